@@ -1,0 +1,76 @@
+//! What can go wrong, said in one line, and the exit code that follows from it.
+//!
+//! A variant names the attempt and its subject; the edge that failed wrote the sentence.
+//! `main` is the only place that prints one of these and ends the process.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// The exit codes of the program, in one place.
+pub mod exit {
+    /// The work is done, or the process was asked to stop.
+    pub const DONE: u8 = 0;
+    /// A turn failed under `--once` or `--dry-run`.
+    pub const FAILED: u8 = 1;
+    /// The command line, the configuration, or something at start that only a person can mend.
+    pub const MEND: u8 = 2;
+}
+
+/// An error of an edge, or of the configuration.
+#[derive(Debug)]
+pub enum Error {
+    /// The command line cannot be understood.
+    Usage(String),
+    /// Faults of the configuration, each a line of its own.
+    Config(Vec<String>),
+    /// An AWS call failed.
+    Aws(crate::aws::Error),
+    /// HAProxy could not be read or commanded.
+    Haproxy(crate::haproxy::Error),
+    /// Something at start that only a person can mend: the sentence says what.
+    Start(String),
+    /// Something outside that is tried again next turn: the sentence says what.
+    Turn(String),
+}
+
+impl Error {
+    /// Whether only a person can mend it, so that a start must end with exit code 2 instead of trying again.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Error::Usage(_) | Error::Config(_) | Error::Start(_) => true,
+            Error::Aws(error) => error.needs_a_person(),
+            Error::Haproxy(error) => error.needs_a_person(),
+            Error::Turn(_) => false,
+        }
+    }
+
+    /// The exit code of a process that ends with this error.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(if self.needs_a_person() { exit::MEND } else { exit::FAILED })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Usage(text) | Error::Start(text) | Error::Turn(text) => f.write_str(text),
+            Error::Config(faults) => f.write_str(&faults.join("\n")),
+            Error::Aws(error) => error.fmt(f),
+            Error::Haproxy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<crate::aws::Error> for Error {
+    fn from(error: crate::aws::Error) -> Self {
+        Error::Aws(error)
+    }
+}
+
+impl From<crate::haproxy::Error> for Error {
+    fn from(error: crate::haproxy::Error) -> Self {
+        Error::Haproxy(error)
+    }
+}

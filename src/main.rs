@@ -1,0 +1,2 @@
+//! The program `hsdo`.
+fn main() {}

@@ -1,0 +1,141 @@
+//! The words both roles share: slots, their occupants, and what a source reports.
+//!
+//! Nothing here reads or writes anything, and nothing here knows how DynamoDB spells a row
+//! (`aws::table`) or how HAProxy spells a server (`haproxy`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::clock::Timestamp;
+
+/// The number of a slot, counted from 1: the `<n>` of HAProxy's server `<baseName><n>`.
+pub type SlotId = u32;
+
+/// The highest slot number that hsdo knows: the upper end of `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
+pub const MAX_SLOT: SlotId = 10_000;
+
+/// The highest weight of a HAProxy server (HAProxy configuration manual, `weight`: 0 to 256).
+pub const MAX_WEIGHT: u16 = 256;
+
+/// A server's weight, 0 to [`MAX_WEIGHT`].
+pub type Weight = u16;
+
+/// What the table says about an occupied slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Takes its share of the traffic.
+    Enabled,
+    /// Leaves: keeps its slot, at weight 0 but for the last resort, until its instance is gone.
+    Draining,
+    /// Taken out by an operator's edit of the row: in maintenance in every backend.
+    Disabled,
+}
+
+/// The instance that holds a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    /// Where HAProxy sends the traffic; the port is the client's.
+    pub address: IpAddr,
+    /// The EC2 instance id, or the Consul node.
+    pub name: String,
+    /// The AutoScaling group or the Consul service; `None` where a row has none.
+    pub group: Option<String>,
+    /// The weight that HAProxy is to give it.
+    pub weight: Weight,
+    /// Whether it serves, leaves, or was taken out by hand.
+    pub status: Status,
+    /// When the weight last changed; `None` where the row's text cannot be read as a time.
+    pub last_step: Option<Timestamp>,
+}
+
+/// A row of the table that could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The row's number.
+    pub id: SlotId,
+    /// Who holds the slot; `None` is a free slot.
+    pub occupant: Option<Occupant>,
+    /// The group of the last occupant, remembered for who comes next (`HsdoLastASG`).
+    pub last_group: Option<String>,
+}
+
+impl Slot {
+    /// A free slot that never had a group.
+    pub fn empty(id: SlotId) -> Self {
+        Slot { id, occupant: None, last_group: None }
+    }
+}
+
+/// A row as the table holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// The row was understood.
+    Known(Slot),
+    /// The row was not: its slot is unknown, and neither role touches it.
+    Unreadable {
+        /// What is wrong with it, for the log.
+        reason: String,
+    },
+}
+
+/// One whole reading of the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The rows by their number, 1 to [`MAX_SLOT`].
+    pub rows: BTreeMap<SlotId, Row>,
+    /// Items that have no usable number at all, each described for the log.
+    pub strays: Vec<String>,
+}
+
+impl Table {
+    /// The rows that were understood, in the order of their numbers.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.rows.values().filter_map(|row| match row {
+            Row::Known(slot) => Some(slot),
+            Row::Unreadable { .. } => None,
+        })
+    }
+
+    /// A text for each item that was not understood, with its id: what is logged and counted.
+    pub fn faults(&self) -> Vec<String> {
+        let rows = self.rows.iter().filter_map(|(id, row)| match row {
+            Row::Known(_) => None,
+            Row::Unreadable { reason } => Some(format!("slot {id}: {reason}")),
+        });
+        rows.chain(self.strays.iter().cloned()).collect()
+    }
+}
+
+/// Whether an instance may take traffic, as its group sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// In service and healthy.
+    Ready,
+    /// Leaving or unhealthy: keeps a slot it has, takes no new one.
+    Draining,
+}
+
+/// What a source reports of one instance. An instance that is neither ready nor draining is absent: not reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its private address.
+    pub address: IpAddr,
+    /// Its id.
+    pub name: String,
+    /// The group or service that it belongs to.
+    pub group: String,
+    /// Ready or draining.
+    pub part: Part,
+}
+
+/// One whole answer of a source. A partial answer is an error and never gets here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Every ready and every draining instance.
+    pub instances: Vec<Instance>,
+    /// Configured groups that the source does not know: their occupants are kept as they are.
+    pub missing_groups: Vec<String>,
+    /// Names of instances that their group lists as in service, but of which the source of addresses says nothing:
+    /// an occupant of that name is kept as it is.
+    pub unseen: Vec<String>,
+}
