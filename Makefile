@@ -1,0 +1,93 @@
+# make help says what there is. All of it runs on a fresh clone of Debian 12: what is missing is installed
+# (by apt-get, as root or with sudo; by rustup; by pip into target/venv), and nothing is done twice.
+
+TARGET ?= x86_64-unknown-linux-musl
+PREFIX ?= /usr/local
+DESTDIR ?=
+# KEEP=1 leaves the demo running until it is interrupted.
+KEEP ?=
+
+MOTO_VERSION := 5.2.5
+# A version that the pinned Rust builds.
+CARGO_DENY_VERSION := 0.20.2
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+BINARY := target/$(TARGET)/release/hsdo
+DIST := hsdo-$(VERSION)-$(TARGET)
+VENV := target/venv
+MOTO := $(VENV)/.moto-$(MOTO_VERSION)
+# After `make vendor`, builds take the crates from there and need no network.
+CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
+need := tests/tools/need.sh
+
+# Debian keeps haproxy out of a plain user's PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export HSDO_TEST_MOTO = $(CURDIR)/$(VENV)/bin/moto_server
+export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint fmt demo tools rust dist install vendor clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+build: rust ## Build the static release binary (TARGET=... for another target)
+	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
+	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
+
+test: rust tools ## Run all tests, on a real haproxy and on moto
+	$(CARGO) test --locked --target $(TARGET)
+
+lint: rust ## Check format, lints, documentation, licences and duplicate crates
+	cargo fmt --check
+	$(CARGO) clippy --locked --target $(TARGET) --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --target $(TARGET) --no-deps --document-private-items
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION)
+	# Without advisories: their database comes from the network, and would fail an old commit for what was found since.
+	cargo deny --locked check licenses bans sources
+
+fmt: ## Format the code
+	cargo fmt
+
+demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
+	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
+
+tools: $(MOTO) ## Install what the tests need: haproxy and moto
+	@$(need) haproxy=haproxy
+
+$(MOTO):
+	@$(need) python3=python3
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || $(need) --always python3-venv
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'moto[server,autoscaling,ec2,dynamodb]==$(MOTO_VERSION)'
+	touch $@
+
+rust:
+	@command -v rustup >/dev/null || { echo 'rustup is missing: install Rust with it (rust-toolchain.toml names the version)' >&2; exit 1; }
+	@rustup which cargo >/dev/null 2>&1 || rustup toolchain install
+	@rustup target list --installed | grep -qx '$(TARGET)' || rustup target add '$(TARGET)'
+	@$(need) cc=gcc $(if $(findstring x86_64-unknown-linux-musl,$(TARGET)),musl-gcc=musl-tools)
+
+dist: build ## Pack binary, examples and README into target/
+	rm -rf target/$(DIST)
+	mkdir -p target/$(DIST)
+	cp -R $(BINARY) conf README.md CHANGELOG.md LICENSE target/$(DIST)/
+	tar -C target --owner=0 --group=0 -czf target/$(DIST).tar.gz $(DIST)
+	@echo target/$(DIST).tar.gz
+
+install: ## Install a built binary below $(DESTDIR)$(PREFIX), the example files with it
+	@test -x $(BINARY) || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hsdo
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/hsdo conf/env.yaml conf/haproxy.cfg
+
+vendor: rust ## Fetch all crates into vendor/, for builds without a network
+	rm -rf vendor
+	mkdir vendor.new
+	cargo vendor --locked --versioned-dirs vendor.new/crates > /dev/null
+	printf '%s\n' '[source.crates-io]' 'replace-with = "vendored-sources"' '[source.vendored-sources]' \
+		'directory = "vendor/crates"' > vendor.new/config.toml
+	mv vendor.new vendor
+
+clean: ## Remove what was built, the tools in target/ included
+	cargo clean
