@@ -1,0 +1,309 @@
+//! A real HAProxy with a configuration, a socket and ports of its own.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::bed::{Bed, tool};
+use super::port::Port;
+use super::process::Process;
+use super::wait::{try_wait_for, wait_for};
+
+/// How long HAProxy may take to start, to reload or to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A backend of the configuration to write.
+#[derive(Clone, Debug)]
+pub struct BackendConfig {
+    /// The backend's name.
+    pub name: String,
+    /// The prefix of its `server-template`.
+    pub base: String,
+    /// How many servers the template has.
+    pub slots: usize,
+    /// What follows `balance`, such as `roundrobin` or `uri`.
+    pub balance: String,
+    /// What follows the address in the `server-template` line besides `disabled`.
+    pub options: String,
+    /// More lines of the backend, such as `hash-type consistent`.
+    pub lines: Vec<String>,
+}
+
+impl BackendConfig {
+    /// A backend of `slots` servers, by round robin, with a TCP check each 100 ms.
+    pub fn new(name: &str, base: &str, slots: usize) -> Self {
+        BackendConfig {
+            name: name.into(),
+            base: base.into(),
+            slots,
+            balance: "roundrobin".into(),
+            options: "check inter 100ms rise 2 fall 2".into(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// The same without checks.
+    #[must_use]
+    pub fn unchecked(mut self) -> Self {
+        self.options.clear();
+        self
+    }
+
+    /// The same with another algorithm.
+    #[must_use]
+    pub fn balance(mut self, algorithm: &str) -> Self {
+        self.balance = algorithm.into();
+        self
+    }
+
+    /// The same with other options of its servers.
+    #[must_use]
+    pub fn options(mut self, options: &str) -> Self {
+        self.options = options.into();
+        self
+    }
+
+    /// The same with one more line.
+    #[must_use]
+    pub fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.into());
+        self
+    }
+}
+
+/// A server as HAProxy runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `MAINT`, `UP`, `UP 1/2`, `DOWN`, `no check`, …
+    pub status: String,
+    /// The user's weight: what `set server … weight` set.
+    pub weight: u32,
+    /// `address:port`.
+    pub addr: String,
+    /// `L4OK`, … ; empty where there is no check.
+    pub check_status: String,
+}
+
+impl Server {
+    /// Whether it is in maintenance.
+    pub fn in_maintenance(&self) -> bool {
+        self.status.starts_with("MAINT")
+    }
+
+    /// Whether it takes new requests: out of maintenance, not down, and with a weight.
+    pub fn takes_traffic(&self) -> bool {
+        (self.status.starts_with("UP") || self.status == "no check") && self.weight > 0
+    }
+}
+
+/// A HAProxy that runs, or ran until it was killed.
+#[derive(Debug)]
+pub struct Haproxy {
+    dir: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+    ports: BTreeMap<String, Port>,
+    arguments: &'static [&'static str],
+    process: Option<Process>,
+}
+
+impl Haproxy {
+    /// Starts HAProxy with these backends and a frontend for each.
+    pub fn start(bed: &Bed, backends: &[BackendConfig]) -> Self {
+        Self::start_with(bed, backends, &["-db"])
+    }
+
+    /// The same in master-worker mode, which can reload.
+    pub fn start_master_worker(bed: &Bed, backends: &[BackendConfig]) -> Self {
+        Self::start_with(bed, backends, &["-W", "-db"])
+    }
+
+    fn start_with(bed: &Bed, backends: &[BackendConfig], arguments: &'static [&'static str]) -> Self {
+        let ports: BTreeMap<String, Port> =
+            backends.iter().map(|backend| (backend.name.clone(), Port::reserve())).collect();
+        let text = render(&bed.socket(), backends, &ports);
+        Self::start_text(bed, &text, ports, arguments)
+    }
+
+    /// Starts HAProxy with a configuration of the caller's own, whose socket is [`Bed::socket`].
+    pub fn start_text(
+        bed: &Bed,
+        text: &str,
+        ports: BTreeMap<String, Port>,
+        arguments: &'static [&'static str],
+    ) -> Self {
+        let config = bed.file("haproxy.cfg", text);
+        let mut haproxy =
+            Haproxy { dir: bed.dir().to_owned(), config, socket: bed.socket(), ports, arguments, process: None };
+        haproxy.start_again();
+        haproxy
+    }
+
+    /// Starts it, as it was written, after it was killed; returns once its socket answers.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "HAProxy runs already");
+        let mut command = Command::new(program());
+        command.args(self.arguments).arg("-f").arg(&self.config);
+        let mut process = Process::spawn(&self.dir, "haproxy", &mut command);
+        wait_for("HAProxy's socket to answer", PATIENCE, || {
+            process.assert_running();
+            ask(&self.socket, "show info").map(|_| ())
+        });
+        self.process = Some(process);
+    }
+
+    /// Kills it (SIGKILL); its socket's file stays, and refuses.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            if self.arguments.contains(&"-W") {
+                // The worker would outlive a killed master.
+                process.signal("TERM");
+                process.wait_exit(PATIENCE);
+            }
+            process.kill();
+        }
+    }
+
+    /// Reloads its configuration in master-worker mode, and returns once the new worker answers.
+    pub fn reload(&mut self) {
+        let before = self.worker();
+        // A master that has only just started loses the signal.
+        for _ in 0..3 {
+            self.process.as_mut().expect("HAProxy runs").signal("USR2");
+            let new = || self.worker().filter(|_| self.worker() != before).ok_or(());
+            if try_wait_for(Duration::from_secs(3), new).is_ok() {
+                return;
+            }
+        }
+        panic!("no new worker answers: {}", self.process.as_ref().expect("HAProxy runs"));
+    }
+
+    fn worker(&self) -> Option<String> {
+        let info = self.try_command("show info").ok()?;
+        info.lines().find_map(|line| line.strip_prefix("Pid: ")).map(str::to_owned)
+    }
+
+    /// The port of the frontend in front of that backend.
+    pub fn frontend(&self, backend: &str) -> u16 {
+        self.ports.get(backend).unwrap_or_else(|| panic!("no frontend for {backend}")).number()
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs one command, or several joined by `;`, and returns the whole reply.
+    pub fn command(&self, line: &str) -> String {
+        self.try_command(line).unwrap_or_else(|error| panic!("HAProxy does not answer {line:?}: {error}"))
+    }
+
+    /// The same where HAProxy may be away.
+    ///
+    /// # Errors
+    /// The socket cannot be reached, or does not answer in time.
+    pub fn try_command(&self, line: &str) -> io::Result<String> {
+        ask(&self.socket, line)
+    }
+
+    /// The servers of a backend by name, as they run.
+    pub fn servers(&self, backend: &str) -> BTreeMap<String, Server> {
+        self.try_servers(backend).unwrap_or_else(|error| panic!("no state of {backend}: {error}"))
+    }
+
+    /// The same where HAProxy may be away.
+    ///
+    /// # Errors
+    /// HAProxy does not answer, or has no such backend.
+    pub fn try_servers(&self, backend: &str) -> io::Result<BTreeMap<String, Server>> {
+        let reply = self.try_command(&format!("show stat {backend} 4 -1"))?;
+        parse(&reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reply))
+    }
+
+    /// One server of a backend.
+    pub fn server(&self, backend: &str, name: &str) -> Server {
+        self.servers(backend).remove(name).unwrap_or_else(|| panic!("no server {name} in {backend}"))
+    }
+
+    /// The names of the servers of a backend that take new requests, in order.
+    pub fn active(&self, backend: &str) -> Vec<String> {
+        self.servers(backend).into_iter().filter(|(_, server)| server.takes_traffic()).map(|(name, _)| name).collect()
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process
+            && self.arguments.contains(&"-W")
+            && !std::thread::panicking()
+        {
+            process.signal("TERM");
+            let _ = try_wait_for(PATIENCE, || process.status().ok_or(()));
+        }
+    }
+}
+
+/// The haproxy program: `HSDO_TEST_HAPROXY`, or where Debian has it.
+pub fn program() -> PathBuf {
+    tool("HSDO_TEST_HAPROXY", &[PathBuf::from("/usr/sbin/haproxy"), PathBuf::from("/usr/local/sbin/haproxy")])
+}
+
+/// One line on one connection, read to its end.
+fn ask(socket: &Path, line: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{line}\n").as_bytes())?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    if reply.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a reply"));
+    }
+    Ok(reply)
+}
+
+/// The rows of `show stat`, its columns found by name. The weight that was set is `uweight`, which 2.2 does not have.
+fn parse(reply: &str) -> Option<BTreeMap<String, Server>> {
+    let mut lines = reply.lines();
+    let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
+    let column = |name: &str| header.iter().position(|title| *title == name);
+    let (name, status, addr, check) = (column("svname")?, column("status")?, column("addr")?, column("check_status")?);
+    let weight = column("uweight").or(column("weight"))?;
+    let mut servers = BTreeMap::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let server = Server {
+            status: (*cells.get(status)?).to_owned(),
+            weight: cells.get(weight)?.parse().ok()?,
+            addr: (*cells.get(addr)?).to_owned(),
+            check_status: cells.get(check)?.trim_start_matches("* ").to_owned(),
+        };
+        servers.insert((*cells.get(name)?).to_owned(), server);
+    }
+    Some(servers)
+}
+
+fn render(socket: &Path, backends: &[BackendConfig], ports: &BTreeMap<String, Port>) -> String {
+    let mut text = format!(
+        "global\n    stats socket {} mode 600 level admin\n    stats timeout 5s\n\n\
+         defaults\n    mode http\n    timeout connect 2s\n    timeout client 10s\n    timeout server 10s\n    timeout queue 1s\n    \
+         retries 2\n    option redispatch 1\n    retry-on conn-failure empty-response\n",
+        socket.display()
+    );
+    for backend in backends {
+        let BackendConfig { name, base, slots, balance, options, lines } = backend;
+        let port = ports[name].number();
+        text.push_str(&format!(
+            "\nfrontend to-{name}\n    bind 127.0.0.1:{port}\n    default_backend {name}\n\
+             \nbackend {name}\n    balance {balance}\n"
+        ));
+        for line in lines {
+            text.push_str(&format!("    {line}\n"));
+        }
+        text.push_str(&format!("    server-template {base} 1-{slots} 127.0.0.2:80 {options} disabled\n"));
+    }
+    text
+}

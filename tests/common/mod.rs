@@ -1,0 +1,18 @@
+//! The test bed: real processes (moto, HAProxy, hsdo) and small loopback servers, each with what a test asks of it.
+//!
+//! A test makes one [`bed::Bed`], which owns a directory and ports of its own, so that tests run side by side.
+//! Nothing here decides what is right; that is the test's part. The demo uses the same pieces.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses the part of the bed that it needs")]
+
+pub mod aws_proxy;
+pub mod bed;
+pub mod haproxy;
+pub mod hsdo;
+pub mod http;
+pub mod moto;
+pub mod port;
+pub mod process;
+pub mod tap;
+pub mod traffic;
+pub mod wait;
+pub mod web;

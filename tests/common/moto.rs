@@ -1,0 +1,381 @@
+//! moto, an AWS emulator, as a process: the calls by which a test makes and changes groups, instances and the table.
+//!
+//! The VPC lies in 127.1.0.0/16, so that the instances of its groups have loopback addresses on which real servers can listen.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::bed::{REGION, TABLE, package_dir, tool};
+use super::port::Port;
+use super::process::Process;
+use super::wait::wait_for;
+
+/// The subnets that every moto of ours has, by their place in [`Moto::subnets`].
+const SUBNETS: [(&str, &str); 2] = [("127.1.0.0/20", "eu-west-1a"), ("127.1.16.0/20", "eu-west-1b")];
+const TEMPLATE: &str = "web";
+
+/// An instance as its group sees it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupInstance {
+    /// The EC2 instance id.
+    pub id: String,
+    /// Its private address.
+    pub address: IpAddr,
+    /// `InService`, `Standby`, …
+    pub lifecycle: String,
+    /// `Healthy` or `Unhealthy`, in the spelling it was set with.
+    pub health: String,
+}
+
+/// An item of the table in DynamoDB's own spelling: `{"BackendServerID": {"N": "1"}, …}`.
+pub type Item = Map<String, Value>;
+
+/// A running moto.
+#[derive(Debug)]
+pub struct Moto {
+    process: Process,
+    port: Port,
+    agent: ureq::Agent,
+    subnets: Vec<String>,
+}
+
+impl Moto {
+    /// Starts moto on a port of its own and makes the VPC, its subnets and the launch template of the tests.
+    pub fn start(dir: &Path) -> Self {
+        let port = Port::reserve();
+        let program = tool(
+            "HSDO_TEST_MOTO",
+            &[package_dir().join("target/venv/bin/moto_server"), PathBuf::from("/usr/bin/moto_server")],
+        );
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p"]).arg(port.number().to_string());
+        // What is written for moto's log would only cost time.
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore");
+        let process = Process::spawn(dir, "moto", &mut command);
+        let agent = ureq::Agent::new_with_config(
+            ureq::Agent::config_builder()
+                .timeout_global(Some(Duration::from_secs(60)))
+                .http_status_as_error(false)
+                .proxy(None)
+                .build(),
+        );
+        let mut moto = Moto { process, port, agent, subnets: Vec::new() };
+        moto.wait_until_it_answers();
+        moto.make_network();
+        moto
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port.number()));
+        wait_for("moto to listen", Duration::from_secs(60), || {
+            self.process.assert_running();
+            TcpStream::connect_timeout(&address, Duration::from_secs(1))
+        });
+    }
+
+    fn make_network(&mut self) {
+        let vpc = one(&self.ec2("CreateVpc", &[("CidrBlock", "127.1.0.0/16")]), "vpcId");
+        for (block, zone) in SUBNETS {
+            let answer =
+                self.ec2("CreateSubnet", &[("VpcId", vpc.as_str()), ("CidrBlock", block), ("AvailabilityZone", zone)]);
+            self.subnets.push(one(&answer, "subnetId"));
+        }
+        let image = one(&self.ec2("DescribeImages", &[("MaxResults", "5")]), "imageId");
+        self.ec2(
+            "CreateLaunchTemplate",
+            &[
+                ("LaunchTemplateName", TEMPLATE),
+                ("LaunchTemplateData.ImageId", &image),
+                ("LaunchTemplateData.InstanceType", "t3.micro"),
+            ],
+        );
+    }
+
+    /// Its address as an AWS endpoint.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.number())
+    }
+
+    /// The ids of the two subnets, 127.1.0.0/20 and 127.1.16.0/20.
+    pub fn subnets(&self) -> &[String] {
+        &self.subnets
+    }
+
+    /// An EC2 call; its XML.
+    pub fn ec2(&self, action: &str, parameters: &[(&str, &str)]) -> String {
+        self.query("ec2", "2016-11-15", action, parameters)
+    }
+
+    /// An Auto Scaling call; its XML.
+    pub fn autoscaling(&self, action: &str, parameters: &[(&str, &str)]) -> String {
+        self.query("autoscaling", "2011-01-01", action, parameters)
+    }
+
+    /// A DynamoDB call; its JSON.
+    pub fn dynamodb(&self, operation: &str, body: &Value) -> Value {
+        let headers = [
+            ("X-Amz-Target", format!("DynamoDB_20120810.{operation}")),
+            ("Content-Type", "application/x-amz-json-1.0".to_owned()),
+        ];
+        let text = self.send("dynamodb", operation, &headers, body.to_string().as_bytes());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("moto's answer to {operation}: {error}: {text}"))
+    }
+
+    fn query(&self, service: &str, version: &str, action: &str, parameters: &[(&str, &str)]) -> String {
+        let mut form = format!("Action={action}&Version={version}");
+        for (name, value) in parameters {
+            form.push_str(&format!("&{name}={}", percent(value)));
+        }
+        let headers = [("Content-Type", "application/x-www-form-urlencoded".to_owned())];
+        self.send(service, action, &headers, form.as_bytes())
+    }
+
+    /// moto finds the service by the credential scope and checks no signature.
+    fn send(&self, service: &str, what: &str, headers: &[(&str, String)], body: &[u8]) -> String {
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=x"
+        );
+        let mut request = self.agent.post(self.url()).header("Authorization", authorization);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let mut answer = request.send(body).unwrap_or_else(|error| panic!("moto does not answer {what}: {error}"));
+        let status = answer.status();
+        let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().expect("moto's body");
+        assert!(status.is_success(), "moto refuses {what}: {status}: {text}");
+        text
+    }
+}
+
+/// Groups and their instances.
+impl Moto {
+    /// A group of `count` instances in the subnet of that index, which are in service at once.
+    pub fn create_group(&self, name: &str, subnet: usize, count: usize) {
+        self.autoscaling(
+            "CreateAutoScalingGroup",
+            &[
+                ("AutoScalingGroupName", name),
+                ("LaunchTemplate.LaunchTemplateName", TEMPLATE),
+                ("LaunchTemplate.Version", "$Latest"),
+                ("MinSize", "0"),
+                ("MaxSize", "5000"),
+                ("DesiredCapacity", &count.to_string()),
+                ("VPCZoneIdentifier", &self.subnets[subnet]),
+            ],
+        );
+    }
+
+    /// Lets the group start or end instances until it has `count`.
+    pub fn set_desired(&self, name: &str, count: usize) {
+        let count = count.to_string();
+        self.autoscaling("SetDesiredCapacity", &[("AutoScalingGroupName", name), ("DesiredCapacity", &count)]);
+    }
+
+    /// Deletes the group and its instances.
+    pub fn delete_group(&self, name: &str) {
+        self.autoscaling("DeleteAutoScalingGroup", &[("AutoScalingGroupName", name), ("ForceDelete", "true")]);
+    }
+
+    /// The group's instances in the order of their addresses; those in standby too.
+    pub fn instances(&self, name: &str) -> Vec<GroupInstance> {
+        let answer = self.autoscaling("DescribeAutoScalingGroups", &[("AutoScalingGroupNames.member.1", name)]);
+        assert!(answer.contains("<AutoScalingGroupName>"), "moto has no group {name}");
+        // One chunk per instance; its address is known to EC2 only.
+        let members: Vec<&str> = answer.split("<InstanceId>").skip(1).collect();
+        let ids: Vec<&str> = members.iter().map(|chunk| chunk.split('<').next().unwrap_or_default()).collect();
+        let addresses = self.addresses(&ids);
+        let mut instances: Vec<GroupInstance> = ids
+            .iter()
+            .zip(&members)
+            .filter_map(|(&id, chunk)| {
+                Some(GroupInstance {
+                    id: id.to_owned(),
+                    address: *addresses.get(id)?,
+                    lifecycle: one(chunk, "LifecycleState"),
+                    health: one(chunk, "HealthStatus"),
+                })
+            })
+            .collect();
+        instances.sort_by_key(|instance| instance.address);
+        instances
+    }
+
+    fn addresses(&self, ids: &[&str]) -> BTreeMap<String, IpAddr> {
+        if ids.is_empty() {
+            return BTreeMap::new();
+        }
+        let names: Vec<String> = (1..=ids.len()).map(|number| format!("InstanceId.{number}")).collect();
+        let parameters: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(ids.iter().copied()).collect();
+        let answer = self.ec2("DescribeInstances", &parameters);
+        answer
+            .split("<instanceId>")
+            .skip(1)
+            .filter_map(|chunk| {
+                let id = chunk.split('<').next()?.to_owned();
+                Some((id, find(chunk, "privateIpAddress")?.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// Puts an instance into standby; the group's desired capacity goes down with it.
+    pub fn enter_standby(&self, group: &str, id: &str) {
+        self.autoscaling(
+            "EnterStandby",
+            &[
+                ("AutoScalingGroupName", group),
+                ("InstanceIds.member.1", id),
+                ("ShouldDecrementDesiredCapacity", "true"),
+            ],
+        );
+    }
+
+    /// Brings an instance back from standby.
+    pub fn exit_standby(&self, group: &str, id: &str) {
+        self.autoscaling("ExitStandby", &[("AutoScalingGroupName", group), ("InstanceIds.member.1", id)]);
+    }
+
+    /// Sets an instance's health in the view of its group: `Healthy` or `Unhealthy`.
+    pub fn set_instance_health(&self, id: &str, health: &str) {
+        let parameters = [("InstanceId", id), ("HealthStatus", health), ("ShouldRespectGracePeriod", "false")];
+        self.autoscaling("SetInstanceHealth", &parameters);
+    }
+
+    /// Ends an instance; the group starts another one at once unless its desired capacity is to go down.
+    pub fn terminate_in_group(&self, id: &str, decrement: bool) {
+        let decrement = decrement.to_string();
+        let parameters = [("InstanceId", id), ("ShouldDecrementDesiredCapacity", decrement.as_str())];
+        self.autoscaling("TerminateInstanceInAutoScalingGroup", &parameters);
+    }
+}
+
+/// The table.
+impl Moto {
+    /// Makes the table, with the schema of the original.
+    pub fn create_table(&self) {
+        self.dynamodb(
+            "CreateTable",
+            &json!({
+                "TableName": TABLE,
+                "KeySchema": [{"AttributeName": "BackendServerID", "KeyType": "HASH"}],
+                "AttributeDefinitions": [{"AttributeName": "BackendServerID", "AttributeType": "N"}],
+                "BillingMode": "PAY_PER_REQUEST",
+            }),
+        );
+    }
+
+    /// Puts an item in DynamoDB's spelling, as a whole.
+    pub fn put_item(&self, item: &Value) {
+        self.dynamodb("PutItem", &json!({"TableName": TABLE, "Item": item}));
+    }
+
+    /// Puts the row of an occupied slot as the original writes it; `group` may be left out.
+    pub fn put_server(&self, id: u32, address: &str, name: &str, group: Option<&str>, weight: u16) {
+        let mut item = json!({
+            "BackendServerID": {"N": id.to_string()},
+            "IPAddress": {"S": address},
+            "ServerName": {"S": name},
+            "Weight": {"N": weight.to_string()},
+            "BackendServerStatus": {"S": "enabled"},
+            "LastWeightUpdate": {"S": "2024-01-02 03:04:05.678901"},
+        });
+        if let Some(group) = group {
+            item["ASG"] = json!({"S": group});
+        }
+        self.put_item(&item);
+    }
+
+    /// Puts the row of a free slot as the original writes it.
+    pub fn put_free(&self, id: u32) {
+        self.put_item(&json!({
+            "BackendServerID": {"N": id.to_string()},
+            "IPAddress": {"S": "none"},
+            "ServerName": {"S": "none"},
+            "ASG": {"S": "none"},
+            "Weight": {"N": "0"},
+            "BackendServerStatus": {"S": "disabled"},
+            "LastWeightUpdate": {"S": "0-0-0 00:00:00.000000"},
+        }));
+    }
+
+    /// Sets attributes of an item in DynamoDB's spelling, leaving the others.
+    pub fn update_item(&self, id: u32, attributes: &Value) {
+        let attributes = attributes.as_object().expect("attributes are given as an object");
+        let names: Map<String, Value> =
+            attributes.keys().enumerate().map(|(n, name)| (format!("#a{n}"), json!(name))).collect();
+        let values: Map<String, Value> =
+            attributes.values().enumerate().map(|(n, value)| (format!(":v{n}"), value.clone())).collect();
+        let sets: Vec<String> = (0..attributes.len()).map(|n| format!("#a{n} = :v{n}")).collect();
+        self.dynamodb(
+            "UpdateItem",
+            &json!({
+                "TableName": TABLE,
+                "Key": {"BackendServerID": {"N": id.to_string()}},
+                "UpdateExpression": format!("SET {}", sets.join(", ")),
+                "ExpressionAttributeNames": names,
+                "ExpressionAttributeValues": values,
+            }),
+        );
+    }
+
+    /// Removes an item.
+    pub fn delete_item(&self, id: u32) {
+        let key = json!({"BackendServerID": {"N": id.to_string()}});
+        self.dynamodb("DeleteItem", &json!({"TableName": TABLE, "Key": key}));
+    }
+
+    /// All items by their number, in DynamoDB's spelling.
+    pub fn items(&self) -> BTreeMap<u32, Item> {
+        let mut items = BTreeMap::new();
+        let mut start = Value::Null;
+        loop {
+            let mut body = json!({"TableName": TABLE, "ConsistentRead": true});
+            if !start.is_null() {
+                body["ExclusiveStartKey"] = start;
+            }
+            let answer = self.dynamodb("Scan", &body);
+            for item in answer["Items"].as_array().expect("a scan has items") {
+                let id = item["BackendServerID"]["N"].as_str().and_then(|text| text.parse().ok());
+                items.insert(id.expect("the key is a number"), item.as_object().expect("an item is an object").clone());
+            }
+            start = answer["LastEvaluatedKey"].clone();
+            if start.is_null() {
+                return items;
+            }
+        }
+    }
+
+    /// One attribute of one item as text, whatever its type; `None` where either is missing.
+    pub fn attribute(&self, id: u32, name: &str) -> Option<String> {
+        text_of(self.items().get(&id)?, name)
+    }
+}
+
+/// One attribute of an item as text, whether it is a string or a number.
+pub fn text_of(item: &Item, name: &str) -> Option<String> {
+    let value = item.get(name)?;
+    value["S"].as_str().or(value["N"].as_str()).map(str::to_owned)
+}
+
+/// The text of the first element of that name.
+fn find<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{element}>"))?;
+    rest.split('<').next()
+}
+
+fn one(xml: &str, element: &str) -> String {
+    find(xml, element).unwrap_or_else(|| panic!("no <{element}> in moto's answer: {xml}")).to_owned()
+}
+
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! Real requests through HAProxy: how many each server answered, and which failed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::http::lock;
+
+/// The longest that one request may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What became of some requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Answers by the name of the server that gave them.
+    pub answers: BTreeMap<String, u64>,
+    /// What went wrong, a text for each request that failed.
+    pub failures: Vec<String>,
+}
+
+impl Tally {
+    /// All requests that were answered.
+    pub fn answered(&self) -> u64 {
+        self.answers.values().sum()
+    }
+
+    /// The answers of one server.
+    pub fn of(&self, name: &str) -> u64 {
+        self.answers.get(name).copied().unwrap_or(0)
+    }
+
+    /// The names of the servers that answered, in order.
+    pub fn names(&self) -> Vec<&str> {
+        self.answers.keys().map(String::as_str).collect()
+    }
+
+    fn add(&mut self, outcome: &Result<String, String>) {
+        match outcome {
+            Ok(name) => *self.answers.entry(name.clone()).or_default() += 1,
+            Err(failure) => self.failures.push(failure.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answers {:?}, failures {:?}", self.answers, self.failures)
+    }
+}
+
+/// Sends `count` requests one after another to HAProxy's frontend on that port, each over a connection and to a path of its own.
+pub fn send(frontend: u16, count: usize) -> Tally {
+    let agent = agent();
+    let mut tally = Tally::default();
+    for number in 0..count {
+        tally.add(&ask(&agent, frontend, number));
+    }
+    tally
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::new_with_config(
+        ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .max_idle_connections(0)
+            .http_status_as_error(false)
+            .proxy(None)
+            .build(),
+    )
+}
+
+fn ask(agent: &ureq::Agent, frontend: u16, number: usize) -> Result<String, String> {
+    let url = format!("http://127.0.0.1:{frontend}/{number}");
+    let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
+    let status = answer.status().as_u16();
+    let body = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+    if status == 200 { Ok(body) } else { Err(format!("status {status}")) }
+}
+
+/// One request of a [`Stream`].
+#[derive(Clone, Debug)]
+struct Asked {
+    from: Instant,
+    to: Instant,
+    outcome: Result<String, String>,
+}
+
+/// Requests at a steady rate in the background, until it is stopped or has sent them all.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Sends `count` requests, one each `pause`, by two threads so that a slow one does not hold up the next.
+    pub fn start(frontend: u16, pause: Duration, count: usize) -> Self {
+        const THREADS: usize = 2;
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let start = Instant::now();
+        let threads = (0..THREADS)
+            .map(|thread| {
+                let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+                std::thread::spawn(move || {
+                    let agent = agent();
+                    for number in (thread..count).step_by(THREADS) {
+                        let due = start + pause * u32::try_from(number).unwrap_or(u32::MAX);
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                        if stop.load(Ordering::SeqCst) {
+                            return;
+                        }
+                        let from = Instant::now();
+                        let outcome = ask(&agent, frontend, number);
+                        lock(&asked).push(Asked { from, to: Instant::now(), outcome });
+                    }
+                })
+            })
+            .collect();
+        Stream { stop, asked, threads }
+    }
+
+    /// What became of the requests that began and ended between the two moments.
+    pub fn between(&self, from: Instant, to: Instant) -> Tally {
+        self.tally(|asked| asked.from >= from && asked.to <= to)
+    }
+
+    /// What became of the requests that were under way at some moment between the two.
+    pub fn touching(&self, from: Instant, to: Instant) -> Tally {
+        self.tally(|asked| asked.to >= from && asked.from <= to)
+    }
+
+    /// What became of the requests that were under way in none of these spans.
+    pub fn outside(&self, spans: &[(Instant, Instant)]) -> Tally {
+        self.tally(|asked| spans.iter().all(|(from, to)| asked.to < *from || asked.from > *to))
+    }
+
+    /// What became of all requests so far.
+    pub fn so_far(&self) -> Tally {
+        self.tally(|_| true)
+    }
+
+    fn tally(&self, counts: impl Fn(&Asked) -> bool) -> Tally {
+        let mut tally = Tally::default();
+        for asked in lock(&self.asked).iter().filter(|asked| counts(asked)) {
+            tally.add(&asked.outcome);
+        }
+        tally
+    }
+
+    /// Ends the requests; the last ones under way are waited for.
+    pub fn stop(&mut self) -> Tally {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.so_far()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
