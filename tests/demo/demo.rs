@@ -1,0 +1,55 @@
+//! `make demo`: hsdo at work on a real HAProxy and on moto as AWS, told with real requests.
+//!
+//! Ends with 0, or with 1 and the name of the step that did not show what it promises. With `KEEP=1` all of it stays
+//! running after the story until SIGINT or SIGTERM.
+
+#![allow(unreachable_pub, reason = "the demo is one program; its modules share what they share")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod report;
+mod stage;
+mod story;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stage::Stage;
+
+fn main() -> ExitCode {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
+            eprintln!("demo: cannot catch signal {signal}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let keep = std::env::var("KEEP").is_ok_and(|text| !matches!(text.as_str(), "" | "0"));
+    // A step that fails panics with what it saw; the stage is cleared by being dropped.
+    let mut step = "setting the stage";
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        let mut stage = Stage::set(&stop);
+        for (name, tell) in story::STEPS {
+            step = name;
+            stage.heading(name);
+            tell(&mut stage);
+        }
+        step = "the end";
+        if keep {
+            stage.print_addresses();
+            while !stop.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }));
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => {
+            eprintln!("demo: failed at: {step}");
+            ExitCode::FAILURE
+        }
+    }
+}

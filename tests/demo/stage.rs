@@ -1,0 +1,242 @@
+//! All that runs during the demo, and how its story looks at it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::common::bed::{Bed, package_dir};
+use super::common::haproxy::{Haproxy, Server};
+use super::common::hsdo::{Hsdo, Running};
+use super::common::moto::GroupInstance;
+use super::common::port::Port;
+use super::common::traffic::{Stream, Tally};
+use super::common::wait::try_wait_for;
+use super::report::Report;
+
+/// The backend of conf/haproxy.cfg.
+pub const BACKEND: &str = "http-back";
+/// The prefix of its servers.
+const BASE: &str = "mywebapp";
+/// The groups of the story.
+pub const GROUPS: [&str; 2] = ["web-a", "web-b"];
+/// The weight of a server that has ramped up.
+pub const FULL: u32 = 10;
+/// Seconds between two steps of the ramp: 1 to 10 takes nine of them.
+const RAMP_STEP: &str = "0.5";
+const INTERVAL: &str = "0.2";
+/// How long the story waits for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A request each 10 ms, for at most two minutes.
+const PAUSE: Duration = Duration::from_millis(10);
+const REQUESTS: usize = 12_000;
+
+/// Everything that runs, in the order in which it must end.
+#[derive(Debug)]
+pub struct Stage {
+    pub report: Report,
+    stream: Option<Stream>,
+    client: Option<Running>,
+    server: Option<Running>,
+    pub haproxy: Haproxy,
+    statistics: u16,
+    /// Spans in which requests may fail, since HAProxy was away.
+    outages: Vec<(Instant, Instant)>,
+    stop: Arc<AtomicBool>,
+    bed: Bed,
+    _ports: Vec<Port>,
+}
+
+impl Stage {
+    /// Starts moto with two groups, their web servers, and HAProxy with the example configuration; hsdo comes with the story.
+    pub fn set(stop: &Arc<AtomicBool>) -> Self {
+        let report = Report::new();
+        let bed = Bed::new("demo");
+        bed.moto().create_group(GROUPS[0], 0, 3);
+        bed.moto().create_group(GROUPS[1], 1, 3);
+        bed.serve_instances(&GROUPS);
+        let (frontend, statistics) = (Port::reserve(), Port::reserve());
+        let numbers = (frontend.number(), statistics.number());
+        let ports = BTreeMap::from([(BACKEND.to_owned(), frontend)]);
+        let haproxy = Haproxy::start_text(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
+        println!("hsdo: HAProxy's backends in step with AutoScaling groups");
+        report.say(format!("moto is AWS, on {}", bed.moto().url()));
+        report.say(format!("HAProxy runs conf/haproxy.cfg, its frontend on 127.0.0.1:{}", numbers.0));
+        report.say(format!(
+            "groups {} and {} with three instances each, a web server on each address",
+            GROUPS[0], GROUPS[1]
+        ));
+        Stage {
+            report,
+            stream: None,
+            client: None,
+            server: None,
+            haproxy,
+            statistics: numbers.1,
+            outages: Vec::new(),
+            stop: Arc::clone(stop),
+            bed,
+            _ports: vec![statistics],
+        }
+    }
+
+    pub fn heading(&self, name: &str) {
+        self.report.heading(name);
+    }
+
+    pub fn bed(&self) -> &Bed {
+        &self.bed
+    }
+
+    /// Makes the table by `hsdo --create-table`.
+    pub fn create_table(&self) {
+        Hsdo::with_aws(&self.bed, "create-table").arg("--create-table").run().assert_code(0);
+    }
+
+    /// Starts both roles.
+    pub fn start_hsdo(&mut self) {
+        let server = Hsdo::server(&self.bed)
+            .env("SERVER_ASG_NAMES", &GROUPS.join(","))
+            .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1")
+            .env("SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT", &FULL.to_string())
+            .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "1")
+            .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", RAMP_STEP)
+            .env("INTERVAL", INTERVAL);
+        self.server = Some(server.spawn());
+        let client = Hsdo::client(&self.bed)
+            .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACKEND}:{BASE}:{}", self.bed.web().port()))
+            .env("INTERVAL", INTERVAL);
+        self.client = Some(client.spawn());
+    }
+
+    /// Starts the steady requests that go on to the end of the story.
+    pub fn start_traffic(&mut self) {
+        self.stream = Some(Stream::start(self.haproxy.frontend(BACKEND), PAUSE, REQUESTS));
+    }
+
+    /// Ends them, and returns what became of all.
+    pub fn stop_traffic(&mut self) -> Tally {
+        self.stream.as_mut().map(Stream::stop).unwrap_or_default()
+    }
+
+    /// The requests, once they have begun.
+    pub fn stream(&self) -> &Stream {
+        self.stream.as_ref().expect("the requests begin in the first step")
+    }
+
+    /// Lets requests go by for `span` and returns what became of those that began and ended in it.
+    pub fn watch(&self, span: Duration) -> Tally {
+        let from = Instant::now();
+        self.pause(span);
+        self.stream().between(from, Instant::now())
+    }
+
+    /// Lets time pass; the story ends where a signal asks for it.
+    pub fn pause(&self, span: Duration) {
+        let end = Instant::now() + span;
+        while Instant::now() < end {
+            self.assert_not_stopped();
+            std::thread::sleep(Duration::from_millis(10).min(end.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Waits for `probe`, and returns how long that took; panics with the last state.
+    pub fn wait(&self, what: &str, mut probe: impl FnMut() -> Result<(), String>) -> Duration {
+        let from = Instant::now();
+        let waited = try_wait_for(PATIENCE, || {
+            self.assert_not_stopped();
+            probe()
+        });
+        if let Err(last) = waited {
+            panic!("waited {PATIENCE:?} in vain for {what}; last state: {last}\n{}", self.logs());
+        }
+        from.elapsed()
+    }
+
+    fn assert_not_stopped(&self) {
+        assert!(!self.stop.load(Ordering::SeqCst), "stopped by a signal");
+    }
+
+    fn logs(&self) -> String {
+        let log = |running: &Option<Running>| running.as_ref().map(Running::log).unwrap_or_default();
+        format!("--- server\n{}--- client\n{}", log(&self.server), log(&self.client))
+    }
+
+    /// The instances of all groups.
+    pub fn instances(&self) -> Vec<GroupInstance> {
+        GROUPS.iter().flat_map(|group| self.bed.moto().instances(group)).collect()
+    }
+
+    /// The instance that stands in each slot of HAProxy which is not in maintenance, with the server as it runs.
+    pub fn slots(&self) -> Result<BTreeMap<u32, (IpAddr, Server)>, String> {
+        let servers = self.haproxy.try_servers(BACKEND).map_err(|error| error.to_string())?;
+        let mut slots = BTreeMap::new();
+        for (name, server) in servers.into_iter().filter(|(_, server)| !server.in_maintenance()) {
+            let slot = name.strip_prefix(BASE).and_then(|number| number.parse().ok());
+            let address = server.addr.rsplit_once(':').and_then(|(address, _)| address.parse().ok());
+            let (Some(slot), Some(address)) = (slot, address) else { return Err(format!("{name}: {server:?}")) };
+            slots.insert(slot, (address, server));
+        }
+        Ok(slots)
+    }
+
+    /// The slot in which that address stands.
+    pub fn slot_of(&self, address: IpAddr) -> Option<u32> {
+        self.slots().ok()?.into_iter().find(|(_, (held, _))| *held == address).map(|(slot, _)| slot)
+    }
+
+    /// Waits until exactly these addresses take traffic, at a weight that `wanted` accepts.
+    pub fn wait_active(&self, addresses: &[IpAddr], wanted: impl Fn(u32) -> bool) -> Duration {
+        let mut expected = addresses.to_vec();
+        expected.sort();
+        self.wait("exactly the ready instances in HAProxy", || {
+            let slots = self.slots()?;
+            let mut active: Vec<IpAddr> =
+                slots.values().filter(|(_, server)| server.takes_traffic()).map(|(address, _)| *address).collect();
+            active.sort();
+            let weights = slots.values().all(|(_, server)| wanted(server.weight));
+            if active == expected && weights { Ok(()) } else { Err(format!("{slots:?}, wanted {expected:?}")) }
+        })
+    }
+
+    /// Notes that requests may fail between the two moments.
+    pub fn excuse(&mut self, from: Instant, to: Instant) {
+        self.outages.push((from, to));
+    }
+
+    /// The requests that failed outside the outages, so far.
+    pub fn unexcused(&self) -> Vec<String> {
+        self.stream().outside(&self.outages).failures
+    }
+
+    /// Where a person can look while everything runs on.
+    pub fn print_addresses(&self) {
+        let url = |running: &Option<Running>| running.as_ref().map(Running::url).unwrap_or_default();
+        println!("\nEverything runs on until Ctrl-C:");
+        println!("  web                  http://127.0.0.1:{}/", self.haproxy.frontend(BACKEND));
+        println!("  HAProxy's statistics http://127.0.0.1:{}/", self.statistics);
+        println!("  metrics, server      {}/metrics", url(&self.server));
+        println!("  metrics, client      {}/metrics", url(&self.client));
+    }
+}
+
+/// conf/haproxy.cfg with the demo's socket, ports and check interval in the place of its own.
+fn configuration(bed: &Bed, frontend: u16, statistics: u16) -> String {
+    let path = package_dir().join("conf/haproxy.cfg");
+    let mut text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let socket = bed.socket();
+    for (from, to) in [
+        ("    log /dev/log local0\n", String::new()),
+        ("    log global\n    option httplog\n", String::new()),
+        ("    user haproxy\n    group haproxy\n", String::new()),
+        ("/var/run/haproxy/admin.sock mode 660", format!("{} mode 600", socket.display())),
+        ("bind :80\n", format!("bind 127.0.0.1:{frontend}\n")),
+        ("bind 127.0.0.1:8404\n", format!("bind 127.0.0.1:{statistics}\n")),
+        ("inter 1s", "inter 200ms".to_owned()),
+    ] {
+        assert!(text.contains(from), "conf/haproxy.cfg no longer has {from:?}: tell the demo");
+        text = text.replace(from, &to);
+    }
+    text
+}

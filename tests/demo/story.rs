@@ -1,0 +1,224 @@
+//! The steps of the demo, each of which shows one promise and panics where it does not hold.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::common::moto::GroupInstance;
+use super::report::bar;
+use super::stage::{BACKEND, FULL, GROUPS, Stage};
+
+/// What a step promises, and what shows it.
+pub type Step = (&'static str, fn(&mut Stage));
+
+/// The steps in their order.
+pub const STEPS: [Step; 8] = [
+    ("Start: traffic reaches exactly the ready instances", start),
+    ("Scale out: two new instances ramp up", scale_out),
+    ("Scale in: two instances leave", scale_in),
+    ("Replacement: a new instance takes the slot of the old one", replace),
+    ("Standby: an instance is taken out and comes back", standby),
+    ("Health: an instance turns unhealthy", unhealthy),
+    ("HAProxy is killed and started again", restart),
+    ("Result", result),
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn start(stage: &mut Stage) {
+    let mut instances = stage.instances();
+    let sick = instances.pop().expect("six instances");
+    stage.bed().moto().set_instance_health(&sick.id, "Unhealthy");
+    stage.report.say(format!("{} is set unhealthy before hsdo sees it: five are ready", sick.id));
+    stage.create_table();
+    stage.report.say("hsdo --create-table made the table");
+    stage.start_hsdo();
+    let took = stage.wait_active(&addresses(&instances), |_| true);
+    stage.report.say(format!("hsdo --server and --client run; five servers are in HAProxy after {}", ms(took)));
+    stage.wait_active(&addresses(&instances), |weight| weight == FULL);
+    stage.report.say(format!("all have ramped up to weight {FULL}; from here on, about 100 requests a second"));
+    stage.start_traffic();
+    shares(stage, &instances);
+    assert_eq!(stage.bed().web().requests()[&sick.id], 0, "{} was not ready", sick.id);
+    stage.report.more(format!("{}        0 %  not ready", sick.id));
+    // It counts for nothing in what follows.
+    stage.bed().moto().terminate_in_group(&sick.id, true);
+    stage.bed().web().stop(&sick.id);
+}
+
+fn scale_out(stage: &mut Stage) {
+    let before = stage.instances();
+    stage.bed().moto().set_desired(GROUPS[1], 4);
+    stage.bed().serve_instances(&GROUPS);
+    let from = Instant::now();
+    let after = stage.instances();
+    let new: Vec<GroupInstance> = after.iter().filter(|instance| !before.contains(instance)).cloned().collect();
+    assert_eq!(new.len(), 2, "{new:?}");
+    stage.report.say(format!("{} goes from 2 to 4; the share of the two new ones in the requests:", GROUPS[1]));
+    let mut last = 0.0;
+    for _ in 0..5 {
+        let tally = stage.watch(SECOND);
+        let share = share(tally.answered(), new.iter().map(|instance| tally.of(&instance.id)).sum());
+        stage.report.say(bar(share));
+        assert!(share >= last - 0.05, "the share fell from {last} to {share}");
+        last = share;
+    }
+    stage.wait_active(&addresses(&after), |weight| weight == FULL);
+    stage.report.say(format!("full weight after {:.1} s", from.elapsed().as_secs_f64()));
+    shares(stage, &after);
+}
+
+fn scale_in(stage: &mut Stage) {
+    let before = stage.instances();
+    stage.bed().moto().set_desired(GROUPS[1], 2);
+    let after = stage.instances();
+    let gone: Vec<GroupInstance> = before.into_iter().filter(|instance| !after.contains(instance)).collect();
+    stage.report.say(format!("{} goes from 4 to 2: {} leave", GROUPS[1], names(&gone)));
+    let took = leave(stage, &gone, &after);
+    stage
+        .report
+        .say(format!("out of HAProxy after {}; like real instances, they answered for a second more", ms(took)));
+    shares(stage, &after);
+}
+
+fn replace(stage: &mut Stage) {
+    let before = stage.instances();
+    let old = before[1].clone();
+    let slot = stage.slot_of(old.address).expect("it stands in HAProxy");
+    stage.bed().moto().terminate_in_group(&old.id, false);
+    stage.bed().serve_instances(&GROUPS);
+    let after = stage.instances();
+    let new = after.iter().find(|instance| !before.contains(instance)).expect("the group replaces it").clone();
+    stage.report.say(format!("{} in slot {slot} is terminated, its group starts {}", old.id, new.id));
+    let took = leave(stage, &[old], &after);
+    assert_eq!(stage.slot_of(new.address), Some(slot), "the newcomer takes the slot of its predecessor");
+    stage.report.say(format!("{} stands in slot {slot} with its first weight after {}", new.id, ms(took)));
+    stage.wait_active(&addresses(&after), |weight| weight == FULL);
+    stage.report.say("and has ramped up");
+}
+
+fn standby(stage: &mut Stage) {
+    let all = stage.instances();
+    let one = all[0].clone();
+    let others: Vec<GroupInstance> = all[1..].to_vec();
+    stage.bed().moto().enter_standby(GROUPS[0], &one.id);
+    let took = stage.wait_active(&addresses(&others), |_| true);
+    stage.report.say(format!("{} goes to Standby: out of HAProxy after {}", one.id, ms(took)));
+    let tally = stage.watch(SECOND);
+    assert_eq!(tally.of(&one.id), 0, "{tally}");
+    stage.report.say(format!("in the next second it got 0 of {} requests", tally.answered()));
+    stage.bed().moto().exit_standby(GROUPS[0], &one.id);
+    let took = stage.wait_active(&addresses(&all), |_| true);
+    stage.report.say(format!("it comes back: takes traffic again after {}", ms(took)));
+    stage.wait_active(&addresses(&all), |weight| weight == FULL);
+}
+
+fn unhealthy(stage: &mut Stage) {
+    let all = stage.instances();
+    let one = all[0].clone();
+    let slot = stage.slot_of(one.address).expect("it stands in HAProxy");
+    stage.bed().moto().set_instance_health(&one.id, "Unhealthy");
+    let took = stage.wait("its drain", || match stage.slots()?.get(&slot) {
+        Some((address, server)) if *address == one.address && server.weight == 0 => Ok(()),
+        state => Err(format!("{state:?}")),
+    });
+    stage.report.say(format!(
+        "{} in slot {slot} is Unhealthy: keeps its slot, at weight 0, after {}",
+        one.id,
+        ms(took)
+    ));
+    let tally = stage.watch(SECOND);
+    assert_eq!(tally.of(&one.id), 0, "{tally}");
+    stage.bed().moto().set_instance_health(&one.id, "Healthy");
+    stage.wait_active(&addresses(&all), |weight| weight == FULL);
+    stage.report.say("Healthy again: it has ramped up in the same slot");
+    assert_eq!(stage.slot_of(one.address), Some(slot));
+}
+
+fn restart(stage: &mut Stage) {
+    let before = stage.slots().expect("HAProxy answers");
+    let killed = Instant::now();
+    stage.haproxy.kill();
+    stage.report.say("killed: every request fails");
+    stage.pause(SECOND);
+    stage.haproxy.start_again();
+    let started = Instant::now();
+    let empty = stage.slots().expect("HAProxy answers");
+    stage.report.say(format!("started: it has forgotten all, {} servers out of maintenance", empty.len()));
+    stage.wait("the servers of before", || {
+        let same = |slot: &u32, address: &IpAddr, weight: u32| {
+            before.get(slot).is_some_and(|(held, server)| held == address && server.weight == weight)
+        };
+        let now = stage.slots()?;
+        let whole = now.len() == before.len()
+            && now.iter().all(|(slot, (address, server))| server.takes_traffic() && same(slot, address, server.weight));
+        if whole { Ok(()) } else { Err(format!("{now:?}, before {before:?}")) }
+    });
+    let repaired = Instant::now();
+    stage.excuse(killed, repaired);
+    stage.report.say(format!("repaired within {}: the same slots, addresses and weights", ms(repaired - started)));
+    let (down, empty) = (stage.stream().touching(killed, started), stage.stream().between(started, repaired));
+    stage.report.more(format!(
+        "requests that failed: {} while it was down, {} before the repair",
+        down.failures.len(),
+        empty.failures.len()
+    ));
+    let instances = stage.instances();
+    shares(stage, &instances);
+}
+
+fn result(stage: &mut Stage) {
+    let tally = stage.stop_traffic();
+    let unexcused = stage.unexcused();
+    stage.report.say(format!(
+        "{} requests: {} answered, {} failed while HAProxy was away, {} failed otherwise",
+        tally.answered() + tally.failures.len() as u64,
+        tally.answered(),
+        tally.failures.len() - unexcused.len(),
+        unexcused.len(),
+    ));
+    assert!(unexcused.is_empty(), "no request may fail while HAProxy runs: {unexcused:?}");
+    let servers = stage.haproxy.active(BACKEND).len();
+    stage.report.say(format!("HAProxy has {servers} active servers; all of it as promised"));
+}
+
+/// Waits until HAProxy has exactly `after`, then keeps the servers of `gone` for a second before it closes them: an
+/// instance that is asked to end still answers for a while.
+fn leave(stage: &Stage, gone: &[GroupInstance], after: &[GroupInstance]) -> Duration {
+    let took = stage.wait_active(&addresses(after), |_| true);
+    let tally = stage.watch(SECOND);
+    for instance in gone {
+        assert_eq!(tally.of(&instance.id), 0, "{} has left: {tally}", instance.id);
+        stage.bed().web().stop(&instance.id);
+    }
+    took
+}
+
+/// Watches the requests for a second and prints each instance's share; exactly these instances must have answered.
+fn shares(stage: &Stage, instances: &[GroupInstance]) {
+    let tally = stage.watch(SECOND);
+    for instance in instances {
+        let slot = stage.slot_of(instance.address).map_or("-".to_owned(), |slot| slot.to_string());
+        let share = share(tally.answered(), tally.of(&instance.id));
+        stage.report.more(format!("{}  slot {slot:>2}  {}", instance.id, bar(share)));
+    }
+    let mut expected: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
+    expected.sort_unstable();
+    assert_eq!(tally.names(), expected, "exactly the ready instances answer");
+}
+
+fn addresses(instances: &[GroupInstance]) -> Vec<IpAddr> {
+    instances.iter().map(|instance| instance.address).collect()
+}
+
+fn names(instances: &[GroupInstance]) -> String {
+    instances.iter().map(|instance| instance.id.as_str()).collect::<Vec<_>>().join(" and ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some hundreds of requests")]
+fn share(all: u64, part: u64) -> f64 {
+    part as f64 / all.max(1) as f64
+}
+
+fn ms(span: Duration) -> String {
+    format!("{} ms", span.as_millis())
+}
