@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     }
     let keep = std::env::var("KEEP").is_ok_and(|text| !matches!(text.as_str(), "" | "0"));
     // A step that fails panics with what it saw; the stage is cleared by being dropped.
+    std::panic::set_hook(Box::new(|panic| eprintln!("\n{panic}")));
     let mut step = "setting the stage";
     let told = catch_unwind(AssertUnwindSafe(|| {
         let mut stage = Stage::set(&stop);

@@ -51,6 +51,7 @@ pub struct Stage {
 impl Stage {
     /// Starts moto with two groups, their web servers, and HAProxy with the example configuration; hsdo comes with the story.
     pub fn set(stop: &Arc<AtomicBool>) -> Self {
+        println!("hsdo: HAProxy's backends in step with AutoScaling groups\n");
         let report = Report::new();
         let bed = Bed::new("demo");
         bed.moto().create_group(GROUPS[0], 0, 3);
@@ -60,7 +61,6 @@ impl Stage {
         let numbers = (frontend.number(), statistics.number());
         let ports = BTreeMap::from([(BACKEND.to_owned(), frontend)]);
         let haproxy = Haproxy::start_text(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
-        println!("hsdo: HAProxy's backends in step with AutoScaling groups");
         report.say(format!("moto is AWS, on {}", bed.moto().url()));
         report.say(format!("HAProxy runs conf/haproxy.cfg, its frontend on 127.0.0.1:{}", numbers.0));
         report.say(format!(
@@ -141,9 +141,8 @@ impl Stage {
         }
     }
 
-    /// Waits for `probe`, and returns how long that took; panics with the last state.
-    pub fn wait(&self, what: &str, mut probe: impl FnMut() -> Result<(), String>) -> Duration {
-        let from = Instant::now();
+    /// Waits for `probe`; panics with the last state.
+    pub fn wait(&self, what: &str, mut probe: impl FnMut() -> Result<(), String>) {
         let waited = try_wait_for(PATIENCE, || {
             self.assert_not_stopped();
             probe()
@@ -151,7 +150,6 @@ impl Stage {
         if let Err(last) = waited {
             panic!("waited {PATIENCE:?} in vain for {what}; last state: {last}\n{}", self.logs());
         }
-        from.elapsed()
     }
 
     fn assert_not_stopped(&self) {
@@ -187,7 +185,7 @@ impl Stage {
     }
 
     /// Waits until exactly these addresses take traffic, at a weight that `wanted` accepts.
-    pub fn wait_active(&self, addresses: &[IpAddr], wanted: impl Fn(u32) -> bool) -> Duration {
+    pub fn wait_active(&self, addresses: &[IpAddr], wanted: impl Fn(u32) -> bool) {
         let mut expected = addresses.to_vec();
         expected.sort();
         self.wait("exactly the ready instances in HAProxy", || {
@@ -197,7 +195,7 @@ impl Stage {
             active.sort();
             let weights = slots.values().all(|(_, server)| wanted(server.weight));
             if active == expected && weights { Ok(()) } else { Err(format!("{slots:?}, wanted {expected:?}")) }
-        })
+        });
     }
 
     /// Notes that requests may fail between the two moments.

@@ -31,15 +31,17 @@ fn start(stage: &mut Stage) {
     stage.report.say(format!("{} is set unhealthy before hsdo sees it: five are ready", sick.id));
     stage.create_table();
     stage.report.say("hsdo --create-table made the table");
+    let from = Instant::now();
     stage.start_hsdo();
-    let took = stage.wait_active(&addresses(&instances), |_| true);
+    stage.wait_active(&addresses(&instances), |_| true);
+    let took = from.elapsed();
     stage.report.say(format!("hsdo --server and --client run; five servers are in HAProxy after {}", ms(took)));
     stage.wait_active(&addresses(&instances), |weight| weight == FULL);
     stage.report.say(format!("all have ramped up to weight {FULL}; from here on, about 100 requests a second"));
     stage.start_traffic();
     shares(stage, &instances);
     assert_eq!(stage.bed().web().requests()[&sick.id], 0, "{} was not ready", sick.id);
-    stage.report.more(format!("{}        0 %  not ready", sick.id));
+    stage.report.more(format!("{}  no slot     0 %  not ready", sick.id));
     // It counts for nothing in what follows.
     stage.bed().moto().terminate_in_group(&sick.id, true);
     stage.bed().web().stop(&sick.id);
@@ -69,11 +71,12 @@ fn scale_out(stage: &mut Stage) {
 
 fn scale_in(stage: &mut Stage) {
     let before = stage.instances();
+    let from = Instant::now();
     stage.bed().moto().set_desired(GROUPS[1], 2);
     let after = stage.instances();
     let gone: Vec<GroupInstance> = before.into_iter().filter(|instance| !after.contains(instance)).collect();
     stage.report.say(format!("{} goes from 4 to 2: {} leave", GROUPS[1], names(&gone)));
-    let took = leave(stage, &gone, &after);
+    let took = leave(stage, from, &gone, &after);
     stage
         .report
         .say(format!("out of HAProxy after {}; like real instances, they answered for a second more", ms(took)));
@@ -84,12 +87,13 @@ fn replace(stage: &mut Stage) {
     let before = stage.instances();
     let old = before[1].clone();
     let slot = stage.slot_of(old.address).expect("it stands in HAProxy");
+    let from = Instant::now();
     stage.bed().moto().terminate_in_group(&old.id, false);
     stage.bed().serve_instances(&GROUPS);
     let after = stage.instances();
     let new = after.iter().find(|instance| !before.contains(instance)).expect("the group replaces it").clone();
     stage.report.say(format!("{} in slot {slot} is terminated, its group starts {}", old.id, new.id));
-    let took = leave(stage, &[old], &after);
+    let took = leave(stage, from, &[old], &after);
     assert_eq!(stage.slot_of(new.address), Some(slot), "the newcomer takes the slot of its predecessor");
     stage.report.say(format!("{} stands in slot {slot} with its first weight after {}", new.id, ms(took)));
     stage.wait_active(&addresses(&after), |weight| weight == FULL);
@@ -100,14 +104,18 @@ fn standby(stage: &mut Stage) {
     let all = stage.instances();
     let one = all[0].clone();
     let others: Vec<GroupInstance> = all[1..].to_vec();
+    let from = Instant::now();
     stage.bed().moto().enter_standby(GROUPS[0], &one.id);
-    let took = stage.wait_active(&addresses(&others), |_| true);
+    stage.wait_active(&addresses(&others), |_| true);
+    let took = from.elapsed();
     stage.report.say(format!("{} goes to Standby: out of HAProxy after {}", one.id, ms(took)));
     let tally = stage.watch(SECOND);
     assert_eq!(tally.of(&one.id), 0, "{tally}");
     stage.report.say(format!("in the next second it got 0 of {} requests", tally.answered()));
+    let from = Instant::now();
     stage.bed().moto().exit_standby(GROUPS[0], &one.id);
-    let took = stage.wait_active(&addresses(&all), |_| true);
+    stage.wait_active(&addresses(&all), |_| true);
+    let took = from.elapsed();
     stage.report.say(format!("it comes back: takes traffic again after {}", ms(took)));
     stage.wait_active(&addresses(&all), |weight| weight == FULL);
 }
@@ -116,11 +124,13 @@ fn unhealthy(stage: &mut Stage) {
     let all = stage.instances();
     let one = all[0].clone();
     let slot = stage.slot_of(one.address).expect("it stands in HAProxy");
+    let from = Instant::now();
     stage.bed().moto().set_instance_health(&one.id, "Unhealthy");
-    let took = stage.wait("its drain", || match stage.slots()?.get(&slot) {
+    stage.wait("its drain", || match stage.slots()?.get(&slot) {
         Some((address, server)) if *address == one.address && server.weight == 0 => Ok(()),
         state => Err(format!("{state:?}")),
     });
+    let took = from.elapsed();
     stage.report.say(format!(
         "{} in slot {slot} is Unhealthy: keeps its slot, at weight 0, after {}",
         one.id,
@@ -181,10 +191,11 @@ fn result(stage: &mut Stage) {
     stage.report.say(format!("HAProxy has {servers} active servers; all of it as promised"));
 }
 
-/// Waits until HAProxy has exactly `after`, then keeps the servers of `gone` for a second before it closes them: an
+/// Waits until HAProxy has exactly `after`, and returns how long that took since `from`; then keeps the servers of `gone` for a second before it closes them: an
 /// instance that is asked to end still answers for a while.
-fn leave(stage: &Stage, gone: &[GroupInstance], after: &[GroupInstance]) -> Duration {
-    let took = stage.wait_active(&addresses(after), |_| true);
+fn leave(stage: &Stage, from: Instant, gone: &[GroupInstance], after: &[GroupInstance]) -> Duration {
+    stage.wait_active(&addresses(after), |_| true);
+    let took = from.elapsed();
     let tally = stage.watch(SECOND);
     for instance in gone {
         assert_eq!(tally.of(&instance.id), 0, "{} has left: {tally}", instance.id);
