@@ -1,5 +1,10 @@
 //! The client role: one turn reads the table, reads HAProxy, and sends what makes HAProxy match.
 
+#[cfg(test)]
+mod model;
+pub mod placement;
+pub mod reconcile;
+
 use crate::error::Error;
 use crate::slot::Table;
 
