@@ -3,6 +3,8 @@
 pub mod aws;
 pub mod client;
 pub mod clock;
+pub mod conf_file;
+pub mod environment;
 pub mod error;
 pub mod haproxy;
 pub mod server;
