@@ -8,4 +8,5 @@ pub mod environment;
 pub mod error;
 pub mod haproxy;
 pub mod server;
+pub mod settings;
 pub mod slot;
