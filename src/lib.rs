@@ -1,6 +1,7 @@
 //! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups, without files and without reloads.
 
 pub mod aws;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod conf_file;
