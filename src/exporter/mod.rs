@@ -8,7 +8,7 @@
 
 mod http;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -110,11 +110,8 @@ impl Site {
             let fault = fault.as_deref().map(|text| (text, text));
             self.trouble.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
             match accepted {
-                Ok((stream, peer)) => {
-                    if let Err(error) = self.exchange(Timed::new(stream, self.deadline)) {
-                        log::debug!("request of {peer}: {error}");
-                    }
-                }
+                // A peer that left, or was too slow, is no news: anyone could fill the log with it.
+                Ok((stream, _)) => drop(self.exchange(Timed::new(stream, self.deadline))),
                 Err(_) => thread::sleep(PAUSE),
             }
         }
@@ -122,12 +119,7 @@ impl Site {
 
     /// One request, one answer.
     fn exchange(&self, mut stream: Timed) -> io::Result<()> {
-        let head = match read_head(&mut stream) {
-            Ok(head) => head,
-            // Someone who connects and leaves, as a port check does.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let head = read_head(&mut stream)?;
         let request = head.as_deref().and_then(parse);
         let answer = match request {
             Some((method, path)) => self.answer(method, path),
