@@ -82,7 +82,7 @@ impl<T: TableReader> Client<T> {
         failures.extend(self.refresh().err());
         failures.extend(self.repair.check_once().err());
         if let (Some(table), true) = (&self.table, self.repair.is_checked()) {
-            failures.extend(self.repair.run(table, self.highest_row.max(self.size)).err());
+            failures.extend(self.repair.run(table, self.known()).err());
         }
         failures
     }
@@ -94,8 +94,15 @@ impl<T: TableReader> Client<T> {
     pub fn dry_run(&mut self) -> Result<Vec<String>, Error> {
         self.refresh()?;
         self.repair.check_once()?;
+        let known = self.known();
         let table = self.table.as_ref().expect("refresh just read it");
-        self.repair.rehearse(table, self.highest_row.max(self.size))
+        self.repair.rehearse(table, known)
+    }
+
+    /// The highest slot number about which the table may have something to say. Servers above it are not in use; but
+    /// a table that never showed a row says nothing about any of them.
+    fn known(&self) -> SlotId {
+        if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) }
     }
 
     /// Reads the table. An eventually consistent reading may come from a replica that is behind, and following it would
