@@ -1,9 +1,17 @@
 //! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups, without files and without reloads.
 
 pub mod aws;
+pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod conf_file;
+pub mod environment;
 pub mod error;
+pub mod exporter;
 pub mod haproxy;
+pub mod log;
+pub mod metrics;
 pub mod server;
+pub mod settings;
+pub mod shutdown;
 pub mod slot;

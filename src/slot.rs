@@ -96,6 +96,21 @@ impl Table {
         })
     }
 
+    /// How many slots are in each state, by the state's name in the metric `hsdo_slots`.
+    pub fn counts(&self) -> [(&'static str, usize); 5] {
+        let count = |status| {
+            let held = self.slots().filter_map(|slot| slot.occupant.as_ref());
+            held.filter(|occupant| occupant.status == status).count()
+        };
+        [
+            ("enabled", count(Status::Enabled)),
+            ("draining", count(Status::Draining)),
+            ("disabled", count(Status::Disabled)),
+            ("free", self.slots().filter(|slot| slot.occupant.is_none()).count()),
+            ("unreadable", self.faults().len()),
+        ]
+    }
+
     /// A text for each item that was not understood, with its id: what is logged and counted.
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {

@@ -1,10 +1,136 @@
 //! The client role: one turn reads the table, reads HAProxy, and sends what makes HAProxy match.
+//!
+//! The last table that was read stays the wanted state while DynamoDB cannot be reached, so HAProxy is repaired all
+//! the same. Where a slot stands is decided in `placement`, what is sent for it in `reconcile`.
+
+mod model;
+pub mod placement;
+pub mod reconcile;
+mod repair;
+
+use std::sync::Arc;
 
 use crate::error::Error;
-use crate::slot::Table;
+use crate::haproxy::Runtime;
+use crate::log::Episode;
+use crate::metrics::{Metrics, ServerSeries};
+use crate::settings::{Backend, ClientSettings};
+use crate::slot::{SlotId, Table};
+use placement::{Kind, Rules};
+use repair::Repair;
 
 /// The table, as the client uses it.
 pub trait TableReader {
     /// Every row. An eventually consistent reading (`consistent` false) costs half and may be a little old.
+    ///
+    /// # Errors
+    /// The reading failed or is not whole.
     fn read(&mut self, consistent: bool) -> Result<Table, Error>;
+}
+
+/// A backend that hsdo fills, with the rules for what stands in it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The backend, the base name of its servers, and their port.
+    pub backend: Backend,
+    /// Default or fallback.
+    pub kind: Kind,
+}
+
+/// The client of one HAProxy.
+pub struct Client<T: TableReader> {
+    reader: T,
+    repair: Repair,
+    size: SlotId,
+    metrics: Arc<Metrics>,
+    /// The last table that was read whole, by a consistent reading.
+    table: Option<Table>,
+    /// The highest row number that any reading showed: a table that loses its rows disables nothing.
+    highest_row: SlotId,
+    unreadable: Episode,
+    empty: Episode,
+}
+
+impl<T: TableReader> Client<T> {
+    /// A client that has read nothing yet.
+    pub fn new(settings: &ClientSettings, reader: T, runtime: Runtime, metrics: Arc<Metrics>) -> Self {
+        let default = settings.backends.iter().map(|backend| (backend, Kind::Default));
+        let fallback = settings.fallback.iter().map(|backend| (backend, Kind::Fallback));
+        let targets =
+            default.chain(fallback).map(|(backend, kind)| Target { backend: backend.clone(), kind }).collect();
+        let rules = Rules {
+            dedicated: settings.dedicated,
+            groups: settings.groups.clone(),
+            all_in_fallback: settings.all_in_fallback,
+        };
+        let size = settings.common.list_size;
+        Client {
+            reader,
+            repair: Repair::new(runtime, targets, rules, size, settings.health_gate, Arc::clone(&metrics)),
+            size,
+            metrics,
+            table: None,
+            highest_row: 0,
+            unreadable: Episode::new("table rows that cannot be read"),
+            empty: Episode::new("table"),
+        }
+    }
+
+    /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
+    pub fn turn(&mut self) -> Vec<Error> {
+        let mut failures = Vec::new();
+        failures.extend(self.refresh().err());
+        failures.extend(self.repair.check_once().err());
+        if let (Some(table), true) = (&self.table, self.repair.is_checked()) {
+            failures.extend(self.repair.run(table, self.known()).err());
+        }
+        failures
+    }
+
+    /// What a turn would send now, a command a line, and nothing is changed.
+    ///
+    /// # Errors
+    /// The table or HAProxy cannot be read, or HAProxy lacks what is configured.
+    pub fn dry_run(&mut self) -> Result<Vec<String>, Error> {
+        self.refresh()?;
+        self.repair.check_once()?;
+        let known = self.known();
+        let table = self.table.as_ref().expect("refresh just read it");
+        self.repair.rehearse(table, known)
+    }
+
+    /// The highest slot number about which the table may have something to say. Servers above it are not in use; but
+    /// a table that never showed a row says nothing about any of them.
+    fn known(&self) -> SlotId {
+        if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) }
+    }
+
+    /// Reads the table. An eventually consistent reading may come from a replica that is behind, and following it would
+    /// send traffic back to an address that is gone; so it only tells that something differs, and a consistent
+    /// reading tells what. While nothing changes, that is half the cost of reading consistently.
+    fn refresh(&mut self) -> Result<(), Error> {
+        let known = match &self.table {
+            Some(table) => self.reader.read(false)? == *table,
+            None => false,
+        };
+        if !known {
+            let table = self.reader.read(true)?;
+            self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
+            self.publish(&table);
+            self.table = Some(table);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, table: &Table) {
+        let faults = table.faults();
+        let text = faults.join("; ");
+        self.unreadable.report((!faults.is_empty()).then_some((text.as_str(), text.as_str())));
+        let none = "it holds no row at all, so nothing is known and nothing is changed; does `hsdo --server` run?";
+        self.empty.report(table.rows.is_empty().then_some((none, none)));
+        self.metrics.set_servers(
+            table.slots().filter_map(|slot| Some(ServerSeries::of(slot.id, slot.occupant.as_ref()?))).collect(),
+        );
+        self.metrics.set_slots(&table.counts());
+    }
 }

@@ -1,17 +1,16 @@
-//! HAProxy over its Runtime API.
-use std::fmt;
+//! HAProxy over its Runtime API: what it runs, and the commands that change it.
+//!
+//! `socket` moves one line and its replies, `reply` cuts them apart, `command` spells commands and judges their replies,
+//! `state` reads the tables that HAProxy prints, and `runtime` joins the four. None of them knows the slot table.
 
-/// Why a talk with HAProxy failed.
-#[derive(Debug)]
-pub struct Error;
-impl Error {
-    /// Whether only a person can mend it.
-    pub fn needs_a_person(&self) -> bool {
-        false
-    }
-}
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("haproxy")
-    }
-}
+pub mod command;
+mod error;
+pub mod reply;
+mod runtime;
+pub mod socket;
+pub mod state;
+
+pub use command::{Change, Command};
+pub use error::Error;
+pub use runtime::{Outcome, Process, Reading, Runtime};
+pub use state::{Admin, Health, Running};

@@ -1,0 +1,76 @@
+data "aws_caller_identity" "current" {}
+data "aws_partition" "current" {}
+data "aws_region" "current" {}
+
+locals {
+  # Put together rather than taken from the table, which need not be made here.
+  table_arn = join(":", [
+    "arn",
+    data.aws_partition.current.partition,
+    "dynamodb",
+    data.aws_region.current.id,
+    data.aws_caller_identity.current.account_id,
+    "table/${var.table_name}",
+  ])
+}
+
+# The server reads the instances of its groups and is the only writer of the table.
+data "aws_iam_policy_document" "server" {
+  statement {
+    sid = "Table"
+    # TransactWriteItems is no IAM action: AWS authorises it by what the transaction holds, which is updates.
+    actions = [
+      "dynamodb:DescribeTable",
+      "dynamodb:GetItem",
+      "dynamodb:Scan",
+      "dynamodb:UpdateItem",
+    ]
+    resources = [local.table_arn]
+  }
+
+  statement {
+    sid = "Instances"
+    # Neither action knows resource-level permissions: "*" is the only resource that works.
+    actions = [
+      "autoscaling:DescribeAutoScalingGroups",
+      "ec2:DescribeInstances",
+    ]
+    resources = ["*"]
+  }
+
+  dynamic "statement" {
+    for_each = var.create_table ? [] : [true]
+
+    content {
+      sid       = "CreateTable"
+      actions   = ["dynamodb:CreateTable"]
+      resources = [local.table_arn]
+    }
+  }
+}
+
+# The client reads the table and nothing else: a load balancer that is taken over can change nothing here.
+data "aws_iam_policy_document" "client" {
+  statement {
+    sid = "Table"
+    actions = [
+      "dynamodb:GetItem",
+      "dynamodb:Scan",
+    ]
+    resources = [local.table_arn]
+  }
+}
+
+resource "aws_iam_policy" "server" {
+  name        = "${var.name_prefix}-server"
+  description = "hsdo --server: reads AutoScaling groups and instances, reads and writes the table ${var.table_name}"
+  policy      = data.aws_iam_policy_document.server.json
+  tags        = var.tags
+}
+
+resource "aws_iam_policy" "client" {
+  name        = "${var.name_prefix}-client"
+  description = "hsdo --client: reads the table ${var.table_name}"
+  policy      = data.aws_iam_policy_document.client.json
+  tags        = var.tags
+}

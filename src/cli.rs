@@ -1,0 +1,278 @@
+//! The command line: from arguments to what was asked for, and the texts of `--help`, `--version` and the usage.
+//!
+//! It touches no file and no environment, and knows of the settings only that there is a list of them to show.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::Arg;
+
+use crate::error::Error;
+use crate::settings;
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Print the help on stdout and end with exit code 0.
+    Help,
+    /// Print the version on stdout and end with exit code 0.
+    Version,
+    /// Do the work.
+    Run(Args),
+}
+
+/// How the work is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Args {
+    /// The role; `None` only with [`Mode::CreateTable`].
+    pub role: Option<Role>,
+    /// How many turns, and which kind.
+    pub mode: Mode,
+    /// Whether the log shows debug lines; the setting `DEBUG` asks for it too.
+    pub debug: bool,
+    /// The configuration file, where one is named.
+    pub config: Option<PathBuf>,
+}
+
+/// The two roles of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Fills the table from the source of instances.
+    Server,
+    /// Makes one HAProxy match the table.
+    Client,
+}
+
+/// What kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Turn after turn, until a signal ends it.
+    Loop,
+    /// One turn.
+    Once,
+    /// One turn that prints what it would change, and changes nothing.
+    DryRun,
+    /// Create the table if there is none, and end.
+    CreateTable,
+}
+
+impl Mode {
+    /// The flag that asks for the mode; empty for [`Mode::Loop`], which is the one without a flag.
+    fn flag(self) -> &'static str {
+        match self {
+            Mode::Loop => "",
+            Mode::Once => "--once",
+            Mode::DryRun => "--dry-run",
+            Mode::CreateTable => "--create-table",
+        }
+    }
+}
+
+/// Parses the arguments that follow the program's name. `--help` and `--version` hold as soon as they are met.
+///
+/// # Errors
+/// [`Error::Usage`] with one line that names the fault.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
+    let arguments: Vec<OsString> = args.collect();
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let (mut server, mut client, mut debug) = (false, false, false);
+    let mut config = None;
+    let mut mode = Mode::Loop;
+    while let Some(argument) = parser.next().map_err(|error| fault(&error))? {
+        let asked = match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
+            Arg::Short('s') | Arg::Long("server") => {
+                server = true;
+                continue;
+            }
+            Arg::Short('c') | Arg::Long("client") => {
+                client = true;
+                continue;
+            }
+            Arg::Short('d') | Arg::Long("debug") => {
+                debug = true;
+                continue;
+            }
+            Arg::Long("config") => {
+                let path = PathBuf::from(parser.value().map_err(|error| fault(&error))?);
+                if path.as_os_str().is_empty() {
+                    return Err(Error::Usage("--config needs the path of a file, not an empty text".to_owned()));
+                }
+                if config.replace(path).is_some() {
+                    return Err(Error::Usage("--config stands twice: name one file".to_owned()));
+                }
+                continue;
+            }
+            Arg::Long("once") => Mode::Once,
+            Arg::Long("dry-run") => Mode::DryRun,
+            Arg::Long("create-table") => Mode::CreateTable,
+            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(fault(&argument.unexpected())),
+        };
+        if mode != Mode::Loop && mode != asked {
+            return Err(Error::Usage(format!("{} and {} exclude each other: name one", mode.flag(), asked.flag())));
+        }
+        mode = asked;
+    }
+    let role = match (server, client) {
+        (true, true) => {
+            return Err(Error::Usage("--server and --client exclude each other: start a process for each".to_owned()));
+        }
+        (true, false) => Some(Role::Server),
+        (false, true) => Some(Role::Client),
+        (false, false) => None,
+    };
+    if role.is_none() && mode != Mode::CreateTable {
+        return Err(Error::Usage("no role: name --server or --client".to_owned()));
+    }
+    Ok(Invocation::Run(Args { role, mode, debug, config }))
+}
+
+/// The sentence for what lexopt refuses, with what was typed escaped.
+fn fault(error: &lexopt::Error) -> Error {
+    use lexopt::Error as Fault;
+    Error::Usage(match error {
+        Fault::UnexpectedOption(flag) => format!("unknown flag {flag:?}"),
+        Fault::UnexpectedArgument(argument) => format!("unexpected argument {argument:?}: hsdo takes only flags"),
+        Fault::UnexpectedValue { option, value } => format!("{option} takes no value, found {value:?}"),
+        Fault::MissingValue { option } => format!("{} needs a value", option.as_deref().unwrap_or("a flag")),
+        Fault::NonUnicodeValue(value) => format!("{value:?} is not UTF-8"),
+        Fault::ParsingFailed { .. } | Fault::Custom(_) => error.to_string().escape_debug().to_string(),
+    })
+}
+
+/// The short usage, for stderr after a fault of the command line.
+pub fn usage() -> &'static str {
+    "usage: hsdo --server|--client [--config PATH] [--once|--dry-run] [--debug]\n       \
+     hsdo --create-table [--config PATH] [--debug]\n       \
+     hsdo --help|--version\n"
+}
+
+/// `hsdo` and its version, with the end of the line.
+pub fn version() -> String {
+    concat!("hsdo ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
+}
+
+/// The whole help: the flags, the files, and every setting.
+pub fn help() -> String {
+    format!(
+        "{description}.\n\n{usage}{FLAGS}{settings}",
+        description = env!("CARGO_PKG_DESCRIPTION"),
+        usage = usage(),
+        settings = settings::help()
+    )
+}
+
+const FLAGS: &str = "
+roles, each a process of its own:
+  -s, --server       one per service: ask AWS for the instances, assign slots, raise weights, write the table
+  -c, --client       one beside each HAProxy: read the table, make HAProxy's backends match it
+
+flags:
+      --config PATH  the configuration file; else conf/env.yaml here, else /etc/hsdo/env.yaml, else none
+      --once         one turn, then exit 0, or 1 if it failed
+      --dry-run      one turn that prints what it would write to the table or send to HAProxy, and changes nothing
+      --create-table create the DynamoDB table if there is none, wait until it is active, and exit; needs no role
+  -d, --debug        debug log
+  -h, --help         this text
+  -V, --version      the version
+
+exit codes: 0 done; 1 a turn failed under --once or --dry-run; 2 usage, configuration, or something at start
+that only a person can mend
+
+settings, each in the YAML file or in the environment, which wins:
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(line: &str) -> Result<Invocation, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|error| match error {
+            Error::Usage(text) => text,
+            other => panic!("no usage error: {other:?}"),
+        })
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood() {
+        let run = |role, mode, debug, config: Option<&str>| {
+            Invocation::Run(Args { role, mode, debug, config: config.map(PathBuf::from) })
+        };
+        let (server, client) = (Some(Role::Server), Some(Role::Client));
+        let cases = [
+            ("-h", Invocation::Help),
+            ("--help", Invocation::Help),
+            ("-s -c --help", Invocation::Help),
+            ("-V", Invocation::Version),
+            ("--version --bogus", Invocation::Version),
+            ("-s", run(server, Mode::Loop, false, None)),
+            ("--server", run(server, Mode::Loop, false, None)),
+            ("--server --server", run(server, Mode::Loop, false, None)),
+            ("-c", run(client, Mode::Loop, false, None)),
+            ("-cd", run(client, Mode::Loop, true, None)),
+            ("--debug --client", run(client, Mode::Loop, true, None)),
+            ("-s --once", run(server, Mode::Once, false, None)),
+            ("-s --once --once", run(server, Mode::Once, false, None)),
+            ("--dry-run -c", run(client, Mode::DryRun, false, None)),
+            ("--create-table", run(None, Mode::CreateTable, false, None)),
+            ("--create-table -s -d", run(server, Mode::CreateTable, true, None)),
+            ("-c --create-table", run(client, Mode::CreateTable, false, None)),
+            ("-s --config a.yaml", run(server, Mode::Loop, false, Some("a.yaml"))),
+            ("--config=/x/b.yaml -c", run(client, Mode::Loop, false, Some("/x/b.yaml"))),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(parsed(line), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_named() {
+        let cases = [
+            ("", "no role: name --server or --client"),
+            ("-d", "no role: name --server or --client"),
+            ("--once", "no role: name --server or --client"),
+            ("-s -c", "--server and --client exclude each other: start a process for each"),
+            ("-sc --create-table", "--server and --client exclude each other: start a process for each"),
+            ("-s --once --dry-run", "--once and --dry-run exclude each other: name one"),
+            ("-s --dry-run --once", "--dry-run and --once exclude each other: name one"),
+            ("--create-table --once", "--create-table and --once exclude each other: name one"),
+            ("-s --dry-run --create-table", "--dry-run and --create-table exclude each other: name one"),
+            ("-s --bogus", "unknown flag \"--bogus\""),
+            ("-s --check", "unknown flag \"--check\""),
+            ("-x", "unknown flag \"-x\""),
+            ("-s extra", "unexpected argument \"extra\": hsdo takes only flags"),
+            ("-s --once=yes", "--once takes no value, found \"yes\""),
+            ("-s --config", "--config needs a value"),
+            ("-s --config=", "--config needs the path of a file, not an empty text"),
+            ("-s --config a --config b", "--config stands twice: name one file"),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(parsed(line), Err(expected.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_flag_and_setting() {
+        let help = help();
+        for flag in ["--server", "--client", "--config", "--once", "--dry-run", "--create-table", "--debug", "--help"] {
+            assert!(help.contains(flag), "{flag}");
+        }
+        for key in settings::KEYS {
+            assert!(help.contains(key.name), "{}", key.name);
+        }
+        assert!(help.contains(usage()) && help.ends_with('\n'));
+        assert_eq!(version(), format!("hsdo {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_argument_prints_a_control_character(args in prop::collection::vec("-{0,2}(?s:.){0,12}", 0..4)) {
+            if let Err(error) = parse(args.iter().map(OsString::from)) {
+                prop_assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+                prop_assert!(matches!(error, Error::Usage(_)));
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Where an occupied slot stands: in the default backends, in the fallback backend, in both, in none. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::slot::{Slot, SlotId, Status, Table, Weight};
+
+/// Which of the two kinds of backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An entry of `CLIENT_HAPROXY_BACKEND_LIST`.
+    Default,
+    /// The backend of `CLIENT_HAPROXY_FALLBACK_BACKEND_NAME`.
+    Fallback,
+}
+
+/// The settings that decide about placement.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// `CLIENT_DEDICATED_ASG`: split by group.
+    pub dedicated: bool,
+    /// `CLIENT_ASG_NAMES`: the groups of the default backends.
+    pub groups: Vec<String>,
+    /// `CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND`.
+    pub all_in_fallback: bool,
+}
+
+/// What a slot is to be in one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// In rotation at this address and weight; weight 0 takes no new requests.
+    Serve {
+        /// The occupant's address.
+        address: IpAddr,
+        /// The occupant's weight.
+        weight: Weight,
+    },
+    /// In maintenance.
+    Maintenance,
+}
+
+/// What one backend is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The slots about which the table says something. A slot up to `known` that is not here is unknown: not touched.
+    pub slots: BTreeMap<SlotId, Wanted>,
+    /// The highest number that may have a row. Servers above it are to be in maintenance.
+    pub known: SlotId,
+}
+
+impl Desired {
+    /// What the server of this number is to be; `None` if nothing is known about it.
+    pub fn of(&self, id: SlotId) -> Option<Wanted> {
+        if id > self.known { Some(Wanted::Maintenance) } else { self.slots.get(&id).copied() }
+    }
+}
+
+/// What a backend of this kind is to be. `known` is the highest of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and any row
+/// number that this process ever read, so that a table which loses its rows does not disable anything.
+pub fn place(table: &Table, kind: Kind, rules: &Rules, known: SlotId) -> Desired {
+    let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules))).collect();
+    Desired { slots, known }
+}
+
+fn wanted(slot: &Slot, kind: Kind, rules: &Rules) -> Wanted {
+    match &slot.occupant {
+        Some(occupant) if occupant.status != Status::Disabled && belongs(occupant.group.as_deref(), kind, rules) => {
+            Wanted::Serve { address: occupant.address, weight: occupant.weight }
+        }
+        _ => Wanted::Maintenance,
+    }
+}
+
+/// Whether an occupant of this group stands in a backend of this kind.
+fn belongs(group: Option<&str>, kind: Kind, rules: &Rules) -> bool {
+    let own = !rules.dedicated || group.is_some_and(|group| rules.groups.iter().any(|name| name == group));
+    match kind {
+        Kind::Default => own,
+        Kind::Fallback => !own || rules.all_in_fallback,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::{Occupant, Row};
+
+    fn slot(id: SlotId, group: Option<&str>, status: Status) -> Slot {
+        let occupant = Occupant {
+            address: "10.0.0.1".parse().unwrap(),
+            name: "i-1".to_owned(),
+            group: group.map(str::to_owned),
+            weight: 5,
+            status,
+            last_step: None,
+        };
+        Slot { id, occupant: Some(occupant), last_group: None }
+    }
+
+    /// The table of section 5.1 of the contract, line by line.
+    #[test]
+    fn an_occupant_stands_where_its_group_says() {
+        let (own, other, none) = (Some("a"), Some("b"), None);
+        for (dedicated, all, group, default, fallback) in [
+            (false, false, own, true, false),
+            (false, false, other, true, false),
+            (false, true, own, true, true),
+            (false, true, other, true, true),
+            (false, false, none, true, false),
+            (true, false, own, true, false),
+            (true, true, own, true, true),
+            (true, false, other, false, true),
+            (true, true, other, false, true),
+            (true, false, none, false, true),
+        ] {
+            let rules = Rules { dedicated, groups: vec!["a".to_owned()], all_in_fallback: all };
+            let label = format!("dedicated {dedicated}, all {all}, group {group:?}");
+            assert_eq!(belongs(group, Kind::Default, &rules), default, "{label}");
+            assert_eq!(belongs(group, Kind::Fallback, &rules), fallback, "{label}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_stand_there_is_in_maintenance() {
+        let rules = Rules { dedicated: true, groups: vec!["a".to_owned()], all_in_fallback: false };
+        let mut table = Table::default();
+        for slot in [
+            slot(1, Some("a"), Status::Enabled),
+            slot(2, Some("b"), Status::Enabled),
+            slot(3, Some("a"), Status::Disabled),
+            slot(4, Some("a"), Status::Draining),
+            Slot::empty(5),
+        ] {
+            table.rows.insert(slot.id, Row::Known(slot));
+        }
+        table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned() });
+        let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
+        let maintenance = Some(Wanted::Maintenance);
+        let default = place(&table, Kind::Default, &rules, 7);
+        let fallback = place(&table, Kind::Fallback, &rules, 7);
+        for (id, in_default, in_fallback, why) in [
+            (1, serve, maintenance, "own group"),
+            (2, maintenance, serve, "another group"),
+            (3, maintenance, maintenance, "disabled by an operator's edit"),
+            (4, serve, maintenance, "draining keeps its place"),
+            (5, maintenance, maintenance, "empty"),
+            (6, None, None, "an unreadable row is unknown"),
+            (7, None, None, "a missing row is unknown"),
+            (8, maintenance, maintenance, "above every row"),
+        ] {
+            assert_eq!(default.of(id), in_default, "default: {why}");
+            assert_eq!(fallback.of(id), in_fallback, "fallback: {why}");
+        }
+    }
+}

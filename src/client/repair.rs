@@ -1,0 +1,302 @@
+//! Makes HAProxy match a table: reads it, plans, sends, and reads again, until nothing differs or nothing helps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use log::{debug, info, warn};
+
+use super::Target;
+use super::model;
+use super::placement::{self, Rules};
+use super::reconcile::{self, Options, Plan, Step};
+use crate::error::Error;
+use crate::haproxy::command::Verdict;
+use crate::haproxy::state::{Servers, number_of};
+use crate::haproxy::{Change, Command, Outcome, Process, Reading, Running, Runtime};
+use crate::log::Episode;
+use crate::metrics::Metrics;
+use crate::slot::{SlotId, Table};
+
+/// How often HAProxy is read at most in one turn. A new server takes three stages (`reconcile`), taking others out one
+/// more, a static algorithm's refusal one more; each is proved by the reading after it.
+const PASSES: usize = 8;
+
+/// Who keeps one HAProxy in step.
+pub(super) struct Repair {
+    runtime: Runtime,
+    targets: Vec<Target>,
+    rules: Rules,
+    size: SlotId,
+    gate: bool,
+    metrics: Arc<Metrics>,
+    checked: bool,
+    process: Option<Process>,
+    /// Backends whose algorithm is static, learnt from HAProxy's refusal; forgotten when another process answers.
+    static_backends: BTreeSet<String>,
+    refused: Episode,
+    missing: Episode,
+    held: Episode,
+}
+
+impl Repair {
+    pub(super) fn new(
+        runtime: Runtime,
+        targets: Vec<Target>,
+        rules: Rules,
+        size: SlotId,
+        gate: bool,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Repair {
+            runtime,
+            targets,
+            rules,
+            size,
+            gate,
+            metrics,
+            checked: false,
+            process: None,
+            static_backends: BTreeSet::new(),
+            refused: Episode::new("commands that HAProxy refuses"),
+            missing: Episode::new("slots that HAProxy does not have"),
+            held: Episode::new("servers held by hand"),
+        }
+    }
+
+    /// Whether [`Repair::check_once`] has succeeded.
+    pub(super) fn is_checked(&self) -> bool {
+        self.checked
+    }
+
+    /// Before the first command: does HAProxy have what is configured, and may we change it?
+    pub(super) fn check_once(&mut self) -> Result<(), Error> {
+        if !self.checked {
+            let names: Vec<(&str, &str)> = self
+                .targets
+                .iter()
+                .map(|target| (target.backend.name.as_str(), target.backend.base.as_str()))
+                .collect();
+            let checked = self.runtime.check(&names);
+            self.metrics.set_haproxy_up(checked.is_ok());
+            checked?;
+            self.checked = true;
+        }
+        Ok(())
+    }
+
+    /// One turn's work. `known` is the highest slot number that may have a row.
+    pub(super) fn run(&mut self, table: &Table, known: SlotId) -> Result<(), Error> {
+        let result = self.converge(table, known);
+        self.metrics.set_haproxy_up(!matches!(result, Err(Error::Haproxy(_))));
+        result
+    }
+
+    fn converge(&mut self, table: &Table, known: SlotId) -> Result<(), Error> {
+        let mut refusals = Vec::new();
+        let mut raised: Vec<Command> = Vec::new();
+        let mut lowered = false;
+        let mut left = 0;
+        for _ in 0..PASSES {
+            let reading = self.read()?;
+            let plans = self.plan(table, known, &reading.backends);
+            self.report(&plans);
+            let raise = self.commands(&plans, |plan| &plan.raise);
+            let lower = self.commands(&plans, |plan| &plan.lower);
+            left = raise.len() + lower.len();
+            // The same commands again: they did not help, so what is to be taken out is not kept waiting for them.
+            if !raise.is_empty() && raise != raised {
+                self.send(&raise, &mut refusals)?;
+                raised = raise;
+            } else if !lower.is_empty() && !lowered {
+                self.send(&lower, &mut refusals)?;
+                lowered = true;
+            } else {
+                break;
+            }
+        }
+        let fault = (left > 0).then(|| describe(left, &refusals));
+        self.refused.report(fault.as_deref().map(|text| (text, text)));
+        match fault {
+            Some(text) => Err(Error::Turn(text)),
+            None => Ok(()),
+        }
+    }
+
+    /// The commands that a turn would send, played on a model of HAProxy.
+    pub(super) fn rehearse(&mut self, table: &Table, known: SlotId) -> Result<Vec<String>, Error> {
+        let mut backends = self.read()?.backends;
+        let mut texts = Vec::new();
+        for _ in 0..PASSES {
+            let plans = self.plan(table, known, &backends);
+            let mut commands = self.commands(&plans, |plan| &plan.raise);
+            if commands.is_empty() {
+                commands = self.commands(&plans, |plan| &plan.lower);
+            }
+            for command in &commands {
+                texts.push(command.text());
+                let server = backends.get_mut(command.backend()).and_then(|servers| servers.get_mut(command.server()));
+                if let Some(server) = server {
+                    model::apply(server, command.change(), 1, true);
+                }
+            }
+            if commands.is_empty() {
+                break;
+            }
+        }
+        Ok(texts)
+    }
+
+    fn read(&mut self) -> Result<Reading, Error> {
+        let names: Vec<&str> = self.targets.iter().map(|target| target.backend.name.as_str()).collect();
+        let reading = self.runtime.read(&names)?;
+        if self.process.as_ref() != Some(&reading.process) {
+            let Process { pid, version } = &reading.process;
+            match &self.process {
+                None => info!("HAProxy {version} answers, pid {pid}"),
+                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid),
+            }
+            self.static_backends.clear();
+            self.process = Some(reading.process.clone());
+        }
+        Ok(reading)
+    }
+
+    fn plan(&self, table: &Table, known: SlotId, backends: &BTreeMap<String, Servers>) -> Vec<Plan> {
+        let plan = |target: &Target| {
+            let desired = placement::place(table, target.kind, &self.rules, known);
+            let options = Options {
+                port: target.backend.port,
+                gate: self.gate,
+                static_weights: self.static_backends.contains(&target.backend.name),
+            };
+            reconcile::plan(&desired, &slots_of(target, &backends[&target.backend.name]), self.size, options)
+        };
+        self.targets.iter().map(plan).collect()
+    }
+
+    /// The commands of all targets' steps, in order.
+    fn commands(&self, plans: &[Plan], steps: impl Fn(&Plan) -> &Vec<Step>) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (target, plan) in self.targets.iter().zip(plans) {
+            for step in steps(plan) {
+                let server = format!("{}{}", target.backend.base, step.slot);
+                let changes = step.changes.iter();
+                commands.extend(changes.filter_map(|change| Command::new(&target.backend.name, &server, *change)));
+            }
+        }
+        commands
+    }
+
+    fn send(&mut self, commands: &[Command], refusals: &mut Vec<String>) -> Result<(), Error> {
+        let mut counts = [0_u64; 2];
+        let mut static_backends = Vec::new();
+        let sent = self.runtime.send(commands, |Outcome { command, verdict }| match verdict {
+            Verdict::Done => {
+                counts[0] += 1;
+                tell(&command);
+            }
+            Verdict::StaticWeight => {
+                counts[1] += 1;
+                static_backends.push(command.backend().to_owned());
+            }
+            Verdict::Refused(reply) => {
+                counts[1] += 1;
+                refusals.push(format!("`{}` was answered {reply:?}", command.text()));
+            }
+        });
+        for backend in static_backends {
+            if self.static_backends.insert(backend.clone()) {
+                warn!(
+                    "backend {backend} has a static balancing algorithm and takes no weights but 0 and the configured \
+                     one, so servers do not ramp there; add `hash-type consistent` to it, or balance by roundrobin, \
+                     leastconn or random"
+                );
+            }
+        }
+        self.metrics.haproxy_command("ok", counts[0]);
+        self.metrics.haproxy_command("refused", counts[1]);
+        if sent.is_err() {
+            self.metrics.haproxy_command("failed", commands.len() as u64 - counts[0] - counts[1]);
+        }
+        Ok(sent?)
+    }
+
+    /// What the plans say beside their commands.
+    fn report(&mut self, plans: &[Plan]) {
+        let name = |pick: fn(&Plan) -> &Vec<SlotId>| {
+            let names =
+                self.targets.iter().zip(plans).filter(|(_, plan)| !pick(plan).is_empty()).map(|(target, plan)| {
+                    format!("{}/{}{}", target.backend.name, target.backend.base, ranges(pick(plan)))
+                });
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let count = |pick: fn(&Plan) -> &Vec<SlotId>| plans.iter().map(|plan| pick(plan).len()).sum::<usize>();
+        let (missing, held) = (name(|plan| &plan.missing), name(|plan| &plan.held));
+        self.metrics.set_missing_slots(count(|plan| &plan.missing));
+        self.metrics.set_held_slots(count(|plan| &plan.held));
+        let missing_text = format!(
+            "{missing}: the `server-template` is smaller than HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table; \
+             they get no traffic here until it is enlarged",
+            self.size
+        );
+        self.missing.report((!missing.is_empty()).then_some((missing.as_str(), missing_text.as_str())));
+        let held_text =
+            format!("{held}: an operator set drain or maintenance; left so until `set server … state ready`");
+        self.held.report((!held.is_empty()).then_some((held.as_str(), held_text.as_str())));
+    }
+}
+
+/// The servers of a target by their slot.
+fn slots_of(target: &Target, servers: &Servers) -> BTreeMap<SlotId, Running> {
+    let slot = |(name, server): (&String, &Running)| Some((number_of(name, &target.backend.base)?, server.clone()));
+    servers.iter().filter_map(slot).collect()
+}
+
+/// What a done command means, for the log.
+fn tell(command: &Command) {
+    let (backend, server) = (command.backend(), command.server());
+    match command.change() {
+        Change::Address(address, port) => info!("{backend}/{server}: now {address} port {port}"),
+        Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
+        Change::Ready => info!("{backend}/{server}: ready"),
+        Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),
+        Change::ConfiguredWeight => debug!("{backend}/{server}: configured weight"),
+    }
+}
+
+fn describe(left: usize, refusals: &[String]) -> String {
+    let shown = refusals.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+    let more = if refusals.len() > 3 { format!("; and {} more", refusals.len() - 3) } else { String::new() };
+    match refusals.len() {
+        0 => format!("HAProxy does not show what {left} commands asked of it"),
+        _ => format!("HAProxy refused {} commands: {shown}{more}", refusals.len()),
+    }
+}
+
+/// Numbers for a person: `[1-3,7]`.
+fn ranges(ids: &[SlotId]) -> String {
+    let mut runs: Vec<(SlotId, SlotId)> = Vec::new();
+    for &id in ids {
+        match runs.last_mut() {
+            Some((_, end)) if *end + 1 == id => *end = id,
+            _ => runs.push((id, id)),
+        }
+    }
+    let runs: Vec<String> = runs
+        .iter()
+        .map(|(start, end)| if start == end { start.to_string() } else { format!("{start}-{end}") })
+        .collect();
+    format!("[{}]", runs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_numbers_for_a_person() {
+        for (ids, text) in [(vec![4], "[4]"), (vec![1, 2, 3, 7], "[1-3,7]"), (vec![1, 3], "[1,3]")] {
+            assert_eq!(ranges(&ids), text);
+        }
+    }
+}

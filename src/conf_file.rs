@@ -1,0 +1,374 @@
+//! Reads a YAML file into keys and values as they are written. Knows syntax, not meaning.
+//!
+//! Scalars keep the text of the file: a group that is called `1e3` or `0x10` is not turned into a number here,
+//! and a fault can show what the operator typed.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_yaml::{Mapping, Value};
+
+use crate::error::Error;
+
+/// The most bytes that a configuration file may hold: far above any real one, so that a wrong path fills no memory.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A YAML value, its scalars as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// Nothing: `~`, `null`, or no value at all.
+    Null,
+    /// A scalar, quoted or not, as it is written.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A map, in the order of the file.
+    Map(Vec<(String, Node)>),
+    /// A value with a tag of its own (`!Ref x`), which no key takes.
+    Tagged,
+}
+
+impl Node {
+    /// Whether it holds nothing: null, an empty or blank text, an empty list or map.
+    pub fn is_blank(&self) -> bool {
+        match self {
+            Node::Null => true,
+            Node::Text(text) => text.trim().is_empty(),
+            Node::List(items) => items.is_empty(),
+            Node::Map(entries) => entries.is_empty(),
+            Node::Tagged => false,
+        }
+    }
+}
+
+/// One line of text for people: the scalar itself, lists and maps in flow style.
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Node::Null => f.write_str("null"),
+            Node::Text(text) => f.write_str(text),
+            Node::List(items) => {
+                let items: Vec<String> = items.iter().map(Node::to_string).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            Node::Map(entries) => {
+                let entries: Vec<String> = entries.iter().map(|(key, node)| format!("{key}: {node}")).collect();
+                write!(f, "{{{}}}", entries.join(", "))
+            }
+            Node::Tagged => f.write_str("a value with a YAML tag"),
+        }
+    }
+}
+
+/// A configuration file that was read whole.
+#[derive(Clone, Debug)]
+pub struct ConfFile {
+    path: PathBuf,
+    text: String,
+    entries: Vec<(String, Node)>,
+}
+
+impl ConfFile {
+    /// Reads the file; [`Error::Config`] with one line when it cannot be read or is no YAML map.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = read_text(path).map_err(|error| unreadable(path, &error))?;
+        Self::from_text(path, text)
+    }
+
+    /// Reads the first of the files that exists; `None` if none does. One that exists and cannot be read is an error.
+    pub fn read_first(paths: &[&Path]) -> Result<Option<Self>, Error> {
+        for path in paths {
+            match read_text(path) {
+                Ok(text) => return Self::from_text(path, text).map(Some),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(unreadable(path, &error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file of that path and text; [`Error::Config`] with one line when it is no YAML map. An empty text is one.
+    pub fn from_text(path: &Path, text: String) -> Result<Self, Error> {
+        let shown = shown(path);
+        let entries = match parse(&text) {
+            Ok(Node::Map(entries)) => entries,
+            Ok(Node::Null) => Vec::new(),
+            Ok(_) => return Err(fault(format!("{shown}: expected a YAML map of keys and values"))),
+            Err(SyntaxError { line, text }) => {
+                let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+                return Err(fault(format!("{shown}{line}: not valid YAML: {text}")));
+            }
+        };
+        Ok(ConfFile { path: path.to_owned(), text, entries })
+    }
+
+    /// The keys at the top of the file with their values, in the order of the file.
+    pub fn entries(&self) -> &[(String, Node)] {
+        &self.entries
+    }
+
+    /// The value of a key at the top of the file.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    /// `file:line` of a key, the outermost name first; the line of the innermost name that stands at the start of a
+    /// line, and no line where even the outermost does not.
+    pub fn place(&self, keys: &[&str]) -> String {
+        let file = shown(&self.path);
+        match line_of(&self.text, keys) {
+            Some(line) => format!("{file}:{line}"),
+            None => file,
+        }
+    }
+}
+
+/// Why a text is no YAML, on one line without control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// The line of the text, counted from 1, where known.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl From<serde_yaml::Error> for SyntaxError {
+    fn from(error: serde_yaml::Error) -> Self {
+        SyntaxError {
+            line: error.location().map(|place| place.line()),
+            text: error.to_string().escape_debug().to_string(),
+        }
+    }
+}
+
+/// Parses one YAML document; JSON is YAML too. An empty text is [`Node::Null`]. A key that stands twice is an error.
+pub fn parse(text: &str) -> Result<Node, SyntaxError> {
+    // The first pass tells what each value is, the second asks for the text of those that are scalars.
+    let value: Value = serde_yaml::from_str(text)?;
+    if value.is_null() {
+        return Ok(Node::Null);
+    }
+    Ok(Shape(&value).deserialize(serde_yaml::Deserializer::from_str(text))?)
+}
+
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it holds more than {MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    fault(format!("{}: cannot read the configuration file: {error}", shown(path)))
+}
+
+fn fault(line: String) -> Error {
+    Error::Config(vec![line])
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
+}
+
+/// The line of the innermost of `keys` that is found as a block-style key, counted from 1.
+fn line_of(text: &str, keys: &[&str]) -> Option<usize> {
+    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let mut found: Option<usize> = None;
+    for key in keys {
+        let start = found.map_or(0, |index| index + 1);
+        let outer = found.map(|index| indent(lines[index]));
+        let inner = lines.iter().enumerate().skip(start).filter(|(_, line)| is_content(line));
+        let next = match outer {
+            None => inner.into_iter().find(|(_, line)| indent(line) == 0 && starts_with_key(line, key)),
+            Some(outer) => {
+                inner.take_while(|(_, line)| indent(line) > outer).find(|(_, line)| starts_with_key(line.trim(), key))
+            }
+        };
+        match next {
+            Some((index, _)) => found = Some(index),
+            None => break,
+        }
+    }
+    found.map(|index| index + 1)
+}
+
+fn starts_with_key(line: &str, key: &str) -> bool {
+    [key.to_owned(), format!("\"{key}\""), format!("'{key}'")]
+        .iter()
+        .any(|spelling| line.strip_prefix(spelling.as_str()).is_some_and(|rest| rest.trim_start().starts_with(':')))
+}
+
+/// Reads a value whose kind is known, so that its scalars can be asked for as text.
+struct Shape<'a>(&'a Value);
+
+impl<'de> DeserializeSeed<'de> for Shape<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        match self.0 {
+            Value::Null => IgnoredAny::deserialize(deserializer).map(|_| Node::Null),
+            Value::Tagged(_) => IgnoredAny::deserialize(deserializer).map(|_| Node::Tagged),
+            Value::Sequence(items) => deserializer.deserialize_seq(Items(items)),
+            Value::Mapping(entries) => deserializer.deserialize_map(Entries(entries)),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => String::deserialize(deserializer).map(Node::Text),
+        }
+    }
+}
+
+struct Items<'a>(&'a [Value]);
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut items = Vec::with_capacity(self.0.len());
+        for value in self.0 {
+            items.extend(seq.next_element_seed(Shape(value))?);
+        }
+        Ok(Node::List(items))
+    }
+}
+
+struct Entries<'a>(&'a Mapping);
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::with_capacity(self.0.len());
+        for value in self.0.values() {
+            if let Some(key) = map.next_key::<String>()? {
+                entries.push((key, map.next_value_seed(Shape(value))?));
+            }
+        }
+        Ok(Node::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Node {
+        Node::Text(text.to_owned())
+    }
+
+    fn map(entries: &[(&str, Node)]) -> Node {
+        Node::Map(entries.iter().map(|(key, node)| ((*key).to_owned(), node.clone())).collect())
+    }
+
+    #[test]
+    fn scalars_keep_their_text() {
+        for scalar in ["1", "01", "1.50", "1e3", "0x10", "0o17", "true", "Yes", ".inf", "1_000", "-0", "a b", "12:30"] {
+            assert_eq!(parse(&format!("K: {scalar}")), Ok(map(&[("K", text(scalar))])), "{scalar}");
+            assert_eq!(parse(&format!("K: '{scalar}'")), Ok(map(&[("K", text(scalar))])), "quoted {scalar}");
+            assert_eq!(parse(&format!("- {scalar}")), Ok(Node::List(vec![text(scalar)])), "item {scalar}");
+        }
+    }
+
+    #[test]
+    fn values_of_every_kind_are_read() {
+        let cases = [
+            ("", Node::Null),
+            ("# only a comment\n", Node::Null),
+            ("---\n", Node::Null),
+            ("A:\nB: ~\nC: null", map(&[("A", Node::Null), ("B", Node::Null), ("C", Node::Null)])),
+            ("A: ''", map(&[("A", text(""))])),
+            ("A: [1, ~, {b: c}]", map(&[("A", Node::List(vec![text("1"), Node::Null, map(&[("b", text("c"))])]))])),
+            ("{\"a\":{\"b\":80,\"c\":[]}}", map(&[("a", map(&[("b", text("80")), ("c", Node::List(vec![]))]))])),
+            ("{\n\t\"a\": {\n\t\t\"b\": \"c\"\n\t}\n}\n", map(&[("a", map(&[("b", text("c"))]))])),
+            ("A: &x [1]\nB: *x", map(&[("A", Node::List(vec![text("1")])), ("B", Node::List(vec![text("1")]))])),
+            ("A: &x 1e3\nB: *x", map(&[("A", text("1e3")), ("B", text("1e3"))])),
+            ("A: !Ref x\nB: 1", map(&[("A", Node::Tagged), ("B", text("1"))])),
+            ("A: !Ref [x, y]\nB: 1", map(&[("A", Node::Tagged), ("B", text("1"))])),
+            ("1: a\ntrue: b", map(&[("1", text("a")), ("true", text("b"))])),
+            ("\u{feff}A: 1", map(&[("A", text("1"))])),
+        ];
+        for (yaml, expected) in cases {
+            assert_eq!(parse(yaml), Ok(expected), "{yaml:?}");
+        }
+    }
+
+    #[test]
+    fn broken_yaml_names_its_line() {
+        let cases = [
+            ("A: 1\nB: [1, 2\nC: 3\n", 2..=3),
+            ("A: 1\n\tB: 2\n", 2..=2),
+            ("A: 1\nB: 2\nA: 3\n", 1..=3),
+            ("A: \"x\nB: 1\n", 1..=3),
+            ("A: 1\n[a]: 1\n", 1..=2),
+            ("A: *gone\n", 1..=1),
+        ];
+        for (yaml, lines) in cases {
+            let error = parse(yaml).expect_err(yaml);
+            assert!(error.line.is_some_and(|line| lines.contains(&line)), "{yaml:?}: {error:?}");
+        }
+        assert!(parse("A: 1\n---\nB: 2\n").is_err(), "two documents");
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..12 {
+            let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+            yaml.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+        }
+        assert!(parse(&yaml).is_err());
+    }
+
+    #[test]
+    fn lines_are_found_by_key() {
+        let yaml = "# A: 0\nA: 1\n\nLIST:\n  # back: no\n  back:\n    baseName: x\n    serverPort: 0\n  \"other\":\n    \
+                    baseName: y\n'C' : 3\nFLOW: {back: {baseName: z}}\n";
+        let cases: &[(&[&str], Option<usize>)] = &[
+            (&["A"], Some(2)),
+            (&["LIST"], Some(4)),
+            (&["LIST", "back"], Some(6)),
+            (&["LIST", "back", "serverPort"], Some(8)),
+            (&["LIST", "other", "baseName"], Some(10)),
+            (&["LIST", "other", "serverPort"], Some(9)),
+            (&["LIST", "gone", "serverPort"], Some(4)),
+            (&["C"], Some(11)),
+            (&["FLOW", "back", "baseName"], Some(12)),
+            (&["LIS"], None),
+            (&["back"], None),
+        ];
+        for (keys, expected) in cases {
+            assert_eq!(line_of(yaml, keys), *expected, "{keys:?}");
+        }
+        assert_eq!(line_of("{A: 1, B: 2}", &["B"]), None);
+        assert_eq!(line_of("\u{feff}A: 1", &["A"]), Some(1));
+        assert_eq!(line_of("A: 1\r\nB: 2\r\n", &["B"]), Some(2));
+    }
+
+    #[test]
+    fn blank_is_what_holds_nothing() {
+        for blank in [Node::Null, text(""), text(" \t"), Node::List(vec![]), Node::Map(vec![])] {
+            assert!(blank.is_blank(), "{blank:?}");
+        }
+        for full in [text("0"), Node::List(vec![Node::Null]), map(&[("a", Node::Null)]), Node::Tagged] {
+            assert!(!full.is_blank(), "{full:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_shown_on_one_line() {
+        let node = parse("a: [1, ~, {b: !t c}]").expect("yaml");
+        assert_eq!(node.to_string(), "{a: [1, null, {b: a value with a YAML tag}]}");
+    }
+}

@@ -1,0 +1,58 @@
+//! The process environment as a value, so that what reads it can be tested without changing it.
+//!
+//! It knows names and texts only: what a variable means is the business of whoever asks for it.
+
+use std::collections::BTreeMap;
+
+/// Environment variables by name. An empty variable counts as one that is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// The environment of this process. What is not UTF-8 in a value is read as U+FFFD.
+    pub fn of_process() -> Self {
+        let pairs = std::env::vars_os();
+        Environment::from(
+            pairs.map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())),
+        )
+    }
+
+    /// The variable's text; `None` when it is not set or empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl<I, N, V> From<I> for Environment
+where
+    I: IntoIterator<Item = (N, V)>,
+    N: Into<String>,
+    V: Into<String>,
+{
+    fn from(pairs: I) -> Self {
+        Environment { variables: pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_not_set() {
+        let env = Environment::from([("A", "1"), ("B", ""), ("C", " ")]);
+        assert_eq!(env.get("A"), Some("1"));
+        assert_eq!(env.get("B"), None);
+        assert_eq!(env.get("C"), Some(" "));
+        assert_eq!(env.get("D"), None);
+        assert_eq!(Environment::default().get("A"), None);
+    }
+
+    #[test]
+    fn the_process_has_an_environment() {
+        let expected = std::env::var("PATH").expect("cargo sets PATH for tests");
+        assert_eq!(Environment::of_process().get("PATH"), Some(expected.as_str()));
+    }
+}

@@ -1,0 +1,310 @@
+//! The exporter: `/metrics`, `/healthz` and `/readyz` over HTTP, to whoever can reach the port.
+//!
+//! Whoever that is, they must not be able to end the process, to fill its memory or to hold up a turn: a fixed number of threads,
+//! each with one connection at a time, a bound on what is read, a deadline for the whole exchange, no keep-alive. It knows no role.
+//!
+//! The few lines of HTTP (`http`) are our own because the small servers at hand panic when a peer resets its connection at the wrong moment,
+//! or stop listening when `accept` fails once; a panic ends this process.
+
+mod http;
+
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::http::{Answer, Timed, parse, read_head};
+use crate::error::Error;
+use crate::log::Episode;
+use crate::metrics::Metrics;
+
+/// How many connections are served at a time; further ones wait in the listener's queue.
+const WORKERS: usize = 8;
+/// The stack of a worker in bytes: it holds a request, the text of a scrape is on the heap.
+const STACK: usize = 256 * 1024;
+/// How long an exchange may take in all.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a worker pauses after `accept` failed (no file descriptor left, for example).
+const PAUSE: Duration = Duration::from_millis(200);
+
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The exporter before it has its port.
+#[derive(Debug)]
+pub struct Exporter;
+
+/// An exporter that has its port and serves nobody yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Exporter {
+    /// Takes the port. (`EXPORTER_PORT` 0 means no exporter, so the caller does not get here; port 0 here is any free port.)
+    ///
+    /// # Errors
+    /// [`Error::Start`] if the port is taken, forbidden, or the address is not this machine's.
+    pub fn bind(address: SocketAddr) -> Result<Bound, Error> {
+        let refused = |error: io::Error| {
+            let (ip, port) = (address.ip(), address.port());
+            Error::Start(format!(
+                "cannot listen on port {port} of {ip} for the exporter: {error}: \
+                 set EXPORTER_PORT to a free port (0 turns the exporter off) or EXPORTER_ADDRESS to an address of this machine"
+            ))
+        };
+        let listener = TcpListener::bind(address).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        Ok(Bound { listener, address })
+    }
+}
+
+impl Bound {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves from now on, in threads of its own, until the process ends. `interval` is what health is judged by.
+    ///
+    /// A thread that the system refuses is logged, and the others serve.
+    pub fn serve(self, metrics: Arc<Metrics>, interval: Duration) {
+        self.serve_within(metrics, interval, DEADLINE);
+    }
+
+    fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
+        let site = Arc::new(Site {
+            listener: self.listener,
+            metrics,
+            interval,
+            deadline,
+            trouble: Mutex::new(Episode::new("exporter").target(module_path!())),
+        });
+        for number in 1..=WORKERS {
+            let site = Arc::clone(&site);
+            let worker = thread::Builder::new().name(format!("exporter {number}")).stack_size(STACK);
+            if let Err(error) = worker.spawn(move || site.work()) {
+                log::warn!(
+                    "cannot start thread {number} of the exporter's {WORKERS}: {error}: check the limits of the process"
+                );
+            }
+        }
+    }
+}
+
+/// What the workers share.
+struct Site {
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    interval: Duration,
+    deadline: Duration,
+    trouble: Mutex<Episode>,
+}
+
+impl Site {
+    fn work(&self) -> ! {
+        loop {
+            let accepted = self.listener.accept();
+            let fault = accepted.as_ref().err().map(ToString::to_string);
+            let fault = fault.as_deref().map(|text| (text, text));
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
+            match accepted {
+                // A peer that left, or was too slow, is no news: anyone could fill the log with it.
+                Ok((stream, _)) => drop(self.exchange(Timed::new(stream, self.deadline))),
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// One request, one answer.
+    fn exchange(&self, mut stream: Timed) -> io::Result<()> {
+        let head = read_head(&mut stream)?;
+        let request = head.as_deref().and_then(parse);
+        let answer = match request {
+            Some((method, path)) => self.answer(method, path),
+            None => Answer::text(400, "this is no HTTP request of at most 8 KiB"),
+        };
+        let with_body = !matches!(request, Some(("HEAD", _)));
+        stream.write_all(answer.head().as_bytes())?;
+        if with_body {
+            stream.write_all(answer.body.as_bytes())?;
+        }
+        // What is left unread at the end (the body of a POST) would make the system reset the connection, answer and all.
+        stream.socket.shutdown(Shutdown::Write)?;
+        io::copy(&mut stream, &mut io::sink()).map(drop)
+    }
+
+    fn answer(&self, method: &str, path: &str) -> Answer {
+        if !matches!(method, "GET" | "HEAD") {
+            return Answer::text(405, "only GET and HEAD are served here");
+        }
+        let health = || self.metrics.health(Instant::now(), self.interval);
+        let verdict = |good: bool, reason: &str| Answer::text(if good { 200 } else { 503 }, reason);
+        match path {
+            "/metrics" => Answer { status: 200, kind: PROMETHEUS, body: self.metrics.render() },
+            "/healthz" => {
+                let health = health();
+                verdict(health.alive, if health.alive { "ok" } else { &health.reason })
+            }
+            "/readyz" => {
+                let health = health();
+                verdict(health.ready, &health.reason)
+            }
+            _ => Answer::text(404, "not found: there are /metrics, /healthz and /readyz"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpStream;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    /// Longer than any test takes.
+    const LONG: Duration = Duration::from_secs(120);
+
+    fn start(deadline: Duration) -> (SocketAddr, Arc<Metrics>) {
+        let bound = Exporter::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let (address, metrics) = (bound.address(), Metrics::new("client"));
+        bound.serve_within(Arc::clone(&metrics), SECOND, deadline);
+        (address, metrics)
+    }
+
+    /// Sends `request` and reads to the end.
+    fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(LONG)).expect("a time-out");
+        stream.write_all(request.as_bytes()).expect("a request sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("a whole answer");
+        answer
+    }
+
+    fn get(address: SocketAddr, path: &str) -> String {
+        ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    }
+
+    #[test]
+    fn metrics_are_served_as_prometheus_wants_them() {
+        let (address, metrics) = start(DEADLINE);
+        metrics.set_haproxy_up(true);
+        for path in ["/metrics", "/metrics?name[]=x"] {
+            let answer = get(address, path);
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert!(head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+            assert!(body.contains("\nhsdo_haproxy_up 1\n"), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_large_scrape_arrives_whole() {
+        let (address, metrics) = start(LONG);
+        let server = |id| crate::metrics::ServerSeries {
+            id,
+            name: format!("i-{id:017}"),
+            ip: [10, 0, 0, 1].into(),
+            asg: Some("web".to_owned()),
+            weight: 10,
+        };
+        metrics.set_servers((1..=10_000).map(server).collect());
+        let answer = get(address, "/metrics");
+        assert_eq!(answer.matches("\nhsdo_server_weight{").count(), 10_000);
+        assert!(answer.ends_with('\n'));
+    }
+
+    #[test]
+    fn each_path_and_method_has_its_answer() {
+        let (address, metrics) = start(DEADLINE);
+        for (request, status, line) in [
+            ("GET /healthz HTTP/1.1\r\n\r\n", "200 OK", "ok\n"),
+            ("GET /healthz HTTP/1.0\n\n", "200 OK", "ok\n"),
+            ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn ended yet, 0 s after the start\n"),
+            ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", "not found: there are /metrics, /healthz and /readyz\n"),
+            (
+                "GET /metrics/ HTTP/1.1\r\n\r\n",
+                "404 Not Found",
+                "not found: there are /metrics, /healthz and /readyz\n",
+            ),
+            ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
+            ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed", "only GET and HEAD are served here\n"),
+            ("GET /metrics\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
+            ("GET /metrics HTTP/2.0\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
+            ("GET http://x/metrics HTTP/1.1\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
+            ("\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
+        ] {
+            let answer = ask(address, request);
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {head}");
+            assert!(head.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{request}: {head}");
+            assert_eq!(body, line, "{request}");
+            assert_eq!(head.contains("\r\nAllow: GET, HEAD\r\n"), status.starts_with("405"), "{head}");
+        }
+        metrics.turn(true, SECOND);
+        assert!(get(address, "/readyz").ends_with("\r\n\r\nok\n"));
+    }
+
+    #[test]
+    fn the_body_of_a_post_does_not_cost_the_answer() {
+        let (address, _) = start(LONG);
+        let body = "x".repeat(300_000);
+        let answer = ask(address, &format!("POST /metrics HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    }
+
+    #[test]
+    fn an_endless_head_is_refused() {
+        let (address, _) = start(LONG);
+        let answer = ask(address, &format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(100_000)));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+
+    #[test]
+    fn slow_peers_do_not_hold_up_the_others() {
+        let (address, _) = start(LONG);
+        let slow: Vec<TcpStream> = (1..WORKERS)
+            .map(|_| {
+                let mut stream = TcpStream::connect(address).expect("a connection");
+                stream.write_all(b"GET /met").expect("half a request");
+                stream
+            })
+            .collect();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        drop(slow);
+    }
+
+    #[test]
+    fn more_slow_peers_than_workers_are_thrown_out_in_time() {
+        let (address, _) = start(Duration::from_millis(50));
+        let slow: Vec<TcpStream> =
+            (0..WORKERS * 2).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        drop(slow);
+    }
+
+    #[test]
+    fn peers_that_vanish_end_nothing() {
+        let (address, _) = start(DEADLINE);
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(address).expect("a connection");
+            // Closing with the answer unread makes the system reset the connection.
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
+        }
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_its_key() {
+        let taken = Exporter::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let error = Exporter::bind(taken.address()).expect_err("the port is taken");
+        assert!(error.needs_a_person());
+        let text = error.to_string();
+        let port = taken.address().port().to_string();
+        assert!(text.contains(&port) && text.contains("EXPORTER_PORT") && text.contains("in use"), "{text}");
+    }
+}

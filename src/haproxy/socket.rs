@@ -1,0 +1,188 @@
+//! One line of joined commands, one connection, one deadline. The only opener of the Runtime API's socket.
+//!
+//! Each line gets a connection of its own: HAProxy closes after the first line's replies, 3.0 and later drop
+//! every line after the first in silence, and a connection opened before a reload stays with the old worker.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
+
+use super::error::Error;
+use super::reply;
+
+/// The longest line that is sent, with its line end. HAProxy 2.2 hangs on a line of more than 15,360 bytes
+/// (`bufsize` less `maxrewrite`), 3.2 refuses one of more than 16,384.
+pub const MAX_LINE: usize = 8 * 1024;
+
+/// Limits of one talk.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long connecting may take: HAProxy's queue of connections may be full.
+    pub connect: Duration,
+    /// How long the rest may take, from the first byte written to the last one read.
+    pub talk: Duration,
+    /// How many bytes an answer may hold. 10,000 slots are about 3 MB.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connect: Duration::from_secs(2), talk: Duration::from_secs(5), bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// The path of a Runtime API and the limits of each talk with it.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    path: PathBuf,
+    limits: Limits,
+}
+
+impl Socket {
+    /// For the socket at `path`, which need not exist yet.
+    pub fn new(path: &Path, limits: Limits) -> Self {
+        Socket { path: path.to_path_buf(), limits }
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sends `commands`, joined on one line, and gives the reply to each, in order.
+    ///
+    /// # Errors
+    /// The socket cannot be reached, falls silent, or gives another number of replies than there are commands.
+    pub fn ask(&self, commands: &[String]) -> Result<Vec<String>, Error> {
+        let line = commands.join(";") + "\n";
+        debug_assert!(line.len() <= MAX_LINE && line.matches('\n').count() == 1, "an unsafe line: {line:?}");
+        let text = self.exchange(&line)?;
+        let fault = match reply::split(&text) {
+            Ok(replies) if replies.len() == commands.len() => return Ok(replies),
+            Ok(replies) => format!("{} replies to {} commands", replies.len(), commands.len()),
+            Err(fault) => fault,
+        };
+        Err(Error::Answer { asked: shorten(&line), fault })
+    }
+
+    fn exchange(&self, line: &str) -> Result<String, Error> {
+        let mut stream = self.connect().map_err(|source| Error::Connect { path: self.path.clone(), source })?;
+        let broke = |source| Error::Talk { asked: shorten(line), source };
+        let deadline = Instant::now() + self.limits.talk;
+        stream.set_write_timeout(Some(self.limits.talk)).map_err(broke)?;
+        stream.write_all(line.as_bytes()).map_err(broke)?;
+        let mut answer = Vec::with_capacity(16 * 1024);
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(broke(io::ErrorKind::TimedOut.into()));
+            }
+            stream.set_read_timeout(Some(left)).map_err(broke)?;
+            match stream.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) if answer.len() + n > self.limits.bytes => {
+                    let fault = format!("it is longer than {} bytes", self.limits.bytes);
+                    return Err(Error::Answer { asked: shorten(line), fault });
+                }
+                Ok(n) => answer.extend_from_slice(&chunk[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(broke(error)),
+            }
+        }
+        String::from_utf8(answer)
+            .map_err(|_| Error::Answer { asked: shorten(line), fault: "it is not text".to_owned() })
+    }
+
+    /// Connects within the limit. The kernel lets a connect to a full queue wait for `SO_SNDTIMEO`, and the standard
+    /// library cannot set that before it connects: hence `socket2` (unix(7), socket(7)).
+    fn connect(&self) -> io::Result<UnixStream> {
+        let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_write_timeout(Some(self.limits.connect))?;
+        socket.connect(&SockAddr::unix(&self.path)?)?;
+        Ok(UnixStream::from(socket))
+    }
+}
+
+/// The start of what was asked, for a message.
+fn shorten(line: &str) -> String {
+    let line = line.trim_end();
+    match line.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// What small things a real HAProxy cannot be made to do: silence, a cut answer, an endless one.
+    fn answering(limits: Limits, respond: impl Fn(UnixStream) + Send + 'static) -> (Socket, PathBuf) {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("hsdo-socket-{}-{number}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            if let Ok((mut stream, _)) = listener.accept() {
+                let mut byte = [0];
+                while byte[0] != b'\n' {
+                    stream.read_exact(&mut byte).unwrap();
+                }
+                respond(stream);
+            }
+        });
+        (Socket::new(&path, limits), path)
+    }
+
+    fn ask(limits: Limits, respond: impl Fn(UnixStream) + Send + 'static) -> Result<Vec<String>, Error> {
+        let (socket, path) = answering(limits, respond);
+        let answer = socket.ask(&["show a".to_owned(), "show b".to_owned()]);
+        std::fs::remove_file(path).unwrap();
+        answer
+    }
+
+    #[test]
+    fn replies_are_matched_to_commands() {
+        let replies = ask(Limits::default(), |mut s| s.write_all(b"one\n\ntwo\nlines\n\n").unwrap()).unwrap();
+        assert_eq!(replies, ["one", "two\nlines"]);
+    }
+
+    #[test]
+    fn a_cut_answer_is_an_error() {
+        for cut in ["", "one\n\n", "one\n\ntwo", "one\n\ntwo\n"] {
+            let answer = ask(Limits::default(), move |mut s| s.write_all(cut.as_bytes()).unwrap());
+            assert!(matches!(answer, Err(Error::Answer { .. })), "{cut:?}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let limits = Limits { talk: Duration::from_millis(50), ..Limits::default() };
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let answer = ask(limits, move |_stream| assert!(held.lock().unwrap().recv().is_err()));
+        drop(hold);
+        assert!(answer.unwrap_err().to_string().contains("did not answer"));
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut_off() {
+        let limits = Limits { bytes: 100_000, ..Limits::default() };
+        let answer = ask(limits, |mut s| while s.write_all(&[b'x'; 4096]).is_ok() {});
+        assert!(answer.unwrap_err().to_string().contains("longer than 100000 bytes"));
+    }
+
+    #[test]
+    fn a_missing_socket_says_so() {
+        let error = Socket::new(Path::new("/nowhere/admin.sock"), Limits::default()).ask(&["show info".to_owned()]);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("/nowhere/admin.sock") && text.contains("is HAProxy running"), "{text}");
+    }
+}

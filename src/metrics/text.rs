@@ -1,0 +1,267 @@
+//! The numbers as Prometheus reads them: text format 0.0.4, a pure function of one copy of the state.
+//!
+//! A family without a sample is left out whole, HELP and TYPE included.
+
+use std::fmt::{Display, Write as _};
+
+use super::process::Process;
+use super::{BUCKETS, State};
+use crate::clock::Timestamp;
+
+/// The whole text.
+pub(super) fn render(role: &str, state: &State, process: &Process) -> String {
+    let mut text = Text(String::with_capacity(6144 + state.servers.len() * 120));
+    turns(&mut text, state);
+    table(&mut text, state);
+    haproxy(&mut text, state);
+    aws(&mut text, state);
+    text.family("hsdo_build_info", "gauge", "The version and the role of this process; always 1.");
+    text.sample("hsdo_build_info", &[("version", &env!("CARGO_PKG_VERSION")), ("role", &role)], 1);
+    process_families(&mut text, process);
+    text.0
+}
+
+fn turns(text: &mut Text, state: &State) {
+    let turns = &state.turns;
+    let name = "hsdo_turns_total";
+    text.family(name, "counter", "Turns of the role's loop, by how they ended.");
+    text.sample(name, &[("result", &"ok")], turns.ok);
+    text.sample(name, &[("result", &"failed")], turns.failed);
+    text.family("hsdo_turn_duration_seconds", "histogram", "How long turns took.");
+    let mut below = 0;
+    for (count, bound) in turns.buckets.iter().zip(BUCKETS) {
+        below += count;
+        text.sample("hsdo_turn_duration_seconds_bucket", &[("le", &bound)], below);
+    }
+    let all: u64 = turns.buckets.iter().sum();
+    text.sample("hsdo_turn_duration_seconds_bucket", &[("le", &"+Inf")], all);
+    text.sample("hsdo_turn_duration_seconds_sum", &[], turns.seconds);
+    text.sample("hsdo_turn_duration_seconds_count", &[], all);
+    text.gauge(
+        "hsdo_last_success_timestamp_seconds",
+        "When the last successful turn ended, in seconds since the epoch.",
+        turns.last_success.map(Timestamp::as_secs_f64),
+    );
+}
+
+fn table(text: &mut Text, state: &State) {
+    if !state.servers.is_empty() {
+        let name = "hsdo_server_weight";
+        text.family(name, "gauge", "The weight of each server in the table.");
+        for server in state.servers.iter() {
+            let asg = server.asg.as_deref().unwrap_or("none");
+            let labels: [Label<'_>; 4] =
+                [("id", &server.id), ("name", &server.name), ("ip", &server.ip), ("asg", &asg)];
+            text.sample(name, &labels, server.weight);
+        }
+    }
+    if !state.slots.is_empty() {
+        let name = "hsdo_slots";
+        text.family(name, "gauge", "Slots of the table, by state.");
+        for (slot_state, count) in &state.slots {
+            text.sample(name, &[("state", slot_state)], count);
+        }
+    }
+    text.gauge("hsdo_unplaced_servers", "Ready instances that wait because every slot is taken.", state.unplaced);
+    text.gauge("hsdo_missing_groups", "Configured groups that the source does not know.", state.missing_groups);
+    let last_resort = "Draining servers that keep their weight because no ready one is left.";
+    text.gauge("hsdo_last_resort_servers", last_resort, state.last_resort);
+}
+
+fn haproxy(text: &mut Text, state: &State) {
+    let up = "Whether HAProxy answered in the last turn (1) or not (0).";
+    text.gauge("hsdo_haproxy_up", up, state.haproxy_up.map(u8::from));
+    if !state.haproxy_commands.is_empty() {
+        let name = "hsdo_haproxy_commands_total";
+        text.family(name, "counter", "Commands sent to HAProxy that change it, by how they ended.");
+        for (result, count) in &state.haproxy_commands {
+            text.sample(name, &[("result", result)], count);
+        }
+    }
+    let missing = "Slots that have no server in HAProxy, over all backends.";
+    text.gauge("hsdo_haproxy_missing_slots", missing, state.missing_slots);
+    let held = "Servers that an operator put in drain or maint by hand.";
+    text.gauge("hsdo_haproxy_held_slots", held, state.held_slots);
+}
+
+fn aws(text: &mut Text, state: &State) {
+    if !state.aws_requests.is_empty() {
+        let name = "hsdo_aws_requests_total";
+        text.family(name, "counter", "Requests to AWS, retries included, by how they ended.");
+        for ((service, operation, result), count) in &state.aws_requests {
+            text.sample(name, &[("service", service), ("operation", operation), ("result", result)], count);
+        }
+    }
+    if !state.consumed.is_empty() {
+        let name = "hsdo_dynamodb_consumed_capacity_units_total";
+        text.family(name, "counter", "Capacity units that DynamoDB says it charged.");
+        for (operation, units) in &state.consumed {
+            text.sample(name, &[("operation", operation)], units);
+        }
+    }
+}
+
+/// The families that every Prometheus client library has, with its names and its words.
+fn process_families(text: &mut Text, process: &Process) {
+    let cpu = "Total user and system CPU time spent in seconds.";
+    text.single("process_cpu_seconds_total", "counter", cpu, process.cpu_seconds);
+    text.gauge("process_open_fds", "Number of open file descriptors.", process.open_fds);
+    text.gauge("process_max_fds", "Maximum number of open file descriptors.", process.max_fds);
+    text.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", process.virtual_bytes);
+    text.gauge("process_resident_memory_bytes", "Resident memory size in bytes.", process.resident_bytes);
+    let start = "Start time of the process since unix epoch in seconds.";
+    text.gauge("process_start_time_seconds", start, process.start_seconds);
+}
+
+/// A label's name and its value before escaping.
+type Label<'a> = (&'a str, &'a dyn Display);
+
+/// The text so far. Writing to a `String` cannot fail, so the results of `write!` are dropped.
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            let _ = write!(self.0, "{label}=\"{}\"", escape(&text.to_string()));
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    /// A family of one sample, or none.
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.family(name, kind, help);
+            self.sample(name, &[], value);
+        }
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: Option<impl Display>) {
+        self.single(name, "gauge", help, value);
+    }
+}
+
+/// A label's value as the format wants it: backslash, quote and newline are the three that it escapes.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{ServerSeries, Turns};
+    use super::*;
+
+    /// Every family, as `promtool check metrics` accepts it.
+    const EXPECTED: &str = include_str!("expected.metrics");
+
+    fn everything() -> State {
+        let mut turns = Turns { ok: 5, failed: 1, seconds: 12.3125, ..Turns::default() };
+        (turns.buckets[0], turns.buckets[3], turns.buckets[13]) = (3, 2, 1);
+        turns.last_success = Some(Timestamp::from_micros(1_767_323_045_678_000));
+        State {
+            turns,
+            servers: vec![
+                ServerSeries {
+                    id: 1,
+                    name: "i-0a".to_owned(),
+                    ip: [10, 0, 0, 1].into(),
+                    asg: Some("web \"blue\"".to_owned()),
+                    weight: 10,
+                },
+                ServerSeries { id: 3, name: "i-0b".to_owned(), ip: [10, 0, 0, 2].into(), asg: None, weight: 0 },
+            ]
+            .into(),
+            slots: vec![("enabled", 1), ("draining", 1), ("disabled", 0), ("free", 8), ("unreadable", 0)],
+            unplaced: Some(0),
+            missing_groups: Some(1),
+            last_resort: Some(0),
+            haproxy_up: Some(true),
+            haproxy_commands: [("ok", 12), ("refused", 1), ("failed", 0)].into(),
+            missing_slots: Some(2),
+            held_slots: Some(1),
+            aws_requests: [
+                (("dynamodb", "Scan", "ok".to_owned()), 7),
+                (("dynamodb", "Scan", "timeout".to_owned()), 1),
+                (("ec2", "DescribeInstances", "RequestLimitExceeded".to_owned()), 1),
+            ]
+            .into(),
+            consumed: [("Scan", 2.5), ("TransactWriteItems", 4.0)].into(),
+        }
+    }
+
+    #[test]
+    fn every_family_as_prometheus_reads_it() {
+        let process = Process {
+            cpu_seconds: Some(0.25),
+            open_fds: Some(9),
+            max_fds: Some(1024),
+            virtual_bytes: Some(4_194_304),
+            resident_bytes: Some(2_097_152),
+            start_seconds: Some(1_767_323_000.5),
+        };
+        let text = render("server", &everything(), &process);
+        let expected = EXPECTED.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_nobody_told_is_absent() {
+        let text = render("client", &State::default(), &Process::default());
+        let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert_eq!(
+            families,
+            ["hsdo_turns_total counter", "hsdo_turn_duration_seconds histogram", "hsdo_build_info gauge"]
+        );
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        for (value, expected) in [
+            ("plain", "plain"),
+            (r"back\slash", r"back\\slash"),
+            ("a \"quote\"", "a \\\"quote\\\""),
+            ("two\nlines", r"two\nlines"),
+            ("\\\"\n", "\\\\\\\"\\n"),
+            ("{},=", "{},="),
+        ] {
+            assert_eq!(escape(value), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_can_add_a_line_or_end_its_quotes(name in "[\\\\\"\n{}=,a]{0,12}") {
+            let server = ServerSeries { id: 1, name: name.clone(), ip: [10, 0, 0, 1].into(), asg: None, weight: 1 };
+            let plain = ServerSeries { name: "a".to_owned(), ..server.clone() };
+            let text = |server| {
+                let state = State { servers: vec![server].into(), ..State::default() };
+                render("server", &state, &Process::default())
+            };
+            let (shown, plain) = (text(server), text(plain));
+            prop_assert_eq!(shown.lines().count(), plain.lines().count());
+            let line = shown.lines().find(|line| line.starts_with("hsdo_server_weight{")).expect("the series");
+            let quoted = line.strip_prefix("hsdo_server_weight{id=\"1\",name=\"").expect("its start");
+            let quoted = quoted.strip_suffix("\",ip=\"10.0.0.1\",asg=\"none\"} 1").expect("its end");
+            let mut read = String::new();
+            let mut characters = quoted.chars();
+            while let Some(character) = characters.next() {
+                prop_assert_ne!(character, '"');
+                read.push(match character {
+                    '\\' => match characters.next() { Some('n') => '\n', other => other.expect("an escaped character") },
+                    plain => plain,
+                });
+            }
+            prop_assert_eq!(read, name);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Who holds which slot: the gone are freed, the present stay where they are, the new are seated in order. Pure.
+//!
+//! Every HAProxy must see an instance under the same number for as long as it lives, or consistent hashing
+//! moves keys for nothing: so nobody is ever moved, and a newcomer takes the slot of a predecessor of its own group.
+//! Weights of those who stay are not decided here (`ramp`, `drain`).
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::net::IpAddr;
+
+use super::Limits;
+use crate::clock::Timestamp;
+use crate::slot::{Instance, Observation, Occupant, Part, Slot, SlotId, Status, Table, Weight};
+
+/// Who holds which slot after this turn.
+pub(super) struct Assignment {
+    /// The readable rows and those of 1..N that had no row, by number.
+    pub(super) slots: BTreeMap<SlotId, Slot>,
+    /// Slots whose instance is unknown this turn: nothing of them may change.
+    pub(super) kept: BTreeSet<SlotId>,
+    /// Ready instances without a slot, in order.
+    pub(super) unplaced: Vec<Instance>,
+    /// Reports that another one of the same address outranks.
+    pub(super) ignored: Vec<Instance>,
+}
+
+/// Judges every occupant by what was seen, then seats the newcomers.
+pub(super) fn assign(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Assignment {
+    let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
+    for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
+        slots.insert(id, Slot::empty(id));
+    }
+    free_duplicates(&mut slots);
+    let (holders, ignored) = holders(&slots, seen, &limits.groups);
+    let kept = judge_all(&mut slots, &holders, seen, now, limits.min);
+    let unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+    Assignment { slots, kept, unplaced, ignored }
+}
+
+/// Of the slots with one address the lowest keeps it.
+fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
+    let mut taken = BTreeSet::new();
+    for slot in slots.values_mut() {
+        if slot.occupant.as_ref().is_some_and(|occupant| !taken.insert(occupant.address)) {
+            free(slot);
+        }
+    }
+}
+
+/// The one report that counts for each address, and the reports that do not: a ready instance outranks a draining
+/// one, then the present occupant a stranger, then the order of the groups and of the names decides.
+fn holders<'a>(
+    slots: &BTreeMap<SlotId, Slot>,
+    seen: &'a Observation,
+    groups: &[String],
+) -> (BTreeMap<IpAddr, &'a Instance>, Vec<Instance>) {
+    let occupants: BTreeMap<IpAddr, &str> = slots
+        .values()
+        .filter_map(|slot| slot.occupant.as_ref())
+        .map(|occupant| (occupant.address, occupant.name.as_str()))
+        .collect();
+    let mut reports: Vec<&Instance> = seen.instances.iter().collect();
+    reports.sort_by_key(|instance| {
+        let stranger = occupants.get(&instance.address) != Some(&instance.name.as_str());
+        (instance.address, instance.part, stranger, position(groups, &instance.group), &instance.name, &instance.group)
+    });
+    let mut holders = BTreeMap::new();
+    let mut ignored = Vec::new();
+    for instance in reports {
+        match holders.entry(instance.address) {
+            Entry::Vacant(entry) => {
+                entry.insert(instance);
+            }
+            Entry::Occupied(_) => ignored.push(instance.clone()),
+        }
+    }
+    (holders, ignored)
+}
+
+/// What becomes of an occupant.
+enum Verdict<'a> {
+    /// It is reported, ready or draining.
+    Present(&'a Instance),
+    /// A ready instance of another name has its address.
+    Replaced(&'a Instance),
+    /// Whether it is there is unknown.
+    Kept,
+    /// It is not there any more.
+    Gone,
+}
+
+fn judge<'a>(occupant: &Occupant, holder: Option<&'a Instance>, seen: &Observation) -> Verdict<'a> {
+    match holder {
+        Some(instance) if instance.name == occupant.name => Verdict::Present(instance),
+        Some(instance) if instance.part == Part::Ready => Verdict::Replaced(instance),
+        _ if occupant.group.as_ref().is_some_and(|group| seen.missing_groups.contains(group))
+            || seen.unseen.contains(&occupant.name) =>
+        {
+            Verdict::Kept
+        }
+        _ => Verdict::Gone,
+    }
+}
+
+/// Applies the verdicts; returns the slots that are kept as they are.
+fn judge_all(
+    slots: &mut BTreeMap<SlotId, Slot>,
+    holders: &BTreeMap<IpAddr, &Instance>,
+    seen: &Observation,
+    now: Timestamp,
+    min: Weight,
+) -> BTreeSet<SlotId> {
+    let mut kept = BTreeSet::new();
+    for slot in slots.values_mut() {
+        let Some(occupant) = slot.occupant.as_mut() else { continue };
+        match judge(occupant, holders.get(&occupant.address).copied(), seen) {
+            Verdict::Present(instance) => stay(occupant, instance, now, min),
+            Verdict::Replaced(instance) => seat(slot, instance, now, min),
+            Verdict::Kept => {
+                kept.insert(slot.id);
+            }
+            Verdict::Gone => free(slot),
+        }
+    }
+    kept
+}
+
+fn stay(occupant: &mut Occupant, instance: &Instance, now: Timestamp, min: Weight) {
+    occupant.group = Some(instance.group.clone());
+    match (occupant.status, instance.part) {
+        // An operator took it out: only its departure ends that.
+        (Status::Disabled, _) | (Status::Enabled, Part::Ready) => {}
+        (Status::Draining, Part::Ready) => {
+            occupant.status = Status::Enabled;
+            occupant.weight = min;
+            occupant.last_step = Some(now);
+        }
+        (_, Part::Draining) => occupant.status = Status::Draining,
+    }
+}
+
+fn free(slot: &mut Slot) {
+    if let Some(group) = slot.occupant.take().and_then(|occupant| occupant.group) {
+        slot.last_group = Some(group);
+    }
+}
+
+fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
+    slot.occupant = Some(Occupant {
+        address: instance.address,
+        name: instance.name.clone(),
+        group: Some(instance.group.clone()),
+        weight: min,
+        status: Status::Enabled,
+        last_step: Some(now),
+    });
+}
+
+/// Seats the ready instances that have no slot yet; returns those for whom none is free, in order.
+fn seat_newcomers(
+    slots: &mut BTreeMap<SlotId, Slot>,
+    holders: &BTreeMap<IpAddr, &Instance>,
+    now: Timestamp,
+    limits: &Limits,
+) -> Vec<Instance> {
+    let seated: BTreeSet<IpAddr> =
+        slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.address).collect();
+    let mut newcomers: Vec<&Instance> = holders
+        .values()
+        .copied()
+        .filter(|instance| instance.part == Part::Ready && !seated.contains(&instance.address))
+        .collect();
+    newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
+
+    let mut free = Free::of(slots, limits.size);
+    // First everybody who has a slot of its own group waiting, so that no other group's newcomer takes it as "any".
+    let (own, others): (Vec<_>, Vec<_>) = newcomers
+        .into_iter()
+        .map(|instance| (instance, free.of_group(&instance.group)))
+        .partition(|(_, id)| id.is_some());
+    let others = others.into_iter().map(|(instance, _)| (instance, free.unused().or_else(|| free.any())));
+
+    let mut unplaced = Vec::new();
+    for (instance, id) in own.into_iter().chain(others) {
+        match id.and_then(|id| slots.get_mut(&id)) {
+            Some(slot) => seat(slot, instance, now, limits.min),
+            None => unplaced.push(instance.clone()),
+        }
+    }
+    unplaced
+}
+
+/// The free slots of 1..N by their last group; `None` for those that never had one.
+struct Free(BTreeMap<Option<String>, BTreeSet<SlotId>>);
+
+impl Free {
+    fn of(slots: &BTreeMap<SlotId, Slot>, size: SlotId) -> Self {
+        let mut free: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for slot in slots.values().filter(|slot| slot.id <= size && slot.occupant.is_none()) {
+            free.entry(slot.last_group.clone()).or_default().insert(slot.id);
+        }
+        Free(free)
+    }
+
+    /// Takes the lowest slot whose last occupant was of this group.
+    fn of_group(&mut self, group: &str) -> Option<SlotId> {
+        self.0.get_mut(&Some(group.to_owned()))?.pop_first()
+    }
+
+    /// Takes the lowest slot that never had a group.
+    fn unused(&mut self) -> Option<SlotId> {
+        self.0.get_mut(&None)?.pop_first()
+    }
+
+    /// Takes the lowest slot.
+    fn any(&mut self) -> Option<SlotId> {
+        self.0.values_mut().filter(|ids| !ids.is_empty()).min_by_key(|ids| ids.first().copied())?.pop_first()
+    }
+}
+
+/// The place of a group in the configuration; one that is not there comes last.
+fn position(groups: &[String], group: &str) -> usize {
+    groups.iter().position(|name| name == group).unwrap_or(usize::MAX)
+}

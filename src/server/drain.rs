@@ -1,0 +1,95 @@
+//! What a leaving server weighs: nothing, unless nobody else is there. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Limits;
+use crate::clock::Timestamp;
+use crate::slot::{Occupant, Slot, SlotId, Status};
+
+/// Sets the weight of every draining occupant that is not in `kept`, and names the slots that serve as the last resort.
+///
+/// A draining server has weight 0 as soon as any enabled one has weight. Until then those that had weight keep it;
+/// where none has any, each gets the weight of a new server, and 1 at least.
+pub(super) fn settle(
+    slots: &mut BTreeMap<SlotId, Slot>,
+    kept: &BTreeSet<SlotId>,
+    now: Timestamp,
+    limits: &Limits,
+) -> Vec<SlotId> {
+    let served = slots
+        .values()
+        .filter_map(|slot| slot.occupant.as_ref())
+        .any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
+    // With a MAX of 0 no server is to have traffic, so a leaving one is not to have any either.
+    let last_resort = !served && limits.max > 0;
+    let idle = leaving(slots, kept).all(|(_, occupant)| occupant.weight == 0);
+    for (_, occupant) in leaving(slots, kept) {
+        let weight = match (last_resort, idle) {
+            (false, _) => 0,
+            (true, false) => occupant.weight,
+            (true, true) => limits.min.max(1),
+        };
+        if occupant.weight != weight {
+            occupant.weight = weight;
+            occupant.last_step = Some(now);
+        }
+    }
+    leaving(slots, kept).filter(|(_, occupant)| occupant.weight > 0).map(|(id, _)| id).collect()
+}
+
+/// The draining occupants that are known to be there still, with their slots.
+fn leaving<'a>(
+    slots: &'a mut BTreeMap<SlotId, Slot>,
+    kept: &'a BTreeSet<SlotId>,
+) -> impl Iterator<Item = (SlotId, &'a mut Occupant)> {
+    slots
+        .values_mut()
+        .filter(|slot| !kept.contains(&slot.id))
+        .filter_map(|slot| Some((slot.id, slot.occupant.as_mut()?)))
+        .filter(|(_, occupant)| occupant.status == Status::Draining)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{at, limits, rows, show};
+    use super::*;
+
+    #[test]
+    fn a_leaving_server_serves_only_where_nobody_else_can() {
+        /// Name, slots that are kept, MIN, MAX, before, after, last resort. Now is 100.
+        type Case<'a> = (&'a str, &'a [SlotId], u16, u16, &'a str, &'a str, &'a [SlotId]);
+        #[rustfmt::skip]
+        let cases: [Case<'_>; 12] = [
+            ("another serves: weight 0", &[], 1, 10,
+             "1 .1 i1 a draining 7; 2 .2 i2 a enabled 1", "1 .1 i1 a draining 0@100; 2 .2 i2 a enabled 1", &[]),
+            ("already at 0: untouched", &[], 1, 10,
+             "1 .1 i1 a draining 0; 2 .2 i2 a enabled 1", "1 .1 i1 a draining 0; 2 .2 i2 a enabled 1", &[]),
+            ("alone: keeps its weight", &[], 1, 10,
+             "1 .1 i1 a draining 7; 2 free", "1 .1 i1 a draining 7; 2 free", &[1]),
+            ("the other one has no weight yet", &[], 0, 10,
+             "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0", "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0", &[1]),
+            ("the other one was taken out by hand", &[], 1, 10,
+             "1 .1 i1 a draining 7; 2 .2 i2 a disabled 5", "1 .1 i1 a draining 7; 2 .2 i2 a disabled 5", &[1]),
+            ("one of two has weight: the other stays at 0", &[], 1, 10,
+             "1 .1 i1 a draining 0; 2 .2 i2 a draining 3", "1 .1 i1 a draining 0; 2 .2 i2 a draining 3", &[2]),
+            ("none has weight: each gets MIN", &[], 4, 10,
+             "1 .1 i1 a draining 0; 2 .2 i2 a draining 0", "1 .1 i1 a draining 4@100; 2 .2 i2 a draining 4@100", &[1, 2]),
+            ("none has weight, MIN is 0: each gets 1", &[], 0, 10,
+             "1 .1 i1 a draining 0", "1 .1 i1 a draining 1@100", &[1]),
+            ("a kept one serves", &[2], 1, 10,
+             "1 .1 i1 a draining 7; 2 .2 i2 b enabled 3", "1 .1 i1 a draining 0@100; 2 .2 i2 b enabled 3", &[]),
+            ("a kept draining one stays as it is", &[1], 1, 10,
+             "1 .1 i1 b draining 0; 2 .2 i2 a draining 0", "1 .1 i1 b draining 0; 2 .2 i2 a draining 1@100", &[2]),
+            ("MAX of 0: no traffic is wanted", &[], 0, 0,
+             "1 .1 i1 a draining 7", "1 .1 i1 a draining 0@100", &[]),
+            ("an empty table", &[], 1, 10, "", "", &[]),
+        ];
+        for (name, kept, min, max, before, after, last_resort) in cases {
+            let mut slots = rows(before);
+            let limits = Limits { min, max, ..limits(2) };
+            let found = settle(&mut slots, &kept.iter().copied().collect(), at(100), &limits);
+            assert_eq!(show(&slots), after, "{name}");
+            assert_eq!(found, last_resort, "{name}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A short notation for tables and observations, so that a test case reads as a line. Tests only.
+//!
+//! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last part of the address 10.0.0.0/24, name, group or `-`,
+//! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
+//! `1 free was=api` and `1 unreadable` are rows too. An observation lists `.7 i7 web ready`, `missing web`, `unseen i7`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::{Limits, Plan};
+use crate::clock::Timestamp;
+use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
+
+const EPOCH: i64 = 1_700_000_000;
+
+/// A moment of the notation.
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros((EPOCH + seconds) * 1_000_000)
+}
+
+pub(super) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// N slots, groups a, b and c, weights 1 to 10 by 1 every 30 seconds.
+pub(super) fn limits(size: SlotId) -> Limits {
+    let groups = ["a", "b", "c"].map(str::to_owned).to_vec();
+    Limits { size, groups, min: 1, max: 10, step: 1, interval: secs(30) }
+}
+
+/// The settings of every property: `cases` runs, and no files of found failures beside the source.
+pub(super) fn config(cases: u32) -> proptest::test_runner::Config {
+    proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
+}
+
+pub(super) fn address(text: &str) -> IpAddr {
+    let last = text.strip_prefix('.').and_then(|last| last.parse().ok());
+    last.map_or_else(|| text.parse().expect("an address"), |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)))
+}
+
+pub(super) fn table(text: &str) -> Table {
+    let rows = parts(text).map(|line| {
+        let id = line.split_whitespace().next().and_then(|id| id.parse().ok()).expect("a number");
+        let unreadable = line.ends_with("unreadable");
+        (id, if unreadable { Row::Unreadable { reason: "broken".to_owned() } } else { Row::Known(slot(line)) })
+    });
+    Table { rows: rows.collect(), strays: vec![] }
+}
+
+pub(super) fn rows(text: &str) -> BTreeMap<SlotId, Slot> {
+    parts(text).map(slot).map(|slot| (slot.id, slot)).collect()
+}
+
+pub(super) fn slot(line: &str) -> Slot {
+    let (line, last_group) = match line.split_once(" was=") {
+        Some((line, group)) => (line, Some(group.to_owned())),
+        None => (line, None),
+    };
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let id = words[0].parse().expect("a number");
+    let occupant = match words[1..] {
+        ["free"] => None,
+        [host, name, group, status, weight] => {
+            let (weight, time) = weight.split_once('@').unwrap_or((weight, "0"));
+            Some(Occupant {
+                address: address(host),
+                name: name.to_owned(),
+                group: (group != "-").then(|| group.to_owned()),
+                weight: weight.parse().expect("a weight"),
+                status: match status {
+                    "enabled" => Status::Enabled,
+                    "draining" => Status::Draining,
+                    "disabled" => Status::Disabled,
+                    other => panic!("no status: {other}"),
+                },
+                last_step: (time != "?").then(|| at(time.parse().expect("seconds"))),
+            })
+        }
+        _ => panic!("no slot: {line}"),
+    };
+    Slot { id, occupant, last_group }
+}
+
+pub(super) fn seen(text: &str) -> Observation {
+    let mut seen = Observation::default();
+    for line in parts(text) {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["missing", group] => seen.missing_groups.push(group.to_owned()),
+            ["unseen", name] => seen.unseen.push(name.to_owned()),
+            [host, name, group, part] => seen.instances.push(Instance {
+                address: address(host),
+                name: name.to_owned(),
+                group: group.to_owned(),
+                part: match part {
+                    "ready" => Part::Ready,
+                    "draining" => Part::Draining,
+                    other => panic!("no part: {other}"),
+                },
+            }),
+            _ => panic!("no report: {line}"),
+        }
+    }
+    seen
+}
+
+/// The slots in the notation.
+pub(super) fn show(slots: &BTreeMap<SlotId, Slot>) -> String {
+    slots.values().map(show_slot).collect::<Vec<_>>().join("; ")
+}
+
+/// The table after a plan, followed by what else it says, where there is anything to say.
+pub(super) fn show_plan(plan: &Plan) -> String {
+    let names =
+        |instances: &[Instance]| instances.iter().map(|instance| instance.name.clone()).collect::<Vec<_>>().join(" ");
+    let ids = |ids: &[SlotId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    [
+        ("", show(&plan.slots)),
+        ("unplaced ", names(&plan.unplaced)),
+        ("last resort ", ids(&plan.last_resort)),
+        ("above size ", ids(&plan.above_size)),
+        ("ignored ", names(&plan.ignored)),
+    ]
+    .into_iter()
+    .filter(|(_, text)| !text.is_empty())
+    .map(|(title, text)| format!("{title}{text}"))
+    .collect::<Vec<_>>()
+    .join("; ")
+}
+
+fn show_slot(slot: &Slot) -> String {
+    let was = slot.last_group.as_ref().map(|group| format!(" was={group}")).unwrap_or_default();
+    let Some(occupant) = &slot.occupant else { return format!("{} free{was}", slot.id) };
+    let host = match occupant.address {
+        IpAddr::V4(v4) if v4.octets().starts_with(&[10, 0, 0]) => format!(".{}", v4.octets()[3]),
+        other => other.to_string(),
+    };
+    let group = occupant.group.as_deref().unwrap_or("-");
+    let time = match occupant.last_step.map(|time| time.as_micros() / 1_000_000 - EPOCH) {
+        None => "@?".to_owned(),
+        Some(0) => String::new(),
+        Some(seconds) => format!("@{seconds}"),
+    };
+    let status = format!("{:?}", occupant.status).to_lowercase();
+    format!("{} {host} {} {group} {status} {}{time}{was}", slot.id, occupant.name, occupant.weight)
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(';').map(str::trim).filter(|part| !part.is_empty())
+}

@@ -1,0 +1,292 @@
+//! What holds for every table and every observation, over many turns with edits in between. Tests only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::fixtures::{address, at, config, limits, secs};
+use super::{Limits, Plan, decide};
+use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
+
+/// Few addresses, names and groups, so that they meet often.
+fn instance() -> impl Strategy<Value = Instance> {
+    // Mostly one name for each address; now and then another one has it.
+    let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
+    ((1..=9_u8).prop_flat_map(name), 0..4_usize, prop_oneof![4 => Just(Part::Ready), 1 => Just(Part::Draining)])
+        .prop_map(|((host, name), group, part)| Instance {
+            address: address(&format!(".{host}")),
+            name: format!("i{name}"),
+            group: ["a", "b", "c", "d"][group].to_owned(),
+            part,
+        })
+}
+
+fn observation() -> impl Strategy<Value = Observation> {
+    let group = prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned);
+    let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
+    let few = prop_oneof![3 => Just(0..1_usize), 1 => Just(0..3_usize)];
+    (prop::collection::vec(instance(), 0..12), few.clone(), few)
+        .prop_flat_map(move |(instances, missing, unseen)| {
+            let missing = prop::collection::vec(group.clone(), missing);
+            (Just(instances), missing, prop::collection::vec(name.clone(), unseen))
+        })
+        .prop_map(|(instances, missing_groups, unseen)| {
+            // A group that the source does not know has no instances.
+            let instances = instances.into_iter().filter(|one| !missing_groups.contains(&one.group)).collect();
+            Observation { instances, missing_groups, unseen }
+        })
+}
+
+/// What a hand may do to a row between two turns.
+#[derive(Clone, Debug)]
+enum Edit {
+    Delete,
+    Break,
+    Free(Option<usize>),
+    Fill(Instance, u16, Status, Option<i64>, bool),
+}
+
+fn edit() -> impl Strategy<Value = (SlotId, Edit)> {
+    let status = prop::sample::select(vec![Status::Enabled, Status::Draining, Status::Disabled]);
+    let fill = (instance(), 0..=256_u16, status, prop::option::of(-100..500_i64), any::<bool>())
+        .prop_map(|(instance, weight, status, time, group)| Edit::Fill(instance, weight, status, time, group));
+    let free = prop::option::of(0..4_usize).prop_map(Edit::Free);
+    (1..=10_u32, prop_oneof![1 => Just(Edit::Delete), 1 => Just(Edit::Break), 2 => free, 4 => fill])
+}
+
+fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
+    let row = match edit {
+        Edit::Delete => {
+            rows.remove(&id);
+            return;
+        }
+        Edit::Break => Row::Unreadable { reason: "broken".to_owned() },
+        Edit::Free(group) => {
+            let last_group = group.map(|group| ["a", "b", "c", "d"][group].to_owned());
+            Row::Known(Slot { id, occupant: None, last_group })
+        }
+        Edit::Fill(instance, weight, status, time, group) => Row::Known(Slot {
+            id,
+            occupant: Some(Occupant {
+                address: instance.address,
+                name: instance.name.clone(),
+                group: group.then(|| instance.group.clone()),
+                weight: *weight,
+                status: *status,
+                last_step: time.map(at),
+            }),
+            last_group: None,
+        }),
+    };
+    rows.insert(id, row);
+}
+
+fn some_limits() -> impl Strategy<Value = Limits> {
+    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64).prop_map(|(size, min, rise, step, interval)| Limits {
+        min,
+        max: min + rise,
+        step,
+        interval: secs(interval),
+        ..limits(size)
+    })
+}
+
+/// The slots as they were, without those that lose their address to a lower one: the ones the rules then judge.
+fn without_duplicates(table: &Table) -> BTreeMap<SlotId, Slot> {
+    let mut addresses = BTreeSet::new();
+    let first = |slot: &&Slot| slot.occupant.as_ref().is_none_or(|occupant| addresses.insert(occupant.address));
+    table.slots().filter(first).map(|slot| (slot.id, slot.clone())).collect()
+}
+
+fn is(occupant: &Occupant, instance: &Instance) -> bool {
+    occupant.address == instance.address && occupant.name == instance.name
+}
+
+fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
+    slots.get(&id).and_then(|slot| slot.occupant.as_ref())
+}
+
+/// Everything that must hold of one turn.
+fn check(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+    rows_are_safe(table, limits, plan);
+    nobody_is_moved_or_lost(table, seen, plan);
+    newcomers_sit_where_they_should(table, seen, limits, plan);
+    weights_are_right(plan, limits);
+}
+
+fn rows_are_safe(table: &Table, limits: &Limits, plan: &Plan) {
+    for (id, row) in &table.rows {
+        match row {
+            Row::Known(_) => assert!(plan.slots.contains_key(id), "row {id} disappears"),
+            Row::Unreadable { .. } => assert!(!plan.slots.contains_key(id), "row {id} is unreadable, and written"),
+        }
+    }
+    for id in 1..=limits.size {
+        assert!(plan.slots.contains_key(&id) || table.rows.contains_key(&id), "row {id} is not created");
+    }
+    let differing: Vec<Slot> = plan
+        .slots
+        .values()
+        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Known((*slot).clone())))
+        .cloned()
+        .collect();
+    assert_eq!(plan.changes, differing);
+}
+
+fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, plan: &Plan) {
+    for (id, slot) in without_duplicates(table) {
+        let Some(old) = slot.occupant.as_ref() else { continue };
+        let new = occupant(&plan.slots, id);
+        let reports = || seen.instances.iter().filter(|one| is(old, one));
+        let replaced = seen.instances.iter().any(|one| one.address == old.address && one.part == Part::Ready);
+        if reports().any(|one| one.part == Part::Ready) {
+            assert!(
+                new.is_some_and(|new| (new.address, &new.name) == (old.address, &old.name)),
+                "slot {id} moves {old:?}"
+            );
+        }
+        let group_missing = old.group.as_ref().is_some_and(|group| seen.missing_groups.contains(group));
+        let unknown = group_missing || seen.unseen.contains(&old.name);
+        if unknown && reports().next().is_none() && !replaced {
+            assert_eq!(plan.slots.get(&id), Some(&slot), "slot {id} is unknown, and changes");
+        }
+        if !unknown && reports().next().is_none() {
+            assert!(
+                new.is_none_or(|new| new.name != old.name || new.address != old.address),
+                "slot {id} keeps {old:?}"
+            );
+        }
+    }
+    let mut addresses = BTreeSet::new();
+    for occupant in plan.slots.values().filter_map(|slot| slot.occupant.as_ref()) {
+        assert!(addresses.insert(occupant.address), "{} has two slots", occupant.address);
+    }
+}
+
+fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+    let free = |slot: &&Slot| slot.id <= limits.size && slot.occupant.is_none();
+    let still_free = || plan.slots.values().filter(free);
+    if !plan.unplaced.is_empty() {
+        assert_eq!(still_free().next(), None, "{:?} wait", plan.unplaced);
+    }
+    for one in seen.instances.iter().filter(|one| one.part == Part::Ready) {
+        let placed = plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|o| o.address == one.address));
+        assert!(placed || plan.unplaced.iter().any(|waiting| waiting.address == one.address), "{one:?} is forgotten");
+    }
+    let before = without_duplicates(table);
+    for (id, slot) in &plan.slots {
+        let Some(new) = slot.occupant.as_ref() else { continue };
+        if occupant(&before, *id).is_some_and(|old| old.address == new.address) {
+            continue;
+        }
+        assert!(*id <= limits.size, "slot {id} is above N and takes {new:?}");
+        assert_eq!((new.status, new.weight), (Status::Enabled, limits.min), "slot {id} is new");
+        let group = new.group.as_ref();
+        // Own group, never used, any: no better slot stays free, and no lower one that is as good.
+        let rank = |slot: &Slot| match &slot.last_group {
+            own if own.is_some() && own.as_ref() == group => 0,
+            None => 1,
+            Some(_) => 2,
+        };
+        let better = still_free().find(|other| (rank(other), other.id) < (rank(slot), *id));
+        assert_eq!(better, None, "slot {id} goes to {new:?}");
+        // Who has no slot of its own does not take another group's while one of that group sits elsewhere or waits.
+        if rank(slot) > 0 {
+            let waits = plan.unplaced.iter().find(|waiting| slot.last_group.as_ref() == Some(&waiting.group));
+            assert_eq!(waits, None, "slot {id} goes to {new:?}");
+        }
+    }
+}
+
+fn weights_are_right(plan: &Plan, limits: &Limits) {
+    let occupants = || plan.slots.values().filter_map(|slot| slot.occupant.as_ref());
+    assert!(occupants().all(|occupant| occupant.weight <= 256));
+    let served = occupants().any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
+    if served || limits.max == 0 {
+        assert_eq!(plan.last_resort, [0; 0]);
+    }
+    for id in &plan.last_resort {
+        let occupant = occupant(&plan.slots, *id).expect("the last resort serves");
+        assert!(occupant.status == Status::Draining && occupant.weight > 0, "{occupant:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(512))]
+
+    /// Turn after turn, with a hand that edits rows in between.
+    #[test]
+    fn every_turn_keeps_the_rules(
+        limits in some_limits(),
+        turns in prop::collection::vec((observation(), prop::collection::vec(edit(), 0..3), 1..60_i64), 1..10),
+    ) {
+        let mut table = Table::default();
+        let mut now = 0;
+        for (seen, edits, gap) in turns {
+            now += gap;
+            for (id, edit) in &edits {
+                apply(&mut table.rows, *id, edit);
+            }
+            let plan = decide(&table, &seen, at(now), &limits);
+            check(&table, &seen, &limits, &plan);
+            for slot in &plan.changes {
+                table.rows.insert(slot.id, Row::Known(slot.clone()));
+            }
+            let again = decide(&table, &seen, at(now), &limits);
+            prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");
+            // Who holds an address is settled; the order in which the losers are listed may follow the new occupant.
+            prop_assert_eq!(&again, &Plan { changes: vec![], ignored: again.ignored.clone(), ..plan });
+        }
+    }
+
+    /// A whole answer that is empty frees everything, whatever was there.
+    #[test]
+    fn a_true_zero_frees_every_slot(limits in some_limits(), edits in prop::collection::vec(edit(), 0..15)) {
+        let mut table = Table::default();
+        for (id, edit) in &edits {
+            apply(&mut table.rows, *id, edit);
+        }
+        let plan = decide(&table, &Observation::default(), at(0), &limits);
+        prop_assert!(plan.slots.values().all(|slot| slot.occupant.is_none()));
+        prop_assert!(plan.unplaced.is_empty() && plan.above_size.is_empty() && plan.last_resort.is_empty());
+    }
+
+    /// The order in which a source lists its instances decides nothing.
+    #[test]
+    fn the_order_of_the_reports_does_not_matter(
+        limits in some_limits(),
+        edits in prop::collection::vec(edit(), 0..8),
+        (seen, shuffled) in observation().prop_flat_map(|seen| {
+            (Just(seen.clone()), Just(seen.instances).prop_shuffle())
+        }),
+    ) {
+        let mut table = Table::default();
+        for (id, edit) in &edits {
+            apply(&mut table.rows, *id, edit);
+        }
+        let other = Observation { instances: shuffled, ..seen.clone() };
+        prop_assert_eq!(decide(&table, &seen, at(0), &limits), decide(&table, &other, at(0), &limits));
+    }
+
+    /// Instances that are replaced group by group leave each slot to its group.
+    #[test]
+    fn a_freed_slot_goes_to_its_own_group(groups in prop::collection::vec(0..3_usize, 1..10), gone in prop::collection::vec(any::<bool>(), 10)) {
+        let size = u32::try_from(groups.len()).expect("few");
+        let instance = |host: usize, group: usize| Instance {
+            address: address(&format!(".{host}")),
+            name: format!("i{host}"),
+            group: ["a", "b", "c"][group].to_owned(),
+            part: Part::Ready,
+        };
+        let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
+        let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));
+        let before = decide(&Table::default(), &Observation { instances: first, ..Observation::default() }, at(0), &limits(size));
+        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Known(slot.clone()))).collect();
+        let table = Table { rows, strays: vec![] };
+        let after = decide(&table, &Observation { instances: second.collect(), ..Observation::default() }, at(1), &limits(size));
+        let groups_of = |plan: &Plan| -> Vec<Option<String>> {
+            plan.slots.values().map(|slot| slot.occupant.as_ref().and_then(|occupant| occupant.group.clone())).collect()
+        };
+        prop_assert_eq!(groups_of(&before), groups_of(&after));
+    }
+}

@@ -1,0 +1,118 @@
+//! The ramp of one server's weight. Pure; knows nothing of slots, groups or the rest of the table.
+
+use super::Limits;
+use crate::clock::Timestamp;
+use crate::slot::{Occupant, Status, Weight};
+
+/// Gives an enabled occupant the weight that is due at `now`: at most one step.
+pub(super) fn advance(occupant: &mut Occupant, now: Timestamp, limits: &Limits) {
+    if occupant.status == Status::Enabled {
+        (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, now, limits);
+    }
+}
+
+fn next(weight: Weight, last_step: Option<Timestamp>, now: Timestamp, limits: &Limits) -> (Weight, Option<Timestamp>) {
+    // Outside the limits: the configuration has changed, or the original wrote its fixed 1.
+    if weight < limits.min {
+        return (limits.min, Some(now));
+    }
+    if weight > limits.max {
+        return (limits.max, Some(now));
+    }
+    if weight == limits.max {
+        return (weight, last_step);
+    }
+    let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
+        // Unreadable or in the future: the ramp goes on from here, or it never would.
+        return (weight, Some(now));
+    };
+    if age < limits.interval {
+        return (weight, last_step);
+    }
+    // By the interval and not to now: a turn that comes late does not delay the steps after it. Two whole
+    // intervals late is an outage and not lateness; catching up would pile step on step.
+    let step_at = if age < limits.interval.saturating_mul(2) { last.plus(limits.interval) } else { now };
+    (weight.saturating_add(limits.step).min(limits.max), Some(step_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{at, limits, secs};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_step_is_due_when_the_interval_has_passed() {
+        /// Name, (MIN, MAX, step), weight and last step in seconds, and what they must become.
+        /// Now is 100 and the interval 30 seconds.
+        type Case<'a> = (&'a str, (Weight, Weight, Weight), Weight, Option<i64>, Weight, Option<i64>);
+        #[rustfmt::skip]
+        let cases: [Case<'_>; 18] = [
+            ("young",                                     (1, 10, 1),    3,   Some(71),  3,   Some(71)),
+            ("exactly the interval old",                  (1, 10, 1),    3,   Some(70),  4,   Some(100)),
+            ("late by less than an interval: no drift",   (1, 10, 1),    3,   Some(65),  4,   Some(95)),
+            ("almost two intervals old",                  (1, 10, 1),    3,   Some(41),  4,   Some(71)),
+            ("two intervals old: from now on",            (1, 10, 1),    3,   Some(40),  4,   Some(100)),
+            ("an hour old: one step only",                (1, 10, 1),    3,   Some(-3500), 4, Some(100)),
+            ("a step above 1",                            (1, 10, 4),    3,   Some(70),  7,   Some(100)),
+            ("the last step is capped",                   (1, 10, 4),    9,   Some(70),  10,  Some(100)),
+            ("full: nothing to do",                       (1, 10, 1),    10,  Some(0),   10,  Some(0)),
+            ("full, time in the future: untouched",       (1, 10, 1),    10,  Some(500), 10,  Some(500)),
+            ("full, time unreadable: untouched",          (1, 10, 1),    10,  None,      10,  None),
+            ("time in the future counts as now",          (1, 10, 1),    3,   Some(101), 3,   Some(100)),
+            ("time unreadable counts as now",             (1, 10, 1),    3,   None,      3,   Some(100)),
+            ("MAX was lowered",                           (1, 10, 1),    50,  Some(0),   10,  Some(100)),
+            ("MIN was raised, or the original's fixed 1", (5, 10, 1),    1,   Some(0),   5,   Some(100)),
+            ("MIN of 0 ramps from 0",                     (0, 10, 1),    0,   Some(70),  1,   Some(100)),
+            ("MIN is MAX",                                (7, 7, 1),     7,   Some(0),   7,   Some(0)),
+            ("the largest numbers do not wrap",           (0, 256, 256), 255, Some(0),   256, Some(100)),
+        ];
+        for (name, (min, max, step), weight, last, expected, expected_last) in cases {
+            let limits = Limits { min, max, step, interval: secs(30), ..limits(1) };
+            let found = next(weight, last.map(at), at(100), &limits);
+            assert_eq!(found, (expected, expected_last.map(at)), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_an_enabled_server_ramps() {
+        for status in [Status::Draining, Status::Disabled] {
+            let before =
+                Occupant { status, ..super::super::fixtures::slot("1 .1 i1 a enabled 3").occupant.expect("one") };
+            let mut after = before.clone();
+            advance(&mut after, at(100_000), &limits(1));
+            assert_eq!(after, before);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(super::super::fixtures::config(256))]
+
+        /// However the turns fall, the ramp takes ceil((MAX - MIN) / step) intervals and at most one turn.
+        #[test]
+        fn a_ramp_takes_its_time_and_does_not_drift(
+            min in 0..=256_u16,
+            rise in 1..=256_u16,
+            step in 1..=256_u16,
+            interval in 1_000..=60_000_i64,
+            gaps in prop::collection::vec(1..1_000_i64, 1..50),
+        ) {
+            let max = (min + rise).min(256);
+            let limits = Limits { min, max, step, interval: secs(1) * u32::try_from(interval).expect("small") / 1_000, ..limits(1) };
+            let steps = i64::from((max - min).div_ceil(step));
+            let start = 1_700_000_000_000_123;
+            let (mut weight, mut last) = (min, Some(Timestamp::from_micros(start)));
+            let (mut now, mut gap) = (start, 0);
+            let mut turns = gaps.iter().cycle();
+            while weight < max {
+                gap = turns.next().expect("a cycle") * 1_000;
+                now += gap;
+                prop_assert!(now - start <= steps * interval * 1_000 + 1_000_000, "too long");
+                (weight, last) = next(weight, last, Timestamp::from_micros(now), &limits);
+            }
+            let took = now - start;
+            let due = steps * interval * 1_000;
+            prop_assert!((due..due + gap.max(1)).contains(&took), "due after {due}, took {took}, last turn {gap}");
+        }
+    }
+}

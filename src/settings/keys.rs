@@ -1,0 +1,280 @@
+//! THE table of settings: every key that an operator may set, for whom it is, its default, and what it takes.
+//!
+//! The loaders, the faults, `--help`, `conf/env.yaml` and the README's table all follow this one.
+//! How a text becomes a value is the business of `parse`.
+
+use std::fmt;
+
+/// Which role reads a key. The other role accepts the key and ignores it, so that one file serves both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Only `hsdo --server`.
+    Server,
+    /// Only `hsdo --client`.
+    Client,
+    /// Both roles.
+    Both,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Scope::Server => "server",
+            Scope::Client => "client",
+            Scope::Both => "both",
+        })
+    }
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name, in the file and in the environment alike.
+    pub name: &'static str,
+    /// Who reads it.
+    pub scope: Scope,
+    /// The text that holds when it is set nowhere; empty for none.
+    pub default: &'static str,
+    /// What it takes, as a fault says it after "expected".
+    pub expected: &'static str,
+    /// What it means, in one line.
+    pub help: &'static str,
+}
+
+/// Defines a constant for each key and [`KEYS`] from one list, so that neither can miss one.
+macro_rules! table {
+    ($($name:ident, $scope:ident, default $default:literal, expected $expected:literal, help $help:literal;)*) => {
+        $(pub(super) const $name: Key = Key {
+            name: stringify!($name),
+            scope: Scope::$scope,
+            default: $default,
+            expected: $expected,
+            help: $help,
+        };)*
+
+        /// Every documented setting, in the order in which `--help` and `conf/env.yaml` list them.
+        pub const KEYS: &[Key] = &[$($name),*];
+    };
+}
+
+table! {
+    SERVER_MODE, Server, default "",
+        expected "aws or consul",
+        help "where the instances come from: aws or consul (required)";
+    SERVER_ASG_NAMES, Server, default "",
+        expected "one or more names of AutoScaling groups, separated by commas",
+        help "names of the AutoScaling groups, separated by commas or as a YAML list (required in aws mode)";
+    SERVER_CONSUL_API_URL, Server, default "",
+        expected "the URL of Consul's API, such as http://127.0.0.1:8500",
+        help "URL of Consul's API (required in consul mode)";
+    SERVER_CONSUL_SERVICE_NAME, Server, default "",
+        expected "one or more names of Consul services, separated by commas",
+        help "names of the Consul services, separated by commas or as a YAML list (required in consul mode)";
+    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, Server, default "1",
+        expected "a weight from 0 to 256",
+        help "weight of a new server, 0 to 256";
+    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, Server, default "10",
+        expected "a weight from 0 to 256",
+        help "weight that a server reaches in the end, from the MIN_WEIGHT to 256";
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, Server, default "1",
+        expected "a step from 1 to 256",
+        help "how much weight a server gains at each step, 1 to 256";
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, Server, default "30",
+        expected "seconds from 0.000001 to 1000000000, fractions allowed",
+        help "seconds between two steps, above 0, fractions allowed";
+    CLIENT_HAPROXY_SOCKET_PATH, Client, default "/var/run/haproxy/admin.sock",
+        expected "the path of a Unix socket, at most 107 bytes",
+        help "HAProxy's Runtime API socket, with level admin";
+    CLIENT_HAPROXY_BACKEND_LIST, Client, default "",
+        expected "backends with the base names of their servers, such as http-back:mywebapp:80,api-back:api:8080, \
+                  or a map such as {http-back: {baseName: mywebapp, serverPort: 80}}",
+        help "backends to fill, such as http-back:mywebapp:80 or {http-back: {baseName: mywebapp, serverPort: 80}} (required)";
+    CLIENT_HAPROXY_BACKEND_SERVER_PORT, Client, default "80",
+        expected "a port from 1 to 65535",
+        help "port of the servers of a backend that names none, and of the fallback backend, 1 to 65535";
+    CLIENT_HAPROXY_BACKEND_NAME, Client, default "",
+        expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
+        help "older spelling of a list with one backend: its name, in place of CLIENT_HAPROXY_BACKEND_LIST";
+    CLIENT_HAPROXY_BACKEND_BASE_NAME, Client, default "",
+        expected "the prefix of a server-template: letters, digits and _.:- only, at most 255",
+        help "older spelling of a list with one backend: the base name of its servers";
+    CLIENT_DEDICATED_ASG, Client, default "false",
+        expected "true or false",
+        help "whether only the servers of CLIENT_ASG_NAMES stand in the default backends, the others in the fallback";
+    CLIENT_ASG_NAMES, Client, default "",
+        expected "one or more names of AutoScaling groups, separated by commas",
+        help "groups whose servers stand in the default backends (required when dedicated)";
+    CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Client, default "",
+        expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
+        help "fallback backend (required when dedicated or when all servers go to the fallback)";
+    CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME, Client, default "",
+        expected "the prefix of a server-template: letters, digits and _.:- only, at most 255",
+        help "base name of the servers of the fallback backend (required with its name)";
+    CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, Client, default "false",
+        expected "true or false",
+        help "whether the servers of the default backends stand in the fallback backend too";
+    CLIENT_HEALTH_GATE, Client, default "true",
+        expected "true or false",
+        help "whether a server waits at weight 0 until HAProxy's first health check of it has passed";
+    INTERVAL, Both, default "1",
+        expected "seconds from 0.05 to 3600, fractions allowed",
+        help "seconds from the start of one turn to the start of the next, 0.05 to 3600, fractions allowed";
+    HAPROXY_BACKEND_SERVERS_LIST_SIZE, Both, default "10",
+        expected "a number of slots from 1 to 10000",
+        help "number of slots, as in HAProxy's server-template, 1 to 10000";
+    DYNAMODB_TABLE_NAME, Both, default "",
+        expected "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only",
+        help "DynamoDB table that holds the slots (required)";
+    AWS_DEFAULT_REGION, Both, default "",
+        expected "the name of an AWS region, such as eu-west-1",
+        help "AWS region; AWS_REGION in the environment wins over it, the profile's or the instance's own stands in for it";
+    EXPORTER_PORT, Both, default "6789",
+        expected "a port from 0 to 65535, 0 for no exporter",
+        help "port of the Prometheus exporter; 0 turns it off";
+    EXPORTER_ADDRESS, Both, default "0.0.0.0",
+        expected "an IP address",
+        help "IP address that the exporter listens on";
+    DEBUG, Both, default "false",
+        expected "true or false",
+        help "debug log, as --debug";
+}
+
+/// A key of the original's newest release. hsdo does what it asks for in any case, so it is known but not documented.
+pub(super) const CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO: Key = Key {
+    name: "CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO",
+    scope: Scope::Client,
+    default: "",
+    expected: "true, or the key left out: hsdo always manages the weights",
+    help: "accepted when true",
+};
+
+/// The environment's other name for the region, which wins over `AWS_DEFAULT_REGION`. It is no key of the file.
+pub(super) const AWS_REGION: Key = Key { name: "AWS_REGION", ..AWS_DEFAULT_REGION };
+
+/// Whether a configuration file may hold the key.
+pub(super) fn is_known(name: &str) -> bool {
+    names().any(|known| known == name)
+}
+
+/// The documented keys' names and those that are only accepted.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().chain([&CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO]).map(|key| key.name)
+}
+
+/// The part of `--help` that lists the settings.
+pub fn help() -> String {
+    let mut text = String::new();
+    for Key { name, scope, default, help, .. } in KEYS {
+        let default = if default.is_empty() { "none" } else { default };
+        text.push_str(&format!("  {name} ({scope}, default: {default})\n      {help}\n"));
+    }
+    text
+}
+
+/// The candidate that is nearest to `name`: the smallest share of characters to change, letter case aside.
+pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name: Vec<char> = name.to_lowercase().chars().take(100).collect();
+    candidates.min_by_key(|candidate| {
+        let candidate: Vec<char> = candidate.to_lowercase().chars().collect();
+        let longest = name.len().max(candidate.len()).max(1);
+        edits(&name, &candidate) * 10_000 / longest
+    })
+}
+
+/// How many insertions, removals and replacements turn one text into the other (Levenshtein's distance).
+fn edits(from: &[char], to: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_table_is_well_formed() {
+        let mut seen = std::collections::BTreeSet::new();
+        for key in KEYS {
+            assert!(seen.insert(key.name), "{} stands twice", key.name);
+            assert!(key.name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{}", key.name);
+            for text in [key.expected, key.help] {
+                assert!(!text.is_empty() && !text.contains('\n') && !text.ends_with('.'), "{}: {text:?}", key.name);
+            }
+            let expected = match key.name.split('_').next() {
+                Some("SERVER") => Scope::Server,
+                Some("CLIENT") => Scope::Client,
+                _ => Scope::Both,
+            };
+            assert_eq!(key.scope, expected, "{}", key.name);
+        }
+        assert_eq!(KEYS.len(), 26);
+    }
+
+    #[test]
+    fn help_lists_every_key_with_its_default() {
+        let help = help();
+        for key in KEYS {
+            assert!(help.contains(&format!("  {} ({}, default: ", key.name, key.scope)), "{}", key.name);
+            assert!(help.contains(&format!("      {}\n", key.help)), "{}", key.name);
+        }
+        assert!(help.contains("  INTERVAL (both, default: 1)\n"));
+        assert!(help.contains("  SERVER_MODE (server, default: none)\n"));
+    }
+
+    #[test]
+    fn the_nearest_key_is_the_one_that_was_meant() {
+        let cases = [
+            ("INTERVALL", "INTERVAL"),
+            ("interval", "INTERVAL"),
+            ("SERVER_ASG_NAME", "SERVER_ASG_NAMES"),
+            ("CLIENT_ASG_NAME", "CLIENT_ASG_NAMES"),
+            ("DYNAMODB_TABLE", "DYNAMODB_TABLE_NAME"),
+            ("AWS_REGION", "AWS_DEFAULT_REGION"),
+            ("CLIENT_BACKEND_LIST", "CLIENT_HAPROXY_BACKEND_LIST"),
+            ("CLIENT_FALLBACK_BACKEND_NAME", "CLIENT_HAPROXY_FALLBACK_BACKEND_NAME"),
+            ("EXPORTER_ADRESS", "EXPORTER_ADDRESS"),
+            ("debug", "DEBUG"),
+        ];
+        for (typed, meant) in cases {
+            assert_eq!(nearest(typed, names()), Some(meant), "{typed}");
+        }
+        assert_eq!(nearest("x", std::iter::empty()), None);
+        assert_eq!(nearest("", ["abc"].into_iter()), Some("abc"));
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        let count = |a: &str, b: &str| edits(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("kitten", "sitting", 3),
+            ("ab", "ba", 2),
+            ("flaw", "lawn", 2),
+        ] {
+            assert_eq!(count(a, b), expected, "{a} {b}");
+            assert_eq!(count(b, a), expected, "{b} {a}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_lost_character_never_hides_a_key(index in 0..KEYS.len(), at in 0usize..60) {
+            let name = KEYS[index].name;
+            let mut typed = name.to_owned();
+            typed.remove(at % name.len());
+            prop_assert_eq!(nearest(&typed, names()), Some(name));
+        }
+    }
+}

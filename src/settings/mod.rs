@@ -1,0 +1,244 @@
+//! What a role runs on, as typed values, and how they are loaded: default, then file, then environment.
+//!
+//! [`KEYS`] is the one table of settings. Nothing here knows what a role does with a value, and nothing here reads
+//! the standard AWS variables but the region.
+
+mod backends;
+mod keys;
+mod parse;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::slot::{MAX_SLOT, MAX_WEIGHT, SlotId, Weight};
+
+use keys::{
+    AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
+    CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
+    CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT,
+    HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
+};
+pub use keys::{KEYS, Key, Scope, help};
+use parse::{boolean, names, region, scalar, seconds, socket_path, table_name, whole};
+use sources::Sources;
+
+/// Where a configuration file is looked for when `--config` names none: the first that exists.
+pub const USUAL_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
+
+/// What both roles need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// From the start of one turn to the start of the next, 50 ms to one hour.
+    pub interval: Duration,
+    /// The number of slots, 1 to [`MAX_SLOT`].
+    pub list_size: SlotId,
+    /// The name of the DynamoDB table.
+    pub table: String,
+    /// The region, where the configuration names one; else the profile's or the instance's own holds.
+    pub region: Option<String>,
+    /// Where the Prometheus exporter listens; `None` turns it off.
+    pub exporter: Option<SocketAddr>,
+    /// Whether the log shows debug lines.
+    pub debug: bool,
+}
+
+/// What `hsdo --server` runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// What both roles need.
+    pub common: Common,
+    /// Where the instances come from.
+    pub source: SourceSettings,
+    /// How a new server gains weight.
+    pub ramp: RampSettings,
+}
+
+/// Where the instances come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceSettings {
+    /// AutoScaling groups.
+    Aws {
+        /// Their names, at least one, none twice, in the order of the configuration.
+        groups: Vec<String>,
+    },
+}
+
+/// How a new server gains weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RampSettings {
+    /// The weight of a new server, 0 to [`MAX_WEIGHT`].
+    pub min: Weight,
+    /// The weight that it reaches in the end, `min` to [`MAX_WEIGHT`].
+    pub max: Weight,
+    /// What it gains at each step, 1 to [`MAX_WEIGHT`].
+    pub step: Weight,
+    /// The time between two steps, at least one microsecond.
+    pub interval: Duration,
+}
+
+/// What `hsdo --client` runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// What both roles need.
+    pub common: Common,
+    /// HAProxy's Runtime API socket, at most 107 bytes.
+    pub socket: PathBuf,
+    /// The default backends, at least one.
+    pub backends: Vec<Backend>,
+    /// Whether only the servers of `groups` stand in the default backends. `fallback` is there then.
+    pub dedicated: bool,
+    /// The groups of the default backends; at least one when `dedicated`.
+    pub groups: Vec<String>,
+    /// The fallback backend. Where neither `dedicated` nor `all_in_fallback` is set, its slots are in maintenance.
+    pub fallback: Option<Backend>,
+    /// Whether the servers of the default backends stand in the fallback too. `fallback` is there then.
+    pub all_in_fallback: bool,
+    /// Whether a server waits at weight 0 until HAProxy's first check of it has passed.
+    pub health_gate: bool,
+}
+
+/// A backend of HAProxy that hsdo fills. No two of one configuration with the same `name` have base names whose
+/// servers could be confused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name: letters, digits and `_.:-`, 1 to 255 of them.
+    pub name: String,
+    /// The prefix of its `server-template`, made as `name` is.
+    pub base: String,
+    /// The port of its servers, 1 to 65535.
+    pub port: u16,
+}
+
+/// Loads what the server runs on. `config` is the file that `--config` names.
+///
+/// # Errors
+/// [`Error::Config`] with one line for each fault: the key, what was found and where, and what was expected.
+pub fn load_server(config: Option<&Path>, env: &Environment) -> Result<ServerSettings, Error> {
+    server(open(config, env)?)
+}
+
+/// Loads what the client runs on. `config` is the file that `--config` names.
+///
+/// # Errors
+/// [`Error::Config`] with one line for each fault: the key, what was found and where, and what was expected.
+pub fn load_client(config: Option<&Path>, env: &Environment) -> Result<ClientSettings, Error> {
+    client(open(config, env)?)
+}
+
+/// Loads what `--create-table` needs when no role is named.
+///
+/// # Errors
+/// [`Error::Config`] with one line for each fault of the keys that both roles read.
+pub fn load_common(config: Option<&Path>, env: &Environment) -> Result<Common, Error> {
+    let mut sources = open(config, env)?;
+    let common = common(&mut sources);
+    sources.finish(common)
+}
+
+fn open<'a>(config: Option<&Path>, env: &'a Environment) -> Result<Sources<'a>, Error> {
+    Sources::open(config, &USUAL_FILES.map(Path::new), env)
+}
+
+// In the three functions below a value that is not there or faulty is reported to `sources`, and a stand-in takes its
+// place: `finish` gives the settings away only when nothing was reported.
+
+fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Error> {
+    let source = source(&mut sources);
+    let ramp = ramp(&mut sources);
+    let common = common(&mut sources);
+    sources.finish(ServerSettings { common, source, ramp })
+}
+
+fn source(sources: &mut Sources<'_>) -> SourceSettings {
+    let mut groups = None;
+    match sources.given(&SERVER_MODE) {
+        None => sources.missing(&SERVER_MODE, ""),
+        Some(found) => match found.node.to_string().trim().to_ascii_lowercase().as_str() {
+            "aws" => groups = sources.require(&SERVER_ASG_NAMES, |node| names(node).filter(|names| !names.is_empty())),
+            "consul" => sources.wrong(&SERVER_MODE, &found, "aws: this version of hsdo serves no other mode"),
+            _ => sources.wrong(&SERVER_MODE, &found, SERVER_MODE.expected),
+        },
+    }
+    SourceSettings::Aws { groups: groups.unwrap_or_default() }
+}
+
+fn ramp(sources: &mut Sources<'_>) -> RampSettings {
+    let weight = scalar(whole(0..=MAX_WEIGHT));
+    let max_key = &SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT;
+    let min = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, &weight);
+    let max = sources.read(max_key, &weight);
+    if let (Some(min), Some(max), Some(found)) = (min, max, sources.find(max_key))
+        && max < min
+    {
+        let min_key = SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT.name;
+        sources.wrong(max_key, &found, &format!("a weight from {min} ({min_key}) to {MAX_WEIGHT}"));
+    }
+    let step = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, scalar(whole(1..=MAX_WEIGHT)));
+    let interval = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, scalar(seconds(1e-6..=1e9)));
+    RampSettings {
+        min: min.unwrap_or_default(),
+        max: max.unwrap_or_default(),
+        step: step.unwrap_or_default(),
+        interval: interval.unwrap_or_default(),
+    }
+}
+
+fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Error> {
+    let socket = sources.read(&CLIENT_HAPROXY_SOCKET_PATH, scalar(socket_path)).unwrap_or_default();
+    let port = sources.read(&CLIENT_HAPROXY_BACKEND_SERVER_PORT, scalar(whole(1..=u16::MAX)));
+    let backends = backends::read(&mut sources, port);
+    let mut flag = |key| sources.read(key, scalar(boolean)).unwrap_or_default();
+    let dedicated = flag(&CLIENT_DEDICATED_ASG);
+    let all_in_fallback = flag(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND);
+    let health_gate = flag(&CLIENT_HEALTH_GATE);
+
+    let because = |key: &Key| format!("because {} is true", key.name);
+    if dedicated && sources.given(&CLIENT_ASG_NAMES).is_none() {
+        sources.missing(&CLIENT_ASG_NAMES, &because(&CLIENT_DEDICATED_ASG));
+    }
+    let groups = sources.read(&CLIENT_ASG_NAMES, |node| names(node).filter(|names| !names.is_empty() || !dedicated));
+    let reason = match (dedicated, all_in_fallback) {
+        (true, _) => Some(because(&CLIENT_DEDICATED_ASG)),
+        (false, true) => Some(because(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND)),
+        (false, false) => None,
+    };
+    let fallback = backends::read_fallback(&mut sources, port, reason.as_deref());
+    backends::check_base_names(&mut sources, &backends, fallback.as_ref());
+    let managed = |text: &str| boolean(text).filter(|managed| *managed);
+    sources.read(&CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, scalar(managed));
+
+    let common = common(&mut sources);
+    sources.finish(ClientSettings {
+        common,
+        socket,
+        backends,
+        dedicated,
+        groups: groups.unwrap_or_default(),
+        fallback,
+        all_in_fallback,
+        health_gate,
+    })
+}
+
+fn common(sources: &mut Sources<'_>) -> Common {
+    let interval = sources.read(&INTERVAL, scalar(seconds(0.05..=3600.0))).unwrap_or_default();
+    let list_size = sources.read(&HAPROXY_BACKEND_SERVERS_LIST_SIZE, scalar(whole(1..=MAX_SLOT))).unwrap_or_default();
+    let table = sources.require(&DYNAMODB_TABLE_NAME, scalar(table_name)).unwrap_or_default();
+    let region = match sources.in_environment(&AWS_REGION) {
+        Some(_) => sources.read(&AWS_REGION, scalar(region)),
+        None => sources.read(&AWS_DEFAULT_REGION, scalar(region)),
+    };
+    let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(whole(0..=u16::MAX)));
+    let address: Option<IpAddr> = sources.read(&EXPORTER_ADDRESS, scalar(|text| text.parse().ok()));
+    let exporter = port.filter(|port| *port != 0).zip(address).map(|(port, address)| SocketAddr::new(address, port));
+    let debug = sources.read(&DEBUG, scalar(boolean)).unwrap_or_default();
+    Common { interval, list_size, table, region, exporter, debug }
+}

@@ -1,0 +1,446 @@
+//! Configurations as operators write them, and every fault that they are told of.
+
+mod backends;
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::conf_file::ConfFile;
+
+/// The least that the server and the client need.
+const SERVER: [(&str, &str); 3] =
+    [("SERVER_MODE", "aws"), ("SERVER_ASG_NAMES", "web"), ("DYNAMODB_TABLE_NAME", "slots")];
+const CLIENT: [(&str, &str); 2] =
+    [("CLIENT_HAPROXY_BACKEND_LIST", "http-back:mywebapp:80"), ("DYNAMODB_TABLE_NAME", "slots")];
+
+fn environment(base: &[(&str, &str)], more: &[(&str, &str)]) -> Environment {
+    Environment::from(base.iter().chain(more).copied())
+}
+
+fn faults<T: std::fmt::Debug>(result: Result<T, Error>) -> Vec<String> {
+    match result {
+        Err(Error::Config(faults)) => faults,
+        other => panic!("no faults of a configuration: {other:?}"),
+    }
+}
+
+fn file(text: &str) -> ConfFile {
+    ConfFile::from_text(Path::new("env.yaml"), text.to_owned()).expect("a YAML map")
+}
+
+fn server_of(env: &[(&str, &str)]) -> Result<ServerSettings, Error> {
+    server(Sources::new(None, &environment(&SERVER, env)))
+}
+
+fn client_of(env: &[(&str, &str)]) -> Result<ClientSettings, Error> {
+    client(Sources::new(None, &environment(&CLIENT, env)))
+}
+
+fn server_file(text: &str, env: &[(&str, &str)]) -> Result<ServerSettings, Error> {
+    server(Sources::new(Some(file(text)), &environment(&[], env)))
+}
+
+fn client_file(text: &str, env: &[(&str, &str)]) -> Result<ClientSettings, Error> {
+    client(Sources::new(Some(file(text)), &environment(&[], env)))
+}
+
+fn backend(name: &str, base: &str, port: u16) -> Backend {
+    Backend { name: name.to_owned(), base: base.to_owned(), port }
+}
+
+fn addr(text: &str) -> Option<SocketAddr> {
+    Some(text.parse().expect("an address"))
+}
+
+/// A directory of its own for a test that needs real files.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hsdo-settings-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        Dir(path)
+    }
+
+    fn file(&self, name: &str, text: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_defaults_hold_where_nothing_is_set() {
+    let common = Common {
+        interval: Duration::from_secs(1),
+        list_size: 10,
+        table: "slots".to_owned(),
+        region: None,
+        exporter: addr("0.0.0.0:6789"),
+        debug: false,
+    };
+    assert_eq!(
+        server_of(&[]).expect("settings"),
+        ServerSettings {
+            common: common.clone(),
+            source: SourceSettings::Aws { groups: vec!["web".to_owned()] },
+            ramp: RampSettings { min: 1, max: 10, step: 1, interval: Duration::from_secs(30) },
+        }
+    );
+    assert_eq!(
+        client_of(&[]).expect("settings"),
+        ClientSettings {
+            common,
+            socket: PathBuf::from("/var/run/haproxy/admin.sock"),
+            backends: vec![backend("http-back", "mywebapp", 80)],
+            dedicated: false,
+            groups: vec![],
+            fallback: None,
+            all_in_fallback: false,
+            health_gate: true,
+        }
+    );
+}
+
+#[test]
+fn every_server_key_is_read() {
+    let settings = server_of(&[
+        ("SERVER_MODE", "AWS"),
+        ("SERVER_ASG_NAMES", "b, a,,b"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "0"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT", "256"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "256"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "0.5"),
+        ("INTERVAL", " 0.05 "),
+        ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "10000"),
+        ("AWS_DEFAULT_REGION", "eu-west-1"),
+        ("EXPORTER_PORT", "9000"),
+        ("EXPORTER_ADDRESS", "::1"),
+        ("DEBUG", "Yes"),
+    ]);
+    assert_eq!(
+        settings.expect("settings"),
+        ServerSettings {
+            common: Common {
+                interval: Duration::from_millis(50),
+                list_size: 10_000,
+                table: "slots".to_owned(),
+                region: Some("eu-west-1".to_owned()),
+                exporter: addr("[::1]:9000"),
+                debug: true,
+            },
+            source: SourceSettings::Aws { groups: vec!["b".to_owned(), "a".to_owned()] },
+            ramp: RampSettings { min: 0, max: 256, step: 256, interval: Duration::from_millis(500) },
+        }
+    );
+}
+
+#[test]
+fn every_client_key_is_read_from_a_file() {
+    let text = "
+CLIENT_HAPROXY_SOCKET_PATH: /run/h.sock
+CLIENT_HAPROXY_BACKEND_LIST:
+  http-back: {baseName: mywebapp, serverPort: '81'}
+  api-back:
+    baseName: api
+CLIENT_HAPROXY_BACKEND_SERVER_PORT: 8080
+CLIENT_DEDICATED_ASG: 'TRUE'
+CLIENT_ASG_NAMES: [one, ' two ', one]
+CLIENT_HAPROXY_FALLBACK_BACKEND_NAME: back
+CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME: srv
+CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND: 1
+CLIENT_HEALTH_GATE: no
+INTERVAL: 3600
+HAPROXY_BACKEND_SERVERS_LIST_SIZE: '20'
+DYNAMODB_TABLE_NAME: t.a-b_c
+AWS_DEFAULT_REGION: us-gov-west-1
+EXPORTER_PORT: 0
+DEBUG: true
+";
+    assert_eq!(
+        client_file(text, &[]).expect("settings"),
+        ClientSettings {
+            common: Common {
+                interval: Duration::from_secs(3600),
+                list_size: 20,
+                table: "t.a-b_c".to_owned(),
+                region: Some("us-gov-west-1".to_owned()),
+                exporter: None,
+                debug: true,
+            },
+            socket: PathBuf::from("/run/h.sock"),
+            backends: vec![backend("http-back", "mywebapp", 81), backend("api-back", "api", 8080)],
+            dedicated: true,
+            groups: vec!["one".to_owned(), "two".to_owned()],
+            fallback: Some(backend("back", "srv", 8080)),
+            all_in_fallback: true,
+            health_gate: false,
+        }
+    );
+}
+
+#[test]
+fn the_environment_wins_and_what_is_blank_is_not_set() {
+    let text = "DYNAMODB_TABLE_NAME: from-file\nINTERVAL: 5\nEXPORTER_PORT: ''\nDEBUG:\nSERVER_MODE: aws\n\
+                SERVER_ASG_NAMES: [web]\n";
+    let interval = |env: &[(&str, &str)]| {
+        let common = server_file(text, env).expect("settings").common;
+        (common.interval.as_secs(), common.table, common.exporter, common.debug)
+    };
+    let at = addr("0.0.0.0:6789");
+    assert_eq!(interval(&[]), (5, "from-file".to_owned(), at, false));
+    assert_eq!(interval(&[("INTERVAL", "7"), ("DEBUG", "1")]), (7, "from-file".to_owned(), at, true));
+    assert_eq!(interval(&[("INTERVAL", ""), ("DYNAMODB_TABLE_NAME", " ")]), (5, "from-file".to_owned(), at, false));
+    assert_eq!(interval(&[("DYNAMODB_TABLE_NAME", "from-env")]).1, "from-env");
+}
+
+#[test]
+fn the_region_is_the_one_that_wins() {
+    let with_file = "AWS_DEFAULT_REGION: file-1\nDYNAMODB_TABLE_NAME: slots\n";
+    let region = |env: &[(&str, &str)]| {
+        let env = environment(&[], env);
+        let mut sources = Sources::new(Some(file(with_file)), &env);
+        common(&mut sources).region
+    };
+    assert_eq!(region(&[]).as_deref(), Some("file-1"));
+    assert_eq!(region(&[("AWS_DEFAULT_REGION", "env-1")]).as_deref(), Some("env-1"));
+    assert_eq!(region(&[("AWS_DEFAULT_REGION", "env-1"), ("AWS_REGION", "env-2")]).as_deref(), Some("env-2"));
+    assert_eq!(region(&[("AWS_DEFAULT_REGION", "env-1"), ("AWS_REGION", "")]).as_deref(), Some("env-1"));
+    assert_eq!(
+        faults(server_of(&[("AWS_REGION", "eu.west")])),
+        ["AWS_REGION: found \"eu.west\" (the environment), expected the name of an AWS region, such as eu-west-1"]
+    );
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
+    let seconds = "seconds from 0.05 to 3600, fractions allowed";
+    let cases = [
+        ("INTERVAL", "0.04", seconds),
+        ("INTERVAL", "3601", seconds),
+        ("INTERVAL", "NaN", seconds),
+        ("INTERVAL", "inf", seconds),
+        ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "0", "a number of slots from 1 to 10000"),
+        ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "10001", "a number of slots from 1 to 10000"),
+        ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "1e3", "a number of slots from 1 to 10000"),
+        ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "4294967297", "a number of slots from 1 to 10000"),
+        ("EXPORTER_PORT", "65536", "a port from 0 to 65535, 0 for no exporter"),
+        ("EXPORTER_PORT", "-1", "a port from 0 to 65535, 0 for no exporter"),
+        ("EXPORTER_ADDRESS", "localhost", "an IP address"),
+        ("EXPORTER_ADDRESS", "127.0.0.1:80", "an IP address"),
+        ("DEBUG", "maybe", "true or false"),
+        ("DYNAMODB_TABLE_NAME", "a b", "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only"),
+        ("SERVER_MODE", "gcp", "aws or consul"),
+        ("SERVER_MODE", "consul", "aws: this version of hsdo serves no other mode"),
+        ("SERVER_ASG_NAMES", " , ", "one or more names of AutoScaling groups, separated by commas"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "257", "a weight from 0 to 256"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "-1", "a weight from 0 to 256"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1.5", "a weight from 0 to 256"),
+        ("SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT", "257", "a weight from 0 to 256"),
+        (
+            "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT",
+            "0",
+            "a weight from 1 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
+        ),
+        ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "0", "a step from 1 to 256"),
+        (
+            "SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL",
+            "0",
+            "seconds from 0.000001 to 1000000000, fractions allowed",
+        ),
+    ];
+    for (key, value, expected) in cases {
+        assert_eq!(
+            faults(server_of(&[(key, value)])),
+            [format!("{key}: found {:?} (the environment), expected {expected}", value.trim_start_matches(' ').trim())],
+            "{key}={value}"
+        );
+    }
+    for (key, value, expected) in [
+        ("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "0", "a port from 1 to 65535"),
+        ("CLIENT_DEDICATED_ASG", "2", "true or false"),
+        ("CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND", "on", "true or false"),
+        ("CLIENT_HEALTH_GATE", "off", "true or false"),
+        ("CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO", "false", "true, or the key left out: hsdo always manages the weights"),
+    ] {
+        assert_eq!(
+            faults(client_of(&[(key, value)])),
+            [format!("{key}: found {value:?} (the environment), expected {expected}")],
+            "{key}={value}"
+        );
+    }
+    let long = "x".repeat(108);
+    assert_eq!(
+        faults(client_of(&[("CLIENT_HAPROXY_SOCKET_PATH", &long)])),
+        [format!(
+            "CLIENT_HAPROXY_SOCKET_PATH: found \"{}\"... (the environment), \
+             expected the path of a Unix socket, at most 107 bytes",
+            "x".repeat(100)
+        )]
+    );
+}
+
+#[test]
+fn all_faults_come_in_one_report() {
+    let text = "\
+INTERVALL: 1
+SERVER_MODE: aws
+SERVER_ASG_NAMES:
+SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT: 20
+HAPROXY_BACKEND_SERVERS_LIST_SIZE: 1e3
+EXPORTER_ADDRESS: [a, b]
+DEBUG: {a: !x y}
+DEBG: 1
+";
+    assert_eq!(
+        faults(server_file(text, &[("EXPORTER_PORT", "many")])),
+        [
+            "\"INTERVALL\": unknown key (env.yaml:1), the nearest known one is INTERVAL",
+            "\"DEBG\": unknown key (env.yaml:8), the nearest known one is DEBUG",
+            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of AutoScaling groups, separated by commas",
+            "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), \
+             expected a weight from 20 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
+            "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" (env.yaml:5), expected a number of slots from 1 to 10000",
+            "DYNAMODB_TABLE_NAME: not set (env.yaml, the environment), \
+             expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only",
+            "EXPORTER_PORT: found \"many\" (the environment), expected a port from 0 to 65535, 0 for no exporter",
+            "EXPORTER_ADDRESS: found \"[a, b]\" (env.yaml:6), expected an IP address",
+            "DEBUG: found \"{a: a value with a YAML tag}\" (env.yaml:7), expected true or false",
+        ]
+    );
+}
+
+#[test]
+fn what_must_be_set_is_asked_for() {
+    let none = Environment::default();
+    let table = "DYNAMODB_TABLE_NAME: not set (the environment, no configuration file), \
+                 expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only";
+    assert_eq!(
+        faults(server(Sources::new(None, &none))),
+        ["SERVER_MODE: not set (the environment, no configuration file), expected aws or consul", table]
+    );
+    let list = format!(
+        "CLIENT_HAPROXY_BACKEND_LIST: not set (the environment, no configuration file), expected {}",
+        "backends with the base names of their servers, such as http-back:mywebapp:80,api-back:api:8080, \
+         or a map such as {http-back: {baseName: mywebapp, serverPort: 80}}"
+    );
+    assert_eq!(faults(client(Sources::new(None, &none))), [list.as_str(), table]);
+    let mut sources = Sources::new(None, &none);
+    let settings = common(&mut sources);
+    assert_eq!(faults(sources.finish(settings)), [table]);
+}
+
+#[test]
+fn a_key_of_the_other_role_is_ignored_whatever_it_says() {
+    let settings = server_of(&[
+        ("CLIENT_HAPROXY_BACKEND_LIST", "{"),
+        ("CLIENT_DEDICATED_ASG", "perhaps"),
+        ("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "0"),
+        ("CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO", "false"),
+    ]);
+    assert_eq!(settings.expect("settings"), server_of(&[]).expect("settings"));
+    let text = "SERVER_MODE: {a: b}\nSERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT: -5\nSERVER_CONSUL_API_URL: 3\n\
+                CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO: 'true'\n";
+    let settings = client(Sources::new(Some(file(text)), &environment(&CLIENT, &[])));
+    assert_eq!(settings.expect("settings"), client_of(&[]).expect("settings"));
+    let env = environment(&SERVER, &[("SERVER_MODE", "gcp"), ("CLIENT_HEALTH_GATE", "x")]);
+    let mut sources = Sources::new(Some(file(text)), &env);
+    let settings = common(&mut sources);
+    assert_eq!(sources.finish(settings).expect("settings").table, "slots");
+}
+
+#[test]
+fn the_shipped_file_lists_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/env.yaml");
+    let mut expected = String::from(
+        "# The settings of hsdo, each with its default. The environment wins over this file; \"\" is not set.\n",
+    );
+    for key in KEYS {
+        let default = if key.default.is_empty() { "\"\"" } else { key.default };
+        expected.push_str(&format!("\n# {}\n{}: {default}\n", key.help, key.name));
+    }
+    assert_eq!(std::fs::read_to_string(&path).expect("the shipped file"), expected);
+
+    let env = environment(&SERVER, &[]);
+    assert_eq!(load_server(Some(&path), &env).expect("settings"), server_of(&[]).expect("settings"));
+    let env = environment(&CLIENT, &[]);
+    assert_eq!(load_client(Some(&path), &env).expect("settings"), client_of(&[]).expect("settings"));
+    assert_eq!(load_common(Some(&path), &env).expect("settings"), client_of(&[]).expect("settings").common);
+}
+
+#[test]
+fn the_file_is_the_one_that_is_named_else_the_first_that_exists() {
+    let dir = Dir::new("which");
+    let first = dir.file("first.yaml", b"DYNAMODB_TABLE_NAME: first\n");
+    let second = dir.file("second.yaml", b"DYNAMODB_TABLE_NAME: second\n");
+    let gone = dir.0.join("gone/env.yaml");
+    let below_a_file = first.join("env.yaml");
+    let table = |config: Option<&Path>, usual: &[&Path]| {
+        let env = Environment::default();
+        let mut sources = Sources::open(config, usual, &env)?;
+        let common = common(&mut sources);
+        sources.finish(common).map(|common| common.table)
+    };
+    assert_eq!(table(Some(&second), &[&first]).expect("a table"), "second");
+    assert_eq!(table(None, &[&first, &second]).expect("a table"), "first");
+    assert_eq!(table(None, &[&gone, &below_a_file, &second]).expect("a table"), "second");
+    assert_eq!(faults(table(None, &[&gone])).len(), 1, "no file is no fault, no table is one");
+
+    let named = faults(table(Some(&gone), &[&first]));
+    let path = gone.display();
+    assert_eq!(named, [format!("{path}: cannot read the configuration file: No such file or directory (os error 2)")]);
+    let usual = faults(table(None, &[&dir.0, &second]));
+    let path = dir.0.display();
+    assert_eq!(usual, [format!("{path}: cannot read the configuration file: Is a directory (os error 21)")]);
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_named() {
+    let dir = Dir::new("broken");
+    let env = Environment::default();
+    let fault = |name: &str, content: &[u8]| {
+        let path = dir.file(name, content);
+        let faults = faults(load_common(Some(&path), &env));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults[0].strip_prefix(&path.display().to_string()).expect("the path comes first").to_owned()
+    };
+    assert_eq!(fault("list.yaml", b"- a\n"), ": expected a YAML map of keys and values");
+    assert_eq!(fault("text.yaml", b"hello\n"), ": expected a YAML map of keys and values");
+    let broken = fault("broken.yaml", b"INTERVAL: 1\nDEBUG: [1\nEXPORTER_PORT: 0\n");
+    assert!(broken.starts_with(":3: not valid YAML: ") || broken.starts_with(":2: not valid YAML: "), "{broken}");
+    assert!(fault("twice.yaml", b"INTERVAL: 1\nINTERVAL: 2\n").contains("not valid YAML: duplicate entry"));
+    assert!(fault("latin.yaml", b"DEBUG: \xe9\n").starts_with(": cannot read the configuration file: "));
+    let large = [b"# ".as_slice(), &vec![b'x'; 1 << 20]].concat();
+    assert_eq!(fault("large.yaml", &large), ": cannot read the configuration file: it holds more than 1048576 bytes");
+}
+
+proptest! {
+    #[test]
+    fn no_configuration_panics_or_prints_a_control_character(
+        values in prop::collection::vec((0..KEYS.len(), "(?s:.{0,20})"), 0..6),
+        text in "([A-Z_]{0,8}: ?[\\[{'\"]?(?s:.{0,8})\n){0,3}",
+    ) {
+        let env = Environment::from(values.iter().map(|(index, value)| (KEYS[*index].name, value.as_str())));
+        let read = || match ConfFile::from_text(Path::new("a\u{1b}.yaml"), text.clone()) {
+            Ok(file) => Ok(Sources::new(Some(file), &env)),
+            Err(error) => Err(error),
+        };
+        let results = [read().and_then(server).map(|_| ()), read().and_then(client).map(|_| ())];
+        for result in results {
+            if let Err(Error::Config(faults)) = result {
+                for fault in faults {
+                    prop_assert!(!fault.chars().any(char::is_control), "{fault:?}");
+                }
+            }
+        }
+    }
+}
