@@ -95,10 +95,11 @@ dist: build ## Pack binary, examples and README into target/
 	tar -C target --owner=0 --group=0 -czf target/$(DIST).tar.gz $(DIST)
 	@echo target/$(DIST).tar.gz
 
-install: ## Install a built binary below $(DESTDIR)$(PREFIX), the example files with it
+install: ## Install a built binary below $(DESTDIR)$(PREFIX), and the example files
 	@test -x $(BINARY) || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hsdo
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/hsdo conf/env.yaml conf/haproxy.cfg
+	install -d $(DESTDIR)$(PREFIX)/share/hsdo
+	cp -R conf/. $(DESTDIR)$(PREFIX)/share/hsdo/
 
 vendor: rust ## Fetch all crates into vendor/, for builds without a network
 	rm -rf vendor
