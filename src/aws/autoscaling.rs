@@ -1,0 +1,210 @@
+//! DescribeAutoScalingGroups: which instances belong to a group, and what the group thinks of each.
+//!
+//! Auto Scaling API Reference, version 2011-01-01. What a state means for traffic is decided by `readiness`.
+
+use std::io::BufRead;
+
+use super::Aws;
+use super::endpoint::Service;
+use super::error::{Cause, Error};
+use super::http::{Budget, failed, send};
+use super::pages::Pages;
+use super::query::Query;
+use super::xml;
+
+/// How many names one call may carry: the most that `MaxRecords` allows. Without `MaxRecords` AWS takes only 50.
+const NAMES_A_CALL: usize = 100;
+
+/// A group, as AWS describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its instances.
+    pub(crate) members: Vec<Member>,
+}
+
+/// An instance of a group, as the group sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// The instance's id.
+    pub(crate) id: String,
+    /// `InService`, `Terminating:Wait`, ...
+    pub(crate) lifecycle: String,
+    /// `Healthy` or `Unhealthy`.
+    pub(crate) health: String,
+}
+
+/// The groups of these names that AWS knows, all pages joined, in any order. Asking for no names asks nothing.
+pub(crate) fn fetch_groups(aws: &Aws, names: &[String], budget: &Budget) -> Result<Vec<Group>, Error> {
+    let mut groups = Vec::new();
+    for names in names.chunks(NAMES_A_CALL) {
+        let mut pages = Pages::default();
+        let mut token: Option<String> = None;
+        loop {
+            let mut query = Query::new("DescribeAutoScalingGroups", "2011-01-01");
+            query.add_list("AutoScalingGroupNames.member", names);
+            query.add("MaxRecords", &NAMES_A_CALL.to_string());
+            if let Some(token) = &token {
+                query.add("NextToken", token);
+            }
+            let subject = subject(names);
+            let request = query.request(Service::AutoScaling, "DescribeAutoScalingGroups", subject);
+            let (page, next) = send(aws, &request, budget, &parse)?;
+            groups.extend(page);
+            let Some(next) = next else { break };
+            pages.follow(&next).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
+            token = Some(next);
+        }
+    }
+    Ok(groups)
+}
+
+fn subject(names: &[String]) -> String {
+    match names {
+        [name] => format!("group {name:?}"),
+        [first, ..] => format!("{} groups from {first:?}", names.len()),
+        [] => "no groups".to_string(),
+    }
+}
+
+/// One page, and the token of the next one.
+fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String> {
+    const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
+    let (mut groups, mut group, mut member) = (Vec::new(), Group::default(), Member::default());
+    let mut token = None;
+    let mut whole = false;
+    xml::walk(body, &mut |path, text| {
+        match path.strip_prefix(RESULT).unwrap_or_default() {
+            "AutoScalingGroups" => whole = true,
+            "NextToken" if !text.is_empty() => token = Some(text.to_string()),
+            "AutoScalingGroups/member/AutoScalingGroupName" => group.name = text.to_string(),
+            "AutoScalingGroups/member/Instances/member/InstanceId" => member.id = text.to_string(),
+            "AutoScalingGroups/member/Instances/member/LifecycleState" => member.lifecycle = text.to_string(),
+            "AutoScalingGroups/member/Instances/member/HealthStatus" => member.health = text.to_string(),
+            "AutoScalingGroups/member/Instances/member" => {
+                let member = std::mem::take(&mut member);
+                if member.id.is_empty() || member.lifecycle.is_empty() || member.health.is_empty() {
+                    return Err(format!("a member without InstanceId, LifecycleState or HealthStatus: {member:?}"));
+                }
+                group.members.push(member);
+            }
+            "AutoScalingGroups/member" => {
+                let group = std::mem::take(&mut group);
+                if group.name.is_empty() {
+                    return Err("a group without AutoScalingGroupName".to_string());
+                }
+                groups.push(group);
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if whole { Ok((groups, token)) } else { Err("it has no AutoScalingGroups".to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{Answer, Responder, Seen, aws};
+    use super::*;
+
+    fn budget() -> Budget {
+        Budget::new(Duration::from_secs(10), Duration::from_secs(4))
+    }
+
+    fn page(groups: &str, token: &str) -> String {
+        format!(
+            "<DescribeAutoScalingGroupsResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+             <DescribeAutoScalingGroupsResult><AutoScalingGroups>{groups}</AutoScalingGroups>{token}\
+             </DescribeAutoScalingGroupsResult><ResponseMetadata><RequestId>R</RequestId></ResponseMetadata>\
+             </DescribeAutoScalingGroupsResponse>"
+        )
+    }
+
+    const WEB: &str = "<member><AutoScalingGroupName>web &amp; co</AutoScalingGroupName><Tags><member>\
+        <Key>AutoScalingGroupName</Key></member></Tags><Instances><member><InstanceId>i-1</InstanceId>\
+        <LifecycleState>InService</LifecycleState><HealthStatus>Healthy</HealthStatus><New>x</New></member>\
+        <member><LifecycleState>Terminating:Wait</LifecycleState><InstanceId>i-2</InstanceId>\
+        <HealthStatus>Unhealthy</HealthStatus></member></Instances></member>\
+        <member><AutoScalingGroupName>empty</AutoScalingGroupName><Instances/></member>";
+
+    fn read(text: &str) -> Result<(Vec<Group>, Option<String>), String> {
+        parse(&mut text.as_bytes())
+    }
+
+    #[test]
+    fn groups_and_members_are_read_by_name_whatever_stands_between() {
+        let member = |id: &str, lifecycle: &str, health: &str| Member {
+            id: id.to_string(),
+            lifecycle: lifecycle.to_string(),
+            health: health.to_string(),
+        };
+        let web = Group {
+            name: "web & co".to_string(),
+            members: vec![member("i-1", "InService", "Healthy"), member("i-2", "Terminating:Wait", "Unhealthy")],
+        };
+        let empty = Group { name: "empty".to_string(), members: Vec::new() };
+        let expected = Ok((vec![web, empty], Some("T".to_string())));
+        assert_eq!(read(&page(WEB, "<NextToken>T</NextToken>")), expected);
+        assert_eq!(read(&page("", "")), Ok((Vec::new(), None)));
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_no_answer() {
+        let whole = page(WEB, "");
+        let cut = &whole[..whole.len() - 60];
+        for bad in [
+            "",
+            "{}",
+            "<html><body>hello</body></html>",
+            "<DescribeAutoScalingGroupsResponse/>",
+            "<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult/></DescribeAutoScalingGroupsResponse>",
+            cut,
+            &page("<member><Instances/></member>", ""),
+            &page(&WEB.replace("<InstanceId>i-1</InstanceId>", ""), ""),
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn two_hundred_and_fifty_groups_take_three_calls_and_pages_are_joined() {
+        // The emulator here gives 60 groups a page, the token being where the next page begins.
+        let server = Responder::new(|seen: &Seen| {
+            let asked: Vec<String> =
+                (1..).map_while(|n| seen.query(&format!("AutoScalingGroupNames.member.{n}"))).collect();
+            let from = seen.query("NextToken").map_or(0, |token| token.parse().expect("our token"));
+            let member =
+                |name: &String| format!("<member><AutoScalingGroupName>{name}</AutoScalingGroupName></member>");
+            let to = asked.len().min(from + 60);
+            let token = if to < asked.len() { format!("<NextToken>{to}</NextToken>") } else { String::new() };
+            Answer::ok(page(&asked[from..to].iter().map(member).collect::<String>(), &token))
+        });
+        let (aws, _) = aws(&server.url);
+        let names: Vec<String> = (0..250).map(|n| format!("group-{n}")).collect();
+        let groups = fetch_groups(&aws, &names, &budget()).expect("groups");
+        assert_eq!(groups.into_iter().map(|group| group.name).collect::<Vec<_>>(), names);
+        let calls: Vec<usize> = server.seen().iter().map(|seen| seen.count("AutoScalingGroupNames.member.")).collect();
+        assert_eq!(calls, [100, 100, 100, 100, 50]);
+        assert!(server.seen().iter().all(|seen| seen.query("MaxRecords").as_deref() == Some("100")));
+    }
+
+    #[test]
+    fn pages_in_a_circle_are_an_error() {
+        let server = Responder::new(|_: &Seen| Answer::ok(page("", "<NextToken>same</NextToken>")));
+        let (aws, _) = aws(&server.url);
+        let error = fetch_groups(&aws, &["web".to_string()], &budget()).expect_err("a circle");
+        assert!(error.to_string().contains("circle"), "{error}");
+        assert_eq!(server.seen().len(), 2);
+    }
+
+    #[test]
+    fn no_names_ask_nothing() {
+        let server = Responder::new(|_: &Seen| Answer::ok(page(WEB, "")));
+        let (aws, _) = aws(&server.url);
+        assert_eq!(fetch_groups(&aws, &[], &budget()).expect("nothing"), Vec::new());
+        assert!(server.seen().is_empty());
+    }
+}

@@ -1,0 +1,64 @@
+//! Credentials out of the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`.
+
+use super::{Credentials, Found, Provider};
+use crate::aws::error::Error;
+use crate::environment::Environment;
+
+/// The provider of the standard variables.
+pub(crate) struct FromEnvironment(
+    /// The variables.
+    pub(crate) Environment,
+);
+
+impl Provider for FromEnvironment {
+    fn fetch(&self) -> Result<Found, Error> {
+        let key = self.0.get("AWS_ACCESS_KEY_ID");
+        let secret = self.0.get("AWS_SECRET_ACCESS_KEY");
+        match (key, secret) {
+            (Some(key), Some(secret)) => Credentials::fixed(key, secret, self.0.get("AWS_SESSION_TOKEN"))
+                .map(Found::Here)
+                .map_err(|text| Error::Setup(format!("the {text} in the environment holds characters that none has"))),
+            (Some(_), None) => Err(half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+            (None, Some(_)) => Err(half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
+            (None, None) => Ok(Found::Nothing("AWS_ACCESS_KEY_ID is not set".to_string())),
+        }
+    }
+}
+
+fn half(set: &str, missing: &str) -> Error {
+    Error::Setup(format!("{set} is set but {missing} is not: set both or neither"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Found, Error> {
+        FromEnvironment(Environment::from(pairs)).fetch()
+    }
+
+    #[test]
+    fn a_pair_with_or_without_a_token() {
+        let pair = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", "t")];
+        let Ok(Found::Here(found)) = fetch(pair) else { panic!("credentials expected") };
+        assert_eq!((found.access_key_id.as_str(), found.session_token.as_deref()), ("AK", Some("t")));
+        let Ok(Found::Here(found)) = fetch([pair[0], pair[1]]) else { panic!("credentials expected") };
+        assert_eq!(found.session_token, None);
+    }
+
+    #[test]
+    fn half_a_pair_is_an_error_that_shows_no_secret() {
+        for pairs in [[("AWS_ACCESS_KEY_ID", "hush")], [("AWS_SECRET_ACCESS_KEY", "hush")]] {
+            let error = fetch(pairs).err().expect("an error").to_string();
+            assert!(error.contains("AWS_ACCESS_KEY_ID") && error.contains("AWS_SECRET_ACCESS_KEY"), "{error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_nothing() {
+        assert!(
+            matches!(fetch([("AWS_SESSION_TOKEN", "t")]), Ok(Found::Nothing(text)) if text.contains("AWS_ACCESS_KEY_ID"))
+        );
+    }
+}

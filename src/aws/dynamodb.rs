@@ -1,0 +1,405 @@
+//! Calls to DynamoDB: JSON 1.0, version 2012-08-10. Items go through as DynamoDB types them; what an attribute
+//! means is known only to `table`.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Aws;
+use super::endpoint::Service;
+use super::error::{Cause, Error};
+use super::http::{Budget, Request, failed, random, send};
+use super::pages::Pages;
+
+/// A value of an item (DynamoDB API Reference, "AttributeValue").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Attribute {
+    /// Text.
+    S(String),
+    /// A number, as text.
+    N(String),
+    /// Bytes in Base64.
+    B(String),
+    /// True or false.
+    #[serde(rename = "BOOL")]
+    Bool(bool),
+    /// Null.
+    #[serde(rename = "NULL")]
+    Null(bool),
+    /// A set of texts.
+    #[serde(rename = "SS")]
+    Texts(Vec<String>),
+    /// A set of numbers.
+    #[serde(rename = "NS")]
+    Numbers(Vec<String>),
+    /// A set of bytes.
+    #[serde(rename = "BS")]
+    Binaries(Vec<String>),
+    /// A list.
+    L(Vec<Attribute>),
+    /// A map.
+    M(Item),
+}
+
+/// An item: its attributes by name.
+pub(crate) type Item = BTreeMap<String, Attribute>;
+
+/// What DescribeTable says that matters here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TableDescription {
+    /// `CREATING`, `ACTIVE`, ...
+    #[serde(rename = "TableStatus")]
+    pub(crate) status: String,
+    /// The attributes of the key.
+    #[serde(rename = "KeySchema")]
+    pub(crate) keys: Vec<Key>,
+    /// The types of the attributes that some key or index uses.
+    #[serde(rename = "AttributeDefinitions")]
+    pub(crate) attributes: Vec<Definition>,
+}
+
+/// A part of the key.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Key {
+    /// The attribute's name.
+    #[serde(rename = "AttributeName")]
+    pub(crate) name: String,
+    /// `HASH` or `RANGE`.
+    #[serde(rename = "KeyType")]
+    pub(crate) kind: String,
+}
+
+/// The type of an attribute.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Definition {
+    /// The attribute's name.
+    #[serde(rename = "AttributeName")]
+    pub(crate) name: String,
+    /// `S`, `N` or `B`.
+    #[serde(rename = "AttributeType")]
+    pub(crate) kind: String,
+}
+
+/// One page of a scan. A page without `Items` is no page.
+#[derive(Deserialize)]
+struct ScanPage {
+    #[serde(rename = "Items")]
+    items: Vec<Item>,
+    #[serde(rename = "LastEvaluatedKey")]
+    last: Option<Item>,
+    #[serde(rename = "ConsumedCapacity")]
+    consumed: Option<Consumed>,
+}
+
+#[derive(Deserialize)]
+struct GotItem {
+    #[serde(rename = "Item")]
+    item: Option<Item>,
+    #[serde(rename = "ConsumedCapacity")]
+    consumed: Option<Consumed>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "ConsumedCapacity", default)]
+    consumed: Vec<Consumed>,
+}
+
+#[derive(Deserialize)]
+struct Consumed {
+    #[serde(rename = "CapacityUnits")]
+    units: f64,
+}
+
+#[derive(Deserialize)]
+struct Described {
+    #[serde(rename = "Table")]
+    table: TableDescription,
+}
+
+#[derive(Deserialize)]
+struct Creating {
+    #[serde(rename = "TableDescription")]
+    _table: Value,
+}
+
+/// Describes a table.
+pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, Error> {
+    let request = request("DescribeTable", table, json!({ "TableName": table }).to_string());
+    send(aws, &request, budget, &answer::<Described>).map(|described| described.table)
+}
+
+/// Asks for a new table with on-demand billing, whose key is the number `key`. It is not ready when this returns.
+pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), Error> {
+    let body = json!({
+        "TableName": table,
+        "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": "N" }],
+        "KeySchema": [{ "AttributeName": key, "KeyType": "HASH" }],
+        "BillingMode": "PAY_PER_REQUEST",
+    });
+    send(aws, &request("CreateTable", table, body.to_string()), budget, &answer::<Creating>).map(|_| ())
+}
+
+/// Hands every item of a table to `each`, all pages, in any order. On an error some were handed over: what they
+/// were collected into is then no whole table.
+pub(crate) fn scan(
+    aws: &Aws,
+    table: &str,
+    consistent: bool,
+    budget: &Budget,
+    each: &mut dyn FnMut(Item),
+) -> Result<(), Error> {
+    let mut pages = Pages::default();
+    let mut body = json!({ "TableName": table, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL" });
+    loop {
+        let request = request("Scan", table, body.to_string());
+        let page = send(aws, &request, budget, &answer::<ScanPage>)?;
+        report(aws, "Scan", page.consumed.as_slice());
+        page.items.into_iter().for_each(&mut *each);
+        // "If LastEvaluatedKey is empty, then the last page of results has been processed".
+        let Some(last) = page.last.filter(|last| !last.is_empty()) else { return Ok(()) };
+        let last = json!(last);
+        pages.follow(&last.to_string()).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
+        body["ExclusiveStartKey"] = last;
+    }
+}
+
+/// One item by its key, strongly consistent or not; `None` if there is none.
+pub(crate) fn get_item(
+    aws: &Aws,
+    table: &str,
+    key: &Item,
+    consistent: bool,
+    budget: &Budget,
+) -> Result<Option<Item>, Error> {
+    let body = json!({
+        "TableName": table, "Key": key, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL",
+    });
+    let got = send(aws, &request("GetItem", table, body.to_string()), budget, &answer::<GotItem>)?;
+    report(aws, "GetItem", got.consumed.as_slice());
+    Ok(got.item)
+}
+
+/// An update of one item in a transaction, under a condition on the item as it stands.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct Update {
+    /// The item's key.
+    #[serde(rename = "Key")]
+    pub(crate) key: Item,
+    /// What is set and removed.
+    #[serde(rename = "UpdateExpression")]
+    pub(crate) update: String,
+    /// What must hold.
+    #[serde(rename = "ConditionExpression")]
+    pub(crate) condition: String,
+    /// Attributes by the names (`#...`) that both expressions use.
+    #[serde(rename = "ExpressionAttributeNames")]
+    pub(crate) names: BTreeMap<String, String>,
+    /// Values by the names (`:...`) that both expressions use.
+    #[serde(rename = "ExpressionAttributeValues")]
+    pub(crate) values: Item,
+}
+
+#[derive(Serialize)]
+struct Transaction<'a> {
+    #[serde(rename = "TransactItems")]
+    actions: Vec<Action<'a>>,
+    #[serde(rename = "ReturnConsumedCapacity")]
+    consumed: &'static str,
+    #[serde(rename = "ClientRequestToken")]
+    token: String,
+}
+
+#[derive(Serialize)]
+struct Action<'a> {
+    #[serde(rename = "Update")]
+    update: Placed<'a>,
+}
+
+#[derive(Serialize)]
+struct Placed<'a> {
+    #[serde(rename = "TableName")]
+    table: &'a str,
+    #[serde(flatten)]
+    update: &'a Update,
+}
+
+/// How many actions one transaction may hold (DynamoDB API Reference, "TransactWriteItems").
+pub(crate) const ACTIONS_A_TRANSACTION: usize = 100;
+
+/// Carries out all of the updates, at most [`ACTIONS_A_TRANSACTION`] and at least one, or none of them.
+pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budget) -> Result<(), Error> {
+    let transaction = Transaction {
+        actions: updates.iter().map(|update| Action { update: Placed { table, update } }).collect(),
+        consumed: "TOTAL",
+        // The same for every attempt of this call: DynamoDB carries the transaction out once.
+        token: format!("{:016x}{:016x}", random(), random()),
+    };
+    let body = serde_json::to_string(&transaction).expect("texts and maps with text keys are always JSON");
+    let written = send(aws, &request("TransactWriteItems", table, body), budget, &answer::<Written>)?;
+    report(aws, "TransactWriteItems", &written.consumed);
+    Ok(())
+}
+
+fn request(operation: &'static str, table: &str, body: String) -> Request {
+    Request {
+        service: Service::DynamoDb,
+        operation,
+        subject: format!("table {table:?}"),
+        headers: vec![
+            ("content-type", "application/x-amz-json-1.0".to_string()),
+            ("x-amz-target", format!("DynamoDB_20120810.{operation}")),
+        ],
+        body,
+    }
+}
+
+fn answer<T: DeserializeOwned>(body: &mut dyn BufRead) -> Result<T, String> {
+    serde_json::from_reader(body).map_err(|error| error.to_string())
+}
+
+fn report(aws: &Aws, operation: &'static str, consumed: &[Consumed]) {
+    if !consumed.is_empty() {
+        aws.observer.consumed(operation, consumed.iter().map(|consumed| consumed.units).sum());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{Answer, Responder, Seen, aws};
+    use super::*;
+
+    fn budget() -> Budget {
+        Budget::new(Duration::from_secs(5), Duration::from_secs(2))
+    }
+
+    fn scanned(server: &Responder, consistent: bool) -> Result<Vec<Item>, Error> {
+        let (aws, _) = aws(&server.url);
+        let mut items = Vec::new();
+        scan(&aws, "web", consistent, &budget(), &mut |item| items.push(item))?;
+        Ok(items)
+    }
+
+    #[test]
+    fn values_of_every_type_go_through_unchanged() {
+        let text = r#"{"a":{"S":"x"},"b":{"N":"1.50"},"c":{"B":"AA=="},"d":{"BOOL":true},"e":{"NULL":true},
+            "f":{"SS":["x"]},"g":{"NS":["1"]},"h":{"BS":["AA=="]},"i":{"L":[{"S":"x"},{"M":{"y":{"N":"2"}}}]},"j":{"M":{}}}"#;
+        let item: Item = serde_json::from_str(text).expect("an item");
+        let value: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(json!(item), value);
+    }
+
+    #[test]
+    fn a_scan_follows_its_pages_and_reports_what_it_consumed() {
+        let server = Responder::new(|seen: &Seen| {
+            let from: u32 =
+                seen.json()["ExclusiveStartKey"]["id"]["N"].as_str().map_or(0, |n| n.parse().expect("a number"));
+            let next = if from < 3 { json!({ "id": { "N": (from + 1).to_string() } }) } else { json!({}) };
+            Answer::ok(
+                json!({ "Items": [{ "id": { "N": from.to_string() } }], "LastEvaluatedKey": next,
+                        "ConsumedCapacity": { "TableName": "web", "CapacityUnits": 0.5 } })
+                .to_string(),
+            )
+        });
+        let (aws, results) = aws(&server.url);
+        let mut items = Vec::new();
+        scan(&aws, "web", true, &budget(), &mut |item| items.push(item)).expect("a table");
+        assert_eq!(items.len(), 4);
+        assert_eq!(server.seen().len(), 4);
+        assert!(server.seen().iter().all(|seen| seen.json()["ConsistentRead"] == json!(true)));
+        assert_eq!(results.all().iter().filter(|result| *result == "Scan consumed 0.5").count(), 4);
+        assert_eq!(server.seen()[0].header("x-amz-target"), "DynamoDB_20120810.Scan");
+    }
+
+    #[test]
+    fn a_failing_page_fails_the_scan() {
+        let mut count = 0;
+        let server = Responder::new(move |_: &Seen| {
+            count += 1;
+            match count {
+                1 => Answer::ok(r#"{"Items":[{}],"LastEvaluatedKey":{"id":{"N":"1"}}}"#),
+                _ => {
+                    Answer { status: 400, body: r#"{"__type":"x#ProvisionedThroughputExceededException"}"#.to_string() }
+                }
+            }
+        });
+        let error = scanned(&server, false).expect_err("a failed page");
+        assert_eq!(error.code(), Some("ProvisionedThroughputExceededException"));
+        assert_eq!(server.seen().len(), 4);
+    }
+
+    #[test]
+    fn pages_in_a_circle_are_an_error() {
+        let server = Responder::new(|_: &Seen| Answer::ok(r#"{"Items":[],"LastEvaluatedKey":{"id":{"N":"1"}}}"#));
+        assert!(scanned(&server, false).expect_err("a circle").to_string().contains("circle"));
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_no_answer() {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            "<html/>",
+            r#"{"Items":{}}"#,
+            r#"{"Items":null}"#,
+            r#"{"Items":[{"a":"x"}]}"#,
+            r#"{"Items":[{"a":{"S":1}}]}"#,
+            r#"{"Items":[{"a":{"S":"x","N":"1"}}]}"#,
+            r#"{"Items":[]"#,
+            r#"{"Items":[]} trailing"#,
+            r#"{"Items":[],"LastEvaluatedKey":7}"#,
+        ] {
+            let server = Responder::new(move |_: &Seen| Answer::ok(bad));
+            let error = scanned(&server, true).expect_err(bad);
+            assert!(error.to_string().contains("cannot be read"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_not_there_is_none() {
+        let server = Responder::new(|seen: &Seen| {
+            let there = seen.json()["Key"]["id"]["N"] == json!("1");
+            Answer::ok(if there { r#"{"Item":{"id":{"N":"1"}}}"# } else { "{}" })
+        });
+        let (aws, _) = aws(&server.url);
+        let get = |id: &str| {
+            let key = Item::from([("id".to_string(), Attribute::N(id.to_string()))]);
+            get_item(&aws, "web", &key, true, &budget()).expect("an answer")
+        };
+        assert!(get("1").is_some());
+        assert!(get("2").is_none());
+    }
+
+    #[test]
+    fn the_attempts_at_a_transaction_share_its_token_and_two_transactions_do_not() {
+        let mut count = 0;
+        let server = Responder::new(move |_: &Seen| {
+            count += 1;
+            if count == 1 { Answer { status: 500, body: String::new() } } else { Answer::ok("{}") }
+        });
+        let (aws, _) = aws(&server.url);
+        let update = || Update {
+            key: Item::from([("id".to_string(), Attribute::N("1".to_string()))]),
+            update: "SET #a = :a".to_string(),
+            condition: "attribute_exists(#a)".to_string(),
+            names: BTreeMap::from([("#a".to_string(), "a".to_string())]),
+            values: Item::from([(":a".to_string(), Attribute::S("x".to_string()))]),
+        };
+        for _ in 0..2 {
+            transact(&aws, "web", &[update()], &budget()).expect("written");
+        }
+        let tokens: Vec<String> =
+            server.seen().iter().map(|seen| seen.json()["ClientRequestToken"].to_string()).collect();
+        assert_eq!(tokens.len(), 3);
+        assert_eq!(tokens[0], tokens[1]);
+        assert_ne!(tokens[1], tokens[2]);
+        assert_eq!(server.seen()[0].json()["TransactItems"][0]["Update"]["TableName"], json!("web"));
+    }
+}

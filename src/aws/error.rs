@@ -1,0 +1,365 @@
+//! Why AWS did not do what was asked, in one line, and whether only a person can mend it.
+//!
+//! It knows AWS's error codes and nothing of how a call is made. No credential can get into it:
+//! what it holds is the subject of a call, the host, and what AWS answered.
+
+use std::fmt;
+
+use super::endpoint::Service;
+
+/// How much of a message of AWS is shown, in characters: an error page of a proxy must not fill the log.
+const MESSAGE_SHOWN: usize = 600;
+
+/// Why AWS did not do what was asked.
+#[derive(Debug)]
+pub enum Error {
+    /// The region, an endpoint, a profile or the credentials cannot be used: the sentence says what to change.
+    Setup(String),
+    /// The table does not exist or is not one of ours: the sentence says what to change.
+    Table(String),
+    /// Something that comes with time, such as a table that is being created.
+    NotYet(String),
+    /// A call failed.
+    Call(Box<Call>),
+}
+
+/// A call that failed.
+#[derive(Debug)]
+pub struct Call {
+    /// The service.
+    pub service: Service,
+    /// The operation, as the service spells it.
+    pub operation: &'static str,
+    /// What it was about, for people: `table "web"`.
+    pub subject: String,
+    /// Host and port that were called.
+    pub host: String,
+    /// What went wrong.
+    pub cause: Cause,
+}
+
+/// What went wrong with a call.
+#[derive(Debug)]
+pub enum Cause {
+    /// No connection, or it broke.
+    Unreachable(String),
+    /// No whole answer in time.
+    TimedOut(String),
+    /// AWS answered with an error.
+    Refused(Refusal),
+    /// The answer is not what the service's manual says it should be: unknown, which is not empty.
+    Unreadable(String),
+}
+
+/// An error that AWS answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// AWS's code, such as `AccessDeniedException`; `HTTP 503` where the answer has none.
+    pub code: String,
+    /// AWS's message; may be empty.
+    pub message: String,
+    /// The id by which AWS's support finds the call.
+    pub request_id: Option<String>,
+    /// Of a cancelled transaction: code and message for each of its actions, in their order.
+    pub reasons: Vec<(String, String)>,
+}
+
+/// Codes that say that the credentials are not allowed to do this.
+/// IAM User Guide "Troubleshoot access denied error messages"; EC2 API Reference "Common client errors".
+const DENIED: [&str; 5] =
+    ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized", "OptInRequired"];
+/// Codes that say that the credentials are wrong. DynamoDB Developer Guide "Error messages and codes";
+/// Auto Scaling API Reference "Common errors"; EC2 API Reference "Common client errors".
+const WRONG_CREDENTIALS: [&str; 11] = [
+    "AuthFailure",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClient",
+    "UnrecognizedClientException",
+];
+/// Codes that say that temporary credentials have ended (same sources).
+const EXPIRED: [&str; 2] = ["ExpiredToken", "ExpiredTokenException"];
+/// Codes that say that the request does not fit the table or the service (DynamoDB Developer Guide "Error messages and codes").
+const UNFIT: [&str; 2] = ["ResourceNotFoundException", "ValidationException"];
+/// Codes of throttling, which pass: the list of the SDKs' standard retry mode
+/// (AWS SDKs and Tools Reference Guide "Retry behavior"), and DynamoDB's `TransactionInProgressException`.
+const THROTTLED: [&str; 14] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "TransactionInProgressException",
+];
+/// Codes of passing faults of a service that may come with a status below 500 (same source).
+const PASSING: [&str; 4] = ["InternalServerError", "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable"];
+
+/// The code of a transaction that DynamoDB did not carry out (DynamoDB API Reference "TransactWriteItems").
+pub(crate) const CANCELLED: &str = "TransactionCanceledException";
+
+impl Refusal {
+    /// Whether the same call may succeed a moment later.
+    pub fn passes(&self) -> bool {
+        let code = self.code.as_str();
+        self.status >= 500 || self.status == 429 || THROTTLED.contains(&code) || PASSING.contains(&code)
+    }
+
+    /// Whether other credentials would have been accepted: those at hand are stale or wrong.
+    pub fn is_of_credentials(&self) -> bool {
+        let code = self.code.as_str();
+        WRONG_CREDENTIALS.contains(&code) || EXPIRED.contains(&code)
+    }
+
+    fn needs_a_person(&self) -> bool {
+        let code = self.code.as_str();
+        self.is_of_credentials() || DENIED.contains(&code) || UNFIT.contains(&code)
+    }
+
+    /// What a person can do about it, where that is known.
+    fn remedy(&self) -> Option<&'static str> {
+        let code = self.code.as_str();
+        if DENIED.contains(&code) {
+            Some("allow this action in the IAM policy of these credentials")
+        } else if EXPIRED.contains(&code) {
+            Some("renew the AWS credentials")
+        } else if self.is_of_credentials() {
+            Some("check the AWS access key, its secret, the region and this machine's clock")
+        } else {
+            None
+        }
+    }
+}
+
+impl Error {
+    /// Whether only a person can mend it: wrong set-up, credentials, permissions or table. What passes by itself
+    /// (network, time-outs, throttling, faults of AWS, a cancelled transaction) is `false`.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Error::Setup(_) | Error::Table(_) => true,
+            Error::NotYet(_) => false,
+            Error::Call(call) => matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_a_person()),
+        }
+    }
+
+    /// A text that is the same each time the same thing goes wrong: without request ids, times and counts.
+    pub fn key(&self) -> String {
+        match self {
+            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) => text.clone(),
+            Error::Call(call) => {
+                let cause = match &call.cause {
+                    Cause::Unreachable(text) | Cause::TimedOut(text) => text.as_str(),
+                    // What cancelled a transaction is the fault itself: one slot today, another tomorrow.
+                    Cause::Refused(refusal) if refusal.code == CANCELLED => refusal.message.as_str(),
+                    Cause::Refused(refusal) => refusal.code.as_str(),
+                    Cause::Unreadable(_) => "unreadable",
+                };
+                format!("{} {} {} {cause}", call.service.name(), call.operation, call.host)
+            }
+        }
+    }
+
+    /// AWS's error code, where AWS answered with one.
+    pub fn code(&self) -> Option<&str> {
+        self.refusal().map(|refusal| refusal.code.as_str())
+    }
+
+    /// What AWS answered, where it answered with an error.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Error::Call(call) => match &call.cause {
+                Cause::Refused(refusal) => Some(refusal),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) => f.write_str(text),
+            Error::Call(call) => call.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} of {} at {}: {}", self.service.name(), self.operation, self.subject, self.host, self.cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Unreachable(text) => write!(f, "cannot be reached: {text}"),
+            Cause::TimedOut(text) => write!(f, "timed out ({text})"),
+            Cause::Refused(refusal) => refusal.fmt(f),
+            Cause::Unreadable(text) => write!(f, "the answer cannot be read: {}", one_line(text, MESSAGE_SHOWN)),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&one_line(&self.code, 100))?;
+        if !self.message.is_empty() {
+            // What EC2 encodes for DecodeAuthorizationMessage is long, and different each time.
+            let message = self.message.split("Encoded authorization failure message:").next().unwrap_or_default();
+            write!(f, ": {}", one_line(message.trim().trim_end_matches('.'), MESSAGE_SHOWN))?;
+        }
+        if let Some(remedy) = self.remedy() {
+            write!(f, "; {remedy}")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " (request {})", one_line(id, 100))?;
+        }
+        Ok(())
+    }
+}
+
+/// A text from outside as a log line can carry it: control characters escaped, at most `most` characters of it.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    for (count, char) in text.chars().enumerate() {
+        if count == most {
+            line.push_str("...");
+            break;
+        }
+        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str, message: &str) -> Error {
+        let refusal = Refusal {
+            status,
+            code: code.to_string(),
+            message: message.to_string(),
+            request_id: Some("R-1".to_string()),
+            reasons: Vec::new(),
+        };
+        failed(Cause::Refused(refusal))
+    }
+
+    fn failed(cause: Cause) -> Error {
+        Error::Call(Box::new(Call {
+            service: Service::DynamoDb,
+            operation: "Scan",
+            subject: "table \"web\"".to_string(),
+            host: "dynamodb.eu-west-1.amazonaws.com".to_string(),
+            cause,
+        }))
+    }
+
+    #[test]
+    fn what_only_a_person_can_mend() {
+        let cases = [
+            (refused(400, "AccessDeniedException", "no"), true),
+            (refused(403, "AccessDenied", "no"), true),
+            (refused(403, "UnauthorizedOperation", "no"), true),
+            (refused(400, "UnrecognizedClientException", "no"), true),
+            (refused(403, "InvalidClientTokenId", "no"), true),
+            (refused(401, "AuthFailure", "no"), true),
+            (refused(403, "SignatureDoesNotMatch", "no"), true),
+            (refused(400, "ExpiredTokenException", "no"), true),
+            (refused(400, "ResourceNotFoundException", "no"), true),
+            (refused(400, "ValidationException", "no"), true),
+            (refused(400, "ThrottlingException", "no"), false),
+            (refused(503, "HTTP 503", ""), false),
+            (refused(400, "TransactionCanceledException", "no"), false),
+            (failed(Cause::TimedOut("connect".to_string())), false),
+            (failed(Cause::Unreachable("connection refused".to_string())), false),
+            (failed(Cause::Unreadable("no Items".to_string())), false),
+            (Error::Setup("no region".to_string()), true),
+            (Error::Table("no table".to_string()), true),
+            (Error::NotYet("CREATING".to_string()), false),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.needs_a_person(), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_tried_again() {
+        for (status, code, expected) in [
+            (400, "ProvisionedThroughputExceededException", true),
+            (503, "RequestLimitExceeded", true),
+            (400, "Throttling", true),
+            (400, "TransactionInProgressException", true),
+            (500, "InternalServerError", true),
+            (400, "InternalServerError", true),
+            (502, "HTTP 502", true),
+            (429, "HTTP 429", true),
+            (400, "AccessDeniedException", false),
+            (400, "TransactionCanceledException", false),
+            (301, "HTTP 301", false),
+        ] {
+            let error = refused(status, code, "");
+            assert_eq!(error.refusal().expect("a refusal").passes(), expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn the_sentence_names_call_host_code_remedy_and_request() {
+        let error = refused(400, "AccessDeniedException", "User: arn:u is not authorized to perform: dynamodb:Scan");
+        assert_eq!(
+            error.to_string(),
+            "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com: AccessDeniedException: \
+             User: arn:u is not authorized to perform: dynamodb:Scan; \
+             allow this action in the IAM policy of these credentials (request R-1)"
+        );
+        let timed_out = failed(Cause::TimedOut("connect".to_string()));
+        assert_eq!(
+            timed_out.to_string(),
+            "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com: timed out (connect)"
+        );
+    }
+
+    #[test]
+    fn the_key_is_free_of_what_differs_each_time() {
+        let first = refused(400, "ThrottlingException", "rate 12.5 at 12:00");
+        let mut second = refused(400, "ThrottlingException", "rate 99.1 at 12:01");
+        if let Error::Call(call) = &mut second {
+            call.subject = "table \"web\", page 4".to_string();
+        }
+        assert_eq!(first.key(), second.key());
+        assert!(!first.key().contains("R-1"));
+        assert_ne!(first.key(), refused(400, "AccessDeniedException", "").key());
+        assert_ne!(
+            failed(Cause::TimedOut("connect".to_string())).key(),
+            failed(Cause::Unreachable("x".to_string())).key()
+        );
+    }
+
+    #[test]
+    fn a_text_of_aws_stays_one_short_line() {
+        assert_eq!(one_line("a\nb\u{1b}[31m\tc", 99), "a\\nb\\u{1b}[31m\\tc");
+        assert_eq!(one_line(&"x".repeat(50), 10), format!("{}...", "x".repeat(10)));
+        let denied = refused(403, "UnauthorizedOperation", "Not allowed. Encoded authorization failure message: AbC1");
+        assert!(!denied.to_string().contains("AbC1"), "{denied}");
+    }
+}

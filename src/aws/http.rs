@@ -1,0 +1,449 @@
+//! One signed call: posts a request, tries again what may pass, and hands the body to a reader as it arrives.
+//!
+//! Everything is bounded: connecting, each attempt, all attempts together, and the size of a body.
+//! What an answer means is the business of the caller.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use super::endpoint::Service;
+use super::error::{Call, Cause, Error};
+use super::refusal::refusal;
+use super::sign::{Scope, sign};
+use super::{Aws, Credentials};
+use crate::clock::Timestamp;
+
+/// The time for a connection to stand, TLS included.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Attempts at one call, the first included: the standard retry mode of the SDKs.
+const ATTEMPTS: u32 = 3;
+/// The mean of the first wait is half of this, and each further one doubles.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// The longest wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// How large an answer may be: 1,000 instances take some 8 MB, a page of a scan 1 MB.
+const BODY_LIMIT: u64 = 32 * 1024 * 1024;
+/// How much of an error's body is read.
+const ERROR_BODY_LIMIT: u64 = 256 * 1024;
+
+/// A request before it is signed.
+pub(crate) struct Request {
+    /// The service it goes to.
+    pub(crate) service: Service,
+    /// The operation, as the service spells it.
+    pub(crate) operation: &'static str,
+    /// What it is about, for people.
+    pub(crate) subject: String,
+    /// Its headers, names in lower case.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Its body.
+    pub(crate) body: String,
+}
+
+/// The time that a group of calls may take together, such as all pages of a scan.
+#[derive(Clone, Copy)]
+pub(crate) struct Budget {
+    end: Instant,
+    total: Duration,
+    attempt: Duration,
+}
+
+impl Budget {
+    /// A budget that starts now: `total` for everything, `attempt` for one attempt at one call.
+    pub(crate) fn new(total: Duration, attempt: Duration) -> Self {
+        Budget { end: Instant::now() + total, total, attempt }
+    }
+
+    /// Whether nothing is left of it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Reads an answer's body to its end. The error says what is not as it should be.
+pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
+
+/// Sends `request` within `budget` and reads the answer's body by `read`.
+pub(crate) fn send<T>(aws: &Aws, request: &Request, budget: &Budget, read: ReadBody<'_, T>) -> Result<T, Error> {
+    let credentials = aws.credentials.get(Timestamp::now())?;
+    let mut attempts = 0;
+    let mut reconnected = false;
+    loop {
+        let time = budget.attempt.min(budget.left());
+        if time.is_zero() {
+            let text = format!("{} s for the whole task", budget.total.as_secs_f64());
+            return Err(failed(aws, request, Cause::TimedOut(text)));
+        }
+        attempts += 1;
+        let fault = match attempt(aws, &credentials, request, time, read) {
+            Ok(answer) => {
+                aws.observer.request(request.service.id(), request.operation, "ok");
+                return Ok(answer);
+            }
+            Err(fault) => fault,
+        };
+        aws.observer.request(request.service.id(), request.operation, &result_label(&fault.cause));
+        if let Cause::Refused(refusal) = &fault.cause
+            && refusal.is_of_credentials()
+        {
+            aws.credentials.forget();
+        }
+        // The server may close a kept connection in the moment that we use it: no fault of anyone, and once is enough.
+        if fault.stale && !reconnected {
+            reconnected = true;
+            attempts -= 1;
+            continue;
+        }
+        if attempts >= ATTEMPTS || !passes(&fault.cause) {
+            return Err(failed(aws, request, fault.cause));
+        }
+        let wait = backoff(attempts, random());
+        if wait >= budget.left() {
+            return Err(failed(aws, request, fault.cause));
+        }
+        log::debug!("{}: trying again", failed(aws, request, fault.cause));
+        std::thread::sleep(wait);
+    }
+}
+
+/// The error of `request`, for whoever finds that its answer cannot be used.
+pub(crate) fn failed(aws: &Aws, request: &Request, cause: Cause) -> Error {
+    Error::Call(Box::new(Call {
+        service: request.service,
+        operation: request.operation,
+        subject: request.subject.clone(),
+        host: aws.endpoint(request.service).host.clone(),
+        cause,
+    }))
+}
+
+/// 64 bits that nobody can foretell: the standard library seeds a hasher from the system's randomness.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+struct Fault {
+    cause: Cause,
+    /// The connection ended before an answer began, as a kept one does that the other side has given up.
+    stale: bool,
+}
+
+fn attempt<T>(
+    aws: &Aws,
+    credentials: &Credentials,
+    request: &Request,
+    time: Duration,
+    read: ReadBody<'_, T>,
+) -> Result<T, Fault> {
+    let endpoint = aws.endpoint(request.service);
+    let scope = Scope { region: &aws.region, service: request.service.id() };
+    let body = request.body.as_bytes();
+    let signature = sign(credentials, &scope, &endpoint.url, &request.headers, body, Timestamp::now())
+        .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?;
+    let mut post = aws.agent.post(&endpoint.url);
+    for (name, value) in &request.headers {
+        post = post.header(*name, value);
+    }
+    for (name, value) in signature {
+        post = post.header(name, value);
+    }
+    let post = post.config().timeout_global(Some(time)).timeout_connect(Some(CONNECT.min(time))).build();
+    let answer = post.send(body).map_err(|error| transport(error, time))?;
+    let status = answer.status().as_u16();
+    let request_id = ["x-amzn-requestid", "x-amz-request-id"]
+        .iter()
+        .find_map(|name| answer.headers().get(*name))
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_string);
+    let body = answer.into_body().into_reader();
+    if status != 200 {
+        let mut text = Vec::new();
+        // A body that breaks off still leaves the status.
+        let _ = body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
+        return Err(Fault { cause: Cause::Refused(refusal(status, request_id.as_deref(), &text)), stale: false });
+    }
+    let mut body = BufReader::with_capacity(16 * 1024, Watched { inner: body, left: BODY_LIMIT, fault: None });
+    read(&mut body).map_err(|text| match body.into_inner().fault {
+        Some(error) => Fault { stale: false, ..transport(error, time) },
+        None => Fault { cause: Cause::Unreadable(text), stale: false },
+    })
+}
+
+/// A body that remembers why it could not be read to its end: a parser tells only that it could not go on.
+struct Watched<R> {
+    inner: R,
+    left: u64,
+    fault: Option<ureq::Error>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match self.inner.read(buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.fault = Some(ureq::Error::from(error));
+                return Err(io::Error::other("the body broke off"));
+            }
+        };
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => return Err(io::Error::other(format!("the body is larger than {BODY_LIMIT} bytes"))),
+        }
+        Ok(count)
+    }
+}
+
+fn transport(error: ureq::Error, time: Duration) -> Fault {
+    let broken =
+        [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Global) => {
+            Fault { cause: Cause::TimedOut(format!("no whole answer in {:.1} s", time.as_secs_f64())), stale: false }
+        }
+        ureq::Error::Timeout(step) => Fault { cause: Cause::TimedOut(step.to_string()), stale: false },
+        ureq::Error::Io(error) => {
+            // An error of the system is told by its kind; one of TLS has its own words.
+            let text = if error.get_ref().is_some() { error.to_string() } else { error.kind().to_string() };
+            Fault { stale: broken.contains(&error.kind()), cause: Cause::Unreachable(text) }
+        }
+        other => Fault { cause: Cause::Unreachable(other.to_string()), stale: false },
+    }
+}
+
+fn passes(cause: &Cause) -> bool {
+    match cause {
+        Cause::Unreachable(_) | Cause::TimedOut(_) => true,
+        Cause::Refused(refusal) => refusal.passes(),
+        Cause::Unreadable(_) => false,
+    }
+}
+
+/// The `result` of a metric: few, short, and of plain characters, whatever comes from outside.
+fn result_label(cause: &Cause) -> String {
+    match cause {
+        Cause::Unreachable(_) => "unreachable".to_string(),
+        Cause::TimedOut(_) => "timeout".to_string(),
+        Cause::Unreadable(_) => "unreadable".to_string(),
+        Cause::Refused(refusal) => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ' ');
+            let fits = refusal.code.len() <= 64 && refusal.code.chars().all(plain);
+            if fits { refusal.code.clone() } else { "other".to_string() }
+        }
+    }
+}
+
+/// Exponential backoff with full jitter: anything from zero to the bound, which doubles with each failed attempt.
+fn backoff(failed: u32, random: u64) -> Duration {
+    let bound = BACKOFF.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(LONGEST_BACKOFF);
+    bound.mul_f64(random as f64 / u64::MAX as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    use super::super::testing::{Answer, Responder, Seen, aws, raw_server, read_request};
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            service: Service::DynamoDb,
+            operation: "Scan",
+            subject: "table \"web\"".to_string(),
+            headers: vec![("content-type", "text/plain".to_string())],
+            body: "ask".to_string(),
+        }
+    }
+
+    fn text(body: &mut dyn BufRead) -> Result<String, String> {
+        let mut text = String::new();
+        body.read_to_string(&mut text).map_err(|error| error.to_string())?;
+        Ok(text)
+    }
+
+    fn seconds(total: f64) -> Budget {
+        Budget::new(Duration::from_secs_f64(total), Duration::from_secs_f64(total))
+    }
+
+    #[test]
+    fn a_call_is_signed_and_its_body_read() {
+        let server = Responder::new(|_: &Seen| Answer::ok("hello"));
+        let (aws, results) = aws(&server.url);
+        assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "hello");
+        let seen = server.seen();
+        assert_eq!(seen[0].body, "ask");
+        assert!(seen[0].header("authorization").contains("/eu-west-1/dynamodb/aws4_request"));
+        assert_eq!(results.all(), ["dynamodb Scan ok"]);
+    }
+
+    #[test]
+    fn what_passes_is_tried_three_times_and_what_does_not_once() {
+        for (status, body, calls) in [
+            (503, "", 3),
+            (400, "{\"__type\":\"x#ThrottlingException\"}", 3),
+            (400, "{\"__type\":\"x#AccessDeniedException\"}", 1),
+            (302, "", 1),
+        ] {
+            let server = Responder::new(move |_: &Seen| Answer { status, body: body.to_string() });
+            let (aws, results) = aws(&server.url);
+            let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("refused");
+            assert_eq!(server.seen().len(), calls, "{error}");
+            assert_eq!(results.all().len(), calls);
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_succeeds_ends_the_trying() {
+        let mut count = 0;
+        let server = Responder::new(move |_: &Seen| {
+            count += 1;
+            if count < 3 { Answer { status: 500, body: String::new() } } else { Answer::ok("late") }
+        });
+        let (aws, results) = aws(&server.url);
+        assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "late");
+        assert_eq!(results.all(), ["dynamodb Scan HTTP 500", "dynamodb Scan HTTP 500", "dynamodb Scan ok"]);
+    }
+
+    #[test]
+    fn an_unreadable_answer_is_an_error_at_once() {
+        let server = Responder::new(|_: &Seen| Answer::ok("hello"));
+        let (aws, results) = aws(&server.url);
+        let refuse = |_: &mut dyn BufRead| Err::<(), _>("not what I want".to_string());
+        let error = send(&aws, &request(), &seconds(5.0), &refuse).expect_err("unreadable");
+        assert!(error.to_string().ends_with("the answer cannot be read: not what I want"), "{error}");
+        assert_eq!(results.all(), ["dynamodb Scan unreadable"]);
+    }
+
+    #[test]
+    fn nobody_listening_is_an_error_in_words() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let (aws, results) = aws(&format!("http://{address}"));
+        let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("refused");
+        assert!(error.to_string().contains("cannot be reached: connection refused"), "{error}");
+        assert!(!error.needs_a_person());
+        assert_eq!(results.all().len(), 3);
+    }
+
+    #[test]
+    fn a_server_that_never_answers_takes_no_more_than_the_budget() {
+        let url = raw_server(|_, mut stream| {
+            read_request(&mut stream);
+            let _ = stream.read(&mut [0]); // until the caller hangs up
+        });
+        let (aws, results) = aws(&url);
+        let begun = Instant::now();
+        let budget = Budget::new(Duration::from_millis(700), Duration::from_millis(300));
+        let error = send(&aws, &request(), &budget, &text).expect_err("silence");
+        let took = begun.elapsed();
+        assert!(error.to_string().contains("timed out"), "{error}");
+        assert!(took < Duration::from_millis(1_200), "{took:?}");
+        assert!(results.all().len() >= 2, "it was tried again: {:?}", results.all());
+    }
+
+    #[test]
+    fn a_body_that_stops_half_way_takes_no_more_than_the_budget() {
+        let url = raw_server(|_, mut stream| {
+            read_request(&mut stream);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").expect("sent");
+            let _ = stream.read(&mut [0]);
+        });
+        let (aws, _) = aws(&url);
+        let begun = Instant::now();
+        let error = send(&aws, &request(), &seconds(0.5), &text).expect_err("half a body");
+        assert!(error.to_string().contains("timed out"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_body_that_is_cut_is_not_a_shorter_body() {
+        let url = raw_server(|_, mut stream| {
+            read_request(&mut stream);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").expect("sent");
+        });
+        let (aws, results) = aws(&url);
+        let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("half a body");
+        assert!(error.to_string().contains("cannot be reached"), "{error}");
+        assert_eq!(results.all(), ["dynamodb Scan unreachable"; 3]);
+    }
+
+    fn reply(stream: &mut TcpStream, body: &str) {
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(text.as_bytes()).expect("sent");
+    }
+
+    #[test]
+    fn connections_are_kept_and_one_that_was_given_up_is_replaced_unseen() {
+        // The first connection answers twice, and hangs up on its third request without an answer.
+        let url = raw_server(|number, mut stream| {
+            let answers = if number == 0 { 2 } else { 9 };
+            for _ in 0..answers {
+                if read_request(&mut stream) {
+                    reply(&mut stream, &format!("from {number}"));
+                }
+            }
+            read_request(&mut stream);
+        });
+        let (aws, results) = aws(&url);
+        let answers: Vec<String> =
+            (0..4).map(|_| send(&aws, &request(), &seconds(5.0), &text).expect("an answer")).collect();
+        assert_eq!(answers, ["from 0", "from 0", "from 1", "from 1"]);
+        assert!(results.all().len() <= 5, "{:?}", results.all());
+    }
+
+    #[test]
+    fn refused_credentials_are_looked_up_again() {
+        let folder = super::super::testing::Folder::new();
+        let key = |key: &str| format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n");
+        let path = folder.file("credentials", &key("OLD"));
+        let server = Responder::new(|seen: &Seen| {
+            if seen.header("authorization").contains("Credential=NEW/") {
+                Answer::ok("welcome")
+            } else {
+                Answer { status: 400, body: "{\"__type\":\"x#ExpiredTokenException\"}".to_string() }
+            }
+        });
+        let environment = crate::environment::Environment::from([
+            ("AWS_ENDPOINT_URL", server.url.as_str()),
+            ("AWS_SHARED_CREDENTIALS_FILE", path.as_str()),
+        ]);
+        let results = std::sync::Arc::new(super::super::testing::Results::default());
+        let aws = Aws::new(Some("eu-west-1"), &environment, results).expect("set up");
+        assert!(send(&aws, &request(), &seconds(5.0), &text).is_err());
+        folder.file("credentials", &key("NEW"));
+        assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "welcome");
+    }
+
+    #[test]
+    fn a_body_has_a_bound() {
+        let mut body = Watched { inner: io::repeat(b'x'), left: 1_000, fault: None };
+        let error = body.read_to_end(&mut Vec::new()).expect_err("endless");
+        assert!(error.to_string().contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn waits_grow_up_to_their_bound() {
+        let longest: Vec<u128> = (1..=8).map(|failed| backoff(failed, u64::MAX).as_millis()).collect();
+        assert_eq!(longest, [100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000]);
+        assert_eq!(backoff(3, 0), Duration::ZERO);
+        assert_ne!(random(), random());
+    }
+
+    #[test]
+    fn a_code_from_outside_cannot_break_a_metric() {
+        let label = |code: &str| {
+            result_label(&Cause::Refused(refusal(400, None, format!("{{\"__type\":{code:?}}}").as_bytes())))
+        };
+        assert_eq!(label("x#ThrottlingException"), "ThrottlingException");
+        assert_eq!(label("evil\"} 1"), "other");
+        assert_eq!(label(&"x".repeat(80)), "other");
+    }
+}

@@ -1,0 +1,118 @@
+//! Reads the XML of the Query APIs as it arrives, without holding the document: DescribeInstances takes 5 KB an instance.
+//!
+//! Unknown elements pass by; what is not well formed, or ends too early, is an error. It knows no service.
+
+use std::io::BufRead;
+
+use quick_xml::Reader;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::Event;
+
+/// How deep elements may be nested; AWS's answers stay under 12.
+const MOST_DEEP: usize = 64;
+
+/// Calls `on` at the end of each element with its path, names joined by `/` from the root, and the text since the
+/// last tag: for an element without children, its whole text. Children therefore come before their parent.
+/// An error of `on` ends the walk.
+pub(crate) fn walk(
+    input: &mut dyn BufRead,
+    on: &mut dyn FnMut(&str, &str) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut reader = Reader::from_reader(input);
+    reader.config_mut().expand_empty_elements = true;
+    let (mut path, mut text, mut buffer) = (String::new(), String::new(), Vec::new());
+    let mut depth = 0;
+    let mut any = false;
+    loop {
+        buffer.clear();
+        match reader.read_event_into(&mut buffer).map_err(|error| error.to_string())? {
+            Event::Start(tag) => {
+                depth += 1;
+                any = true;
+                if depth > MOST_DEEP {
+                    return Err(format!("elements nested deeper than {MOST_DEEP}"));
+                }
+                if !path.is_empty() {
+                    path.push('/');
+                }
+                path.push_str(tag.local_name().as_ref());
+                text.clear();
+            }
+            Event::End(_) => {
+                on(&path, &text)?;
+                depth -= 1;
+                path.truncate(path.rfind('/').unwrap_or(0));
+                text.clear();
+            }
+            Event::Text(chars) => text.push_str(&chars.xml10_content()),
+            Event::CData(chars) => text.push_str(&chars.xml10_content()),
+            Event::GeneralRef(name) => match name.resolve_char_ref().map_err(|error| error.to_string())? {
+                Some(char) => text.push(char),
+                None => text
+                    .push_str(resolve_predefined_entity(&name).ok_or_else(|| format!("unknown entity &{};", &*name))?),
+            },
+            Event::DocType(_) => return Err("a document type is not expected".to_string()),
+            Event::Eof if depth > 0 => return Err("the document ends too early".to_string()),
+            Event::Eof if !any => return Err("not an XML document".to_string()),
+            Event::Eof => return Ok(()),
+            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(document: &str) -> Result<Vec<(String, String)>, String> {
+        let mut seen = Vec::new();
+        walk(&mut document.as_bytes(), &mut |path, text| {
+            seen.push((path.to_string(), text.to_string()));
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn elements_are_told_by_their_path_at_their_end() {
+        let document = "<?xml version=\"1.0\"?>\n<a xmlns=\"urn:x\"><!-- no --><x:b>1 &lt;&amp;&#65;<![CDATA[<2>]]></x:b>\n<c/></a>";
+        let expected = [("a/b", "1 <&A<2>"), ("a/c", ""), ("a", "")];
+        let expected: Vec<(String, String)> = expected.iter().map(|(p, t)| (p.to_string(), t.to_string())).collect();
+        assert_eq!(seen(document).expect("a document"), expected);
+    }
+
+    #[test]
+    fn what_is_not_whole_is_an_error() {
+        let deep = format!("{}{}", "<a>".repeat(65), "</a>".repeat(65));
+        for bad in [
+            "",
+            "  ",
+            "{\"a\": 1}",
+            "<a>",
+            "<a><b></b>",
+            "<a><b></a>",
+            "<a",
+            "<a>&nope;</a>",
+            "<!DOCTYPE a><a/>",
+            "<a></b>",
+            &deep,
+        ] {
+            assert!(seen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_caller_ends_the_walk() {
+        let ended = walk(&mut "<a><b/></a>".as_bytes(), &mut |path, _| Err(path.to_string()));
+        assert_eq!(ended, Err("a/b".to_string()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_cut_of_a_document_is_an_error(at in 0_usize..44) {
+            let document = "<a><b>1</b><c>&amp;</c><d/><e>text</e></a>";
+            let cut = &document[..at.min(document.len() - 1)];
+            proptest::prop_assert!(seen(cut).is_err(), "{}", cut);
+        }
+    }
+}
