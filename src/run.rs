@@ -1,5 +1,6 @@
 //! From settings to a running role: builds the edges, and turns until the process is asked to stop.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let _shutdown = Shutdown::install()?;
     let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
     match SlotTable::new(aws, &common.table).create()? {
-        Created::Created => println!("table {} created, and active", common.table),
-        Created::Existed => println!("table {} exists already, and is left as it is", common.table),
+        Created::Created => print(&format!("table {} created, and active\n", common.table)),
+        Created::Existed => print(&format!("table {} exists already, and is left as it is\n", common.table)),
     }
     Ok(ExitCode::from(exit::DONE))
 }
@@ -65,7 +66,7 @@ fn run_server(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let mut server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _);
     if args.mode == Mode::DryRun {
         check_schema(&mut schema)?;
-        println!("{}", server.dry_run(Timestamp::now())?);
+        print(&format!("{}\n", server.dry_run(Timestamp::now())?));
         return Ok(ExitCode::from(exit::DONE));
     }
     role.turns(|| {
@@ -96,10 +97,15 @@ fn run_client(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
         let commands = client.dry_run()?;
-        println!("{}", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") });
+        print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
     role.turns(|| client.turn())
+}
+
+/// Writes to standard output. A reader that has gone, as `head` does, is no fault of ours.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// What both roles need before their first turn, and while they turn.

@@ -318,3 +318,21 @@ fn the_readme_lists_every_setting_with_its_role_and_default() {
     let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
     assert_eq!(listed, known);
 }
+
+/// `hsdo --help | head -1`: the reader goes before all is written.
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    use std::process::{Command, Stdio};
+    for argument in ["--help", "--version", "--nonsense"] {
+        let mut child = Command::new(common::hsdo::binary())
+            .arg(argument)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("hsdo starts");
+        drop((child.stdout.take(), child.stderr.take()));
+        let code = child.wait().expect("a status").code();
+        assert_eq!(code, Some(if argument == "--nonsense" { 2 } else { 0 }), "{argument}");
+    }
+}
