@@ -153,7 +153,8 @@ impl<S: Source, T: Store> Server<S, T> {
     fn log_changes(&self, table: &Table, plan: &Plan) {
         for slot in &plan.changes {
             debug!("wrote {}", report::row(slot));
-            for line in report::events(table.rows.get(&slot.id), slot, self.limits.max) {
+            let full = plan.full_weight(slot.id, self.limits.max);
+            for line in report::events(table.rows.get(&slot.id), slot, full) {
                 info!("{line}");
             }
         }
