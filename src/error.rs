@@ -16,6 +16,17 @@ pub mod exit {
     pub const MEND: u8 = 2;
 }
 
+/// What an error is about. Faults of different subjects begin and end apart from each other, and are logged so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A call of AWS.
+    Aws,
+    /// The talk with HAProxy.
+    Haproxy,
+    /// The rest of a turn.
+    Turn,
+}
+
 /// An error of an edge, or of the configuration.
 #[derive(Debug)]
 pub enum Error {
@@ -41,6 +52,23 @@ impl Error {
             Error::Aws(error) => error.needs_a_person(),
             Error::Haproxy(error) => error.needs_a_person(),
             Error::Turn(_) => false,
+        }
+    }
+
+    /// Which part of the world it speaks of.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Error::Aws(_) => Subject::Aws,
+            Error::Haproxy(_) => Subject::Haproxy,
+            _ => Subject::Turn,
+        }
+    }
+
+    /// A text that stays the same while the same fault goes on.
+    pub fn key(&self) -> String {
+        match self {
+            Error::Aws(error) => error.key(),
+            other => other.to_string(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod exporter;
 pub mod haproxy;
 pub mod log;
 pub mod metrics;
+pub mod run;
 pub mod server;
 pub mod settings;
 pub mod shutdown;

@@ -96,21 +96,6 @@ impl Table {
         })
     }
 
-    /// How many slots are in each state, by the state's name in the metric `hsdo_slots`.
-    pub fn counts(&self) -> [(&'static str, usize); 5] {
-        let count = |status| {
-            let held = self.slots().filter_map(|slot| slot.occupant.as_ref());
-            held.filter(|occupant| occupant.status == status).count()
-        };
-        [
-            ("enabled", count(Status::Enabled)),
-            ("draining", count(Status::Draining)),
-            ("disabled", count(Status::Disabled)),
-            ("free", self.slots().filter(|slot| slot.occupant.is_none()).count()),
-            ("unreadable", self.faults().len()),
-        ]
-    }
-
     /// A text for each item that was not understood, with its id: what is logged and counted.
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {
@@ -119,6 +104,21 @@ impl Table {
         });
         rows.chain(self.strays.iter().cloned()).collect()
     }
+}
+
+/// How many slots are in each state, by the state's name in the metric `hsdo_slots`; `unreadable` is known beside them.
+pub fn counts<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [(&'static str, usize); 5] {
+    let mut counts = [("enabled", 0), ("draining", 0), ("disabled", 0), ("free", 0), ("unreadable", unreadable)];
+    for slot in slots {
+        let state = match slot.occupant.as_ref().map(|occupant| occupant.status) {
+            Some(Status::Enabled) => 0,
+            Some(Status::Draining) => 1,
+            Some(Status::Disabled) => 2,
+            None => 3,
+        };
+        counts[state].1 += 1;
+    }
+    counts
 }
 
 /// Whether an instance may take traffic, as its group sees it.

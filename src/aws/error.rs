@@ -179,6 +179,11 @@ impl Error {
         self.refusal().map(|refusal| refusal.code.as_str())
     }
 
+    /// Whether AWS said that these credentials may not do this.
+    pub fn is_access_denied(&self) -> bool {
+        self.code().is_some_and(|code| DENIED.contains(&code))
+    }
+
     /// What AWS answered, where it answered with an error.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {

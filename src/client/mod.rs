@@ -15,7 +15,7 @@ use crate::haproxy::Runtime;
 use crate::log::Episode;
 use crate::metrics::{Metrics, ServerSeries};
 use crate::settings::{Backend, ClientSettings};
-use crate::slot::{SlotId, Table};
+use crate::slot::{self, SlotId, Table};
 use placement::{Kind, Rules};
 use repair::Repair;
 
@@ -128,9 +128,7 @@ impl<T: TableReader> Client<T> {
         self.unreadable.report((!faults.is_empty()).then_some((text.as_str(), text.as_str())));
         let none = "it holds no row at all, so nothing is known and nothing is changed; does `hsdo --server` run?";
         self.empty.report(table.rows.is_empty().then_some((none, none)));
-        self.metrics.set_servers(
-            table.slots().filter_map(|slot| Some(ServerSeries::of(slot.id, slot.occupant.as_ref()?))).collect(),
-        );
-        self.metrics.set_slots(&table.counts());
+        self.metrics.set_servers(ServerSeries::all(table.slots()));
+        self.metrics.set_slots(&slot::counts(table.slots(), faults.len()));
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use self::health::Health;
 use crate::clock::Timestamp;
-use crate::slot::{Occupant, SlotId, Weight};
+use crate::slot::{Occupant, Slot, SlotId, Weight};
 
 /// The role that speaks to HAProxy.
 const CLIENT: &str = "client";
@@ -43,6 +43,11 @@ pub struct ServerSeries {
 }
 
 impl ServerSeries {
+    /// The series of all that are occupied.
+    pub fn all<'a>(slots: impl Iterator<Item = &'a Slot>) -> Vec<Self> {
+        slots.filter_map(|slot| Some(ServerSeries::of(slot.id, slot.occupant.as_ref()?))).collect()
+    }
+
     /// The series of the occupant of slot `id`.
     pub fn of(id: SlotId, occupant: &Occupant) -> Self {
         ServerSeries {

@@ -1,0 +1,175 @@
+//! From settings to a running role: builds the edges, and turns until the process is asked to stop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::log::{debug, info};
+
+use crate::aws::{Aws, Created, GroupSource, Observer, SlotTable};
+use crate::cli::{Args, Mode, Role};
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::environment::Environment;
+use crate::error::{Error, Subject, exit};
+use crate::exporter::Exporter;
+use crate::haproxy::Runtime;
+use crate::haproxy::socket::{Limits as SocketLimits, Socket};
+use crate::log::{self, Episode};
+use crate::metrics::{Metrics, ServerSeries};
+use crate::server::{Gauges, Limits, Server, Snapshot};
+use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
+use crate::shutdown::Shutdown;
+use crate::slot;
+
+/// Does what the command line asks for, with the settings of `env` and of the configuration file.
+///
+/// # Errors
+/// The configuration, something at start that only a person can mend, or a failed turn of a mode with one turn.
+pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+    match (args.mode, args.role) {
+        (Mode::CreateTable, _) | (_, None) => create_table(args, env),
+        (_, Some(Role::Server)) => run_server(args, env),
+        (_, Some(Role::Client)) => run_client(args, env),
+    }
+}
+
+fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+    let common = settings::load_common(args.config.as_deref(), env)?;
+    log::init(args.debug || common.debug);
+    let _shutdown = Shutdown::install()?;
+    let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
+    match SlotTable::new(aws, &common.table).create()? {
+        Created::Created => println!("table {} created, and active", common.table),
+        Created::Existed => println!("table {} exists already, and is left as it is", common.table),
+    }
+    Ok(ExitCode::from(exit::DONE))
+}
+
+fn run_server(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+    let settings = settings::load_server(args.config.as_deref(), env)?;
+    let ServerSettings { common, source: SourceSettings::Aws { groups }, ramp } = settings;
+    let role = Start::new("server", args, &common)?;
+    let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
+    let source = GroupSource::new(Arc::clone(&aws), groups.clone());
+    let mut schema = Some(SlotTable::new(Arc::clone(&aws), &common.table));
+    let table = SlotTable::new(aws, &common.table);
+    let limits = Limits {
+        size: common.list_size,
+        groups,
+        min: ramp.min,
+        max: ramp.max,
+        step: ramp.step,
+        interval: ramp.interval,
+    };
+    let mut server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _);
+    if args.mode == Mode::DryRun {
+        check_schema(&mut schema)?;
+        println!("{}", server.dry_run(Timestamp::now())?);
+        return Ok(ExitCode::from(exit::DONE));
+    }
+    role.turns(|| {
+        let turn = check_schema(&mut schema).and_then(|()| server.turn(Timestamp::now()));
+        turn.err().into_iter().collect()
+    })
+}
+
+/// Checks once that the table can hold slots. A role that may not describe tables, as the Python version's need not,
+/// goes on without: the first reading tells what is wrong, only less clearly.
+fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), Error> {
+    if let Some(table) = unchecked {
+        match table.check_schema() {
+            Err(error) if error.is_access_denied() => debug!("the table's schema is not checked: {error}"),
+            result => result?,
+        }
+        *unchecked = None;
+    }
+    Ok(())
+}
+
+fn run_client(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+    let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
+    let role = Start::new("client", args, &settings.common)?;
+    let aws = Aws::new(settings.common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
+    let table = SlotTable::new(aws, &settings.common.table);
+    let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
+    let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
+    if args.mode == Mode::DryRun {
+        let commands = client.dry_run()?;
+        println!("{}", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") });
+        return Ok(ExitCode::from(exit::DONE));
+    }
+    role.turns(|| client.turn())
+}
+
+/// What both roles need before their first turn, and while they turn.
+struct Start {
+    mode: Mode,
+    interval: Duration,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+}
+
+impl Start {
+    /// Sets up the log, the signals and, for a process that stays, the exporter.
+    fn new(role: &'static str, args: &Args, common: &Common) -> Result<Self, Error> {
+        log::init(args.debug || common.debug);
+        let shutdown = Shutdown::install()?;
+        let metrics = Metrics::new(role);
+        if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
+            Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);
+        }
+        info!("hsdo {} starts as {role}, table {}", env!("CARGO_PKG_VERSION"), common.table);
+        Ok(Start { mode: args.mode, interval: common.interval, metrics, shutdown })
+    }
+
+    /// Turns until asked to stop; `turn` gives what failed, and nothing for a success.
+    ///
+    /// A fault that only a person can mend ends the process as long as no turn has succeeded. After that, nothing does.
+    fn turns(self, mut turn: impl FnMut() -> Vec<Error>) -> Result<ExitCode, Error> {
+        let mut episodes = [(Subject::Aws, "AWS"), (Subject::Haproxy, "HAProxy"), (Subject::Turn, "turn")]
+            .map(|(s, n)| (s, Episode::new(n)));
+        let mut started = false;
+        while !self.shutdown.requested() {
+            let begun = Instant::now();
+            let mut failures = turn();
+            self.metrics.turn(failures.is_empty(), begun.elapsed());
+            started |= failures.is_empty();
+            let fatal = failures.iter().position(|failure| !started && failure.needs_a_person());
+            if let Some(failure) = fatal.or((self.mode == Mode::Once && !failures.is_empty()).then_some(0)) {
+                return Err(failures.swap_remove(failure));
+            }
+            if self.mode == Mode::Once {
+                break;
+            }
+            for (subject, episode) in &mut episodes {
+                let failure = failures.iter().find(|failure| failure.subject() == *subject);
+                let texts = failure.map(|failure| (failure.key(), failure.to_string()));
+                episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
+            }
+            self.shutdown.wait(self.interval.saturating_sub(begun.elapsed()));
+        }
+        info!("stopped");
+        Ok(ExitCode::from(exit::DONE))
+    }
+}
+
+impl Gauges for Metrics {
+    fn publish(&self, state: &Snapshot) {
+        self.set_servers(ServerSeries::all(state.slots.values()));
+        self.set_slots(&slot::counts(state.slots.values(), state.unreadable));
+        self.set_unplaced(state.unplaced);
+        self.set_missing_groups(state.missing_groups);
+        self.set_last_resort(state.last_resort);
+    }
+}
+
+impl Observer for Metrics {
+    fn request(&self, service: &'static str, operation: &'static str, result: &str) {
+        self.aws_request(service, operation, result);
+    }
+
+    fn consumed(&self, operation: &'static str, units: f64) {
+        Metrics::consumed(self, operation, units);
+    }
+}

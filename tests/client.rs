@@ -1,0 +1,651 @@
+//! The client role on a real HAProxy: what it sends, what it leaves alone, and what it repairs.
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use common::aws_proxy::Fault;
+use common::bed::Bed;
+use common::haproxy::{BackendConfig, Haproxy};
+use common::hsdo::{Hsdo, Running};
+use common::tap::{Tap, Way};
+use common::traffic;
+use common::wait::{SOON, stays, wait_for};
+
+const BACK: &str = "http-back";
+const BASE: &str = "mywebapp";
+
+/// A bed with a table of `size` slots, the first `used` of them held by instances with a web server.
+fn bed_with_table(name: &str, size: u32, used: u32) -> Bed {
+    let bed = Bed::new(name);
+    bed.moto().create_table();
+    for id in 1..=size {
+        if id <= used {
+            occupy(&bed, id, id, "web", 10);
+        } else {
+            bed.moto().put_free(id);
+        }
+    }
+    bed
+}
+
+fn address(host: u32) -> String {
+    format!("127.1.2.{host}")
+}
+
+/// Puts the instance `i-<host>` into a slot, with a web server of that name.
+fn occupy(bed: &Bed, id: u32, host: u32, group: &str, weight: u16) {
+    bed.web().serve(&format!("i-{host}"), address(host).parse().expect("an address"));
+    bed.moto().put_server(id, &address(host), &format!("i-{host}"), Some(group), weight);
+}
+
+fn backend() -> BackendConfig {
+    BackendConfig::new(BACK, BASE, 4)
+}
+
+fn sized(bed: &Bed, size: u32) -> Hsdo {
+    Hsdo::client(bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
+}
+
+/// A client whose talk with HAProxy goes through a tap.
+fn tapped(bed: &Bed, size: u32) -> (Tap, Hsdo) {
+    let path = bed.dir().join("tap.sock");
+    let tap = Tap::start(path.clone(), &bed.socket());
+    (tap, sized(bed, size).env("CLIENT_HAPROXY_SOCKET_PATH", &path.to_string_lossy()))
+}
+
+#[track_caller]
+fn wait_weights(haproxy: &Haproxy, backend: &str, wanted: &[(&str, u32)]) {
+    wait_for(&format!("{backend} to have the weights {wanted:?}"), SOON, || {
+        let servers = haproxy.servers(backend);
+        let taking: Vec<(&str, u32)> = servers
+            .iter()
+            .filter(|(_, server)| server.takes_traffic())
+            .map(|(name, server)| (name.as_str(), server.weight))
+            .collect();
+        if taking == wanted { Ok(()) } else { Err(format!("{servers:?}")) }
+    });
+}
+
+#[track_caller]
+fn wait_maintenance(haproxy: &Haproxy, backend: &str, server: &str) {
+    wait_for(&format!("{backend}/{server} to be in maintenance"), SOON, || {
+        let state = haproxy.server(backend, server);
+        if state.in_maintenance() { Ok(()) } else { Err(format!("{state:?}")) }
+    });
+}
+
+/// A client in step, after which nothing is recorded but steady turns.
+fn settle(client: &mut Running, tap: &Tap) {
+    client.wait_turn();
+    wait_for("a turn without a change", SOON, || {
+        tap.forget();
+        client.wait_turn();
+        if tap.changes().is_empty() { Ok(()) } else { Err(format!("{:?}", tap.changes())) }
+    });
+}
+
+#[test]
+fn slots_are_filled_and_a_steady_turn_only_reads() {
+    let bed = bed_with_table("filled", 4, 2);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client.spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    let tally = traffic::send(haproxy.frontend(BACK), 20);
+    assert_eq!((tally.of("i-1"), tally.of("i-2")), (10, 10), "{tally}");
+    assert!(haproxy.server(BACK, "mywebapp3").in_maintenance());
+
+    settle(&mut client, &tap);
+    let turns = client.metric(r#"hsdo_turns_total{result="ok"}"#).unwrap();
+    tap.forget();
+    client.wait_metric(r#"hsdo_turns_total{result="ok"}"#, |now| now >= turns + 5.0);
+    assert_eq!(tap.changes(), Vec::<String>::new());
+    let turns = client.metric(r#"hsdo_turns_total{result="ok"}"#).unwrap() - turns;
+    let connections = tap.connections() as f64;
+    assert!(connections <= turns + 2.0, "{connections} connections in about {turns} turns");
+
+    bed.moto().update_item(2, &json!({"Weight": {"N": "7"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 7)]);
+    assert_eq!(tap.changes(), ["set server http-back/mywebapp2 weight 7"], "a weight is one command");
+}
+
+/// An eventually consistent reading may be old: it may tell that something changed, not what.
+#[test]
+fn what_is_sent_comes_from_a_consistent_reading() {
+    let bed = bed_with_table("consistent", 2, 1);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 2).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    let scans = || {
+        let calls = bed.aws().calls().into_iter().filter(|call| call.operation == "Scan");
+        calls.map(|call| call.body.contains(r#""ConsistentRead":true"#)).collect::<Vec<_>>()
+    };
+    assert!(scans()[0], "the first reading");
+    bed.aws().forget();
+    client.wait_turn();
+    assert!(!scans().contains(&true), "a steady turn reads at half the price");
+    bed.moto().update_item(1, &json!({"Weight": {"N": "7"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 7)]);
+    assert_eq!(scans().iter().filter(|consistent| **consistent).count(), 1);
+}
+
+#[test]
+fn a_value_of_the_table_cannot_become_a_command() {
+    let bed = bed_with_table("smuggle", 4, 2);
+    let evil = |id: u32, attribute: &str, value: &str| {
+        occupy(&bed, id, id, "web", 10);
+        bed.moto().update_item(id, &json!({attribute: {"S": value}}));
+    };
+    evil(2, "IPAddress", "127.1.2.2; shutdown frontend http-back");
+    evil(3, "IPAddress", "127.1.2.3 port 80\nshutdown frontend http-back");
+    evil(4, "ServerName", "i-4\nset server http-back/mywebapp1 state maint");
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client.spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    client.wait_metric(r#"hsdo_slots{state="unreadable"}"#, |count| count == 3.0);
+    client.wait_turn();
+    let sent = tap.lines().join("\n");
+    assert!(!sent.contains("shutdown") && !sent.contains("mywebapp1 state maint\n"), "{sent}");
+    for id in [2, 3, 4] {
+        assert!(!sent.contains(&format!("mywebapp{id} ")), "slot {id} is unknown, and not touched: {sent}");
+        assert!(client.log().contains(&format!("slot {id}: ")), "{}", client.log());
+    }
+    assert!(client.log().lines().all(|line| line.starts_with("20")), "a line was smuggled in: {}", client.log());
+    assert_eq!(traffic::send(haproxy.frontend(BACK), 3).of("i-1"), 3);
+}
+
+#[test]
+fn dedicated_mode_clears_the_default_backend_when_a_slot_moves_or_empties() {
+    let bed = bed_with_table("dedicated", 4, 0);
+    occupy(&bed, 1, 1, "near", 10);
+    occupy(&bed, 2, 2, "near", 10);
+    occupy(&bed, 3, 3, "far", 10);
+    let backends = [backend(), BackendConfig::new("api-back", "api", 4), BackendConfig::new("fallback", "fb", 4)];
+    let haproxy = Haproxy::start(&bed, &backends);
+    let port = bed.web().port();
+    let client = |all: &str| {
+        sized(&bed, 4)
+            .env("CLIENT_HAPROXY_BACKEND_LIST", &format!(r#"{{"http-back": {{"baseName": "mywebapp", "serverPort": {port}}}, "api-back": {{"baseName": "api", "serverPort": {port}}}}}"#))
+            .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &port.to_string())
+            .env("CLIENT_DEDICATED_ASG", "true")
+            .env("CLIENT_ASG_NAMES", "near")
+            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "fallback")
+            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "fb")
+            .env("CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND", all)
+    };
+    let mut running = client("false").spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    wait_weights(&haproxy, "api-back", &[("api1", 10), ("api2", 10)]);
+    wait_weights(&haproxy, "fallback", &[("fb3", 10)]);
+
+    bed.moto().update_item(2, &json!({"ASG": {"S": "far"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    wait_weights(&haproxy, "api-back", &[("api1", 10)]);
+    wait_weights(&haproxy, "fallback", &[("fb2", 10), ("fb3", 10)]);
+
+    bed.moto().put_free(1);
+    bed.moto().put_free(3);
+    wait_weights(&haproxy, BACK, &[]);
+    wait_weights(&haproxy, "api-back", &[]);
+    wait_weights(&haproxy, "fallback", &[("fb2", 10)]);
+    for (backend, server) in [(BACK, "mywebapp1"), (BACK, "mywebapp2"), ("api-back", "api1"), ("fallback", "fb3")] {
+        wait_maintenance(&haproxy, backend, server);
+    }
+    occupy(&bed, 1, 1, "near", 10);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    running.terminate();
+
+    let _running = client("true").spawn();
+    wait_weights(&haproxy, "fallback", &[("fb1", 10), ("fb2", 10)]);
+    assert_eq!(haproxy.active(BACK), ["mywebapp1"]);
+}
+
+#[test]
+fn an_emptied_or_disabled_slot_goes_into_maintenance() {
+    let bed = bed_with_table("emptied", 4, 4);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let _client = sized(&bed, 4).spawn();
+    wait_for("all to serve", SOON, || if haproxy.active(BACK).len() == 4 { Ok(()) } else { Err("not yet") });
+    bed.moto().put_free(2);
+    bed.moto().update_item(3, &json!({"BackendServerStatus": {"S": "disabled"}}));
+    bed.moto().update_item(4, &json!({"BackendServerStatus": {"S": "draining"}, "Weight": {"N": "0"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    wait_maintenance(&haproxy, BACK, "mywebapp2");
+    wait_maintenance(&haproxy, BACK, "mywebapp3");
+    let draining = haproxy.server(BACK, "mywebapp4");
+    assert_eq!((draining.status.as_str(), draining.weight), ("UP", 0), "draining is weight 0, not maintenance");
+    bed.moto().update_item(3, &json!({"BackendServerStatus": {"S": "enabled"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp3", 10)]);
+}
+
+#[test]
+fn a_new_server_waits_for_its_check() {
+    let bed = bed_with_table("gate", 4, 1);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 4).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+
+    // In the table before its web server runs: an instance that still boots.
+    bed.moto().put_server(2, &address(2), "i-2", Some("web"), 5);
+    wait_for("the slot to be ready at weight 0", SOON, || {
+        let server = haproxy.server(BACK, "mywebapp2");
+        if server.status == "DOWN" && server.weight == 0 { Ok(()) } else { Err(format!("{server:?}")) }
+    });
+    client.wait_turn();
+    assert_eq!(haproxy.server(BACK, "mywebapp2").weight, 0);
+    let tally = traffic::send(haproxy.frontend(BACK), 20);
+    assert_eq!((tally.of("i-1"), tally.failures.len()), (20, 0), "{tally}");
+
+    bed.web().serve("i-2", address(2).parse().unwrap());
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 5)]);
+}
+
+#[test]
+fn an_address_that_changes_waits_for_its_check_too() {
+    let bed = bed_with_table("moved", 4, 2);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let _client = sized(&bed, 4).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    bed.moto().put_server(2, &address(9), "i-9", Some("web"), 5);
+    wait_for("the slot to point to the new address", SOON, || {
+        let server = haproxy.server(BACK, "mywebapp2");
+        let moved = server.addr.starts_with(&address(9)) && server.status == "DOWN" && server.weight == 0;
+        if moved { Ok(()) } else { Err(format!("{server:?}")) }
+    });
+    let tally = traffic::send(haproxy.frontend(BACK), 20);
+    assert_eq!((tally.of("i-1"), tally.failures.len()), (20, 0), "{tally}");
+    bed.web().serve("i-9", address(9).parse().unwrap());
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 5)]);
+}
+
+#[test]
+fn the_gate_is_open_without_checks_without_others_and_by_setting() {
+    let bed = bed_with_table("open", 4, 1);
+    let backends = [backend().unchecked(), BackendConfig::new("checked", "c", 4).options("check inter 60s")];
+    let haproxy = Haproxy::start(&bed, &backends);
+    let port = bed.web().port();
+    let client = sized(&bed, 4).env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACK}:{BASE}:{port},checked:c:{port}"));
+    let mut client = client.spawn();
+    // The first check may come a minute later: a backend with nothing else in it does not wait for it.
+    wait_weights(&haproxy, "checked", &[("c1", 10)]);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    occupy(&bed, 2, 2, "web", 5);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 5)]);
+    client.wait_turn();
+    let gated = haproxy.server("checked", "c2");
+    assert!(!gated.in_maintenance() && (gated.weight == 0 || gated.status == "UP"), "{gated:?}");
+    client.terminate();
+
+    let haproxy_address = format!("{BACK}:{BASE}:{port},checked:c:{port}");
+    occupy(&bed, 3, 3, "web", 6);
+    let _client =
+        sized(&bed, 4).env("CLIENT_HAPROXY_BACKEND_LIST", &haproxy_address).env("CLIENT_HEALTH_GATE", "no").spawn();
+    wait_for("the gate to be off", SOON, || {
+        let servers = haproxy.servers("checked");
+        let weights = ["c1", "c2", "c3"].map(|name| servers[name].weight);
+        if weights == [10, 5, 6] { Ok(()) } else { Err(format!("{servers:?}")) }
+    });
+}
+
+#[test]
+fn an_operators_drain_and_maintenance_are_respected() {
+    let bed = bed_with_table("held", 4, 3);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client.spawn();
+    wait_for("all to serve", SOON, || if haproxy.active(BACK).len() == 3 { Ok(()) } else { Err("not yet") });
+    haproxy.command("set server http-back/mywebapp1 state drain;set server http-back/mywebapp2 state maint");
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 2.0);
+    settle(&mut client, &tap);
+    assert_eq!(haproxy.server(BACK, "mywebapp1").status, "DRAIN");
+    assert_eq!(haproxy.server(BACK, "mywebapp2").status, "MAINT");
+    assert!(client.log().contains("mywebapp[1-2]"), "{}", client.log());
+
+    // A ramp goes on under the operator's hand.
+    for id in [1, 2] {
+        bed.moto().update_item(id, &json!({"Weight": {"N": "11"}}));
+    }
+    wait_for("the weights to follow", SOON, || {
+        let servers = haproxy.servers(BACK);
+        let weights = ["mywebapp1", "mywebapp2"].map(|name| servers[name].weight);
+        if weights == [11, 11] { Ok(()) } else { Err(format!("{servers:?}")) }
+    });
+    assert_eq!(haproxy.active(BACK), ["mywebapp3"]);
+
+    haproxy.command("set server http-back/mywebapp1 state ready");
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 11), ("mywebapp3", 10)]);
+    // The hand was on the server, not on the slot: another instance there is a new server.
+    occupy(&bed, 2, 9, "web", 4);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 11), ("mywebapp2", 4), ("mywebapp3", 10)]);
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 0.0);
+}
+
+#[test]
+fn a_hand_on_address_or_weight_is_set_back() {
+    let bed = bed_with_table("drift", 2, 2);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let _client = sized(&bed, 2).spawn();
+    let wanted = [("mywebapp1", 10), ("mywebapp2", 10)];
+    wait_weights(&haproxy, BACK, &wanted);
+    for drift in ["mywebapp1 weight 3", "mywebapp2 addr 127.1.2.99", "mywebapp2 addr 127.1.2.2 port 1"] {
+        haproxy.command(&format!("set server http-back/{drift}"));
+        wait_for(&format!("`{drift}` to be set back"), SOON, || {
+            let servers = haproxy.servers(BACK);
+            let right = |name: &str, host: u32| {
+                let server = &servers[name];
+                server.takes_traffic()
+                    && server.weight == 10
+                    && server.addr == format!("{}:{}", address(host), bed.web().port())
+            };
+            if right("mywebapp1", 1) && right("mywebapp2", 2) { Ok(()) } else { Err(format!("{servers:?}")) }
+        });
+    }
+}
+
+#[test]
+fn haproxy_is_filled_again_after_a_kill_also_without_dynamodb() {
+    let bed = bed_with_table("restart", 4, 3);
+    let mut haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 4).spawn();
+    let wanted = [("mywebapp1", 10), ("mywebapp2", 10), ("mywebapp3", 10)];
+    wait_weights(&haproxy, BACK, &wanted);
+    haproxy.kill();
+    client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
+    haproxy.start_again();
+    wait_weights(&haproxy, BACK, &wanted);
+    client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
+    assert_eq!(client.log().matches("HAProxy: cannot reach").count(), 1, "said once: {}", client.log());
+
+    bed.aws().spoil("*", Fault::Close);
+    client.wait_log("AWS: ");
+    haproxy.kill();
+    haproxy.start_again();
+    wait_weights(&haproxy, BACK, &wanted);
+    assert_eq!(traffic::send(haproxy.frontend(BACK), 9).failures, Vec::<String>::new());
+    bed.aws().heal();
+    bed.aws().spoil("*", Fault::Hang);
+    haproxy.kill();
+    haproxy.start_again();
+    wait_weights(&haproxy, BACK, &wanted);
+    bed.aws().heal();
+    client.wait_log("AWS: over");
+}
+
+#[test]
+fn a_reload_is_repaired() {
+    let bed = bed_with_table("reload", 4, 2);
+    let mut haproxy = Haproxy::start_master_worker(&bed, &[backend()]);
+    let mut client = sized(&bed, 4).spawn();
+    for _ in 0..3 {
+        wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+        haproxy.reload();
+    }
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    client.wait_log("another HAProxy answers");
+}
+
+#[test]
+fn a_table_that_loses_rows_disables_nothing() {
+    let bed = bed_with_table("lost", 4, 3);
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, BASE, 6)]);
+    occupy(&bed, 6, 6, "web", 10);
+    let mut client = sized(&bed, 4).spawn();
+    let all = ["mywebapp1", "mywebapp2", "mywebapp3", "mywebapp6"];
+    let wanted = all.map(|name| (name, 10));
+    wait_weights(&haproxy, BACK, &wanted);
+    bed.moto().delete_item(2);
+    bed.moto().delete_item(6);
+    client.wait_metric(r#"hsdo_slots{state="enabled"}"#, |count| count == 2.0);
+    client.wait_turn();
+    assert_eq!(haproxy.active(BACK), all, "rows that are gone are unknown, not empty");
+    for id in [1, 3, 4] {
+        bed.moto().delete_item(id);
+    }
+    client.wait_log("holds no row at all");
+    client.wait_turn();
+    assert_eq!(haproxy.active(BACK), all);
+    bed.moto().put_free(2);
+    wait_maintenance(&haproxy, BACK, "mywebapp2");
+}
+
+/// As after a restart of the client beside a HAProxy that serves: the table says nothing about any server.
+#[test]
+fn a_table_that_never_had_a_row_disables_nothing() {
+    let bed = bed_with_table("blank", 0, 0);
+    bed.web().serve("i-4", address(4).parse().unwrap());
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let port = bed.web().port();
+    haproxy.command(&format!("set server http-back/mywebapp4 addr {} port {port}", address(4)));
+    haproxy.command("set server http-back/mywebapp4 state ready");
+    let (tap, client) = tapped(&bed, 2);
+    let mut client = client.spawn();
+    client.wait_log("holds no row at all");
+    client.wait_turn();
+    assert_eq!(tap.changes(), Vec::<String>::new());
+    assert_eq!(haproxy.active(BACK), ["mywebapp4"]);
+}
+
+#[test]
+fn a_static_algorithm_is_told_once_and_served() {
+    let bed = bed_with_table("static", 4, 2);
+    bed.moto().update_item(2, &json!({"Weight": {"N": "3"}}));
+    let haproxy = Haproxy::start(&bed, &[backend().balance("uri").options("check inter 100ms weight 50")]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client.spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 50), ("mywebapp2", 50)]);
+    settle(&mut client, &tap);
+    assert_eq!(client.log().matches("hash-type consistent").count(), 1, "{}", client.log());
+    bed.moto().update_item(2, &json!({"Weight": {"N": "0"}, "BackendServerStatus": {"S": "draining"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 50)]);
+    bed.moto().update_item(2, &json!({"Weight": {"N": "1"}, "BackendServerStatus": {"S": "enabled"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 50), ("mywebapp2", 50)]);
+    assert_eq!(client.metric(r#"hsdo_turns_total{result="failed"}"#), Some(0.0), "{}", client.log());
+}
+
+#[test]
+fn slots_that_the_template_lacks_are_named_once() {
+    let bed = bed_with_table("missing", 8, 6);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 8).spawn();
+    wait_for(
+        "the slots that are there",
+        SOON,
+        || if haproxy.active(BACK).len() == 4 { Ok(()) } else { Err("not yet") },
+    );
+    client.wait_metric("hsdo_haproxy_missing_slots", |count| count == 4.0);
+    client.wait_turn();
+    assert_eq!(client.log().matches("http-back/mywebapp[5-8]").count(), 1, "{}", client.log());
+}
+
+#[test]
+fn servers_above_every_row_and_foreign_servers() {
+    let bed = bed_with_table("foreign", 2, 2);
+    let port = bed.web().port();
+    let config = BackendConfig::new(BACK, BASE, 4)
+        .line(&format!("server mywebapp-static 127.1.2.1:{port}"))
+        .line(&format!("server mywebapp05 127.1.2.1:{port}"));
+    let haproxy = Haproxy::start(&bed, &[config]);
+    haproxy.command("set server http-back/mywebapp4 state ready");
+    let _client = sized(&bed, 2).spawn();
+    wait_maintenance(&haproxy, BACK, "mywebapp4");
+    wait_for("the rest to serve", SOON, || match haproxy.active(BACK) {
+        names if names == ["mywebapp-static", "mywebapp05", "mywebapp1", "mywebapp2"] => Ok(()),
+        names => Err(format!("{names:?}")),
+    });
+}
+
+#[test]
+fn ipv6_addresses_are_compared_as_addresses() {
+    let bed = bed_with_table("ipv6", 2, 0);
+    bed.web().serve("i-6", "::1".parse().unwrap());
+    bed.moto().put_server(1, "0:0:0:0:0:0:0:1", "i-6", Some("web"), 10);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 2);
+    let mut client = client.spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    settle(&mut client, &tap);
+    assert_eq!(traffic::send(haproxy.frontend(BACK), 2).of("i-6"), 2);
+}
+
+#[test]
+fn what_haproxy_lacks_ends_the_start() {
+    let bed = bed_with_table("lacks", 2, 1);
+    let _haproxy = Haproxy::start(&bed, &[backend(), BackendConfig::new("api-back", "api", 2)]);
+    let list = |text: &str| sized(&bed, 2).env("CLIENT_HAPROXY_BACKEND_LIST", text);
+    list("web-back:mywebapp:80")
+        .run()
+        .assert_code(2)
+        .assert_stderr("web-back")
+        .assert_stderr("it has http-back, api-back");
+    list("http-back:webapp:80")
+        .run()
+        .assert_code(2)
+        .assert_stderr("no server webapp<number>")
+        .assert_stderr("mywebapp");
+    list("http-back:mywebapp:80")
+        .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "spare")
+        .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "fb")
+        .run()
+        .assert_code(2)
+        .assert_stderr("no backend spare");
+}
+
+#[test]
+fn a_socket_below_level_admin_ends_the_start() {
+    let bed = bed_with_table("level", 2, 1);
+    let text = format!(
+        "global\n  stats socket {} level operator\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  \
+         timeout server 1s\nbackend http-back\n  server-template mywebapp 1-2 127.0.0.2:80 disabled\n",
+        bed.socket().display()
+    );
+    let _haproxy = Haproxy::start_text(&bed, &text, std::collections::BTreeMap::new(), &["-db"]);
+    sized(&bed, 2).run().assert_code(2).assert_stderr("level operator").assert_stderr("level admin");
+}
+
+#[test]
+fn haproxy_may_start_after_the_client() {
+    let bed = bed_with_table("late", 2, 1);
+    let mut client = sized(&bed, 2).spawn();
+    client.wait_log("is HAProxy running");
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    assert_eq!(client.log().matches("is HAProxy running").count(), 1, "said once: {}", client.log());
+    client.wait_log("HAProxy: over");
+}
+
+#[test]
+fn a_table_that_is_not_there_or_not_allowed_ends_the_start() {
+    let bed = Bed::new("no-table");
+    let _haproxy = Haproxy::start(&bed, &[backend()]);
+    sized(&bed, 2).run().assert_code(2).assert_stderr("hsdo").assert_stderr("--create-table");
+    bed.aws().spoil("Scan", Fault::dynamodb(400, "AccessDeniedException"));
+    sized(&bed, 2).run().assert_code(2).assert_stderr("AccessDenied");
+}
+
+#[test]
+fn a_silent_or_broken_socket_fails_the_turn_only() {
+    let bed = bed_with_table("silent", 4, 2);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client.spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    for way in [Way::Closed, Way::Cut(100), Way::Silent] {
+        client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
+        tap.set_way(way);
+        client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
+        assert_eq!(haproxy.active(BACK), ["mywebapp1", "mywebapp2"], "{way:?}");
+        tap.set_way(Way::Open);
+    }
+    client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
+    bed.moto().put_free(2);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+}
+
+#[test]
+fn a_dry_run_prints_and_changes_nothing() {
+    let bed = bed_with_table("dry", 4, 2);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let before = haproxy.servers(BACK);
+    let (tap, client) = tapped(&bed, 4);
+    client
+        .arg("--dry-run")
+        .run()
+        .assert_code(0)
+        .assert_stdout(&format!("set server http-back/mywebapp1 addr {} port {}", address(1), bed.web().port()))
+        .assert_stdout("set server http-back/mywebapp2 state ready")
+        .assert_stdout("set server http-back/mywebapp2 weight 10");
+    assert_eq!(tap.changes(), Vec::<String>::new());
+    let after = haproxy.servers(BACK);
+    assert_eq!(before, after);
+
+    sized(&bed, 4).once().assert_code(0);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    sized(&bed, 4).arg("--dry-run").run().assert_code(0).assert_stdout("nothing to send");
+    sized(&bed, 4)
+        .env("CLIENT_HAPROXY_SOCKET_PATH", "/nowhere.sock")
+        .once()
+        .assert_code(1)
+        .assert_stderr("/nowhere.sock");
+}
+
+#[test]
+fn many_slots_go_in_few_lines() {
+    let bed = bed_with_table("many", 0, 0);
+    for id in 1..=200 {
+        bed.moto().put_server(id, &format!("127.1.4.{id}"), &format!("i-{id}"), Some("web"), 5);
+    }
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, BASE, 200)]);
+    let (tap, client) = tapped(&bed, 200);
+    let mut client = client.spawn();
+    wait_for("every slot to have its weight", SOON, || {
+        let full = haproxy.servers(BACK).values().filter(|server| server.weight == 5).count();
+        if full == 200 { Ok(()) } else { Err(full.to_string()) }
+    });
+    assert!(tap.lines().iter().all(|line| line.len() < 8192), "a line is too long for HAProxy 2.2");
+    assert_eq!(tap.changes().len(), 5 * 200, "maintenance, address, weight 0, ready, weight");
+    let lines = tap.lines().iter().filter(|line| line.contains("set server")).count();
+    assert!(lines <= 12, "{lines} lines");
+    settle(&mut client, &tap);
+}
+
+#[test]
+fn it_stops_within_a_second_while_aws_hangs() {
+    let bed = bed_with_table("stop", 2, 1);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 2).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    bed.aws().spoil("*", Fault::Hang);
+    bed.aws().forget();
+    wait_for("a call that hangs", SOON, || if bed.aws().count("Scan") > 0 { Ok(()) } else { Err("none yet") });
+    assert!(client.terminate().success(), "{}", client.log());
+    stays("the server stays as it was", Duration::from_millis(200), || match haproxy.active(BACK) {
+        names if names == ["mywebapp1"] => Ok(()),
+        names => Err(format!("{names:?}")),
+    });
+}
+
+/// The example is what people copy: it must be valid, and what its first lines say must work.
+#[test]
+fn the_example_configuration_works() {
+    let bed = bed_with_table("example", 10, 2);
+    let example = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/haproxy.cfg")).unwrap();
+    let replace = |text: String, from: &str, to: String| {
+        assert!(text.contains(from), "conf/haproxy.cfg has no {from:?}");
+        text.replace(from, &to)
+    };
+    let text = replace(example, "/var/run/haproxy/admin.sock", bed.socket().display().to_string());
+    let text = replace(text, "    user haproxy\n    group haproxy\n", String::new());
+    let (front, stats) = (common::port::Port::reserve(), common::port::Port::reserve());
+    let text = replace(text, "bind :80", format!("bind 127.0.0.1:{}", front.number()));
+    let text = replace(text, "127.0.0.1:8404", format!("127.0.0.1:{}", stats.number()));
+    let ports = std::collections::BTreeMap::from([(BACK.to_owned(), front)]);
+    let haproxy = Haproxy::start_text(&bed, &text, ports, &["-db"]);
+    let _client = sized(&bed, 10).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    assert_eq!(traffic::send(haproxy.frontend(BACK), 4).failures, Vec::<String>::new());
+}
