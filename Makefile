@@ -20,6 +20,25 @@ MOTO := $(VENV)/.moto-$(MOTO_VERSION)
 CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
 need := tests/tools/need.sh
 
+# The C compiler for the target (ring has C in it): musl's for this machine's own kind, else Debian's cross compiler, which links too.
+ARCH := $(firstword $(subst -, ,$(TARGET)))
+TARGET_ := $(subst -,_,$(TARGET))
+ifneq ($(ARCH),$(shell uname -m))
+COMPILER := $(ARCH)-linux-gnu-gcc
+COMPILER_PACKAGE := gcc-$(subst _,-,$(ARCH))-linux-gnu
+export CARGO_TARGET_$(shell echo $(TARGET_) | tr a-z A-Z)_LINKER ?= $(COMPILER)
+else ifneq (,$(findstring musl,$(TARGET)))
+COMPILER := musl-gcc
+COMPILER_PACKAGE := musl-tools
+else
+COMPILER := cc
+COMPILER_PACKAGE := gcc
+endif
+# x86_64's musl-gcc is found without being named; naming it would rebuild ring between `make` and a plain `cargo`.
+ifneq ($(COMPILER)-$(ARCH),musl-gcc-x86_64)
+export CC_$(TARGET_) ?= $(COMPILER)
+endif
+
 # Debian keeps haproxy out of a plain user's PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export HSDO_TEST_MOTO = $(CURDIR)/$(VENV)/bin/moto_server
@@ -67,19 +86,20 @@ rust:
 	@command -v rustup >/dev/null || { echo 'rustup is missing: install Rust with it (rust-toolchain.toml names the version)' >&2; exit 1; }
 	@rustup which cargo >/dev/null 2>&1 || rustup toolchain install
 	@rustup target list --installed | grep -qx '$(TARGET)' || rustup target add '$(TARGET)'
-	@$(need) cc=gcc $(if $(findstring x86_64-unknown-linux-musl,$(TARGET)),musl-gcc=musl-tools)
+	@$(need) cc=gcc $(COMPILER)=$(COMPILER_PACKAGE)
 
 dist: build ## Pack binary, examples and README into target/
 	rm -rf target/$(DIST)
 	mkdir -p target/$(DIST)
-	cp -R $(BINARY) conf README.md CHANGELOG.md LICENSE target/$(DIST)/
+	cp -R $(BINARY) conf $(wildcard README.md CHANGELOG.md LICENSE) target/$(DIST)/
 	tar -C target --owner=0 --group=0 -czf target/$(DIST).tar.gz $(DIST)
 	@echo target/$(DIST).tar.gz
 
-install: ## Install a built binary below $(DESTDIR)$(PREFIX), the example files with it
+install: ## Install a built binary below $(DESTDIR)$(PREFIX), and the example files
 	@test -x $(BINARY) || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hsdo
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/hsdo conf/env.yaml conf/haproxy.cfg
+	install -d $(DESTDIR)$(PREFIX)/share/hsdo
+	cp -R conf/. $(DESTDIR)$(PREFIX)/share/hsdo/
 
 vendor: rust ## Fetch all crates into vendor/, for builds without a network
 	rm -rf vendor

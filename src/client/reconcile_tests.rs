@@ -233,7 +233,7 @@ impl World {
     fn converge(&mut self) {
         for _ in 0..12 {
             let batch = self.batch();
-            if batch.is_empty() {
+            if batch.is_empty() && self.plan().waiting.is_empty() {
                 return;
             }
             for (slot, change) in batch {
@@ -258,7 +258,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
 
     /// Applying the plans gives the wanted state, and planning again gives nothing.
     #[test]

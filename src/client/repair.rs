@@ -33,7 +33,6 @@ pub(super) struct Repair {
     process: Option<Process>,
     /// Backends whose algorithm is static, learnt from HAProxy's refusal; forgotten when another process answers.
     static_backends: BTreeSet<String>,
-    refused: Episode,
     missing: Episode,
     held: Episode,
 }
@@ -57,7 +56,6 @@ impl Repair {
             checked: false,
             process: None,
             static_backends: BTreeSet::new(),
-            refused: Episode::new("commands that HAProxy refuses"),
             missing: Episode::new("slots that HAProxy does not have"),
             held: Episode::new("servers held by hand"),
         }
@@ -108,18 +106,16 @@ impl Repair {
                 self.send(&raise, &mut refusals)?;
                 raised = raise;
             } else if !lower.is_empty() && !lowered {
+                for command in lower.iter().filter(|command| command.change() == Change::Maintenance) {
+                    info!("{}/{}: out, into maintenance", command.backend(), command.server());
+                }
                 self.send(&lower, &mut refusals)?;
                 lowered = true;
             } else {
                 break;
             }
         }
-        let fault = (left > 0).then(|| describe(left, &refusals));
-        self.refused.report(fault.as_deref().map(|text| (text, text)));
-        match fault {
-            Some(text) => Err(Error::Turn(text)),
-            None => Ok(()),
-        }
+        if left > 0 { Err(Error::Turn(describe(left, &refusals))) } else { Ok(()) }
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
@@ -258,7 +254,7 @@ fn tell(command: &Command) {
     match command.change() {
         Change::Address(address, port) => info!("{backend}/{server}: now {address} port {port}"),
         Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
-        Change::Ready => info!("{backend}/{server}: ready"),
+        Change::Ready => debug!("{backend}/{server}: ready"),
         Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),
         Change::ConfiguredWeight => debug!("{backend}/{server}: configured weight"),
     }
