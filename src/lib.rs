@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod conf_file;
+pub mod consul;
 pub mod environment;
 pub mod error;
 pub mod exporter;
