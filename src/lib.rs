@@ -1,4 +1,4 @@
-//! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups, without files and without reloads.
+//! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups or services in Consul, without files and without reloads.
 
 pub mod aws;
 pub mod cli;

@@ -136,10 +136,10 @@ mod tests {
         }
     }
 
-    fn client(api: ConsulApi, env: &[(&str, &str)]) -> (Client, Arc<Words>) {
+    fn client(api: &ConsulApi, env: &[(&str, &str)]) -> (Client, Arc<Words>) {
         let words = Arc::new(Words::default());
         let access = Access::from(&Environment::from(env.iter().copied())).expect("an access");
-        (Client::new(&api, access, words.clone()), words)
+        (Client::new(api, access, words.clone()), words)
     }
 
     /// Answers one connection with `answer`, and tells what was asked. A silent server keeps the connection open.
@@ -171,7 +171,7 @@ mod tests {
     fn a_request_carries_token_namespace_and_datacenter() {
         let (address, asked) = server(GOOD);
         let env = [("CONSUL_HTTP_TOKEN", "secret-1"), ("CONSUL_NAMESPACE", "a"), ("CONSUL_DATACENTER", "b")];
-        let (client, words) = client(ConsulApi::Http(format!("http://{address}/consul")), &env);
+        let (client, words) = client(&ConsulApi::Http(format!("http://{address}/consul")), &env);
         let answer = client.get("/v1/health/service/web", "index=7&wait=10s", 10 * SECOND).expect("an answer");
         assert_eq!((answer.status, answer.index.as_deref(), answer.body.as_slice()), (200, Some("7"), &b"[]"[..]));
         assert_eq!((answer.known_leader.as_deref(), answer.filtered), (Some("true"), None));
@@ -202,7 +202,7 @@ mod tests {
             let (stream, _) = listener.accept().expect("a connection");
             answer_one(stream, "");
         });
-        let (client, _) = client(ConsulApi::Unix(path.clone()), &[]);
+        let (client, _) = client(&ConsulApi::Unix(path.clone()), &[]);
         assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("an answer").index.as_deref(), Some("7"));
         assert!(asked.recv().expect("a request").starts_with("GET /v1/x HTTP/1.1\r\n"));
         assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("chunks").body, b"[]");
@@ -230,7 +230,7 @@ mod tests {
         ];
         for (name, text, word, judge) in cases {
             let (address, _asked) = server(text);
-            let (client, words) = client(ConsulApi::Http(format!("http://{address}")), &[]);
+            let (client, words) = client(&ConsulApi::Http(format!("http://{address}")), &[]);
             match client.get("/", "", Duration::from_millis(300)) {
                 Ok(answer) => assert_eq!((name, answer.status), ("elsewhere", 301)),
                 Err(cause) => assert!(judge(&cause), "{name}: {cause:?}"),
@@ -240,7 +240,7 @@ mod tests {
             }
         }
         let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-        let (client, _) = client(ConsulApi::Http(format!("http://{closed}")), &[]);
+        let (client, _) = client(&ConsulApi::Http(format!("http://{closed}")), &[]);
         assert_eq!(client.get("/", "", SECOND), Err(Cause::Unreachable("connection refused".to_owned())));
     }
 
@@ -249,7 +249,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("hsdo-consul-{}-gone", std::process::id()));
         std::fs::write(&path, "t").expect("a file");
         let env = [("CONSUL_HTTP_TOKEN_FILE", path.to_str().expect("a plain path"))];
-        let (client, words) = client(ConsulApi::Unix(Path::new("/nowhere").to_owned()), &env);
+        let (client, words) = client(&ConsulApi::Unix(Path::new("/nowhere").to_owned()), &env);
         std::fs::remove_file(&path).expect("a file");
         assert!(matches!(client.get("/", "", SECOND), Err(Cause::Setup(_))));
         assert_eq!(*words.0.lock().expect("no panic"), ["setup"]);

@@ -60,8 +60,9 @@ impl Error {
     /// A text that stays the same while the same fault goes on.
     pub fn key(&self) -> String {
         match &self.cause {
-            // Where the text of a broken answer breaks off differs from one answer to the next.
+            // Where an answer breaks off, and how a connection ends, differs from one try to the next.
             Cause::Unreadable(_) => "unreadable".to_owned(),
+            Cause::Unreachable(_) => "unreachable".to_owned(),
             _ => self.to_string(),
         }
     }
@@ -160,8 +161,8 @@ mod tests {
             (Cause::Setup(text("CONSUL_CACERT: no such file")), true, "CONSUL_CACERT: no such file"),
             (Cause::Unreachable(text("connection refused")), false,
              "http://127.0.0.1:8500 cannot be reached: connection refused: check that the agent runs, SERVER_CONSUL_API_URL"),
-            (Cause::TimedOut(Duration::from_millis(15_625)), false,
-             "http://127.0.0.1:8500 gives no answer within 15.625 s: check the agent"),
+            (Cause::TimedOut(Duration::from_millis(18_625)), false,
+             "http://127.0.0.1:8500 gives no answer within 18.625 s: check the agent"),
             (Cause::NoLeader, false, "http://127.0.0.1:8500 knows no leader of its cluster: check Consul's servers"),
             (Cause::Denied(text("ACL not found")), true,
              "http://127.0.0.1:8500 denies service \"web\": ACL not found: give hsdo a token with service:read of the \
@@ -203,6 +204,8 @@ mod tests {
     fn the_key_is_free_of_what_differs_each_time() {
         let broken = |text: &str| error(Cause::Unreadable(text.to_owned())).key();
         assert_eq!(broken("at column 7"), broken("at column 12"));
+        let lost = |text: &str| error(Cause::Unreachable(text.to_owned())).key();
+        assert_eq!(lost("connection reset"), lost("connection refused"));
         assert_ne!(error(Cause::NoLeader).key(), error(Cause::Filtered).key());
     }
 }

@@ -29,7 +29,7 @@ use crate::settings::ConsulApi;
 use crate::slot::Observation;
 
 /// How long the first turn waits for the first answers.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(9);
 /// How many instances without an address a log line names.
 const NAMED: usize = 10;
 
@@ -74,7 +74,7 @@ impl Source for ServiceSource {
         "register these services in Consul, correct their configured names, or give the token service:read and node:read"
     }
 
-    /// At once, but for the first answers, which are waited for at most six seconds.
+    /// At once, but for the first answers, which are waited for at most nine seconds.
     fn fetch(&mut self) -> Result<Observation, crate::error::Error> {
         let states = self.board.states(PATIENCE);
         match join(&self.services, &states, Instant::now(), PATIENCE) {
@@ -129,22 +129,23 @@ fn wait_for_changes(ask: &dyn Ask, service: &str, number: usize, board: &Board, 
     loop {
         let begun = Instant::now();
         board.begin(number, begun + timing.round());
+        // What is left of `pace` since the round began, or a whole pause after a failure.
         let pause = match round(ask, service, index, timing) {
             Ok((seen, next)) => {
                 index = next;
                 board.put(number, Ok(seen));
-                timing.pace
+                timing.pace.saturating_sub(begun.elapsed())
             }
             // The agent was restarted, or someone between cut a connection that was silent: no fault before it is
             // asked again.
-            Err(Cause::Unreachable(_)) if index.take().is_some() => Duration::ZERO,
+            Err(Cause::Unreachable(_)) if index.take().is_some() => timing.reconnect,
             Err(cause) => {
                 index = None;
                 board.put(number, Err(cause));
                 timing.retry
             }
         };
-        if board.pause(pause.saturating_sub(begun.elapsed())) {
+        if board.pause(pause) {
             return;
         }
     }
@@ -161,6 +162,7 @@ mod tests {
         answer: Duration::from_secs(1),
         pace: Duration::ZERO,
         retry: Duration::from_millis(5),
+        reconnect: Duration::ZERO,
     };
 
     /// Runs the thread's loop over the script until all of it was asked; the board's last state.

@@ -18,22 +18,26 @@ pub(super) struct Timing {
     /// How long Consul is asked to hold a blocking query. Shorter than Consul's own five minutes, so that an agent that
     /// has fallen silent is found out soon.
     pub(super) wait: Duration,
-    /// How long an answer may take besides.
+    /// How long an answer may take besides: longer than the seven seconds for which an agent tries again by itself
+    /// while its cluster elects a leader (`rpc_hold_timeout`), so that it is heard to say that there is none.
     pub(super) answer: Duration,
     /// From the start of one round to the start of the next, at least: a service that changes all the time is not
     /// asked all the time.
     pub(super) pace: Duration,
     /// After a failed round.
     pub(super) retry: Duration,
+    /// After a connection that broke while it waited: long enough for an agent that is ending to be gone.
+    pub(super) reconnect: Duration,
 }
 
 impl Timing {
     /// What hsdo uses.
     pub(super) const USUAL: Timing = Timing {
         wait: Duration::from_secs(10),
-        answer: Duration::from_secs(5),
+        answer: Duration::from_secs(8),
         pace: Duration::from_millis(100),
         retry: Duration::from_millis(500),
+        reconnect: Duration::from_millis(250),
     };
 
     /// How long a blocking query may take: Consul adds up to a sixteenth to the wait (API documentation, "Blocking Queries").
@@ -204,6 +208,6 @@ pub(super) mod tests {
             script.asked(),
             ["/v1/health/service/a%2Fb%20c?index=7&wait=10000ms", "/v1/health/service/web?index=12&wait=10000ms"]
         );
-        assert_eq!(Timing::USUAL.blocking(), Duration::from_millis(15_625));
+        assert_eq!(Timing::USUAL.blocking(), Duration::from_millis(18_625));
     }
 }
