@@ -4,6 +4,8 @@
 TARGET ?= x86_64-unknown-linux-musl
 PREFIX ?= /usr/local
 DESTDIR ?=
+# How long `make soak` runs.
+MINUTES ?= 30
 # KEEP=1 leaves the demo running until it is interrupted.
 KEEP ?=
 
@@ -47,7 +49,7 @@ export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
 export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt demo tools rust dist install vendor clean
+.PHONY: help build test soak lint fmt demo tools rust dist install vendor clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -58,6 +60,9 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 
 test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
 	$(CARGO) test --locked --target $(TARGET)
+
+soak: rust tools ## Run the chaos test for long (MINUTES=30)
+	HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
 lint: rust ## Check format, lints, documentation, licences and duplicate crates
 	cargo fmt --check

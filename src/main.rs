@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             eprintln!("hsdo: {line}");
         }
         if matches!(error, Error::Usage(_)) {
-            eprintln!("{}", cli::usage());
+            eprint!("{}", cli::usage());
         }
         error.exit_code()
     })
