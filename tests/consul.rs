@@ -14,6 +14,7 @@ use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::{Hsdo, Running};
 use common::moto::text_of;
 use common::port::Port;
+use common::traffic::Stream;
 use common::wait::{SOON, stays, wait_for};
 
 const BACK: &str = "http-back";
@@ -544,105 +545,129 @@ fn occupied(bed: &Bed) -> BTreeMap<String, (u32, String)> {
     occupied
 }
 
-/// Random changes in Consul, with the agent silent or gone now and then: the table follows what is known, nobody who
-/// stays ready is moved, and nobody goes while nothing is known.
+/// A course of changes in Consul under traffic, with the agent silent or gone now and then. The table and HAProxy follow
+/// what is known; who is not touched stays where it is; nobody goes while nothing is known; no request fails, and none is
+/// answered by who was out before it began.
 #[test]
-fn whatever_happens_in_consul_the_rules_hold() {
-    const HOSTS: usize = 4;
-    let bed = Bed::new("chaos");
-    let mut consul = Consul::start(&bed);
-    bed.moto().create_table();
-    let mut server = server(&bed, &consul, "web").spawn();
-    let mut truth = [Truth::Gone; HOSTS];
-    let mut slots: BTreeMap<String, (u32, String)> = BTreeMap::new();
-    // A fixed course, so that a failure can be seen again.
-    let mut seed: usize = 20_240_607;
-    let mut random = |below: usize| {
+fn whatever_happens_in_consul_traffic_is_not_harmed() {
+    const HOSTS: u32 = 3;
+    /// One instance that nobody touches.
+    const ANCHOR: u32 = 4;
+    let mut stage = Stage::new("chaos", 0);
+    for host in 1..=ANCHOR {
+        serve(&stage.bed, &name(host), &address(host));
+    }
+    stage.consul.register("web", &name(ANCHOR), &address(ANCHOR));
+    stage.wait_haproxy(&["1 127.2.0.4 10"]);
+    let mut stream = Stream::start(stage.haproxy.frontend(BACK), Duration::from_millis(20), 100_000);
+    let mut truth: BTreeMap<u32, Truth> = (1..=HOSTS).map(|host| (host, Truth::Gone)).collect();
+    let mut slots = occupied(&stage.bed);
+    // Always the same course, so that a failure can be seen again.
+    let mut seed: u64 = 20_240_607;
+    let mut random = |below: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % below
     };
-    let name = |host: usize| format!("web-{host}");
-    let place = |host: usize| address(u32::try_from(host + 1).expect("few"));
 
     for step in 0..40 {
-        let host = random(HOSTS);
-        let mut known = true;
-        let now = match (truth[host], random(8)) {
+        let host = u32::try_from(random(u64::from(HOSTS))).expect("few") + 1;
+        let touched = Instant::now();
+        match (truth[&host], random(8)) {
             (_, 0) => {
-                // Nothing is known, and nothing goes; then an agent that knows nothing, and nothing goes either.
-                consul.kill();
-                wait_for("failed turns", SOON, || {
-                    let log = server.log();
-                    let (begun, ended) =
-                        (log.matches("cannot be reached").count(), log.matches(": over, after").count());
-                    if begun > ended { Ok(()) } else { Err(log) }
-                });
-                assert_eq!(occupied(&bed), slots, "step {step}: while the agent is away");
-                consul.start_again();
-                server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
-                assert_eq!(occupied(&bed), slots, "step {step}: while the service is unknown");
-                truth = [Truth::Gone; HOSTS];
-                known = false;
-                Truth::Gone
+                stage.consul.kill();
+                let failed = r#"hsdo_consul_requests_total{result="unreachable"}"#;
+                let before = stage.server.metric(failed).unwrap_or(0.0);
+                stage.server.wait_metric(failed, |n| n >= before + 2.0);
+                assert_eq!(occupied(&stage.bed), slots, "step {step}: while the agent is away");
+                // It knows nobody, which is not that nobody is there.
+                stage.consul.start_again();
+                stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
+                assert_eq!(occupied(&stage.bed), slots, "step {step}: while the service is unknown");
+                stage.consul.register("web", &name(ANCHOR), &address(ANCHOR));
+                truth.values_mut().for_each(|truth| *truth = Truth::Gone);
             }
             (_, 1) => {
-                consul.freeze();
-                server.wait_turn();
-                assert_eq!(occupied(&bed), slots, "step {step}: while the agent is silent");
-                consul.thaw();
-                truth[host]
+                stage.consul.freeze();
+                stage.server.wait_turn();
+                assert_eq!(occupied(&stage.bed), slots, "step {step}: while the agent is silent");
+                stage.consul.thaw();
             }
-            (Truth::Gone, _) => {
-                consul.register("web", &name(host), &place(host));
-                Truth::Ready
+            (before, choice) => {
+                truth.insert(host, change(&stage.consul, host, before, choice));
             }
-            (Truth::Ready, 2..=4) => {
-                consul.maintain(&name(host), true);
-                Truth::Maintained
-            }
-            (Truth::Ready, _) => {
-                consul.check(&name(host), if random(2) == 0 { "fail" } else { "warn" });
-                Truth::Failing
-            }
-            (Truth::Maintained | Truth::Failing, 2) => {
-                consul.deregister(&name(host));
-                Truth::Gone
-            }
-            (Truth::Failing, _) => {
-                consul.check(&name(host), "pass");
-                Truth::Ready
-            }
-            (Truth::Maintained, _) => {
-                consul.maintain(&name(host), false);
-                Truth::Ready
-            }
-        };
-        truth[host] = now;
-        if truth.iter().all(|truth| *truth == Truth::Gone) {
-            // The catalog forgets a service with its last instance.
-            known = false;
-            server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
         }
+        let ready: Vec<u32> =
+            truth.iter().filter(|(_, truth)| **truth == Truth::Ready).map(|(host, _)| *host).chain([ANCHOR]).collect();
         slots = wait_for(&format!("the table to follow step {step}, {truth:?}"), SOON, || {
-            let found = occupied(&bed);
-            let wanted = |host: usize| {
-                let before = slots.get(&place(host)).map(|(slot, _)| *slot);
-                match truth[host] {
-                    _ if !known => slots.get(&place(host)).cloned() == found.get(&place(host)).cloned(),
-                    // Who was there stays where it was.
-                    Truth::Ready => found.get(&place(host)).is_some_and(|(slot, status)| {
-                        status == "enabled" && before.is_none_or(|before| before == *slot)
-                    }),
-                    // It was ready before, so it has a slot.
-                    Truth::Maintained => {
-                        before.is_some_and(|slot| found.get(&place(host)) == Some(&(slot, "draining".to_owned())))
-                    }
-                    Truth::Failing | Truth::Gone => !found.contains_key(&place(host)),
+            let found = occupied(&stage.bed);
+            let follows = |host: u32, truth: Truth| {
+                let before = slots.get(&address(host)).map(|(slot, _)| *slot);
+                let slot =
+                    |status: &str| found.get(&address(host)).filter(|found| found.1 == status).map(|found| found.0);
+                match truth {
+                    Truth::Ready => slot("enabled").is_some_and(|slot| before.is_none_or(|before| before == slot)),
+                    Truth::Maintained => before.is_some() && slot("draining") == before,
+                    Truth::Failing | Truth::Gone => !found.contains_key(&address(host)),
                 }
             };
-            if (0..HOSTS).all(wanted) { Ok(found) } else { Err(format!("{slots:?} became {found:?}")) }
+            let all = truth.iter().all(|(host, truth)| follows(*host, *truth)) && follows(ANCHOR, Truth::Ready);
+            if all { Ok(found) } else { Err(format!("{slots:?} became {found:?}")) }
         });
-        server.process().assert_running();
+        wait_for(&format!("HAProxy to follow step {step}, {truth:?}"), SOON, || {
+            let weights = stage.haproxy.active(BACK).len();
+            let full = slots.values().filter(|(_, status)| status == "enabled").count();
+            if weights == full { Ok(()) } else { Err(format!("{weights} of {full} serve")) }
+        });
+        let (settled, enough) = (Instant::now(), 5);
+        let tally = wait_for("requests", SOON, || {
+            let tally = stream.between(settled, Instant::now());
+            if tally.answered() >= enough { Ok(tally) } else { Err(tally.to_string()) }
+        });
+        for answered in tally.names() {
+            assert!(ready.iter().any(|host| name(*host) == answered), "step {step}, {truth:?}: {tally}");
+        }
+        let failed = stream.touching(touched, Instant::now()).failures;
+        assert!(failed.is_empty(), "step {step}, {truth:?}: {failed:?}");
+        stage.server.process().assert_running();
     }
-    assert!(server.terminate().success());
+    let tally = stream.stop();
+    println!("{tally}");
+    assert!(tally.failures.is_empty() && tally.answered() > 100, "{tally}");
+    let anchor = format!("at {} ", address(ANCHOR));
+    assert_eq!(stage.said(&anchor), 2, "added and full, once each: {}", stage.server.log());
+}
+
+fn name(host: u32) -> String {
+    format!("web-{host}")
+}
+
+/// Makes one change of an instance; what is true of it then.
+fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
+    let id = name(host);
+    match (before, choice) {
+        (Truth::Gone, _) => {
+            consul.register("web", &id, &address(host));
+            Truth::Ready
+        }
+        (Truth::Ready, 2..=4) => {
+            consul.maintain(&id, true);
+            Truth::Maintained
+        }
+        (Truth::Ready, _) => {
+            consul.check(&id, if choice == 5 { "warn" } else { "fail" });
+            Truth::Failing
+        }
+        (Truth::Failing | Truth::Maintained, 2) => {
+            consul.deregister(&id);
+            Truth::Gone
+        }
+        (Truth::Failing, _) => {
+            consul.check(&id, "pass");
+            Truth::Ready
+        }
+        (Truth::Maintained, _) => {
+            consul.maintain(&id, false);
+            Truth::Ready
+        }
+    }
 }

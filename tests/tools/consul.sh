@@ -1,31 +1,38 @@
 #!/bin/sh
 # Unpacks a Consul agent for the tests into a folder, without installing anything: consul.sh FOLDER.
-# Debian 12 has no consul, Debian 11 has 1.8.7, whose program is static. apt-get fetches the package from the mirror
-# that this machine's own sources name, with a configuration of its own, and checks Debian's signature.
+# Debian 12 has no consul; Debian 11 has 1.8.7, which needs only the C library. apt-get fetches the package from the
+# mirror that this machine's own sources name, with lists and a cache of its own, and checks Debian's signature.
 set -eu
 
 target=$1
-suite=bullseye
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-    sed -n 's/^Debian main //p' | head -n 1)
-if [ -z "$mirror" ]; then
-    # What apt knows of its sources it learns from the lists.
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+mirror() {
+    # shellcheck disable=SC2016 # apt-get's own variables
+    apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        sed -n 's/^Debian main //p' | head -n 1
+}
+
+if ! command -v apt-get >/dev/null; then
+    echo "there is no apt-get to fetch consul with: put a consul 1.8 program at $target/consul" >&2
+    exit 1
+fi
+if [ -z "$(mirror)" ]; then
+    # Whose a mirror is, apt learns from the lists.
     sudo=''
     [ "$(id -u)" = 0 ] || sudo='sudo'
     $sudo apt-get update -q </dev/null
-    mirror=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-        sed -n 's/^Debian main //p' | head -n 1)
 fi
+mirror=$(mirror)
 if [ -z "$mirror" ]; then
-    echo "consul: the apt sources of this machine name no mirror of Debian: put a consul program at $target/consul" >&2
+    echo "the apt sources of this machine name no mirror of Debian: put a consul 1.8 program at $target/consul" >&2
     exit 1
 fi
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 rm -rf "$target.new"
 mkdir -p "$target.new/lists/partial" "$target.new/archives/partial" "$target.new/none"
 folder=$(cd "$target.new" && pwd)
-printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite" >"$folder/sources.list"
+printf 'deb [signed-by=%s] %s bullseye main\n' "$keyring" "$mirror" >"$folder/sources.list"
 : >"$folder/status"
 apt() {
     apt-get -q \
@@ -33,7 +40,7 @@ apt() {
         -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts="$folder/none" \
         -o Dir::State="$folder" -o Dir::State::Lists="$folder/lists" -o Dir::State::status="$folder/status" \
         -o Dir::Cache="$folder" -o Dir::Cache::Archives="$folder/archives" -o APT::Sandbox::User="" \
-        -o Acquire::Languages=none "$@" </dev/null
+        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@" </dev/null
 }
 apt update
 (cd "$folder" && apt download consul)
