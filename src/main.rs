@@ -13,7 +13,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::from(exit::DONE))
         }
         Invocation::Version => {
-            println!("{}", cli::version());
+            print!("{}", cli::version());
             Ok(ExitCode::from(exit::DONE))
         }
         Invocation::Run(args) => hsdo::run::run(&args, &Environment::of_process()),
