@@ -18,6 +18,7 @@ BINARY := target/$(TARGET)/release/hsdo
 DIST := hsdo-$(VERSION)-$(TARGET)
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
+CONSUL := target/consul/consul
 # After `make vendor`, builds take the crates from there and need no network.
 CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
 need := tests/tools/need.sh
@@ -45,6 +46,7 @@ endif
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export HSDO_TEST_MOTO = $(CURDIR)/$(VENV)/bin/moto_server
 export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
+export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
 .PHONY: help build test soak lint fmt demo tools rust dist install vendor clean
@@ -56,7 +58,7 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
-test: rust tools ## Run all tests, on a real haproxy and on moto
+test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
 	$(CARGO) test --locked --target $(TARGET)
 
 soak: rust tools ## Run the chaos test for long (MINUTES=30)
@@ -76,7 +78,7 @@ fmt: ## Format the code
 demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
 	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
 
-tools: $(MOTO) ## Install what the tests need: haproxy and moto
+tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, moto, and a Consul agent in target/
 	@$(need) haproxy=haproxy
 
 $(MOTO):
@@ -86,6 +88,9 @@ $(MOTO):
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'moto[server,autoscaling,ec2,dynamodb]==$(MOTO_VERSION)'
 	touch $@
+
+$(CONSUL):
+	sh tests/tools/consul.sh $(@D)
 
 rust:
 	@command -v rustup >/dev/null || { echo 'rustup is missing: install Rust with it (rust-toolchain.toml names the version)' >&2; exit 1; }

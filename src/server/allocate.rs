@@ -22,6 +22,8 @@ pub(super) struct Assignment {
     pub(super) unplaced: Vec<Instance>,
     /// Reports that another one of the same address outranks.
     pub(super) ignored: Vec<Instance>,
+    /// The scales of the occupants that are reported with another one than 1.
+    pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
 /// Judges every occupant by what was seen, then seats the newcomers.
@@ -34,7 +36,8 @@ pub(super) fn assign(table: &Table, seen: &Observation, now: Timestamp, limits: 
     let (holders, ignored) = holders(&slots, seen, &limits.groups);
     let kept = judge_all(&mut slots, &holders, seen, now, limits.min);
     let unplaced = seat_newcomers(&mut slots, &holders, now, limits);
-    Assignment { slots, kept, unplaced, ignored }
+    let scales = scales(&slots, &holders);
+    Assignment { slots, kept, unplaced, ignored, scales }
 }
 
 /// Of the slots with one address the lowest keeps it.
@@ -61,7 +64,7 @@ fn holders<'a>(
         .collect();
     let mut reports: Vec<&Instance> = seen.instances.iter().collect();
     reports.sort_by_key(|instance| {
-        let stranger = occupants.get(&instance.address) != Some(&instance.name.as_str());
+        let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.is_called(name));
         (instance.address, instance.part, stranger, position(groups, &instance.group), &instance.name, &instance.group)
     });
     let mut holders = BTreeMap::new();
@@ -91,7 +94,7 @@ enum Verdict<'a> {
 
 fn judge<'a>(occupant: &Occupant, holder: Option<&'a Instance>, seen: &Observation) -> Verdict<'a> {
     match holder {
-        Some(instance) if instance.name == occupant.name => Verdict::Present(instance),
+        Some(instance) if instance.is_called(&occupant.name) => Verdict::Present(instance),
         Some(instance) if instance.part == Part::Ready => Verdict::Replaced(instance),
         _ if occupant.group.as_ref().is_some_and(|group| seen.missing_groups.contains(group))
             || seen.unseen.contains(&occupant.name) =>
@@ -154,6 +157,15 @@ fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
         status: Status::Enabled,
         last_step: Some(now),
     });
+}
+
+fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {
+    let scale = |slot: &Slot| {
+        let occupant = slot.occupant.as_ref()?;
+        let holder = holders.get(&occupant.address).filter(|holder| holder.is_called(&occupant.name))?;
+        (holder.scale != 1).then_some((slot.id, holder.scale))
+    };
+    slots.values().filter_map(scale).collect()
 }
 
 /// Seats the ready instances that have no slot yet; returns those for whom none is free, in order.

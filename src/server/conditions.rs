@@ -43,8 +43,14 @@ pub(super) enum Line {
     Info(String),
 }
 
-/// The conditions of one turn.
-pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits: &Limits) -> Conditions {
+/// The conditions of one turn. `missing_remedy` is what helps against groups that do not exist.
+pub(super) fn conditions(
+    table: &Table,
+    seen: &Observation,
+    plan: &Plan,
+    limits: &Limits,
+    missing_remedy: &str,
+) -> Conditions {
     let unreadable = table.faults();
     let unplaced = plan.unplaced.iter().map(|instance| instance.name.escape_debug().to_string()).collect::<Vec<_>>();
     let missing: Vec<_> = seen.missing_groups.iter().map(|group| group.escape_debug().to_string()).collect();
@@ -57,10 +63,7 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
     note(
         Condition::MissingGroups,
         missing.len(),
-        format!(
-            "groups that do not exist: {}: their servers stay as they are; correct the configured names or create the groups",
-            list(&missing)
-        ),
+        format!("groups that do not exist: {}: their servers stay as they are; {missing_remedy}", list(&missing)),
     );
     note(
         Condition::Unreadable,
@@ -144,11 +147,11 @@ mod tests {
         let seen = seen(".1 i1 a draining; .2 i2 a ready; missing c");
         let limits = Limits { min: 0, size: 1, ..limits(1) };
         let plan = decide(&table, &seen, at(100), &limits);
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits).into_values().collect();
+        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, "create them").into_values().collect();
         assert_eq!(
             found,
             [
-                "groups that do not exist: c: their servers stay as they are; correct the configured names or create the groups",
+                "groups that do not exist: c: their servers stay as they are; create them",
                 "items of the table that cannot be read: slot 2: broken: they are left alone; correct or delete them",
                 "ready servers without a slot: i2; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1",
                 "slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1, hold servers until these leave: 4",

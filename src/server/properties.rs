@@ -13,11 +13,9 @@ fn instance() -> impl Strategy<Value = Instance> {
     // Mostly one name for each address; now and then another one has it.
     let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
     ((1..=9_u8).prop_flat_map(name), 0..4_usize, prop_oneof![4 => Just(Part::Ready), 1 => Just(Part::Draining)])
-        .prop_map(|((host, name), group, part)| Instance {
-            address: address(&format!(".{host}")),
-            name: format!("i{name}"),
-            group: ["a", "b", "c", "d"][group].to_owned(),
-            part,
+        .prop_map(|((host, name), group, part)| {
+            let group = ["a", "b", "c", "d"][group].to_owned();
+            Instance::new(address(&format!(".{host}")), format!("i{name}"), group, part)
         })
 }
 
@@ -272,11 +270,9 @@ proptest! {
     #[test]
     fn a_freed_slot_goes_to_its_own_group(groups in prop::collection::vec(0..3_usize, 1..10), gone in prop::collection::vec(any::<bool>(), 10)) {
         let size = u32::try_from(groups.len()).expect("few");
-        let instance = |host: usize, group: usize| Instance {
-            address: address(&format!(".{host}")),
-            name: format!("i{host}"),
-            group: ["a", "b", "c"][group].to_owned(),
-            part: Part::Ready,
+        let instance = |host: usize, group: usize| {
+            let group = ["a", "b", "c"][group].to_owned();
+            Instance::new(address(&format!(".{host}")), format!("i{host}"), group, Part::Ready)
         };
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));
