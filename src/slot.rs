@@ -75,6 +75,8 @@ pub enum Row {
     Unreadable {
         /// What is wrong with it, for the log.
         reason: String,
+        /// Its address, if at least that can be read: no other slot may hold it.
+        address: Option<IpAddr>,
     },
 }
 
@@ -100,7 +102,7 @@ impl Table {
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {
             Row::Known(_) => None,
-            Row::Unreadable { reason } => Some(format!("slot {id}: {reason}")),
+            Row::Unreadable { reason, .. } => Some(format!("slot {id}: {reason}")),
         });
         rows.chain(self.strays.iter().cloned()).collect()
     }

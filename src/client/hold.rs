@@ -89,10 +89,13 @@ mod tests {
 
     const PORT: u16 = 80;
 
-    /// Shows readings of one slot, each with what is wanted of it, and tells after each whether it is held.
-    fn watch(readings: &[(Admin, u8, u16, Option<u8>)]) -> Vec<bool> {
+    /// A reading of the slot: state, last byte of its address, weight; and the last byte of the address that is wanted.
+    type Look = (Admin, u8, u16, Option<u8>);
+
+    /// Shows readings of one slot, and tells after each whether it is held.
+    fn watch(readings: &[Look]) -> Vec<bool> {
         let mut holds = Holds::default();
-        let look = |(admin, last, weight, wanted): &(Admin, u8, u16, Option<u8>)| {
+        let look = |(admin, last, weight, wanted): &Look| {
             let address = Some(SocketAddr::from(([10, 0, 0, *last], PORT)));
             let server = Running { admin: *admin, health: Health::Passed, address, weight: Some(*weight) };
             let serve = |last: u8| Wanted::Serve { address: [10, 0, 0, last].into(), weight: 7 };
@@ -106,7 +109,7 @@ mod tests {
     fn whose_hand_it_was() {
         use Admin::{Drain, Maintenance, Ready};
         #[rustfmt::skip]
-        let cases: [(&str, &[(Admin, u8, u16, Option<u8>)], &[bool]); 12] = [
+        let cases: [(&str, &[Look], &[bool]); 12] = [
             ("it serves", &[(Ready, 1, 7, Some(1))], &[false]),
             ("it served, and is in maintenance", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1))], &[false, true]),
             ("it waited at weight 0, and is in maintenance", &[(Ready, 1, 0, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, true]),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::{Limits, Plan};
-use crate::slot::{Observation, Table};
+use crate::slot::{Instance, Observation, Part, Slot, Table};
 
 /// How many names a sentence lists before it only counts the rest.
 const LISTED: usize = 10;
@@ -16,6 +16,7 @@ pub(super) enum Condition {
     MissingGroups,
     Unreadable,
     Unplaced,
+    SharedAddress,
     AboveSize,
     LastResort,
 }
@@ -27,6 +28,7 @@ impl Condition {
             Condition::MissingGroups => "every configured group is known again",
             Condition::Unreadable => "every item of the table can be read again",
             Condition::Unplaced => "every ready server has a slot again",
+            Condition::SharedAddress => "no ready server is without a slot for its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
             Condition::LastResort => "leaving servers no longer serve as the last resort",
         }
@@ -80,6 +82,22 @@ pub(super) fn conditions(
             "ready servers without a slot: {}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {}",
             list(&unplaced),
             limits.size
+        ),
+    );
+    let holds = |one: &Instance, slot: &Slot| {
+        slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.is_called(&occupant.name))
+    };
+    let outranked = plan.ignored.iter().filter(|one| one.part == Part::Ready);
+    let shared: Vec<_> = outranked
+        .filter(|one| !plan.slots.values().any(|slot| holds(one, slot)))
+        .map(|one| format!("{} at {}", one.name.escape_debug(), one.address))
+        .collect();
+    note(
+        Condition::SharedAddress,
+        shared.len(),
+        format!(
+            "ready servers whose address is that of another server, or of a row that cannot be read: {}: they get no slot",
+            list(&shared)
         ),
     );
     note(
