@@ -479,6 +479,41 @@ fn servers_above_every_row_and_foreign_servers() {
     });
 }
 
+/// HAProxy finds the frontend first when it is asked for `show stat <name>`, and that has no servers.
+#[test]
+fn a_frontend_may_have_the_backends_name() {
+    let bed = bed_with_table("twins", 2, 1);
+    let (socket, front) = (bed.socket(), common::port::Port::reserve());
+    let text = |lines: &str| {
+        format!(
+            "global\n  stats socket {} level admin\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  \
+             timeout server 1s\n{lines}frontend http-back\n  bind 127.0.0.1:{}\n  default_backend http-back\n\
+             backend http-back\n  server-template mywebapp 1-2 127.0.0.2:80 check inter 100ms disabled\n",
+            socket.display(),
+            front.number()
+        )
+    };
+    let no_ports = std::collections::BTreeMap::new;
+    let mut haproxy = Haproxy::start_text(&bed, &text(""), no_ports(), &["-db"]);
+    let mut client = sized(&bed, 2).spawn();
+    let serves = |haproxy: &Haproxy| {
+        wait_for("the slot to serve", SOON, || {
+            let state = haproxy.command("show servers state http-back");
+            let row = state.lines().find(|line| line.contains(" mywebapp1 ")).unwrap_or_default().to_owned();
+            if row.contains(&address(1)) && row.split(' ').nth(7) == Some("10") { Ok(()) } else { Err(state) }
+        });
+        assert_eq!(traffic::send(front.number(), 2).of("i-1"), 2);
+    };
+    serves(&haproxy);
+    // After a restart with another backend before it, the number that was learnt is that of another one.
+    haproxy.kill();
+    drop(haproxy);
+    haproxy = Haproxy::start_text(&bed, &text("backend first\n  server s1 127.0.0.2:80\n"), no_ports(), &["-db"]);
+    serves(&haproxy);
+    client.wait_turn();
+    assert!(haproxy.command("show servers state first").contains("127.0.0.2"), "the other backend is not touched");
+}
+
 #[test]
 fn ipv6_addresses_are_compared_as_addresses() {
     let bed = bed_with_table("ipv6", 2, 0);

@@ -40,12 +40,14 @@ pub struct Runtime {
     socket: Socket,
     /// Whether this version's `show stat` lacks the weight that was set, as 2.2 does.
     stat_lacks_weight: bool,
+    /// The numbers of the backends that cannot be asked for by name.
+    numbers: BTreeMap<String, String>,
 }
 
 impl Runtime {
     /// Over `socket`; nothing is sent yet.
     pub fn new(socket: Socket) -> Self {
-        Runtime { socket, stat_lacks_weight: false }
+        Runtime { socket, stat_lacks_weight: false, numbers: BTreeMap::new() }
     }
 
     /// What is wrong with the socket or the configured names, that only a person can mend: a level below admin, a
@@ -82,27 +84,32 @@ impl Runtime {
         Ok(())
     }
 
-    /// Reads the servers of `backends`, over one connection (two the first time, on HAProxy 2.2).
+    /// Reads the servers of `backends`, over one connection. The first time it may take more: HAProxy 2.2 shows weights
+    /// elsewhere, and a backend that has its name from a frontend must be asked for by its number.
     ///
     /// # Errors
     /// The talk failed, an answer cannot be read, or a backend is not there. A partial reading is an error.
     pub fn read(&mut self, backends: &[&str]) -> Result<Reading, Error> {
-        let reading = self.read_once(backends)?;
-        let lacks = reading.backends.values().flat_map(BTreeMap::values).any(|server| server.weight.is_none());
-        if lacks && !self.stat_lacks_weight {
-            self.stat_lacks_weight = true;
-            return self.read_once(backends);
-        }
-        Ok(reading)
-    }
-
-    fn read_once(&self, backends: &[&str]) -> Result<Reading, Error> {
-        let mut commands = vec!["show info".to_owned()];
         let mut names: Vec<&str> = backends.to_vec();
         names.sort_unstable();
         names.dedup();
-        for name in &names {
-            commands.push(format!("show stat {name} 4 -1"));
+        for _ in 0..4 {
+            if let Some(reading) = self.read_once(&names)? {
+                return Ok(reading);
+            }
+        }
+        Err(cannot("show stat", "its backends change while they are read"))
+    }
+
+    /// One reading; `None` if it taught how to ask better.
+    fn read_once(&mut self, names: &[&str]) -> Result<Option<Reading>, Error> {
+        let mut commands = vec!["show info".to_owned()];
+        for name in names {
+            commands.push(match self.numbers.get(*name) {
+                // With the row of the backend itself, which tells its name.
+                Some(number) => format!("show stat {number} 6 -1"),
+                None => format!("show stat {name} 4 -1"),
+            });
             if self.stat_lacks_weight {
                 commands.push(format!("show servers state {name}"));
             }
@@ -111,7 +118,6 @@ impl Runtime {
         for line in command::lines(&commands, MAX_LINE, String::len) {
             replies.extend(self.socket.ask(line)?);
         }
-        let cannot = |asked: &str, fault| Error::Answer { asked: asked.to_owned(), fault };
         let value = |name| {
             state::info_value(&replies[0], name)
                 .map(str::to_owned)
@@ -120,22 +126,50 @@ impl Runtime {
         let process = Process { pid: value("Pid")?, version: value("Version")? };
         let mut tables = BTreeMap::new();
         let mut rest = commands.iter().zip(&replies).skip(1);
-        for name in &names {
+        for name in names {
             let (asked, reply) = rest.next().expect("a command was pushed for each name");
+            if self.numbers.contains_key(*name) && !state::is_of_backend(reply, name) {
+                // Another process, that numbers its backends otherwise.
+                self.numbers.clear();
+                return Ok(None);
+            }
             if state::is_unknown_backend(reply) {
                 return Err(Error::NoBackend { backend: (*name).to_owned(), known: Vec::new() });
             }
             let mut servers = state::parse_stat(reply).map_err(|fault| cannot(asked, fault))?;
+            if servers.is_empty() && !self.numbers.contains_key(*name) {
+                // A frontend of that name, which HAProxy finds first, has no servers.
+                self.number(name)?;
+                return Ok(None);
+            }
             if self.stat_lacks_weight {
                 let (asked, reply) = rest.next().expect("a second command was pushed for each name");
                 let weights = state::parse_weights(reply).map_err(|fault| cannot(asked, fault))?;
                 for (name, server) in &mut servers {
                     server.weight = server.weight.or(weights.get(name).copied());
                 }
+            } else if servers.values().any(|server| server.weight.is_none()) {
+                self.stat_lacks_weight = true;
+                return Ok(None);
             }
             tables.insert((*name).to_owned(), servers);
         }
-        Ok(Reading { process, backends: tables })
+        Ok(Some(Reading { process, backends: tables }))
+    }
+
+    /// Learns the number of a backend.
+    fn number(&mut self, name: &str) -> Result<(), Error> {
+        let asked = "show stat -1 2 -1";
+        let replies = self.socket.ask(&[asked.to_owned()])?;
+        let mut numbers = state::parse_numbers(&replies[0]).map_err(|fault| cannot(asked, fault))?;
+        match numbers.remove(name) {
+            Some(number) => self.numbers.insert(name.to_owned(), number),
+            None => {
+                let known = numbers.into_keys().collect();
+                return Err(Error::NoBackend { backend: name.to_owned(), known });
+            }
+        };
+        Ok(())
     }
 
     /// Sends the commands of `steps` in order, in joined lines that never cut a step, and gives each command's outcome
@@ -156,4 +190,8 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+fn cannot(asked: &str, fault: impl Into<String>) -> Error {
+    Error::Answer { asked: asked.to_owned(), fault: fault.into() }
 }

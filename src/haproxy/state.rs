@@ -88,6 +88,30 @@ pub fn parse_stat(reply: &str) -> Result<Servers, String> {
     Ok(servers)
 }
 
+/// Whether the reply to `show stat <number> 6 -1` is about the backend of that name.
+pub fn is_of_backend(reply: &str, name: &str) -> bool {
+    let row = reply.lines().nth(1).unwrap_or_default();
+    row.strip_prefix(name).is_some_and(|rest| rest.starts_with(','))
+}
+
+/// Reads the reply to `show stat -1 2 -1`: the number of each backend by its name.
+///
+/// # Errors
+/// The reply is no such table, or a row does not fit its head.
+pub fn parse_numbers(reply: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut lines = reply.lines();
+    let head = lines.next().and_then(|head| head.strip_prefix("# ")).ok_or_else(|| unexpected(reply))?;
+    let number = head.split(',').position(|field| field == "iid").ok_or("`show stat` has no column iid")?;
+    let mut fields = Vec::new();
+    lines
+        .map(|line| {
+            split_csv(line, &mut fields)?;
+            let number = fields.get(number).ok_or("a row of `show stat` is too short")?;
+            Ok((fields[0].clone(), number.clone()))
+        })
+        .collect()
+}
+
 /// Reads the weights in the reply to `show servers state <backend>`, by server name.
 ///
 /// # Errors
