@@ -4,8 +4,11 @@
 //! a dependency's chatter is kept out by level, what hsdo itself says is the caller's care.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
-use std::time::Instant;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter};
 
@@ -23,13 +26,78 @@ pub fn init(debug: bool) {
     let started = env_logger::Builder::new()
         .filter_level(LevelFilter::Warn)
         .filter_module("hsdo", own)
-        .target(env_logger::Target::Stderr)
+        .target(background().map_or(env_logger::Target::Stderr, |queue| env_logger::Target::Pipe(Box::new(queue))))
         .format(|buffer, record| {
             writeln!(buffer, "{}", line(Timestamp::now(), record.level(), record.target(), *record.args()))
         })
         .try_init();
     if started.is_err() {
         log::debug!("the log is already set up");
+    }
+}
+
+/// Waits until what was logged so far is written, for a fifth of a second at most: before the process ends.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        let (done, wait) = sync_channel(1);
+        if queue.try_send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Who writes the log waits for whoever reads it: a thread of its own, so that a pipe which nobody reads holds up the
+/// log and not the load balancer.
+static QUEUE: OnceLock<SyncSender<Message>> = OnceLock::new();
+
+/// How many lines may wait; the ones after that are dropped, and counted.
+const WAITING: usize = 256;
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// The end of the queue that the log writes to.
+struct Queue {
+    lines: SyncSender<Message>,
+    dropped: u64,
+}
+
+/// Starts the writing thread; `None` where the system refuses one.
+fn background() -> Option<Queue> {
+    let (lines, queue) = sync_channel(WAITING);
+    thread::Builder::new().name("log".to_owned()).spawn(move || drain(&queue, &mut io::stderr())).ok()?;
+    let _ = QUEUE.set(lines.clone());
+    Some(Queue { lines, dropped: 0 })
+}
+
+/// Writes what comes until nobody can send any more. An error of the reader's end changes nothing for the process.
+fn drain(queue: &Receiver<Message>, out: &mut impl Write) {
+    while let Ok(message) = queue.recv() {
+        match message {
+            Message::Line(line) => drop(out.write_all(&line)),
+            Message::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.dropped > 0 {
+            let note = format!("... {} lines of the log were dropped: nobody read standard error\n", self.dropped);
+            if self.lines.try_send(Message::Line(note.into_bytes())).is_ok() {
+                self.dropped = 0;
+            }
+        }
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(line.to_vec())) {
+            self.dropped += 1;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -195,6 +263,26 @@ mod tests {
             prop_assert!(!text.chars().any(char::is_control));
             prop_assert!(text.len() < LONGEST * 10 + 100);
         }
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_up_nobody() {
+        let (lines, queue) = sync_channel(2);
+        let mut log = Queue { lines, dropped: 0 };
+        for number in 1..=5 {
+            log.write_all(format!("line {number}\n").as_bytes()).expect("taken or dropped");
+        }
+        let mut text = Vec::new();
+        let mut read = |queue: &Receiver<Message>| {
+            while let Ok(Message::Line(line)) = queue.try_recv() {
+                text.extend(line);
+            }
+        };
+        read(&queue);
+        log.write_all(b"line 6\n").expect("taken");
+        read(&queue);
+        let text = String::from_utf8(text).expect("text");
+        assert_eq!(text, "line 1\nline 2\n... 3 lines of the log were dropped: nobody read standard error\nline 6\n");
     }
 
     #[test]

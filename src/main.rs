@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         }
         Invocation::Run(args) => hsdo::run::run(&args, &Environment::of_process()),
     });
+    hsdo::log::flush();
     result.unwrap_or_else(|error| {
         let mut text: String = error.to_string().lines().map(|line| format!("hsdo: {line}\n")).collect();
         if matches!(error, Error::Usage(_)) {

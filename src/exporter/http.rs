@@ -83,6 +83,11 @@ impl Timed {
         Timed { socket, end: Instant::now() + span }
     }
 
+    /// Lets the exchange go on for `span` from now.
+    pub(super) fn extend(&mut self, span: Duration) {
+        self.end = Instant::now() + span;
+    }
+
     /// What is left, or the error that nothing is.
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.end.saturating_duration_since(Instant::now());

@@ -20,9 +20,11 @@ use crate::log::Episode;
 use crate::metrics::Metrics;
 
 /// How many connections are served at a time; further ones wait in the listener's queue.
-const WORKERS: usize = 8;
+const WORKERS: usize = 32;
 /// The stack of a worker in bytes: it holds a request, the text of a scrape is on the heap.
 const STACK: usize = 256 * 1024;
+/// How long a peer may take to say what it wants: those who connect and say nothing must not keep others out for long.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// How long an exchange may take in all.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How long a worker pauses after `accept` failed (no file descriptor left, for example).
@@ -111,7 +113,7 @@ impl Site {
             self.trouble.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
             match accepted {
                 // A peer that left, or was too slow, is no news: anyone could fill the log with it.
-                Ok((stream, _)) => drop(self.exchange(Timed::new(stream, self.deadline))),
+                Ok((stream, _)) => drop(self.exchange(Timed::new(stream, self.deadline.min(HEAD_DEADLINE)))),
                 Err(_) => thread::sleep(PAUSE),
             }
         }
@@ -120,6 +122,7 @@ impl Site {
     /// One request, one answer.
     fn exchange(&self, mut stream: Timed) -> io::Result<()> {
         let head = read_head(&mut stream)?;
+        stream.extend(self.deadline);
         let request = head.as_deref().and_then(parse);
         let answer = match request {
             Some((method, path)) => self.answer(method, path),

@@ -61,7 +61,8 @@ pub(super) fn names(node: &Node) -> Option<Vec<String>> {
     };
     let mut names: Vec<String> = Vec::new();
     for item in items.into_iter().map(str::trim).filter(|item| !item.is_empty()) {
-        if item.chars().any(char::is_control) || item.chars().count() > MAX_NAME {
+        // In the table `none` stands for no group.
+        if item == "none" || item.chars().any(char::is_control) || item.chars().count() > MAX_NAME {
             return None;
         }
         if !names.iter().any(|name| name == item) {
