@@ -1,0 +1,55 @@
+//! Credentials by way of a profile of the shared files: follows its plan.
+
+use super::container::FromContainer;
+use super::environment::FromEnvironment;
+use super::metadata::FromMetadata;
+use super::plan::{Base, Named, plan};
+use super::{Context, Credentials, Found, Provider, process, sso, sts, web_identity};
+use crate::aws::error::Error;
+use crate::aws::profile_file::{ProfileFiles, profile};
+
+/// The provider of the profile in use. The files are read at each search, so that keys replaced there are found.
+pub(crate) struct FromProfile;
+
+impl Provider for FromProfile {
+    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+        let name = profile(&context.environment);
+        let files = ProfileFiles::read(&context.environment)?;
+        if !files.has(name) {
+            let text = format!("profile {name:?} is not in {}", files.places());
+            // A profile that someone asked for by name must be there.
+            return match context.environment.get("AWS_PROFILE") {
+                Some(_) => Err(Error::Setup(format!("{text}: correct AWS_PROFILE"))),
+                None => Ok(Found::Nothing(text)),
+            };
+        }
+        let Some(plan) = plan(&files, name)? else {
+            return Ok(Found::Nothing(format!("profile {name:?} in {} has no credentials", files.places())));
+        };
+        let mut found = base(context, plan.base, name)?;
+        for role in &plan.roles {
+            found = sts::assume(&context.caller, role, &found)?;
+        }
+        Ok(Found::Here(found))
+    }
+}
+
+fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, Error> {
+    let found = match base {
+        Base::Keys(keys) => return Ok(keys),
+        Base::WebIdentity { arn, session, file } => {
+            return web_identity::exchange(context, &file, &arn, session.as_deref());
+        }
+        Base::Sso(login) => return sso::exchange(context, &login),
+        Base::Process(command, profile) => return process::run(&command, &profile),
+        Base::Source(Named::Environment) => FromEnvironment.fetch(context)?,
+        Base::Source(Named::Metadata) => FromMetadata.fetch(context)?,
+        Base::Source(Named::Container) => FromContainer.fetch(context)?,
+    };
+    match found {
+        Found::Here(credentials) => Ok(credentials),
+        Found::Nothing(text) => {
+            Err(Error::Setup(format!("the credential_source of profile {name:?} has no credentials: {text}")))
+        }
+    }
+}
