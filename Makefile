@@ -52,8 +52,8 @@ fmt: ## Format the code
 demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
 	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
 
-tools: $(MOTO) ## Install what the tests need: haproxy and moto
-	@$(need) haproxy=haproxy
+tools: $(MOTO) ## Install what the tests need: haproxy, moto and openssl
+	@$(need) haproxy=haproxy openssl=openssl
 
 $(MOTO):
 	@$(need) python3=python3

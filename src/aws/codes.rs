@@ -1,8 +1,8 @@
 //! What AWS's error codes mean for the next step. Pure: one table, each row with its source.
 //!
-//! Sources: [R] AWS SDKs and Tools Reference Guide, "Retry behavior", and the SDKs' tables of the standard mode;
-//! [I] IAM User Guide, "Troubleshoot access denied error messages"; [D] DynamoDB Developer Guide, "Error messages and
-//! codes"; [E] EC2 API Reference, "Common client errors"; [Q] the "Common errors" of the Query APIs (Auto Scaling, STS).
+//! Sources: R: AWS SDKs and Tools Reference Guide, "Retry behavior", and the SDKs' tables of the standard mode;
+//! I: IAM User Guide, "Troubleshoot access denied error messages"; D: DynamoDB Developer Guide, "Error messages and
+//! codes"; E: EC2 API Reference, "Common client errors"; Q: the "Common errors" of the Query APIs (Auto Scaling, STS).
 
 /// What a code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

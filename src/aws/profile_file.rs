@@ -71,8 +71,8 @@ impl ProfileFiles {
     /// The value of a key below a service in a `[services]` section; an empty one counts as not set.
     pub(crate) fn service(&self, section: &str, service: &str, key: &str) -> Option<String> {
         let nested = self.services.get(section)?.get(service)?;
-        let pairs = nested.lines().filter_map(|line| line.split_once('='));
-        let value = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(key)).last()?.1;
+        let mut pairs = nested.lines().rev().filter_map(|line| line.split_once('='));
+        let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
         Some(without_comment(value).trim().to_string()).filter(|value| !value.is_empty())
     }
 

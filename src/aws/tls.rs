@@ -138,7 +138,7 @@ mod tests {
         let empty = folder.file("empty.pem", "");
         let broken = folder.file("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
         for (path, expected) in [("/nonexistent.pem", "not found"), (&empty, "no certificate"), (&broken, "not PEM")] {
-            let error = Tls::new(Some((Path::new(path), "AWS_CA_BUNDLE"))).err().expect(expected).to_string();
+            let error = Tls::new(Some((Path::new(path), "AWS_CA_BUNDLE"))).expect_err(expected).to_string();
             assert!(error.contains(expected) && error.contains("AWS_CA_BUNDLE") && error.contains(path), "{error}");
         }
         assert!(Tls::new(None).is_ok());

@@ -9,6 +9,7 @@ pub mod bed;
 pub mod haproxy;
 pub mod hsdo;
 pub mod http;
+pub mod issuer;
 pub mod moto;
 pub mod port;
 pub mod process;

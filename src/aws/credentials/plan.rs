@@ -3,6 +3,7 @@
 //! AWS SDKs and Tools Reference Guide, "Assume role credential provider settings"; which key of a profile wins is
 //! that of the SDKs' own test cases, which it is tested with.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::Credentials;
@@ -30,7 +31,17 @@ pub(crate) enum Base {
     /// A login.
     Sso(Login),
     /// A command, and the profile that has it.
-    Process(String, String),
+    Process(CommandLine, String),
+}
+
+/// A command line. It may hold a secret, so `Debug` does not show it.
+#[derive(PartialEq, Eq)]
+pub(crate) struct CommandLine(pub(crate) String);
+
+impl fmt::Debug for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CommandLine")
+    }
 }
 
 /// A provider that `credential_source` can name.
@@ -143,7 +154,7 @@ impl<'a> Profile<'a> {
             return Ok(Some(Base::Keys(keys)));
         }
         let process = self.get("credential_process");
-        Ok(process.map(|command| Base::Process(command.to_string(), self.name.to_string())))
+        Ok(process.map(|command| Base::Process(CommandLine(command.to_string()), self.name.to_string())))
     }
 
     fn role(&self, arn: &str) -> Result<Role, Error> {
@@ -239,7 +250,7 @@ mod tests {
                 let session = login.session.as_deref().unwrap_or("none");
                 format!("login {} {} {} {} {session}", login.account, login.role, login.region, login.start_url)
             }
-            Base::Process(command, _) => format!("process {command}"),
+            Base::Process(CommandLine(command), _) => format!("process {command}"),
         };
         let roles = plan.roles.iter().map(|role| {
             let id = role.external_id.as_ref().map(|id| format!(" with {id}")).unwrap_or_default();
@@ -292,5 +303,12 @@ mod tests {
             assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
         }
         assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a plan"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_command_line() {
+        let plan = read("[profile A]\ncredential_process = give --password hush").expect("a plan").expect("a plan");
+        assert_eq!(steps(&plan), ["process give --password hush"]);
+        assert!(!format!("{plan:?}").contains("hush"), "{plan:?}");
     }
 }

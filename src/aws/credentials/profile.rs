@@ -41,7 +41,7 @@ fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, Error>
             return web_identity::exchange(context, &file, &arn, session.as_deref());
         }
         Base::Sso(login) => return sso::exchange(context, &login),
-        Base::Process(command, profile) => return process::run(&command, &profile),
+        Base::Process(command, profile) => return process::run(&command.0, &profile),
         Base::Source(Named::Environment) => FromEnvironment.fetch(context)?,
         Base::Source(Named::Metadata) => FromMetadata.fetch(context)?,
         Base::Source(Named::Container) => FromContainer.fetch(context)?,
