@@ -36,10 +36,12 @@ fn run_within(command: &str, profile: &str, time: Duration) -> Result<Credential
         (true, child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>)),
         (false, child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>)),
     ] {
-        let (ended, pipe) = (ended.clone(), pipe.expect("both were asked for"));
+        let (ended, mut pipe) = (ended.clone(), pipe.expect("both were asked for"));
         std::thread::spawn(move || {
             let mut text = Vec::new();
-            let _ = pipe.take(LIMIT).read_to_end(&mut text);
+            let _ = pipe.by_ref().take(LIMIT).read_to_end(&mut text);
+            // The rest is of no use, but a command that cannot write it would fail for another reason than its own.
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
             // Who waited may have given up.
             let _ = ended.send((stdout, String::from_utf8_lossy(&text).into_owned()));
         });
