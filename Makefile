@@ -4,6 +4,8 @@
 TARGET ?= x86_64-unknown-linux-musl
 PREFIX ?= /usr/local
 DESTDIR ?=
+# How long `make soak` runs.
+MINUTES ?= 30
 # KEEP=1 leaves the demo running until it is interrupted.
 KEEP ?=
 
@@ -16,17 +18,38 @@ BINARY := target/$(TARGET)/release/hsdo
 DIST := hsdo-$(VERSION)-$(TARGET)
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
+CONSUL := target/consul/consul
 # After `make vendor`, builds take the crates from there and need no network.
 CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
 need := tests/tools/need.sh
+
+# The C compiler for the target (ring has C in it): musl's for this machine's own kind, else Debian's cross compiler, which links too.
+ARCH := $(firstword $(subst -, ,$(TARGET)))
+TARGET_ := $(subst -,_,$(TARGET))
+ifneq ($(ARCH),$(shell uname -m))
+COMPILER := $(ARCH)-linux-gnu-gcc
+COMPILER_PACKAGE := gcc-$(subst _,-,$(ARCH))-linux-gnu
+export CARGO_TARGET_$(shell echo $(TARGET_) | tr a-z A-Z)_LINKER ?= $(COMPILER)
+else ifneq (,$(findstring musl,$(TARGET)))
+COMPILER := musl-gcc
+COMPILER_PACKAGE := musl-tools
+else
+COMPILER := cc
+COMPILER_PACKAGE := gcc
+endif
+# x86_64's musl-gcc is found without being named; naming it would rebuild ring between `make` and a plain `cargo`.
+ifneq ($(COMPILER)-$(ARCH),musl-gcc-x86_64)
+export CC_$(TARGET_) ?= $(COMPILER)
+endif
 
 # Debian keeps haproxy out of a plain user's PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export HSDO_TEST_MOTO = $(CURDIR)/$(VENV)/bin/moto_server
 export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
+export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt demo tools rust dist install vendor clean
+.PHONY: help build test soak lint fmt demo tools rust dist install vendor clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -35,8 +58,11 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
-test: rust tools ## Run all tests, on a real haproxy and on moto
+test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
 	$(CARGO) test --locked --target $(TARGET)
+
+soak: rust tools ## Run the chaos test for long (MINUTES=30)
+	HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
 lint: rust ## Check format, lints, documentation, licences and duplicate crates
 	cargo fmt --check
@@ -52,7 +78,7 @@ fmt: ## Format the code
 demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
 	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
 
-tools: $(MOTO) ## Install what the tests need: haproxy, moto and openssl
+tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, openssl, moto, and a Consul agent in target/
 	@$(need) haproxy=haproxy openssl=openssl
 
 $(MOTO):
@@ -63,23 +89,27 @@ $(MOTO):
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'moto[server,autoscaling,ec2,dynamodb]==$(MOTO_VERSION)'
 	touch $@
 
+$(CONSUL):
+	sh tests/tools/consul.sh $(@D)
+
 rust:
 	@command -v rustup >/dev/null || { echo 'rustup is missing: install Rust with it (rust-toolchain.toml names the version)' >&2; exit 1; }
 	@rustup which cargo >/dev/null 2>&1 || rustup toolchain install
 	@rustup target list --installed | grep -qx '$(TARGET)' || rustup target add '$(TARGET)'
-	@$(need) cc=gcc $(if $(findstring x86_64-unknown-linux-musl,$(TARGET)),musl-gcc=musl-tools)
+	@$(need) cc=gcc $(COMPILER)=$(COMPILER_PACKAGE)
 
 dist: build ## Pack binary, examples and README into target/
 	rm -rf target/$(DIST)
 	mkdir -p target/$(DIST)
-	cp -R $(BINARY) conf README.md CHANGELOG.md LICENSE target/$(DIST)/
+	cp -R $(BINARY) conf $(wildcard README.md CHANGELOG.md LICENSE) target/$(DIST)/
 	tar -C target --owner=0 --group=0 -czf target/$(DIST).tar.gz $(DIST)
 	@echo target/$(DIST).tar.gz
 
-install: ## Install a built binary below $(DESTDIR)$(PREFIX), the example files with it
+install: ## Install a built binary below $(DESTDIR)$(PREFIX), and the example files
 	@test -x $(BINARY) || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hsdo
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/hsdo conf/env.yaml conf/haproxy.cfg
+	install -d $(DESTDIR)$(PREFIX)/share/hsdo
+	cp -R conf/. $(DESTDIR)$(PREFIX)/share/hsdo/
 
 vendor: rust ## Fetch all crates into vendor/, for builds without a network
 	rm -rf vendor

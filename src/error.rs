@@ -21,6 +21,8 @@ pub mod exit {
 pub enum Subject {
     /// A call of AWS.
     Aws,
+    /// A question to Consul.
+    Consul,
     /// The talk with HAProxy.
     Haproxy,
     /// The rest of a turn.
@@ -36,6 +38,8 @@ pub enum Error {
     Config(Vec<String>),
     /// An AWS call failed.
     Aws(crate::aws::Error),
+    /// Consul gave no answer that counts.
+    Consul(Box<crate::consul::Error>),
     /// HAProxy could not be read or commanded.
     Haproxy(crate::haproxy::Error),
     /// Something at start that only a person can mend: the sentence says what.
@@ -50,6 +54,7 @@ impl Error {
         match self {
             Error::Usage(_) | Error::Config(_) | Error::Start(_) => true,
             Error::Aws(error) => error.needs_a_person(),
+            Error::Consul(error) => error.needs_a_person(),
             Error::Haproxy(error) => error.needs_a_person(),
             Error::Turn(_) => false,
         }
@@ -59,6 +64,7 @@ impl Error {
     pub fn subject(&self) -> Subject {
         match self {
             Error::Aws(_) => Subject::Aws,
+            Error::Consul(_) => Subject::Consul,
             Error::Haproxy(_) => Subject::Haproxy,
             _ => Subject::Turn,
         }
@@ -68,6 +74,7 @@ impl Error {
     pub fn key(&self) -> String {
         match self {
             Error::Aws(error) => error.key(),
+            Error::Consul(error) => error.key(),
             other => other.to_string(),
         }
     }
@@ -84,6 +91,7 @@ impl fmt::Display for Error {
             Error::Usage(text) | Error::Start(text) | Error::Turn(text) => f.write_str(text),
             Error::Config(faults) => f.write_str(&faults.join("\n")),
             Error::Aws(error) => error.fmt(f),
+            Error::Consul(error) => error.fmt(f),
             Error::Haproxy(error) => error.fmt(f),
         }
     }
@@ -94,6 +102,12 @@ impl std::error::Error for Error {}
 impl From<crate::aws::Error> for Error {
     fn from(error: crate::aws::Error) -> Self {
         Error::Aws(error)
+    }
+}
+
+impl From<crate::consul::Error> for Error {
+    fn from(error: crate::consul::Error) -> Self {
+        Error::Consul(Box::new(error))
     }
 }
 

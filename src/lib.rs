@@ -1,10 +1,11 @@
-//! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups, without files and without reloads.
+//! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups or services in Consul, without files and without reloads.
 
 pub mod aws;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod conf_file;
+pub mod consul;
 pub mod environment;
 pub mod error;
 pub mod exporter;

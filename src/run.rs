@@ -1,15 +1,17 @@
 //! From settings to a running role: builds the edges, and turns until the process is asked to stop.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::log::{debug, info};
 
-use crate::aws::{Aws, Created, GroupSource, Observer, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, SlotTable};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
+use crate::consul::{self, ServiceSource};
 use crate::environment::Environment;
 use crate::error::{Error, Subject, exit};
 use crate::exporter::Exporter;
@@ -17,7 +19,7 @@ use crate::haproxy::Runtime;
 use crate::haproxy::socket::{Limits as SocketLimits, Socket};
 use crate::log::{self, Episode};
 use crate::metrics::{Metrics, ServerSeries};
-use crate::server::{Gauges, Limits, Server, Snapshot};
+use crate::server::{Gauges, Limits, Server, Snapshot, Source};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
 use crate::slot;
@@ -40,18 +42,24 @@ fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let _shutdown = Shutdown::install()?;
     let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
     match SlotTable::new(aws, &common.table).create()? {
-        Created::Created => println!("table {} created, and active", common.table),
-        Created::Existed => println!("table {} exists already, and is left as it is", common.table),
+        Created::Created => print(&format!("table {} created, and active\n", common.table)),
+        Created::Existed => print(&format!("table {} exists already, and is left as it is\n", common.table)),
     }
     Ok(ExitCode::from(exit::DONE))
 }
 
 fn run_server(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
-    let ServerSettings { common, source: SourceSettings::Aws { groups }, ramp } = settings;
+    let ServerSettings { common, source, ramp } = settings;
     let role = Start::new("server", args, &common)?;
     let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
-    let source = GroupSource::new(Arc::clone(&aws), groups.clone());
+    let (source, groups): (Box<dyn Source>, _) = match source {
+        SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
+        SourceSettings::Consul { api, services } => {
+            let metrics = Arc::clone(&role.metrics) as _;
+            (Box::new(ServiceSource::new(api, services.clone(), env, metrics)?), services)
+        }
+    };
     let mut schema = Some(SlotTable::new(Arc::clone(&aws), &common.table));
     let table = SlotTable::new(aws, &common.table);
     let limits = Limits {
@@ -65,7 +73,7 @@ fn run_server(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let mut server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _);
     if args.mode == Mode::DryRun {
         check_schema(&mut schema)?;
-        println!("{}", server.dry_run(Timestamp::now())?);
+        print(&format!("{}\n", server.dry_run(Timestamp::now())?));
         return Ok(ExitCode::from(exit::DONE));
     }
     role.turns(|| {
@@ -96,10 +104,15 @@ fn run_client(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
         let commands = client.dry_run()?;
-        println!("{}", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") });
+        print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
     role.turns(|| client.turn())
+}
+
+/// Writes to standard output. A reader that has gone, as `head` does, is no fault of ours.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// What both roles need before their first turn, and while they turn.
@@ -127,8 +140,13 @@ impl Start {
     ///
     /// A fault that only a person can mend ends the process as long as no turn has succeeded. After that, nothing does.
     fn turns(self, mut turn: impl FnMut() -> Vec<Error>) -> Result<ExitCode, Error> {
-        let mut episodes = [(Subject::Aws, "AWS"), (Subject::Haproxy, "HAProxy"), (Subject::Turn, "turn")]
-            .map(|(s, n)| (s, Episode::new(n)));
+        let mut episodes = [
+            (Subject::Aws, "AWS"),
+            (Subject::Consul, "Consul"),
+            (Subject::Haproxy, "HAProxy"),
+            (Subject::Turn, "turn"),
+        ]
+        .map(|(s, n)| (s, Episode::new(n)));
         let mut started = false;
         while !self.shutdown.requested() {
             let begun = Instant::now();
@@ -164,12 +182,18 @@ impl Gauges for Metrics {
     }
 }
 
-impl Observer for Metrics {
+impl aws::Observer for Metrics {
     fn request(&self, service: &'static str, operation: &'static str, result: &str) {
         self.aws_request(service, operation, result);
     }
 
     fn consumed(&self, operation: &'static str, units: f64) {
         Metrics::consumed(self, operation, units);
+    }
+}
+
+impl consul::Observer for Metrics {
+    fn request(&self, result: &'static str) {
+        self.consul_request(result);
     }
 }

@@ -75,6 +75,8 @@ pub enum Row {
     Unreadable {
         /// What is wrong with it, for the log.
         reason: String,
+        /// Its address, if at least that can be read: no other slot may hold it.
+        address: Option<IpAddr>,
     },
 }
 
@@ -100,7 +102,7 @@ impl Table {
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {
             Row::Known(_) => None,
-            Row::Unreadable { reason } => Some(format!("slot {id}: {reason}")),
+            Row::Unreadable { reason, .. } => Some(format!("slot {id}: {reason}")),
         });
         rows.chain(self.strays.iter().cloned()).collect()
     }
@@ -141,6 +143,28 @@ pub struct Instance {
     pub group: String,
     /// Ready or draining.
     pub part: Part,
+    /// Other names under which the table may hold it. A Consul node that carries one instance of a service lends it its
+    /// name, and a row written then is still that instance's when a second one joins the node. Empty on AWS.
+    pub aliases: Vec<String>,
+    /// How many times MAX its full weight is, 1 to 65535: 1 but where its Consul registration says otherwise.
+    pub scale: u16,
+}
+
+impl Instance {
+    /// An instance with no other name, whose full weight is MAX.
+    pub fn new(address: IpAddr, name: String, group: String, part: Part) -> Self {
+        Instance { address, name, group, part, aliases: vec![], scale: 1 }
+    }
+
+    /// Whether a row of its address that bears `name` is about this instance.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+}
+
+/// The full weight of an instance whose scale is `scale`: that many times `max`, at most [`MAX_WEIGHT`].
+pub fn full_weight(max: Weight, scale: u16) -> Weight {
+    max.saturating_mul(scale.max(1)).min(MAX_WEIGHT)
 }
 
 /// One whole answer of a source. A partial answer is an error and never gets here.

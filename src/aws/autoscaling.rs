@@ -73,11 +73,13 @@ fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String>
     const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
     let (mut groups, mut group, mut member) = (Vec::new(), Group::default(), Member::default());
     let mut token = None;
-    let mut whole = false;
+    let (mut whole, mut listed) = (false, false);
     xml::walk(body, &mut |path, text| {
         match path.strip_prefix(RESULT).unwrap_or_default() {
             "AutoScalingGroups" => whole = true,
             "NextToken" if !text.is_empty() => token = Some(text.to_string()),
+            // AWS lists the instances of an empty group too, as `<Instances/>`: without it the group is not told whole.
+            "AutoScalingGroups/member/Instances" => listed = true,
             "AutoScalingGroups/member/AutoScalingGroupName" => group.name = text.to_string(),
             "AutoScalingGroups/member/Instances/member/InstanceId" => member.id = text.to_string(),
             "AutoScalingGroups/member/Instances/member/LifecycleState" => member.lifecycle = text.to_string(),
@@ -91,8 +93,8 @@ fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String>
             }
             "AutoScalingGroups/member" => {
                 let group = std::mem::take(&mut group);
-                if group.name.is_empty() {
-                    return Err("a group without AutoScalingGroupName".to_string());
+                if group.name.is_empty() || !std::mem::take(&mut listed) {
+                    return Err(format!("a group without AutoScalingGroupName or Instances: {:?}", group.name));
                 }
                 groups.push(group);
             }
@@ -176,8 +178,9 @@ mod tests {
             let asked: Vec<String> =
                 (1..).map_while(|n| seen.query(&format!("AutoScalingGroupNames.member.{n}"))).collect();
             let from = seen.query("NextToken").map_or(0, |token| token.parse().expect("our token"));
-            let member =
-                |name: &String| format!("<member><AutoScalingGroupName>{name}</AutoScalingGroupName></member>");
+            let member = |name: &String| {
+                format!("<member><AutoScalingGroupName>{name}</AutoScalingGroupName><Instances/></member>")
+            };
             let to = asked.len().min(from + 60);
             let token = if to < asked.len() { format!("<NextToken>{to}</NextToken>") } else { String::new() };
             Answer::ok(page(&asked[from..to].iter().map(member).collect::<String>(), &token))

@@ -53,7 +53,7 @@ pub(crate) fn observe(configured: &[String], groups: &[Group], records: &[Record
             match fate(records.get(member.id.as_str()).copied()) {
                 Fate::Runs(address) => {
                     let (id, group) = (member.id.clone(), name.clone());
-                    observation.instances.push(Instance { address, name: id, group, part });
+                    observation.instances.push(Instance::new(address, id, group, part));
                 }
                 Fate::Open if member.lifecycle == "InService" => observation.unseen.push(member.id.clone()),
                 Fate::Open | Fate::Gone => {}
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn instance(id: &str, group: &str, part: Part) -> Instance {
-        Instance { address: IpAddr::V4(ADDRESS), name: id.to_string(), group: group.to_string(), part }
+        Instance::new(IpAddr::V4(ADDRESS), id.to_string(), group.to_string(), part)
     }
 
     #[test]

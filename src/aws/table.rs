@@ -51,7 +51,10 @@ pub(crate) fn id(item: &Item) -> Result<SlotId, String> {
 pub(crate) fn row(id: SlotId, item: &Item) -> Row {
     match slot(id, item) {
         Ok(slot) => Row::Known(slot),
-        Err(reason) => Row::Unreadable { reason },
+        Err(reason) => {
+            let address = text(item, ADDRESS).and_then(parse_address).ok();
+            Row::Unreadable { reason, address }
+        }
     }
 }
 
@@ -135,7 +138,8 @@ fn weight(item: &Item) -> Result<Weight, String> {
 }
 
 fn status(text: &str) -> Result<Status, String> {
-    match text {
+    // A person may have typed it.
+    match text.trim().to_ascii_lowercase().as_str() {
         "enabled" => Ok(Status::Enabled),
         "draining" => Ok(Status::Draining),
         "disabled" => Ok(Status::Disabled),
@@ -344,18 +348,18 @@ mod tests {
             (WEIGHT, Some(n("-1")), "Weight \"-1\" is not"),
             (WEIGHT, Some(n("1.5")), "Weight \"1.5\" is not"),
             (STATUS, None, "BackendServerStatus is missing"),
-            (STATUS, Some(s("Enabled")), "BackendServerStatus \"Enabled\" is none of"),
+            (STATUS, Some(s("on")), "BackendServerStatus \"on\" is none of"),
             (LAST_STEP, None, "LastWeightUpdate is missing"),
             (LAST_STEP, Some(Attribute::Null(true)), "LastWeightUpdate is not a text"),
         ];
         for (attribute, value, expected) in cases {
             match row(4, &with(attribute, value.clone())) {
-                Row::Unreadable { reason } => assert!(reason.contains(expected), "{reason} <> {expected}"),
+                Row::Unreadable { reason, .. } => assert!(reason.contains(expected), "{reason} <> {expected}"),
                 Row::Known(slot) => panic!("{attribute} {value:?} was read as {slot:?}"),
             }
         }
         let long = with(NAME, Some(s(&"x".repeat(256))));
-        assert!(matches!(row(4, &long), Row::Unreadable { reason } if reason.len() < 100));
+        assert!(matches!(row(4, &long), Row::Unreadable { reason, .. } if reason.len() < 100));
         assert!(matches!(row(4, &with(NAME, Some(s(&"é".repeat(255))))), Row::Known(_)));
     }
 
@@ -448,7 +452,7 @@ mod tests {
         #[test]
         fn no_attribute_breaks_the_reader_or_a_log_line(attribute in 0_usize..7, text in any::<String>()) {
             for value in [Attribute::S(text.clone()), Attribute::N(text.clone())] {
-                if let Row::Unreadable { reason } = row(4, &with(OURS[attribute], Some(value.clone()))) {
+                if let Row::Unreadable { reason, .. } = row(4, &with(OURS[attribute], Some(value.clone()))) {
                     prop_assert!(!reason.chars().any(char::is_control), "{}", reason);
                     prop_assert!(reason.len() < 900);
                 }

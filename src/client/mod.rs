@@ -3,6 +3,7 @@
 //! The last table that was read stays the wanted state while DynamoDB cannot be reached, so HAProxy is repaired all
 //! the same. Where a slot stands is decided in `placement`, what is sent for it in `reconcile`.
 
+mod hold;
 mod model;
 pub mod placement;
 pub mod reconcile;

@@ -133,7 +133,7 @@ mod tests {
         ] {
             table.rows.insert(slot.id, Row::Known(slot));
         }
-        table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned() });
+        table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
         let maintenance = Some(Wanted::Maintenance);
         let default = place(&table, Kind::Default, &rules, 7);

@@ -6,13 +6,10 @@
 //! 2. *open*: ready, at weight 0: its checks run. Where the health gate is open, its weight follows at once.
 //! 3. *weight*: what it is to have, once HAProxy reports it fully up.
 //!
-//! A plan that is cut short at any command is therefore finished by the next one, and no stage shows traffic an address
-//! or a weight that is not wanted any more.
-//!
-//! The weight 0 of stage 1 tells apart who put a server into maintenance: hsdo leaves a server there only at weight 0,
-//! so one that stands in maintenance at the right address with a weight was put there by an operator, and stays.
+//! A plan that is cut short between two steps is therefore finished by the next one, and no stage shows traffic an
+//! address or a weight that is not wanted any more. Which servers an operator holds by hand is told by `hold`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::placement::{Desired, Wanted};
@@ -47,7 +44,7 @@ pub struct Plan {
     /// Steps that take servers out of rotation: sent when nothing is left to raise, so that a turn which replaces
     /// everything does not leave the backend empty in between.
     pub lower: Vec<Step>,
-    /// Slots at weight 0 that wait for their check.
+    /// Slots that wait: a new one at weight 0 for its check, a leaving one for somebody who can take its traffic.
     pub waiting: Vec<SlotId>,
     /// Slots that an operator holds in drain or maintenance.
     pub held: Vec<SlotId>,
@@ -55,25 +52,99 @@ pub struct Plan {
     pub missing: Vec<SlotId>,
 }
 
-/// Compares what a backend is to be with what it runs. `size` is `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
-pub fn plan(desired: &Desired, running: &BTreeMap<SlotId, Running>, size: SlotId, options: Options) -> Plan {
-    let usable: Vec<SlotId> =
-        running.iter().filter(|(id, server)| is_usable(desired, **id, server, options)).map(|(id, _)| *id).collect();
+/// Compares what a backend is to be with what it runs. `held` are the servers that an operator keeps out of rotation,
+/// `size` is `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
+pub fn plan(
+    desired: &Desired,
+    running: &BTreeMap<SlotId, Running>,
+    held: &BTreeSet<SlotId>,
+    size: SlotId,
+    options: Options,
+) -> Plan {
+    let scene = Scene::of(desired, running, held, options);
     let mut plan = Plan::default();
     for (&id, server) in running {
-        let alone = !usable.iter().any(|other| *other != id);
         match desired.of(id) {
             None => {}
             Some(Wanted::Maintenance) => retire(&mut plan, id, server),
             Some(Wanted::Serve { address, weight }) => {
-                serve(&mut plan, id, server, SocketAddr::new(address, options.port), weight, alone, options);
+                let address = SocketAddr::new(address, options.port);
+                if held.contains(&id) {
+                    hold(&mut plan, id, server, address, weight, options);
+                } else {
+                    serve(&mut plan, id, server, address, weight, &scene);
+                }
             }
         }
     }
-    let occupied =
-        desired.slots.keys().copied().filter(|id| *id > size && matches!(desired.of(*id), Some(Wanted::Serve { .. })));
-    plan.missing = (1..=size).chain(occupied).filter(|id| !running.contains_key(id)).collect();
+    let serves = |id: &SlotId| matches!(desired.of(*id), Some(Wanted::Serve { .. }));
+    let above = desired.slots.keys().copied().filter(|id| *id > size && serves(id));
+    plan.missing = (1..=size).chain(above).filter(|id| !running.contains_key(id)).collect();
     plan
+}
+
+/// What the decision about one slot must know of the others.
+struct Scene {
+    options: Options,
+    /// Slots that take traffic, keep their address, and go on taking traffic.
+    usable: Vec<SlotId>,
+    /// Nobody else can take the traffic yet, so the leaving ones keep theirs until a new one has passed its check:
+    /// a leaving server is better than none.
+    handover: bool,
+    /// Slots that serve at a stale address and wait for the next plan: if all of them were filled at once, the backend
+    /// would be empty for a moment.
+    postponed: Vec<SlotId>,
+}
+
+impl Scene {
+    fn of(desired: &Desired, running: &BTreeMap<SlotId, Running>, held: &BTreeSet<SlotId>, options: Options) -> Self {
+        let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new() };
+        let (mut leaving, mut hope, mut stale) = (false, false, Vec::new());
+        for (&id, server) in running {
+            let serves = server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0);
+            match desired.of(id) {
+                None if serves => scene.usable.push(id),
+                Some(Wanted::Serve { address, weight }) => {
+                    let stays = server.address == Some(SocketAddr::new(address, options.port));
+                    // A check that has passed gives the slot its weight in this very plan.
+                    let soon = server.admin == Admin::Ready && has_passed(server);
+                    match (stays, weight > 0) {
+                        (true, true) if serves || soon => scene.usable.push(id),
+                        (true, false) if serves => leaving = true,
+                        (false, _) if serves && !held.contains(&id) => stale.push(id),
+                        _ => {}
+                    }
+                    hope |= weight > 0 && !held.contains(&id) && server.admin != Admin::Inherited;
+                }
+                _ => {}
+            }
+        }
+        scene.handover = scene.usable.is_empty() && leaving && hope;
+        if scene.usable.is_empty() && !scene.handover {
+            scene.postponed = stale.split_off(stale.len().div_ceil(2));
+        }
+        scene
+    }
+
+    /// Whether the slot may have its weight without a passed check: the gate is off, or nothing else serves.
+    fn is_open_for(&self, slot: SlotId) -> bool {
+        !self.options.gate || !(self.handover || self.usable.iter().any(|other| *other != slot))
+    }
+
+    fn weight(&self, weight: Weight) -> Change {
+        set_weight(weight, self.options)
+    }
+}
+
+fn set_weight(weight: Weight, options: Options) -> Change {
+    if weight > 0 && options.static_weights { Change::ConfiguredWeight } else { Change::Weight(weight) }
+}
+
+fn has_weight(server: &Running, weight: Weight, options: Options) -> bool {
+    match server.weight {
+        Some(running) if options.static_weights => (running > 0) == (weight > 0),
+        running => running == Some(weight),
+    }
 }
 
 /// A slot that should not be in rotation here.
@@ -83,57 +154,52 @@ fn retire(plan: &mut Plan, slot: SlotId, server: &Running) {
     }
 }
 
-fn serve(
-    plan: &mut Plan,
-    slot: SlotId,
-    server: &Running,
-    address: SocketAddr,
-    weight: Weight,
-    alone: bool,
-    options: Options,
-) {
-    let mut raise = |changes| plan.raise.push(Step { slot, changes });
-    let set =
-        |weight| if weight > 0 && options.static_weights { Change::ConfiguredWeight } else { Change::Weight(weight) };
+/// A slot that an operator keeps out of rotation: only its address and weight are kept right, for when the hand is
+/// lifted. In maintenance it never gets weight 0: after a restart of hsdo that would look like a stage of its own.
+fn hold(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, weight: Weight, options: Options) {
+    let mut changes = Vec::new();
     if server.address != Some(address) {
-        let move_to = Change::Address(address.ip(), address.port());
-        raise(match server.admin {
+        changes.push(Change::Address(address.ip(), address.port()));
+    }
+    if !has_weight(server, weight, options) && (weight > 0 || server.admin == Admin::Drain) {
+        changes.push(set_weight(weight, options));
+    }
+    if !changes.is_empty() {
+        plan.raise.push(Step { slot, changes });
+    }
+    plan.held.push(slot);
+}
+
+fn serve(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, weight: Weight, scene: &Scene) {
+    let move_to = Change::Address(address.ip(), address.port());
+    let fill = || vec![Change::Maintenance, move_to, Change::Weight(0)];
+    let mut raise = |changes| plan.raise.push(Step { slot, changes });
+    if server.address != Some(address) {
+        match server.admin {
             // What keeps it out of rotation is not ours to lift; it gets its weight when that is over.
-            Admin::Inherited => vec![move_to, Change::Weight(0), Change::Ready],
-            _ => vec![Change::Maintenance, move_to, Change::Weight(0)],
-        });
+            Admin::Inherited => raise(vec![move_to, Change::Weight(0), Change::Ready]),
+            _ if scene.postponed.contains(&slot) => {}
+            _ => raise(fill()),
+        }
         return;
     }
-    let open = !options.gate || alone;
-    let matches = match server.weight {
-        Some(running) if options.static_weights => (running > 0) == (weight > 0),
-        running => running == Some(weight),
-    };
+    let matches = has_weight(server, weight, scene.options);
     match server.admin {
-        Admin::Maintenance if server.weight == Some(0) => {
+        Admin::Maintenance | Admin::Drain if server.weight != Some(0) => raise(fill()),
+        Admin::Maintenance | Admin::Drain => {
             let mut changes = vec![Change::Ready];
-            if open && weight > 0 {
-                changes.push(set(weight));
+            if weight > 0 && scene.is_open_for(slot) {
+                changes.push(scene.weight(weight));
             }
             raise(changes);
         }
-        // Weight 0 here would look like a stage of ours, so a held server keeps the weight it has.
-        Admin::Maintenance => {
-            if !matches && weight > 0 {
-                raise(vec![set(weight)]);
-            }
-            plan.held.push(slot);
-        }
-        Admin::Drain => {
-            if !matches {
-                raise(vec![set(weight)]);
-            }
-            plan.held.push(slot);
-        }
         Admin::Inherited => {}
         Admin::Ready if matches => {}
+        Admin::Ready if weight == 0 && scene.handover && server.health != Health::Down => plan.waiting.push(slot),
         Admin::Ready if weight == 0 => plan.lower.push(Step { slot, changes: vec![Change::Weight(0)] }),
-        Admin::Ready if server.weight != Some(0) || open || has_passed(server) => raise(vec![set(weight)]),
+        Admin::Ready if server.weight != Some(0) || scene.is_open_for(slot) || has_passed(server) => {
+            raise(vec![scene.weight(weight)]);
+        }
         Admin::Ready => plan.waiting.push(slot),
     }
 }
@@ -141,23 +207,6 @@ fn serve(
 /// Whether the gate has nothing to wait for: the check passed, or there is none.
 fn has_passed(server: &Running) -> bool {
     matches!(server.health, Health::Passed | Health::Unchecked)
-}
-
-/// Whether a slot takes traffic now, keeps its address this turn, and goes on to take traffic after it.
-fn is_usable(desired: &Desired, id: SlotId, server: &Running, options: Options) -> bool {
-    let stays = match desired.of(id) {
-        None => true,
-        Some(Wanted::Maintenance) => false,
-        Some(Wanted::Serve { address, weight }) => {
-            weight > 0 && server.address == Some(SocketAddr::new(address, options.port))
-        }
-    };
-    let serves = match server.health {
-        Health::Passed | Health::Unchecked => server.weight != Some(0) || desired.of(id).is_some(),
-        Health::Shaky => server.weight != Some(0),
-        Health::Down => false,
-    };
-    stays && serves && server.admin == Admin::Ready
 }
 
 #[cfg(test)]

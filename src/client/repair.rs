@@ -6,6 +6,7 @@ use std::sync::Arc;
 use log::{debug, info, warn};
 
 use super::Target;
+use super::hold::Holds;
 use super::model;
 use super::placement::{self, Rules};
 use super::reconcile::{self, Options, Plan, Step};
@@ -33,9 +34,10 @@ pub(super) struct Repair {
     process: Option<Process>,
     /// Backends whose algorithm is static, learnt from HAProxy's refusal; forgotten when another process answers.
     static_backends: BTreeSet<String>,
-    refused: Episode,
     missing: Episode,
     held: Episode,
+    /// Who keeps servers out of rotation, a memory for each target.
+    holds: Vec<Holds>,
 }
 
 impl Repair {
@@ -49,6 +51,7 @@ impl Repair {
     ) -> Self {
         Repair {
             runtime,
+            holds: targets.iter().map(|_| Holds::default()).collect(),
             targets,
             rules,
             size,
@@ -57,7 +60,6 @@ impl Repair {
             checked: false,
             process: None,
             static_backends: BTreeSet::new(),
-            refused: Episode::new("commands that HAProxy refuses"),
             missing: Episode::new("slots that HAProxy does not have"),
             held: Episode::new("servers held by hand"),
         }
@@ -93,7 +95,7 @@ impl Repair {
 
     fn converge(&mut self, table: &Table, known: SlotId) -> Result<(), Error> {
         let mut refusals = Vec::new();
-        let mut raised: Vec<Command> = Vec::new();
+        let mut raised: Vec<Vec<Command>> = Vec::new();
         let mut lowered = false;
         let mut left = 0;
         for _ in 0..PASSES {
@@ -102,24 +104,25 @@ impl Repair {
             self.report(&plans);
             let raise = self.commands(&plans, |plan| &plan.raise);
             let lower = self.commands(&plans, |plan| &plan.lower);
-            left = raise.len() + lower.len();
+            left = raise.iter().chain(&lower).map(Vec::len).sum();
+            for (holds, plan) in self.holds.iter_mut().zip(&plans) {
+                holds.sending(plan);
+            }
             // The same commands again: they did not help, so what is to be taken out is not kept waiting for them.
             if !raise.is_empty() && raise != raised {
                 self.send(&raise, &mut refusals)?;
                 raised = raise;
             } else if !lower.is_empty() && !lowered {
+                for command in lower.iter().flatten().filter(|command| command.change() == Change::Maintenance) {
+                    info!("{}/{}: out, into maintenance", command.backend(), command.server());
+                }
                 self.send(&lower, &mut refusals)?;
                 lowered = true;
             } else {
                 break;
             }
         }
-        let fault = (left > 0).then(|| describe(left, &refusals));
-        self.refused.report(fault.as_deref().map(|text| (text, text)));
-        match fault {
-            Some(text) => Err(Error::Turn(text)),
-            None => Ok(()),
-        }
+        if left > 0 { Err(Error::Turn(describe(left, &refusals))) } else { Ok(()) }
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
@@ -132,7 +135,7 @@ impl Repair {
             if commands.is_empty() {
                 commands = self.commands(&plans, |plan| &plan.lower);
             }
-            for command in &commands {
+            for command in commands.iter().flatten() {
                 texts.push(command.text());
                 let server = backends.get_mut(command.backend()).and_then(|servers| servers.get_mut(command.server()));
                 if let Some(server) = server {
@@ -156,41 +159,41 @@ impl Repair {
                 Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid),
             }
             self.static_backends.clear();
+            self.holds.iter_mut().for_each(Holds::forget);
             self.process = Some(reading.process.clone());
         }
         Ok(reading)
     }
 
-    fn plan(&self, table: &Table, known: SlotId, backends: &BTreeMap<String, Servers>) -> Vec<Plan> {
-        let plan = |target: &Target| {
+    fn plan(&mut self, table: &Table, known: SlotId, backends: &BTreeMap<String, Servers>) -> Vec<Plan> {
+        let plan = |(target, holds): (&Target, &mut Holds)| {
             let desired = placement::place(table, target.kind, &self.rules, known);
             let options = Options {
                 port: target.backend.port,
                 gate: self.gate,
                 static_weights: self.static_backends.contains(&target.backend.name),
             };
-            reconcile::plan(&desired, &slots_of(target, &backends[&target.backend.name]), self.size, options)
+            let running = slots_of(target, &backends[&target.backend.name]);
+            let held = holds.observe(&desired, &running, target.backend.port);
+            reconcile::plan(&desired, &running, &held, self.size, options)
         };
-        self.targets.iter().map(plan).collect()
+        self.targets.iter().zip(&mut self.holds).map(plan).collect()
     }
 
-    /// The commands of all targets' steps, in order.
-    fn commands(&self, plans: &[Plan], steps: impl Fn(&Plan) -> &Vec<Step>) -> Vec<Command> {
-        let mut commands = Vec::new();
-        for (target, plan) in self.targets.iter().zip(plans) {
-            for step in steps(plan) {
-                let server = format!("{}{}", target.backend.base, step.slot);
-                let changes = step.changes.iter();
-                commands.extend(changes.filter_map(|change| Command::new(&target.backend.name, &server, *change)));
-            }
-        }
-        commands
+    /// The commands of all targets' steps, in order, those of a step together.
+    fn commands(&self, plans: &[Plan], steps: impl Fn(&Plan) -> &Vec<Step>) -> Vec<Vec<Command>> {
+        let commands = |target: &Target, step: &Step| {
+            let server = format!("{}{}", target.backend.base, step.slot);
+            step.changes.iter().filter_map(|change| Command::new(&target.backend.name, &server, *change)).collect()
+        };
+        let targets = self.targets.iter().zip(plans);
+        targets.flat_map(|(target, plan)| steps(plan).iter().map(move |step| commands(target, step))).collect()
     }
 
-    fn send(&mut self, commands: &[Command], refusals: &mut Vec<String>) -> Result<(), Error> {
+    fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Vec<String>) -> Result<(), Error> {
         let mut counts = [0_u64; 2];
         let mut static_backends = Vec::new();
-        let sent = self.runtime.send(commands, |Outcome { command, verdict }| match verdict {
+        let sent = self.runtime.send(steps, |Outcome { command, verdict }| match verdict {
             Verdict::Done => {
                 counts[0] += 1;
                 tell(&command);
@@ -216,7 +219,8 @@ impl Repair {
         self.metrics.haproxy_command("ok", counts[0]);
         self.metrics.haproxy_command("refused", counts[1]);
         if sent.is_err() {
-            self.metrics.haproxy_command("failed", commands.len() as u64 - counts[0] - counts[1]);
+            let all: usize = steps.iter().map(Vec::len).sum();
+            self.metrics.haproxy_command("failed", all as u64 - counts[0] - counts[1]);
         }
         Ok(sent?)
     }
@@ -258,7 +262,7 @@ fn tell(command: &Command) {
     match command.change() {
         Change::Address(address, port) => info!("{backend}/{server}: now {address} port {port}"),
         Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
-        Change::Ready => info!("{backend}/{server}: ready"),
+        Change::Ready => debug!("{backend}/{server}: ready"),
         Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),
         Change::ConfiguredWeight => debug!("{backend}/{server}: configured weight"),
     }

@@ -138,15 +138,19 @@ impl Runtime {
         Ok(Reading { process, backends: tables })
     }
 
-    /// Sends `commands` in order, in joined lines, and gives each one's outcome to `tell` as its line is answered.
+    /// Sends the commands of `steps` in order, in joined lines that never cut a step, and gives each command's outcome
+    /// to `tell` as its line is answered. HAProxy does a line as a whole, so a step is done whole or not at all.
     ///
     /// # Errors
     /// A talk failed: the commands of that line may or may not have been done, those of later lines were not sent.
-    pub fn send(&self, commands: &[Command], mut tell: impl FnMut(Outcome)) -> Result<(), Error> {
-        let texts: Vec<String> = commands.iter().map(Command::text).collect();
-        let mut commands = commands.iter();
-        for line in command::lines(&texts, MAX_LINE, String::len) {
-            for (reply, command) in self.socket.ask(line)?.iter().zip(&mut commands) {
+    pub fn send(&self, steps: &[Vec<Command>], mut tell: impl FnMut(Outcome)) -> Result<(), Error> {
+        let texts: Vec<Vec<String>> =
+            steps.iter().map(|commands| commands.iter().map(Command::text).collect()).collect();
+        let mut commands = steps.iter().flatten();
+        let length = |step: &Vec<String>| step.iter().map(|text| text.len() + 1).sum::<usize>().saturating_sub(1);
+        for line in command::lines(&texts, MAX_LINE, length) {
+            let line: Vec<String> = line.concat();
+            for (reply, command) in self.socket.ask(&line)?.iter().zip(&mut commands) {
                 tell(Outcome { command: command.clone(), verdict: command.judge(reply) });
             }
         }

@@ -86,6 +86,7 @@ struct State {
     held_slots: Option<usize>,
     aws_requests: BTreeMap<(&'static str, &'static str, String), u64>,
     consumed: BTreeMap<&'static str, f64>,
+    consul_requests: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -199,6 +200,11 @@ impl Metrics {
         if units.is_finite() && units >= 0.0 {
             *self.state().consumed.entry(operation).or_default() += units;
         }
+    }
+
+    /// Server: a request to Consul ended with `result`.
+    pub fn consul_request(&self, result: &'static str) {
+        *self.state().consul_requests.entry(result).or_default() += 1;
     }
 
     /// How the role does at `now`, when its turns are to start every `interval`.

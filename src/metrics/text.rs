@@ -15,6 +15,7 @@ pub(super) fn render(role: &str, state: &State, process: &Process) -> String {
     table(&mut text, state);
     haproxy(&mut text, state);
     aws(&mut text, state);
+    consul(&mut text, state);
     text.family("hsdo_build_info", "gauge", "The version and the role of this process; always 1.");
     text.sample("hsdo_build_info", &[("version", &env!("CARGO_PKG_VERSION")), ("role", &role)], 1);
     process_families(&mut text, process);
@@ -97,6 +98,16 @@ fn aws(text: &mut Text, state: &State) {
         text.family(name, "counter", "Capacity units that DynamoDB says it charged.");
         for (operation, units) in &state.consumed {
             text.sample(name, &[("operation", operation)], units);
+        }
+    }
+}
+
+fn consul(text: &mut Text, state: &State) {
+    if !state.consul_requests.is_empty() {
+        let name = "hsdo_consul_requests_total";
+        text.family(name, "counter", "Requests to Consul, by how they ended.");
+        for (result, count) in &state.consul_requests {
+            text.sample(name, &[("result", result)], count);
         }
     }
 }
@@ -196,6 +207,7 @@ mod tests {
             ]
             .into(),
             consumed: [("Scan", 2.5), ("TransactWriteItems", 4.0)].into(),
+            consul_requests: [("ok", 4), ("timeout", 1)].into(),
         }
     }
 

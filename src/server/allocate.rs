@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::Limits;
 use crate::clock::Timestamp;
-use crate::slot::{Instance, Observation, Occupant, Part, Slot, SlotId, Status, Table, Weight};
+use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Weight};
 
 /// Who holds which slot after this turn.
 pub(super) struct Assignment {
@@ -20,8 +20,11 @@ pub(super) struct Assignment {
     pub(super) kept: BTreeSet<SlotId>,
     /// Ready instances without a slot, in order.
     pub(super) unplaced: Vec<Instance>,
-    /// Reports that another one of the same address outranks.
+    /// Reports that take no slot because their address is another's: of a report that outranks them, or of a row that
+    /// cannot be read.
     pub(super) ignored: Vec<Instance>,
+    /// The scales of the occupants that are reported with another one than 1.
+    pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
 /// Judges every occupant by what was seen, then seats the newcomers.
@@ -31,10 +34,24 @@ pub(super) fn assign(table: &Table, seen: &Observation, now: Timestamp, limits: 
         slots.insert(id, Slot::empty(id));
     }
     free_duplicates(&mut slots);
-    let (holders, ignored) = holders(&slots, seen, &limits.groups);
-    let kept = judge_all(&mut slots, &holders, seen, now, limits.min);
+    let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
+    let kept = judge_all(&mut slots, &holders, seen, now, limits);
+    ignored.extend(reserve(&mut holders, table, &slots));
     let unplaced = seat_newcomers(&mut slots, &holders, now, limits);
-    Assignment { slots, kept, unplaced, ignored }
+    let scales = scales(&slots, &holders);
+    Assignment { slots, kept, unplaced, ignored, scales }
+}
+
+/// Takes out who has its slot in a row that cannot be read: a second one would double its share of the traffic.
+fn reserve(holders: &mut BTreeMap<IpAddr, &Instance>, table: &Table, slots: &BTreeMap<SlotId, Slot>) -> Vec<Instance> {
+    let seated = |address: &IpAddr| {
+        slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.address == *address))
+    };
+    let unreadable = table.rows.values().filter_map(|row| match row {
+        Row::Unreadable { address, .. } => *address,
+        Row::Known(_) => None,
+    });
+    unreadable.filter(|address| !seated(address)).filter_map(|address| holders.remove(&address).cloned()).collect()
 }
 
 /// Of the slots with one address the lowest keeps it.
@@ -61,7 +78,7 @@ fn holders<'a>(
         .collect();
     let mut reports: Vec<&Instance> = seen.instances.iter().collect();
     reports.sort_by_key(|instance| {
-        let stranger = occupants.get(&instance.address) != Some(&instance.name.as_str());
+        let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.is_called(name));
         (instance.address, instance.part, stranger, position(groups, &instance.group), &instance.name, &instance.group)
     });
     let mut holders = BTreeMap::new();
@@ -89,17 +106,23 @@ enum Verdict<'a> {
     Gone,
 }
 
-fn judge<'a>(occupant: &Occupant, holder: Option<&'a Instance>, seen: &Observation) -> Verdict<'a> {
+fn judge<'a>(occupant: &Occupant, holder: Option<&'a Instance>, seen: &Observation, groups: &[String]) -> Verdict<'a> {
     match holder {
-        Some(instance) if instance.name == occupant.name => Verdict::Present(instance),
+        Some(instance) if instance.is_called(&occupant.name) => Verdict::Present(instance),
         Some(instance) if instance.part == Part::Ready => Verdict::Replaced(instance),
-        _ if occupant.group.as_ref().is_some_and(|group| seen.missing_groups.contains(group))
-            || seen.unseen.contains(&occupant.name) =>
-        {
+        _ if may_be_missing(occupant.group.as_ref(), seen, groups) || seen.unseen.contains(&occupant.name) => {
             Verdict::Kept
         }
         _ => Verdict::Gone,
     }
+}
+
+/// Whether an occupant that is not reported may belong to a group that the source does not know. A misspelt name is
+/// not the one in its row, and an old row has none: so while any group is missing, only those who belong to a
+/// configured group that is known can be said to be gone.
+fn may_be_missing(group: Option<&String>, seen: &Observation, groups: &[String]) -> bool {
+    let known = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
+    !seen.missing_groups.is_empty() && !group.is_some_and(known)
 }
 
 /// Applies the verdicts; returns the slots that are kept as they are.
@@ -108,12 +131,13 @@ fn judge_all(
     holders: &BTreeMap<IpAddr, &Instance>,
     seen: &Observation,
     now: Timestamp,
-    min: Weight,
+    limits: &Limits,
 ) -> BTreeSet<SlotId> {
     let mut kept = BTreeSet::new();
+    let min = limits.min;
     for slot in slots.values_mut() {
         let Some(occupant) = slot.occupant.as_mut() else { continue };
-        match judge(occupant, holders.get(&occupant.address).copied(), seen) {
+        match judge(occupant, holders.get(&occupant.address).copied(), seen, &limits.groups) {
             Verdict::Present(instance) => stay(occupant, instance, now, min),
             Verdict::Replaced(instance) => seat(slot, instance, now, min),
             Verdict::Kept => {
@@ -154,6 +178,15 @@ fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
         status: Status::Enabled,
         last_step: Some(now),
     });
+}
+
+fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {
+    let scale = |slot: &Slot| {
+        let occupant = slot.occupant.as_ref()?;
+        let holder = holders.get(&occupant.address).filter(|holder| holder.is_called(&occupant.name))?;
+        (holder.scale != 1).then_some((slot.id, holder.scale))
+    };
+    slots.values().filter_map(scale).collect()
 }
 
 /// Seats the ready instances that have no slot yet; returns those for whom none is free, in order.

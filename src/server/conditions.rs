@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::{Limits, Plan};
-use crate::slot::{Observation, Table};
+use crate::slot::{Instance, Observation, Part, Slot, Table};
 
 /// How many names a sentence lists before it only counts the rest.
 const LISTED: usize = 10;
@@ -16,6 +16,7 @@ pub(super) enum Condition {
     MissingGroups,
     Unreadable,
     Unplaced,
+    SharedAddress,
     AboveSize,
     LastResort,
 }
@@ -27,6 +28,7 @@ impl Condition {
             Condition::MissingGroups => "every configured group is known again",
             Condition::Unreadable => "every item of the table can be read again",
             Condition::Unplaced => "every ready server has a slot again",
+            Condition::SharedAddress => "no ready server is without a slot for its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
             Condition::LastResort => "leaving servers no longer serve as the last resort",
         }
@@ -43,8 +45,14 @@ pub(super) enum Line {
     Info(String),
 }
 
-/// The conditions of one turn.
-pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits: &Limits) -> Conditions {
+/// The conditions of one turn. `missing_remedy` is what helps against groups that do not exist.
+pub(super) fn conditions(
+    table: &Table,
+    seen: &Observation,
+    plan: &Plan,
+    limits: &Limits,
+    missing_remedy: &str,
+) -> Conditions {
     let unreadable = table.faults();
     let unplaced = plan.unplaced.iter().map(|instance| instance.name.escape_debug().to_string()).collect::<Vec<_>>();
     let missing: Vec<_> = seen.missing_groups.iter().map(|group| group.escape_debug().to_string()).collect();
@@ -57,10 +65,7 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
     note(
         Condition::MissingGroups,
         missing.len(),
-        format!(
-            "groups that do not exist: {}: their servers stay as they are; correct the configured names or create the groups",
-            list(&missing)
-        ),
+        format!("groups that do not exist: {}: their servers stay as they are; {missing_remedy}", list(&missing)),
     );
     note(
         Condition::Unreadable,
@@ -77,6 +82,22 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
             "ready servers without a slot: {}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {}",
             list(&unplaced),
             limits.size
+        ),
+    );
+    let holds = |one: &Instance, slot: &Slot| {
+        slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.is_called(&occupant.name))
+    };
+    let outranked = plan.ignored.iter().filter(|one| one.part == Part::Ready);
+    let shared: Vec<_> = outranked
+        .filter(|one| !plan.slots.values().any(|slot| holds(one, slot)))
+        .map(|one| format!("{} at {}", one.name.escape_debug(), one.address))
+        .collect();
+    note(
+        Condition::SharedAddress,
+        shared.len(),
+        format!(
+            "ready servers whose address is that of another server, or of a row that cannot be read: {}: they get no slot",
+            list(&shared)
         ),
     );
     note(
@@ -144,11 +165,11 @@ mod tests {
         let seen = seen(".1 i1 a draining; .2 i2 a ready; missing c");
         let limits = Limits { min: 0, size: 1, ..limits(1) };
         let plan = decide(&table, &seen, at(100), &limits);
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits).into_values().collect();
+        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, "create them").into_values().collect();
         assert_eq!(
             found,
             [
-                "groups that do not exist: c: their servers stay as they are; correct the configured names or create the groups",
+                "groups that do not exist: c: their servers stay as they are; create them",
                 "items of the table that cannot be read: slot 2: broken: they are left alone; correct or delete them",
                 "ready servers without a slot: i2; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1",
                 "slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1, hold servers until these leave: 4",

@@ -2,7 +2,8 @@
 //!
 //! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last part of the address 10.0.0.0/24, name, group or `-`,
 //! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
-//! `1 free was=api` and `1 unreadable` are rows too. An observation lists `.7 i7 web ready`, `missing web`, `unseen i7`.
+//! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too. An observation lists
+//! `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out), `missing web`, `unseen i7`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,8 +43,14 @@ pub(super) fn address(text: &str) -> IpAddr {
 pub(super) fn table(text: &str) -> Table {
     let rows = parts(text).map(|line| {
         let id = line.split_whitespace().next().and_then(|id| id.parse().ok()).expect("a number");
-        let unreadable = line.ends_with("unreadable");
-        (id, if unreadable { Row::Unreadable { reason: "broken".to_owned() } } else { Row::Known(slot(line)) })
+        let row = match line.split_once(" unreadable") {
+            Some((_, held)) => {
+                let address = (!held.is_empty()).then(|| address(held.trim()));
+                Row::Unreadable { reason: "broken".to_owned(), address }
+            }
+            None => Row::Known(slot(line)),
+        };
+        (id, row)
     });
     Table { rows: rows.collect(), strays: vec![] }
 }
@@ -88,16 +95,21 @@ pub(super) fn seen(text: &str) -> Observation {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["missing", group] => seen.missing_groups.push(group.to_owned()),
             ["unseen", name] => seen.unseen.push(name.to_owned()),
-            [host, name, group, part] => seen.instances.push(Instance {
-                address: address(host),
-                name: name.to_owned(),
-                group: group.to_owned(),
-                part: match part {
+            [host, name, group, part, ref rest @ ..] => {
+                let part = match part {
                     "ready" => Part::Ready,
                     "draining" => Part::Draining,
                     other => panic!("no part: {other}"),
-                },
-            }),
+                };
+                let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), part);
+                for word in rest {
+                    match word.split_once('=').expect("scale=3 or alias=n1") {
+                        ("scale", scale) => instance.scale = scale.parse().expect("a scale"),
+                        (_, alias) => instance.aliases.push(alias.to_owned()),
+                    }
+                }
+                seen.instances.push(instance);
+            }
             _ => panic!("no report: {line}"),
         }
     }

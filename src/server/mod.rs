@@ -34,6 +34,20 @@ use conditions::{Conditions, Line, conditions};
 pub trait Source {
     /// One whole answer. A failed, partial or unreadable answer is an error, never a shorter list.
     fn fetch(&mut self) -> Result<Observation, Error>;
+    /// What a person can do about configured groups that the source does not know, for the log.
+    fn missing_remedy(&self) -> &'static str {
+        "correct the configured names or create the groups"
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn fetch(&mut self) -> Result<Observation, Error> {
+        (**self).fetch()
+    }
+
+    fn missing_remedy(&self) -> &'static str {
+        (**self).missing_remedy()
+    }
 }
 
 /// The table, as the server uses it.
@@ -120,7 +134,7 @@ impl<S: Source, T: Store> Server<S, T> {
             return Err(error);
         }
         self.log_changes(&table, &plan);
-        self.log_conditions(conditions(&table, &seen, &plan, &self.limits));
+        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
         self.publish(Snapshot {
             slots: plan.slots,
             unreadable,
@@ -134,7 +148,7 @@ impl<S: Source, T: Store> Server<S, T> {
     /// What a turn at `now` would write, a line a slot, or `nothing to write`. Writes and publishes nothing.
     pub fn dry_run(&mut self, now: Timestamp) -> Result<String, Error> {
         let Draft { seen, table, plan } = self.draft(now)?;
-        self.log_conditions(conditions(&table, &seen, &plan, &self.limits));
+        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
         Ok(report::preview(&table, &plan, self.limits.max))
     }
 
@@ -153,7 +167,8 @@ impl<S: Source, T: Store> Server<S, T> {
     fn log_changes(&self, table: &Table, plan: &Plan) {
         for slot in &plan.changes {
             debug!("wrote {}", report::row(slot));
-            for line in report::events(table.rows.get(&slot.id), slot, self.limits.max) {
+            let full = plan.full_weight(slot.id, self.limits.max);
+            for line in report::events(table.rows.get(&slot.id), slot, full) {
                 info!("{line}");
             }
         }

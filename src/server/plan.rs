@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Limits, allocate, drain, ramp};
 use crate::clock::Timestamp;
-use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table};
+use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight, full_weight};
 
 /// What a turn decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub struct Plan {
     pub above_size: Vec<SlotId>,
     /// Reports of an address that another report of the same address outranks.
     pub ignored: Vec<Instance>,
+    /// The scales of the slots whose occupants are reported with another one than 1.
+    pub scales: BTreeMap<SlotId, u16>,
+}
+
+impl Plan {
+    /// The weight that the occupant of slot `id` reaches in the end, where MAX is `max`.
+    pub fn full_weight(&self, id: SlotId, max: Weight) -> Weight {
+        full_weight(max, self.scales.get(&id).copied().unwrap_or(1))
+    }
 }
 
 /// Decides what the table must hold at `now`. Deciding again on the result changes nothing.
@@ -30,7 +39,8 @@ pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits
         if let Some(occupant) = slot.occupant.as_mut()
             && !assigned.kept.contains(id)
         {
-            ramp::advance(occupant, now, limits);
+            let full = full_weight(limits.max, assigned.scales.get(id).copied().unwrap_or(1));
+            ramp::advance(occupant, full, now, limits);
         }
     }
     // After the ramp: it may have given the first ready server its first weight.
@@ -43,7 +53,8 @@ pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits
         .collect();
     let above_size =
         slots.values().filter(|slot| slot.id > limits.size && slot.occupant.is_some()).map(|slot| slot.id).collect();
-    Plan { changes, slots, unplaced: assigned.unplaced, last_resort, above_size, ignored: assigned.ignored }
+    let allocate::Assignment { unplaced, ignored, scales, .. } = assigned;
+    Plan { changes, slots, unplaced, last_resort, above_size, ignored, scales }
 }
 
 #[cfg(test)]
@@ -112,6 +123,46 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_known_by_each_of_its_names() {
+        #[rustfmt::skip]
+        let cases = [
+            ("its row has another of its names: stays, and keeps it", "1 .1 n1 a enabled 7", ".1 n1/x a ready alias=n1",
+             "1 .1 n1 a enabled 7"),
+            ("its row is that of a sibling: replaced", "1 .1 n1/y a enabled 7", ".1 n1/x a ready alias=n1",
+             "1 .1 n1/x a enabled 1@100"),
+            ("a sibling at another address is a newcomer", "1 .1 n1 a enabled 7; 2 free",
+             ".1 n1/x a ready alias=n1; .2 n1/y a ready alias=n1",
+             "1 .1 n1 a enabled 7; 2 .2 n1/y a enabled 1@100"),
+            ("of two reports the occupant's counts, by any name", "1 .1 n2 b enabled 7",
+             ".1 n1 a ready; .1 n2/x b ready alias=n2",
+             "1 .1 n2 b enabled 7; ignored n1"),
+        ];
+        for (name, before, observed, after) in cases {
+            check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
+        }
+    }
+
+    #[test]
+    fn a_scale_multiplies_the_full_weight() {
+        #[rustfmt::skip]
+        let cases = [
+            ("ramps beyond MAX", "1 .1 i1 a enabled 10@70", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 11@100"),
+            ("full at three times MAX", "1 .1 i1 a enabled 30@70", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 30@70"),
+            ("the scale was lowered", "1 .1 i1 a enabled 30@70", ".1 i1 a ready scale=2", "1 .1 i1 a enabled 20@100"),
+            ("the scale is gone", "1 .1 i1 a enabled 30@70", ".1 i1 a ready", "1 .1 i1 a enabled 10@100"),
+            ("capped at 256", "1 .1 i1 a enabled 256@70", ".1 i1 a ready scale=65535", "1 .1 i1 a enabled 256@70"),
+            ("unknown this turn: untouched", "1 .1 i1 a enabled 30@70", "missing a", "1 .1 i1 a enabled 30@70"),
+            ("a new server starts at MIN all the same", "1 free", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 1@100"),
+        ];
+        for (name, before, observed, after) in cases {
+            let plan = decide(&table(before), &seen(observed), at(100), &limits(1));
+            assert_eq!(show_plan(&plan), after, "{name}");
+        }
+        let plan = decide(&table("1 free; 2 free"), &seen(".1 i1 a ready scale=3; .2 i2 a ready"), at(0), &limits(2));
+        assert_eq!((plan.full_weight(1, 10), plan.full_weight(2, 10), plan.full_weight(1, 100)), (30, 10, 256));
+    }
+
+    #[test]
     fn unknown_is_not_empty() {
         #[rustfmt::skip]
         let cases = [
@@ -129,14 +180,18 @@ mod tests {
              "1 .1 i2 b enabled 1@100"),
             ("its address is held by a draining one: kept", "1 .1 i1 a enabled 7", "missing a; .1 i2 b draining",
              "1 .1 i1 a enabled 7"),
-            ("a missing group keeps no row without a group", "1 .1 i1 - enabled 7", "missing a",
-             "1 free"),
+            ("while a group is missing, a row without a group is kept: it may be of that one", "1 .1 i1 - enabled 7", "missing a",
+             "1 .1 i1 - enabled 7"),
+            ("a group that was misspelt today is kept under its right name", "1 .1 i1 z enabled 7; 2 .2 i2 b enabled 7", "missing a",
+             "1 .1 i1 z enabled 7; 2 free was=b"),
             ("EC2 says nothing of it: kept", "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0", "unseen i1; unseen i2",
              "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0"),
             ("EC2 says nothing of it, but another has its address", "1 .1 i1 a enabled 7", "unseen i1; .1 i2 a ready",
              "1 .1 i2 a enabled 1@100"),
             ("an empty group is a true zero", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "",
              "1 free was=a; 2 free was=a"),
+            ("who has its slot in a row that cannot be read gets no second one", "1 unreadable .1; 2 free; 3 free", ".1 i1 a ready; .2 i2 a ready",
+             "2 .2 i2 a enabled 1@100; 3 free; ignored i1"),
             ("a row that cannot be read takes nobody", "1 unreadable; 2 free", ".1 i1 a ready; .2 i2 a ready",
              "2 .1 i1 a enabled 1@100; unplaced i2"),
         ];
@@ -307,11 +362,10 @@ mod tests {
 
     #[test]
     fn the_largest_table_is_filled_in_one_turn() {
-        let instances = (0..MAX_SLOT + 5).map(|n| Instance {
-            address: std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into(),
-            name: format!("i{n}"),
-            group: ["a", "b", "c"][n as usize % 3].to_owned(),
-            part: crate::slot::Part::Ready,
+        let instances = (0..MAX_SLOT + 5).map(|n| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into();
+            let group = ["a", "b", "c"][n as usize % 3].to_owned();
+            Instance::new(address, format!("i{n}"), group, crate::slot::Part::Ready)
         });
         let observed = Observation { instances: instances.collect(), ..Observation::default() };
         let plan = decide(&Table::default(), &observed, at(0), &limits(MAX_SLOT));

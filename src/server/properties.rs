@@ -13,11 +13,9 @@ fn instance() -> impl Strategy<Value = Instance> {
     // Mostly one name for each address; now and then another one has it.
     let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
     ((1..=9_u8).prop_flat_map(name), 0..4_usize, prop_oneof![4 => Just(Part::Ready), 1 => Just(Part::Draining)])
-        .prop_map(|((host, name), group, part)| Instance {
-            address: address(&format!(".{host}")),
-            name: format!("i{name}"),
-            group: ["a", "b", "c", "d"][group].to_owned(),
-            part,
+        .prop_map(|((host, name), group, part)| {
+            let group = ["a", "b", "c", "d"][group].to_owned();
+            Instance::new(address(&format!(".{host}")), format!("i{name}"), group, part)
         })
 }
 
@@ -60,7 +58,7 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
             rows.remove(&id);
             return;
         }
-        Edit::Break => Row::Unreadable { reason: "broken".to_owned() },
+        Edit::Break => Row::Unreadable { reason: "broken".to_owned(), address: None },
         Edit::Free(group) => {
             let last_group = group.map(|group| ["a", "b", "c", "d"][group].to_owned());
             Row::Known(Slot { id, occupant: None, last_group })
@@ -109,7 +107,7 @@ fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
 /// Everything that must hold of one turn.
 fn check(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
     rows_are_safe(table, limits, plan);
-    nobody_is_moved_or_lost(table, seen, plan);
+    nobody_is_moved_or_lost(table, seen, limits, plan);
     newcomers_sit_where_they_should(table, seen, limits, plan);
     weights_are_right(plan, limits);
 }
@@ -133,7 +131,7 @@ fn rows_are_safe(table: &Table, limits: &Limits, plan: &Plan) {
     assert_eq!(plan.changes, differing);
 }
 
-fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, plan: &Plan) {
+fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
     for (id, slot) in without_duplicates(table) {
         let Some(old) = slot.occupant.as_ref() else { continue };
         let new = occupant(&plan.slots, id);
@@ -145,8 +143,9 @@ fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, plan: &Plan) {
                 "slot {id} moves {old:?}"
             );
         }
-        let group_missing = old.group.as_ref().is_some_and(|group| seen.missing_groups.contains(group));
-        let unknown = group_missing || seen.unseen.contains(&old.name);
+        let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
+        let group_unknown = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
+        let unknown = group_unknown || seen.unseen.contains(&old.name);
         if unknown && reports().next().is_none() && !replaced {
             assert_eq!(plan.slots.get(&id), Some(&slot), "slot {id} is unknown, and changes");
         }
@@ -272,11 +271,9 @@ proptest! {
     #[test]
     fn a_freed_slot_goes_to_its_own_group(groups in prop::collection::vec(0..3_usize, 1..10), gone in prop::collection::vec(any::<bool>(), 10)) {
         let size = u32::try_from(groups.len()).expect("few");
-        let instance = |host: usize, group: usize| Instance {
-            address: address(&format!(".{host}")),
-            name: format!("i{host}"),
-            group: ["a", "b", "c"][group].to_owned(),
-            part: Part::Ready,
+        let instance = |host: usize, group: usize| {
+            let group = ["a", "b", "c"][group].to_owned();
+            Instance::new(address(&format!(".{host}")), format!("i{host}"), group, Part::Ready)
         };
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));

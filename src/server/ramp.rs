@@ -4,22 +4,28 @@ use super::Limits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Status, Weight};
 
-/// Gives an enabled occupant the weight that is due at `now`: at most one step.
-pub(super) fn advance(occupant: &mut Occupant, now: Timestamp, limits: &Limits) {
+/// Gives an enabled occupant the weight that is due at `now`, on its way to `full`: at most one step.
+pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &Limits) {
     if occupant.status == Status::Enabled {
-        (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, now, limits);
+        (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, full, now, limits);
     }
 }
 
-fn next(weight: Weight, last_step: Option<Timestamp>, now: Timestamp, limits: &Limits) -> (Weight, Option<Timestamp>) {
+fn next(
+    weight: Weight,
+    last_step: Option<Timestamp>,
+    full: Weight,
+    now: Timestamp,
+    limits: &Limits,
+) -> (Weight, Option<Timestamp>) {
     // Outside the limits: the configuration has changed, or the original wrote its fixed 1.
     if weight < limits.min {
         return (limits.min, Some(now));
     }
-    if weight > limits.max {
-        return (limits.max, Some(now));
+    if weight > full {
+        return (full, Some(now));
     }
-    if weight == limits.max {
+    if weight == full {
         return (weight, last_step);
     }
     let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
@@ -32,7 +38,7 @@ fn next(weight: Weight, last_step: Option<Timestamp>, now: Timestamp, limits: &L
     // By the interval and not to now: a turn that comes late does not delay the steps after it. Two whole
     // intervals late is an outage and not lateness; catching up would pile step on step.
     let step_at = if age < limits.interval.saturating_mul(2) { last.plus(limits.interval) } else { now };
-    (weight.saturating_add(limits.step).min(limits.max), Some(step_at))
+    (weight.saturating_add(limits.step).min(full), Some(step_at))
 }
 
 #[cfg(test)]
@@ -69,7 +75,7 @@ mod tests {
         ];
         for (name, (min, max, step), weight, last, expected, expected_last) in cases {
             let limits = Limits { min, max, step, interval: secs(30), ..limits(1) };
-            let found = next(weight, last.map(at), at(100), &limits);
+            let found = next(weight, last.map(at), limits.max, at(100), &limits);
             assert_eq!(found, (expected, expected_last.map(at)), "{name}");
         }
     }
@@ -80,7 +86,7 @@ mod tests {
             let before =
                 Occupant { status, ..super::super::fixtures::slot("1 .1 i1 a enabled 3").occupant.expect("one") };
             let mut after = before.clone();
-            advance(&mut after, at(100_000), &limits(1));
+            advance(&mut after, 10, at(100_000), &limits(1));
             assert_eq!(after, before);
         }
     }
@@ -108,7 +114,7 @@ mod tests {
                 gap = turns.next().expect("a cycle") * 1_000;
                 now += gap;
                 prop_assert!(now - start <= steps * interval * 1_000 + 1_000_000, "too long");
-                (weight, last) = next(weight, last, Timestamp::from_micros(now), &limits);
+                (weight, last) = next(weight, last, max, Timestamp::from_micros(now), &limits);
             }
             let took = now - start;
             let due = steps * interval * 1_000;

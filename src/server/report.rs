@@ -3,8 +3,8 @@
 use super::Plan;
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
 
-/// What happened to a slot, for the log; a mere step of the ramp is no event until it reaches `max`.
-pub(super) fn events(before: Option<&Row>, after: &Slot, max: Weight) -> Vec<String> {
+/// What happened to a slot, for the log; a mere step of the ramp is no event until it reaches `full`.
+pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<String> {
     let old = match before {
         Some(Row::Known(slot)) => slot.occupant.as_ref(),
         _ => None,
@@ -18,7 +18,7 @@ pub(super) fn events(before: Option<&Row>, after: &Slot, max: Weight) -> Vec<Str
         (Some(old), Some(new)) if old.name != new.name => {
             vec![format!("slot {id}: {} replaced by {}, weight {}", old.name.escape_debug(), who(new), new.weight)]
         }
-        (Some(old), Some(new)) => lasting(id, old, new, max),
+        (Some(old), Some(new)) => lasting(id, old, new, full),
     }
 }
 
@@ -31,7 +31,7 @@ fn removed(id: SlotId, old: &Occupant) -> String {
 }
 
 /// The events of an occupant that is the same server as before.
-fn lasting(id: SlotId, old: &Occupant, new: &Occupant, max: Weight) -> Vec<String> {
+fn lasting(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<String> {
     let mut events = Vec::new();
     if old.group != new.group {
         let (from, to) = (group(old.group.as_deref()), group(new.group.as_deref()));
@@ -48,8 +48,8 @@ fn lasting(id: SlotId, old: &Occupant, new: &Occupant, max: Weight) -> Vec<Strin
         (Status::Enabled, Status::Draining) => {
             events.push(format!("slot {id}: drained {}, weight {}", who(new), new.weight));
         }
-        (Status::Enabled, Status::Enabled) if old.weight < max && new.weight == max => {
-            events.push(format!("slot {id}: {} reaches full weight {max}", who(new)));
+        (Status::Enabled, Status::Enabled) if old.weight < full && new.weight == full => {
+            events.push(format!("slot {id}: {} reaches full weight {full}", who(new)));
         }
         _ => {}
     }
@@ -83,7 +83,7 @@ pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
     let lines: Vec<String> = plan
         .changes
         .iter()
-        .map(|slot| match events(table.rows.get(&slot.id), slot, max) {
+        .map(|slot| match events(table.rows.get(&slot.id), slot, plan.full_weight(slot.id, max)) {
             events if events.is_empty() => row(slot),
             events => events.join("; "),
         })

@@ -65,8 +65,8 @@ table! {
         expected "one or more names of AutoScaling groups, separated by commas",
         help "names of the AutoScaling groups, separated by commas or as a YAML list (required in aws mode)";
     SERVER_CONSUL_API_URL, Server, default "",
-        expected "the URL of Consul's API, such as http://127.0.0.1:8500",
-        help "URL of Consul's API (required in consul mode)";
+        expected "the URL of Consul's API without a user, such as http://127.0.0.1:8500 or unix:///run/consul.sock",
+        help "URL of Consul's API: http, https or unix (required in consul mode)";
     SERVER_CONSUL_SERVICE_NAME, Server, default "",
         expected "one or more names of Consul services, separated by commas",
         help "names of the Consul services, separated by commas or as a YAML list (required in consul mode)";

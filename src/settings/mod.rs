@@ -4,6 +4,7 @@
 //! the standard AWS variables but the region.
 
 mod backends;
+mod consul;
 mod keys;
 mod parse;
 mod sources;
@@ -14,17 +15,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::conf_file::Node;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::slot::{MAX_SLOT, MAX_WEIGHT, SlotId, Weight};
 
+pub use consul::ConsulApi;
+use consul::consul_api;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
     CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT,
-    HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
-    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
-    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
+    HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
+    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
 };
 pub use keys::{KEYS, Key, Scope, help};
 use parse::{boolean, names, region, scalar, seconds, socket_path, table_name, whole};
@@ -68,6 +72,13 @@ pub enum SourceSettings {
     Aws {
         /// Their names, at least one, none twice, in the order of the configuration.
         groups: Vec<String>,
+    },
+    /// Services of Consul.
+    Consul {
+        /// Where Consul is asked.
+        api: ConsulApi,
+        /// Their names, at least one, none twice, in the order of the configuration.
+        services: Vec<String>,
     },
 }
 
@@ -158,16 +169,24 @@ fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Error> {
 }
 
 fn source(sources: &mut Sources<'_>) -> SourceSettings {
-    let mut groups = None;
-    match sources.given(&SERVER_MODE) {
-        None => sources.missing(&SERVER_MODE, ""),
-        Some(found) => match found.node.to_string().trim().to_ascii_lowercase().as_str() {
-            "aws" => groups = sources.require(&SERVER_ASG_NAMES, |node| names(node).filter(|names| !names.is_empty())),
-            "consul" => sources.wrong(&SERVER_MODE, &found, "aws: this version of hsdo serves no other mode"),
-            _ => sources.wrong(&SERVER_MODE, &found, SERVER_MODE.expected),
-        },
+    let some_names = |node: &Node| names(node).filter(|names| !names.is_empty());
+    let none = SourceSettings::Aws { groups: vec![] };
+    let Some(found) = sources.given(&SERVER_MODE) else {
+        sources.missing(&SERVER_MODE, "");
+        return none;
+    };
+    match found.node.to_string().trim().to_ascii_lowercase().as_str() {
+        "aws" => SourceSettings::Aws { groups: sources.require(&SERVER_ASG_NAMES, some_names).unwrap_or_default() },
+        "consul" => {
+            let api = sources.require(&SERVER_CONSUL_API_URL, scalar(consul_api));
+            let services = sources.require(&SERVER_CONSUL_SERVICE_NAME, some_names);
+            api.zip(services).map_or(none, |(api, services)| SourceSettings::Consul { api, services })
+        }
+        _ => {
+            sources.wrong(&SERVER_MODE, &found, SERVER_MODE.expected);
+            none
+        }
     }
-    SourceSettings::Aws { groups: groups.unwrap_or_default() }
 }
 
 fn ramp(sources: &mut Sources<'_>) -> RampSettings {

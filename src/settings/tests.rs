@@ -145,6 +145,40 @@ fn every_server_key_is_read() {
 }
 
 #[test]
+fn consul_mode_needs_the_api_and_the_services() {
+    let consul = |more: &[(&str, &str)]| {
+        let base = [("SERVER_MODE", "Consul"), ("DYNAMODB_TABLE_NAME", "slots")];
+        server(Sources::new(None, &environment(&base, more)))
+    };
+    let url = ("SERVER_CONSUL_API_URL", "http://127.0.0.1:8500/");
+    let settings = consul(&[url, ("SERVER_CONSUL_SERVICE_NAME", "web, api,web"), ("SERVER_ASG_NAMES", "ignored")]);
+    assert_eq!(
+        settings.expect("settings").source,
+        SourceSettings::Consul {
+            api: ConsulApi::Http("http://127.0.0.1:8500".to_owned()),
+            services: vec!["web".to_owned(), "api".to_owned()],
+        }
+    );
+    let nothing = "not set (the environment, no configuration file), expected";
+    let api = "the URL of Consul's API without a user, such as http://127.0.0.1:8500 or unix:///run/consul.sock";
+    let services = "one or more names of Consul services, separated by commas";
+    assert_eq!(
+        faults(consul(&[])),
+        [
+            format!("SERVER_CONSUL_API_URL: {nothing} {api}"),
+            format!("SERVER_CONSUL_SERVICE_NAME: {nothing} {services}"),
+        ]
+    );
+    assert_eq!(
+        faults(consul(&[("SERVER_CONSUL_API_URL", "127.0.0.1:8500"), ("SERVER_CONSUL_SERVICE_NAME", ",")])),
+        [
+            format!("SERVER_CONSUL_API_URL: found \"127.0.0.1:8500\" (the environment), expected {api}"),
+            format!("SERVER_CONSUL_SERVICE_NAME: found \",\" (the environment), expected {services}"),
+        ]
+    );
+}
+
+#[test]
 fn every_client_key_is_read_from_a_file() {
     let text = "
 CLIENT_HAPROXY_SOCKET_PATH: /run/h.sock
@@ -240,7 +274,6 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         ("DEBUG", "maybe", "true or false"),
         ("DYNAMODB_TABLE_NAME", "a b", "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only"),
         ("SERVER_MODE", "gcp", "aws or consul"),
-        ("SERVER_MODE", "consul", "aws: this version of hsdo serves no other mode"),
         ("SERVER_ASG_NAMES", " , ", "one or more names of AutoScaling groups, separated by commas"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "257", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "-1", "a weight from 0 to 256"),

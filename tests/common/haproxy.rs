@@ -181,6 +181,16 @@ impl Haproxy {
         panic!("no new worker answers: {}", self.process.as_ref().expect("HAProxy runs"));
     }
 
+    /// Stops the process that serves (SIGSTOP) for that long, and lets it go on.
+    pub fn pause(&mut self, span: Duration) {
+        let worker = self.worker().expect("HAProxy answers");
+        for (signal, span) in [("STOP", span), ("CONT", Duration::ZERO)] {
+            let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {worker}")).status();
+            assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {worker}");
+            std::thread::sleep(span);
+        }
+    }
+
     fn worker(&self) -> Option<String> {
         let info = self.try_command("show info").ok()?;
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).map(str::to_owned)

@@ -237,7 +237,7 @@ impl fmt::Display for Outcome {
 }
 
 /// The program: `HSDO_BIN`, else the one that cargo built for the tests.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let named = std::env::var_os("HSDO_BIN").filter(|text| !text.is_empty());
     named
         .or(option_env!("CARGO_BIN_EXE_hsdo").map(Into::into))

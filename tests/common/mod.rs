@@ -6,6 +6,7 @@
 
 pub mod aws_proxy;
 pub mod bed;
+pub mod consul;
 pub mod haproxy;
 pub mod hsdo;
 pub mod http;

@@ -139,6 +139,12 @@ impl Stream {
         self.tally(|asked| spans.iter().all(|(from, to)| asked.to < *from || asked.from > *to))
     }
 
+    /// What went wrong with the requests that were not under way at any moment of these spans.
+    pub fn failures_outside(&self, spans: &[(Instant, Instant)]) -> Vec<String> {
+        let inside = |asked: &Asked| spans.iter().any(|(from, to)| asked.to >= *from && asked.from <= *to);
+        self.tally(|asked| !inside(asked)).failures
+    }
+
     /// What became of all requests so far.
     pub fn so_far(&self) -> Tally {
         self.tally(|_| true)

@@ -23,5 +23,5 @@ sudo=''
 # shellcheck disable=SC2086 # both are lists of words
 {
     $sudo apt-get update -q
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y $missing
 } </dev/null

@@ -1,0 +1,198 @@
+//! Registrations as Consul reports them, and what becomes of each.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// An entry: node, its address, service id, its address, checks as `id=status`.
+fn entry(node: &str, node_address: &str, id: &str, address: &str, checks: &[&str]) -> Value {
+    let checks: Vec<Value> = checks
+        .iter()
+        .map(|check| check.rsplit_once('=').expect("id=status"))
+        .map(|(id, status)| json!({"CheckID": id, "Status": status, "Output": "x"}))
+        .collect();
+    json!({
+        "Node": {"Node": node, "Address": node_address},
+        "Service": {"ID": id, "Service": "web", "Address": address, "Weights": {"Passing": 1, "Warning": 1}},
+        "Checks": checks,
+    })
+}
+
+fn health(entries: &[Value]) -> Health {
+    read("web", Value::from(entries).to_string().as_bytes()).expect("readable")
+}
+
+/// Each instance as `name address part`, with its scale where that is not 1.
+fn shown(health: &Health) -> Vec<String> {
+    let shown = |one: &Instance| {
+        let part = format!("{:?}", one.part).to_lowercase();
+        let scale = if one.scale == 1 { String::new() } else { format!(" x{}", one.scale) };
+        format!("{} {} {part}{scale}", one.name, one.address)
+    };
+    health.instances.iter().map(shown).collect()
+}
+
+#[test]
+fn checks_decide_the_part() {
+    #[rustfmt::skip]
+    let cases: [(&[&str], Option<Part>); 13] = [
+        (&[], Some(Part::Ready)),
+        (&["serfHealth=passing"], Some(Part::Ready)),
+        (&["serfHealth=passing", "web=passing"], Some(Part::Ready)),
+        (&["serfHealth=passing", "web=warning"], None),
+        (&["serfHealth=passing", "web=critical"], None),
+        (&["serfHealth=critical", "web=passing"], None),
+        (&["web=maintenance"], None),
+        (&["web=Passing"], None),
+        (&["serfHealth=passing", "_service_maintenance:web-1=critical"], Some(Part::Draining)),
+        (&["_node_maintenance=critical", "web=passing"], Some(Part::Draining)),
+        (&["_node_maintenance=critical", "serfHealth=passing", "web=critical"], Some(Part::Draining)),
+        (&["_node_maintenance=critical", "serfHealth=critical", "web=critical"], None),
+        (&["my_node_maintenance=critical"], None),
+    ];
+    for (checks, expected) in cases {
+        let found = health(&[entry("n1", "10.0.0.1", "web-1", "", checks)]);
+        assert_eq!(found.instances.first().map(|one| one.part), expected, "{checks:?}");
+        assert_eq!((found.registered, found.any_ready()), (1, expected == Some(Part::Ready)), "{checks:?}");
+    }
+}
+
+#[test]
+fn the_address_is_the_services_else_the_nodes() {
+    let ok = &["serfHealth=passing"][..];
+    let found = health(&[
+        entry("n1", "10.0.0.1", "web", "10.1.0.1", ok),
+        entry("n2", "10.0.0.2", "web", "", ok),
+        entry("n3", "10.0.0.3", "web", "2001:db8::3", ok),
+        entry("n4", "fd00::4", "web", "", ok),
+    ]);
+    assert_eq!(shown(&found), ["n1 10.1.0.1 ready", "n2 10.0.0.2 ready", "n3 2001:db8::3 ready", "n4 fd00::4 ready"]);
+}
+
+#[test]
+fn a_host_name_is_no_address_and_its_instance_is_unseen_not_absent() {
+    let ok = &["serfHealth=passing"][..];
+    let found = health(&[
+        entry("n1", "10.0.0.1", "web-1", "web.example", ok),
+        entry("n2", "", "web-2", "", ok),
+        entry("n3", "10.0.0.3", "web-3", "host.example", &["web=critical"]),
+        entry("n4", "10.0.0.4", "web-4", "10.0.0.4; shutdown frontend fe", ok),
+    ]);
+    assert_eq!((found.registered, found.instances.len(), found.any_ready()), (4, 0, true));
+    let names: Vec<_> = found.unaddressed.iter().map(|one| (one.node.as_str(), one.address.as_str())).collect();
+    assert_eq!(names, [("n1", "web.example"), ("n2", ""), ("n4", "10.0.0.4; shutdown frontend fe")]);
+    assert_eq!(found.unaddressed[0].names, ["n1", "n1/web-1"]);
+}
+
+#[test]
+fn a_node_with_several_instances_names_them_apart() {
+    let ok = &["serfHealth=passing"][..];
+    let one = entry("n1", "10.0.0.1", "web-a", "10.1.0.1", ok);
+    let two = entry("n1", "10.0.0.1", "web-b", "10.1.0.2", ok);
+    let alone = health(std::slice::from_ref(&one));
+    let both = health(&[two.clone(), one]);
+    assert_eq!(shown(&alone), ["n1 10.1.0.1 ready"]);
+    assert_eq!(shown(&both), ["n1/web-a 10.1.0.1 ready", "n1/web-b 10.1.0.2 ready"]);
+    assert!(both.instances[0].is_called(&alone.instances[0].name), "who was alone is still known");
+    assert!(alone.instances[0].is_called(&both.instances[0].name), "and is again when the other one leaves");
+    assert!(!both.instances[1].is_called("n1/web-a"));
+    let other = health(&[entry("n1", "10.0.0.1", "web-c", "10.1.0.1", ok)]);
+    assert!(!other.instances[0].is_called("n1/web-a"), "another instance at a sibling's address is a new server");
+}
+
+#[test]
+fn instances_of_a_node_at_one_address_are_one_server() {
+    let found = health(&[
+        entry("n1", "10.0.0.1", "web-2", "", &["_service_maintenance:web-2=critical"]),
+        entry("n1", "10.0.0.1", "web-1", "", &["serfHealth=passing"]),
+    ]);
+    assert_eq!(shown(&found), ["n1 10.0.0.1 ready"]);
+    assert_eq!(found.instances[0].aliases, ["n1/web-1", "n1/web-2"]);
+    assert_eq!(found.registered, 2);
+}
+
+#[test]
+fn the_weight_of_a_registration_is_a_scale() {
+    for (weights, expected) in [
+        (json!({"Passing": 1, "Warning": 1}), 1),
+        (json!({"Passing": 5, "Warning": 1}), 5),
+        (json!({"Passing": 65_535, "Warning": 0}), 65_535),
+        (json!({"Passing": 0, "Warning": 0}), 1),
+        (json!({"Passing": -3}), 1),
+        (json!({"Passing": 1_000_000}), 65_535),
+        (json!({}), 1),
+        (Value::Null, 1),
+    ] {
+        let mut one = entry("n1", "10.0.0.1", "web", "", &["serfHealth=passing"]);
+        one["Service"]["Weights"] = weights.clone();
+        assert_eq!(health(&[one]).instances[0].scale, expected, "{weights}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_no_empty_answer() {
+    let good = entry("n1", "10.0.0.1", "web", "", &["serfHealth=passing"]);
+    let without = |path: &[&str]| {
+        let mut entry = good.clone();
+        let parent = path[..path.len() - 1].iter().fold(&mut entry, |value, key| &mut value[*key]);
+        parent.as_object_mut().expect("an object").remove(path[path.len() - 1]);
+        Value::from(vec![entry]).to_string()
+    };
+    let whole = Value::from(vec![good.clone()]).to_string();
+    for body in [
+        "".to_owned(),
+        "null".to_owned(),
+        "{}".to_owned(),
+        "<html>".to_owned(),
+        "[null]".to_owned(),
+        "[{}]".to_owned(),
+        whole[..whole.len() - 1].to_owned(),
+        format!("{whole}x"),
+        without(&["Checks"]),
+        without(&["Node"]),
+        without(&["Node", "Node"]),
+        without(&["Service", "ID"]),
+        whole.replace("\"passing\"", "1"),
+    ] {
+        assert!(matches!(read("web", body.as_bytes()), Err(Cause::Unreadable(_))), "{body}");
+    }
+    assert_eq!(read("web", b"[]"), Ok(Health::default()));
+    assert_eq!(read("web", without(&["Service", "Weights"]).as_bytes()).expect("readable").instances.len(), 1);
+}
+
+/// Answers of the real 1.8.7, and one in the shape of 1.20 with the fields that came since.
+#[test]
+fn recorded_answers_are_read() {
+    let old = read("web", include_bytes!("../../tests/data/consul-health-1.8.json")).expect("readable");
+    assert_eq!(shown(&old), ["n1/web-1 127.2.0.1 draining x5", "n1/web-2 127.2.0.2 ready"]);
+    assert_eq!(old.registered, 3);
+    let new = read("web", include_bytes!("../../tests/data/consul-health-1.20.json")).expect("readable");
+    assert_eq!(shown(&new), ["ip-10-0-1-7 10.0.1.7 ready x2", "ip-10-0-2-9 2001:db8:2::9 draining"]);
+    assert_eq!(new.registered, 3);
+}
+
+proptest! {
+    /// Whatever is registered: no address twice, no name twice, and nobody is lost.
+    #[test]
+    fn every_instance_stands_once(places in prop::collection::vec((0..3_u8, 0..4_u8, 0..4_u8), 0..10)) {
+        let entries: Vec<Value> = places
+            .iter()
+            .map(|(node, id, host)| entry(&format!("n{node}"), "", &format!("w{id}"), &format!("10.{node}.0.{host}"), &[]))
+            .collect();
+        let found = health(&entries);
+        let mut addresses: Vec<_> = found.instances.iter().map(|one| one.address).collect();
+        let mut names: Vec<_> = found.instances.iter().map(|one| (one.name.clone(), one.address)).collect();
+        addresses.dedup();
+        names.dedup();
+        prop_assert_eq!(addresses.len(), found.instances.len());
+        prop_assert_eq!(names.len(), found.instances.len());
+        for (node, id, host) in places {
+            let address: IpAddr = [10, node, 0, host].into();
+            let one = found.instances.iter().find(|one| one.address == address).expect("it stands");
+            for name in [format!("n{node}"), format!("n{node}/w{id}")] {
+                prop_assert!(one.is_called(&name), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The command line and the configuration of the built program: what it prints, where, and with which exit code.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use hsdo::settings::{KEYS, Scope};
+
+use common::bed::{Bed, package_dir};
+use common::hsdo::{Hsdo, Outcome};
+
+/// Where nothing listens: a run that gets as far as its first call of AWS ends with exit code 1.
+const NO_AWS: &str = "http://127.0.0.1:9";
+
+fn run(bed: &Bed, arguments: &[&str]) -> Outcome {
+    arguments.iter().fold(Hsdo::bare(bed, "cli"), |hsdo, argument| hsdo.arg(argument)).run()
+}
+
+/// What every run needs of the standard AWS variables, and no setting of hsdo's.
+fn with_aws(bed: &Bed) -> Hsdo {
+    Hsdo::bare(bed, "cli")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_ENDPOINT_URL", NO_AWS)
+        .env("AWS_REGION", "eu-west-1")
+}
+
+fn server(bed: &Bed) -> Hsdo {
+    with_aws(bed)
+        .arg("--server")
+        .arg("--once")
+        .env("SERVER_MODE", "aws")
+        .env("SERVER_ASG_NAMES", "web")
+        .env("DYNAMODB_TABLE_NAME", "slots")
+}
+
+fn client(bed: &Bed) -> Hsdo {
+    with_aws(bed)
+        .arg("--client")
+        .arg("--once")
+        .env("CLIENT_HAPROXY_BACKEND_LIST", "http-back:mywebapp:80")
+        .env("DYNAMODB_TABLE_NAME", "slots")
+}
+
+/// The configuration was accepted: the run ended only where there is no AWS.
+#[track_caller]
+fn assert_accepted(outcome: &Outcome) {
+    outcome.assert_code(1).assert_stderr("127.0.0.1:9");
+}
+
+/// The faults of a configuration that was refused, in order, without the program's name.
+#[track_caller]
+fn faults(outcome: &Outcome) -> Vec<String> {
+    outcome.assert_code(2);
+    assert_eq!(outcome.stdout, "", "{outcome}");
+    let lines = outcome.stderr.lines();
+    lines
+        .map(|line| line.strip_prefix("hsdo: ").unwrap_or_else(|| panic!("{line:?} in {outcome}")).to_owned())
+        .collect()
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let bed = Bed::new("help");
+    for flag in ["--version", "-V"] {
+        let outcome = run(&bed, &[flag]);
+        outcome.assert_code(0);
+        assert_eq!(
+            (outcome.stdout.as_str(), outcome.stderr.as_str()),
+            (concat!("hsdo ", env!("CARGO_PKG_VERSION"), "\n"), "")
+        );
+    }
+    for flags in [["--help"].as_slice(), &["-h"], &["--server", "--help"]] {
+        let outcome = run(&bed, flags);
+        outcome.assert_code(0);
+        assert_eq!(outcome.stderr, "");
+        for word in
+            ["--server", "--client", "--config", "--once", "--dry-run", "--create-table", "--debug", "exit codes"]
+        {
+            outcome.assert_stdout(word);
+        }
+        for key in KEYS {
+            outcome.assert_stdout(key.name);
+        }
+        assert!(outcome.stdout.ends_with('\n') && !outcome.stdout.ends_with("\n\n"), "{outcome}");
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_gives_the_usage() {
+    let bed = Bed::new("usage");
+    for (arguments, fault) in [
+        ([].as_slice(), "no role"),
+        (&["--debug"], "no role"),
+        (&["--once"], "no role"),
+        (&["--server", "--client"], "exclude each other"),
+        (&["-sc"], "exclude each other"),
+        (&["--bogus"], "\"--bogus\""),
+        (&["--server", "--bogus"], "\"--bogus\""),
+        (&["-x"], "\"-x\""),
+        (&["--server", "now"], "\"now\""),
+        (&["--server", "--config"], "--config"),
+        (&["--server", "--once", "--dry-run"], "exclude each other"),
+        (&["--server", "--bad\nflag\u{1b}[2J"], "--bad\\nflag"),
+    ] {
+        let outcome = run(&bed, arguments);
+        outcome.assert_code(2).assert_stderr(fault).assert_stderr("usage: hsdo --server|--client");
+        assert_eq!(outcome.stdout, "", "{outcome}");
+        assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stderr.ends_with("\n\n"), "{outcome}");
+    }
+}
+
+#[test]
+fn all_faults_of_a_configuration_come_in_one_report() {
+    let bed = Bed::new("faults");
+    let file = bed.file(
+        "hsdo.yaml",
+        "# a comment\nINTERVALL: 1\nSERVER_MODE: gcp\nHAPROXY_BACKEND_SERVERS_LIST_SIZE: 1e3\n\
+         SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT: 20\nCLIENT_DEDICATED_ASG: perhaps\nDEBUG: maybe\n",
+    );
+    let path = file.display();
+    let hsdo = || {
+        Hsdo::bare(&bed, "faults")
+            .arg("--config")
+            .arg(&path.to_string())
+            .env("EXPORTER_PORT", "many")
+            .env("INTERVAL", "0")
+    };
+    let table = format!(
+        "DYNAMODB_TABLE_NAME: not set ({path}, the environment), expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only"
+    );
+    let both = [
+        "INTERVAL: found \"0\" (the environment), expected seconds from 0.05 to 3600, fractions allowed".to_owned(),
+        format!(
+            "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" ({path}:4), expected a number of slots from 1 to 10000"
+        ),
+        table,
+        "EXPORTER_PORT: found \"many\" (the environment), expected a port from 0 to 65535, 0 for no exporter"
+            .to_owned(),
+        format!("DEBUG: found \"maybe\" ({path}:7), expected true or false"),
+    ];
+    let unknown = format!("\"INTERVALL\": unknown key ({path}:2), the nearest known one is INTERVAL");
+    let of_server = [
+        format!("SERVER_MODE: found \"gcp\" ({path}:3), expected aws or consul"),
+        "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), expected a weight from 20 \
+         (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256"
+            .to_owned(),
+    ];
+    let found = faults(&hsdo().arg("--server").run());
+    assert_eq!(found, [std::slice::from_ref(&unknown), of_server.as_slice(), both.as_slice()].concat());
+    // The other role's keys are its own business.
+    let found = faults(&hsdo().arg("--client").run());
+    assert!(found.contains(&unknown) && both.iter().all(|fault| found.contains(fault)), "{found:?}");
+    assert!(
+        found.iter().any(|fault| fault.starts_with(&format!("CLIENT_DEDICATED_ASG: found \"perhaps\" ({path}:6)")))
+    );
+    assert!(found.iter().any(|fault| fault.starts_with("CLIENT_HAPROXY_BACKEND_LIST: not set")), "{found:?}");
+    assert!(!found.iter().any(|fault| fault.starts_with("SERVER_")), "{found:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named() {
+    let bed = Bed::new("files");
+    let wrong = |name: &str, text: &str| bed.file(name, text).display().to_string();
+    fs::create_dir(bed.dir().join("directory.yaml")).unwrap();
+    for (path, fault) in [
+        ("/nowhere/env.yaml".to_owned(), "/nowhere/env.yaml"),
+        (bed.dir().join("directory.yaml").display().to_string(), "directory.yaml"),
+        (wrong("list.yaml", "- a\n- b\n"), "list.yaml: expected a YAML map"),
+        (wrong("broken.yaml", "INTERVAL: 1\nDEBUG: [true\n"), "broken.yaml"),
+        (wrong("twice.yaml", "INTERVAL: 1\nINTERVAL: 2\n"), "twice.yaml"),
+    ] {
+        let found = faults(&server(&bed).arg("--config").arg(&path).run());
+        assert!(found.len() == 1 && found[0].contains(fault), "{fault}: {found:?}");
+    }
+}
+
+#[test]
+fn the_file_of_the_working_directory_is_used_and_the_environment_wins() {
+    let bed = Bed::new("cwd");
+    fs::create_dir(bed.dir().join("conf")).unwrap();
+    let text = "SERVER_MODE: aws\nSERVER_ASG_NAMES: [web, api]\nDYNAMODB_TABLE_NAME: from-conf\n";
+    bed.file("conf/env.yaml", text);
+    let other = bed.file("other.yaml", &text.replace("from-conf", "from-other"));
+    let server = || with_aws(&bed).arg("--server").arg("--once");
+    let says_table = |outcome: Outcome, table: &str| {
+        assert_accepted(&outcome);
+        outcome.assert_stderr(&format!("starts as server, table {table}\n"));
+    };
+    says_table(server().run(), "from-conf");
+    says_table(server().env("DYNAMODB_TABLE_NAME", "from-environment").run(), "from-environment");
+    says_table(server().env("DYNAMODB_TABLE_NAME", "").run(), "from-conf");
+    let other = other.display().to_string();
+    says_table(server().arg("--config").arg(&other).run(), "from-other");
+    says_table(
+        server().arg("--config").arg(&other).env("DYNAMODB_TABLE_NAME", "from-environment").run(),
+        "from-environment",
+    );
+
+    bed.file("conf/env.yaml", "INTERVAL: no\n");
+    assert_eq!(
+        faults(&server().run())[0],
+        "SERVER_MODE: not set (conf/env.yaml, the environment), expected aws or consul"
+    );
+    fs::remove_file(bed.dir().join("conf/env.yaml")).unwrap();
+    let found = faults(&server().run());
+    assert!(found[0].contains("the environment, no configuration file"), "{found:?}");
+}
+
+#[test]
+fn an_empty_value_is_not_set() {
+    let bed = Bed::new("empty");
+    let found = faults(&server(&bed).env("SERVER_ASG_NAMES", " ").run());
+    assert!(found.len() == 1 && found[0].starts_with("SERVER_ASG_NAMES: not set"), "{found:?}");
+    assert_accepted(&server(&bed).env("INTERVAL", "").env("EXPORTER_ADDRESS", " ").run());
+}
+
+#[test]
+fn a_backend_list_may_be_spelt_in_every_form() {
+    let bed = Bed::new("backends");
+    for list in [
+        "http-back:mywebapp:80,api-back:api:8080",
+        "http-back:mywebapp",
+        r#"{"http-back": {"baseName": "mywebapp", "serverPort": "80"}}"#,
+        "{http-back: {baseName: mywebapp}}",
+    ] {
+        assert_accepted(&client(&bed).env("CLIENT_HAPROXY_BACKEND_LIST", list).run());
+    }
+    let file = bed
+        .file("list.yaml", "CLIENT_HAPROXY_BACKEND_LIST:\n  http-back:\n    baseName: mywebapp\n    serverPort: 80\n");
+    let from_file =
+        || client(&bed).env("CLIENT_HAPROXY_BACKEND_LIST", "").arg("--config").arg(&file.display().to_string());
+    assert_accepted(&from_file().run());
+    let older = |hsdo: Hsdo| {
+        hsdo.env("CLIENT_HAPROXY_BACKEND_NAME", "http-back").env("CLIENT_HAPROXY_BACKEND_BASE_NAME", "mywebapp")
+    };
+    assert_accepted(&older(client(&bed).env("CLIENT_HAPROXY_BACKEND_LIST", "")).run());
+    for refused in
+        [older(client(&bed)), older(from_file()), client(&bed).env("CLIENT_HAPROXY_BACKEND_LIST", "a b:c:80")]
+    {
+        assert!(!faults(&refused.run()).is_empty());
+    }
+}
+
+/// With what is required filled in; the rest of a shipped file must do as it is.
+fn assert_loads(bed: &Bed, path: &str) {
+    let server =
+        |hsdo: Hsdo| hsdo.arg("--server").arg("--once").env("SERVER_MODE", "aws").env("SERVER_ASG_NAMES", "web");
+    let client =
+        |hsdo: Hsdo| hsdo.arg("--client").arg("--once").env("CLIENT_HAPROXY_BACKEND_LIST", "http-back:mywebapp:80");
+    let with_file = || with_aws(bed).arg("--config").arg(path).env("DYNAMODB_TABLE_NAME", "slots");
+    assert_accepted(&server(with_file()).run());
+    assert_accepted(&client(with_file()).run());
+    assert_accepted(&with_file().arg("--create-table").run());
+    // Nothing but what is required is missing.
+    let found = faults(&with_aws(bed).arg("--config").arg(path).arg("--server").run());
+    assert!(found.iter().all(|fault| fault.contains(": not set")), "{found:?}");
+}
+
+#[test]
+fn the_shipped_file_loads() {
+    let bed = Bed::new("shipped");
+    assert_loads(&bed, &package_dir().join("conf/env.yaml").display().to_string());
+}
+
+#[test]
+fn the_file_of_the_original_loads() {
+    let bed = Bed::new("original");
+    let path = package_dir().join("tests/data/original-env.yaml").display().to_string();
+    assert_loads(&bed, &path);
+    // Where it stood: beside the program, and found without a flag.
+    fs::create_dir(bed.dir().join("conf")).unwrap();
+    fs::copy(&path, bed.dir().join("conf/env.yaml")).unwrap();
+    assert_accepted(&server(&bed).run());
+}
+
+/// The cells of every row of the README's table that begins with this line.
+fn readme_table(header: &str) -> Vec<Vec<String>> {
+    let readme = fs::read_to_string(package_dir().join("README.md")).expect("the README");
+    let lines = readme.lines().skip_while(|line| *line != header).skip(2);
+    let rows: Vec<Vec<String>> = lines
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect();
+    assert!(!rows.is_empty(), "the README has no table {header:?}");
+    rows
+}
+
+/// What stands between backticks in a cell.
+fn code(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_readme_lists_every_setting_with_its_role_and_default() {
+    let rows = readme_table("| key | role | default | meaning |");
+    let mut listed = BTreeSet::new();
+    for row in &rows {
+        for name in code(&row[0]) {
+            assert!(listed.insert(name), "{name} stands twice");
+            let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} is no setting"));
+            let role = match key.scope {
+                Scope::Server => "server",
+                Scope::Client => "client",
+                Scope::Both => "both",
+            };
+            assert_eq!(row[1], role, "{name}");
+            let default = row[2].trim_matches('`');
+            let required = key.default.is_empty() && default == "required";
+            assert!(
+                required || default == key.default,
+                "{name}: the README says {default:?}, the program {:?}",
+                key.default
+            );
+        }
+    }
+    let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
+    assert_eq!(listed, known);
+}
+
+/// `hsdo --help | head -1`: the reader goes before all is written.
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    use std::process::{Command, Stdio};
+    for argument in ["--help", "--version", "--nonsense"] {
+        let mut child = Command::new(common::hsdo::binary())
+            .arg(argument)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("hsdo starts");
+        drop((child.stdout.take(), child.stderr.take()));
+        let code = child.wait().expect("a status").code();
+        assert_eq!(code, Some(if argument == "--nonsense" { 2 } else { 0 }), "{argument}");
+    }
+}

@@ -1,0 +1,673 @@
+//! Consul as the source, on a real agent: each change is seen in HAProxy through the table, and what Consul does not say removes nobody.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use common::bed::Bed;
+use common::consul::{Consul, NODE, certificates};
+use common::haproxy::{BackendConfig, Haproxy};
+use common::hsdo::{Hsdo, Running};
+use common::moto::text_of;
+use common::port::Port;
+use common::traffic::Stream;
+use common::wait::{SOON, stays, wait_for};
+
+const BACK: &str = "http-back";
+const BASE: &str = "mywebapp";
+/// A blocking query is given up 18.6 s after it began, and an ACL is looked up again when a query ends.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Everything of a test: an agent, a table of four slots, HAProxy with as many, and both roles.
+struct Stage {
+    // In the order in which they must go.
+    _client: Running,
+    server: Running,
+    haproxy: Haproxy,
+    consul: Consul,
+    bed: Bed,
+}
+
+/// A web server for the instance, which HAProxy's checks then find.
+fn serve(bed: &Bed, name: &str, address: &str) {
+    bed.web().serve(name, address.parse().expect("an address"));
+}
+
+fn address(host: u32) -> String {
+    format!("127.2.0.{host}")
+}
+
+fn server(bed: &Bed, consul: &Consul, services: &str) -> Hsdo {
+    Hsdo::server(bed)
+        .env("SERVER_MODE", "consul")
+        .env("SERVER_CONSUL_API_URL", &consul.url())
+        .env("SERVER_CONSUL_SERVICE_NAME", services)
+        .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "4")
+}
+
+fn client(bed: &Bed) -> Hsdo {
+    Hsdo::client(bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "4")
+}
+
+impl Stage {
+    /// All of it for service `web`, of which `instances` are registered: `web-1` at 127.2.0.1, and so on.
+    fn new(name: &str, instances: u32) -> Self {
+        let bed = Bed::new(name);
+        let consul = Consul::start(&bed);
+        Self::with(bed, consul, instances)
+    }
+
+    fn with(bed: Bed, consul: Consul, instances: u32) -> Self {
+        bed.moto().create_table();
+        let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, BASE, 4)]);
+        for host in 1..=instances {
+            serve(&bed, &format!("web-{host}"), &address(host));
+            consul.register("web", &format!("web-{host}"), &address(host));
+        }
+        let mut stage =
+            Stage { _client: client(&bed).spawn(), server: server(&bed, &consul, "web").spawn(), haproxy, consul, bed };
+        stage.server.wait_turn();
+        stage
+    }
+
+    /// Waits until the slots hold, in HAProxy, these servers at these weights, and nobody else: `1 127.2.0.1 10`.
+    #[track_caller]
+    fn wait_haproxy(&self, wanted: &[&str]) {
+        wait_servers(&self.bed, &self.haproxy, BACK, BASE, wanted);
+    }
+
+    /// Makes a change, waits until HAProxy shows it, and tells how long that took.
+    #[track_caller]
+    fn timed(&self, what: &str, change: impl FnOnce(&Consul), wanted: &[&str]) {
+        let from = Instant::now();
+        change(&self.consul);
+        // The servers themselves first: the whole weight is a matter of the ramp.
+        let servers = |list: &[String]| -> Vec<(String, bool)> {
+            let split =
+                |line: &String| line.rsplit_once(' ').map(|(server, weight)| (server.to_owned(), weight != "0"));
+            list.iter().filter_map(split).collect()
+        };
+        let expected: Vec<String> = wanted.iter().map(|&line| line.to_owned()).collect();
+        wait_for(what, SOON, || {
+            let shown = shown(&self.haproxy, BACK, BASE, self.bed.web().port());
+            if servers(&shown) == servers(&expected) { Ok(()) } else { Err(format!("{shown:?}")) }
+        });
+        println!("{what}: in HAProxy after {} ms", from.elapsed().as_millis());
+        self.wait_haproxy(wanted);
+    }
+
+    /// The table's row of a slot: address, name, group, status, weight.
+    fn row(&self, slot: u32) -> String {
+        let attribute = |name: &str| self.bed.moto().attribute(slot, name).unwrap_or_default();
+        ["IPAddress", "ServerName", "ASG", "BackendServerStatus", "Weight"].map(attribute).join(" ")
+    }
+
+    #[track_caller]
+    fn wait_row(&self, slot: u32, wanted: &str) {
+        wait_for(&format!("slot {slot} to be {wanted:?}"), SOON, || {
+            let row = self.row(slot);
+            if row == wanted { Ok(()) } else { Err(row) }
+        });
+    }
+
+    /// How often the server's log has `text`.
+    fn said(&self, text: &str) -> usize {
+        self.server.log().matches(text).count()
+    }
+
+    /// Panics if HAProxy or a row changes within the span.
+    #[track_caller]
+    fn nothing_changes(&self, span: Duration) {
+        let look =
+            || (shown(&self.haproxy, BACK, BASE, self.bed.web().port()), [1, 2, 3, 4].map(|slot| self.row(slot)));
+        let before = look();
+        stays("HAProxy and the table", span, || {
+            let now = look();
+            if now == before { Ok(()) } else { Err(format!("{before:?} became {now:?}")) }
+        });
+    }
+}
+
+/// The servers that are not in maintenance: slot, address, weight, and `down` where they take nothing for other reasons.
+fn shown(haproxy: &Haproxy, backend: &str, base: &str, port: u16) -> Vec<String> {
+    let servers = haproxy.servers(backend);
+    let active = servers.iter().filter(|(_, server)| !server.in_maintenance());
+    active
+        .map(|(name, server)| {
+            let slot = name.strip_prefix(base).unwrap_or(name);
+            let address = server.addr.strip_suffix(&format!(":{port}")).unwrap_or(&server.addr);
+            let down = if server.takes_traffic() || server.weight == 0 { "" } else { " down" };
+            format!("{slot} {address} {}{down}", server.weight)
+        })
+        .collect()
+}
+
+#[track_caller]
+fn wait_servers(bed: &Bed, haproxy: &Haproxy, backend: &str, base: &str, wanted: &[&str]) {
+    wait_for(&format!("{backend} to have {wanted:?}"), SOON, || {
+        let shown = shown(haproxy, backend, base, bed.web().port());
+        if shown == wanted { Ok(()) } else { Err(format!("{shown:?}")) }
+    });
+}
+
+#[test]
+fn a_service_is_followed_from_its_registration_to_its_end() {
+    let stage = Stage::new("followed", 0);
+    serve(&stage.bed, "web-1", &address(1));
+    serve(&stage.bed, "web-2", &address(2));
+    stage.timed("register", |consul| consul.register("web", "web-1", &address(1)), &["1 127.2.0.1 10"]);
+    stage.wait_row(1, &format!("127.2.0.1 {NODE} web enabled 10"));
+
+    // A second instance on the node: the first keeps name, slot and weight.
+    stage.timed(
+        "register a second one",
+        |consul| consul.register("web", "web-2", &address(2)),
+        &["1 127.2.0.1 10", "2 127.2.0.2 10"],
+    );
+    assert_eq!(stage.row(1), format!("127.2.0.1 {NODE} web enabled 10"));
+    assert_eq!(stage.row(2), format!("127.2.0.2 {NODE}/web-2 web enabled 10"));
+    assert_eq!(stage.said("slot 1: added"), 1, "{}", stage.server.log());
+    assert_eq!(stage.said("slot 1: removed") + stage.said("replaced"), 0, "{}", stage.server.log());
+
+    stage.timed("fail a check", |consul| consul.check("web-2", "fail"), &["1 127.2.0.1 10"]);
+    stage.timed("pass it again", |consul| consul.check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.timed("warn", |consul| consul.check("web-2", "warn"), &["1 127.2.0.1 10"]);
+    stage.timed("pass it again", |consul| consul.check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+
+    stage.timed("service maintenance", |consul| consul.maintain("web-1", true), &["1 127.2.0.1 0", "2 127.2.0.2 10"]);
+    stage.wait_row(1, &format!("127.2.0.1 {NODE} web draining 0"));
+    // It is restarted under maintenance: its slot stays its own.
+    stage.consul.check("web-1", "fail");
+    stage.nothing_changes(Duration::from_secs(1));
+    stage.consul.check("web-1", "pass");
+    stage.timed(
+        "end of service maintenance",
+        |consul| consul.maintain("web-1", false),
+        &["1 127.2.0.1 10", "2 127.2.0.2 10"],
+    );
+    // Added, full, drained, back, full.
+    assert_eq!(stage.said("slot 1: "), 5, "{}", stage.server.log());
+
+    // Another node, so that node maintenance leaves somebody to serve; its address is the node's.
+    serve(&stage.bed, "web-3", &address(3));
+    stage.timed(
+        "register on another node",
+        |consul| consul.register_on_node("node-2", &address(3), "web", "web-3", ""),
+        &["1 127.2.0.1 10", "2 127.2.0.2 10", "3 127.2.0.3 10"],
+    );
+    assert_eq!(stage.row(3), "127.2.0.3 node-2 web enabled 10");
+    stage.timed(
+        "node maintenance",
+        |consul| consul.maintain_node(true),
+        &["1 127.2.0.1 0", "2 127.2.0.2 0", "3 127.2.0.3 10"],
+    );
+    stage.timed(
+        "end of node maintenance",
+        |consul| consul.maintain_node(false),
+        &["1 127.2.0.1 10", "2 127.2.0.2 10", "3 127.2.0.3 10"],
+    );
+
+    // Drained, then gone.
+    stage.consul.maintain("web-1", true);
+    stage.wait_haproxy(&["1 127.2.0.1 0", "2 127.2.0.2 10", "3 127.2.0.3 10"]);
+    stage.timed("deregister", |consul| consul.deregister("web-1"), &["2 127.2.0.2 10", "3 127.2.0.3 10"]);
+    // Alone on its node again, under its other name: still the same server.
+    assert_eq!(stage.row(2), format!("127.2.0.2 {NODE}/web-2 web enabled 10"));
+    stage.timed("deregister a node", |consul| consul.deregister_node("node-2"), &["2 127.2.0.2 10"]);
+
+    // Nobody passes: that is a true zero, and confirmed.
+    stage.timed("fail the last check", |consul| consul.check("web-2", "fail"), &[]);
+}
+
+/// The original took an answer without instances for the end of all servers.
+#[test]
+fn a_service_that_nobody_knows_keeps_its_servers() {
+    let mut stage = Stage::new("unknown", 1);
+    stage.wait_haproxy(&["1 127.2.0.1 10"]);
+    stage.consul.deregister("web-1");
+    assert_eq!(stage.server.wait_metric("hsdo_missing_groups", |n| n > 0.0), 1.0);
+    stage.nothing_changes(Duration::from_secs(1));
+    let line = "groups that do not exist: web: their servers stay as they are; register these services in Consul";
+    assert_eq!(stage.said(line), 1, "{}", stage.server.log());
+    stage.consul.register("web", "web-1", &address(1));
+    stage.server.wait_metric("hsdo_missing_groups", |n| n == 0.0);
+    assert_eq!(stage.said("every configured group is known again"), 1);
+    stage.nothing_changes(Duration::from_millis(500));
+    assert_eq!(stage.said("slot 1: added"), 1, "{}", stage.server.log());
+}
+
+#[test]
+fn the_agent_is_killed_and_started_again() {
+    let mut stage = Stage::new("killed", 2);
+    stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.consul.kill();
+    stage.server.wait_log("cannot be reached: connection refused: check that the agent runs");
+    stage.nothing_changes(Duration::from_secs(2));
+    assert_eq!(stage.said("WARN"), 1, "one line when it begins: {}", stage.server.log());
+    assert!(stage.server.metric(r#"hsdo_consul_requests_total{result="unreachable"}"#).is_some_and(|n| n >= 2.0));
+
+    // An agent in dev mode forgets what was registered: its index starts anew, and it knows no service.
+    stage.consul.start_again();
+    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_metric("hsdo_missing_groups", |n| n > 0.0);
+    stage.nothing_changes(Duration::from_secs(1));
+    stage.consul.register("web", "web-1", &address(1));
+    stage.wait_haproxy(&["1 127.2.0.1 10"]);
+    stage.timed(
+        "register after a restart",
+        |consul| consul.register("web", "web-2", &address(2)),
+        &["1 127.2.0.1 10", "2 127.2.0.2 10"],
+    );
+    assert_eq!(stage.said("slot 1: "), 2, "added and full, once each: {}", stage.server.log());
+}
+
+#[test]
+fn an_agent_without_a_leader_changes_nothing() {
+    let mut stage = Stage::new("leaderless", 2);
+    stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.consul.kill();
+    stage.consul.start_alone();
+    stage.server.wait_log("knows no leader of its cluster: check Consul's servers");
+    stage.nothing_changes(Duration::from_secs(2));
+    assert_eq!(stage.said("knows no leader"), 1, "{}", stage.server.log());
+    assert!(stage.server.metric(r#"hsdo_turns_total{result="failed"}"#).is_some_and(|n| n > 10.0));
+
+    stage.consul.kill();
+    stage.consul.start_again();
+    stage.consul.register("web", "web-2", &address(2));
+    let from = Instant::now();
+    stage.wait_haproxy(&["2 127.2.0.2 10"]);
+    println!("a leader again, with another catalog: in HAProxy after {} ms", from.elapsed().as_millis());
+    assert_eq!(stage.said("Consul: over, after "), 1, "{}", stage.server.log());
+}
+
+#[test]
+fn an_agent_that_hangs_changes_nothing() {
+    let mut stage = Stage::new("hangs", 2);
+    stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    let from = Instant::now();
+    stage.consul.freeze();
+    wait_for("the silence to be told", HANG, || {
+        let log = stage.server.log();
+        if log.contains("gives no answer within") { Ok(()) } else { Err(log) }
+    });
+    println!("an agent that hangs: told after {} ms", from.elapsed().as_millis());
+    stage.nothing_changes(Duration::from_secs(1));
+    // SIGTERM is answered all the same.
+    let from = Instant::now();
+    assert!(stage.server.terminate().success());
+    assert!(from.elapsed() < Duration::from_secs(2));
+    stage.server = server(&stage.bed, &stage.consul, "web").spawn();
+    stage.server.wait_log("gives no answer within");
+    stage.consul.thaw();
+    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_turn();
+    stage.consul.check("web-2", "fail");
+    stage.wait_haproxy(&["1 127.2.0.1 10"]);
+    assert_eq!(stage.said("WARN"), 1, "{}", stage.server.log());
+}
+
+const MASTER: &str = "11111111-2222-3333-4444-555555555555";
+const READER: &str = "22222222-2222-3333-4444-555555555555";
+const UNKNOWN: &str = "33333333-2222-3333-4444-555555555555";
+
+/// Sets what the reader may do.
+fn allow(consul: &Consul, rules: &str) {
+    let policies = consul.call("GET", "/v1/acl/policies", "");
+    let policies: serde_json::Value = serde_json::from_str(&policies).expect("policies");
+    let known = policies.as_array().expect("a list").iter().find(|policy| policy["Name"] == "hsdo");
+    let path = known.map_or("/v1/acl/policy".to_owned(), |policy| {
+        format!("/v1/acl/policy/{}", policy["ID"].as_str().expect("an id"))
+    });
+    consul.call("PUT", &path, &json!({"Name": "hsdo", "Rules": rules}).to_string());
+    if known.is_none() {
+        let token = json!({"SecretID": READER, "Policies": [{"Name": "hsdo"}]});
+        consul.call("PUT", "/v1/acl/token", &token.to_string());
+    }
+}
+
+#[test]
+fn a_token_that_may_not_read_keeps_the_servers() {
+    const SERVICE: &str = r#"service "web" { policy = "read" }"#;
+    const BOTH: &str = r#"service "web" { policy = "read" } node_prefix "" { policy = "read" }"#;
+    let bed = Bed::new("acl");
+    let acl = json!({"enabled": true, "default_policy": "deny", "token_ttl": "1s", "policy_ttl": "1s",
+                     "tokens": {"master": MASTER, "agent": MASTER}});
+    let consul = Consul::start_with(&bed, &json!({ "acl": acl }), Some(MASTER));
+    let mut stage = Stage::with(bed, consul, 1);
+    stage.wait_haproxy(&[]);
+
+    // No token at all: 200 and an empty list, which says nothing of who is there.
+    stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
+    assert_eq!(stage.said("or give the token service:read and node:read"), 1, "{}", stage.server.log());
+
+    allow(&stage.consul, BOTH);
+    stage.server = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", READER).spawn();
+    stage.wait_haproxy(&["1 127.2.0.1 10"]);
+    allow(&stage.consul, SERVICE);
+    wait_for("the contradiction to be told", HANG, || {
+        let log = stage.server.log();
+        let told = "lists service \"web\" but shows no instance of it: give the token node:read of its nodes";
+        if log.contains(told) { Ok(()) } else { Err(log) }
+    });
+    stage.nothing_changes(Duration::from_secs(1));
+    allow(&stage.consul, BOTH);
+    stage.server.wait_log("Consul: over, after ");
+    assert_eq!(stage.said("slot 1: "), 2, "added and full, once each: {}", stage.server.log());
+
+    // No token again, and by now there is somebody to lose.
+    stage.server = server(&stage.bed, &stage.consul, "web").spawn();
+    stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
+    stage.nothing_changes(Duration::from_secs(1));
+
+    // A token that is renewed in its file, wrongly and rightly.
+    let file = stage.bed.file("token", &format!("{READER}\n"));
+    stage.server =
+        server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN_FILE", &file.to_string_lossy()).spawn();
+    stage.server.wait_turn();
+    stage.bed.file("token", UNKNOWN);
+    stage.server.wait_log("denies service \"web\": ACL not found: give hsdo a token with service:read");
+    stage.nothing_changes(Duration::from_secs(1));
+    stage.bed.file("token", READER);
+    stage.server.wait_log("Consul: over, after ");
+    stage.server.kill();
+
+    // At the start that is for a person to mend. No token is shown anywhere, at any level.
+    let denied = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", UNKNOWN).arg("--debug").run();
+    denied.assert_code(2).assert_stderr("denies service \"web\": ACL not found").assert_stderr("service:read");
+    assert!(!denied.stderr.contains(UNKNOWN), "{denied}");
+    assert!(!stage.server.log().contains(READER) && !stage.server.log().contains(UNKNOWN));
+}
+
+#[test]
+fn two_services_are_split_by_the_dedicated_mode() {
+    let bed = Bed::new("dedicated");
+    let mut consul = Consul::start(&bed);
+    bed.moto().create_table();
+    let backends = [BackendConfig::new(BACK, BASE, 4), BackendConfig::new("rest", "other", 4)];
+    let haproxy = Haproxy::start(&bed, &backends);
+    for (service, host) in [("web", 1), ("api", 2)] {
+        serve(&bed, &format!("{service}-1"), &address(host));
+        consul.register(service, &format!("{service}-1"), &address(host));
+    }
+    let mut roles = [
+        server(&bed, &consul, "api,web").spawn(),
+        client(&bed)
+            .env("CLIENT_DEDICATED_ASG", "true")
+            .env("CLIENT_ASG_NAMES", "web")
+            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "rest")
+            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "other")
+            .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &bed.web().port().to_string())
+            .spawn(),
+    ];
+    // `api` stands first in the configuration, so it is seated first.
+    wait_servers(&bed, &haproxy, BACK, BASE, &["2 127.2.0.1 10"]);
+    wait_servers(&bed, &haproxy, "rest", "other", &["1 127.2.0.2 10"]);
+
+    // One service unknown, the other is followed.
+    consul.deregister("api-1");
+    serve(&bed, "web-2", &address(3));
+    consul.register("web", "web-2", &address(3));
+    wait_servers(&bed, &haproxy, BACK, BASE, &["2 127.2.0.1 10", "3 127.2.0.3 10"]);
+    wait_servers(&bed, &haproxy, "rest", "other", &["1 127.2.0.2 10"]);
+
+    // Neither is known while the agent is away, and nobody goes.
+    consul.kill();
+    roles[0].wait_log("cannot be reached");
+    wait_servers(&bed, &haproxy, BACK, BASE, &["2 127.2.0.1 10", "3 127.2.0.3 10"]);
+    wait_servers(&bed, &haproxy, "rest", "other", &["1 127.2.0.2 10"]);
+    for role in &mut roles {
+        assert!(role.terminate().success());
+    }
+}
+
+#[test]
+fn the_weight_of_a_registration_multiplies_max() {
+    let stage = Stage::new("weights", 1);
+    stage.wait_haproxy(&["1 127.2.0.1 10"]);
+    let weigh = |passing: u32| {
+        let weights = json!({"Weights": {"Passing": passing, "Warning": 1}});
+        stage.consul.register_with("web", "web-1", &address(1), &weights);
+    };
+    weigh(2);
+    stage.wait_haproxy(&["1 127.2.0.1 20"]);
+    assert_eq!(stage.said("reaches full weight 20"), 1, "{}", stage.server.log());
+    weigh(1);
+    stage.wait_haproxy(&["1 127.2.0.1 10"]);
+    assert_eq!(stage.said("slot 1: added"), 1, "{}", stage.server.log());
+}
+
+#[test]
+fn addresses_may_be_ipv6_and_host_names_remove_nobody() {
+    let mut stage = Stage::new("addresses", 0);
+    serve(&stage.bed, "web-6", "::1");
+    serve(&stage.bed, "web-2", &address(2));
+    stage.consul.register_on_node("node-2", "10.9.9.9", "web", "web-2", &address(2));
+    stage.wait_haproxy(&["1 127.2.0.2 10"]);
+    stage.consul.register_on_node("node-6", "::1", "web", "web-6", "");
+    stage.wait_haproxy(&["1 127.2.0.2 10", "2 [::1] 10"]);
+
+    stage.consul.register_on_node("node-2", "10.9.9.9", "web", "web-2", "web.example");
+    stage.server.wait_log("no IP address: \"web.example\" of service \"web\" on node \"node-2\"");
+    stage.nothing_changes(Duration::from_secs(1));
+    assert_eq!(stage.said("no IP address"), 1, "{}", stage.server.log());
+    stage.consul.register_on_node("node-2", "10.9.9.9", "web", "web-2", &address(2));
+    stage.server.wait_log("Consul: over, after ");
+    stage.nothing_changes(Duration::from_millis(500));
+    stage.consul.deregister_node("node-2");
+    stage.wait_haproxy(&["2 [::1] 10"]);
+}
+
+#[test]
+fn consul_is_asked_over_tls_and_over_a_socket() {
+    let bed = Bed::new("tls");
+    let [ca, certificate, key] = certificates(bed.dir());
+    let (https, socket) = (Port::reserve(), bed.dir().join("consul.sock"));
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let consul = Consul::start_with(
+        &bed,
+        &json!({
+            "ports": {"https": https.number()},
+            "addresses": {"http": format!("127.0.0.1 unix://{}", text(&socket)), "https": "127.0.0.1"},
+            "ca_file": text(&ca), "cert_file": text(&certificate), "key_file": text(&key),
+        }),
+        None,
+    );
+    bed.moto().create_table();
+    consul.register("web", "web-1", &address(1));
+    let secure = format!("https://127.0.0.1:{}", https.number());
+    let dry = |url: &str| server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", url).arg("--dry-run");
+    let row = format!("slot 1: added {NODE} at 127.2.0.1 (group web), weight 1");
+
+    dry(&secure).env("CONSUL_CACERT", &text(&ca)).run().assert_code(0).assert_stdout(&row);
+    dry(&format!("unix://{}", text(&socket))).run().assert_code(0).assert_stdout(&row);
+    dry(&secure).env("CONSUL_CACERT", &text(&ca)).env("CONSUL_DATACENTER", "dc1").run().assert_code(0);
+
+    // Whoever is not trusted is not believed.
+    dry(&secure).run().assert_code(1).assert_stderr("cannot be reached: ").assert_stderr("and CONSUL_CACERT");
+    dry(&secure)
+        .env("CONSUL_CACERT", "/nowhere")
+        .run()
+        .assert_code(2)
+        .assert_stderr("CONSUL_CACERT /nowhere: cannot read");
+    dry("unix:///nowhere.sock").run().assert_code(1).assert_stderr("unix:///nowhere.sock cannot be reached: ");
+    // Namespaces are for Consul Enterprise; a datacenter may be unknown.
+    let namespace = dry(&consul.url()).env("CONSUL_NAMESPACE", "team").run();
+    namespace.assert_code(2).assert_stderr("answers 400").assert_stderr("Namespaces are a Consul Enterprise feature");
+    dry(&consul.url()).env("CONSUL_DATACENTER", "dc9").run().assert_code(1).assert_stderr("No path to datacenter");
+}
+
+#[test]
+fn what_is_not_consul_is_told_apart() {
+    let bed = Bed::new("not-consul");
+    let mut consul = Consul::start(&bed);
+    bed.moto().create_table();
+    bed.moto().put_server(1, "127.2.0.1", "node-1", Some("web"), 10);
+    serve(&bed, "a web page", "127.0.0.1");
+    let once = |url: &str| server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", url).once();
+
+    let page = once(&format!("http://127.0.0.1:{}", bed.web().port()));
+    page.assert_code(1).assert_stderr("it has no X-Consul-KnownLeader, so it is not Consul's");
+    let elsewhere = once(&format!("{}/elsewhere", consul.url()));
+    elsewhere.assert_code(2).assert_stderr("answers 404").assert_stderr("check SERVER_CONSUL_API_URL");
+    once("127.0.0.1:8500").assert_code(2).assert_stderr("SERVER_CONSUL_API_URL: found \"127.0.0.1:8500\"");
+    let url = consul.url();
+    consul.kill();
+    let gone = server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", &url).once();
+    gone.assert_code(1).assert_stderr("cannot be reached: connection refused: check that the agent runs");
+    assert_eq!(bed.moto().attribute(1, "IPAddress").as_deref(), Some("127.2.0.1"));
+}
+
+/// What a test knows of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Truth {
+    Gone,
+    Ready,
+    Failing,
+    Maintained,
+}
+
+/// The occupied slots: address to slot and status. Panics where two slots hold one address.
+fn occupied(bed: &Bed) -> BTreeMap<String, (u32, String)> {
+    let mut occupied = BTreeMap::new();
+    for (slot, item) in bed.moto().items() {
+        let address = text_of(&item, "IPAddress").expect("an address");
+        let status = text_of(&item, "BackendServerStatus").expect("a status");
+        if address != "none" {
+            let before = occupied.insert(address.clone(), (slot, status));
+            assert_eq!(before, None, "two slots hold {address}");
+        }
+    }
+    occupied
+}
+
+/// A course of changes in Consul under traffic, with the agent silent or gone now and then. The table and HAProxy follow
+/// what is known; who is not touched stays where it is; nobody goes while nothing is known; no request fails, and none is
+/// answered by who was out before it began.
+#[test]
+fn whatever_happens_in_consul_traffic_is_not_harmed() {
+    const HOSTS: u32 = 3;
+    /// One instance that nobody touches.
+    const ANCHOR: u32 = 4;
+    let mut stage = Stage::new("chaos", 0);
+    for host in 1..=ANCHOR {
+        serve(&stage.bed, &name(host), &address(host));
+    }
+    stage.consul.register("web", &name(ANCHOR), &address(ANCHOR));
+    stage.wait_haproxy(&["1 127.2.0.4 10"]);
+    let mut stream = Stream::start(stage.haproxy.frontend(BACK), Duration::from_millis(20), 100_000);
+    let mut truth: BTreeMap<u32, Truth> = (1..=HOSTS).map(|host| (host, Truth::Gone)).collect();
+    let mut slots = occupied(&stage.bed);
+    // Always the same course, so that a failure can be seen again.
+    let mut seed: u64 = 20_240_607;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+
+    for step in 0..40 {
+        let host = u32::try_from(random(u64::from(HOSTS))).expect("few") + 1;
+        let touched = Instant::now();
+        match (truth[&host], random(8)) {
+            (_, 0) => {
+                stage.consul.kill();
+                let failed = r#"hsdo_consul_requests_total{result="unreachable"}"#;
+                let before = stage.server.metric(failed).unwrap_or(0.0);
+                stage.server.wait_metric(failed, |n| n >= before + 2.0);
+                assert_eq!(occupied(&stage.bed), slots, "step {step}: while the agent is away");
+                // It knows nobody, which is not that nobody is there.
+                stage.consul.start_again();
+                stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
+                assert_eq!(occupied(&stage.bed), slots, "step {step}: while the service is unknown");
+                stage.consul.register("web", &name(ANCHOR), &address(ANCHOR));
+                truth.values_mut().for_each(|truth| *truth = Truth::Gone);
+            }
+            (_, 1) => {
+                stage.consul.freeze();
+                stage.server.wait_turn();
+                assert_eq!(occupied(&stage.bed), slots, "step {step}: while the agent is silent");
+                stage.consul.thaw();
+            }
+            (before, choice) => {
+                truth.insert(host, change(&stage.consul, host, before, choice));
+            }
+        }
+        let ready: Vec<u32> =
+            truth.iter().filter(|(_, truth)| **truth == Truth::Ready).map(|(host, _)| *host).chain([ANCHOR]).collect();
+        slots = wait_for(&format!("the table to follow step {step}, {truth:?}"), SOON, || {
+            let found = occupied(&stage.bed);
+            let follows = |host: u32, truth: Truth| {
+                let before = slots.get(&address(host)).map(|(slot, _)| *slot);
+                let slot =
+                    |status: &str| found.get(&address(host)).filter(|found| found.1 == status).map(|found| found.0);
+                match truth {
+                    Truth::Ready => slot("enabled").is_some_and(|slot| before.is_none_or(|before| before == slot)),
+                    Truth::Maintained => before.is_some() && slot("draining") == before,
+                    Truth::Failing | Truth::Gone => !found.contains_key(&address(host)),
+                }
+            };
+            let all = truth.iter().all(|(host, truth)| follows(*host, *truth)) && follows(ANCHOR, Truth::Ready);
+            if all { Ok(found) } else { Err(format!("{slots:?} became {found:?}")) }
+        });
+        wait_for(&format!("HAProxy to follow step {step}, {truth:?}"), SOON, || {
+            let weights = stage.haproxy.active(BACK).len();
+            let full = slots.values().filter(|(_, status)| status == "enabled").count();
+            if weights == full { Ok(()) } else { Err(format!("{weights} of {full} serve")) }
+        });
+        let (settled, enough) = (Instant::now(), 5);
+        let tally = wait_for("requests", SOON, || {
+            let tally = stream.between(settled, Instant::now());
+            if tally.answered() >= enough { Ok(tally) } else { Err(tally.to_string()) }
+        });
+        for answered in tally.names() {
+            assert!(ready.iter().any(|host| name(*host) == answered), "step {step}, {truth:?}: {tally}");
+        }
+        let failed = stream.touching(touched, Instant::now()).failures;
+        assert!(failed.is_empty(), "step {step}, {truth:?}: {failed:?}");
+        stage.server.process().assert_running();
+    }
+    let tally = stream.stop();
+    println!("{tally}");
+    assert!(tally.failures.is_empty() && tally.answered() > 100, "{tally}");
+    let anchor = format!("at {} ", address(ANCHOR));
+    assert_eq!(stage.said(&anchor), 2, "added and full, once each: {}", stage.server.log());
+}
+
+fn name(host: u32) -> String {
+    format!("web-{host}")
+}
+
+/// Makes one change of an instance; what is true of it then.
+fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
+    let id = name(host);
+    match (before, choice) {
+        (Truth::Gone, _) => {
+            consul.register("web", &id, &address(host));
+            Truth::Ready
+        }
+        (Truth::Ready, 2..=4) => {
+            consul.maintain(&id, true);
+            Truth::Maintained
+        }
+        (Truth::Ready, _) => {
+            consul.check(&id, if choice == 5 { "warn" } else { "fail" });
+            Truth::Failing
+        }
+        (Truth::Failing | Truth::Maintained, 2) => {
+            consul.deregister(&id);
+            Truth::Gone
+        }
+        (Truth::Failing, _) => {
+            consul.check(&id, "pass");
+            Truth::Ready
+        }
+        (Truth::Maintained, _) => {
+            consul.maintain(&id, false);
+            Truth::Ready
+        }
+    }
+}

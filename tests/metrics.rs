@@ -1,0 +1,191 @@
+//! The exporter of the running program: the numbers follow the table, health follows the turns, and the README names them all.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::TcpListener;
+
+use common::aws_proxy::Fault;
+use common::bed::{Bed, package_dir};
+use common::haproxy::{BackendConfig, Haproxy};
+use common::hsdo::{Hsdo, Running};
+use common::wait::{SOON, wait_for};
+
+fn bed(name: &str, instances: usize) -> Bed {
+    let bed = Bed::new(name);
+    bed.moto().create_table();
+    bed.moto().create_group("web", 0, instances);
+    bed
+}
+
+/// The series of an instance's weight.
+fn weight(bed: &Bed, slot: usize, index: usize) -> String {
+    let instance = &bed.moto().instances("web")[index];
+    format!("hsdo_server_weight{{id=\"{slot}\",name=\"{}\",ip=\"{}\",asg=\"web\"}}", instance.id, instance.address)
+}
+
+/// The original set a weight once, when an address appeared, and kept the series of servers that were gone.
+#[test]
+fn the_servers_weights_follow_the_ramp_and_go_with_their_servers() {
+    let bed = bed("weights", 2);
+    let (first, second) = (weight(&bed, 1, 0), weight(&bed, 2, 1));
+    let mut server = Hsdo::server(&bed).env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "1").spawn();
+    for step in [1.0, 4.0, 7.0, 10.0] {
+        server.wait_metric(&first, |value| value == step);
+        server.wait_metric(&second, |value| value == step);
+    }
+    assert_eq!(server.metric(r#"hsdo_slots{state="enabled"}"#), Some(2.0));
+    let instances = bed.moto().instances("web");
+    bed.moto().terminate_in_group(&instances[0].id, true);
+    wait_gone(&server, &first);
+    assert_eq!(server.metric(&second), Some(10.0));
+    bed.moto().set_desired("web", 0);
+    wait_gone(&server, "hsdo_server_weight");
+    assert_eq!(server.metric(r#"hsdo_slots{state="free"}"#), Some(10.0));
+}
+
+fn wait_gone(running: &Running, series: &str) {
+    wait_for(&format!("{series} to go"), SOON, || {
+        let metrics = running.metrics();
+        if metrics.contains(series) { Err(metrics) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn the_clients_weights_follow_the_table_and_go_with_their_servers() {
+    let bed = Bed::new("client-weights");
+    bed.moto().create_table();
+    let _haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 2)]);
+    let series = |slot: u32, group: &str| {
+        format!("hsdo_server_weight{{id=\"{slot}\",name=\"i-{slot}\",ip=\"127.1.2.{slot}\",asg=\"{group}\"}}")
+    };
+    bed.moto().put_server(1, "127.1.2.1", "i-1", Some("web"), 1);
+    bed.moto().put_server(2, "127.1.2.2", "i-2", None, 7);
+    let mut client = Hsdo::client(&bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "2").spawn();
+    client.wait_metric(&series(1, "web"), |value| value == 1.0);
+    client.wait_metric(&series(2, "none"), |value| value == 7.0);
+    for step in [4, 10] {
+        bed.moto().put_server(1, "127.1.2.1", "i-1", Some("web"), step);
+        client.wait_metric(&series(1, "web"), |value| value == f64::from(step));
+    }
+    // Another group is another series, and not one more.
+    bed.moto().put_server(1, "127.1.2.1", "i-1", Some("api"), 10);
+    client.wait_metric(&series(1, "api"), |value| value == 10.0);
+    wait_gone(&client, &series(1, "web"));
+    bed.moto().put_free(1);
+    wait_gone(&client, &series(1, "api"));
+    assert_eq!(client.metric(&series(2, "none")), Some(7.0));
+}
+
+#[test]
+fn health_follows_the_turns() {
+    let bed = bed("health", 1);
+    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Hang);
+    let mut server = Hsdo::server(&bed).spawn();
+    let page = |server: &Running, path: &str, status: u16, text: &str| {
+        wait_for(&format!("{path} to answer {status} {text}"), SOON, || match server.get(path) {
+            Ok((found, body)) if found == status && body.contains(text) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    page(&server, "/readyz", 503, "no turn ended yet");
+    page(&server, "/healthz", 200, "");
+    bed.aws().heal();
+    page(&server, "/readyz", 200, "ok");
+    bed.aws().spoil("Scan", Fault::Garbage);
+    page(&server, "/readyz", 503, "the last turn failed");
+    page(&server, "/healthz", 200, "");
+    let last = server.metric("hsdo_last_success_timestamp_seconds").expect("a success");
+    let failed = server.metric(r#"hsdo_turns_total{result="failed"}"#).expect("failures");
+    server.wait_metric(r#"hsdo_turns_total{result="failed"}"#, |count| count > failed);
+    assert_eq!(server.metric("hsdo_last_success_timestamp_seconds"), Some(last));
+    bed.aws().heal();
+    page(&server, "/readyz", 200, "ok");
+    server.wait_metric("hsdo_last_success_timestamp_seconds", |now| now > last);
+    assert_eq!(server.get("/nowhere").map(|(status, _)| status), Ok(404));
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_start() {
+    let bed = bed("taken", 1);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    for hsdo in [Hsdo::server(&bed), Hsdo::client(&bed)] {
+        hsdo.env("EXPORTER_PORT", &port).run().assert_code(2).assert_stderr("EXPORTER_PORT").assert_stderr(&port);
+    }
+    Hsdo::server(&bed).env("EXPORTER_ADDRESS", "192.0.2.1").run().assert_code(2).assert_stderr("EXPORTER_ADDRESS");
+    // One turn opens no port, so that it can run beside a process that stays; and 0 turns the exporter off.
+    Hsdo::server(&bed).env("EXPORTER_PORT", &port).once().assert_code(0);
+    let mut server = Hsdo::server(&bed).env("EXPORTER_PORT", "0").spawn();
+    server.wait_log("starts as server");
+    let before = bed.aws().count("Scan");
+    wait_for("a turn without an exporter", SOON, || {
+        if bed.aws().count("Scan") > before { Ok(()) } else { Err("no scan") }
+    });
+    assert!(server.get("/metrics").is_err());
+    assert_eq!(server.terminate().code(), Some(0));
+}
+
+/// The families of a text of metrics with their types, after checks that every Prometheus parser makes.
+fn families(metrics: &str) -> BTreeMap<String, String> {
+    assert!(metrics.ends_with('\n'));
+    let mut families = BTreeMap::new();
+    let mut samples = BTreeSet::new();
+    let mut helped = BTreeSet::new();
+    for line in metrics.lines() {
+        if let Some(text) = line.strip_prefix("# HELP ") {
+            let (name, help) = text.split_once(' ').expect("a name and a help");
+            assert!(helped.insert(name.to_owned()) && !help.is_empty(), "{line}");
+        } else if let Some(text) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = text.split_once(' ').expect("a name and a type");
+            assert!(["counter", "gauge", "histogram"].contains(&kind) && helped.contains(name), "{line}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            assert!(families.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+            assert!(value.parse::<f64>().is_ok() && samples.insert(series), "{line}");
+            let name = series.split('{').next().unwrap_or_default();
+            let of = ["", "_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| name.strip_suffix(suffix));
+            assert!(of.into_iter().any(|family| families.contains_key(family)), "{line}: of no family");
+        }
+    }
+    families
+}
+
+#[test]
+fn the_readme_names_every_metric_of_either_role_and_no_other() {
+    let bed = bed("readme", 1);
+    bed.serve_instances(&["web"]);
+    let mut server = Hsdo::server(&bed).env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "10").spawn();
+    server.wait_metric(&weight(&bed, 1, 0), |value| value == 10.0);
+    let _haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 10)]);
+    let mut client = Hsdo::client(&bed).spawn();
+    client.wait_metric(&weight(&bed, 1, 0), |value| value == 10.0);
+    client.wait_turn();
+    let shown = |running: &Running| -> BTreeSet<String> {
+        let families = families(&running.metrics()).into_keys();
+        families.filter(|name| !name.starts_with("process_")).collect()
+    };
+    let (of_server, of_client) = (shown(&server), shown(&client));
+
+    let readme = fs::read_to_string(package_dir().join("README.md")).expect("the README");
+    let rows = readme.lines().skip_while(|line| *line != "| metric | role | meaning |").skip(2);
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let roles: &[&str] = match cells[1] {
+            "both" => &["server", "client"],
+            "server" => &["server"],
+            "client" => &["client"],
+            other => panic!("no role: {other:?}"),
+        };
+        for name in cells[0].split('`').skip(1).step_by(2).map(|code| code.split('{').next().unwrap_or_default()) {
+            for role in roles.iter().filter(|_| !name.starts_with("process_")) {
+                named.entry((*role).to_owned()).or_default().insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(named.get("server"), Some(&of_server));
+    assert_eq!(named.get("client"), Some(&of_client));
+}

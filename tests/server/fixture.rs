@@ -1,0 +1,168 @@
+//! What the tests of the server role have in common: beds, views of the table, edits of AWS's answers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use crate::common::aws_proxy::Fault;
+use crate::common::bed::Bed;
+use crate::common::hsdo::{Hsdo, Running};
+use crate::common::http::lock;
+use crate::common::moto::{Item, text_of};
+use crate::common::wait::{SOON, wait_for};
+
+/// The series of turns that went well.
+pub(crate) const OK: &str = r#"hsdo_turns_total{result="ok"}"#;
+/// The series of turns that failed.
+pub(crate) const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
+
+/// A bed with the table, and with these groups of so many instances: the first in 127.1.0.0/20, the others in 127.1.16.0/20.
+pub(crate) fn bed(name: &str, groups: &[(&str, usize)]) -> Bed {
+    let bed = Bed::new(name);
+    bed.moto().create_table();
+    for (index, (group, count)) in groups.iter().enumerate() {
+        bed.moto().create_group(group, index.min(1), *count);
+    }
+    bed
+}
+
+/// A server that gives new servers their full weight at once: for tests that are not about the ramp.
+pub(crate) fn steady(bed: &Bed, size: u32) -> Hsdo {
+    Hsdo::server(bed)
+        .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
+        .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "10")
+}
+
+/// The ids of a group's instances in the order of their addresses.
+pub(crate) fn ids(bed: &Bed, group: &str) -> Vec<String> {
+    bed.moto().instances(group).into_iter().map(|instance| instance.id).collect()
+}
+
+/// Who sits where: the instances of the occupied rows by slot.
+pub(crate) fn seats(bed: &Bed) -> BTreeMap<u32, String> {
+    let rows = bed.moto().items().into_iter();
+    rows.filter_map(|(id, item)| Some((id, text_of(&item, "ServerName")?))).filter(|(_, name)| name != "none").collect()
+}
+
+/// Waits until exactly these instances sit in these slots.
+#[track_caller]
+pub(crate) fn wait_seats(bed: &Bed, wanted: &[(u32, &str)]) {
+    let wanted: BTreeMap<u32, String> = wanted.iter().map(|(id, name)| (*id, (*name).to_owned())).collect();
+    wait_for(&format!("the seats {wanted:?}"), SOON, || {
+        let found = seats(bed);
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+}
+
+/// Waits until a row has these attributes, whatever the others are.
+#[track_caller]
+pub(crate) fn wait_row(bed: &Bed, id: u32, wanted: &[(&str, &str)]) {
+    wait_for(&format!("row {id} to have {wanted:?}"), SOON, || {
+        let items = bed.moto().items();
+        let found = items.get(&id).filter(|item| has(item, wanted));
+        found.map(|_| ()).ok_or_else(|| format!("{:?}", items.get(&id)))
+    });
+}
+
+/// Whether an item has these attributes.
+pub(crate) fn has(item: &Item, wanted: &[(&str, &str)]) -> bool {
+    wanted.iter().all(|(name, value)| text_of(item, name).as_deref() == Some(value))
+}
+
+/// Waits for a whole turn that writes nothing, and forgets the calls before it.
+pub(crate) fn settle(bed: &Bed, server: &mut Running) {
+    wait_for("a turn without a write", SOON, || {
+        bed.aws().forget();
+        server.wait_turn();
+        let writes = written(bed);
+        if writes.is_empty() { Ok(()) } else { Err(format!("{writes:?}")) }
+    });
+    bed.aws().forget();
+}
+
+/// An update that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Write {
+    /// The row.
+    pub(crate) id: u32,
+    /// What its attributes are set to.
+    pub(crate) set: BTreeMap<String, String>,
+}
+
+/// The transactions that were asked for, each a list of updates, refused ones and repeated ones too.
+pub(crate) fn transactions(bed: &Bed) -> Vec<(String, Vec<Write>)> {
+    let calls = bed.aws().calls().into_iter().filter(|call| call.operation == "TransactWriteItems");
+    calls
+        .map(|call| {
+            let body: Value = serde_json::from_str(&call.body).expect("a request in JSON");
+            let actions = body["TransactItems"].as_array().expect("actions");
+            let token = body["ClientRequestToken"].as_str().expect("a token").to_owned();
+            (token, actions.iter().map(|action| write(&action["Update"])).collect())
+        })
+        .collect()
+}
+
+/// Every update that was asked for, in order.
+pub(crate) fn written(bed: &Bed) -> Vec<Write> {
+    transactions(bed).into_iter().flat_map(|(_, writes)| writes).collect()
+}
+
+/// The values that were written for one attribute of one row, in order, each once.
+pub(crate) fn values_written(bed: &Bed, id: u32, attribute: &str) -> Vec<String> {
+    let writes = written(bed).into_iter().filter(|write| write.id == id);
+    let mut values: Vec<String> = writes.filter_map(|write| write.set.get(attribute).cloned()).collect();
+    values.dedup();
+    values
+}
+
+fn write(update: &Value) -> Write {
+    let id = update["Key"]["BackendServerID"]["N"].as_str().and_then(|text| text.parse().ok()).expect("a key");
+    let expression = update["UpdateExpression"].as_str().expect("an expression");
+    let sets = expression.split(" REMOVE ").next().and_then(|text| text.strip_prefix("SET ")).expect("SET comes first");
+    let set = sets.split(", ").map(|pair| {
+        let (name, value) = pair.split_once(" = ").expect("a name and a value");
+        let name = update["ExpressionAttributeNames"][name].as_str().unwrap_or(name);
+        let value = &update["ExpressionAttributeValues"][value];
+        (name.to_owned(), value["S"].as_str().or(value["N"].as_str()).expect("a text or a number").to_owned())
+    });
+    Write { id, set: set.collect() }
+}
+
+/// Lifecycle states that moto does not have, put into the answers of Auto Scaling.
+#[derive(Clone, Default)]
+pub(crate) struct Lifecycles(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Lifecycles {
+    /// Changes nothing until [`Lifecycles::set`]; ends with [`crate::common::aws_proxy::AwsProxy::heal`].
+    pub(crate) fn install(bed: &Bed) -> Self {
+        let states = Lifecycles::default();
+        let of_answers = states.clone();
+        bed.aws().spoil("DescribeAutoScalingGroups", Fault::Edit(Arc::new(move |body| of_answers.edit(body))));
+        states
+    }
+
+    /// From now on that instance is in that state.
+    pub(crate) fn set(&self, id: &str, state: &str) {
+        lock(&self.0).insert(id.to_owned(), state.to_owned());
+    }
+
+    /// From now on every instance is in moto's state again.
+    pub(crate) fn clear(&self) {
+        lock(&self.0).clear();
+    }
+
+    fn edit(&self, mut body: String) -> String {
+        for (id, state) in lock(&self.0).iter() {
+            let Some(place) = body.find(&format!("<InstanceId>{id}</InstanceId>")) else { continue };
+            let start = body[..place].rfind("<member>").unwrap_or(place);
+            let end = body[place..].find("</member>").map_or(body.len(), |length| place + length);
+            let member = body[start..end].replace(
+                "<LifecycleState>InService</LifecycleState>",
+                &format!("<LifecycleState>{state}</LifecycleState>"),
+            );
+            body.replace_range(start..end, &member);
+        }
+        body
+    }
+}

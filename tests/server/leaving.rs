@@ -1,0 +1,110 @@
+//! Instances that leave, fall ill, go to standby and come back.
+
+use super::fixture::{FAILED, Lifecycles, bed, has, ids, steady, wait_row, wait_seats};
+
+#[test]
+fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {
+    let bed = bed("drain", &[("web", 2)]);
+    let web = bed.moto().instances("web");
+    let states = Lifecycles::install(&bed);
+    // A ramp that takes no step here: back from draining starts at MIN.
+    let mut server = steady(&bed, 2)
+        .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "4")
+        .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "1000")
+        .spawn();
+    let address = web[0].address.to_string();
+    let (drained, back) =
+        ([("BackendServerStatus", "draining"), ("Weight", "0")], [("BackendServerStatus", "enabled"), ("Weight", "4")]);
+    let check = |what: &str, server: &mut crate::common::hsdo::Running| {
+        wait_row(&bed, 1, &drained);
+        server.wait_turn();
+        let rows = bed.moto().items();
+        let same = [("ServerName", web[0].id.as_str()), ("IPAddress", &address), ("ASG", "web")];
+        assert!(has(&rows[&1], &same) && has(&rows[&1], &drained), "{what}: {:?}", rows[&1]);
+        assert!(has(&rows[&2], &back), "{what}: the other one serves on: {:?}", rows[&2]);
+    };
+    wait_row(&bed, 1, &back);
+    for state in ["Terminating", "Terminating:Wait", "Terminating:Proceed", "Detaching", "EnteringStandby"] {
+        states.set(&web[0].id, state);
+        check(state, &mut server);
+        states.clear();
+        wait_row(&bed, 1, &back);
+    }
+    bed.moto().set_instance_health(&web[0].id, "Unhealthy");
+    check("Unhealthy", &mut server);
+    assert_eq!(server.metric(r#"hsdo_slots{state="draining"}"#), Some(1.0));
+    let line = format!("slot 1: drained {} at {address} (group web), weight 0", web[0].id);
+    assert!(server.log().contains(&line), "{}", server.log());
+    bed.moto().set_instance_health(&web[0].id, "Healthy");
+    wait_row(&bed, 1, &back);
+
+    states.set(&web[0].id, "Terminating:Wait");
+    wait_row(&bed, 1, &drained);
+    bed.moto().terminate_in_group(&web[0].id, true);
+    wait_seats(&bed, &[(2, &web[1].id)]);
+    assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
+}
+
+#[test]
+fn a_leaving_instance_takes_no_new_slot() {
+    let bed = bed("late-leave", &[("web", 2)]);
+    let web = ids(&bed, "web");
+    let states = Lifecycles::install(&bed);
+    states.set(&web[0], "Terminating:Wait");
+    let mut server = steady(&bed, 2).spawn();
+    wait_seats(&bed, &[(1, &web[1])]);
+    server.wait_turn();
+    wait_seats(&bed, &[(1, &web[1])]);
+}
+
+#[test]
+fn when_all_are_leaving_the_last_ones_serve_on() {
+    let bed = bed("last-resort", &[("web", 2)]);
+    let web = ids(&bed, "web");
+    let mut server = steady(&bed, 2).spawn();
+    wait_seats(&bed, &[(1, &web[0]), (2, &web[1])]);
+    bed.moto().set_instance_health(&web[0], "Unhealthy");
+    wait_row(&bed, 1, &[("BackendServerStatus", "draining"), ("Weight", "0")]);
+    bed.moto().set_instance_health(&web[1], "Unhealthy");
+    wait_row(&bed, 2, &[("BackendServerStatus", "draining"), ("Weight", "10")]);
+    server.wait_metric("hsdo_last_resort_servers", |count| count > 0.0);
+    server.wait_turn();
+    wait_row(&bed, 2, &[("BackendServerStatus", "draining"), ("Weight", "10")]);
+    assert_eq!(server.log().matches("leaving servers keep serving").count(), 1, "said once: {}", server.log());
+
+    bed.moto().set_instance_health(&web[0], "Healthy");
+    wait_row(&bed, 1, &[("BackendServerStatus", "enabled"), ("Weight", "10")]);
+    wait_row(&bed, 2, &[("BackendServerStatus", "draining"), ("Weight", "0")]);
+    server.wait_metric("hsdo_last_resort_servers", |count| count == 0.0);
+    server.wait_log("leaving servers no longer serve as the last resort");
+}
+
+/// In dedicated mode a slot of another group is in another backend: the one who comes back must get what was its own.
+#[test]
+fn instances_back_from_standby_get_the_slots_of_their_own_groups() {
+    let bed = bed("standby", &[("web", 2), ("other", 2)]);
+    let (web, other) = (ids(&bed, "web"), ids(&bed, "other"));
+    let _server = steady(&bed, 6).env("SERVER_ASG_NAMES", "web,other").spawn();
+    let all = [(1, web[0].as_str()), (2, &web[1]), (3, &other[0]), (4, &other[1])];
+    wait_seats(&bed, &all);
+    bed.moto().enter_standby("web", &web[0]);
+    bed.moto().enter_standby("other", &other[0]);
+    wait_seats(&bed, &[(2, &web[1]), (4, &other[1])]);
+    wait_row(&bed, 1, &[("HsdoLastASG", "web"), ("ASG", "none"), ("BackendServerStatus", "disabled")]);
+    wait_row(&bed, 3, &[("HsdoLastASG", "other"), ("ASG", "none"), ("BackendServerStatus", "disabled")]);
+
+    // The lower slot is free too, but it was the other group's.
+    bed.moto().exit_standby("other", &other[0]);
+    wait_seats(&bed, &[(2, &web[1]), (3, &other[0]), (4, &other[1])]);
+    bed.moto().exit_standby("web", &web[0]);
+    wait_seats(&bed, &all);
+
+    // Both groups churn at once: each newcomer gets a slot that its own group had.
+    bed.moto().terminate_in_group(&web[1], false);
+    bed.moto().terminate_in_group(&other[1], false);
+    let new = |group: &str, old: &[String]| ids(&bed, group).into_iter().find(|id| !old.contains(id)).unwrap();
+    let (new_web, new_other) = (new("web", &web), new("other", &other));
+    wait_seats(&bed, &[(1, &web[0]), (2, &new_web), (3, &other[0]), (4, &new_other)]);
+    wait_row(&bed, 2, &[("ASG", "web")]);
+    wait_row(&bed, 4, &[("ASG", "other")]);
+}

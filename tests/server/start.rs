@@ -1,0 +1,210 @@
+//! How the server role starts and ends: exit codes, `--once`, `--dry-run`, signals, and an AWS that comes late.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::fixture::{FAILED, bed, ids, seats, settle, steady, wait_seats};
+use crate::common::aws_proxy::Fault;
+use crate::common::bed::Bed;
+use crate::common::hsdo::Hsdo;
+use crate::common::wait::{SOON, wait_until};
+
+/// What the contract says of a signal is one second; a busy machine may need a moment to see the end.
+const ONE_SECOND: Duration = Duration::from_millis(1_900);
+
+#[test]
+fn once_ends_with_0_when_the_turn_is_done() {
+    let bed = bed("once", &[("web", 1)]);
+    let web = ids(&bed, "web");
+    let outcome = steady(&bed, 2).once();
+    outcome.assert_code(0).assert_stderr(&format!("slot 1: added {}", web[0]));
+    assert_eq!(outcome.stdout, "");
+    wait_seats(&bed, &[(1, &web[0])]);
+    assert_eq!(bed.aws().count("Scan"), 1, "one turn");
+}
+
+#[test]
+fn once_ends_with_1_when_aws_cannot_be_reached_or_fails() {
+    let bed = bed("down", &[("web", 1)]);
+    steady(&bed, 2).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").once().assert_code(1).assert_stderr("127.0.0.1:9");
+    for operation in ["DescribeTable", "DescribeAutoScalingGroups", "DescribeInstances", "Scan", "TransactWriteItems"] {
+        bed.aws().spoil(operation, Fault::Reply(503, String::new()));
+        let outcome = steady(&bed, 2).once();
+        outcome.assert_code(1).assert_stderr(operation);
+        assert_eq!(outcome.stderr.lines().filter(|line| line.starts_with("hsdo: ")).count(), 1, "one line: {outcome}");
+        bed.aws().heal();
+    }
+    assert_eq!(seats(&bed).len(), 0);
+}
+
+/// With `--once` and without it alike.
+#[test]
+fn what_only_a_person_can_mend_ends_the_start_with_2() {
+    let bed = Bed::new("mend");
+    bed.moto().create_group("web", 0, 1);
+    let check = |what: &str, server: &dyn Fn() -> Hsdo, text: &str| {
+        for outcome in [server().run(), server().once(), server().arg("--dry-run").run()] {
+            assert_eq!(outcome.status.code(), Some(2), "{what}: {outcome}");
+            assert!(outcome.stderr.contains(text), "{what}: no {text:?} in {outcome}");
+        }
+    };
+    check("no table", &|| steady(&bed, 2), "create it with hsdo --create-table");
+    bed.moto().create_table();
+    check(
+        "no credentials",
+        &|| steady(&bed, 2).env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY"),
+        "AWS_ACCESS_KEY_ID",
+    );
+    check("no region", &|| steady(&bed, 2).env_remove("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION");
+    bed.aws().spoil("Scan", Fault::dynamodb(400, "AccessDeniedException"));
+    check("no right to read", &|| steady(&bed, 2), "AccessDeniedException");
+    bed.aws().heal();
+    bed.aws().spoil("DescribeAutoScalingGroups", Fault::autoscaling(403, "AccessDenied"));
+    check("no right to list groups", &|| steady(&bed, 2), "DescribeAutoScalingGroups");
+    bed.aws().heal();
+    bed.aws().spoil("DescribeInstances", Fault::ec2(403, "UnauthorizedOperation", "You are not authorized"));
+    check("no right to list instances", &|| steady(&bed, 2), "UnauthorizedOperation");
+    bed.aws().heal();
+    bed.aws().spoil("Scan", Fault::dynamodb(400, "UnrecognizedClientException"));
+    check("wrong key", &|| steady(&bed, 2), "UnrecognizedClientException");
+    bed.aws().heal();
+    // The right to describe the table is not needed: the original's policies do not have it.
+    bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
+    steady(&bed, 2).once().assert_code(0);
+}
+
+#[test]
+fn an_aws_that_comes_late_is_waited_for() {
+    let bed = bed("late", &[("web", 1)]);
+    bed.aws().spoil("*", Fault::Close);
+    let mut server = steady(&bed, 2).spawn();
+    server.wait_metric(FAILED, |count| count >= 2.0);
+    assert_eq!(server.log().matches("AWS: ").count(), 1, "said once: {}", server.log());
+    bed.aws().heal();
+    wait_seats(&bed, &[(1, &ids(&bed, "web")[0])]);
+    server.wait_log("AWS: over");
+}
+
+/// A right that is taken away while it runs is a failed turn, and no more.
+#[test]
+fn after_a_good_start_nothing_outside_ends_the_process() {
+    let bed = bed("revoked", &[("web", 1)]);
+    let web = ids(&bed, "web");
+    let mut server = steady(&bed, 2).spawn();
+    wait_seats(&bed, &[(1, &web[0])]);
+    settle(&bed, &mut server);
+    let before = bed.moto().items();
+    bed.aws().spoil("*", Fault::dynamodb(400, "UnrecognizedClientException"));
+    server.wait_metric(FAILED, |count| count >= 2.0);
+    bed.aws().heal();
+    server.wait_turn();
+    bed.moto().dynamodb("DeleteTable", &json!({"TableName": "hsdo"}));
+    let failed = server.metric(FAILED).unwrap();
+    server.wait_metric(FAILED, |count| count >= failed + 2.0);
+    assert!(server.log().contains("--create-table"), "{}", server.log());
+    bed.moto().create_table();
+    for item in before.values() {
+        bed.moto().put_item(&json!(item));
+    }
+    server.wait_turn();
+    assert_eq!(bed.moto().items(), before);
+}
+
+#[test]
+fn a_dry_run_prints_and_writes_nothing() {
+    let bed = bed("dry", &[("web", 2)]);
+    let web = bed.moto().instances("web");
+    bed.moto().put_server(1, "127.1.5.1", "i-gone", Some("web"), 10);
+    let before = bed.moto().items();
+    let outcome = steady(&bed, 3).arg("--dry-run").run();
+    outcome.assert_code(0);
+    let expected = [
+        format!(
+            "slot 1: removed i-gone at 127.1.5.1 (group web); slot 1: added {} at {} (group web), weight 10",
+            web[0].id, web[0].address
+        ),
+        format!("slot 2: added {} at {} (group web), weight 10", web[1].id, web[1].address),
+        "slot 3: free".to_owned(),
+    ];
+    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), expected, "{outcome}");
+    assert_eq!(bed.moto().items(), before);
+    assert_eq!(bed.aws().count("TransactWriteItems"), 0);
+
+    steady(&bed, 3).once().assert_code(0);
+    steady(&bed, 3).arg("--dry-run").run().assert_code(0).assert_stdout("nothing to write");
+    bed.aws().spoil("Scan", Fault::Garbage);
+    steady(&bed, 3).arg("--dry-run").run().assert_code(1);
+}
+
+#[test]
+fn a_signal_ends_it_within_a_second_with_0() {
+    let bed = bed("signals", &[("web", 1)]);
+    let web = ids(&bed, "web");
+    for signal in ["TERM", "INT"] {
+        let mut server = steady(&bed, 2).env("INTERVAL", "3600").spawn();
+        wait_seats(&bed, &[(1, &web[0])]);
+        server.wait_metric(r#"hsdo_turns_total{result="ok"}"#, |count| count == 1.0);
+        server.process().signal(signal);
+        let status = server.process().wait_exit(ONE_SECOND);
+        assert_eq!(status.code(), Some(0), "{signal}: {}", server.log());
+    }
+    // Also in the middle of a call that hangs, at the first turn and before it.
+    for operation in ["DescribeTable", "DescribeAutoScalingGroups", "Scan"] {
+        bed.aws().forget();
+        bed.aws().spoil(operation, Fault::Hang);
+        let mut server = steady(&bed, 2).spawn();
+        wait_until("the call", SOON, || (bed.aws().count(operation) > 0).then_some(()));
+        server.process().signal("TERM");
+        let status = server.process().wait_exit(ONE_SECOND);
+        assert_eq!(status.code(), Some(0), "{operation}: {}", server.log());
+        bed.aws().heal();
+    }
+}
+
+#[test]
+fn credentials_region_and_endpoints_come_from_the_standard_places() {
+    let bed = bed("profile", &[("web", 1)]);
+    let config = bed.file("config", "[profile web]\nregion = eu-west-1\n");
+    let keys = "[web]\naws_access_key_id = AKIDOFTHEPROFILE\naws_secret_access_key = secret\n";
+    let credentials = bed.file("credentials", keys);
+    let url = bed.aws().url();
+    let server = || {
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"]
+            .iter()
+            .fold(steady(&bed, 2), |server, name| server.env_remove(name))
+            .env("AWS_CONFIG_FILE", &config.to_string_lossy())
+            .env("AWS_SHARED_CREDENTIALS_FILE", &credentials.to_string_lossy())
+            .env("AWS_ENDPOINT_URL_DYNAMODB", &url)
+            .env("AWS_ENDPOINT_URL_AUTO_SCALING", &url)
+            .env("AWS_ENDPOINT_URL_EC2", &url)
+    };
+    server().env("AWS_PROFILE", "web").once().assert_code(0);
+    wait_seats(&bed, &[(1, &ids(&bed, "web")[0])]);
+    server().env("AWS_PROFILE", "other").once().assert_code(2).assert_stderr("other");
+    // One service elsewhere.
+    let elsewhere = server().env("AWS_PROFILE", "web").env("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:9").once();
+    elsewhere.assert_code(1).assert_stderr("DescribeInstances").assert_stderr("127.0.0.1:9");
+}
+
+#[test]
+fn no_credential_is_logged_at_any_level() {
+    const SECRETS: [&str; 3] = ["AKIDTHATNOBODYMAYSEE", "secret-that-nobody-may-see", "token-that-nobody-may-see"];
+    let bed = bed("secrets", &[("web", 1)]);
+    let server = || {
+        steady(&bed, 2)
+            .arg("--debug")
+            .env("RUST_LOG", "trace")
+            .env("AWS_ACCESS_KEY_ID", SECRETS[0])
+            .env("AWS_SECRET_ACCESS_KEY", SECRETS[1])
+            .env("AWS_SESSION_TOKEN", SECRETS[2])
+    };
+    let mut outcomes = vec![server().once()];
+    outcomes[0].assert_code(0).assert_stderr("DEBUG");
+    bed.aws().spoil("Scan", Fault::dynamodb(400, "InvalidSignatureException"));
+    outcomes.push(server().once());
+    outcomes[1].assert_code(2);
+    for (outcome, secret) in outcomes.iter().flat_map(|outcome| SECRETS.map(|secret| (outcome, secret))) {
+        assert!(!outcome.stderr.contains(secret) && !outcome.stdout.contains(secret), "{secret} was logged");
+    }
+}
