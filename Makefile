@@ -78,8 +78,8 @@ fmt: ## Format the code
 demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
 	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
 
-tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, moto, and a Consul agent in target/
-	@$(need) haproxy=haproxy
+tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, openssl, moto, and a Consul agent in target/
+	@$(need) haproxy=haproxy openssl=openssl
 
 $(MOTO):
 	@$(need) python3=python3

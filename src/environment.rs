@@ -3,11 +3,19 @@
 //! It knows names and texts only: what a variable means is the business of whoever asks for it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-/// Environment variables by name. An empty variable counts as one that is not set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Environment variables by name. An empty variable counts as one that is not set. `Debug` shows names only, since
+/// values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl Environment {
@@ -48,6 +56,14 @@ mod tests {
         assert_eq!(env.get("C"), Some(" "));
         assert_eq!(env.get("D"), None);
         assert_eq!(Environment::default().get("A"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        assert_eq!(
+            format!("{:?}", Environment::from([("AWS_SECRET_ACCESS_KEY", "hush")])),
+            "{\"AWS_SECRET_ACCESS_KEY\"}"
+        );
     }
 
     #[test]

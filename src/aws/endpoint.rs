@@ -1,12 +1,13 @@
 //! Which services are called, and where each of them is. Pure.
 //!
 //! Spellings: AWS SDKs and Tools Reference Guide, "Service-specific endpoints", which names the variables
-//! `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_<SERVICE>` and `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`.
+//! `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` and their counterparts in the profile.
 
 use ureq::http::Uri;
 
+use super::config::Config;
 use super::error::Error;
-use crate::environment::Environment;
+use super::partition;
 
 /// A service that hsdo calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,41 +18,65 @@ pub enum Service {
     AutoScaling,
     /// Addresses and states of instances.
     Ec2,
+    /// Credentials of roles.
+    Sts,
+    /// Credentials of people who logged in.
+    Sso,
 }
 
 impl Service {
+    /// Every one.
+    pub(crate) const ALL: [Service; 5] =
+        [Service::DynamoDb, Service::AutoScaling, Service::Ec2, Service::Sts, Service::Sso];
+
     /// The name that people use.
     pub fn name(self) -> &'static str {
         match self {
             Service::DynamoDb => "DynamoDB",
             Service::AutoScaling => "AutoScaling",
             Service::Ec2 => "EC2",
+            Service::Sts => "STS",
+            Service::Sso => "SSO",
         }
     }
 
-    /// The name in host names, in the scope of a signature, and in metrics.
+    /// The name in the scope of a signature, and in metrics.
     pub fn id(self) -> &'static str {
         match self {
             Service::DynamoDb => "dynamodb",
             Service::AutoScaling => "autoscaling",
             Service::Ec2 => "ec2",
+            Service::Sts => "sts",
+            Service::Sso => "sso",
         }
     }
 
+    /// The name in host names.
+    fn host_name(self) -> &'static str {
+        if self == Service::Sso { "portal.sso" } else { self.id() }
+    }
+
     /// The variable that replaces this service's endpoint.
-    fn variable(self) -> &'static str {
+    pub(crate) fn variable(self) -> &'static str {
         match self {
             Service::DynamoDb => "AWS_ENDPOINT_URL_DYNAMODB",
             Service::AutoScaling => "AWS_ENDPOINT_URL_AUTO_SCALING",
             Service::Ec2 => "AWS_ENDPOINT_URL_EC2",
+            Service::Sts => "AWS_ENDPOINT_URL_STS",
+            Service::Sso => "AWS_ENDPOINT_URL_SSO",
         }
+    }
+
+    /// Its name in a `services` section of the shared config file.
+    pub(crate) fn section(self) -> &'static str {
+        if self == Service::AutoScaling { "auto_scaling" } else { self.id() }
     }
 }
 
 /// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The URL that requests are posted to.
+    /// The URL that requests are posted to; it ends with a slash where no path is configured.
     pub url: String,
     /// Its host, and its port where one is given: for messages.
     pub host: String,
@@ -67,30 +92,16 @@ pub fn region(name: &str) -> Result<String, Error> {
     }
 }
 
-/// The endpoint of `service` in `region`: the service's own variable, else the common one, else AWS's.
-pub fn endpoint(service: Service, region: &str, environment: &Environment) -> Result<Endpoint, Error> {
-    let ignored =
-        environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    let configured = [service.variable(), "AWS_ENDPOINT_URL"]
-        .into_iter()
-        .filter(|_| !ignored)
-        .find_map(|variable| environment.get(variable).map(|url| (variable, url)));
-    match configured {
-        Some((variable, url)) => from_url(url).map_err(|fault| {
-            // A password must not reach the log.
-            let shown = if url.contains('@') { "a URL with a user name".to_string() } else { format!("{url:?}") };
-            Error::Setup(format!("{variable} is {shown}: {fault}; an endpoint looks like http://127.0.0.1:5000"))
-        }),
-        None => {
-            // AWS General Reference "Service endpoints"; the suffix of China is "Endpoints in China".
-            let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-            let host = format!("{}.{region}.{suffix}", service.id());
-            Ok(Endpoint { url: format!("https://{host}/"), host })
-        }
-    }
+/// The endpoint of `service` in `region`: the configured one, else AWS's own.
+pub(crate) fn endpoint(service: Service, region: &str, config: &Config) -> Endpoint {
+    config.endpoints.get(service.id()).cloned().unwrap_or_else(|| {
+        let host = partition::host(service.host_name(), region, config.fips, config.dual_stack);
+        Endpoint { url: format!("https://{host}/"), host }
+    })
 }
 
-fn from_url(url: &str) -> Result<Endpoint, &'static str> {
+/// The endpoint that a configured URL names. The error says what is wrong with it.
+pub(crate) fn from_url(url: &str) -> Result<Endpoint, &'static str> {
     let uri: Uri = url.parse().map_err(|_| "not a URL")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("it does not start with http:// or https://");
@@ -108,9 +119,11 @@ fn from_url(url: &str) -> Result<Endpoint, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Environment;
 
     fn url(service: Service, region: &str, environment: &Environment) -> String {
-        endpoint(service, region, environment).expect("an endpoint").url
+        let config = Config::of(environment).expect("a configuration");
+        endpoint(service, region, &config).url
     }
 
     #[test]
@@ -120,9 +133,17 @@ mod tests {
             (Service::DynamoDb, "eu-west-1", "https://dynamodb.eu-west-1.amazonaws.com/"),
             (Service::AutoScaling, "us-gov-west-1", "https://autoscaling.us-gov-west-1.amazonaws.com/"),
             (Service::Ec2, "cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn/"),
+            (Service::Sts, "us-iso-east-1", "https://sts.us-iso-east-1.c2s.ic.gov/"),
+            (Service::Sso, "us-east-1", "https://portal.sso.us-east-1.amazonaws.com/"),
         ] {
             assert_eq!(url(service, region, &none), expected);
         }
+    }
+
+    #[test]
+    fn switches_change_the_host() {
+        let both = Environment::from([("AWS_USE_FIPS_ENDPOINT", "TRUE"), ("AWS_USE_DUALSTACK_ENDPOINT", "true")]);
+        assert_eq!(url(Service::DynamoDb, "us-east-1", &both), "https://dynamodb-fips.us-east-1.api.aws/");
     }
 
     #[test]
@@ -135,8 +156,8 @@ mod tests {
         assert_eq!(url(Service::DynamoDb, "eu-west-1", &both), "http://127.0.0.1:5000/");
         assert_eq!(url(Service::AutoScaling, "eu-west-1", &both), "http://127.0.0.1:6000/groups");
         assert_eq!(url(Service::Ec2, "eu-west-1", &both), "http://127.0.0.1:5000/");
-        let host = endpoint(Service::AutoScaling, "eu-west-1", &both).expect("an endpoint").host;
-        assert_eq!(host, "127.0.0.1:6000");
+        let config = Config::of(&both).expect("a configuration");
+        assert_eq!(endpoint(Service::AutoScaling, "eu-west-1", &config).host, "127.0.0.1:6000");
     }
 
     #[test]
@@ -153,7 +174,7 @@ mod tests {
     fn a_bad_endpoint_is_named_with_its_variable() {
         for bad in ["127.0.0.1:5000", "ftp://host", "http://", "http://u:p@host", "http://host/?x=1", "http://a b"] {
             let environment = Environment::from([("AWS_ENDPOINT_URL_DYNAMODB", bad)]);
-            let error = endpoint(Service::DynamoDb, "eu-west-1", &environment).expect_err(bad);
+            let error = Config::of(&environment).err().expect(bad);
             assert!(error.to_string().starts_with("AWS_ENDPOINT_URL_DYNAMODB is "), "{error}");
             assert!(error.needs_a_person());
             assert!(!error.to_string().contains("u:p"), "{error}");

@@ -1,17 +1,19 @@
 //! Why AWS did not do what was asked, in one line, and whether only a person can mend it.
 //!
-//! It knows AWS's error codes and nothing of how a call is made. No credential can get into it:
-//! what it holds is the subject of a call, the host, and what AWS answered.
+//! It knows what AWS's error codes ask of a person and nothing of how a call is made. No credential can get into it:
+//! what it holds is the subject of a call, the host, who called (a key's last four characters) and what AWS answered.
 
 use std::fmt;
 
+use super::action::action;
+use super::codes::{self, Kind};
 use super::endpoint::Service;
 
 /// How much of a message of AWS is shown, in characters: an error page of a proxy must not fill the log.
 const MESSAGE_SHOWN: usize = 600;
 
 /// Why AWS did not do what was asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Error {
     /// The region, an endpoint, a profile or the credentials cannot be used: the sentence says what to change.
     Setup(String),
@@ -19,12 +21,14 @@ pub enum Error {
     Table(String),
     /// Something that comes with time, such as a table that is being created.
     NotYet(String),
+    /// Credentials that are set up but could not be had just now.
+    Unavailable(String),
     /// A call failed.
     Call(Box<Call>),
 }
 
 /// A call that failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// The service.
     pub service: Service,
@@ -34,12 +38,14 @@ pub struct Call {
     pub subject: String,
     /// Host and port that were called.
     pub host: String,
+    /// Who called: the access key's last four characters and where it is from.
+    pub who: Option<String>,
     /// What went wrong.
     pub cause: Cause,
 }
 
 /// What went wrong with a call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Cause {
     /// No connection, or it broke.
     Unreachable(String),
@@ -66,83 +72,59 @@ pub struct Refusal {
     pub reasons: Vec<(String, String)>,
 }
 
-/// Codes that say that the credentials are not allowed to do this.
-/// IAM User Guide "Troubleshoot access denied error messages"; EC2 API Reference "Common client errors".
-const DENIED: [&str; 5] =
-    ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized", "OptInRequired"];
-/// Codes that say that the credentials are wrong. DynamoDB Developer Guide "Error messages and codes";
-/// Auto Scaling API Reference "Common errors"; EC2 API Reference "Common client errors".
-const WRONG_CREDENTIALS: [&str; 11] = [
-    "AuthFailure",
-    "IncompleteSignature",
-    "IncompleteSignatureException",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClient",
-    "UnrecognizedClientException",
-];
-/// Codes that say that temporary credentials have ended (same sources).
-const EXPIRED: [&str; 2] = ["ExpiredToken", "ExpiredTokenException"];
-/// Codes that say that the request does not fit the table or the service (DynamoDB Developer Guide "Error messages and codes").
-const UNFIT: [&str; 2] = ["ResourceNotFoundException", "ValidationException"];
-/// Codes of throttling, which pass: the list of the SDKs' standard retry mode
-/// (AWS SDKs and Tools Reference Guide "Retry behavior"), and DynamoDB's `TransactionInProgressException`.
-const THROTTLED: [&str; 14] = [
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-    "TransactionInProgressException",
-];
-/// Codes of passing faults of a service that may come with a status below 500 (same source).
-const PASSING: [&str; 4] = ["InternalServerError", "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable"];
-
 /// The code of a transaction that DynamoDB did not carry out (DynamoDB API Reference "TransactWriteItems").
 pub(crate) const CANCELLED: &str = "TransactionCanceledException";
 
 impl Refusal {
+    /// What the code says, where it is known.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        codes::kind(&self.code)
+    }
+
     /// Whether the same call may succeed a moment later.
     pub fn passes(&self) -> bool {
-        let code = self.code.as_str();
-        self.status >= 500 || self.status == 429 || THROTTLED.contains(&code) || PASSING.contains(&code)
+        self.status >= 500 || self.status == 429 || matches!(self.kind(), Some(Kind::Throttled | Kind::Transient))
     }
 
     /// Whether other credentials would have been accepted: those at hand are stale or wrong.
     pub fn is_of_credentials(&self) -> bool {
-        let code = self.code.as_str();
-        WRONG_CREDENTIALS.contains(&code) || EXPIRED.contains(&code)
+        matches!(self.kind(), Some(Kind::Clock | Kind::Signature | Kind::Expired | Kind::Credentials))
     }
 
     fn needs_a_person(&self) -> bool {
-        let code = self.code.as_str();
-        self.is_of_credentials() || DENIED.contains(&code) || UNFIT.contains(&code)
+        self.is_of_credentials() || matches!(self.kind(), Some(Kind::Denied | Kind::Unfit))
     }
 
     /// What a person can do about it, where that is known.
-    fn remedy(&self) -> Option<&'static str> {
-        let code = self.code.as_str();
-        if DENIED.contains(&code) {
-            Some("allow this action in the IAM policy of these credentials")
-        } else if EXPIRED.contains(&code) {
-            Some("renew the AWS credentials")
-        } else if self.is_of_credentials() {
-            Some("check the AWS access key, its secret, the region and this machine's clock")
-        } else {
-            None
+    fn remedy(&self, service: Service, operation: &str) -> Option<String> {
+        match self.kind()? {
+            Kind::Denied => Some(match self.missing_action(service, operation) {
+                Some("sts:AssumeRole") => {
+                    "allow sts:AssumeRole in the IAM policy of these credentials, and let the role trust them"
+                        .to_string()
+                }
+                Some(action) => format!("allow {action} in the IAM policy of these credentials"),
+                None if service == Service::Sts => "let the role trust this identity".to_string(),
+                None => "allow this action in the IAM policy of these credentials".to_string(),
+            }),
+            Kind::Expired => Some("renew the AWS credentials".to_string()),
+            Kind::Clock => Some("set this machine's clock".to_string()),
+            Kind::Signature => Some("check the AWS secret access key, the region and this machine's clock".to_string()),
+            Kind::Credentials => Some("check the AWS access key and the region".to_string()),
+            Kind::Throttled | Kind::Transient | Kind::Unfit => None,
         }
+    }
+
+    /// The IAM action that AWS misses: the one that its message names, else the one that the operation needs.
+    fn missing_action<'a>(&'a self, service: Service, operation: &str) -> Option<&'a str> {
+        let named =
+            self.message.split("not authorized to perform: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let known = action(service, operation);
+        // `TransactWriteItems` is no action that a policy could allow, though emulators name it.
+        named
+            .map(|name| name.trim_end_matches([',', '.', ';']))
+            .filter(|name| name.len() < 80 && name.contains(':') && !name.ends_with(":TransactWriteItems"))
+            .or(known)
     }
 }
 
@@ -152,7 +134,7 @@ impl Error {
     pub fn needs_a_person(&self) -> bool {
         match self {
             Error::Setup(_) | Error::Table(_) => true,
-            Error::NotYet(_) => false,
+            Error::NotYet(_) | Error::Unavailable(_) => false,
             Error::Call(call) => matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_a_person()),
         }
     }
@@ -160,7 +142,7 @@ impl Error {
     /// A text that is the same each time the same thing goes wrong: without request ids, times and counts.
     pub fn key(&self) -> String {
         match self {
-            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) => text.clone(),
+            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) | Error::Unavailable(text) => text.clone(),
             Error::Call(call) => {
                 let cause = match &call.cause {
                     Cause::Unreachable(text) | Cause::TimedOut(text) => text.as_str(),
@@ -181,7 +163,7 @@ impl Error {
 
     /// Whether AWS said that these credentials may not do this.
     pub fn is_access_denied(&self) -> bool {
-        self.code().is_some_and(|code| DENIED.contains(&code))
+        self.refusal().is_some_and(|refusal| refusal.kind() == Some(Kind::Denied))
     }
 
     /// What AWS answered, where it answered with an error.
@@ -199,7 +181,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) => f.write_str(text),
+            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) | Error::Unavailable(text) => {
+                f.write_str(text)
+            }
             Error::Call(call) => call.fmt(f),
         }
     }
@@ -209,7 +193,19 @@ impl std::error::Error for Error {}
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} of {} at {}: {}", self.service.name(), self.operation, self.subject, self.host, self.cause)
+        write!(f, "{} {} of {} at {}", self.service.name(), self.operation, self.subject, self.host)?;
+        let Cause::Refused(refusal) = &self.cause else { return write!(f, ": {}", self.cause) };
+        if let Some(who) = &self.who {
+            write!(f, " as {who}")?;
+        }
+        write!(f, ": {refusal}")?;
+        if let Some(remedy) = refusal.remedy(self.service, self.operation) {
+            write!(f, "; {remedy}")?;
+        }
+        match &refusal.request_id {
+            Some(id) => write!(f, " (request {})", one_line(id, 100)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -231,12 +227,6 @@ impl fmt::Display for Refusal {
             // What EC2 encodes for DecodeAuthorizationMessage is long, and different each time.
             let message = self.message.split("Encoded authorization failure message:").next().unwrap_or_default();
             write!(f, ": {}", one_line(message.trim().trim_end_matches('.'), MESSAGE_SHOWN))?;
-        }
-        if let Some(remedy) = self.remedy() {
-            write!(f, "; {remedy}")?;
-        }
-        if let Some(id) = &self.request_id {
-            write!(f, " (request {})", one_line(id, 100))?;
         }
         Ok(())
     }
@@ -276,6 +266,7 @@ mod tests {
             operation: "Scan",
             subject: "table \"web\"".to_string(),
             host: "dynamodb.eu-west-1.amazonaws.com".to_string(),
+            who: Some("key ...MPLE (profile \"ops\")".to_string()),
             cause,
         }))
     }
@@ -302,6 +293,7 @@ mod tests {
             (Error::Setup("no region".to_string()), true),
             (Error::Table("no table".to_string()), true),
             (Error::NotYet("CREATING".to_string()), false),
+            (Error::Unavailable("no metadata".to_string()), false),
         ];
         for (error, expected) in cases {
             assert_eq!(error.needs_a_person(), expected, "{error}");
@@ -333,15 +325,31 @@ mod tests {
         let error = refused(400, "AccessDeniedException", "User: arn:u is not authorized to perform: dynamodb:Scan");
         assert_eq!(
             error.to_string(),
-            "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com: AccessDeniedException: \
-             User: arn:u is not authorized to perform: dynamodb:Scan; \
-             allow this action in the IAM policy of these credentials (request R-1)"
+            "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com as key ...MPLE (profile \"ops\"): \
+             AccessDeniedException: User: arn:u is not authorized to perform: dynamodb:Scan; \
+             allow dynamodb:Scan in the IAM policy of these credentials (request R-1)"
         );
         let timed_out = failed(Cause::TimedOut("connect".to_string()));
         assert_eq!(
             timed_out.to_string(),
             "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com: timed out (connect)"
         );
+    }
+
+    #[test]
+    fn a_denial_names_the_missing_action() {
+        for (message, expected) in [
+            (
+                "User: arn:u is not authorized to perform: dynamodb:GetItem on resource: arn:t",
+                "allow dynamodb:GetItem in",
+            ),
+            ("not authorized to perform: dynamodb:TransactWriteItems", "allow dynamodb:Scan in"),
+            ("You are not authorized to perform this operation.", "allow dynamodb:Scan in"),
+            ("", "allow dynamodb:Scan in"),
+        ] {
+            let text = refused(400, "AccessDeniedException", message).to_string();
+            assert!(text.contains(expected), "{message}: {text}");
+        }
     }
 
     #[test]

@@ -1,27 +1,30 @@
-//! One signed call: posts a request, tries again what may pass, and hands the body to a reader as it arrives.
+//! One call of a service: signs and posts a request, tries again what may pass, and hands the body to a reader as it
+//! arrives.
 //!
-//! Everything is bounded: connecting, each attempt, all attempts together, and the size of a body.
-//! What an answer means is the business of the caller.
+//! Everything is bounded: connecting, each attempt, all attempts together, and the size of a body. Every answer's
+//! date corrects the clock that signs. What an answer means is the business of the caller.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::endpoint::Service;
+use super::Aws;
+use super::Observer;
+use super::codes::Kind;
+use super::config::Config;
+use super::credentials::Credentials;
+use super::endpoint::{Endpoint, Service, endpoint};
 use super::error::{Call, Cause, Error};
+use super::net::{Answer, Ask, Fault, Wire, fault_of};
 use super::refusal::refusal;
+pub(crate) use super::retry::random;
+use super::retry::{Quota, backoff, passes};
 use super::sign::{Scope, sign};
-use super::{Aws, Credentials};
+use super::skew::Clock;
 use crate::clock::Timestamp;
 
 /// The time for a connection to stand, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Attempts at one call, the first included: the standard retry mode of the SDKs.
-const ATTEMPTS: u32 = 3;
-/// The mean of the first wait is half of this, and each further one doubles.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// The longest wait between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How large an answer may be: 1,000 instances take some 8 MB, a page of a scan 1 MB.
 const BODY_LIMIT: u64 = 32 * 1024 * 1024;
 /// How much of an error's body is read.
@@ -68,117 +71,198 @@ impl Budget {
 /// Reads an answer's body to its end. The error says what is not as it should be.
 pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
-/// Sends `request` within `budget` and reads the answer's body by `read`.
+/// Sends `request` within `budget`, the wait for credentials included, and reads the answer's body by `read`. Credentials
+/// that AWS refuses are looked up again, and others are tried once.
 pub(crate) fn send<T>(aws: &Aws, request: &Request, budget: &Budget, read: ReadBody<'_, T>) -> Result<T, Error> {
-    let credentials = aws.credentials.get(Timestamp::now())?;
-    let mut attempts = 0;
-    let mut reconnected = false;
-    loop {
-        let time = budget.attempt.min(budget.left());
-        if time.is_zero() {
-            let text = format!("{} s for the whole task", budget.total.as_secs_f64());
-            return Err(failed(aws, request, Cause::TimedOut(text)));
-        }
-        attempts += 1;
-        let fault = match attempt(aws, &credentials, request, time, read) {
-            Ok(answer) => {
-                aws.observer.request(request.service.id(), request.operation, "ok");
-                return Ok(answer);
+    let credentials = aws.credentials.get(budget.end)?;
+    let fault = |cause, by: &Credentials| aws.caller.failed(request, Some(by.who()), cause);
+    match aws.caller.send(request, Some(&credentials), budget, read) {
+        Err(Cause::Refused(refusal)) if refusal.is_of_credentials() => {
+            match aws.credentials.renew(&credentials, budget.end) {
+                Some(others) => {
+                    aws.caller.send(request, Some(&others), budget, read).map_err(|cause| fault(cause, &others))
+                }
+                None => Err(fault(Cause::Refused(refusal), &credentials)),
             }
-            Err(fault) => fault,
-        };
-        aws.observer.request(request.service.id(), request.operation, &result_label(&fault.cause));
-        if let Cause::Refused(refusal) = &fault.cause
-            && refusal.is_of_credentials()
-        {
-            aws.credentials.forget();
         }
-        // The server may close a kept connection in the moment that we use it: no fault of anyone, and once is enough.
-        if fault.stale && !reconnected {
-            reconnected = true;
-            attempts -= 1;
-            continue;
-        }
-        if attempts >= ATTEMPTS || !passes(&fault.cause) {
-            return Err(failed(aws, request, fault.cause));
-        }
-        let wait = backoff(attempts, random());
-        if wait >= budget.left() {
-            return Err(failed(aws, request, fault.cause));
-        }
-        log::debug!("{}: trying again", failed(aws, request, fault.cause));
-        std::thread::sleep(wait);
+        result => result.map_err(|cause| fault(cause, &credentials)),
     }
 }
 
 /// The error of `request`, for whoever finds that its answer cannot be used.
 pub(crate) fn failed(aws: &Aws, request: &Request, cause: Cause) -> Error {
-    Error::Call(Box::new(Call {
-        service: request.service,
-        operation: request.operation,
-        subject: request.subject.clone(),
-        host: aws.endpoint(request.service).host.clone(),
-        cause,
-    }))
+    aws.caller.failed(request, None, cause)
 }
 
-/// 64 bits that nobody can foretell: the standard library seeds a hasher from the system's randomness.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+/// What all calls share but the credentials, which some of the calls are there to fetch.
+pub(crate) struct Caller {
+    /// Who carries requests.
+    pub(crate) wire: Arc<dyn Wire>,
+    /// How calls are made.
+    pub(crate) config: Config,
+    /// The region.
+    pub(crate) region: String,
+    /// AWS's time.
+    pub(crate) clock: Arc<Clock>,
+    remotes: [Remote; Service::ALL.len()],
+    observer: Arc<dyn Observer>,
 }
 
-struct Fault {
-    cause: Cause,
-    /// The connection ended before an answer began, as a kept one does that the other side has given up.
-    stale: bool,
+/// A service as it is called.
+struct Remote {
+    endpoint: Endpoint,
+    quota: Quota,
 }
 
-fn attempt<T>(
-    aws: &Aws,
-    credentials: &Credentials,
-    request: &Request,
-    time: Duration,
-    read: ReadBody<'_, T>,
-) -> Result<T, Fault> {
-    let endpoint = aws.endpoint(request.service);
-    let scope = Scope { region: &aws.region, service: request.service.id() };
-    let body = request.body.as_bytes();
-    let signature = sign(credentials, &scope, &endpoint.url, &request.headers, body, Timestamp::now())
-        .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?;
-    let mut post = aws.agent.post(&endpoint.url);
-    for (name, value) in &request.headers {
-        post = post.header(*name, value);
+impl Caller {
+    /// Calls over `wire` in `region`, counted by `observer`.
+    pub(crate) fn new(wire: Arc<dyn Wire>, config: Config, region: String, observer: Arc<dyn Observer>) -> Self {
+        let remotes = Service::ALL
+            .map(|service| Remote { endpoint: endpoint(service, &region, &config), quota: Quota::default() });
+        Caller { wire, config, region, clock: Arc::default(), remotes, observer }
     }
-    for (name, value) in signature {
-        post = post.header(name, value);
+
+    fn remote(&self, service: Service) -> &Remote {
+        let place = Service::ALL.iter().position(|known| *known == service);
+        &self.remotes[place.expect("ALL names every service")]
     }
-    let post = post.config().timeout_global(Some(time)).timeout_connect(Some(CONNECT.min(time))).build();
-    let answer = post.send(body).map_err(|error| transport(error, time))?;
-    let status = answer.status().as_u16();
-    let request_id = ["x-amzn-requestid", "x-amz-request-id"]
-        .iter()
-        .find_map(|name| answer.headers().get(*name))
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_string);
-    let body = answer.into_body().into_reader();
-    if status != 200 {
-        let mut text = Vec::new();
-        // A body that breaks off still leaves the status.
-        let _ = body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
-        return Err(Fault { cause: Cause::Refused(refusal(status, request_id.as_deref(), &text)), stale: false });
+
+    /// The error of `request`, made by `who`.
+    pub(crate) fn failed(&self, request: &Request, who: Option<String>, cause: Cause) -> Error {
+        Error::Call(Box::new(Call {
+            service: request.service,
+            operation: request.operation,
+            subject: request.subject.clone(),
+            host: self.remote(request.service).endpoint.host.clone(),
+            who,
+            cause,
+        }))
     }
-    let mut body = BufReader::with_capacity(16 * 1024, Watched { inner: body, left: BODY_LIMIT, fault: None });
-    read(&mut body).map_err(|text| match body.into_inner().fault {
-        Some(error) => Fault { stale: false, ..transport(error, time) },
-        None => Fault { cause: Cause::Unreadable(text), stale: false },
-    })
+
+    /// Sends `request` within `budget`, signed unless there are no credentials, and reads the answer's body by `read`.
+    pub(crate) fn send<T>(
+        &self,
+        request: &Request,
+        credentials: Option<&Credentials>,
+        budget: &Budget,
+        read: ReadBody<'_, T>,
+    ) -> Result<T, Cause> {
+        let remote = self.remote(request.service);
+        let (mut attempts, mut reconnected, mut cost) = (0, false, None);
+        loop {
+            let time = budget.attempt.min(budget.left());
+            if time.is_zero() {
+                return Err(Cause::TimedOut(format!("{} s for the whole task", budget.total.as_secs_f64())));
+            }
+            attempts += 1;
+            let failure = match self.attempt(&remote.endpoint, credentials, request, time, read) {
+                Ok(answer) => {
+                    remote.quota.refund(cost);
+                    self.observer.request(request.service.id(), request.operation, "ok");
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            let Failure { fault: Fault { cause, stale }, clock } = failure;
+            self.observer.request(request.service.id(), request.operation, &result_label(&cause));
+            // The server may close a kept connection in the moment that we use it: no fault of anyone, and once is enough.
+            if stale && !reconnected {
+                reconnected = true;
+                attempts -= 1;
+                continue;
+            }
+            if attempts >= self.config.attempts || !(clock || passes(&cause)) {
+                return Err(cause);
+            }
+            let wait = if clock { Duration::ZERO } else { backoff(&cause, attempts, random()) };
+            if wait >= budget.left() {
+                return Err(cause);
+            }
+            cost = remote.quota.take(&cause);
+            if cost.is_none() {
+                log::debug!(
+                    "{} {}: too many calls failed lately to try again",
+                    request.service.name(),
+                    request.operation
+                );
+                return Err(cause);
+            }
+            log::debug!("{}: trying again", self.failed(request, credentials.map(Credentials::who), cause));
+            std::thread::sleep(wait);
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        endpoint: &Endpoint,
+        credentials: Option<&Credentials>,
+        request: &Request,
+        time: Duration,
+        read: ReadBody<'_, T>,
+    ) -> Result<T, Failure> {
+        let body = request.body.as_bytes();
+        let sent = Timestamp::now();
+        let signature = match credentials {
+            Some(credentials) => {
+                let scope = Scope { region: &self.region, service: request.service.id() };
+                sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent))
+                    .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?
+            }
+            None => Vec::new(),
+        };
+        let own = request.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<(&str, &str)> =
+            own.chain(signature.iter().map(|(name, value)| (name.as_str(), value.as_str()))).collect();
+        let ask =
+            Ask { method: "POST", url: &endpoint.url, headers: &headers, body, time, connect: CONNECT, direct: false };
+        let answer = self.wire.ask(&ask)?;
+        let far_off = self.clock.learn(sent, Timestamp::now(), answer.header("date"), answer.header("age").is_some());
+        if answer.status != 200 {
+            return Err(refused(answer, far_off));
+        }
+        let watched = Watched { inner: answer.body, left: BODY_LIMIT, time, fault: None };
+        let mut body = BufReader::with_capacity(16 * 1024, watched);
+        read(&mut body).map_err(|text| {
+            let unreadable = || Fault { cause: Cause::Unreadable(text), stale: false };
+            body.into_inner().fault.unwrap_or_else(unreadable).into()
+        })
+    }
+}
+
+/// The failure that a refusal is; `far_off` says whether the clock that signed was, as far as that is known.
+fn refused(answer: Answer, far_off: Option<bool>) -> Failure {
+    let request_id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id")).map(str::to_string);
+    let mut text = Vec::new();
+    // A body that breaks off still leaves the status.
+    let _ = answer.body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
+    let refusal = refusal(answer.status, request_id.as_deref(), &text);
+    let clock = match refusal.kind() {
+        Some(Kind::Clock) => far_off.is_some(),
+        Some(Kind::Signature) => far_off == Some(true),
+        _ => false,
+    };
+    Failure { fault: Fault { cause: Cause::Refused(refusal), stale: false }, clock }
+}
+
+/// A failed attempt.
+struct Failure {
+    fault: Fault,
+    /// It failed because the clock was wrong, which the answer has corrected.
+    clock: bool,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Failure { fault, clock: false }
+    }
 }
 
 /// A body that remembers why it could not be read to its end: a parser tells only that it could not go on.
 struct Watched<R> {
     inner: R,
     left: u64,
-    fault: Option<ureq::Error>,
+    time: Duration,
+    fault: Option<Fault>,
 }
 
 impl<R: Read> Read for Watched<R> {
@@ -187,7 +271,7 @@ impl<R: Read> Read for Watched<R> {
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                self.fault = Some(ureq::Error::from(error));
+                self.fault = Some(fault_of(error, self.time));
                 return Err(io::Error::other("the body broke off"));
             }
         };
@@ -196,31 +280,6 @@ impl<R: Read> Read for Watched<R> {
             None => return Err(io::Error::other(format!("the body is larger than {BODY_LIMIT} bytes"))),
         }
         Ok(count)
-    }
-}
-
-fn transport(error: ureq::Error, time: Duration) -> Fault {
-    let broken =
-        [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
-    match error {
-        ureq::Error::Timeout(ureq::Timeout::Global) => {
-            Fault { cause: Cause::TimedOut(format!("no whole answer in {:.1} s", time.as_secs_f64())), stale: false }
-        }
-        ureq::Error::Timeout(step) => Fault { cause: Cause::TimedOut(step.to_string()), stale: false },
-        ureq::Error::Io(error) => {
-            // An error of the system is told by its kind; one of TLS has its own words.
-            let text = if error.get_ref().is_some() { error.to_string() } else { error.kind().to_string() };
-            Fault { stale: broken.contains(&error.kind()), cause: Cause::Unreachable(text) }
-        }
-        other => Fault { cause: Cause::Unreachable(other.to_string()), stale: false },
-    }
-}
-
-fn passes(cause: &Cause) -> bool {
-    match cause {
-        Cause::Unreachable(_) | Cause::TimedOut(_) => true,
-        Cause::Refused(refusal) => refusal.passes(),
-        Cause::Unreadable(_) => false,
     }
 }
 
@@ -236,12 +295,6 @@ fn result_label(cause: &Cause) -> String {
             if fits { refusal.code.clone() } else { "other".to_string() }
         }
     }
-}
-
-/// Exponential backoff with full jitter: anything from zero to the bound, which doubles with each failed attempt.
-fn backoff(failed: u32, random: u64) -> Duration {
-    let bound = BACKOFF.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(LONGEST_BACKOFF);
-    bound.mul_f64(random as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]
@@ -401,7 +454,7 @@ mod tests {
 
     #[test]
     fn refused_credentials_are_looked_up_again() {
-        let folder = super::super::testing::Folder::new();
+        let folder = crate::aws::testing::Folder::new();
         let key = |key: &str| format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n");
         let path = folder.file("credentials", &key("OLD"));
         let server = Responder::new(|seen: &Seen| {
@@ -415,7 +468,7 @@ mod tests {
             ("AWS_ENDPOINT_URL", server.url.as_str()),
             ("AWS_SHARED_CREDENTIALS_FILE", path.as_str()),
         ]);
-        let results = std::sync::Arc::new(super::super::testing::Results::default());
+        let results = Arc::new(super::super::testing::Results::default());
         let aws = Aws::new(Some("eu-west-1"), &environment, results).expect("set up");
         assert!(send(&aws, &request(), &seconds(5.0), &text).is_err());
         folder.file("credentials", &key("NEW"));
@@ -424,17 +477,9 @@ mod tests {
 
     #[test]
     fn a_body_has_a_bound() {
-        let mut body = Watched { inner: io::repeat(b'x'), left: 1_000, fault: None };
+        let mut body = Watched { inner: io::repeat(b'x'), left: 1_000, time: Duration::ZERO, fault: None };
         let error = body.read_to_end(&mut Vec::new()).expect_err("endless");
         assert!(error.to_string().contains("larger than"), "{error}");
-    }
-
-    #[test]
-    fn waits_grow_up_to_their_bound() {
-        let longest: Vec<u128> = (1..=8).map(|failed| backoff(failed, u64::MAX).as_millis()).collect();
-        assert_eq!(longest, [100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000]);
-        assert_eq!(backoff(3, 0), Duration::ZERO);
-        assert_ne!(random(), random());
     }
 
     #[test]

@@ -3,34 +3,46 @@
 //!
 //! Nothing outside this folder knows that AWS speaks HTTP, and nothing in it knows a role or HAProxy.
 
+mod action;
 mod autoscaling;
+mod codes;
+mod config;
 mod credentials;
+mod dates;
 mod dynamodb;
 mod ec2;
 pub mod endpoint;
 pub mod error;
 mod http;
+mod net;
 mod number;
 mod pages;
+mod partition;
 mod profile_file;
+mod proxy;
 mod query;
 mod readiness;
 mod refusal;
+mod retry;
 mod sign;
+mod skew;
 mod source;
 mod store;
 mod table;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod xml;
 
 use std::sync::Arc;
 
-use self::credentials::environment::FromEnvironment;
-use self::credentials::profile::FromProfile;
-use self::credentials::{Chain, Credentials};
-use self::endpoint::{Endpoint, Service, endpoint};
+use self::config::Config;
+use self::credentials::cache::Cache;
+use self::credentials::metadata::Metadata;
+use self::credentials::{Chain, Context};
 pub use self::error::Error;
+use self::http::Caller;
+use self::net::{Net, Wire};
 use self::profile_file::{ProfileFiles, profile};
 pub use self::source::GroupSource;
 pub use self::store::{Created, SlotTable};
@@ -38,7 +50,7 @@ use crate::environment::Environment;
 
 /// Who counts the calls.
 pub trait Observer: Send + Sync {
-    /// An attempt at a call ended: `service` is `dynamodb`, `autoscaling` or `ec2`; `operation` is AWS's spelling;
+    /// An attempt at a call ended: `service` is `dynamodb`, `autoscaling`, `ec2` or `sts`; `operation` is AWS's spelling;
     /// `result` is `ok`, AWS's error code (`HTTP 503` where it gave none, `other` for one that is no plain word),
     /// `timeout`, `unreachable` or `unreadable`.
     fn request(&self, service: &'static str, operation: &'static str, result: &str);
@@ -48,71 +60,52 @@ pub trait Observer: Send + Sync {
 
 /// What all calls to AWS share.
 pub struct Aws {
-    region: String,
-    dynamodb: Endpoint,
-    autoscaling: Endpoint,
-    ec2: Endpoint,
-    credentials: Chain,
-    agent: ureq::Agent,
+    caller: Arc<Caller>,
+    credentials: Cache,
     observer: Arc<dyn Observer>,
 }
 
 impl Aws {
-    /// Prepares calls in `region`, or where it is `None` in the region of the profile in use. Endpoints and
-    /// credentials come from the standard variables and files. No call is made, and credentials are first looked for
-    /// when a call needs them. Errors: no region or a wrong one, a wrong endpoint, a shared file that cannot be read.
+    /// Prepares calls in `region`, or where it is `None` in the region of the profile in use, or of this instance, which
+    /// its metadata service is asked for. All else comes from the standard variables and files, and credentials are
+    /// first looked for when a call needs them. Errors: no region or a wrong one, a setting that cannot be used, a
+    /// shared file or a certificate bundle that cannot be read.
     pub fn new(
         region: Option<&str>,
         environment: &Environment,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Aws>, Error> {
-        let region = match region {
+        let files = ProfileFiles::read(environment)?;
+        let mut config = Config::new(environment, &files)?;
+        let wire: Arc<dyn Wire> = Arc::new(Net::new(&mut config)?);
+        let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
+        let region = match region.or_else(|| files.region(profile(environment))) {
             Some(region) => endpoint::region(region)?,
-            None => region_of_profile(environment)?,
+            None => region_of_instance(&metadata, &files, environment)?,
         };
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("hsdo/", env!("CARGO_PKG_VERSION")));
-        Ok(Arc::new(Aws {
-            dynamodb: endpoint(Service::DynamoDb, &region, environment)?,
-            autoscaling: endpoint(Service::AutoScaling, &region, environment)?,
-            ec2: endpoint(Service::Ec2, &region, environment)?,
-            credentials: Chain::new(vec![
-                Box::new(FromEnvironment(environment.clone())),
-                Box::new(FromProfile(environment.clone())),
-            ]),
-            agent: config.build().new_agent(),
-            observer,
-            region,
-        }))
+        let caller = Arc::new(Caller::new(wire, config, region, Arc::clone(&observer)));
+        let clock = Arc::clone(&caller.clock);
+        let context = Context { environment: environment.clone(), caller: Arc::clone(&caller), metadata };
+        let credentials = Cache::new(Box::new(Chain::new(context)), Box::new(move || clock.now()));
+        Ok(Arc::new(Aws { caller, credentials, observer }))
     }
 
     /// The region in use.
     pub fn region(&self) -> &str {
-        &self.region
-    }
-
-    fn endpoint(&self, service: Service) -> &Endpoint {
-        match service {
-            Service::DynamoDb => &self.dynamodb,
-            Service::AutoScaling => &self.autoscaling,
-            Service::Ec2 => &self.ec2,
-        }
+        &self.caller.region
     }
 }
 
-fn region_of_profile(environment: &Environment) -> Result<String, Error> {
-    let files = ProfileFiles::read(environment)?;
+fn region_of_instance(metadata: &Metadata, files: &ProfileFiles, environment: &Environment) -> Result<String, Error> {
+    let why = match metadata.region() {
+        Ok(region) => return endpoint::region(&region),
+        Err(why) => why,
+    };
     let name = profile(environment);
-    match files.get(name, "region") {
-        Some(region) => endpoint::region(region),
-        None => Err(Error::Setup(format!(
-            "no AWS region: profile {name:?} has none in {}; set AWS_DEFAULT_REGION",
-            files.places()
-        ))),
-    }
+    Err(Error::Setup(format!(
+        "no AWS region: profile {name:?} has none in {}; {why}; set AWS_DEFAULT_REGION",
+        files.places()
+    )))
 }
 
 #[cfg(test)]
@@ -124,14 +117,19 @@ mod tests {
     fn the_region_is_the_argument_else_the_profiles() {
         let folder = Folder::new();
         let config =
-            folder.file("config", "[default]\nregion = eu-west-1\n[profile ops]\nregion = us-east-1\n[profile bare]\n");
+            folder.file("config", "[default]\nregion = eu-west-1\n[profile ops]\nregion = us-east-1\n[profile bare]\n[profile role]\nsource_profile = ops\n");
         let region = |argument: Option<&str>, profile: &str| {
-            let environment = Environment::from([("AWS_CONFIG_FILE", config.as_str()), ("AWS_PROFILE", profile)]);
+            let environment = Environment::from([
+                ("AWS_CONFIG_FILE", config.as_str()),
+                ("AWS_PROFILE", profile),
+                ("AWS_EC2_METADATA_DISABLED", "true"),
+            ]);
             Aws::new(argument, &environment, Arc::new(Results::default())).map(|aws| aws.region().to_string())
         };
         assert_eq!(region(Some("ap-south-1"), "ops").expect("a region"), "ap-south-1");
         assert_eq!(region(None, "ops").expect("a region"), "us-east-1");
         assert_eq!(region(None, "").expect("a region"), "eu-west-1");
+        assert_eq!(region(None, "role").expect("a region"), "us-east-1");
         let error = region(None, "bare").expect_err("no region");
         assert!(error.to_string().contains("AWS_DEFAULT_REGION") && error.to_string().contains(&config), "{error}");
         assert!(error.needs_a_person());

@@ -1,7 +1,8 @@
 //! Reads the shared files of the AWS tools, `~/.aws/credentials` and `~/.aws/config`: profile -> key -> value.
 //!
-//! Syntax by the AWS SDKs and Tools Reference Guide, "Shared config and credentials files". What a key means is
-//! the business of who asks for it. Values may be secrets: nothing here prints one.
+//! Syntax by the AWS SDKs and Tools Reference Guide, "Shared config and credentials files", and by the SDKs' own test
+//! cases, which it is tested with. What a key means is the business of who asks for it. Values may be secrets:
+//! nothing here prints one.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -19,6 +20,8 @@ type Keys = BTreeMap<String, String>;
 #[derive(Default)]
 pub(crate) struct ProfileFiles {
     profiles: BTreeMap<String, Keys>,
+    sso_sessions: BTreeMap<String, Keys>,
+    services: BTreeMap<String, Keys>,
     looked_at: Vec<PathBuf>,
 }
 
@@ -35,13 +38,19 @@ impl ProfileFiles {
             if let Some(text) = read_file(&path, variable)? {
                 let sections = parse(&text, kind)
                     .map_err(|(line, fault)| Error::Setup(format!("{} line {line}: {fault}", path.display())))?;
-                for (profile, keys) in sections {
-                    files.profiles.entry(profile).or_default().extend(keys);
-                }
+                files.add(sections);
             }
             files.looked_at.push(path);
         }
         Ok(files)
+    }
+
+    fn add(&mut self, sections: Sections) {
+        for (profile, keys) in sections.profiles {
+            self.profiles.entry(profile).or_default().extend(keys);
+        }
+        self.sso_sessions.extend(sections.sso_sessions);
+        self.services.extend(sections.services);
     }
 
     /// Whether either file has this profile.
@@ -52,6 +61,32 @@ impl ProfileFiles {
     /// The value of a key; an empty one counts as not set.
     pub(crate) fn get(&self, profile: &str, key: &str) -> Option<&str> {
         self.profiles.get(profile)?.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The value of a key of an `[sso-session]`; an empty one counts as not set.
+    pub(crate) fn sso_session(&self, session: &str, key: &str) -> Option<&str> {
+        self.sso_sessions.get(session)?.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The value of a key below a service in a `[services]` section; an empty one counts as not set.
+    pub(crate) fn service(&self, section: &str, service: &str, key: &str) -> Option<String> {
+        let nested = self.services.get(section)?.get(service)?;
+        let mut pairs = nested.lines().rev().filter_map(|line| line.split_once('='));
+        let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
+        Some(without_comment(value).trim().to_string()).filter(|value| !value.is_empty())
+    }
+
+    /// The region of a profile: its own, else that of the profiles whose credentials it takes.
+    pub(crate) fn region<'a>(&'a self, profile: &'a str) -> Option<&'a str> {
+        let mut seen = vec![profile];
+        loop {
+            let last = seen.last()?;
+            if let Some(region) = self.get(last, "region") {
+                return Some(region);
+            }
+            let source = self.get(last, "source_profile").filter(|source| !seen.contains(source))?;
+            seen.push(source);
+        }
     }
 
     /// The files, for a message: `a or b`.
@@ -101,64 +136,126 @@ enum Kind {
     Credentials,
 }
 
-/// Sections of one file that name a profile. The error is a line's number and what is wrong with it.
-fn parse(text: &str, kind: Kind) -> Result<BTreeMap<String, Keys>, (usize, &'static str)> {
-    let mut profiles: BTreeMap<String, Keys> = BTreeMap::new();
-    // In the config file `[profile default]` hides `[default]`.
-    let mut plain_default = Keys::new();
-    let mut has_plain_default = false;
+/// The sections of one file that something can ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sections {
+    profiles: BTreeMap<String, Keys>,
+    sso_sessions: BTreeMap<String, Keys>,
+    services: BTreeMap<String, Keys>,
+}
+
+/// What a line can belong to.
+enum Section {
+    /// Nothing yet.
+    None,
+    /// A section that nothing asks for.
+    Other,
+    /// `[default]` in the config file, which `[profile default]` hides.
+    PlainDefault,
+    Profile(String),
+    SsoSession(String),
+    Services(String),
+}
+
+/// The sections of a file. The error is a line's number and what is wrong with it.
+fn parse(text: &str, kind: Kind) -> Result<Sections, (usize, &'static str)> {
+    let mut sections = Sections::default();
+    let mut plain_default = None;
     let mut section = Section::None;
+    // The key of the last line, for the lines that continue it.
+    let mut last: Option<String> = None;
     for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
             continue;
         }
-        if let Some(rest) = trimmed.strip_prefix('[') {
+        if let Some(rest) = line.strip_prefix('[') {
             let name = rest.split_once(']').ok_or((number, "a section without its closing bracket"))?.0;
             section = section_of(name.trim(), kind);
+            last = None;
             match &section {
-                Section::Profile(name) => drop(profiles.entry(name.clone()).or_default()),
-                Section::PlainDefault => has_plain_default = true,
-                Section::Other | Section::None => {}
+                Section::PlainDefault => drop(plain_default.get_or_insert_with(Keys::new)),
+                other => drop(sections.keys(other)),
             }
             continue;
         }
-        // An indented line continues the value above: a nested setting of another tool, such as `s3 =`.
+        if matches!(section, Section::None) {
+            return Err((number, "a key before the first [section]"));
+        }
+        let mut ignored = Keys::new();
+        let keys = match &section {
+            Section::PlainDefault => plain_default.get_or_insert_with(Keys::new),
+            other => sections.keys(other).unwrap_or(&mut ignored),
+        };
+        // An indented line continues the value above, or is a key below it: `endpoint_url` below `dynamodb =`.
         if line.starts_with([' ', '\t']) {
+            let known = !matches!(section, Section::Other);
+            let value = match last.as_ref().and_then(|key| keys.get_mut(key)) {
+                Some(value) => value,
+                None if known => return Err((number, "an indented line that continues no value")),
+                None => continue,
+            };
+            let nested = value.is_empty() || value.starts_with('\n');
+            match trimmed.split_once('=') {
+                None if nested => return Err((number, "neither key = value below a key nor more of its value")),
+                Some((name, _)) if nested && name.trim().is_empty() => return Err((number, "a value without its key")),
+                _ => {}
+            }
+            value.push('\n');
+            value.push_str(trimmed);
             continue;
         }
         let (key, value) = trimmed.split_once('=').ok_or((number, "neither a [section] nor key = value"))?;
-        let keys = match &section {
-            Section::None => return Err((number, "a key before the first [section]")),
-            Section::Other => continue,
-            Section::PlainDefault => &mut plain_default,
-            Section::Profile(name) => profiles.entry(name.clone()).or_default(),
-        };
-        keys.insert(key.trim().to_ascii_lowercase(), without_comment(value).trim().to_string());
+        let key = key.trim().to_ascii_lowercase();
+        if key.is_empty() {
+            return Err((number, "a value without its key"));
+        }
+        // As the SDKs do: a key with a space in it is none of ours.
+        if key.contains(char::is_whitespace) {
+            last = None;
+            continue;
+        }
+        keys.insert(key.clone(), without_comment(value).trim().to_string());
+        last = Some(key);
     }
-    if has_plain_default {
-        profiles.entry("default".to_string()).or_insert(plain_default);
+    if let Some(keys) = plain_default {
+        sections.profiles.entry("default".to_string()).or_insert(keys);
     }
-    Ok(profiles)
+    Ok(sections)
 }
 
-enum Section {
-    None,
-    Profile(String),
-    PlainDefault,
-    Other,
+impl Sections {
+    fn keys(&mut self, section: &Section) -> Option<&mut Keys> {
+        match section {
+            Section::Profile(name) => Some(self.profiles.entry(name.clone()).or_default()),
+            Section::SsoSession(name) => Some(self.sso_sessions.entry(name.clone()).or_default()),
+            Section::Services(name) => Some(self.services.entry(name.clone()).or_default()),
+            Section::PlainDefault | Section::Other | Section::None => None,
+        }
+    }
 }
 
-fn section_of(name: &str, kind: Kind) -> Section {
-    if kind == Kind::Credentials {
-        return Section::Profile(unquoted(name));
-    }
-    match name.split_once([' ', '\t']) {
-        Some(("profile", profile)) => Section::Profile(unquoted(profile.trim())),
-        None if name == "default" => Section::PlainDefault,
-        // `[sso-session x]`, `[services x]`, and in the config file a bare `[x]`, which the SDKs ignore too.
+fn section_of(title: &str, kind: Kind) -> Section {
+    // In the config file a bare `[x]` is no profile, and neither is `[profile x]` in the credentials file.
+    let (word, rest) = match kind {
+        Kind::Credentials => ("profile", title),
+        Kind::Config if title == "default" => return Section::PlainDefault,
+        Kind::Config => title.split_once([' ', '\t']).unwrap_or(("", title)),
+    };
+    let Some(name) = name(rest.trim()) else { return Section::Other };
+    match word {
+        "profile" => Section::Profile(name),
+        "sso-session" => Section::SsoSession(name),
+        "services" => Section::Services(name),
         _ => Section::Other,
     }
+}
+
+/// A name in quotes may hold anything, one without them only what the SDKs allow.
+fn name(text: &str) -> Option<String> {
+    let bare = unquoted(text);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_/.%@:+".contains(c);
+    (bare != text || (!text.is_empty() && text.chars().all(allowed))).then_some(bare)
 }
 
 fn unquoted(name: &str) -> String {
@@ -177,7 +274,7 @@ mod tests {
     use super::*;
 
     fn get(text: &str, kind: Kind, profile: &str, key: &str) -> Option<String> {
-        parse(text, kind).expect("a file").get(profile)?.get(key).cloned()
+        parse(text, kind).expect("a file").profiles.get(profile)?.get(key).cloned()
     }
 
     #[test]
@@ -194,13 +291,14 @@ mod tests {
     #[test]
     fn the_details_of_the_syntax() {
         let text = "# comment\r\n\r\n[ profile \"my ops\" ] ; note\r\nRegion = eu-west-1 # where\r\nkey = a#b;c\r\nempty =\r\n\
-                    s3 =\r\n  addressing_style = path\r\n  not a pair\r\nsecret = x/y+z==\r\nkey2 = 1\r\nkey2 = 2\r\n";
+                    s3 =\r\n  addressing_style = path\r\n\r\n  # note\r\n  x = 1\r\nsecret = x/y+z==\r\nkey2 = 1\r\nkey2 = 2\r\n";
         let value = |key| get(text, Kind::Config, "my ops", key);
         assert_eq!(value("region").as_deref(), Some("eu-west-1"));
         assert_eq!(value("key").as_deref(), Some("a#b;c"));
         assert_eq!(value("empty").as_deref(), Some(""));
         assert_eq!(value("secret").as_deref(), Some("x/y+z=="));
         assert_eq!(value("addressing_style"), None);
+        assert_eq!(value("s3").as_deref(), Some("\naddressing_style = path\nx = 1"));
         assert_eq!(value("key2").as_deref(), Some("2"));
     }
 
@@ -219,6 +317,55 @@ mod tests {
     fn what_cannot_be_understood_is_named_by_its_line() {
         for (text, line) in [("[default\nx = 1\n", 1), ("x = 1\n", 1), ("[default]\n\nnonsense\n", 3)] {
             assert_eq!(parse(text, Kind::Config).expect_err(text).0, line, "{text}");
+        }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        #[serde(default)]
+        config: String,
+        #[serde(default)]
+        credentials: String,
+        /// What is read; without it, the files are wrong.
+        profiles: Option<BTreeMap<String, Keys>>,
+        #[serde(default)]
+        sso_sessions: BTreeMap<String, Keys>,
+    }
+
+    #[test]
+    fn files_are_understood_as_the_sdks_do() {
+        let cases: Vec<Case> =
+            serde_json::from_str(include_str!("../../tests/data/aws-config/profile-files.json")).expect("cases");
+        assert_eq!(cases.len(), 63);
+        for case in cases {
+            let read = parse(&case.config, Kind::Config).and_then(|config| {
+                let mut files = ProfileFiles::default();
+                files.add(config);
+                files.add(parse(&case.credentials, Kind::Credentials)?);
+                Ok(files)
+            });
+            let (config, credentials) = (&case.config, &case.credentials);
+            match case.profiles {
+                Some(expected) => {
+                    let files = read.unwrap_or_else(|fault| panic!("{config:?} {credentials:?}: {fault:?}"));
+                    assert_eq!(files.profiles, expected, "{config:?} {credentials:?}");
+                    assert_eq!(files.sso_sessions, case.sso_sessions, "{config:?} {credentials:?}");
+                }
+                None => assert!(read.is_err(), "{config:?} {credentials:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn services_and_regions_are_found() {
+        let text = "[profile a]\nsource_profile = b\n[profile b]\nsource_profile = a\nregion = eu-west-1\n[profile c]\n\
+                    source_profile = c\n[services s]\ndynamodb =\n  endpoint_url = http://x # note\nec2 =\n  other = y\n";
+        let mut files = ProfileFiles::default();
+        files.add(parse(text, Kind::Config).expect("a file"));
+        assert_eq!(files.service("s", "dynamodb", "endpoint_url").as_deref(), Some("http://x"));
+        assert_eq!(files.service("s", "ec2", "endpoint_url"), None);
+        for (profile, region) in [("a", Some("eu-west-1")), ("b", Some("eu-west-1")), ("c", None), ("d", None)] {
+            assert_eq!(files.region(profile), region, "{profile}");
         }
     }
 

@@ -41,6 +41,13 @@ impl Query {
     }
 }
 
+/// The text as a query or a form carries it.
+pub(crate) fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    encode(text, &mut out);
+    out
+}
+
 /// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
 fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {

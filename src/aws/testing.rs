@@ -154,6 +154,7 @@ pub(crate) fn aws(url: &str) -> (Arc<Aws>, Arc<Results>) {
         ("AWS_ENDPOINT_URL", url),
         ("AWS_ACCESS_KEY_ID", "AKTEST"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);
     let results = Arc::new(Results::default());
     let observer: Arc<dyn Observer> = Arc::clone(&results) as Arc<dyn Observer>;
@@ -170,9 +171,15 @@ impl Folder {
         Folder(path)
     }
 
-    /// Writes a file and gives its path.
+    /// Its path.
+    pub(crate) fn path(&self) -> String {
+        self.0.to_str().expect("a UTF-8 path").to_string()
+    }
+
+    /// Writes a file, and the folders above it, and gives its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder above it")).expect("a folder");
         std::fs::File::create(&path).and_then(|mut file| file.write_all(text.as_bytes())).expect("a file");
         path.to_str().expect("a UTF-8 path").to_string()
     }

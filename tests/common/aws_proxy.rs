@@ -100,6 +100,8 @@ pub struct Call {
     pub operation: String,
     /// The request's body: JSON for DynamoDB, a form for the others.
     pub body: String,
+    /// The access key id that signed it; empty for a call that nobody signed.
+    pub key: String,
     /// When it came.
     pub at: Instant,
 }
@@ -217,6 +219,7 @@ impl Shared {
             lock(&self.calls).push(Call {
                 operation: operation.clone(),
                 body: String::from_utf8_lossy(&request.body).into_owned(),
+                key: access_key(&request),
                 at: Instant::now(),
             });
             let Some((response, promised)) = self.answer(&operation, &request) else { return };
@@ -343,6 +346,12 @@ fn operation(request: &Request) -> String {
     let form = String::from_utf8_lossy(&request.body).into_owned();
     let action = form.split('&').find_map(|pair| pair.strip_prefix("Action="));
     action.unwrap_or(&request.target).to_owned()
+}
+
+/// The access key id in the header of a signature.
+fn access_key(request: &Request) -> String {
+    let credential = request.headers.get("authorization").and_then(|text| text.split("Credential=").nth(1));
+    credential.and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned()
 }
 
 /// Sends less of a body than its length promises.

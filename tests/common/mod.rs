@@ -10,6 +10,7 @@ pub mod consul;
 pub mod haproxy;
 pub mod hsdo;
 pub mod http;
+pub mod issuer;
 pub mod moto;
 pub mod port;
 pub mod process;

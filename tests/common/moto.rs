@@ -35,6 +35,12 @@ pub struct GroupInstance {
 /// An item of the table in DynamoDB's own spelling: `{"BackendServerID": {"N": "1"}, …}`.
 pub type Item = Map<String, Value>;
 
+/// moto's server.
+pub fn program() -> PathBuf {
+    let usual = [package_dir().join("target/venv/bin/moto_server"), PathBuf::from("/usr/bin/moto_server")];
+    tool("HSDO_TEST_MOTO", &usual)
+}
+
 /// A running moto.
 #[derive(Debug)]
 pub struct Moto {
@@ -48,11 +54,7 @@ impl Moto {
     /// Starts moto on a port of its own and makes the VPC, its subnets and the launch template of the tests.
     pub fn start(dir: &Path) -> Self {
         let port = Port::reserve();
-        let program = tool(
-            "HSDO_TEST_MOTO",
-            &[package_dir().join("target/venv/bin/moto_server"), PathBuf::from("/usr/bin/moto_server")],
-        );
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command.args(["-H", "127.0.0.1", "-p"]).arg(port.number().to_string());
         // What is written for moto's log would only cost time.
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore");
@@ -114,6 +116,21 @@ impl Moto {
     /// An Auto Scaling call; its XML.
     pub fn autoscaling(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         self.query("autoscaling", "2011-01-01", action, parameters)
+    }
+
+    /// An IAM call; its XML.
+    pub fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> String {
+        self.query("iam", "2010-05-08", action, parameters)
+    }
+
+    /// Whether moto checks signatures and IAM policies from now on.
+    pub fn check_access(&self, on: bool) {
+        let free_calls = if on { "0" } else { "inf" };
+        let answer = self.agent.post(format!("{}/moto-api/reset-auth", self.url())).send(free_calls);
+        assert!(
+            answer.is_ok_and(|answer| answer.status().is_success()),
+            "moto does not take INITIAL_NO_AUTH_ACTION_COUNT"
+        );
     }
 
     /// A DynamoDB call; its JSON.
@@ -367,7 +384,8 @@ fn find<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     rest.split('<').next()
 }
 
-fn one(xml: &str, element: &str) -> String {
+/// The text of the first element of that name, which must be there.
+pub fn one(xml: &str, element: &str) -> String {
     find(xml, element).unwrap_or_else(|| panic!("no <{element}> in moto's answer: {xml}")).to_owned()
 }
 

@@ -1,27 +1,28 @@
 //! Credentials out of the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`.
 
-use super::{Credentials, Found, Provider};
+use super::{Context, Credentials, Found, Provider};
 use crate::aws::error::Error;
 use crate::environment::Environment;
 
 /// The provider of the standard variables.
-pub(crate) struct FromEnvironment(
-    /// The variables.
-    pub(crate) Environment,
-);
+pub(crate) struct FromEnvironment;
 
 impl Provider for FromEnvironment {
-    fn fetch(&self) -> Result<Found, Error> {
-        let key = self.0.get("AWS_ACCESS_KEY_ID");
-        let secret = self.0.get("AWS_SECRET_ACCESS_KEY");
-        match (key, secret) {
-            (Some(key), Some(secret)) => Credentials::fixed(key, secret, self.0.get("AWS_SESSION_TOKEN"))
-                .map(Found::Here)
-                .map_err(|text| Error::Setup(format!("the {text} in the environment holds characters that none has"))),
-            (Some(_), None) => Err(half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
-            (None, Some(_)) => Err(half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
-            (None, None) => Ok(Found::Nothing("AWS_ACCESS_KEY_ID is not set".to_string())),
-        }
+    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+        read(&context.environment)
+    }
+}
+
+fn read(environment: &Environment) -> Result<Found, Error> {
+    // A variable of nothing but spaces counts as not set, as it does for the SDKs.
+    let get = |name| environment.get(name).filter(|value| !value.trim().is_empty());
+    match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
+        (Some(key), Some(secret)) => Credentials::fixed(key, secret, get("AWS_SESSION_TOKEN"))
+            .map(|credentials| Found::Here(credentials.of("the environment")))
+            .map_err(|text| Error::Setup(format!("the {text} in the environment holds characters that none has"))),
+        (Some(_), None) => Err(half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+        (None, Some(_)) => Err(half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
+        (None, None) => Ok(Found::Nothing("AWS_ACCESS_KEY_ID is not set".to_string())),
     }
 }
 
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Found, Error> {
-        FromEnvironment(Environment::from(pairs)).fetch()
+        read(&Environment::from(pairs))
     }
 
     #[test]

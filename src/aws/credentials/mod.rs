@@ -1,20 +1,37 @@
 //! The credentials that sign calls, and the order in which they are looked for.
 //!
-//! A provider says what it found, or what it looked at in vain; the chain takes the first find and keeps it until
-//! shortly before it expires. This file knows no provider's details.
+//! A provider says what it found, or what it looked at in vain; the chain takes the first find. How long a find is
+//! used is the business of `cache`. This file knows no provider's details.
 
-pub(crate) mod environment;
-pub(crate) mod profile;
+pub(crate) mod cache;
+mod container;
+mod document;
+mod environment;
+pub(crate) mod metadata;
+mod plan;
+mod process;
+mod profile;
+#[cfg(test)]
+mod replay;
+mod sha1;
+mod small;
+mod sso;
+mod sts;
+mod web_identity;
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
+use self::cache::Source;
+use self::container::FromContainer;
+use self::environment::FromEnvironment;
+use self::metadata::{FromMetadata, Metadata};
+use self::profile::FromProfile;
+use self::web_identity::FromWebIdentity;
 use super::error::Error;
+use super::http::Caller;
 use crate::clock::Timestamp;
-
-/// How long before their end credentials are replaced: the SDKs' refresh window.
-const REFRESH_BEFORE: Duration = Duration::from_secs(5 * 60);
+use crate::environment::Environment;
 
 /// An access key with its secret. `Debug` shows neither the secret nor the token.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,6 +44,8 @@ pub(crate) struct Credentials {
     pub(crate) session_token: Option<String>,
     /// When they end; `None` for those that do not.
     pub(crate) expires: Option<Timestamp>,
+    /// Where they are from, for people: `the environment`, `role arn:aws:iam::123456789012:role/web`.
+    pub(crate) from: String,
 }
 
 impl Credentials {
@@ -44,17 +63,42 @@ impl Credentials {
         Ok(Credentials {
             access_key_id: key.trim().to_string(),
             secret_access_key: secret.trim().to_string(),
-            session_token: token.map(|token| token.trim().to_string()),
+            session_token: token.map(str::trim).filter(|token| !token.is_empty()).map(str::to_string),
             expires: None,
+            from: String::new(),
         })
+    }
+
+    /// The same, with where they are from.
+    #[must_use]
+    pub(crate) fn of(self, from: impl Into<String>) -> Self {
+        Credentials { from: from.into(), ..self }
+    }
+
+    /// Who signs with them, for messages: `key ...MPLE (the environment)`.
+    pub(crate) fn who(&self) -> String {
+        format!("key {} ({})", self.shown(), self.from)
+    }
+
+    /// Whether these would sign as `other` does.
+    pub(crate) fn same_key(&self, other: &Credentials) -> bool {
+        self.access_key_id == other.access_key_id
+            && self.secret_access_key == other.secret_access_key
+            && self.session_token == other.session_token
+    }
+
+    fn shown(&self) -> String {
+        let count = self.access_key_id.chars().count();
+        format!("...{}", self.access_key_id.chars().skip(count.saturating_sub(4)).collect::<String>())
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field("access_key_id", &self.access_key_id)
+            .field("access_key_id", &self.shown())
             .field("expires", &self.expires)
+            .field("from", &self.from)
             .finish_non_exhaustive()
     }
 }
@@ -70,124 +114,66 @@ pub(crate) enum Found {
 /// One place where credentials may come from.
 pub(crate) trait Provider: Send + Sync {
     /// Looks there. A place that is set up but broken is an error, which ends the search.
-    fn fetch(&self) -> Result<Found, Error>;
+    fn fetch(&self, context: &Context) -> Result<Found, Error>;
 }
 
-/// The providers in their order, and what they last gave.
+/// What providers share.
+pub(crate) struct Context {
+    /// The variables.
+    pub(crate) environment: Environment,
+    /// Makes their calls.
+    pub(crate) caller: Arc<Caller>,
+    /// The metadata service of the instance.
+    pub(crate) metadata: Metadata,
+}
+
+/// The providers in the order of the SDKs.
 pub(crate) struct Chain {
-    providers: Vec<Box<dyn Provider>>,
-    cached: Mutex<Option<Credentials>>,
+    context: Context,
+    providers: [Box<dyn Provider>; 5],
 }
 
 impl Chain {
-    /// A chain of these, asked in this order.
-    pub(crate) fn new(providers: Vec<Box<dyn Provider>>) -> Self {
-        Chain { providers, cached: Mutex::new(None) }
+    /// The chain of this context.
+    pub(crate) fn new(context: Context) -> Self {
+        let providers: [Box<dyn Provider>; 5] = [
+            Box::new(FromEnvironment),
+            Box::new(FromProfile),
+            Box::new(FromWebIdentity),
+            Box::new(FromContainer),
+            Box::new(FromMetadata),
+        ];
+        Chain { context, providers }
     }
+}
 
-    /// Credentials that hold at `now`.
-    pub(crate) fn get(&self, now: Timestamp) -> Result<Credentials, Error> {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(credentials) = cached.as_ref().filter(|credentials| holds(credentials, now)) {
-            return Ok(credentials.clone());
-        }
+impl Source for Chain {
+    fn fetch(&self) -> Result<Credentials, Error> {
         let mut looked_at = Vec::new();
         for provider in &self.providers {
-            match provider.fetch()? {
-                Found::Here(credentials) => {
-                    *cached = Some(credentials.clone());
-                    return Ok(credentials);
-                }
+            match provider.fetch(&self.context)? {
+                Found::Here(credentials) => return Ok(credentials),
                 Found::Nothing(text) => looked_at.push(text),
             }
         }
         Err(Error::Setup(format!(
-            "no AWS credentials: {}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            "no AWS credentials: {}; give this machine a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             looked_at.join("; ")
         )))
     }
-
-    /// Looks again at the next call: AWS refused what was cached, and a person may have replaced it since.
-    pub(crate) fn forget(&self) {
-        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-fn holds(credentials: &Credentials, now: Timestamp) -> bool {
-    credentials.expires.is_none_or(|end| now.plus(REFRESH_BEFORE) < end)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
-    struct Fake {
-        asked: Arc<AtomicUsize>,
-        expires: Option<Timestamp>,
-        empty: bool,
-    }
-
-    impl Provider for Fake {
-        fn fetch(&self) -> Result<Found, Error> {
-            let count = self.asked.fetch_add(1, Ordering::SeqCst);
-            if self.empty {
-                return Ok(Found::Nothing("nothing here".to_string()));
-            }
-            let mut found =
-                Credentials::fixed(&format!("AK{count}"), "hush-hush", Some("token-hush")).expect("sendable");
-            found.expires = self.expires;
-            Ok(Found::Here(found))
-        }
-    }
-
-    fn chain(expires: Option<Timestamp>) -> (Chain, Arc<AtomicUsize>, Arc<AtomicUsize>) {
-        let (first, second) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let empty = Fake { asked: Arc::clone(&first), expires: None, empty: true };
-        let full = Fake { asked: Arc::clone(&second), expires, empty: false };
-        (Chain::new(vec![Box::new(empty), Box::new(full)]), first, second)
-    }
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_micros(seconds * 1_000_000)
-    }
-
     #[test]
-    fn the_first_find_is_kept_until_it_is_forgotten() {
-        let (chain, first, second) = chain(None);
-        for _ in 0..3 {
-            assert_eq!(chain.get(at(0)).expect("credentials").access_key_id, "AK0");
-        }
-        assert_eq!((first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)), (1, 1));
-        chain.forget();
-        assert_eq!(chain.get(at(0)).expect("credentials").access_key_id, "AK1");
-    }
-
-    #[test]
-    fn credentials_are_replaced_before_they_end() {
-        let (chain, _, asked) = chain(Some(at(1_000)));
-        for (now, expected) in [(0, 1), (699, 1), (700, 2), (2_000, 3)] {
-            chain.get(at(now)).expect("credentials");
-            assert_eq!(asked.load(Ordering::SeqCst), expected, "at {now}");
-        }
-    }
-
-    #[test]
-    fn without_any_the_error_says_what_was_looked_at() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let chain = Chain::new(vec![Box::new(Fake { asked, expires: None, empty: true })]);
-        let error = chain.get(at(0)).expect_err("no credentials");
-        assert!(error.to_string().contains("nothing here"), "{error}");
-        assert!(error.needs_a_person());
-    }
-
-    #[test]
-    fn debug_shows_no_secret() {
-        let credentials = Credentials::fixed("AK", "hush-hush", Some("token-hush")).expect("sendable");
+    fn nothing_shows_a_secret() {
+        let credentials =
+            Credentials::fixed("AKIDEXAMPLE", "hush-hush", Some("token-hush")).expect("sendable").of("the environment");
         let text = format!("{credentials:?}");
-        assert!(text.contains("AK") && !text.contains("hush"), "{text}");
+        assert!(text.contains("...MPLE") && !text.contains("hush") && !text.contains("AKID"), "{text}");
+        assert_eq!(credentials.who(), "key ...MPLE (the environment)");
     }
 
     #[test]

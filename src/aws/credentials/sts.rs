@@ -1,0 +1,121 @@
+//! Calls of STS that give credentials of a role.
+//!
+//! STS API Reference, version 2011-06-15; the endpoint is the region's own.
+
+use std::io::BufRead;
+use std::time::Duration;
+
+use super::Credentials;
+use crate::aws::dates;
+use crate::aws::endpoint::Service;
+use crate::aws::error::Error;
+use crate::aws::http::{Budget, Caller, Request};
+use crate::aws::query::Query;
+use crate::aws::xml;
+
+const VERSION: &str = "2011-06-15";
+/// The name of a session where none is configured: what CloudTrail shows.
+pub(crate) const SESSION: &str = "hsdo";
+/// The time for one call, and for one attempt at it.
+const TOTAL: Duration = Duration::from_secs(15);
+const ATTEMPT: Duration = Duration::from_secs(4);
+
+/// A role to assume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Role {
+    /// Its ARN.
+    pub(crate) arn: String,
+    /// The name of the session.
+    pub(crate) session: Option<String>,
+    /// What the role's owner asks for to tell us from others.
+    pub(crate) external_id: Option<String>,
+    /// How long the credentials are to hold, in seconds.
+    pub(crate) seconds: Option<u32>,
+}
+
+/// The credentials of a role, assumed by others.
+pub(crate) fn assume(caller: &Caller, role: &Role, by: &Credentials) -> Result<Credentials, Error> {
+    let mut query = Query::new("AssumeRole", VERSION);
+    query.add("RoleArn", &role.arn);
+    query.add("RoleSessionName", role.session.as_deref().unwrap_or(SESSION));
+    if let Some(id) = &role.external_id {
+        query.add("ExternalId", id);
+    }
+    if let Some(seconds) = role.seconds {
+        query.add("DurationSeconds", &seconds.to_string());
+    }
+    call(caller, query, "AssumeRole", &role.arn, Some(by))
+}
+
+/// The credentials of a role, for the token of an identity provider.
+pub(crate) fn assume_by_token(
+    caller: &Caller,
+    arn: &str,
+    session: Option<&str>,
+    token: &str,
+) -> Result<Credentials, Error> {
+    let mut query = Query::new("AssumeRoleWithWebIdentity", VERSION);
+    query.add("RoleArn", arn);
+    query.add("RoleSessionName", session.unwrap_or(SESSION));
+    query.add("WebIdentityToken", token);
+    call(caller, query, "AssumeRoleWithWebIdentity", arn, None)
+}
+
+fn call(
+    caller: &Caller,
+    query: Query,
+    operation: &'static str,
+    arn: &str,
+    by: Option<&Credentials>,
+) -> Result<Credentials, Error> {
+    let request: Request = query.request(Service::Sts, operation, format!("role {arn}"));
+    let found = caller.send(&request, by, &Budget::new(TOTAL, ATTEMPT), &parse);
+    let found = found.map_err(|cause| caller.failed(&request, by.map(Credentials::who), cause))?;
+    Ok(found.of(format!("role {arn}")))
+}
+
+fn parse(body: &mut dyn BufRead) -> Result<Credentials, String> {
+    let (mut key, mut secret, mut token, mut expires) = (None, None, None, None);
+    xml::walk(body, &mut |path, text| {
+        let place = match path.rsplit_once("/Credentials/") {
+            Some((_, "AccessKeyId")) => &mut key,
+            Some((_, "SecretAccessKey")) => &mut secret,
+            Some((_, "SessionToken")) => &mut token,
+            Some((_, "Expiration")) => &mut expires,
+            _ => return Ok(()),
+        };
+        *place = Some(text.to_string());
+        Ok(())
+    })?;
+    let (Some(key), Some(secret), Some(token)) = (key, secret, token) else {
+        return Err("it has no Credentials".to_string());
+    };
+    let mut found = Credentials::fixed(&key, &secret, Some(&token))
+        .map_err(|name| format!("its {name} holds characters that none has"))?;
+    let expires = expires.ok_or("it has no Expiration")?;
+    found.expires = Some(dates::document(&expires).ok_or_else(|| format!("its Expiration is {expires:?}"))?);
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let whole = "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>AK</AccessKeyId><SecretAccessKey>hush\
+                     </SecretAccessKey><SessionToken>t</SessionToken><Expiration>2026-01-01T00:00:00Z</Expiration>\
+                     </Credentials></AssumeRoleResult></AssumeRoleResponse>";
+        assert_eq!(parse(&mut whole.as_bytes()).expect("credentials").access_key_id, "AK");
+        for (from, to) in [
+            ("AccessKeyId>", "Other>"),
+            ("SessionToken>", "Other>"),
+            ("Expiration>", "Other>"),
+            ("2026-01-01T00:00:00Z", "soon"),
+            ("</AssumeRoleResponse>", ""),
+        ] {
+            let error = parse(&mut whole.replace(from, to).as_bytes()).expect_err(from);
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! AWS at its worst, and the ways to it, on the built program: throttling, errors, resets, half answers, wrong clocks,
+//! private authorities and proxies.
+
+mod common;
+
+use std::io::{BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::aws_proxy::Fault;
+use common::bed::{Bed, tool};
+use common::hsdo::{Hsdo, value_of};
+use common::http::{Listener, Response, lock, read_request, write_response};
+use common::port::Port;
+use common::process::Process;
+use common::wait::{SOON, wait_for};
+use hsdo::clock::Timestamp;
+
+/// A bed with a table and a group of two instances.
+fn bed(name: &str) -> Bed {
+    let bed = Bed::new(name);
+    bed.moto().create_table();
+    bed.moto().create_group("web", 0, 2);
+    bed
+}
+
+#[test]
+fn what_passes_is_not_seen() {
+    let bed = bed("passes");
+    let throttled = |service: &str, code: &str| match service {
+        "dynamodb" => Fault::dynamodb(400, code),
+        "ec2" => Fault::ec2(503, code, "by the test"),
+        _ => Fault::autoscaling(400, code),
+    };
+    for (operation, fault) in [
+        ("Scan", throttled("dynamodb", "ProvisionedThroughputExceededException")),
+        ("Scan", throttled("dynamodb", "ThrottlingException")),
+        ("TransactWriteItems", throttled("dynamodb", "ThrottlingException")),
+        ("TransactWriteItems", Fault::dynamodb(500, "InternalServerError")),
+        ("TransactWriteItems", Fault::Lose),
+        ("DescribeInstances", throttled("ec2", "RequestLimitExceeded")),
+        ("DescribeAutoScalingGroups", throttled("autoscaling", "Throttling")),
+        ("DescribeAutoScalingGroups", Fault::Reply(503, "<html>gateway</html>".to_owned())),
+        ("DescribeInstances", Fault::Close),
+        ("DescribeInstances", Fault::Cut),
+        ("Scan", Fault::Cut),
+        ("Scan", Fault::Reply(502, String::new())),
+    ] {
+        for id in bed.moto().items().into_keys() {
+            bed.moto().delete_item(id);
+        }
+        let told = format!("{operation} {fault:?}");
+        bed.aws().forget();
+        bed.aws().spoil_times(operation, fault, 2);
+        let outcome = Hsdo::server(&bed).once();
+        assert_eq!(outcome.status.code(), Some(0), "{told}: {outcome}");
+        // A reset of a connection costs no attempt, once.
+        assert!((3..=4).contains(&bed.aws().count(operation)), "{told}: {}", bed.aws().count(operation));
+        assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"), "{told}");
+    }
+}
+
+#[test]
+fn what_does_not_pass_is_asked_three_times_or_as_often_as_someone_says() {
+    let bed = bed("attempts");
+    for (attempts, calls) in [("", 3), ("1", 1), ("5", 5)] {
+        bed.aws().forget();
+        bed.aws().spoil("Scan", Fault::Reply(500, String::new()));
+        let outcome = Hsdo::server(&bed).env("AWS_MAX_ATTEMPTS", attempts).env("AWS_RETRY_MODE", "adaptive").once();
+        bed.aws().heal();
+        outcome.assert_code(1).assert_stderr("DynamoDB Scan of table");
+        assert_eq!(bed.aws().count("Scan"), calls, "{attempts:?}");
+    }
+    Hsdo::server(&bed).env("AWS_MAX_ATTEMPTS", "many").once().assert_code(2).assert_stderr("AWS_MAX_ATTEMPTS");
+}
+
+#[test]
+fn an_outage_does_not_multiply_the_calls() {
+    let bed = bed("quota");
+    let mut server = Hsdo::server(&bed).env("INTERVAL", "0.05").spawn();
+    server.wait_turn();
+    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Reply(500, String::new()));
+    bed.aws().forget();
+    let failed = |metrics: &str| value_of(metrics, r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0);
+    wait_for("many failed turns", Duration::from_secs(90), || {
+        let count = failed(&server.metrics());
+        if count >= 120.0 { Ok(()) } else { Err(count) }
+    });
+    let calls = bed.aws().count("DescribeAutoScalingGroups");
+    // 500 tokens are 100 retries of 5, and one that succeeded before may have given one back.
+    let turns = failed(&server.metrics()) as usize + 1;
+    assert!(calls <= turns + 100, "{calls} calls in {turns} turns");
+    assert!(calls >= 150, "it is tried again while there are tokens: {calls}");
+    bed.aws().heal();
+    server.wait_turn();
+}
+
+/// A proxy in front of moto that refuses signatures which are five minutes off a clock of its own, as AWS does.
+struct SkewedAws {
+    listener: Listener,
+    refused: Arc<Mutex<usize>>,
+}
+
+impl SkewedAws {
+    fn start(upstream: &str, ahead: i64) -> Self {
+        let refused = Arc::new(Mutex::new(0));
+        let (counter, upstream) = (Arc::clone(&refused), upstream.to_owned());
+        let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build();
+        let agent = ureq::Agent::new_with_config(config);
+        let serve = move |mut reader: BufReader<TcpStream>| {
+            while let Ok(Some(request)) = read_request(&mut reader) {
+                let now = now() + ahead;
+                let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
+                let date = vec![("Date".to_owned(), http_date(now))];
+                let response = if now.abs_diff(signed_at(&header("x-amz-date"))) > 300 {
+                    *lock(&counter) += 1;
+                    let (status, body) = refusal(&header("authorization"));
+                    Response { status, headers: date, body: body.into() }
+                } else {
+                    let mut ask = agent.post(&upstream);
+                    for name in ["authorization", "content-type", "x-amz-target", "x-amz-date"] {
+                        ask = ask.header(name, header(name));
+                    }
+                    let mut answer = ask.send(request.body.as_slice()).expect("moto answers");
+                    let body = answer.body_mut().read_to_vec().expect("a body");
+                    Response { status: answer.status().as_u16(), headers: date, body }
+                };
+                if write_response(reader.get_mut(), &response, false).is_err() {
+                    return;
+                }
+            }
+        };
+        let listener = Listener::start(SocketAddr::from(([127, 0, 0, 1], 0)), serve).expect("some port is free");
+        SkewedAws { listener, refused }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.listener.address())
+    }
+}
+
+/// How each service says that a signature's time is wrong.
+fn refusal(authorization: &str) -> (u16, &'static str) {
+    if authorization.contains("/dynamodb/") {
+        (
+            400,
+            r#"{"__type":"com.amazon.coral.service#InvalidSignatureException","message":"Signature expired: by the test"}"#,
+        )
+    } else if authorization.contains("/ec2/") {
+        (
+            400,
+            "<Response><Errors><Error><Code>RequestExpired</Code><Message>Request has expired.</Message></Error></Errors></Response>",
+        )
+    } else {
+        (
+            403,
+            "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code><Message>Signature expired</Message></Error></ErrorResponse>",
+        )
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_secs()).expect("before the year 290000")
+}
+
+/// The seconds of `20260101T000501Z`.
+fn signed_at(text: &str) -> i64 {
+    let part = |from: usize, to: usize| text.get(from..to).unwrap_or("0");
+    let date =
+        format!("{}-{}-{} {}:{}:{}", part(0, 4), part(4, 6), part(6, 8), part(9, 11), part(11, 13), part(13, 15));
+    Timestamp::parse(&date).map_or(0, |moment| moment.as_micros() / 1_000_000)
+}
+
+fn http_date(seconds: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let text = Timestamp::from_micros(seconds * 1_000_000).to_string();
+    let month: usize = text[5..7].parse().expect("a month");
+    let day = usize::try_from(seconds / 86_400 % 7).expect("after 1970");
+    format!("{}, {} {} {} {} GMT", DAYS[day], &text[8..10], MONTHS[month - 1], &text[..4], &text[11..19])
+}
+
+#[test]
+fn a_clock_that_is_twenty_minutes_wrong_is_corrected() {
+    let bed = bed("clock");
+    for ahead in [1_200, -1_200] {
+        let aws = SkewedAws::start(&bed.moto().url(), ahead);
+        let mut server = Hsdo::server(&bed).env("AWS_ENDPOINT_URL", &aws.url()).spawn();
+        server.wait_turn();
+        server.wait_turn();
+        assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
+        assert_eq!(*lock(&aws.refused), 1, "learnt from the first answer");
+    }
+    // What each service says by itself is understood too.
+    let own = [("AWS_ENDPOINT_URL_EC2", "RequestExpired"), ("AWS_ENDPOINT_URL_AUTO_SCALING", "SignatureDoesNotMatch")];
+    for (variable, code) in own {
+        let aws = SkewedAws::start(&bed.moto().url(), 1_200);
+        Hsdo::server(&bed).env(variable, &aws.url()).once().assert_code(0);
+        assert_eq!(*lock(&aws.refused), 1, "{code}");
+    }
+}
+
+/// moto behind TLS, with a certificate for 127.0.0.1 of an authority of the test's own.
+struct SecureMoto {
+    port: Port,
+    authority: PathBuf,
+    _process: Process,
+}
+
+impl SecureMoto {
+    fn start(bed: &Bed) -> Self {
+        let openssl =
+            tool("HSDO_TEST_OPENSSL", &[PathBuf::from("/usr/bin/openssl"), PathBuf::from("/usr/local/bin/openssl")]);
+        let make = |arguments: &str| {
+            let mut command = Command::new(&openssl);
+            let output = command.args(arguments.split(' ')).current_dir(bed.dir()).output().expect("openssl runs");
+            assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        bed.file("san", "subjectAltName=IP:127.0.0.1\n");
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        make(&format!("req -x509 {key} -subj /CN=authority -days 2 -keyout authority.key -out authority.pem"));
+        make(&format!("req -new {key} -subj /CN=moto -keyout moto.key -out moto.csr"));
+        make(
+            "x509 -req -in moto.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile san -out moto.pem",
+        );
+        let port = Port::reserve();
+        let mut command = Command::new(common::moto::program());
+        command.args(["-H", "127.0.0.1", "-c", "moto.pem", "-k", "moto.key", "-p"]).arg(port.number().to_string());
+        command.current_dir(bed.dir()).env("PYTHONDONTWRITEBYTECODE", "1");
+        let process = Process::spawn(bed.dir(), "moto-tls", &mut command);
+        wait_for("moto to listen", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", port.number())));
+        SecureMoto { port, authority: bed.dir().join("authority.pem"), _process: process }
+    }
+
+    fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port.number())
+    }
+
+    /// Asks for the table, which needs no other service.
+    fn create_table(&self, bed: &Bed, bundle: Option<&Path>) -> Hsdo {
+        let hsdo = Hsdo::with_aws(bed, "create").arg("--create-table").env("AWS_ENDPOINT_URL", &self.url());
+        match bundle {
+            Some(bundle) => hsdo.env("AWS_CA_BUNDLE", &bundle.to_string_lossy()),
+            None => hsdo,
+        }
+    }
+}
+
+/// A proxy that connects to where it is asked to, and remembers that. It speaks no TLS.
+struct ConnectProxy {
+    listener: Listener,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl ConnectProxy {
+    fn start() -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let serve = move |mut reader: BufReader<TcpStream>| {
+            let Ok(Some(request)) = read_request(&mut reader) else { return };
+            lock(&seen).push(format!("{} {}", request.method, request.target));
+            if request.headers.get("proxy-authorization").is_none_or(|text| text != "Basic dXM6aHVzaA==") {
+                let _ = reader.get_mut().write_all(b"HTTP/1.1 407 Who are you\r\n\r\n");
+                return;
+            }
+            let Ok(mut to) = TcpStream::connect(&request.target) else { return };
+            let Ok(mut back) = reader.get_ref().try_clone() else { return };
+            let Ok(mut from) = to.try_clone() else { return };
+            let _ = back.write_all(b"HTTP/1.1 200 Connected\r\n\r\n");
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut back);
+                let _ = back.shutdown(Shutdown::Both);
+            });
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if to.write_all(&buffer[..count]).is_err() {
+                    return;
+                }
+            }
+            let _ = to.shutdown(Shutdown::Both);
+        };
+        let listener = Listener::start(SocketAddr::from(([127, 0, 0, 1], 0)), serve).expect("some port is free");
+        ConnectProxy { listener, asked }
+    }
+
+    /// Its URL with the user's name and password.
+    fn url(&self) -> String {
+        format!("http://us:hush@{}", self.listener.address())
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.asked))
+    }
+}
+
+#[test]
+fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_left_out() {
+    let bed = Bed::new("tls");
+    let moto = SecureMoto::start(&bed);
+
+    let refused = moto.create_table(&bed, None).run();
+    refused.assert_code(1).assert_stderr("its certificate is not accepted").assert_stderr("AWS_CA_BUNDLE");
+    moto.create_table(&bed, Some(&moto.authority)).run().assert_code(0).assert_stdout("created");
+    let config = bed.file("config", &format!("[default]\nca_bundle = {}\n", moto.authority.display()));
+    let of_profile = moto.create_table(&bed, None).env("AWS_CONFIG_FILE", &config.to_string_lossy());
+    of_profile.run().assert_code(0).assert_stdout("exists already");
+    let missing = moto.create_table(&bed, Some(Path::new("/nonexistent.pem"))).run();
+    missing.assert_code(2).assert_stderr("/nonexistent.pem (AWS_CA_BUNDLE)");
+
+    let proxy = ConnectProxy::start();
+    let trusted = || moto.create_table(&bed, Some(&moto.authority)).arg("--debug");
+    let through = trusted().env("HTTPS_PROXY", &proxy.url()).run();
+    through.assert_code(0);
+    assert!(!through.stderr.contains("hush"), "{through}");
+    let asked = proxy.asked();
+    assert!(!asked.is_empty() && asked.iter().all(|line| *line == format!("CONNECT 127.0.0.1:{}", moto.port.number())));
+    trusted().env("HTTPS_PROXY", &proxy.url()).env("NO_PROXY", "example.test,127.0.0.0/8").run().assert_code(0);
+    trusted().env("HTTP_PROXY", &proxy.url()).run().assert_code(0);
+    assert_eq!(proxy.asked(), Vec::<String>::new());
+
+    let stranger = proxy.url().replace("us:hush", "them:hush");
+    let turned_away = trusted().env("HTTPS_PROXY", &stranger).run();
+    turned_away.assert_code(1).assert_stderr("HTTPS_PROXY");
+    assert!(!turned_away.stderr.contains("hush"), "{turned_away}");
+    let gone = trusted().env("HTTPS_PROXY", "http://us:hush@127.0.0.1:1").run();
+    gone.assert_code(1).assert_stderr("cannot be reached");
+    assert!(!gone.stderr.contains("hush"), "{gone}");
+}
+
+#[test]
+fn plain_calls_go_through_their_own_proxy() {
+    let bed = bed("http-proxy");
+    let proxy = ConnectProxy::start();
+    Hsdo::server(&bed).env("http_proxy", &proxy.url()).once().assert_code(0);
+    assert!(!proxy.asked().is_empty());
+    Hsdo::server(&bed).env("http_proxy", &proxy.url()).env("no_proxy", "127.0.0.1").once().assert_code(0);
+    assert_eq!(proxy.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn connections_are_kept_from_turn_to_turn() {
+    let bed = bed("kept");
+    let mut server = Hsdo::server(&bed).spawn();
+    server.wait_turn();
+    let before = bed.aws().connections();
+    wait_for("twenty turns", SOON, || {
+        let count = server.metric(r#"hsdo_turns_total{result="ok"}"#).unwrap_or(0.0);
+        if count >= 20.0 { Ok(()) } else { Err(count) }
+    });
+    assert_eq!(bed.aws().connections(), before);
+}

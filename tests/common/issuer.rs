@@ -1,0 +1,122 @@
+//! Who gives credentials on AWS's machines: the metadata service of an instance and the endpoint of a container, both of
+//! which give keys that last as long as a test wants, and can be out of order.
+
+use std::collections::BTreeMap;
+use std::io::BufReader;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::http::{Listener, Request, Response, lock, read_request, write_response};
+
+/// The secret of every key, which no log may show.
+pub const SECRET: &str = "secret-of-the-issuer";
+/// The session token of every key, which no log may show.
+pub const TOKEN: &str = "token-of-the-issuer";
+/// What the endpoint of the container wants to be shown.
+pub const AUTHORIZATION: &str = "authorization-of-the-pod";
+const SESSION: &str = "session-of-the-metadata-service";
+
+#[derive(Debug)]
+struct State {
+    life: Duration,
+    /// The keys given, and when each ends.
+    given: BTreeMap<String, Instant>,
+    broken: bool,
+    asked: usize,
+}
+
+/// The issuer; dropping it closes its port.
+#[derive(Debug)]
+pub struct Issuer {
+    listener: Listener,
+    state: Arc<Mutex<State>>,
+}
+
+impl Issuer {
+    /// Gives keys that last this long.
+    pub fn start(life: Duration) -> Self {
+        let state = Arc::new(Mutex::new(State { life, given: BTreeMap::new(), broken: false, asked: 0 }));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let for_thread = Arc::clone(&state);
+        let listener = Listener::start(any, move |reader| serve(reader, &for_thread)).expect("some port is free");
+        Issuer { listener, state }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listener.address())
+    }
+
+    /// Whether it answers 503 from now on.
+    pub fn set_broken(&self, broken: bool) {
+        lock(&self.state).broken = broken;
+    }
+
+    /// The keys given so far, and when each ends.
+    pub fn given(&self) -> BTreeMap<String, Instant> {
+        lock(&self.state).given.clone()
+    }
+
+    /// How many questions came.
+    pub fn asked(&self) -> usize {
+        lock(&self.state).asked
+    }
+}
+
+fn serve(mut reader: BufReader<TcpStream>, state: &Mutex<State>) {
+    while let Ok(Some(request)) = read_request(&mut reader) {
+        let response = answer(&request, &mut lock(state));
+        if write_response(reader.get_mut(), &response, false).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(request: &Request, state: &mut State) -> Response {
+    const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+    let text = |status, body: &str| Response { status, headers: Vec::new(), body: body.into() };
+    state.asked += 1;
+    if state.broken {
+        return text(503, "");
+    }
+    let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
+    let target = request.target.as_str();
+    if request.method == "PUT" && target == "/latest/api/token" {
+        let mut response = text(200, SESSION);
+        response.headers.push(("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned()));
+        return response;
+    }
+    if target == "/container" {
+        return if header("authorization") == AUTHORIZATION {
+            text(200, &state.key())
+        } else {
+            text(401, "who are you")
+        };
+    }
+    if header("x-aws-ec2-metadata-token") != SESSION {
+        return text(401, "");
+    }
+    match target.strip_prefix(ROLES) {
+        Some("") => text(200, "the-role"),
+        Some("the-role") => text(200, &state.key()),
+        _ if target == "/latest/meta-data/placement/region" => text(200, super::bed::REGION),
+        _ => text(404, ""),
+    }
+}
+
+impl State {
+    /// A new key, as both give it.
+    fn key(&mut self) -> String {
+        let key = format!("ASIAISSUED{:04}", self.given.len());
+        self.given.insert(key.clone(), Instant::now() + self.life);
+        let end = std::time::SystemTime::now() + self.life;
+        let micros = end.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_micros();
+        let end = hsdo::clock::Timestamp::from_micros(i64::try_from(micros).expect("before the year 290000"));
+        let end = format!("{}Z", end.to_string().replace(' ', "T"));
+        serde_json::json!({
+            "Code": "Success", "AccessKeyId": key, "SecretAccessKey": SECRET, "Token": TOKEN, "Expiration": end,
+        })
+        .to_string()
+    }
+}

@@ -1,0 +1,376 @@
+//! Credentials and regions from every place that the AWS SDKs know, on the built program; and what it may do with them.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use common::aws_proxy::Fault;
+use common::bed::{Bed, TABLE, package_dir};
+use common::haproxy::{BackendConfig, Haproxy};
+use common::hsdo::Hsdo;
+use common::issuer::{AUTHORIZATION, Issuer, SECRET, TOKEN};
+use common::moto::{Moto, one};
+use common::wait::{SOON, wait_for};
+
+/// A bed with a table and a group of two instances.
+fn bed(name: &str) -> Bed {
+    let bed = Bed::new(name);
+    bed.moto().create_table();
+    bed.moto().create_group("web", 0, 2);
+    bed
+}
+
+/// A server without credentials, which asks no metadata service unless a test says where one is.
+fn server(bed: &Bed) -> Hsdo {
+    bare(Hsdo::server(bed))
+}
+
+fn bare(hsdo: Hsdo) -> Hsdo {
+    hsdo.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+fn with_metadata(hsdo: Hsdo, url: &str) -> Hsdo {
+    hsdo.env_remove("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+}
+
+/// The keys that signed the calls of DynamoDB, Auto Scaling and EC2.
+fn keys(bed: &Bed) -> BTreeSet<String> {
+    let calls = bed.aws().calls();
+    calls.into_iter().filter(|call| !call.operation.starts_with("AssumeRole")).map(|call| call.key).collect()
+}
+
+/// The actions that a policy of `conf/terraform` allows without a variable set.
+fn policy(role: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(package_dir().join("conf/terraform/iam.tf")).expect("iam.tf");
+    let (_, document) =
+        text.split_once(&format!("\"aws_iam_policy_document\" \"{role}\"")).expect("the policy's document");
+    let document = document.split("\nresource ").next().unwrap_or_default().split("\ndata ").next().unwrap_or_default();
+    let fixed = document.split("dynamic \"statement\"").next().unwrap_or_default();
+    let lists = fixed.split("actions = [").skip(1).filter_map(|rest| rest.split(']').next());
+    let actions: Vec<String> = lists.flat_map(|list| list.split('"').skip(1).step_by(2)).map(str::to_owned).collect();
+    assert!(!actions.is_empty(), "{document}");
+    actions
+}
+
+fn document(actions: &[String]) -> String {
+    // moto asks for TransactWriteItems, which is no IAM action: AWS asks for what the transaction holds.
+    let emulated =
+        actions.iter().any(|action| action == "dynamodb:UpdateItem").then_some("dynamodb:TransactWriteItems");
+    let actions: Vec<&str> = actions.iter().map(String::as_str).chain(emulated).collect();
+    json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}).to_string()
+}
+
+/// A user of moto's IAM who may do this, with a key.
+struct User {
+    name: &'static str,
+    key: String,
+    secret: String,
+}
+
+impl User {
+    fn new(moto: &Moto, name: &'static str, actions: &[String]) -> Self {
+        moto.iam("CreateUser", &[("UserName", name)]);
+        let answer = moto.iam("CreateAccessKey", &[("UserName", name)]);
+        let user = User { name, key: one(&answer, "AccessKeyId"), secret: one(&answer, "SecretAccessKey") };
+        user.may(moto, actions);
+        user
+    }
+
+    fn may(&self, moto: &Moto, actions: &[String]) {
+        let document = document(actions);
+        moto.iam("PutUserPolicy", &[("UserName", self.name), ("PolicyName", "p"), ("PolicyDocument", &document)]);
+    }
+
+    /// The program as this user. It speaks to moto itself, since what a proxy changes would not fit the signature.
+    fn runs(&self, bed: &Bed, hsdo: Hsdo) -> Hsdo {
+        hsdo.env("AWS_ENDPOINT_URL", &bed.moto().url())
+            .env("AWS_ACCESS_KEY_ID", &self.key)
+            .env("AWS_SECRET_ACCESS_KEY", &self.secret)
+            .arg("--debug")
+    }
+}
+
+/// The end of a key, as messages show it.
+fn shown(key: &str) -> String {
+    format!("key ...{}", &key[key.len() - 4..])
+}
+
+#[test]
+fn the_policies_of_conf_terraform_are_enough_and_each_action_is_missed_by_its_name() {
+    let bed = bed("policies");
+    let moto = bed.moto();
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 10)]);
+    let role = |name| match name {
+        "server" => Hsdo::server(&bed),
+        _ => Hsdo::client(&bed),
+    };
+    for name in ["server", "client"] {
+        let actions = policy(name);
+        let user = User::new(moto, name, &actions);
+        moto.check_access(true);
+        let outcome = user.runs(&bed, role(name)).once();
+        moto.check_access(false);
+        outcome.assert_code(0);
+        assert!(!outcome.stderr.contains(&user.secret), "{outcome}");
+
+        for missing in &actions {
+            // GetItem is for the change marker and DescribeTable for a better message: a turn does without.
+            if ["dynamodb:GetItem", "dynamodb:DescribeTable"].contains(&missing.as_str()) {
+                continue;
+            }
+            let rest: Vec<String> = actions.iter().filter(|action| *action != missing).cloned().collect();
+            user.may(moto, &rest);
+            if missing == "dynamodb:UpdateItem" {
+                // So that there is something to write.
+                moto.set_desired("web", 3);
+            }
+            moto.check_access(true);
+            let outcome = user.runs(&bed, role(name)).once();
+            moto.check_access(false);
+            outcome.assert_code(2).assert_stderr(&format!("allow {missing} in the IAM policy of these credentials"));
+            outcome.assert_stderr(&format!("as {} (the environment)", shown(&user.key))).assert_stderr("AccessDenied");
+            assert!(!outcome.stderr.contains(&user.secret) && !outcome.stderr.contains(&user.key), "{outcome}");
+        }
+    }
+    drop(haproxy);
+}
+
+#[test]
+fn a_wrong_secret_is_refused_and_shown_nowhere() {
+    let bed = bed("wrong-secret");
+    let user = User::new(bed.moto(), "server", &policy("server"));
+    bed.moto().check_access(true);
+    let outcome = user.runs(&bed, Hsdo::server(&bed)).env("AWS_SECRET_ACCESS_KEY", "hush-hush").once();
+    outcome.assert_code(2).assert_stderr("SignatureDoesNotMatch").assert_stderr("check the AWS secret access key");
+    assert!(!outcome.stderr.contains("hush"), "{outcome}");
+}
+
+#[test]
+fn a_profile_has_keys_and_the_region() {
+    let bed = bed("profile");
+    let user = User::new(bed.moto(), "server", &policy("server"));
+    let keys = format!("[ops]\naws_access_key_id = {}\naws_secret_access_key = {}\n", user.key, user.secret);
+    let credentials = bed.file("keys", &keys);
+    let config = bed.file("config", "[profile ops]\nregion = eu-west-1\n");
+    bed.moto().check_access(true);
+    let outcome = server(&bed)
+        .env_remove("AWS_DEFAULT_REGION")
+        .env("AWS_ENDPOINT_URL", &bed.moto().url())
+        .env("AWS_PROFILE", "ops")
+        .env("AWS_CONFIG_FILE", &config.to_string_lossy())
+        .env("AWS_SHARED_CREDENTIALS_FILE", &credentials.to_string_lossy())
+        .once();
+    outcome.assert_code(0).assert_stderr(&format!("{} (profile \"ops\")", shown(&user.key)));
+}
+
+#[test]
+fn roles_are_assumed_one_by_another() {
+    let bed = bed("chain");
+    let moto = bed.moto();
+    let user = User::new(moto, "person", &["sts:AssumeRole".to_owned()]);
+    for (name, actions) in [("first", vec!["sts:AssumeRole".to_owned()]), ("second", policy("server"))] {
+        let trust = json!({"Version": "2012-10-17", "Statement":
+            [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]});
+        moto.iam("CreateRole", &[("RoleName", name), ("AssumeRolePolicyDocument", &trust.to_string())]);
+        let document = document(&actions);
+        moto.iam("PutRolePolicy", &[("RoleName", name), ("PolicyName", "p"), ("PolicyDocument", &document)]);
+    }
+    let role = |name| format!("arn:aws:iam::123456789012:role/{name}");
+    let config = format!(
+        "[profile second]\nrole_arn = {}\nsource_profile = first\nexternal_id = them\nduration_seconds = 900\n\
+         [profile first]\nrole_arn = {}\nsource_profile = person\nrole_session_name = us\n\
+         [profile person]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+        role("second"),
+        role("first"),
+        user.key,
+        user.secret
+    );
+    let config = bed.file("config", &config);
+    let run = |profile: &str| {
+        moto.check_access(true);
+        let outcome = server(&bed)
+            .env("AWS_ENDPOINT_URL", &moto.url())
+            .env("AWS_PROFILE", profile)
+            .env("AWS_CONFIG_FILE", &config.to_string_lossy())
+            .arg("--debug")
+            .once();
+        moto.check_access(false);
+        assert!(!outcome.stderr.contains(&user.secret), "{outcome}");
+        outcome
+    };
+    run("second").assert_code(0).assert_stderr(&format!("(role {})", role("second")));
+    // The first role may assume the second and nothing else, and who it is stands in the refusal.
+    run("first").assert_code(2).assert_stderr("as key ...").assert_stderr(&format!("(role {})", role("first")));
+
+    user.may(moto, &["sts:GetCallerIdentity".to_owned()]);
+    let refused = run("second");
+    refused.assert_code(2).assert_stderr("STS AssumeRole of role arn:aws:iam::123456789012:role/first");
+    refused.assert_stderr("allow sts:AssumeRole in the IAM policy of these credentials");
+}
+
+#[test]
+fn a_command_gives_credentials() {
+    let bed = bed("process");
+    let config = bed.file(
+        "config",
+        "[default]\ncredential_process = echo '{\"Version\": 1, \"AccessKeyId\": \"ASIAPROCESS\", \"SecretAccessKey\": \"hush\"}'\n\
+         [profile broken]\ncredential_process = echo 'log in first' >&2; exit 3 # hush\n",
+    );
+    let run = |profile| {
+        let hsdo = server(&bed).env("AWS_CONFIG_FILE", &config.to_string_lossy()).env("AWS_PROFILE", profile);
+        let outcome = hsdo.arg("--debug").once();
+        assert!(!outcome.stderr.contains("hush"), "{outcome}");
+        outcome
+    };
+    run("default").assert_code(0);
+    assert_eq!(keys(&bed), BTreeSet::from(["ASIAPROCESS".to_owned()]));
+    run("broken")
+        .assert_code(1)
+        .assert_stderr("credential_process of profile \"broken\" failed (exit status: 3): log in first");
+}
+
+#[test]
+fn a_web_identity_is_exchanged_for_a_role() {
+    let bed = bed("web-identity");
+    let token = bed.file("token", "header.hush.signature\n");
+    let outcome = server(&bed)
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token.to_string_lossy())
+        .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/pod")
+        .env("AWS_ROLE_SESSION_NAME", "us")
+        .arg("--debug")
+        .once();
+    outcome.assert_code(0).assert_stderr("(role arn:aws:iam::123456789012:role/pod)");
+    assert!(!outcome.stderr.contains("hush"), "{outcome}");
+    let calls = bed.aws().calls();
+    let exchange = calls.iter().find(|call| call.operation == "AssumeRoleWithWebIdentity").expect("the exchange");
+    assert!(exchange.key.is_empty() && exchange.body.contains("RoleSessionName=us"), "{exchange:?}");
+    let keys = keys(&bed);
+    assert!(keys.len() == 1 && keys.iter().all(|key| key.starts_with("ASIA")), "{keys:?}");
+}
+
+#[test]
+fn a_container_has_a_role() {
+    let bed = bed("container");
+    let issuer = Issuer::start(Duration::from_secs(3_600));
+    let token = bed.file("token", AUTHORIZATION);
+    let url = format!("{}/container", issuer.url());
+    let run = |name: &str, value: &str| {
+        let hsdo = server(&bed).env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url).env(name, value).arg("--debug");
+        let outcome = hsdo.once();
+        for secret in [SECRET, TOKEN, AUTHORIZATION] {
+            assert!(!outcome.stderr.contains(secret), "{outcome}");
+        }
+        outcome
+    };
+    run("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token.to_string_lossy()).assert_code(0);
+    run("AWS_CONTAINER_AUTHORIZATION_TOKEN", AUTHORIZATION).assert_code(0);
+    assert_eq!(keys(&bed), issuer.given().into_keys().collect());
+    run("AWS_CONTAINER_AUTHORIZATION_TOKEN", "someone-else").assert_code(1).assert_stderr("are refused (status 401)");
+}
+
+#[test]
+fn an_instance_has_a_role_and_a_region() {
+    let bed = bed("metadata");
+    let issuer = Issuer::start(Duration::from_secs(3_600));
+    let outcome = with_metadata(server(&bed), &issuer.url()).env_remove("AWS_DEFAULT_REGION").arg("--debug").once();
+    outcome.assert_code(0).assert_stderr("(instance role the-role)");
+    assert!(!outcome.stderr.contains(SECRET) && !outcome.stderr.contains(TOKEN), "{outcome}");
+    assert_eq!(keys(&bed), issuer.given().into_keys().collect());
+}
+
+/// moto's instances are in us-east-1, and its table is not.
+#[test]
+fn an_instance_of_moto_has_a_role_and_a_region() {
+    let bed = bed("moto-metadata");
+    let hsdo = || with_metadata(server(&bed), &bed.moto().url());
+    hsdo().once().assert_code(0).assert_stderr("key ...-key (instance role default-role)");
+    assert_eq!(keys(&bed), BTreeSet::from(["test-key".to_owned()]));
+    let elsewhere = hsdo().env_remove("AWS_DEFAULT_REGION").once();
+    elsewhere.assert_code(2).assert_stderr(&format!("table {TABLE:?} does not exist in us-east-1"));
+}
+
+#[test]
+fn nothing_anywhere_is_said_with_all_the_places() {
+    let bed = bed("nothing");
+    let outcome = server(&bed).once();
+    outcome.assert_code(2).assert_stderr("no AWS credentials: AWS_ACCESS_KEY_ID is not set");
+    outcome.assert_stderr("AWS_WEB_IDENTITY_TOKEN_FILE").assert_stderr("AWS_EC2_METADATA_DISABLED is set");
+    let outcome = server(&bed).env_remove("AWS_DEFAULT_REGION").once();
+    outcome.assert_code(2).assert_stderr("no AWS region").assert_stderr("set AWS_DEFAULT_REGION");
+}
+
+/// Each call must have been signed with a key that held when the call came.
+#[track_caller]
+fn assert_all_held(bed: &Bed, issuer: &Issuer) {
+    let given = issuer.given();
+    for call in bed.aws().calls() {
+        let end = given.get(&call.key).unwrap_or_else(|| panic!("{call:?} is signed by nobody known"));
+        assert!(call.at < *end, "{} came {:?} after the end of {}", call.operation, call.at - *end, call.key);
+    }
+}
+
+#[test]
+fn keys_that_last_seconds_are_replaced_without_a_failed_turn() {
+    let bed = bed("rotation");
+    bed.serve_instances(&["web"]);
+    let issuer = Issuer::start(Duration::from_secs(3));
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 10)]);
+    let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
+    server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
+    let mut client = with_metadata(bare(Hsdo::client(&bed)), &issuer.url()).spawn();
+    let begun = Instant::now();
+    wait_for("both to use a dozen keys", Duration::from_secs(60), || {
+        server.process().assert_running();
+        client.process().assert_running();
+        let count = keys(&bed).len();
+        if count >= 12 { Ok(()) } else { Err(format!("{count} keys")) }
+    });
+    assert!(begun.elapsed() > Duration::from_secs(6), "each key lasts: {:?}", begun.elapsed());
+    for running in [&server, &client] {
+        assert_eq!(running.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", running.log());
+        assert!(!running.log().contains(SECRET) && !running.log().contains("WARN"), "{}", running.log());
+    }
+    for name in ["mywebapp1", "mywebapp2"] {
+        assert!(haproxy.server("http-back", name).takes_traffic(), "{name}");
+    }
+    assert_all_held(&bed, &issuer);
+}
+
+#[test]
+fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
+    let bed = bed("outage");
+    let issuer = Issuer::start(Duration::from_secs(10));
+    let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
+    server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
+    issuer.set_broken(true);
+    server.wait_log("not renewed, and those at hand hold for");
+    let asked = issuer.asked();
+    wait_for("the issuer to be asked again", SOON, || if issuer.asked() > asked { Ok(()) } else { Err(asked) });
+    issuer.set_broken(false);
+    server.wait_log("AWS credentials: over, after");
+    let new = issuer.given().into_keys().next_back().expect("a key");
+    wait_for("the new key to sign", SOON, || if keys(&bed).contains(&new) { Ok(()) } else { Err(keys(&bed).len()) });
+    assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
+    assert_eq!(server.log().matches("not renewed").count(), 1, "said once: {}", server.log());
+    assert_all_held(&bed, &issuer);
+}
+
+#[test]
+fn an_expired_token_is_replaced_within_the_call() {
+    let bed = bed("expired");
+    let issuer = Issuer::start(Duration::from_secs(3_600));
+    let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
+    server.wait_turn();
+    let before = issuer.given().len();
+    bed.aws().spoil_times("Scan", Fault::dynamodb(400, "ExpiredTokenException"), 1);
+    wait_for("another key", SOON, || {
+        let count = issuer.given().len();
+        if count > before { Ok(()) } else { Err(count) }
+    });
+    server.wait_turn();
+    assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
+    assert_eq!(issuer.given().len(), before + 1);
+}
