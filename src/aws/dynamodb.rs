@@ -94,6 +94,11 @@ struct ScanPage {
     consumed: Option<Consumed>,
 }
 
+/// The items on one page of a scan.
+pub(crate) fn parse_page(mut body: &[u8]) -> Result<Vec<Item>, String> {
+    answer::<ScanPage>(&mut body).map(|page| page.items)
+}
+
 #[derive(Deserialize)]
 struct GotItem {
     #[serde(rename = "Item")]

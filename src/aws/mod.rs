@@ -33,7 +33,7 @@ use self::endpoint::{Endpoint, Service, endpoint};
 pub use self::error::Error;
 use self::profile_file::{ProfileFiles, profile};
 pub use self::source::GroupSource;
-pub use self::store::{Created, SlotTable};
+pub use self::store::{Created, SlotTable, read_page};
 use crate::environment::Environment;
 
 /// Who counts the calls.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Aws;
 use super::dynamodb::{
-    ACTIONS_A_TRANSACTION, Item, TableDescription, Update, create_table, describe_table, get_item, scan, transact,
-    update_item,
+    ACTIONS_A_TRANSACTION, Item, TableDescription, Update, create_table, describe_table, get_item, parse_page, scan,
+    transact, update_item,
 };
 use super::error::{CANCELLED, Cause, Error, one_line};
 use super::http::Budget;
@@ -171,6 +171,21 @@ impl SlotTable {
     fn update(&self, update: &Update, total: Duration) -> Result<bool, Error> {
         update_item(&self.aws, &self.name, update, &Budget::new(total, ATTEMPT)).map_err(|error| self.explain(error))
     }
+}
+
+/// The rows on one page of a scan's answer, for whoever has the bytes: what a reading does with each page.
+///
+/// # Errors
+/// The page is none.
+pub fn read_page(body: &[u8]) -> Result<Table, String> {
+    let mut table = Table::default();
+    for item in parse_page(body)? {
+        match table::id(&item) {
+            Ok(id) => drop(table.rows.insert(id, table::row(id, &item))),
+            Err(stray) => table.strays.push(stray),
+        }
+    }
+    Ok(table)
 }
 
 fn usable(description: &TableDescription) -> bool {
