@@ -9,6 +9,9 @@ MINUTES ?= 30
 # KEEP=1 leaves the demo running until it is interrupted.
 KEEP ?=
 
+# How often a leader goes in the lease run; a minute is some ten times.
+KILLS ?= 100
+
 MOTO_VERSION := 5.2.5
 # A version that the pinned Rust builds.
 CARGO_DENY_VERSION := 0.20.2
@@ -49,10 +52,10 @@ export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
 export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test soak lint fmt demo tools rust dist install vendor clean
+.PHONY: help build test soak lint fmt demo bench lease-run tools rust dist install vendor clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 build: rust ## Build the static release binary (TARGET=... for another target)
 	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
@@ -77,6 +80,15 @@ fmt: ## Format the code
 
 demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
 	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
+
+bench: build ## Measure cost and speed: target/bench.txt, target/bench.svg, target/criterion
+	@$(need) haproxy=haproxy
+	$(CARGO) bench --locked --profile measure --target $(TARGET) --bench pure
+	HSDO_BIN=$(CURDIR)/$(BINARY) $(CARGO) bench --locked --profile measure --target $(TARGET) --bench whole
+
+lease-run: rust ## Three servers, twenty clients, and a leader that goes a hundred times (KILLS=...)
+	@$(need) haproxy=haproxy
+	HSDO_LEASE_KILLS=$(KILLS) $(CARGO) test --locked --target $(TARGET) --test lease_run -- --nocapture
 
 tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, openssl, moto, and a Consul agent in target/
 	@$(need) haproxy=haproxy openssl=openssl

@@ -11,6 +11,7 @@ pub mod error;
 pub mod exporter;
 pub mod haproxy;
 pub mod log;
+pub mod marker;
 pub mod metrics;
 pub mod run;
 pub mod server;

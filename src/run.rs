@@ -1,11 +1,12 @@
 //! From settings to a running role: builds the edges, and turns until the process is asked to stop.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::log::{debug, info};
+use ::log::{debug, info, warn};
 
 use crate::aws::{self, Aws, Created, GroupSource, SlotTable};
 use crate::cli::{Args, Mode, Role};
@@ -18,11 +19,17 @@ use crate::exporter::Exporter;
 use crate::haproxy::Runtime;
 use crate::haproxy::socket::{Limits as SocketLimits, Socket};
 use crate::log::{self, Episode};
+use crate::marker::Moment;
 use crate::metrics::{Metrics, ServerSeries};
 use crate::server::{Gauges, Limits, Server, Snapshot, Source};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
 use crate::slot;
+
+/// How often a process looks around between two turns that are further apart: a leader has to show that it lives.
+const PULSE: Duration = Duration::from_secs(1);
+/// How often `--once` looks whether the server that has the lease lives.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Does what the command line asks for, with the settings of `env` and of the configuration file.
 ///
@@ -70,16 +77,27 @@ fn run_server(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
         step: ramp.step,
         interval: ramp.interval,
     };
-    let mut server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _);
+    let server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _, process_name());
     if args.mode == Mode::DryRun {
+        let mut server = server;
         check_schema(&mut schema)?;
         print(&format!("{}\n", server.dry_run(Timestamp::now())?));
         return Ok(ExitCode::from(exit::DONE));
     }
-    role.turns(|| {
-        let turn = check_schema(&mut schema).and_then(|()| server.turn(Timestamp::now()));
-        turn.err().into_iter().collect()
-    })
+    let mut part = ServerPart { server, schema, once: args.mode == Mode::Once, shutdown: role.shutdown.clone() };
+    let ended = role.turns(&mut part);
+    if let Err(error) = part.server.release() {
+        warn!("cannot give the lease of the table back, so the next server waits until it runs out: {error}");
+    }
+    ended
+}
+
+/// A name for this process that no other has, now or later: where it runs, for people, and a random part.
+fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| !c.is_control()).take(64).collect();
+    let random = RandomState::new().build_hasher().finish();
+    format!("{}/{}/{random:016x}", if host.is_empty() { "unknown" } else { &host }, std::process::id())
 }
 
 /// Checks once that the table can hold slots. A role that may not describe tables, as the Python version's need not,
@@ -103,11 +121,58 @@ fn run_client(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
-        let commands = client.dry_run()?;
+        let commands = client.dry_run(Instant::now())?;
         print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
-    role.turns(|| client.turn())
+    role.turns(&mut client)
+}
+
+/// A role, as the loop drives it.
+trait Part {
+    /// One turn; gives what failed, and nothing for a success.
+    fn turn(&mut self) -> Vec<Error>;
+    /// Once a second between two turns that are further apart. True asks for the next turn at once.
+    fn pulse(&mut self) -> bool;
+}
+
+struct ServerPart {
+    server: Server<Box<dyn Source>, SlotTable>,
+    schema: Option<SlotTable>,
+    once: bool,
+    shutdown: Shutdown,
+}
+
+impl Part for ServerPart {
+    fn turn(&mut self) -> Vec<Error> {
+        let mut turn = check_schema(&mut self.schema).and_then(|()| self.server.turn(Moment::now()));
+        // With one turn only: one that finds the lease taken waits until it knows whether its holder lives.
+        while self.once && turn.is_ok() && !self.server.leads() {
+            if self.server.sees_a_leader() {
+                info!("another server leads the table, and looks after it: nothing was done");
+                break;
+            }
+            if self.shutdown.wait(LOOK) {
+                break;
+            }
+            turn = self.server.turn(Moment::now());
+        }
+        turn.err().into_iter().collect()
+    }
+
+    fn pulse(&mut self) -> bool {
+        self.server.pulse(Moment::now())
+    }
+}
+
+impl Part for Client<SlotTable> {
+    fn turn(&mut self) -> Vec<Error> {
+        Client::turn(self, Instant::now())
+    }
+
+    fn pulse(&mut self) -> bool {
+        false
+    }
 }
 
 /// Writes to standard output. A reader that has gone, as `head` does, is no fault of ours.
@@ -136,10 +201,10 @@ impl Start {
         Ok(Start { mode: args.mode, interval: common.interval, metrics, shutdown })
     }
 
-    /// Turns until asked to stop; `turn` gives what failed, and nothing for a success.
+    /// Turns until asked to stop.
     ///
     /// A fault that only a person can mend ends the process as long as no turn has succeeded. After that, nothing does.
-    fn turns(self, mut turn: impl FnMut() -> Vec<Error>) -> Result<ExitCode, Error> {
+    fn turns(self, part: &mut impl Part) -> Result<ExitCode, Error> {
         let mut episodes = [
             (Subject::Aws, "AWS"),
             (Subject::Consul, "Consul"),
@@ -150,7 +215,7 @@ impl Start {
         let mut started = false;
         while !self.shutdown.requested() {
             let begun = Instant::now();
-            let mut failures = turn();
+            let mut failures = part.turn();
             self.metrics.turn(failures.is_empty(), begun.elapsed());
             started |= failures.is_empty();
             let fatal = failures.iter().position(|failure| !started && failure.needs_a_person());
@@ -165,7 +230,12 @@ impl Start {
                 let texts = failure.map(|failure| (failure.key(), failure.to_string()));
                 episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
             }
-            self.shutdown.wait(self.interval.saturating_sub(begun.elapsed()));
+            loop {
+                let left = self.interval.saturating_sub(begun.elapsed());
+                if self.shutdown.wait(left.min(PULSE)) || left <= PULSE || part.pulse() {
+                    break;
+                }
+            }
         }
         info!("stopped");
         Ok(ExitCode::from(exit::DONE))
@@ -179,6 +249,14 @@ impl Gauges for Metrics {
         self.set_unplaced(state.unplaced);
         self.set_missing_groups(state.missing_groups);
         self.set_last_resort(state.last_resort);
+    }
+
+    fn leads(&self, leads: bool) {
+        self.set_leads(leads);
+    }
+
+    fn heartbeat(&self, when: Instant) {
+        self.set_heartbeat(Some(when));
     }
 }
 

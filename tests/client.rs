@@ -578,7 +578,7 @@ fn a_table_that_is_not_there_or_not_allowed_ends_the_start() {
     let bed = Bed::new("no-table");
     let _haproxy = Haproxy::start(&bed, &[backend()]);
     sized(&bed, 2).run().assert_code(2).assert_stderr("hsdo").assert_stderr("--create-table");
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().spoil("*", Fault::dynamodb(400, "AccessDeniedException"));
     sized(&bed, 2).run().assert_code(2).assert_stderr("AccessDenied");
 }
 
@@ -656,7 +656,7 @@ fn it_stops_within_a_second_while_aws_hangs() {
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
     bed.aws().spoil("*", Fault::Hang);
     bed.aws().forget();
-    wait_for("a call that hangs", SOON, || if bed.aws().count("Scan") > 0 { Ok(()) } else { Err("none yet") });
+    wait_for("a call that hangs", SOON, || if bed.aws().count("GetItem") > 0 { Ok(()) } else { Err("none yet") });
     assert!(client.terminate().success(), "{}", client.log());
     stays("the server stays as it was", Duration::from_millis(200), || match haproxy.active(BACK) {
         names if names == ["mywebapp1"] => Ok(()),

@@ -14,7 +14,7 @@ locals {
   ])
 }
 
-# The server reads the instances of its groups and is the only writer of the table.
+# The server reads the instances of its groups and writes the table; of several servers the one that holds the lease.
 data "aws_iam_policy_document" "server" {
   statement {
     sid = "Table"

@@ -1,5 +1,5 @@
-# One item a slot, about 200 bytes each. On-demand billing: a steady server writes nothing, and what the clients read follows
-# from INTERVAL and their number. No other attribute is declared: DynamoDB wants only the key here.
+# One item a slot, about 200 bytes each. On-demand billing: a steady server writes its heartbeat, one unit a second, and
+# each client reads half a unit every INTERVAL, whatever the number of slots. No other attribute is declared: DynamoDB wants only the key here.
 resource "aws_dynamodb_table" "hsdo" {
   count = var.create_table ? 1 : 0
 

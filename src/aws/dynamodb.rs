@@ -94,6 +94,11 @@ struct ScanPage {
     consumed: Option<Consumed>,
 }
 
+/// The items on one page of a scan.
+pub(crate) fn parse_page(mut body: &[u8]) -> Result<Vec<Item>, String> {
+    answer::<ScanPage>(&mut body).map(|page| page.items)
+}
+
 #[derive(Deserialize)]
 struct GotItem {
     #[serde(rename = "Item")]
@@ -167,23 +172,28 @@ pub(crate) fn scan(
     }
 }
 
-/// One item by its key, strongly consistent or not; `None` if there is none.
+/// One item by its key, strongly consistent or not, or the attributes of it that `projection` lists; `None` if there
+/// is none. The price follows from the size of the whole item: half a unit up to 4 KB, one if consistent.
 pub(crate) fn get_item(
     aws: &Aws,
     table: &str,
     key: &Item,
     consistent: bool,
+    projection: Option<&str>,
     budget: &Budget,
 ) -> Result<Option<Item>, Error> {
-    let body = json!({
+    let mut body = json!({
         "TableName": table, "Key": key, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL",
     });
+    if let Some(projection) = projection {
+        body["ProjectionExpression"] = json!(projection);
+    }
     let got = send(aws, &request("GetItem", table, body.to_string()), budget, &answer::<GotItem>)?;
     report(aws, "GetItem", got.consumed.as_slice());
     Ok(got.item)
 }
 
-/// An update of one item in a transaction, under a condition on the item as it stands.
+/// An update of one item, under a condition on the item as it stands.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Update {
     /// The item's key.
@@ -227,6 +237,9 @@ struct Placed<'a> {
     update: &'a Update,
 }
 
+/// The code of a single update whose condition does not hold (DynamoDB API Reference, "UpdateItem").
+const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
+
 /// How many actions one transaction may hold (DynamoDB API Reference, "TransactWriteItems").
 pub(crate) const ACTIONS_A_TRANSACTION: usize = 100;
 
@@ -242,6 +255,28 @@ pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budg
     let written = send(aws, &request("TransactWriteItems", table, body), budget, &answer::<Written>)?;
     report(aws, "TransactWriteItems", &written.consumed);
     Ok(())
+}
+
+#[derive(Serialize)]
+struct Single<'a> {
+    #[serde(flatten)]
+    placed: Placed<'a>,
+    #[serde(rename = "ReturnConsumedCapacity")]
+    consumed: &'static str,
+}
+
+/// Carries out one update; false if its condition does not hold.
+pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, Error> {
+    let single = Single { placed: Placed { table, update }, consumed: "TOTAL" };
+    let body = serde_json::to_string(&single).expect("texts and maps with text keys are always JSON");
+    match send(aws, &request("UpdateItem", table, body), budget, &answer::<GotItem>) {
+        Ok(updated) => {
+            report(aws, "UpdateItem", updated.consumed.as_slice());
+            Ok(true)
+        }
+        Err(error) if error.code() == Some(CONDITION_FAILED) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn request(operation: &'static str, table: &str, body: String) -> Request {
@@ -371,10 +406,40 @@ mod tests {
         let (aws, _) = aws(&server.url);
         let get = |id: &str| {
             let key = Item::from([("id".to_string(), Attribute::N(id.to_string()))]);
-            get_item(&aws, "web", &key, true, &budget()).expect("an answer")
+            get_item(&aws, "web", &key, true, Some("id"), &budget()).expect("an answer")
         };
         assert!(get("1").is_some());
         assert!(get("2").is_none());
+        assert_eq!(server.seen()[0].json()["ProjectionExpression"], json!("id"));
+    }
+
+    fn an_update() -> Update {
+        Update {
+            key: Item::from([("id".to_string(), Attribute::N("1".to_string()))]),
+            update: "SET #a = :a".to_string(),
+            condition: "attribute_exists(#a)".to_string(),
+            names: BTreeMap::from([("#a".to_string(), "a".to_string())]),
+            values: Item::from([(":a".to_string(), Attribute::S("x".to_string()))]),
+        }
+    }
+
+    #[test]
+    fn a_condition_that_does_not_hold_is_an_answer_and_any_other_refusal_an_error() {
+        for (status, code, expected) in [
+            (200, "", Some(true)),
+            (400, "ConditionalCheckFailedException", Some(false)),
+            (400, "ValidationException", None),
+        ] {
+            let server = Responder::new(move |_: &Seen| Answer {
+                status,
+                body: format!(r#"{{"__type":"x#{code}","ConsumedCapacity":{{"CapacityUnits":1.0}}}}"#),
+            });
+            let (aws, results) = aws(&server.url);
+            assert_eq!(update_item(&aws, "web", &an_update(), &budget()).ok(), expected, "{code}");
+            assert_eq!(server.seen().len(), 1, "it is not tried again");
+            assert_eq!(server.seen()[0].json()["TableName"], json!("web"));
+            assert_eq!(results.all().contains(&"UpdateItem consumed 1".to_string()), expected == Some(true));
+        }
     }
 
     #[test]
@@ -385,15 +450,8 @@ mod tests {
             if count == 1 { Answer { status: 500, body: String::new() } } else { Answer::ok("{}") }
         });
         let (aws, _) = aws(&server.url);
-        let update = || Update {
-            key: Item::from([("id".to_string(), Attribute::N("1".to_string()))]),
-            update: "SET #a = :a".to_string(),
-            condition: "attribute_exists(#a)".to_string(),
-            names: BTreeMap::from([("#a".to_string(), "a".to_string())]),
-            values: Item::from([(":a".to_string(), Attribute::S("x".to_string()))]),
-        };
         for _ in 0..2 {
-            transact(&aws, "web", &[update()], &budget()).expect("written");
+            transact(&aws, "web", &[an_update()], &budget()).expect("written");
         }
         let tokens: Vec<String> =
             server.seen().iter().map(|seen| seen.json()["ClientRequestToken"].to_string()).collect();

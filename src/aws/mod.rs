@@ -45,7 +45,7 @@ use self::http::Caller;
 use self::net::{Net, Wire};
 use self::profile_file::{ProfileFiles, profile};
 pub use self::source::GroupSource;
-pub use self::store::{Created, SlotTable};
+pub use self::store::{Created, SlotTable, read_page};
 use crate::environment::Environment;
 
 /// Who counts the calls.

@@ -1,7 +1,8 @@
 //! How a slot is spelled as an item of the table, both ways. Pure, and the only file that knows attribute names.
 //!
 //! Key, names, types and the spelling of a free slot are those of the original program, so that each can read the
-//! other's table. `HsdoLastASG` is ours; the original keeps it when it updates an item and does not look at it.
+//! other's table. `HsdoLastASG` is ours, and so is the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`,
+//! `HsdoLeader`); the original keeps them when it updates an item, loses them when it puts one, and looks at none.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use super::dynamodb::{Attribute, Item, Update};
 use super::error::one_line;
 use super::number::integer;
 use crate::clock::Timestamp;
+use crate::marker::{self, Marker};
 use crate::slot::{MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
 
 /// The key: the slot's number.
@@ -25,6 +27,13 @@ const LAST_GROUP: &str = "HsdoLastASG";
 /// What hsdo reads and writes of an item, beside its key.
 const OURS: [&str; 7] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP];
 
+/// The slot whose item carries the marker.
+pub(crate) const MARKED: SlotId = 1;
+/// The attributes of the marker: version, heartbeat, leader.
+const MARKS: [&str; 3] = ["HsdoVersion", "HsdoHeartbeat", "HsdoLeader"];
+/// What a reading of the marker alone asks for; the key is there whenever the item is.
+pub(crate) const MARKER: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader";
+
 /// How the original spells what a free slot has not.
 const NONE: &str = "none";
 /// How the original spells the time of a free slot.
@@ -35,6 +44,9 @@ const LONGEST_NAME: usize = 255;
 
 /// What an item holds of [`OURS`], as it was read: what a later write puts its condition on.
 pub(crate) type Raw = [Option<Attribute>; OURS.len()];
+
+/// What slot 1's item holds of the marker, as it was read: what taking the lease puts its condition on.
+pub(crate) type RawMarker = [Option<Attribute>; MARKS.len()];
 
 /// The number of the slot that an item is about. The error describes an item without a usable one.
 pub(crate) fn id(item: &Item) -> Result<SlotId, String> {
@@ -61,6 +73,24 @@ pub(crate) fn row(id: SlotId, item: &Item) -> Row {
 /// Takes out of an item what a later write puts its condition on.
 pub(crate) fn raw(mut item: Item) -> Raw {
     OURS.map(|name| item.remove(name))
+}
+
+/// The marker on an item; an attribute that cannot be read counts as missing.
+pub(crate) fn marker(item: &Item) -> Marker {
+    let number = |name: &str| match item.get(name) {
+        Some(Attribute::N(text)) => text.parse().ok().filter(|number| *number <= marker::MOST),
+        _ => None,
+    };
+    let leader = match item.get(MARKS[2]) {
+        Some(Attribute::S(text)) => Some(text.clone()),
+        _ => None,
+    };
+    Marker { version: number(MARKS[0]), heartbeat: number(MARKS[1]), leader }
+}
+
+/// The marker on an item as it stands there.
+pub(crate) fn raw_marker(item: &Item) -> RawMarker {
+    MARKS.map(|name| item.get(name).cloned())
 }
 
 fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
@@ -186,37 +216,126 @@ pub(crate) fn key(id: SlotId) -> Item {
 /// The update that makes a slot's item say `wanted` and keeps every attribute that is not ours, on the condition that
 /// it still is as `before`; `None` is an item that did not exist.
 pub(crate) fn update(id: SlotId, wanted: &Raw, before: Option<&Raw>) -> Update {
-    let mut names = BTreeMap::new();
-    let mut values = Item::new();
-    let (mut set, mut remove, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
-    // Names stand for themselves, lest one is a reserved word of DynamoDB now or later.
-    for (index, attribute) in OURS.iter().enumerate() {
-        names.insert(format!("#a{index}"), (*attribute).to_string());
-        match &wanted[index] {
+    Draft::default().row(wanted, before).update(id)
+}
+
+/// The update of slot 1's item that goes with rows, or alone as a heartbeat: the numbers of `next` that are there, on
+/// the condition that the item names its leader. `row` is what slot 1 itself is to say, and what it said before:
+/// a transaction cannot touch an item twice.
+pub(crate) fn mark(next: &Marker, row: Option<(&Raw, Option<&Raw>)>) -> Update {
+    let draft = match row {
+        Some((wanted, before)) => Draft::default().row(wanted, before),
+        None => Draft::default(),
+    };
+    draft.numbers(next).led_by(next.leader.as_deref().unwrap_or_default()).update(MARKED)
+}
+
+/// The update that takes the lease, on the condition that the marker still is as `before`. `None` is an item that did
+/// not exist: it is made as a free slot, since the original ends on an item that lacks one of its attributes.
+pub(crate) fn take(claim: &Marker, before: Option<&RawMarker>) -> Update {
+    let mut draft = match before {
+        Some(_) => Draft::default(),
+        None => Draft::default().row(&attributes(&Slot::empty(MARKED)), None),
+    };
+    draft = draft.numbers(claim).set("#leader", MARKS[2], ":leader", text_of(claim.leader.as_deref()));
+    let names = ["#version", "#heartbeat", "#leader"];
+    for (index, value) in before.into_iter().flatten().enumerate() {
+        draft.expect(names[index], MARKS[index], &format!(":seen{index}"), value.as_ref());
+    }
+    draft.update(MARKED)
+}
+
+/// The update that gives the lease of `leader` back.
+pub(crate) fn release(leader: &str) -> Update {
+    let mut draft = Draft::default().led_by(leader);
+    draft.remove.push("#leader".to_string());
+    draft.update(MARKED)
+}
+
+fn text_of(text: Option<&str>) -> Attribute {
+    Attribute::S(text.unwrap_or_default().to_string())
+}
+
+/// An update in the making. Names stand for themselves, lest one is a reserved word of DynamoDB now or later.
+#[derive(Default)]
+struct Draft {
+    set: Vec<String>,
+    remove: Vec<String>,
+    conditions: Vec<String>,
+    names: BTreeMap<String, String>,
+    values: Item,
+}
+
+impl Draft {
+    /// Says `wanted`, on the condition that the item still says `before`.
+    fn row(mut self, wanted: &Raw, before: Option<&Raw>) -> Self {
+        for (index, attribute) in OURS.iter().enumerate() {
+            let name = format!("#a{index}");
+            match &wanted[index] {
+                Some(value) => self = self.set(&name, attribute, &format!(":w{index}"), value.clone()),
+                None => {
+                    self.names.insert(name.clone(), (*attribute).to_string());
+                    self.remove.push(name.clone());
+                }
+            }
+            if let Some(before) = before {
+                self.expect(&name, attribute, &format!(":b{index}"), before[index].as_ref());
+            }
+        }
+        if before.is_none() {
+            self.expect("#key", KEY, "", None);
+        }
+        self
+    }
+
+    /// The version and the heartbeat, where there are any.
+    fn numbers(mut self, marker: &Marker) -> Self {
+        let numbers = [
+            ("#version", MARKS[0], ":version", marker.version),
+            ("#heartbeat", MARKS[1], ":heartbeat", marker.heartbeat),
+        ];
+        for (name, attribute, value, number) in numbers {
+            if let Some(number) = number {
+                self = self.set(name, attribute, value, Attribute::N(number.to_string()));
+            }
+        }
+        self
+    }
+
+    /// On the condition that the item names this leader.
+    fn led_by(mut self, leader: &str) -> Self {
+        self.expect("#leader", MARKS[2], ":leader", Some(&text_of(Some(leader))));
+        self
+    }
+
+    fn set(mut self, name: &str, attribute: &str, key: &str, value: Attribute) -> Self {
+        self.names.insert(name.to_string(), attribute.to_string());
+        self.set.push(format!("{name} = {key}"));
+        self.values.insert(key.to_string(), value);
+        self
+    }
+
+    /// On the condition that the attribute has this value; `None`: that it is not there.
+    fn expect(&mut self, name: &str, attribute: &str, key: &str, value: Option<&Attribute>) {
+        self.names.insert(name.to_string(), attribute.to_string());
+        match value {
             Some(value) => {
-                set.push(format!("#a{index} = :w{index}"));
-                values.insert(format!(":w{index}"), value.clone());
+                self.conditions.push(format!("{name} = {key}"));
+                self.values.insert(key.to_string(), value.clone());
             }
-            None => remove.push(format!("#a{index}")),
-        }
-        match before.map(|before| &before[index]) {
-            Some(Some(value)) => {
-                conditions.push(format!("#a{index} = :b{index}"));
-                values.insert(format!(":b{index}"), value.clone());
-            }
-            Some(None) => conditions.push(format!("attribute_not_exists(#a{index})")),
-            None => {}
+            None => self.conditions.push(format!("attribute_not_exists({name})")),
         }
     }
-    if before.is_none() {
-        names.insert("#key".to_string(), KEY.to_string());
-        conditions.push("attribute_not_exists(#key)".to_string());
+
+    fn update(self, id: SlotId) -> Update {
+        let Draft { set, remove, conditions, names, values } = self;
+        let part = |verb: &str, parts: &[String]| {
+            if parts.is_empty() { String::new() } else { format!("{verb} {}", parts.join(", ")) }
+        };
+        let expression = format!("{} {}", part("SET", &set), part("REMOVE", &remove));
+        let update = expression.trim().to_string();
+        Update { key: key(id), update, condition: conditions.join(" AND "), names, values }
     }
-    let mut expression = format!("SET {}", set.join(", "));
-    if !remove.is_empty() {
-        expression.push_str(&format!(" REMOVE {}", remove.join(", ")));
-    }
-    Update { key: key(id), update: expression, condition: conditions.join(" AND "), names, values }
 }
 
 #[cfg(test)]
@@ -403,14 +522,81 @@ mod tests {
         let last = Slot { last_group: Some("web".to_string()), ..Slot::empty(4) };
         for wanted in [attributes(&last), attributes(&Slot::empty(4))] {
             for before in [None, Some(raw(original())), Some(raw(with(GROUP, None)))] {
-                let made = update(4, &wanted, before.as_ref());
-                let words: Vec<&str> =
-                    made.update.split([' ', ',', '(', ')']).chain(made.condition.split([' ', ',', '(', ')'])).collect();
-                for word in made.names.keys().chain(made.values.keys()) {
-                    assert!(words.contains(&word.as_str()), "{word} in {made:?}");
-                }
+                every_word_is_used(&update(4, &wanted, before.as_ref()));
+                every_word_is_used(&mark(&marked(1, 2, "me"), Some((&wanted, before.as_ref()))));
             }
         }
+        let next = marked(1, 2, "me");
+        for update in [mark(&next, None), take(&next, None), take(&next, Some(&[None, None, None])), release("me")] {
+            every_word_is_used(&update);
+        }
+    }
+
+    fn every_word_is_used(made: &Update) {
+        let words: Vec<&str> =
+            made.update.split([' ', ',', '(', ')']).chain(made.condition.split([' ', ',', '(', ')'])).collect();
+        for word in made.names.keys().chain(made.values.keys()) {
+            assert!(words.contains(&word.as_str()), "{word} in {made:?}");
+        }
+    }
+
+    fn marked(version: u64, heartbeat: u64, leader: &str) -> Marker {
+        Marker { version: Some(version), heartbeat: Some(heartbeat), leader: Some(leader.to_string()) }
+    }
+
+    #[test]
+    fn a_marker_is_read_and_what_cannot_be_read_of_it_is_missing() {
+        assert_eq!(marker(&original()), Marker::default());
+        let whole = [("HsdoVersion", n("7")), ("HsdoHeartbeat", n("1700000000000")), ("HsdoLeader", s("host/1/ab/1"))];
+        let item: Item = whole.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
+        assert_eq!(marker(&item), marked(7, 1_700_000_000_000, "host/1/ab/1"));
+        for (name, bad) in [
+            ("HsdoVersion", s("7")),
+            ("HsdoVersion", n("-7")),
+            ("HsdoVersion", n("7.5")),
+            ("HsdoVersion", n("1000000000000001")),
+            ("HsdoHeartbeat", Attribute::Null(true)),
+            ("HsdoLeader", n("1")),
+        ] {
+            let mut item = item.clone();
+            item.insert(name.to_string(), bad);
+            let read = marker(&item);
+            let missing = [read.version.is_none(), read.heartbeat.is_none(), read.leader.is_none()];
+            assert_eq!(missing.iter().filter(|missing| **missing).count(), 1, "{name}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn the_lease_is_taken_kept_and_given_back_under_conditions() {
+        let claim = marked(8, 9, "me");
+        let seen: Item = [("HsdoVersion", n("7")), ("HsdoLeader", n("1"))].map(|(k, v)| (k.to_string(), v)).into();
+        let taken = take(&claim, Some(&raw_marker(&seen)));
+        assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader");
+        assert_eq!(taken.condition, "#version = :seen0 AND attribute_not_exists(#heartbeat) AND #leader = :seen2");
+        assert_eq!((taken.values.get(":seen2"), taken.values.get(":leader")), (Some(&n("1")), Some(&s("me"))));
+
+        let made = take(&claim, None);
+        assert_eq!(made.condition, "attribute_not_exists(#key)");
+        assert_eq!(made.values.get(":w0"), Some(&s("none")), "a whole free slot, for the original's sake");
+
+        let beat = mark(&Marker { version: None, ..claim.clone() }, None);
+        assert_eq!(
+            (beat.update.as_str(), beat.condition.as_str()),
+            ("SET #heartbeat = :heartbeat", "#leader = :leader")
+        );
+        let back = release("me");
+        assert_eq!((back.update.as_str(), back.condition.as_str()), ("REMOVE #leader", "#leader = :leader"));
+
+        let both = mark(&claim, Some((&attributes(&Slot::empty(1)), Some(&raw(original())))));
+        assert!(
+            both.update.starts_with("SET #a0 = :w0,") && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6"),
+            "{both:?}"
+        );
+        assert!(
+            both.condition.starts_with("#a0 = :b0 AND") && both.condition.ends_with("AND #leader = :leader"),
+            "{both:?}"
+        );
+        assert!([taken, made, beat, back, both].iter().all(|update| update.key == key(1)));
     }
 
     fn an_occupant() -> impl Strategy<Value = Occupant> {

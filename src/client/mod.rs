@@ -1,32 +1,46 @@
 //! The client role: one turn reads the table, reads HAProxy, and sends what makes HAProxy match.
 //!
 //! The last table that was read stays the wanted state while DynamoDB cannot be reached, so HAProxy is repaired all
-//! the same. Where a slot stands is decided in `placement`, what is sent for it in `reconcile`.
+//! the same. When the table is read is decided in `watch`, where a slot stands in `placement`, what is sent for it in
+//! `reconcile`.
 
 mod hold;
 mod model;
 pub mod placement;
 pub mod reconcile;
 mod repair;
+mod watch;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::haproxy::Runtime;
 use crate::log::Episode;
+use crate::marker::Marker;
 use crate::metrics::{Metrics, ServerSeries};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use placement::{Kind, Rules};
 use repair::Repair;
+use watch::{Doubt, Need, Watch};
+
+/// The time for all that a turn asks of the table: a hung AWS delays the repair of HAProxy by less than 5 seconds.
+const READING: Duration = Duration::from_millis(4_500);
 
 /// The table, as the client uses it.
 pub trait TableReader {
-    /// Every row. An eventually consistent reading (`consistent` false) costs half and may be a little old.
+    /// The marker, which may be a little old; until `until` at the latest.
+    ///
+    /// # Errors
+    /// The reading failed.
+    fn marker(&mut self, until: Instant) -> Result<Marker, Error>;
+    /// Every row; until `until` at the latest. An eventually consistent reading (`consistent` false) costs half and may
+    /// be a little old.
     ///
     /// # Errors
     /// The reading failed or is not whole.
-    fn read(&mut self, consistent: bool) -> Result<Table, Error>;
+    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, Error>;
 }
 
 /// A backend that hsdo fills, with the rules for what stands in it.
@@ -46,10 +60,12 @@ pub struct Client<T: TableReader> {
     metrics: Arc<Metrics>,
     /// The last table that was read whole, by a consistent reading.
     table: Option<Table>,
+    watch: Watch,
     /// The highest row number that any reading showed: a table that loses its rows disables nothing.
     highest_row: SlotId,
     unreadable: Episode,
     empty: Episode,
+    doubt: Episode,
 }
 
 impl<T: TableReader> Client<T> {
@@ -71,16 +87,18 @@ impl<T: TableReader> Client<T> {
             size,
             metrics,
             table: None,
+            watch: Watch::default(),
             highest_row: 0,
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
+            doubt: Episode::new("change marker"),
         }
     }
 
     /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
-    pub fn turn(&mut self) -> Vec<Error> {
+    pub fn turn(&mut self, now: Instant) -> Vec<Error> {
         let mut failures = Vec::new();
-        failures.extend(self.refresh().err());
+        failures.extend(self.refresh(now).err());
         failures.extend(self.repair.check_once().err());
         if let (Some(table), true) = (&self.table, self.repair.is_checked()) {
             failures.extend(self.repair.run(table, self.known()).err());
@@ -92,8 +110,8 @@ impl<T: TableReader> Client<T> {
     ///
     /// # Errors
     /// The table or HAProxy cannot be read, or HAProxy lacks what is configured.
-    pub fn dry_run(&mut self) -> Result<Vec<String>, Error> {
-        self.refresh()?;
+    pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, Error> {
+        self.refresh(now)?;
         self.repair.check_once()?;
         let known = self.known();
         let table = self.table.as_ref().expect("refresh just read it");
@@ -106,16 +124,27 @@ impl<T: TableReader> Client<T> {
         if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) }
     }
 
-    /// Reads the table. An eventually consistent reading may come from a replica that is behind, and following it would
-    /// send traffic back to an address that is gone; so it only tells that something differs, and a consistent
-    /// reading tells what. While nothing changes, that is half the cost of reading consistently.
-    fn refresh(&mut self) -> Result<(), Error> {
-        let known = match &self.table {
-            Some(table) => self.reader.read(false)? == *table,
-            None => false,
+    /// Reads the marker, and the table where the marker asks for it. An eventually consistent reading may come from a
+    /// replica that is behind, and following it would send traffic back to an address that is gone; so it only tells that
+    /// something differs, and a consistent reading tells what.
+    fn refresh(&mut self, now: Instant) -> Result<(), Error> {
+        let until = now + READING;
+        let marker = self.reader.marker(until)?;
+        let need = self.watch.see(&marker, now);
+        self.metrics.set_heartbeat(self.watch.beat());
+        self.doubt.report(self.watch.doubt(now).map(explain));
+        let as_it_was = match (&self.table, need) {
+            (None, _) | (_, Need::Read) => false,
+            (Some(_), Need::Nothing) => return Ok(()),
+            (Some(table), Need::Look) => self.reader.read(false, until)? == *table,
         };
-        if !known {
-            let table = self.reader.read(true)?;
+        if as_it_was {
+            self.watch.same(now);
+            return Ok(());
+        }
+        let table = self.reader.read(true, until)?;
+        self.watch.read(&marker, now);
+        if self.table.as_ref() != Some(&table) {
             self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
             self.publish(&table);
             self.table = Some(table);
@@ -131,5 +160,13 @@ impl<T: TableReader> Client<T> {
         self.empty.report(table.rows.is_empty().then_some((none, none)));
         self.metrics.set_servers(ServerSeries::all(table.slots()));
         self.metrics.set_slots(&slot::counts(table.slots(), faults.len()));
+    }
+}
+
+/// Key and text of a doubt, for the log.
+fn explain(doubt: Doubt) -> (&'static str, &'static str) {
+    match doubt {
+        Doubt::Absent => ("absent", "there is none, so the whole table is read every turn; does `hsdo --server` run?"),
+        Doubt::Stale => ("stale", "the server's heartbeat stands still, so the whole table is read every turn"),
     }
 }

@@ -80,6 +80,10 @@ struct State {
     unplaced: Option<usize>,
     missing_groups: Option<usize>,
     last_resort: Option<usize>,
+    leads: Option<bool>,
+    heartbeat: Option<Instant>,
+    /// How old the heartbeat is when the state is shown.
+    heartbeat_age: Option<Duration>,
     haproxy_up: Option<bool>,
     haproxy_commands: BTreeMap<&'static str, u64>,
     missing_slots: Option<usize>,
@@ -159,6 +163,16 @@ impl Metrics {
         self.state().last_resort = Some(n);
     }
 
+    /// Server: whether this process holds the lease of the table.
+    pub fn set_leads(&self, leads: bool) {
+        self.state().leads = Some(leads);
+    }
+
+    /// When the heartbeat in the table was last seen to change; `None` where it was not yet.
+    pub fn set_heartbeat(&self, when: Option<Instant>) {
+        self.state().heartbeat = when;
+    }
+
     /// Client: whether HAProxy's socket answered in this turn.
     pub fn set_haproxy_up(&self, up: bool) {
         self.state().haproxy_up = Some(up);
@@ -211,15 +225,23 @@ impl Metrics {
     ///
     /// A process that has not ended a turn yet is alive for its first minute (or ten intervals), and not ready.
     pub fn health(&self, now: Instant, interval: Duration) -> Health {
-        let turns = self.state().turns.clone();
-        turns.health(self.started, now, interval)
+        let (turns, leads) = {
+            let state = self.state();
+            (state.turns.clone(), state.leads)
+        };
+        let mut health = turns.health(self.started, now, interval);
+        if health.ready && leads == Some(false) {
+            health.reason.push_str(", standby: another server leads the table");
+        }
+        health
     }
 
     /// The text for a scrape: Prometheus' text format, version 0.0.4.
     ///
     /// It holds the lock only for a copy, so a scrape never makes a turn wait.
     pub fn render(&self) -> String {
-        let state = self.state().clone();
+        let mut state = self.state().clone();
+        state.heartbeat_age = state.heartbeat.map(|when| when.elapsed());
         text::render(self.role, &state, &process::read(self.process_start))
     }
 
@@ -270,8 +292,11 @@ mod tests {
         client.set_haproxy_up(false);
         client.set_missing_slots(0);
         client.set_held_slots(0);
+        server.set_leads(true);
         let (server, client) = (server.render(), client.render());
-        for family in ["hsdo_unplaced_servers 0\n", "hsdo_missing_groups 0\n", "hsdo_last_resort_servers 0\n"] {
+        for family in
+            ["hsdo_leader 1\n", "hsdo_unplaced_servers 0\n", "hsdo_missing_groups 0\n", "hsdo_last_resort_servers 0\n"]
+        {
             assert!(server.contains(family) && !client.contains(family), "{family}");
         }
         for family in [
@@ -337,6 +362,27 @@ mod tests {
         assert!(text.contains("hsdo_turns_total{result=\"ok\"} 1\nhsdo_turns_total{result=\"failed\"} 1\n"), "{text}");
         assert!(text.contains("hsdo_turn_duration_seconds_count 2\n"), "{text}");
         assert!(text.contains("\nhsdo_last_success_timestamp_seconds "), "{text}");
+    }
+
+    #[test]
+    fn a_standby_is_ready_and_says_what_it_is() {
+        let metrics = Metrics::new("server");
+        let health = || metrics.health(Instant::now(), Duration::from_secs(1));
+        metrics.set_leads(false);
+        metrics.turn(true, Duration::from_millis(1));
+        assert!(health().ready && health().reason.contains("standby"), "{:?}", health());
+        metrics.set_leads(true);
+        assert_eq!(health().reason, "ok");
+    }
+
+    #[test]
+    fn the_age_of_the_heartbeat_grows_by_itself() {
+        let metrics = Metrics::new("client");
+        assert!(!metrics.render().contains("hsdo_heartbeat_age_seconds"), "not seen yet");
+        metrics.set_heartbeat(Instant::now().checked_sub(Duration::from_secs(90)));
+        let text = metrics.render();
+        let age = text.lines().find_map(|line| line.strip_prefix("hsdo_heartbeat_age_seconds ")).expect("a sample");
+        assert!(age.parse::<f64>().expect("a number") >= 90.0, "{age}");
     }
 
     proptest! {

@@ -65,6 +65,10 @@ fn table(text: &mut Text, state: &State) {
     }
     text.gauge("hsdo_unplaced_servers", "Ready instances that wait because every slot is taken.", state.unplaced);
     text.gauge("hsdo_missing_groups", "Configured groups that the source does not know.", state.missing_groups);
+    let leader = "Whether this server leads the table (1) or stands by (0).";
+    text.gauge("hsdo_leader", leader, state.leads.map(u8::from));
+    let age = "Seconds since the heartbeat of the leading server was last seen to change.";
+    text.gauge("hsdo_heartbeat_age_seconds", age, state.heartbeat_age.map(|age| age.as_secs_f64()));
     let last_resort = "Draining servers that keep their weight because no ready one is left.";
     text.gauge("hsdo_last_resort_servers", last_resort, state.last_resort);
 }
@@ -196,6 +200,9 @@ mod tests {
             unplaced: Some(0),
             missing_groups: Some(1),
             last_resort: Some(0),
+            leads: Some(true),
+            heartbeat: None,
+            heartbeat_age: Some(std::time::Duration::from_millis(250)),
             haproxy_up: Some(true),
             haproxy_commands: [("ok", 12), ("refused", 1), ("failed", 0)].into(),
             missing_slots: Some(2),

@@ -1,11 +1,12 @@
 //! The server role: one turn asks the source, reads the table, decides, and writes what changed.
 //!
-//! This file joins the edges and the decision. It knows neither AWS nor Consul nor how a row is spelt,
-//! and it decides nothing itself: that is [`decide`], which is pure.
+//! This file joins the edges and the decisions. It knows neither AWS nor Consul nor how a row is spelt, and it decides
+//! nothing itself: what to write is [`decide`]'s, who may write is `lease`'s, and both are pure.
 
 mod allocate;
 mod conditions;
 mod drain;
+mod lease;
 mod plan;
 mod ramp;
 mod report;
@@ -19,7 +20,7 @@ mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
@@ -27,8 +28,10 @@ pub use plan::{Plan, decide};
 
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::marker::{Marker, Moment};
 use crate::slot::{Observation, Slot, SlotId, Table, Weight};
 use conditions::{Conditions, Line, conditions};
+use lease::Lease;
 
 /// Where the instances come from: AutoScaling groups, or Consul.
 pub trait Source {
@@ -50,19 +53,43 @@ impl<S: Source + ?Sized> Source for Box<S> {
     }
 }
 
+/// One whole reading of the table by a server.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The rows.
+    pub table: Table,
+    /// The marker on slot 1's item.
+    pub marker: Marker,
+    /// Some row differs from what this store last read or wrote: another hand changed it.
+    pub changed: bool,
+}
+
 /// The table, as the server uses it.
 pub trait Store {
-    /// Every row, strongly consistent.
-    fn read(&mut self) -> Result<Table, Error>;
-    /// Writes these slots, each on the condition that its row is still as the last [`Store::read`] found it.
+    /// The marker alone; it may be a moment old.
+    fn read_marker(&mut self) -> Result<Marker, Error>;
+    /// Every row and the marker, strongly consistent.
+    fn read(&mut self) -> Result<Reading, Error>;
+    /// Writes `claim` on the condition that the marker is still as it was last read. False: it is not.
+    fn take(&mut self, claim: &Marker) -> Result<bool, Error>;
+    /// Writes `next` (a version of `None` stays as it is) on the condition that the table names its leader. False: it does not.
+    fn beat(&mut self, next: &Marker) -> Result<bool, Error>;
+    /// Writes these slots, each on the condition that its row is still as the last [`Store::read`] found it, and with
+    /// them the marker `next`, on the condition that the table names its leader. Gives the marker as it stands then.
     /// Some groups of slots may be written when a later one fails: the next turn reads again.
-    fn write(&mut self, slots: &[Slot]) -> Result<(), Error>;
+    fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error>;
+    /// Takes the leader out of the marker, if it is this one.
+    fn release(&mut self, leader: &str) -> Result<(), Error>;
 }
 
 /// Where the state of the table goes after a turn: the exporter's numbers.
 pub trait Gauges: Send + Sync {
     /// Replaces everything shown before by `state`: a server that is not in it is gone.
     fn publish(&self, state: &Snapshot);
+    /// Whether this server leads.
+    fn leads(&self, leads: bool);
+    /// The heartbeat in the table was written, or seen to change, at `when`.
+    fn heartbeat(&self, when: Instant);
 }
 
 /// What the gauges show.
@@ -104,37 +131,123 @@ pub struct Server<S: Source, T: Store> {
     limits: Limits,
     gauges: Arc<dyn Gauges>,
     published: Snapshot,
+    /// Whether anything was published yet.
+    shown: bool,
     conditions: Conditions,
-}
-
-/// What one turn saw and decided, before anything is written.
-struct Draft {
-    seen: Observation,
-    table: Table,
-    plan: Plan,
+    lease: Lease,
+    /// Whether the source ever answered: until then a standby asks it too, so that a wrong set-up shows at the start.
+    fetched: bool,
 }
 
 impl<S: Source, T: Store> Server<S, T> {
-    /// A server that has not turned yet.
-    pub fn new(source: S, store: T, limits: Limits, gauges: Arc<dyn Gauges>) -> Self {
-        Server { source, store, limits, gauges, published: Snapshot::default(), conditions: Conditions::new() }
+    /// A server that has not turned yet. `process` is a name that no other process has, now or later.
+    pub fn new(source: S, store: T, limits: Limits, gauges: Arc<dyn Gauges>, process: String) -> Self {
+        gauges.leads(false);
+        Server {
+            source,
+            store,
+            limits,
+            gauges,
+            published: Snapshot::default(),
+            shown: false,
+            conditions: Conditions::new(),
+            lease: Lease::new(process),
+            fetched: false,
+        }
     }
 
-    /// One turn. After an error nothing is assumed about the table: the next turn reads it again.
-    /// An error of the source or of the reading leaves table and gauges as they are; a failed write
+    /// One turn: of a leader, or of one that waits to lead. After an error nothing is assumed about the table: the next
+    /// turn reads it again. An error of the source or of the reading leaves table and gauges as they are; a failed write
     /// shows in the gauges the table as it was read.
-    pub fn turn(&mut self, now: Timestamp) -> Result<(), Error> {
-        let Draft { seen, table, plan } = self.draft(now)?;
+    pub fn turn(&mut self, now: Moment) -> Result<(), Error> {
+        if self.lease.is_held() {
+            // First of all, and whatever becomes of the rest: a leader that sees no instances still leads.
+            self.beat_if_due(now)?;
+        }
+        if self.lease.is_held() {
+            let seen = self.source.fetch()?;
+            return self.lead(&seen, now);
+        }
+        let marker = self.store.read_marker()?;
+        let free = self.watch(&marker, now);
+        if !free && self.fetched {
+            return Ok(());
+        }
+        // Whoever cannot see the instances must not lead.
+        let seen = self.source.fetch()?;
+        self.fetched = true;
+        if free && self.take(&marker, now)? { self.lead(&seen, now) } else { Ok(()) }
+    }
+
+    /// Between two turns that are far apart, once a second: keeps the lease, or watches it. True asks for a turn at once.
+    /// What fails here is left to the next turn to report.
+    pub fn pulse(&mut self, now: Moment) -> bool {
+        let pulse = if self.lease.is_held() {
+            self.beat_if_due(now).map(|()| false)
+        } else {
+            self.store.read_marker().map(|marker| self.watch(&marker, now))
+        };
+        pulse.unwrap_or_else(|error| {
+            debug!("between two turns: {error}");
+            false
+        })
+    }
+
+    /// Whether this server leads.
+    pub fn leads(&self) -> bool {
+        self.lease.is_held()
+    }
+
+    /// Whether another server has the lease, and its heartbeat was seen to change.
+    pub fn sees_a_leader(&self) -> bool {
+        self.lease.rival_is_alive()
+    }
+
+    /// Gives the lease back, if this server has it, so that another one can lead at once.
+    pub fn release(&mut self) -> Result<(), Error> {
+        if self.lease.is_held() {
+            let name = self.lease.name();
+            self.lease.lost();
+            self.gauges.leads(false);
+            self.store.release(&name)?;
+            info!("gave the lease of the table back");
+        }
+        Ok(())
+    }
+
+    /// What a turn at `now` would write, a line a slot, or `nothing to write`. Writes and publishes nothing, and needs no lease.
+    pub fn dry_run(&mut self, now: Timestamp) -> Result<String, Error> {
+        let seen = self.source.fetch()?;
+        let table = self.store.read()?.table;
+        let plan = decide(&table, &seen, now, &self.limits);
+        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
+        Ok(report::preview(&table, &plan, self.limits.max))
+    }
+
+    /// The part of a turn that only the leader does.
+    fn lead(&mut self, seen: &Observation, now: Moment) -> Result<(), Error> {
+        let Reading { table, marker, changed } = self.store.read()?;
+        if !self.lease.confirm(&marker) {
+            self.step_down();
+            return Ok(());
+        }
+        let plan = decide(&table, seen, now.time, &self.limits);
         let unreadable = table.faults().len();
-        if !plan.changes.is_empty()
-            && let Err(error) = self.store.write(&plan.changes)
-        {
-            let slots = table.slots().map(|slot| (slot.id, slot.clone())).collect();
-            self.publish(Snapshot { slots, unreadable, ..self.published.clone() });
-            return Err(error);
+        if !plan.changes.is_empty() {
+            match self.store.write(&plan.changes, &self.lease.next(true, now)) {
+                Ok(written) => self.beaten(&written, now.clock),
+                Err(error) => {
+                    let slots = table.slots().map(|slot| (slot.id, slot.clone())).collect();
+                    self.publish(Snapshot { slots, unreadable, ..self.published.clone() });
+                    return Err(error);
+                }
+            }
+        } else if changed {
+            debug!("a row was changed by another hand: the clients are told");
+            self.beat(true, now)?;
         }
         self.log_changes(&table, &plan);
-        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
+        self.log_conditions(conditions(&table, seen, &plan, &self.limits, self.source.missing_remedy()));
         self.publish(Snapshot {
             slots: plan.slots,
             unreadable,
@@ -145,23 +258,73 @@ impl<S: Source, T: Store> Server<S, T> {
         Ok(())
     }
 
-    /// What a turn at `now` would write, a line a slot, or `nothing to write`. Writes and publishes nothing.
-    pub fn dry_run(&mut self, now: Timestamp) -> Result<String, Error> {
-        let Draft { seen, table, plan } = self.draft(now)?;
-        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
-        Ok(report::preview(&table, &plan, self.limits.max))
+    /// Looks at another one's lease. True: it may be taken.
+    fn watch(&mut self, marker: &Marker, now: Moment) -> bool {
+        let before = self.lease.rival().map(str::to_owned);
+        let free = self.lease.watch(marker, now.clock);
+        if self.lease.rival_is_alive() {
+            self.gauges.heartbeat(self.lease.rival_since().unwrap_or(now.clock));
+        }
+        if let Some(rival) = self.lease.rival().filter(|rival| before.as_deref() != Some(*rival)) {
+            info!("standing by: {} leads the table", rival.escape_debug());
+        }
+        free
     }
 
-    fn draft(&mut self, now: Timestamp) -> Result<Draft, Error> {
-        let seen = self.source.fetch()?;
-        let table = self.store.read()?;
-        let plan = decide(&table, &seen, now, &self.limits);
-        Ok(Draft { seen, table, plan })
+    /// Tries to take the lease from what `seen` shows. False: another one was quicker.
+    fn take(&mut self, seen: &Marker, now: Moment) -> Result<bool, Error> {
+        let claim = self.lease.claim(seen, now);
+        if !self.store.take(&claim)? {
+            debug!("another server was quicker to take the lease");
+            return Ok(false);
+        }
+        let name = self.lease.name();
+        match seen.leader.as_deref().filter(|leader| *leader != name) {
+            Some(dead) => {
+                warn!("leads the table as {name}: took over from {}, whose heartbeat stood still", dead.escape_debug());
+            }
+            None => info!("leads the table as {name}"),
+        }
+        self.lease.won(&claim, now.clock);
+        self.gauges.leads(true);
+        self.gauges.heartbeat(now.clock);
+        Ok(true)
+    }
+
+    fn beat_if_due(&mut self, now: Moment) -> Result<(), Error> {
+        if self.lease.is_due(now.clock) { self.beat(false, now) } else { Ok(()) }
+    }
+
+    fn beat(&mut self, raise: bool, now: Moment) -> Result<(), Error> {
+        let next = self.lease.next(raise, now);
+        if self.store.beat(&next)? {
+            self.beaten(&next, now.clock);
+        } else {
+            self.step_down();
+        }
+        Ok(())
+    }
+
+    fn beaten(&mut self, written: &Marker, now: Instant) {
+        self.lease.wrote(written, now);
+        self.gauges.heartbeat(now);
+    }
+
+    /// The table names another term than ours. What it holds is another one's to show.
+    fn step_down(&mut self) {
+        warn!("lost the lease of the table, and stands by");
+        self.lease.lost();
+        self.gauges.leads(false);
+        self.publish(Snapshot::default());
+        self.conditions = Conditions::new();
     }
 
     fn publish(&mut self, state: Snapshot) {
-        self.gauges.publish(&state);
-        self.published = state;
+        if state != self.published || !self.shown {
+            self.gauges.publish(&state);
+            self.published = state;
+            self.shown = true;
+        }
     }
 
     fn log_changes(&self, table: &Table, plan: &Plan) {

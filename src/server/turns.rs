@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::fixtures::{at, limits, seen, show, table};
-use super::{Gauges, Limits, Server, Snapshot, Source, Store};
+use super::{Gauges, Limits, Reading, Server, Snapshot, Source, Store};
 use crate::error::Error;
+use crate::marker::{Marker, Moment};
 use crate::slot::{Observation, Row, Slot, Table};
 
 fn broken(what: &str) -> Error {
@@ -27,40 +29,105 @@ impl Source for Script {
 #[derive(Default)]
 struct Memory {
     table: Table,
+    marker: Marker,
+    /// How often the marker was written without rows.
+    beats: usize,
     writes: Vec<Vec<u32>>,
     fail_read: bool,
     fail_write: bool,
+    lose_answers: bool,
 }
 
+/// One server's view of the table.
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Memory>>);
+struct Shared(Rc<RefCell<Memory>>, Rc<RefCell<View>>);
+
+#[derive(Default)]
+struct View {
+    rows: Option<Table>,
+    marker: Marker,
+}
+
+impl Memory {
+    fn set(&mut self, next: &Marker) {
+        self.marker = Marker { version: next.version.or(self.marker.version), ..next.clone() };
+    }
+}
 
 impl Store for Shared {
-    fn read(&mut self) -> Result<Table, Error> {
-        let memory = self.0.borrow();
-        if memory.fail_read { Err(broken("read")) } else { Ok(memory.table.clone()) }
+    fn read_marker(&mut self) -> Result<Marker, Error> {
+        self.1.borrow_mut().marker = self.0.borrow().marker.clone();
+        Ok(self.0.borrow().marker.clone())
     }
 
-    fn write(&mut self, slots: &[Slot]) -> Result<(), Error> {
+    fn read(&mut self) -> Result<Reading, Error> {
+        let memory = self.0.borrow();
+        if memory.fail_read {
+            return Err(broken("read"));
+        }
+        let (table, marker) = (memory.table.clone(), memory.marker.clone());
+        let mut view = self.1.borrow_mut();
+        let changed = view.rows.replace(table.clone()).is_some_and(|known| known != table);
+        view.marker = marker.clone();
+        Ok(Reading { table, marker, changed })
+    }
+
+    fn take(&mut self, claim: &Marker) -> Result<bool, Error> {
+        let mut memory = self.0.borrow_mut();
+        self.1.borrow_mut().rows = None;
+        let fits = memory.marker == self.1.borrow().marker;
+        if fits {
+            memory.set(claim);
+        }
+        if memory.lose_answers { Err(broken("lost")) } else { Ok(fits) }
+    }
+
+    fn beat(&mut self, next: &Marker) -> Result<bool, Error> {
+        let mut memory = self.0.borrow_mut();
+        let fits = memory.marker.leader == next.leader;
+        if fits {
+            memory.set(next);
+            memory.beats += 1;
+        }
+        Ok(fits)
+    }
+
+    fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error> {
         let mut memory = self.0.borrow_mut();
         memory.writes.push(slots.iter().map(|slot| slot.id).collect());
-        if memory.fail_write {
+        if memory.fail_write || memory.marker.leader != next.leader {
             return Err(broken("write"));
         }
+        memory.set(next);
         for slot in slots {
             memory.table.rows.insert(slot.id, Row::Known(slot.clone()));
+        }
+        self.1.borrow_mut().rows = Some(memory.table.clone());
+        Ok(next.clone())
+    }
+
+    fn release(&mut self, leader: &str) -> Result<(), Error> {
+        let mut memory = self.0.borrow_mut();
+        if memory.marker.leader.as_deref() == Some(leader) {
+            memory.marker.leader = None;
         }
         Ok(())
     }
 }
 
 #[derive(Default)]
-struct Recorder(Mutex<Vec<Snapshot>>);
+struct Recorder(Mutex<Vec<Snapshot>>, Mutex<Option<bool>>);
 
 impl Gauges for Recorder {
     fn publish(&self, state: &Snapshot) {
         self.0.lock().expect("no panic").push(state.clone());
     }
+
+    fn leads(&self, leads: bool) {
+        *self.1.lock().expect("no panic") = Some(leads);
+    }
+
+    fn heartbeat(&self, _: Instant) {}
 }
 
 impl Recorder {
@@ -77,6 +144,7 @@ struct Bed {
     server: Server<Script, Shared>,
     memory: Rc<RefCell<Memory>>,
     gauges: Arc<Recorder>,
+    start: Instant,
 }
 
 impl Bed {
@@ -86,15 +154,38 @@ impl Bed {
         let gauges = Arc::new(Recorder::default());
         let script = script.into_iter().map(|answer| answer.map(seen)).collect();
         let memory = Rc::clone(&shared.0);
-        Bed { server: Server::new(Script(script), shared, limits, gauges.clone()), memory, gauges }
+        let server = Server::new(Script(script), shared, limits, gauges.clone(), "one".to_owned());
+        Bed { server, memory, gauges, start: Instant::now() }
+    }
+
+    /// Another server on the same table, which sees what this one sees at last.
+    fn rival(&self, script: &'static str) -> Bed {
+        let shared = Shared(Rc::clone(&self.memory), Rc::default());
+        let gauges = Arc::new(Recorder::default());
+        let script = Script([Ok(seen(script))].into());
+        let server = Server::new(script, shared, self.server.limits.clone(), gauges.clone(), "two".to_owned());
+        Bed { server, memory: Rc::clone(&self.memory), gauges, start: self.start }
+    }
+
+    fn moment(&self, seconds: i64) -> Moment {
+        Moment { time: at(seconds), clock: self.start + Duration::from_secs(seconds.unsigned_abs()) }
     }
 
     fn turn(&mut self, seconds: i64) {
-        self.server.turn(at(seconds)).expect("a good turn");
+        self.server.turn(self.moment(seconds)).expect("a good turn");
     }
 
     fn fail(&mut self, seconds: i64, expected: &str) {
-        assert_eq!(self.server.turn(at(seconds)).expect_err("a bad turn").to_string(), expected);
+        assert_eq!(self.server.turn(self.moment(seconds)).expect_err("a bad turn").to_string(), expected);
+    }
+
+    fn leads(&self) -> bool {
+        assert_eq!(*self.gauges.1.lock().expect("no panic"), Some(self.server.leads()), "the gauge tells");
+        self.server.leads()
+    }
+
+    fn marker(&self) -> Marker {
+        self.memory.borrow().marker.clone()
     }
 
     fn rows(&self) -> String {
@@ -133,7 +224,7 @@ fn a_server_comes_ramps_drains_and_goes() {
         assert_eq!(show(&bed.gauges.last().slots), expected, "the gauges follow the table, at {seconds}");
     }
     assert_eq!(bed.writes(), [vec![1, 2], vec![1, 2], vec![1], vec![1, 2]], "a steady turn writes nothing");
-    assert_eq!(bed.gauges.count(), 6, "and is published all the same");
+    assert_eq!(bed.gauges.count(), 4, "and what did not change is not published again");
 }
 
 #[test]
@@ -252,4 +343,142 @@ fn a_dry_run_tells_and_changes_nothing() {
 fn a_steady_table_has_nothing_to_write() {
     let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(".1 i1 a ready")]);
     assert_eq!(bed.server.dry_run(at(100)).expect("a preview"), "nothing to write");
+}
+
+#[test]
+fn a_server_alone_leads_in_its_first_turn_and_beats_once_a_second() {
+    let mut bed = Bed::new(limits(1), "1 .1 i1 a enabled 10", [Ok(".1 i1 a ready")]);
+    assert!(!bed.leads());
+    bed.turn(100);
+    assert!(bed.leads());
+    let first = bed.marker();
+    assert_eq!(first.leader.as_deref(), Some("one/1"));
+    bed.turn(100);
+    assert_eq!(bed.marker(), first, "not so soon");
+    bed.turn(101);
+    let second = bed.marker();
+    assert!(second.heartbeat > first.heartbeat && second.version == first.version, "{second:?}");
+    assert!(!bed.server.pulse(bed.moment(102)));
+    assert!(bed.marker().heartbeat > second.heartbeat, "also between two turns that are far apart");
+    assert_eq!(bed.memory.borrow().beats, 2);
+}
+
+#[test]
+fn every_write_raises_the_version_and_so_does_another_hands_edit() {
+    let mut bed = Bed::new(limits(2), "", [Ok(".1 i1 a ready"), Ok(".1 i1 a ready; .2 i2 a ready")]);
+    let mut last = None;
+    let mut raised = |bed: &Bed| std::mem::replace(&mut last, bed.marker().version) < bed.marker().version;
+    bed.turn(100);
+    assert!(raised(&bed), "a new leader");
+    bed.turn(101);
+    assert!(raised(&bed), "an instance came");
+    bed.turn(102);
+    assert!(!raised(&bed), "nothing changed");
+    bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@101");
+    bed.turn(103);
+    assert!(raised(&bed), "a hand's edit that holds");
+    bed.turn(104);
+    assert!(!raised(&bed), "once");
+    bed.memory.borrow_mut().table.rows.remove(&2);
+    bed.turn(105);
+    assert!(raised(&bed), "a hand's edit that does not hold");
+    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@105");
+}
+
+#[test]
+fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
+    let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
+    let mut two = one.rival("");
+    one.turn(100);
+    for second in 101..110 {
+        one.turn(second);
+        two.turn(second);
+        assert!(one.leads() && !two.leads());
+    }
+    assert!(two.server.sees_a_leader());
+    assert_eq!((one.rows(), two.gauges.count()), ("1 .1 i1 a enabled 1@100".to_owned(), 0));
+    let version = one.marker().version;
+    for second in 110..115 {
+        two.turn(second);
+        assert!(!two.leads(), "at {second}");
+    }
+    assert!(!two.server.pulse(two.moment(114)) && two.server.pulse(two.moment(115)), "a pulse asks for the turn");
+    two.turn(115);
+    assert!(two.leads() && two.marker().version > version);
+    assert_eq!(two.rows(), "1 free was=a");
+
+    // The one that slept sees no sooner than now that it is not the leader any more.
+    one.turn(116);
+    assert!(!one.leads());
+    assert_eq!((one.rows(), one.gauges.last()), ("1 free was=a".to_owned(), Snapshot::default()));
+}
+
+#[test]
+fn a_leader_that_slept_in_the_middle_of_its_turn_writes_nothing() {
+    let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready"), Ok("")]);
+    one.turn(100);
+    one.memory.borrow_mut().marker.leader = Some("two/1".to_owned());
+    // Not due for a heartbeat, so that the reading shows it.
+    one.turn(100);
+    assert!(!one.leads());
+    assert_eq!(one.rows(), "1 .1 i1 a enabled 1@100");
+    assert_eq!(one.writes().len(), 1);
+}
+
+#[test]
+fn a_leader_that_stops_is_followed_at_once() {
+    let mut one = Bed::new(limits(1), "", [Ok("")]);
+    let mut two = one.rival("");
+    one.turn(100);
+    two.turn(100);
+    one.server.release().expect("released");
+    assert!(!one.server.leads());
+    two.turn(101);
+    assert!(two.leads());
+    one.server.release().expect("nothing to release");
+    assert!(two.marker().leader.is_some());
+}
+
+#[test]
+fn who_cannot_see_the_instances_does_not_take_the_lease() {
+    let mut bed = Bed::new(limits(1), "", [Err("denied"), Ok("")]);
+    bed.fail(100, "denied");
+    assert_eq!(bed.marker(), Marker::default());
+    bed.turn(101);
+    assert!(bed.leads());
+
+    let mut one = Bed::new(limits(1), "", [Ok(""), Err("throttled")]);
+    one.turn(100);
+    let before = one.marker().heartbeat;
+    one.fail(101, "throttled");
+    assert!(one.leads() && one.marker().heartbeat > before, "a leader that sees none still leads");
+}
+
+#[test]
+fn a_standby_shows_a_wrong_set_up_at_its_start() {
+    let one = Bed::new(limits(1), "", [Err("denied")]);
+    one.memory.borrow_mut().marker.leader = Some("two/1".to_owned());
+    let mut one = one;
+    one.fail(100, "denied");
+}
+
+#[test]
+fn a_lease_whose_answer_was_lost_is_ours_in_the_next_turn() {
+    let mut bed = Bed::new(limits(1), "", [Ok("")]);
+    bed.memory.borrow_mut().lose_answers = true;
+    bed.fail(100, "lost");
+    assert!(!bed.leads() && bed.marker().leader.as_deref() == Some("one/1"));
+    bed.memory.borrow_mut().lose_answers = false;
+    bed.turn(101);
+    assert!(bed.leads());
+}
+
+#[test]
+fn a_marker_that_is_gone_is_made_anew() {
+    let mut bed = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
+    bed.turn(100);
+    bed.memory.borrow_mut().marker = Marker::default();
+    bed.turn(101);
+    assert!(bed.leads());
+    assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, since others may have written meanwhile");
 }

@@ -1,0 +1,119 @@
+//! The decisions and the parsers alone, at several sizes of table: `make bench` runs it, criterion judges it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::Criterion;
+use hsdo::aws::read_page;
+use hsdo::client::placement::{Kind, Rules, place};
+use hsdo::client::reconcile::{Options, plan};
+use hsdo::clock::Timestamp;
+use hsdo::haproxy::state::{number_of, parse_stat};
+use hsdo::server::{Limits, decide};
+use hsdo::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
+
+const SIZES: [SlotId; 4] = [10, 100, 1_000, 10_000];
+const START: i64 = 1_700_000_000_000_000;
+
+fn address(id: SlotId) -> std::net::IpAddr {
+    std::net::Ipv4Addr::from(0x0A00_0000 + id).into()
+}
+
+fn table(size: SlotId, weight: u16) -> Table {
+    let row = |id| {
+        let occupant = Occupant {
+            address: address(id),
+            name: format!("i-{id:017x}"),
+            group: Some("web".to_owned()),
+            weight,
+            status: Status::Enabled,
+            last_step: Some(Timestamp::from_micros(START)),
+        };
+        (id, Row::Known(Slot { id, occupant: Some(occupant), last_group: Some("web".to_owned()) }))
+    };
+    Table { rows: (1..=size).map(row).collect(), strays: Vec::new() }
+}
+
+fn seen(size: SlotId) -> Observation {
+    let instance = |id| Instance::new(address(id), format!("i-{id:017x}"), "web".to_owned(), Part::Ready);
+    Observation { instances: (1..=size).map(instance).collect(), ..Observation::default() }
+}
+
+/// `show stat` of a backend whose servers are as the table wants them, in HAProxy 2.8's columns.
+fn stat(size: SlotId) -> String {
+    let recorded = include_str!("../data/show-stat-2.8.csv");
+    let mut lines = recorded.lines();
+    let mut text = lines.next().expect("a head").to_owned();
+    let ready = lines.find(|line| line.contains(",s1,")).expect("a ready server");
+    for id in 1..=size {
+        let line =
+            ready.replace(",s1,", &format!(",web{id},")).replace("127.0.0.1:18901", &format!("{}:80", address(id)));
+        let _ = write!(text, "\n{line}");
+    }
+    text
+}
+
+/// A page of a scan, as DynamoDB sends it.
+fn page(size: SlotId) -> Vec<u8> {
+    let item = |id: SlotId| {
+        format!(
+            r#"{{"BackendServerID":{{"N":"{id}"}},"IPAddress":{{"S":"{}"}},"ServerName":{{"S":"i-{id:017x}"}},"ASG":{{"S":"web"}},"Weight":{{"N":"10"}},"BackendServerStatus":{{"S":"enabled"}},"LastWeightUpdate":{{"S":"2026-01-02 03:04:05.678901"}},"HsdoLastASG":{{"S":"web"}}}}"#,
+            address(id)
+        )
+    };
+    let items: Vec<String> = (1..=size).map(item).collect();
+    format!(r#"{{"Count":{size},"Items":[{}],"ScannedCount":{size}}}"#, items.join(",")).into_bytes()
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    for size in SIZES {
+        let limits = Limits {
+            size,
+            groups: vec!["web".to_owned()],
+            min: 1,
+            max: 10,
+            step: 1,
+            interval: Duration::from_secs(30),
+        };
+        let observed = seen(size);
+        let mut turn = |name: &str, table: &Table, seconds: i64| {
+            let now = Timestamp::from_micros(START + seconds * 1_000_000);
+            criterion.bench_function(&format!("{name}, {size}"), |bench| {
+                bench.iter(|| decide(black_box(table), black_box(&observed), now, &limits));
+            });
+        };
+        turn("allocate: nothing changes", &table(size, 10), 1);
+        turn("allocate: an empty table is filled", &Table::default(), 1);
+        turn("ramp: every server takes a step", &table(size, 5), 31);
+
+        let (table, stat, page) = (table(size, 7), stat(size), page(size));
+        let slots: BTreeMap<SlotId, _> = parse_stat(&stat)
+            .expect("a table")
+            .into_iter()
+            .filter_map(|(name, server)| Some((number_of(&name, "web")?, server)))
+            .collect();
+        assert_eq!(slots.len(), size as usize);
+        let options = Options { port: 80, gate: true, static_weights: false };
+        let desired = place(&table, Kind::Default, &Rules::default(), size);
+        let held = BTreeSet::new();
+        let steady = plan(&desired, &slots, &held, size, options);
+        assert!(steady.raise.is_empty() && steady.lower.is_empty(), "{steady:?}");
+        criterion.bench_function(&format!("reconcile: nothing differs, {size}"), |bench| {
+            bench.iter(|| plan(black_box(&desired), black_box(&slots), &held, size, options));
+        });
+        criterion.bench_function(&format!("parse show stat, {size}"), |bench| {
+            bench.iter(|| parse_stat(black_box(&stat)).expect("a table"));
+        });
+        criterion.bench_function(&format!("parse a scan page, {size}"), |bench| {
+            bench.iter(|| read_page(black_box(&page)).expect("a page"));
+        });
+    }
+    criterion.final_summary();
+}

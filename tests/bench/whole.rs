@@ -1,0 +1,247 @@
+//! `make bench`: both roles as processes, on a real HAProxy and an AWS in this process, at several sizes of table.
+//!
+//! Writes `target/bench.txt` and `target/bench.svg`. CPU time is what the kernel charged to the process, so other work on
+//! the machine disturbs it little; times on the clock are disturbed. `HSDO_BENCH_SIZES=10,1000` measures other sizes,
+//! `HSDO_BENCH_QUICK=1` leaves out the times from a change to HAProxy.
+
+#![allow(unreachable_pub, reason = "one program; its modules share what they share")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod floor;
+mod measure;
+mod report;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::aws_memory::{AwsMemory, Instance};
+use common::bed::Bed;
+use common::haproxy::{BackendConfig, Haproxy};
+use common::hsdo::Hsdo;
+use common::process::Process;
+use common::tap::Tap;
+use measure::{cpu_nanos, cpu_per_turn, memory, percentile, time_until};
+use report::{Change, Row};
+
+const BACK: &str = "http-back";
+const SPAN: Duration = Duration::from_secs(2);
+const RUNS: u32 = 3;
+const LONG: Duration = Duration::from_secs(60);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == "floor") {
+        return floor::run(&arguments[1..]);
+    }
+    let sizes = std::env::var("HSDO_BENCH_SIZES").unwrap_or_else(|_| "10,100,1000,5000".to_owned());
+    let sizes = sizes.split(',').map(|size| size.parse().expect("HSDO_BENCH_SIZES is a list of numbers"));
+    let mut rows = Vec::new();
+    for size in sizes {
+        eprintln!("bench: {size} slots");
+        rows.push(at_size(size));
+    }
+    let mut changes = Vec::new();
+    if std::env::var_os("HSDO_BENCH_QUICK").is_none() {
+        for (interval, starts, samples) in [(0.2, 10, 20), (1.0, 10, 10)] {
+            eprintln!("bench: changes at an interval of {interval} s");
+            changes.push(change(interval, starts, samples));
+        }
+    }
+    let text = report::text(&machine(), &rows, &changes);
+    let target = common::bed::package_dir().join("target");
+    std::fs::write(target.join("bench.txt"), &text).expect("target/bench.txt");
+    std::fs::write(target.join("bench.svg"), report::plot(&rows)).expect("target/bench.svg");
+    println!("{text}");
+}
+
+/// The settings of both roles here. The weight is MAX at once: a ramp would be no steady turn.
+fn settings(hsdo: Hsdo, aws: &AwsMemory, size: u32, interval: f64) -> Hsdo {
+    hsdo.env("AWS_ENDPOINT_URL", &aws.url())
+        .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
+        .env("INTERVAL", &interval.to_string())
+        .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "10")
+}
+
+fn instances(size: u32) -> Vec<Instance> {
+    (1..=size).map(Instance::number).collect()
+}
+
+fn start_haproxy(bed: &Bed, size: u32) -> Haproxy {
+    Haproxy::start(bed, &[BackendConfig::new(BACK, "mywebapp", size as usize).unchecked()])
+}
+
+fn wait_filled(haproxy: &Haproxy, size: u32) -> Duration {
+    time_until(LONG, || haproxy.try_servers(BACK).is_ok() && haproxy.active(BACK).len() == size as usize)
+}
+
+fn at_size(size: u32) -> Row {
+    let bed = Bed::new("bench");
+    let aws = AwsMemory::start(instances(size));
+    let mut row = Row { slots: size as usize, ..Row::default() };
+    fill_table(&bed, &aws, size, &mut row);
+
+    let server = |interval| settings(Hsdo::server(&bed), &aws, size, interval);
+    let mut leading = server(0.1).spawn();
+    let pid = leading.process().id();
+    std::thread::sleep(SPAN);
+    row.server_cpu = cpu_per_turn(pid, || aws.asked().count("Scan"), SPAN, RUNS);
+    row.server_memory = memory(pid);
+    drop(leading);
+    let mut leading = server(1.0).spawn();
+    leading.wait_metric("hsdo_leader", |leads| leads == 1.0);
+    aws.forget();
+    std::thread::sleep(SPAN * 2);
+    let asked = aws.asked();
+    let turns = asked.count("Scan").max(1) as f64;
+    row.server_calls = asked.calls.values().sum::<u64>() as f64 / turns;
+    row.server_units = (asked.read_units / turns, asked.write_units / turns);
+    client(&bed, &aws, size, &mut row);
+    row
+}
+
+/// An empty table is filled by one turn.
+fn fill_table(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
+    let mut best = Duration::MAX;
+    for _ in 0..RUNS {
+        aws.clear();
+        aws.forget();
+        let begun = Instant::now();
+        settings(Hsdo::server(bed), aws, size, 1.0).once().assert_code(0);
+        best = best.min(begun.elapsed());
+        let asked = aws.asked();
+        // The lease is given back when the process ends.
+        row.fill_writes = asked.count("TransactWriteItems") + asked.count("UpdateItem") - 1;
+    }
+    assert_eq!(aws.items().len(), size as usize);
+    row.fill = best.as_secs_f64() * 1e3;
+}
+
+/// What a client costs; a server leads meanwhile.
+fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
+    let mut haproxy = start_haproxy(bed, size);
+    let client = |interval| settings(Hsdo::client(bed), aws, size, interval);
+    let mut running = client(0.1).spawn();
+    let pid = running.process().id();
+    wait_filled(&haproxy, size);
+    std::thread::sleep(SPAN);
+    let gets = || aws.asked().count("GetItem");
+    let haproxy_pid = haproxy_pid(&haproxy);
+    let (haproxy_cpu, from) = (cpu_nanos(haproxy_pid), gets());
+    row.client_cpu = cpu_per_turn(pid, gets, SPAN, RUNS);
+    row.haproxy_cpu = (cpu_nanos(haproxy_pid) - haproxy_cpu) as f64 / 1e6 / (gets() - from).max(1) as f64;
+    row.client_memory = memory(pid);
+    row.refill = (0..RUNS).map(|_| refill(&mut haproxy, size)).fold(f64::INFINITY, f64::min);
+    drop(running);
+
+    let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
+    let tapped = client(0.1).env("CLIENT_HAPROXY_SOCKET_PATH", &tap.path().to_string_lossy()).spawn();
+    std::thread::sleep(SPAN);
+    tap.forget();
+    let from = gets();
+    std::thread::sleep(SPAN);
+    let turns = (gets() - from).max(1) as f64;
+    row.connections = tap.connections() as f64 / turns;
+    row.commands = tap.commands().len() as f64 / turns;
+    drop(tapped);
+
+    // The server's scans are told from the client's by their turn: it does one a second, and here the client none.
+    let tapped = client(0.1).spawn();
+    std::thread::sleep(SPAN);
+    aws.forget();
+    std::thread::sleep(SPAN);
+    let asked = aws.asked();
+    let turns = asked.count("GetItem").max(1) as f64;
+    let scans = asked.count("Scan") as f64;
+    let server_scans = (SPAN.as_secs_f64()).min(scans);
+    row.client_calls = (turns + scans - server_scans) / turns;
+    row.client_units = (asked.read_units - server_scans * row.server_units.0) / turns;
+    drop(tapped);
+
+    row.start = (0..RUNS)
+        .map(|_| {
+            let begun = Instant::now();
+            client(1.0).once().assert_code(0);
+            begun.elapsed().as_secs_f64() * 1e3
+        })
+        .fold(f64::INFINITY, f64::min);
+    row.floor_cpu = floor_cpu(bed, aws, &haproxy);
+}
+
+fn haproxy_pid(haproxy: &Haproxy) -> u32 {
+    let info = haproxy.command("show info");
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid: ")).expect("show info has a Pid");
+    pid.parse().expect("a number")
+}
+
+/// HAProxy is killed, and started again once the client knows it: from its socket answering to its last server.
+fn refill(haproxy: &mut Haproxy, size: u32) -> f64 {
+    haproxy.kill();
+    std::thread::sleep(Duration::from_millis(300));
+    haproxy.start_again();
+    wait_filled(haproxy, size).as_secs_f64() * 1e3
+}
+
+fn floor_cpu(bed: &Bed, aws: &AwsMemory, haproxy: &Haproxy) -> f64 {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.args(["floor", &aws.url(), &haproxy.socket().to_string_lossy(), BACK, "0.1"]).stdin(Stdio::null());
+    let floor = Process::spawn(bed.dir(), "floor", &mut command);
+    std::thread::sleep(Duration::from_millis(500));
+    cpu_per_turn(floor.id(), || aws.asked().count("GetItem"), SPAN, RUNS)
+}
+
+/// How long an instance that replaces another takes to show in HAProxy. Both processes are started anew now and then,
+/// since the phase of their turns to each other decides much.
+fn change(interval: f64, starts: u32, samples: u32) -> Change {
+    let size = 100;
+    let bed = Bed::new("change");
+    let mut members = instances(size);
+    let aws = AwsMemory::start(members.clone());
+    let haproxy = start_haproxy(&bed, size);
+    let mut next = size;
+    let mut took = Vec::new();
+    for start in 0..starts {
+        let server = settings(Hsdo::server(&bed), &aws, size, interval).spawn();
+        std::thread::sleep(Duration::from_secs_f64(interval * f64::from(start) / f64::from(starts)));
+        let client = settings(Hsdo::client(&bed), &aws, size, interval).spawn();
+        wait_filled(&haproxy, size);
+        std::thread::sleep(Duration::from_secs(3));
+        for sample in 0..samples {
+            // At every phase of a turn alike.
+            std::thread::sleep(Duration::from_secs_f64(interval * (0.1 + f64::from(sample) / f64::from(samples))));
+            next += 1;
+            let place = (next % size) as usize;
+            members[place] = Instance::number(next);
+            let address = format!("{}:", members[place].address);
+            let begun = Instant::now();
+            aws.set_instances(members.clone());
+            let serves = || {
+                haproxy.servers(BACK).values().any(|server| server.addr.starts_with(&address) && server.takes_traffic())
+            };
+            time_until(LONG, serves);
+            took.push(begun.elapsed());
+        }
+        drop(client);
+        let mut server = server;
+        server.terminate();
+    }
+    let seconds = |share, took: &mut [Duration]| percentile(took, share).as_secs_f64();
+    Change { interval, samples: took.len(), median: seconds(0.5, &mut took), high: seconds(0.99, &mut took) }
+}
+
+/// The machine, in a line.
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let haproxy = Command::new(common::haproxy::program()).arg("-v").output().expect("haproxy -v");
+    let version = String::from_utf8_lossy(&haproxy.stdout).split_whitespace().nth(2).unwrap_or("?").to_owned();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!(
+        "{}, {} CPUs, Linux {}, HAProxy {version}, load {} at the end",
+        model.trim_start_matches([' ', '\t', ':']),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or("?")
+    )
+}
