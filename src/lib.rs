@@ -13,6 +13,7 @@ pub mod haproxy;
 pub mod log;
 pub mod marker;
 pub mod metrics;
+mod resolver;
 pub mod run;
 pub mod server;
 pub mod settings;

@@ -36,17 +36,18 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// The configuration, something at start that only a person can mend, or a failed turn of a mode with one turn.
 pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+    // Before anything that may wait, reading the configuration included: process 1 of a container must end on SIGTERM.
+    let shutdown = Shutdown::install()?;
     match (args.mode, args.role) {
         (Mode::CreateTable, _) | (_, None) => create_table(args, env),
-        (_, Some(Role::Server)) => run_server(args, env),
-        (_, Some(Role::Client)) => run_client(args, env),
+        (_, Some(Role::Server)) => run_server(args, env, shutdown),
+        (_, Some(Role::Client)) => run_client(args, env, shutdown),
     }
 }
 
 fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let common = settings::load_common(args.config.as_deref(), env)?;
     log::init(args.debug || common.debug);
-    let _shutdown = Shutdown::install()?;
     let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
     match SlotTable::new(aws, &common.table).create()? {
         Created::Created => print(&format!("table {} created, and active\n", common.table)),
@@ -55,10 +56,10 @@ fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(exit::DONE))
 }
 
-fn run_server(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let ServerSettings { common, source, ramp } = settings;
-    let role = Start::new("server", args, &common)?;
+    let role = Start::new("server", args, &common, shutdown)?;
     let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
     let (source, groups): (Box<dyn Source>, _) = match source {
         SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
@@ -113,9 +114,9 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), Error> {
     Ok(())
 }
 
-fn run_client(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+fn run_client(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<ExitCode, Error> {
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
-    let role = Start::new("client", args, &settings.common)?;
+    let role = Start::new("client", args, &settings.common, shutdown)?;
     let aws = Aws::new(settings.common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
     let table = SlotTable::new(aws, &settings.common.table);
     let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
@@ -190,9 +191,8 @@ struct Start {
 
 impl Start {
     /// Sets up the log, the signals and, for a process that stays, the exporter.
-    fn new(role: &'static str, args: &Args, common: &Common) -> Result<Self, Error> {
+    fn new(role: &'static str, args: &Args, common: &Common, shutdown: Shutdown) -> Result<Self, Error> {
         log::init(args.debug || common.debug);
-        let shutdown = Shutdown::install()?;
         let metrics = Metrics::new(role);
         if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
             Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);

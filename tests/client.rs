@@ -392,7 +392,7 @@ fn a_reload_is_repaired() {
 #[test]
 fn a_table_that_loses_rows_disables_nothing() {
     let bed = bed_with_table("lost", 4, 3);
-    let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, BASE, 6)]);
+    let mut haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, BASE, 6)]);
     occupy(&bed, 6, 6, "web", 10);
     let mut client = sized(&bed, 4).spawn();
     let all = ["mywebapp1", "mywebapp2", "mywebapp3", "mywebapp6"];
@@ -406,9 +406,12 @@ fn a_table_that_loses_rows_disables_nothing() {
     for id in [1, 3, 4] {
         bed.moto().delete_item(id);
     }
-    client.wait_log("holds no row at all");
-    client.wait_turn();
+    client.wait_log("holds no row at all any more");
     assert_eq!(haproxy.active(BACK), all);
+    // The last table that was read is what a restarted HAProxy is filled from.
+    haproxy.kill();
+    haproxy.start_again();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp3", 10)]);
     bed.moto().put_free(2);
     wait_maintenance(&haproxy, BACK, "mywebapp2");
 }
@@ -580,6 +583,102 @@ fn a_table_that_is_not_there_or_not_allowed_ends_the_start() {
     sized(&bed, 2).run().assert_code(2).assert_stderr("hsdo").assert_stderr("--create-table");
     bed.aws().spoil("*", Fault::dynamodb(400, "AccessDeniedException"));
     sized(&bed, 2).run().assert_code(2).assert_stderr("AccessDenied");
+}
+
+/// The policies of the Python version need not allow `GetItem`, which only the change marker needs.
+#[test]
+fn without_leave_to_read_the_marker_every_turn_scans() {
+    let bed = bed_with_table("denied", 4, 1);
+    bed.aws().spoil("GetItem", Fault::dynamodb(400, "AccessDeniedException"));
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 4).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    client.wait_log("change marker: ");
+    bed.moto().update_item(1, &json!({"Weight": {"N": "7"}}));
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 7)]);
+}
+
+/// The only server that works leaves, and its successor is in the table before it answers.
+#[test]
+fn the_last_server_serves_until_its_successor_does() {
+    let bed = bed_with_table("handover", 4, 1);
+    let haproxy = Haproxy::start(&bed, &[backend().line("retries 0")]);
+    let mut client = sized(&bed, 4).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    let mut stream = traffic::Stream::start(haproxy.frontend(BACK), Duration::from_millis(5), 20_000);
+    bed.moto().put_server(2, &address(2), "i-2", Some("web"), 1);
+    bed.moto().update_item(1, &json!({"Weight": {"N": "0"}, "BackendServerStatus": {"S": "draining"}}));
+    wait_for("the successor to wait at weight 0", SOON, || {
+        let server = haproxy.server(BACK, "mywebapp2");
+        if server.status == "DOWN" && server.weight == 0 { Ok(()) } else { Err(format!("{server:?}")) }
+    });
+    client.wait_turn();
+    assert_eq!(haproxy.active(BACK), ["mywebapp1"]);
+    bed.web().serve("i-2", address(2).parse().unwrap());
+    wait_weights(&haproxy, BACK, &[("mywebapp2", 1)]);
+    stream.stop();
+    let tally = stream.so_far();
+    assert!(tally.of("i-1") > 0 && tally.failures.is_empty(), "{tally}");
+}
+
+/// Every slot gets another instance at once, as when a group is exchanged for another one.
+#[test]
+fn a_backend_that_is_replaced_whole_goes_on_serving() {
+    let bed = bed_with_table("replaced", 4, 4);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let _client = sized(&bed, 4).spawn();
+    wait_weights(
+        &haproxy,
+        BACK,
+        &[1, 2, 3, 4].map(|id| (["", "mywebapp1", "mywebapp2", "mywebapp3", "mywebapp4"][id], 10)),
+    );
+    let mut stream = traffic::Stream::start(haproxy.frontend(BACK), Duration::from_millis(2), 50_000);
+    for round in 1..=5 {
+        for id in 1..=4 {
+            occupy(&bed, id, 10 * round + id, "web", 10);
+        }
+        wait_for("the new ones to serve", SOON, || {
+            let servers = haproxy.servers(BACK);
+            let new =
+                |id: u32| servers[&format!("mywebapp{id}")].addr.starts_with(&format!("{}:", address(10 * round + id)));
+            if (1..=4).all(new) && haproxy.active(BACK).len() == 4 { Ok(()) } else { Err(format!("{servers:?}")) }
+        });
+    }
+    stream.stop();
+    let tally = stream.so_far();
+    assert!(tally.failures.is_empty(), "{tally}");
+}
+
+/// Emptied by another program, which leaves address and weight, and then in use again: nobody's hand holds it.
+#[test]
+fn a_slot_that_another_program_emptied_is_filled_again() {
+    let bed = bed_with_table("emptied-before", 4, 1);
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let port = bed.web().port();
+    haproxy.command(&format!("set server http-back/mywebapp2 addr {} port {port}", address(2)));
+    haproxy.command("set server http-back/mywebapp2 weight 5");
+    let mut client = sized(&bed, 4).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    client.wait_turn();
+    occupy(&bed, 2, 2, "web", 5);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 5)]);
+    assert_eq!(client.metric("hsdo_haproxy_held_slots"), Some(0.0));
+}
+
+/// A hand on a server that hsdo itself has at weight 0.
+#[test]
+fn a_hand_on_a_draining_server_is_respected_too() {
+    let bed = bed_with_table("held-at-zero", 4, 2);
+    bed.moto().update_item(2, &json!({"Weight": {"N": "0"}, "BackendServerStatus": {"S": "draining"}}));
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client.spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    settle(&mut client, &tap);
+    haproxy.command("set server http-back/mywebapp2 state maint");
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
+    settle(&mut client, &tap);
+    assert_eq!(haproxy.server(BACK, "mywebapp2").status, "MAINT");
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
 use ureq::http::{Request, Uri};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
 use super::config::Config;
 use super::error::{Cause, Error};
 use super::proxy::Proxies;
 use super::tls::Tls;
+use crate::resolver::Names;
 
 /// A request. It may carry credentials, so it cannot be printed.
 pub(crate) struct Ask<'a> {
@@ -79,7 +79,7 @@ impl Net {
             .proxy(None)
             .user_agent(concat!("hsdo/", env!("CARGO_PKG_VERSION")))
             .build();
-        let agent = ureq::Agent::with_parts(settings, connector, DefaultResolver::default());
+        let agent = ureq::Agent::with_parts(settings, connector, Names::default());
         Ok(Net { agent, proxies: std::mem::take(&mut config.proxies) })
     }
 }

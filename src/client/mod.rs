@@ -66,6 +66,7 @@ pub struct Client<T: TableReader> {
     unreadable: Episode,
     empty: Episode,
     doubt: Episode,
+    denied: Episode,
 }
 
 impl<T: TableReader> Client<T> {
@@ -92,6 +93,7 @@ impl<T: TableReader> Client<T> {
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
             doubt: Episode::new("change marker"),
+            denied: Episode::new("change marker"),
         }
     }
 
@@ -129,7 +131,19 @@ impl<T: TableReader> Client<T> {
     /// something differs, and a consistent reading tells what.
     fn refresh(&mut self, now: Instant) -> Result<(), Error> {
         let until = now + READING;
-        let marker = self.reader.marker(until)?;
+        let marker = match self.reader.marker(until) {
+            // The Python version's policies need not allow it: then there is no marker for us, and every turn scans.
+            Err(Error::Aws(error)) if error.is_access_denied() => {
+                let text = format!("{error}; until then the whole table is read every turn");
+                self.denied.report(Some(("denied", &text)));
+                Marker::default()
+            }
+            marker => {
+                let marker = marker?;
+                self.denied.report(None);
+                marker
+            }
+        };
         let need = self.watch.see(&marker, now);
         self.metrics.set_heartbeat(self.watch.beat());
         self.doubt.report(self.watch.doubt(now).map(explain));
@@ -143,6 +157,10 @@ impl<T: TableReader> Client<T> {
             return Ok(());
         }
         let table = self.reader.read(true, until)?;
+        if table.rows.is_empty() && self.table.as_ref().is_some_and(|before| !before.rows.is_empty()) {
+            let text = "the table holds no row at all any more; the last one that was read stays in force";
+            return Err(Error::Turn(text.to_owned()));
+        }
         self.watch.read(&marker, now);
         if self.table.as_ref() != Some(&table) {
             self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
@@ -156,7 +174,11 @@ impl<T: TableReader> Client<T> {
         let faults = table.faults();
         let text = faults.join("; ");
         self.unreadable.report((!faults.is_empty()).then_some((text.as_str(), text.as_str())));
-        let none = "it holds no row at all, so nothing is known and nothing is changed; does `hsdo --server` run?";
+        let none = if table.strays.is_empty() {
+            "it holds no row at all, so nothing is known and nothing is changed; does `hsdo --server` run?"
+        } else {
+            "none of its items is a slot's, so nothing is known and nothing is changed; is DYNAMODB_TABLE_NAME right?"
+        };
         self.empty.report(table.rows.is_empty().then_some((none, none)));
         self.metrics.set_servers(ServerSeries::all(table.slots()));
         self.metrics.set_slots(&slot::counts(table.slots(), faults.len()));

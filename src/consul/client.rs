@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::DefaultConnector;
 
 use super::Observer;
 use super::access::{Access, Token};
 use super::answer::Answer;
 use super::error::Cause;
 use super::unix::UnixConnector;
+use crate::resolver::Names;
 use crate::settings::ConsulApi;
 
 /// The time for a connection to stand, TLS included.
@@ -48,10 +49,12 @@ impl Client {
             config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&ca)).build());
         }
         let (agent, base) = match api {
-            ConsulApi::Http(url) => (config.build().new_agent(), url.clone()),
+            ConsulApi::Http(url) => {
+                (ureq::Agent::with_parts(config.build(), DefaultConnector::default(), Names::default()), url.clone())
+            }
             ConsulApi::Unix(path) => {
                 let connector = UnixConnector(path.clone());
-                let agent = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
+                let agent = ureq::Agent::with_parts(config.build(), connector, Names::default());
                 // An address, so that nobody has to be asked for a name; nothing is sent there.
                 (agent, "http://127.0.0.1".to_owned())
             }
