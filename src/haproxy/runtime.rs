@@ -40,12 +40,26 @@ pub struct Runtime {
     socket: Socket,
     /// Whether this version's `show stat` lacks the weight that was set, as 2.2 does.
     stat_lacks_weight: bool,
+    /// What HAProxy sent last, a buffer a line of commands: kept for their memory.
+    buffers: Vec<Vec<u8>>,
+    /// What mattered of the last reading; empty where that cannot be told.
+    essence: Vec<u8>,
 }
 
 impl Runtime {
     /// Over `socket`; nothing is sent yet.
     pub fn new(socket: Socket) -> Self {
-        Runtime { socket, stat_lacks_weight: false }
+        Runtime { socket, stat_lacks_weight: false, buffers: Vec::new(), essence: Vec::new() }
+    }
+
+    /// Whether anybody listens on the socket.
+    pub fn answers(&self) -> bool {
+        self.socket.answers()
+    }
+
+    /// What mattered of the last reading, for [`Runtime::read_unless`]: who answered, and what is read of each server.
+    pub fn essence(&self) -> &[u8] {
+        &self.essence
     }
 
     /// What is wrong with the socket or the configured names, that only a person can mend: a level below admin, a
@@ -54,7 +68,8 @@ impl Runtime {
     /// # Errors
     /// The first such fault, or a failed talk.
     pub fn check(&mut self, targets: &[(&str, &str)]) -> Result<(), Error> {
-        let replies = self.socket.ask(&["show cli level".to_owned(), "show backend".to_owned()])?;
+        let mut buffer = Vec::new();
+        let replies = self.socket.ask(&["show cli level".to_owned(), "show backend".to_owned()], &mut buffer)?;
         let level = replies[0].trim();
         if level != "admin" {
             return Err(Error::Level {
@@ -62,7 +77,7 @@ impl Runtime {
                 level: level.chars().take(40).collect(),
             });
         }
-        let known = state::parse_backends(&replies[1]);
+        let known = state::parse_backends(replies[1]);
         for (backend, _) in targets {
             if !known.iter().any(|name| name == backend) {
                 return Err(Error::NoBackend { backend: (*backend).to_owned(), known });
@@ -87,16 +102,25 @@ impl Runtime {
     /// # Errors
     /// The talk failed, an answer cannot be read, or a backend is not there. A partial reading is an error.
     pub fn read(&mut self, backends: &[&str]) -> Result<Reading, Error> {
-        let reading = self.read_once(backends)?;
+        Ok(self.read_unless(backends, &[])?.expect("no reading is empty"))
+    }
+
+    /// The same, but `None` where all that matters is as it was in the reading whose essence is `known`; that is told
+    /// without reading the answer to its end in every field.
+    ///
+    /// # Errors
+    /// As [`Runtime::read`].
+    pub fn read_unless(&mut self, backends: &[&str], known: &[u8]) -> Result<Option<Reading>, Error> {
+        let Some(reading) = self.read_once(backends, known)? else { return Ok(None) };
         let lacks = reading.backends.values().flat_map(BTreeMap::values).any(|server| server.weight.is_none());
         if lacks && !self.stat_lacks_weight {
             self.stat_lacks_weight = true;
-            return self.read_once(backends);
+            return self.read_once(backends, known);
         }
-        Ok(reading)
+        Ok(Some(reading))
     }
 
-    fn read_once(&self, backends: &[&str]) -> Result<Reading, Error> {
+    fn read_once(&mut self, backends: &[&str], known: &[u8]) -> Result<Option<Reading>, Error> {
         let mut commands = vec!["show info".to_owned()];
         let mut names: Vec<&str> = backends.to_vec();
         names.sort_unstable();
@@ -107,17 +131,27 @@ impl Runtime {
                 commands.push(format!("show servers state {name}"));
             }
         }
+        let lines = command::lines(&commands, MAX_LINE, String::len);
+        self.buffers.resize_with(lines.len(), Vec::new);
         let mut replies = Vec::with_capacity(commands.len());
-        for line in command::lines(&commands, MAX_LINE, String::len) {
-            replies.extend(self.socket.ask(line)?);
+        for (line, buffer) in lines.into_iter().zip(&mut self.buffers) {
+            replies.extend(self.socket.ask(line, buffer)?);
         }
         let cannot = |asked: &str, fault| Error::Answer { asked: asked.to_owned(), fault };
         let value = |name| {
-            state::info_value(&replies[0], name)
+            state::info_value(replies[0], name)
                 .map(str::to_owned)
                 .ok_or_else(|| cannot("show info", format!("it has no line {name}")))
         };
         let process = Process { pid: value("Pid")?, version: value("Version")? };
+        self.essence.clear();
+        self.essence.extend_from_slice(format!("{} {}\n", process.pid, process.version).as_bytes());
+        if self.stat_lacks_weight || !replies[1..].iter().all(|reply| state::append_essence(reply, &mut self.essence)) {
+            self.essence.clear();
+        }
+        if !self.essence.is_empty() && self.essence == known {
+            return Ok(None);
+        }
         let mut tables = BTreeMap::new();
         let mut rest = commands.iter().zip(&replies).skip(1);
         for name in &names {
@@ -135,7 +169,7 @@ impl Runtime {
             }
             tables.insert((*name).to_owned(), servers);
         }
-        Ok(Reading { process, backends: tables })
+        Ok(Some(Reading { process, backends: tables }))
     }
 
     /// Sends `commands` in order, in joined lines, and gives each one's outcome to `tell` as its line is answered.
@@ -145,8 +179,9 @@ impl Runtime {
     pub fn send(&self, commands: &[Command], mut tell: impl FnMut(Outcome)) -> Result<(), Error> {
         let texts: Vec<String> = commands.iter().map(Command::text).collect();
         let mut commands = commands.iter();
+        let mut buffer = Vec::new();
         for line in command::lines(&texts, MAX_LINE, String::len) {
-            for (reply, command) in self.socket.ask(line)?.iter().zip(&mut commands) {
+            for (reply, command) in self.socket.ask(line, &mut buffer)?.iter().zip(&mut commands) {
                 tell(Outcome { command: command.clone(), verdict: command.judge(reply) });
             }
         }
