@@ -26,8 +26,10 @@ use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettin
 use crate::shutdown::Shutdown;
 use crate::slot;
 
-/// How often a process looks around between two turns that are further apart: a leader has to show that it lives.
+/// How often a server looks around between two turns that are further apart: a leader has to show that it lives.
 const PULSE: Duration = Duration::from_secs(1);
+/// How often a client looks whether a HAProxy that was down is back: an empty HAProxy serves nobody.
+const KNOCK: Duration = Duration::from_millis(20);
 /// How often `--once` looks whether the server that has the lease lives.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -133,7 +135,9 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<Exit
 trait Part {
     /// One turn; gives what failed, and nothing for a success.
     fn turn(&mut self) -> Vec<Error>;
-    /// Once a second between two turns that are further apart. True asks for the next turn at once.
+    /// How often to call [`Part::pulse`] between two turns.
+    fn pace(&self) -> Duration;
+    /// Between two turns that are further apart than the pace. True asks for the next turn at once.
     fn pulse(&mut self) -> bool;
 }
 
@@ -161,6 +165,10 @@ impl Part for ServerPart {
         turn.err().into_iter().collect()
     }
 
+    fn pace(&self) -> Duration {
+        PULSE
+    }
+
     fn pulse(&mut self) -> bool {
         self.server.pulse(Moment::now())
     }
@@ -171,8 +179,12 @@ impl Part for Client<SlotTable> {
         Client::turn(self, Instant::now())
     }
 
+    fn pace(&self) -> Duration {
+        if self.awaits_haproxy() { KNOCK } else { Duration::MAX }
+    }
+
     fn pulse(&mut self) -> bool {
-        false
+        self.haproxy_answers()
     }
 }
 
@@ -232,7 +244,8 @@ impl Start {
             }
             loop {
                 let left = self.interval.saturating_sub(begun.elapsed());
-                if self.shutdown.wait(left.min(PULSE)) || left <= PULSE || part.pulse() {
+                let pace = part.pace();
+                if self.shutdown.wait(left.min(pace)) || left <= pace || part.pulse() {
                     break;
                 }
             }

@@ -108,6 +108,16 @@ impl<T: TableReader> Client<T> {
         failures
     }
 
+    /// Whether HAProxy's socket refused in the last turn.
+    pub fn awaits_haproxy(&self) -> bool {
+        self.repair.is_down()
+    }
+
+    /// Whether somebody listens on HAProxy's socket now.
+    pub fn haproxy_answers(&self) -> bool {
+        self.repair.answers()
+    }
+
     /// What a turn would send now, a command a line, and nothing is changed.
     ///
     /// # Errors
@@ -166,6 +176,7 @@ impl<T: TableReader> Client<T> {
             self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
             self.publish(&table);
             self.table = Some(table);
+            self.repair.table_changed();
         }
         Ok(())
     }

@@ -8,12 +8,12 @@ use log::{debug, info, warn};
 use super::Target;
 use super::hold::Holds;
 use super::model;
-use super::placement::{self, Rules};
+use super::placement::{self, Desired, Rules};
 use super::reconcile::{self, Options, Plan, Step};
 use crate::error::Error;
 use crate::haproxy::command::Verdict;
 use crate::haproxy::state::{Servers, number_of};
-use crate::haproxy::{Change, Command, Outcome, Process, Reading, Running, Runtime};
+use crate::haproxy::{self, Change, Command, Outcome, Process, Reading, Running, Runtime};
 use crate::log::Episode;
 use crate::metrics::Metrics;
 use crate::slot::{SlotId, Table};
@@ -32,6 +32,11 @@ pub(super) struct Repair {
     metrics: Arc<Metrics>,
     checked: bool,
     process: Option<Process>,
+    /// What mattered of the last reading of HAProxy, if nothing was to be done about it: while that stays so and the table
+    /// is the same, nothing is to be done again. Empty where there was something.
+    settled: Vec<u8>,
+    /// Whether the socket refused in the last turn.
+    down: bool,
     /// Backends whose algorithm is static, learnt from HAProxy's refusal; forgotten when another process answers.
     static_backends: BTreeSet<String>,
     missing: Episode,
@@ -59,6 +64,8 @@ impl Repair {
             metrics,
             checked: false,
             process: None,
+            settled: Vec::new(),
+            down: false,
             static_backends: BTreeSet::new(),
             missing: Episode::new("slots that HAProxy does not have"),
             held: Episode::new("servers held by hand"),
@@ -80,6 +87,7 @@ impl Repair {
                 .collect();
             let checked = self.runtime.check(&names);
             self.metrics.set_haproxy_up(checked.is_ok());
+            self.down = matches!(checked, Err(haproxy::Error::Connect { .. }));
             checked?;
             self.checked = true;
         }
@@ -90,7 +98,23 @@ impl Repair {
     pub(super) fn run(&mut self, table: &Table, known: SlotId) -> Result<(), Error> {
         let result = self.converge(table, known);
         self.metrics.set_haproxy_up(!matches!(result, Err(Error::Haproxy(_))));
+        self.down = matches!(result, Err(Error::Haproxy(haproxy::Error::Connect { .. })));
         result
+    }
+
+    /// The table is another one than in the last [`Repair::run`].
+    pub(super) fn table_changed(&mut self) {
+        self.settled.clear();
+    }
+
+    /// Whether the socket refused in the last turn.
+    pub(super) fn is_down(&self) -> bool {
+        self.down
+    }
+
+    /// Whether anybody listens on the socket now.
+    pub(super) fn answers(&self) -> bool {
+        self.runtime.answers()
     }
 
     fn converge(&mut self, table: &Table, known: SlotId) -> Result<(), Error> {
@@ -98,9 +122,14 @@ impl Repair {
         let mut raised: Vec<Vec<Command>> = Vec::new();
         let mut lowered = false;
         let mut left = 0;
-        for _ in 0..PASSES {
-            let reading = self.read()?;
-            let plans = self.plan(table, known, &reading.backends);
+        let settled = std::mem::take(&mut self.settled);
+        let Some(mut reading) = self.read(&settled)? else {
+            self.settled = settled;
+            return Ok(());
+        };
+        let desired = self.place(table, known);
+        for pass in 1..=PASSES {
+            let plans = self.plan(&desired, &reading.backends);
             self.report(&plans);
             let raise = self.commands(&plans, |plan| &plan.raise);
             let lower = self.commands(&plans, |plan| &plan.lower);
@@ -121,16 +150,23 @@ impl Repair {
             } else {
                 break;
             }
+            if pass < PASSES {
+                reading = self.read(&[])?.expect("no reading is like an empty one");
+            }
+        }
+        if left == 0 {
+            self.settled.extend_from_slice(self.runtime.essence());
         }
         if left > 0 { Err(Error::Turn(describe(left, &refusals))) } else { Ok(()) }
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
     pub(super) fn rehearse(&mut self, table: &Table, known: SlotId) -> Result<Vec<String>, Error> {
-        let mut backends = self.read()?.backends;
+        let mut backends = self.read(&[])?.expect("no reading is like an empty one").backends;
+        let desired = self.place(table, known);
         let mut texts = Vec::new();
         for _ in 0..PASSES {
-            let plans = self.plan(table, known, &backends);
+            let plans = self.plan(&desired, &backends);
             let mut commands = self.commands(&plans, |plan| &plan.raise);
             if commands.is_empty() {
                 commands = self.commands(&plans, |plan| &plan.lower);
@@ -149,9 +185,10 @@ impl Repair {
         Ok(texts)
     }
 
-    fn read(&mut self) -> Result<Reading, Error> {
+    /// What HAProxy runs; `None` where that is what it ran when its essence was `known`.
+    fn read(&mut self, known: &[u8]) -> Result<Option<Reading>, Error> {
         let names: Vec<&str> = self.targets.iter().map(|target| target.backend.name.as_str()).collect();
-        let reading = self.runtime.read(&names)?;
+        let Some(reading) = self.runtime.read_unless(&names, known)? else { return Ok(None) };
         if self.process.as_ref() != Some(&reading.process) {
             let Process { pid, version } = &reading.process;
             match &self.process {
@@ -162,22 +199,26 @@ impl Repair {
             self.holds.iter_mut().for_each(Holds::forget);
             self.process = Some(reading.process.clone());
         }
-        Ok(reading)
+        Ok(Some(reading))
     }
 
-    fn plan(&mut self, table: &Table, known: SlotId, backends: &BTreeMap<String, Servers>) -> Vec<Plan> {
-        let plan = |(target, holds): (&Target, &mut Holds)| {
-            let desired = placement::place(table, target.kind, &self.rules, known);
+    /// What each target is to be.
+    fn place(&self, table: &Table, known: SlotId) -> Vec<Desired> {
+        self.targets.iter().map(|target| placement::place(table, target.kind, &self.rules, known)).collect()
+    }
+
+    fn plan(&mut self, desired: &[Desired], backends: &BTreeMap<String, Servers>) -> Vec<Plan> {
+        let plan = |((target, desired), holds): ((&Target, &Desired), &mut Holds)| {
             let options = Options {
                 port: target.backend.port,
                 gate: self.gate,
                 static_weights: self.static_backends.contains(&target.backend.name),
             };
             let running = slots_of(target, &backends[&target.backend.name]);
-            let held = holds.observe(&desired, &running, target.backend.port);
-            reconcile::plan(&desired, &running, &held, self.size, options)
+            let held = holds.observe(desired, &running, target.backend.port);
+            reconcile::plan(desired, &running, &held, self.size, options)
         };
-        self.targets.iter().zip(&mut self.holds).map(plan).collect()
+        self.targets.iter().zip(desired).zip(&mut self.holds).map(plan).collect()
     }
 
     /// The commands of all targets' steps, in order, those of a step together.

@@ -42,12 +42,36 @@ pub struct Runtime {
     stat_lacks_weight: bool,
     /// The numbers of the backends that cannot be asked for by name.
     numbers: BTreeMap<String, String>,
+    /// What HAProxy sent last, a buffer a line of commands: kept for their memory.
+    buffers: Vec<Vec<u8>>,
+    /// What mattered of the last reading; empty where that cannot be told.
+    essence: Vec<u8>,
+}
+
+/// What one attempt at a reading gave.
+enum Look {
+    /// All of it.
+    Whole(Reading),
+    /// All that matters is as it was.
+    Same,
+    /// It taught how to ask better.
+    Again,
 }
 
 impl Runtime {
     /// Over `socket`; nothing is sent yet.
     pub fn new(socket: Socket) -> Self {
-        Runtime { socket, stat_lacks_weight: false, numbers: BTreeMap::new() }
+        Runtime { socket, stat_lacks_weight: false, numbers: BTreeMap::new(), buffers: Vec::new(), essence: Vec::new() }
+    }
+
+    /// Whether anybody listens on the socket.
+    pub fn answers(&self) -> bool {
+        self.socket.answers()
+    }
+
+    /// What mattered of the last reading, for [`Runtime::read_unless`]: who answered, and what is read of each server.
+    pub fn essence(&self) -> &[u8] {
+        &self.essence
     }
 
     /// What is wrong with the socket or the configured names, that only a person can mend: a level below admin, a
@@ -56,7 +80,8 @@ impl Runtime {
     /// # Errors
     /// The first such fault, or a failed talk.
     pub fn check(&mut self, targets: &[(&str, &str)]) -> Result<(), Error> {
-        let replies = self.socket.ask(&["show cli level".to_owned(), "show backend".to_owned()])?;
+        let mut buffer = Vec::new();
+        let replies = self.socket.ask(&["show cli level".to_owned(), "show backend".to_owned()], &mut buffer)?;
         let level = replies[0].trim();
         if level != "admin" {
             return Err(Error::Level {
@@ -64,7 +89,7 @@ impl Runtime {
                 level: level.chars().take(40).collect(),
             });
         }
-        let known = state::parse_backends(&replies[1]);
+        let known = state::parse_backends(replies[1]);
         for (backend, _) in targets {
             if !known.iter().any(|name| name == backend) {
                 return Err(Error::NoBackend { backend: (*backend).to_owned(), known });
@@ -90,19 +115,35 @@ impl Runtime {
     /// # Errors
     /// The talk failed, an answer cannot be read, or a backend is not there. A partial reading is an error.
     pub fn read(&mut self, backends: &[&str]) -> Result<Reading, Error> {
+        Ok(self.read_unless(backends, &[])?.expect("no reading is empty"))
+    }
+
+    /// The same, but `None` where all that matters is as it was in the reading whose essence is `known`; that is told
+    /// without reading the answer to its end in every field.
+    ///
+    /// # Errors
+    /// As [`Runtime::read`].
+    pub fn read_unless(&mut self, backends: &[&str], known: &[u8]) -> Result<Option<Reading>, Error> {
         let mut names: Vec<&str> = backends.to_vec();
         names.sort_unstable();
         names.dedup();
-        for _ in 0..4 {
-            if let Some(reading) = self.read_once(&names)? {
-                return Ok(reading);
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let mut read = || {
+            for _ in 0..4 {
+                match self.read_once(&names, known, &mut buffers)? {
+                    Look::Whole(reading) => return Ok(Some(reading)),
+                    Look::Same => return Ok(None),
+                    Look::Again => {}
+                }
             }
-        }
-        Err(cannot("show stat", "its backends change while they are read"))
+            Err(cannot("show stat", "its backends change while they are read"))
+        };
+        let reading = read();
+        self.buffers = buffers;
+        reading
     }
 
-    /// One reading; `None` if it taught how to ask better.
-    fn read_once(&mut self, names: &[&str]) -> Result<Option<Reading>, Error> {
+    fn read_once(&mut self, names: &[&str], known: &[u8], buffers: &mut Vec<Vec<u8>>) -> Result<Look, Error> {
         let mut commands = vec!["show info".to_owned()];
         for name in names {
             commands.push(match self.numbers.get(*name) {
@@ -114,16 +155,26 @@ impl Runtime {
                 commands.push(format!("show servers state {name}"));
             }
         }
+        let lines = command::lines(&commands, MAX_LINE, String::len);
+        buffers.resize_with(lines.len(), Vec::new);
         let mut replies = Vec::with_capacity(commands.len());
-        for line in command::lines(&commands, MAX_LINE, String::len) {
-            replies.extend(self.socket.ask(line)?);
+        for (line, buffer) in lines.into_iter().zip(buffers) {
+            replies.extend(self.socket.ask(line, buffer)?);
         }
         let value = |name| {
-            state::info_value(&replies[0], name)
+            state::info_value(replies[0], name)
                 .map(str::to_owned)
                 .ok_or_else(|| cannot("show info", format!("it has no line {name}")))
         };
         let process = Process { pid: value("Pid")?, version: value("Version")? };
+        self.essence.clear();
+        self.essence.extend_from_slice(format!("{} {}\n", process.pid, process.version).as_bytes());
+        if self.stat_lacks_weight || !replies[1..].iter().all(|reply| state::append_essence(reply, &mut self.essence)) {
+            self.essence.clear();
+        }
+        if !self.essence.is_empty() && self.essence == known {
+            return Ok(Look::Same);
+        }
         let mut tables = BTreeMap::new();
         let mut rest = commands.iter().zip(&replies).skip(1);
         for name in names {
@@ -131,7 +182,7 @@ impl Runtime {
             if self.numbers.contains_key(*name) && !state::is_of_backend(reply, name) {
                 // Another process, that numbers its backends otherwise.
                 self.numbers.clear();
-                return Ok(None);
+                return Ok(Look::Again);
             }
             if state::is_unknown_backend(reply) {
                 return Err(Error::NoBackend { backend: (*name).to_owned(), known: Vec::new() });
@@ -140,7 +191,7 @@ impl Runtime {
             if servers.is_empty() && !self.numbers.contains_key(*name) {
                 // A frontend of that name, which HAProxy finds first, has no servers.
                 self.number(name)?;
-                return Ok(None);
+                return Ok(Look::Again);
             }
             if self.stat_lacks_weight {
                 let (asked, reply) = rest.next().expect("a second command was pushed for each name");
@@ -150,18 +201,19 @@ impl Runtime {
                 }
             } else if servers.values().any(|server| server.weight.is_none()) {
                 self.stat_lacks_weight = true;
-                return Ok(None);
+                return Ok(Look::Again);
             }
             tables.insert((*name).to_owned(), servers);
         }
-        Ok(Some(Reading { process, backends: tables }))
+        Ok(Look::Whole(Reading { process, backends: tables }))
     }
 
     /// Learns the number of a backend.
     fn number(&mut self, name: &str) -> Result<(), Error> {
         let asked = "show stat -1 2 -1";
-        let replies = self.socket.ask(&[asked.to_owned()])?;
-        let mut numbers = state::parse_numbers(&replies[0]).map_err(|fault| cannot(asked, fault))?;
+        let mut buffer = Vec::new();
+        let replies = self.socket.ask(&[asked.to_owned()], &mut buffer)?;
+        let mut numbers = state::parse_numbers(replies[0]).map_err(|fault| cannot(asked, fault))?;
         match numbers.remove(name) {
             Some(number) => self.numbers.insert(name.to_owned(), number),
             None => {
@@ -181,10 +233,11 @@ impl Runtime {
         let texts: Vec<Vec<String>> =
             steps.iter().map(|commands| commands.iter().map(Command::text).collect()).collect();
         let mut commands = steps.iter().flatten();
+        let mut buffer = Vec::new();
         let length = |step: &Vec<String>| step.iter().map(|text| text.len() + 1).sum::<usize>().saturating_sub(1);
         for line in command::lines(&texts, MAX_LINE, length) {
             let line: Vec<String> = line.concat();
-            for (reply, command) in self.socket.ask(&line)?.iter().zip(&mut commands) {
+            for (reply, command) in self.socket.ask(&line, &mut buffer)?.iter().zip(&mut commands) {
                 tell(Outcome { command: command.clone(), verdict: command.judge(reply) });
             }
         }

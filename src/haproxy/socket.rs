@@ -17,6 +17,9 @@ use super::reply;
 /// (`bufsize` less `maxrewrite`), 3.2 refuses one of more than 16,384.
 pub const MAX_LINE: usize = 8 * 1024;
 
+/// How much is read at a time, at least: HAProxy writes up to 16 KB.
+const CHUNK: usize = 16 * 1024;
+
 /// Limits of one talk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -52,15 +55,17 @@ impl Socket {
         &self.path
     }
 
-    /// Sends `commands`, joined on one line, and gives the reply to each, in order.
+    /// Sends `commands`, joined on one line, and gives the reply to each, in order. `buffer` holds the replies; one that is
+    /// used again keeps its memory.
     ///
     /// # Errors
     /// The socket cannot be reached, falls silent, or gives another number of replies than there are commands.
-    pub fn ask(&self, commands: &[String]) -> Result<Vec<String>, Error> {
+    pub fn ask<'a>(&self, commands: &[String], buffer: &'a mut Vec<u8>) -> Result<Vec<&'a str>, Error> {
         let line = commands.join(";") + "\n";
         debug_assert!(line.len() <= MAX_LINE && line.matches('\n').count() == 1, "an unsafe line: {line:?}");
-        let text = self.exchange(&line)?;
-        let fault = match reply::split(&text) {
+        let length = self.exchange(&line, buffer)?;
+        let text = std::str::from_utf8(&buffer[..length]).map_err(|_| "it is not text".to_owned());
+        let fault = match text.and_then(reply::split) {
             Ok(replies) if replies.len() == commands.len() => return Ok(replies),
             Ok(replies) => format!("{} replies to {} commands", replies.len(), commands.len()),
             Err(fault) => fault,
@@ -68,33 +73,39 @@ impl Socket {
         Err(Error::Answer { asked: shorten(&line), fault })
     }
 
-    fn exchange(&self, line: &str) -> Result<String, Error> {
+    /// Whether anybody listens.
+    pub fn answers(&self) -> bool {
+        self.connect().is_ok()
+    }
+
+    /// Fills `buffer` with the answer to `line`; how long it is.
+    fn exchange(&self, line: &str, buffer: &mut Vec<u8>) -> Result<usize, Error> {
         let mut stream = self.connect().map_err(|source| Error::Connect { path: self.path.clone(), source })?;
         let broke = |source| Error::Talk { asked: shorten(line), source };
         let deadline = Instant::now() + self.limits.talk;
         stream.set_write_timeout(Some(self.limits.talk)).map_err(broke)?;
         stream.write_all(line.as_bytes()).map_err(broke)?;
-        let mut answer = Vec::with_capacity(16 * 1024);
-        let mut chunk = [0; 16 * 1024];
+        let mut length = 0;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(broke(io::ErrorKind::TimedOut.into()));
             }
             stream.set_read_timeout(Some(left)).map_err(broke)?;
-            match stream.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n) if answer.len() + n > self.limits.bytes => {
+            if buffer.len() < length + CHUNK {
+                buffer.resize((length + CHUNK).max(2 * length), 0);
+            }
+            match stream.read(&mut buffer[length..]) {
+                Ok(0) => return Ok(length),
+                Ok(n) if length + n > self.limits.bytes => {
                     let fault = format!("it is longer than {} bytes", self.limits.bytes);
                     return Err(Error::Answer { asked: shorten(line), fault });
                 }
-                Ok(n) => answer.extend_from_slice(&chunk[..n]),
+                Ok(n) => length += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(broke(error)),
             }
         }
-        String::from_utf8(answer)
-            .map_err(|_| Error::Answer { asked: shorten(line), fault: "it is not text".to_owned() })
     }
 
     /// Connects within the limit. The kernel lets a connect to a full queue wait for `SO_SNDTIMEO`, and the standard
@@ -143,9 +154,10 @@ mod tests {
 
     fn ask(limits: Limits, respond: impl Fn(UnixStream) + Send + 'static) -> Result<Vec<String>, Error> {
         let (socket, path) = answering(limits, respond);
-        let answer = socket.ask(&["show a".to_owned(), "show b".to_owned()]);
+        let mut buffer = Vec::new();
+        let answer = socket.ask(&["show a".to_owned(), "show b".to_owned()], &mut buffer);
         std::fs::remove_file(path).unwrap();
-        answer
+        answer.map(|replies| replies.into_iter().map(str::to_owned).collect())
     }
 
     #[test]
@@ -181,7 +193,9 @@ mod tests {
 
     #[test]
     fn a_missing_socket_says_so() {
-        let error = Socket::new(Path::new("/nowhere/admin.sock"), Limits::default()).ask(&["show info".to_owned()]);
+        let error = Socket::new(Path::new("/nowhere/admin.sock"), Limits::default())
+            .ask(&["show info".to_owned()], &mut Vec::new())
+            .map(drop);
         let text = error.unwrap_err().to_string();
         assert!(text.contains("/nowhere/admin.sock") && text.contains("is HAProxy running"), "{text}");
     }
