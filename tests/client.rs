@@ -585,19 +585,6 @@ fn a_table_that_is_not_there_or_not_allowed_ends_the_start() {
     sized(&bed, 2).run().assert_code(2).assert_stderr("AccessDenied");
 }
 
-/// The policies of the Python version need not allow `GetItem`, which only the change marker needs.
-#[test]
-fn without_leave_to_read_the_marker_every_turn_scans() {
-    let bed = bed_with_table("denied", 4, 1);
-    bed.aws().spoil("GetItem", Fault::dynamodb(400, "AccessDeniedException"));
-    let haproxy = Haproxy::start(&bed, &[backend()]);
-    let mut client = sized(&bed, 4).spawn();
-    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
-    client.wait_log("change marker: ");
-    bed.moto().update_item(1, &json!({"Weight": {"N": "7"}}));
-    wait_weights(&haproxy, BACK, &[("mywebapp1", 7)]);
-}
-
 /// The only server that works leaves, and its successor is in the table before it answers.
 #[test]
 fn the_last_server_serves_until_its_successor_does() {

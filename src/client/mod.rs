@@ -66,7 +66,6 @@ pub struct Client<T: TableReader> {
     unreadable: Episode,
     empty: Episode,
     doubt: Episode,
-    denied: Episode,
 }
 
 impl<T: TableReader> Client<T> {
@@ -93,7 +92,6 @@ impl<T: TableReader> Client<T> {
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
             doubt: Episode::new("change marker"),
-            denied: Episode::new("change marker"),
         }
     }
 
@@ -141,19 +139,7 @@ impl<T: TableReader> Client<T> {
     /// something differs, and a consistent reading tells what.
     fn refresh(&mut self, now: Instant) -> Result<(), Error> {
         let until = now + READING;
-        let marker = match self.reader.marker(until) {
-            // The Python version's policies need not allow it: then there is no marker for us, and every turn scans.
-            Err(Error::Aws(error)) if error.is_access_denied() => {
-                let text = format!("{error}; until then the whole table is read every turn");
-                self.denied.report(Some(("denied", &text)));
-                Marker::default()
-            }
-            marker => {
-                let marker = marker?;
-                self.denied.report(None);
-                marker
-            }
-        };
+        let marker = self.reader.marker(until)?;
         let need = self.watch.see(&marker, now);
         self.metrics.set_heartbeat(self.watch.beat());
         self.doubt.report(self.watch.doubt(now).map(explain));
