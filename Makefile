@@ -62,7 +62,7 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
 test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
-	$(CARGO) test --locked --target $(TARGET)
+	$(CARGO) test --locked --no-fail-fast --target $(TARGET)
 
 soak: rust tools ## Run the chaos test for long (MINUTES=30)
 	HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture

@@ -193,6 +193,11 @@ impl Chaos {
                 }
                 active.insert(address.parse::<IpAddr>().map_err(|error| error.to_string())?);
             }
+            // Who had a lost row is seated anew, perhaps elsewhere, when a server gets to it.
+            let rows = self.bed.moto().items().len();
+            if rows < SLOTS as usize {
+                return Err(format!("only {rows} rows"));
+            }
             if active == ready {
                 Ok(Instant::now())
             } else {
