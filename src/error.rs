@@ -116,3 +116,16 @@ impl From<crate::haproxy::Error> for Error {
         Error::Haproxy(error)
     }
 }
+
+/// A text from outside as a log line can carry it: control characters escaped, at most `most` characters of it.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    for (count, char) in text.chars().enumerate() {
+        if count == most {
+            line.push_str("...");
+            break;
+        }
+        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+    }
+    line
+}

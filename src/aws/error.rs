@@ -3,6 +3,7 @@
 //! It knows what AWS's error codes ask of a person and nothing of how a call is made. No credential can get into it:
 //! what it holds is the subject of a call, the host, who called (a key's last four characters) and what AWS answered.
 
+pub(crate) use crate::error::one_line;
 use std::fmt;
 
 use super::action::action;
@@ -232,19 +233,6 @@ impl fmt::Display for Refusal {
         }
         Ok(())
     }
-}
-
-/// A text from outside as a log line can carry it: control characters escaped, at most `most` characters of it.
-pub(crate) fn one_line(text: &str, most: usize) -> String {
-    let mut line = String::new();
-    for (count, char) in text.chars().enumerate() {
-        if count == most {
-            line.push_str("...");
-            break;
-        }
-        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -131,18 +131,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A text from outside as a log line can carry it: control characters escaped, the rest of a long one left out.
+/// A text of Consul as a log line can carry it, without the full stop at its end.
 fn one_line(text: &str) -> String {
-    let text = text.trim().trim_end_matches('.');
-    let mut line = String::new();
-    for (count, char) in text.chars().enumerate() {
-        if count == MESSAGE_SHOWN {
-            line.push_str("...");
-            break;
-        }
-        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
-    }
-    line
+    crate::error::one_line(text.trim().trim_end_matches('.'), MESSAGE_SHOWN)
 }
 
 #[cfg(test)]
