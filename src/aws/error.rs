@@ -3,12 +3,12 @@
 //! It knows what AWS's error codes ask of a person and nothing of how a call is made. No credential can get into it:
 //! what it holds is the subject of a call, the host, who called (a key's last four characters) and what AWS answered.
 
-pub(crate) use crate::error::one_line;
 use std::fmt;
 
 use super::action::action;
 use super::codes::{self, Kind};
 use super::endpoint::Service;
+pub(crate) use crate::error::one_line;
 
 /// How much of a message of AWS is shown, in characters: an error page of a proxy must not fill the log.
 const MESSAGE_SHOWN: usize = 600;
