@@ -65,7 +65,7 @@ test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Cons
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET)
 
 soak: rust tools ## Run the chaos test for long (MINUTES=30)
-	HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
+	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
 lint: rust ## Check format, lints, documentation, licences and duplicate crates
 	cargo fmt --check
