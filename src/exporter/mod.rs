@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn more_slow_peers_than_workers_are_thrown_out_in_time() {
-        let (address, _) = start(Duration::from_millis(50));
+        let (address, _) = start(LONG);
         let slow: Vec<TcpStream> =
             (0..WORKERS * 2).map(|_| TcpStream::connect(address).expect("a connection")).collect();
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));

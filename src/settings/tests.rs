@@ -275,6 +275,7 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         ("DYNAMODB_TABLE_NAME", "a b", "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only"),
         ("SERVER_MODE", "gcp", "aws or consul"),
         ("SERVER_ASG_NAMES", " , ", "one or more names of AutoScaling groups, separated by commas"),
+        ("SERVER_ASG_NAMES", "web,none", "one or more names of AutoScaling groups, separated by commas"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "257", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "-1", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1.5", "a weight from 0 to 256"),
