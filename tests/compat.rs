@@ -46,7 +46,7 @@ fn the_server_goes_on_with_the_originals_table() {
         .once();
     outcome.assert_code(0);
     assert!(!outcome.stderr.contains("cannot be read"), "{outcome}");
-    let mut rows = bed.moto().items();
+    let mut rows = without_marker(bed.moto().items());
     let mut expected = original.clone();
     // What it learns of a server that the original left without a group.
     expected.get_mut(&2).expect("a row").insert("ASG".into(), json!({"S": "web"}));
@@ -92,6 +92,16 @@ fn the_client_serves_the_originals_table() {
     client.terminate();
 }
 
+/// Takes off slot 1's item what is ours alone: the change marker. The lease was given back at the end of the run.
+fn without_marker(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
+    let first = rows.get_mut(&1).expect("a row");
+    for name in ["HsdoVersion", "HsdoHeartbeat"] {
+        let value = first.remove(name).unwrap_or_else(|| panic!("slot 1 has no {name}"));
+        assert!(value["N"].as_str().is_some_and(|text| text.parse::<u64>().is_ok()), "{name}: {value}");
+    }
+    rows
+}
+
 /// `YYYY-MM-DD HH:MM:SS.ffffff`, the only form that every version of the original reads.
 fn is_time(value: &Value) -> bool {
     let form = |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect::<String>();
@@ -114,7 +124,7 @@ fn rows_are_written_as_the_original_writes_them() {
     bed.moto().terminate_in_group(&instances[2].id, true);
     hsdo().once().assert_code(0);
 
-    let mut rows = bed.moto().items();
+    let mut rows = without_marker(bed.moto().items());
     for row in rows.values_mut().filter(|row| row["IPAddress"]["S"] != "none") {
         assert!(is_time(&row["LastWeightUpdate"]), "{row:?}");
         row.insert("LastWeightUpdate".into(), json!({"S": "@TIME@"}));

@@ -366,6 +366,15 @@ impl Moto {
         }
     }
 
+    /// The same without hsdo's change marker and lease on slot 1's item, which change every second.
+    pub fn rows(&self) -> BTreeMap<u32, Item> {
+        let mut items = self.items();
+        if let Some(first) = items.get_mut(&1) {
+            first.retain(|name, _| !["HsdoVersion", "HsdoHeartbeat", "HsdoLeader"].contains(&name.as_str()));
+        }
+        items
+    }
+
     /// One attribute of one item as text, whatever its type; `None` where either is missing.
     pub fn attribute(&self, id: u32, name: &str) -> Option<String> {
         text_of(self.items().get(&id)?, name)

@@ -41,7 +41,7 @@ pub(crate) fn ids(bed: &Bed, group: &str) -> Vec<String> {
 
 /// Who sits where: the instances of the occupied rows by slot.
 pub(crate) fn seats(bed: &Bed) -> BTreeMap<u32, String> {
-    let rows = bed.moto().items().into_iter();
+    let rows = bed.moto().rows().into_iter();
     rows.filter_map(|(id, item)| Some((id, text_of(&item, "ServerName")?))).filter(|(_, name)| name != "none").collect()
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn wait_seats(bed: &Bed, wanted: &[(u32, &str)]) {
 #[track_caller]
 pub(crate) fn wait_row(bed: &Bed, id: u32, wanted: &[(&str, &str)]) {
     wait_for(&format!("row {id} to have {wanted:?}"), SOON, || {
-        let items = bed.moto().items();
+        let items = bed.moto().rows();
         let found = items.get(&id).filter(|item| has(item, wanted));
         found.map(|_| ()).ok_or_else(|| format!("{:?}", items.get(&id)))
     });
@@ -98,7 +98,9 @@ pub(crate) fn transactions(bed: &Bed) -> Vec<(String, Vec<Write>)> {
             let body: Value = serde_json::from_str(&call.body).expect("a request in JSON");
             let actions = body["TransactItems"].as_array().expect("actions");
             let token = body["ClientRequestToken"].as_str().expect("a token").to_owned();
-            (token, actions.iter().map(|action| write(&action["Update"])).collect())
+            // Each holds the change marker too, on slot 1's item: that alone is no write of the slot.
+            let writes = actions.iter().map(|action| write(&action["Update"]));
+            (token, writes.filter(|write| write.set.contains_key("IPAddress")).collect())
         })
         .collect()
 }

@@ -19,7 +19,7 @@ fn an_empty_group_asks_ec2_for_nothing_and_frees_its_slots() {
     wait_seats(&bed, &[(3, &other[0])]);
     bed.moto().set_desired("other", 0);
     wait_seats(&bed, &[]);
-    let rows = bed.moto().items();
+    let rows = bed.moto().rows();
     assert_eq!(rows.len(), 4);
     for (id, group) in [(1, "web"), (2, "web"), (3, "other")] {
         let free =
@@ -47,7 +47,7 @@ fn a_deleted_group_keeps_its_servers_until_it_is_known_again() {
     let (web, other) = (ids(&bed, "web"), ids(&bed, "other"));
     let mut server = steady(&bed, 4).env("SERVER_ASG_NAMES", "web,other").spawn();
     wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &other[0])]);
-    let before = bed.moto().items();
+    let before = bed.moto().rows();
     // moto ends a group's instances before the group itself: not one call may see it between the two.
     bed.aws().spoil("DescribeAutoScalingGroups", Fault::Hang);
     bed.aws().forget();
@@ -57,7 +57,7 @@ fn a_deleted_group_keeps_its_servers_until_it_is_known_again() {
     bed.aws().heal();
     server.wait_metric("hsdo_missing_groups", |count| count == 1.0);
     server.wait_turn();
-    assert_eq!(bed.moto().items(), before);
+    assert_eq!(bed.moto().rows(), before);
 
     // Another group is judged as ever meanwhile.
     bed.moto().set_desired("other", 0);
@@ -78,12 +78,12 @@ fn a_misspelt_group_keeps_its_servers_and_the_others_are_served() {
     let bed = bed("misspelt", &[("web", 1)]);
     bed.moto().put_server(1, "127.1.5.1", "i-kept", Some("wbe"), 7);
     bed.moto().put_server(2, "127.1.5.2", "i-gone", Some("web"), 7);
-    let before = bed.moto().items()[&1].clone();
+    let before = bed.moto().rows()[&1].clone();
     let web = ids(&bed, "web");
     let mut server = steady(&bed, 2).env("SERVER_ASG_NAMES", "wbe, web").spawn();
     wait_seats(&bed, &[(1, "i-kept"), (2, &web[0])]);
     server.wait_metric("hsdo_missing_groups", |count| count == 1.0);
-    assert_eq!(bed.moto().items()[&1], before, "not even its weight goes up");
+    assert_eq!(bed.moto().rows()[&1], before, "not even its weight goes up");
     assert_eq!(server.log().matches("groups that do not exist: wbe").count(), 1, "{}", server.log());
 }
 
@@ -109,12 +109,12 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     let web = bed.moto().instances("web");
     // As after a terminated instance that its group still lists.
     bed.moto().put_server(1, "127.1.5.1", UNKNOWN, Some("web"), 10);
-    let kept = bed.moto().items()[&1].clone();
+    let kept = bed.moto().rows()[&1].clone();
     bed.aws().spoil("DescribeAutoScalingGroups", Fault::replace(&web[1].id, UNKNOWN));
     let mut server = steady(&bed, 4).spawn();
     wait_seats(&bed, &[(1, UNKNOWN), (2, &web[0].id), (3, &web[2].id)]);
     settle(&bed, &mut server);
-    assert_eq!(bed.moto().items()[&1], kept, "in service for its group, unknown to EC2: kept as it is");
+    assert_eq!(bed.moto().rows()[&1], kept, "in service for its group, unknown to EC2: kept as it is");
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
     let refused =
         r#"hsdo_aws_requests_total{service="ec2",operation="DescribeInstances",result="InvalidInstanceID.NotFound"}"#;
@@ -128,11 +128,11 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     wait_seats(&bed, &[(1, &web[1].id), (2, &web[0].id), (3, &web[2].id)]);
     // EC2 names an id of ours although it has it: nobody loses a slot.
     for code in ["InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"] {
-        let before = bed.moto().items();
+        let before = bed.moto().rows();
         let message = format!("The instance ID '{}' does not exist", web[0].id);
         bed.aws().spoil_times("DescribeInstances", Fault::ec2(400, code, &message), 3);
         settle(&bed, &mut server);
-        assert_eq!(bed.moto().items(), before, "{code}");
+        assert_eq!(bed.moto().rows(), before, "{code}");
     }
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }
@@ -149,11 +149,11 @@ fn an_instance_left_out_of_ec2s_answer_keeps_its_slot() {
         bed.aws().spoil("DescribeInstances", Fault::replace(&from, "<instanceId>i-0fedcba9876543210</instanceId>"));
     };
     hide(&web[0].id);
-    let before = bed.moto().items()[&1].clone();
+    let before = bed.moto().rows()[&1].clone();
     let mut server = steady(&bed, 4).spawn();
     wait_seats(&bed, &[(1, &web[0].id), (2, &web[1].id), (3, &web[2].id)]);
     settle(&bed, &mut server);
-    assert_eq!(bed.moto().items()[&1], before);
+    assert_eq!(bed.moto().rows()[&1], before);
     bed.aws().heal();
     bed.moto().set_desired("web", 4);
     let all = ids(&bed, "web");
@@ -195,7 +195,7 @@ fn a_state_that_serves_nobody_takes_no_slot_and_frees_it() {
         states.clear();
         wait_seats(&bed, &[(1, &web[1]), (2, &web[0])]);
     }
-    let rows = json!(bed.moto().items());
+    let rows = json!(bed.moto().rows());
     assert_eq!(rows["2"]["HsdoLastASG"]["S"], "web", "{rows}");
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }

@@ -18,7 +18,7 @@ fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {
     let check = |what: &str, server: &mut crate::common::hsdo::Running| {
         wait_row(&bed, 1, &drained);
         server.wait_turn();
-        let rows = bed.moto().items();
+        let rows = bed.moto().rows();
         let same = [("ServerName", web[0].id.as_str()), ("IPAddress", &address), ("ASG", "web")];
         assert!(has(&rows[&1], &same) && has(&rows[&1], &drained), "{what}: {:?}", rows[&1]);
         assert!(has(&rows[&2], &back), "{what}: the other one serves on: {:?}", rows[&2]);

@@ -37,7 +37,7 @@ fn more_groups_and_instances_than_one_answer_holds() {
     assert!(asked("DescribeInstances").iter().any(|call| call.body.contains("NextToken")), "moto gave one page");
 
     // One each, in the order of the configuration.
-    let rows = bed.moto().items();
+    let rows = bed.moto().rows();
     assert_eq!(seats(&bed).len(), COUNT);
     for (group, id) in groups.iter().zip(1..) {
         assert_eq!(rows[&id]["ASG"]["S"], json!(group), "slot {id}");
@@ -106,10 +106,10 @@ fn a_table_of_several_pages_is_read_whole() {
     for id in 1..=SIZE {
         bed.moto().update_item(id, &padding);
     }
-    let before = bed.moto().items();
+    let before = bed.moto().rows();
     bed.aws().forget();
     steady(&bed, SIZE).once().assert_code(0);
     assert!(bed.aws().count("Scan") >= 2, "{} pages", bed.aws().count("Scan"));
     assert_eq!(transactions(&bed), [], "all rows were seen");
-    assert_eq!(bed.moto().items(), before);
+    assert_eq!(bed.moto().rows(), before);
 }

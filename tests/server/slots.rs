@@ -35,10 +35,10 @@ fn fewer_slots_keep_whom_they_have_and_more_are_created() {
     steady(&bed, 4).once().assert_code(0);
     wait_seats(&bed, &all);
 
-    let before = bed.moto().items();
+    let before = bed.moto().rows();
     let mut server = steady(&bed, 2).spawn();
     server.wait_turn();
-    assert_eq!(bed.moto().items(), before);
+    assert_eq!(bed.moto().rows(), before);
     let line = "slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 2, hold servers until these leave: 3, 4";
     assert_eq!(server.log().matches(line).count(), 1, "{}", server.log());
     bed.moto().terminate_in_group(&web[3], true);
@@ -55,7 +55,7 @@ fn fewer_slots_keep_whom_they_have_and_more_are_created() {
     let mut server = steady(&bed, 6).spawn();
     wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &web[2]), (4, &new)]);
     server.wait_metric(r#"hsdo_slots{state="free"}"#, |count| count == 2.0);
-    assert_eq!(bed.moto().items().keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(bed.moto().rows().keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn of_two_rows_with_one_address_the_lowest_stays() {
     let first = web[0].address.to_string();
     bed.moto().put_server(2, &first, &web[0].id, Some("web"), 10);
     bed.moto().put_server(3, &first, &web[0].id, Some("web"), 10);
-    let before = bed.moto().items()[&2].clone();
+    let before = bed.moto().rows()[&2].clone();
     let mut server = steady(&bed, 3).spawn();
     wait_seats(&bed, &[(2, &web[0].id), (3, &web[1].id)]);
     settle(&bed, &mut server);
-    assert_eq!(bed.moto().items()[&2], before);
+    assert_eq!(bed.moto().rows()[&2], before);
 }
 
 #[test]
@@ -89,12 +89,12 @@ fn rows_that_cannot_be_read_are_named_counted_and_left_alone() {
     // A row of which the original's own reader would say that it lacks an attribute, and one beyond every slot.
     bed.moto().put_item(&json!({"BackendServerID": {"N": "7"}, "IPAddress": {"S": "127.1.5.7"}}));
     bed.moto().put_free(20_000);
-    let before = bed.moto().items();
+    let before = bed.moto().rows();
     let mut server = steady(&bed, 9).spawn();
     wait_seats_of_readable(&bed, &[(3, &web[0]), (8, &web[1]), (9, &web[2])]);
     server.wait_metric(r#"hsdo_slots{state="unreadable"}"#, |count| count == 7.0);
     settle(&bed, &mut server);
-    let after = bed.moto().items();
+    let after = bed.moto().rows();
     for id in [1, 2, 4, 5, 6, 7, 20_000] {
         assert_eq!(after[&id], before[&id], "row {id} was written");
     }
@@ -127,7 +127,7 @@ fn a_row_that_an_operator_disabled_stays_disabled() {
     bed.moto().update_item(1, &json!({"BackendServerStatus": {"S": "disabled"}}));
     server.wait_metric(r#"hsdo_slots{state="disabled"}"#, |count| count == 1.0);
     settle(&bed, &mut server);
-    let rows = bed.moto().items();
+    let rows = bed.moto().rows();
     assert!(has(&rows[&1], &[("BackendServerStatus", "disabled"), ("ServerName", &web[0])]), "{:?}", rows[&1]);
 
     bed.moto().update_item(1, &json!({"BackendServerStatus": {"S": "enabled"}}));
@@ -150,13 +150,13 @@ fn a_lost_row_is_created_again_under_its_own_number_and_nothing_flaps() {
     wait_seats(&bed, &all);
     settle(&bed, &mut server);
     for lost in [1, 4] {
-        let mut before = bed.moto().items();
+        let mut before = bed.moto().rows();
         assert_eq!(before.len(), 4);
         bed.moto().delete_item(lost);
         let name = text_of(&before[&lost], "ServerName").unwrap();
         wait_row(&bed, lost, &[("ServerName", &name)]);
         settle(&bed, &mut server);
-        let mut after = bed.moto().items();
+        let mut after = bed.moto().rows();
         // A new row has a time of its own, and nobody was there before.
         assert!(before.remove(&lost).is_some() && after.remove(&lost).is_some());
         assert_eq!(after, before, "the other rows after row {lost} was lost");

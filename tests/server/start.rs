@@ -94,7 +94,7 @@ fn after_a_good_start_nothing_outside_ends_the_process() {
     let mut server = steady(&bed, 2).spawn();
     wait_seats(&bed, &[(1, &web[0])]);
     settle(&bed, &mut server);
-    let before = bed.moto().items();
+    let before = bed.moto().rows();
     bed.aws().spoil("*", Fault::dynamodb(400, "UnrecognizedClientException"));
     server.wait_metric(FAILED, |count| count >= 2.0);
     bed.aws().heal();
@@ -108,7 +108,7 @@ fn after_a_good_start_nothing_outside_ends_the_process() {
         bed.moto().put_item(&json!(item));
     }
     server.wait_turn();
-    assert_eq!(bed.moto().items(), before);
+    assert_eq!(bed.moto().rows(), before);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_dry_run_prints_and_writes_nothing() {
     let bed = bed("dry", &[("web", 2)]);
     let web = bed.moto().instances("web");
     bed.moto().put_server(1, "127.1.5.1", "i-gone", Some("web"), 10);
-    let before = bed.moto().items();
+    let before = bed.moto().rows();
     let outcome = steady(&bed, 3).arg("--dry-run").run();
     outcome.assert_code(0);
     let expected = [
@@ -128,7 +128,7 @@ fn a_dry_run_prints_and_writes_nothing() {
         "slot 3: free".to_owned(),
     ];
     assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), expected, "{outcome}");
-    assert_eq!(bed.moto().items(), before);
+    assert_eq!(bed.moto().rows(), before);
     assert_eq!(bed.aws().count("TransactWriteItems"), 0);
 
     steady(&bed, 3).once().assert_code(0);

@@ -26,14 +26,14 @@ fn a_table_is_created_once_and_never_changed() {
     assert_eq!(made["BillingModeSummary"]["BillingMode"], "PAY_PER_REQUEST");
 
     bed.moto().put_free(1);
-    let rows = bed.moto().items();
+    let rows = bed.moto().rows();
     create(&bed).run().assert_code(0).assert_stdout("table hsdo exists already, and is left as it is");
     // With a role, and with its settings missing: it needs none of them.
     for role in ["--server", "--client"] {
         create(&bed).arg(role).run().assert_code(0).assert_stdout("exists already");
     }
     assert_eq!(described(&bed), made);
-    assert_eq!(bed.moto().items(), rows);
+    assert_eq!(bed.moto().rows(), rows);
     let changing = ["UpdateTable", "DeleteTable", "PutItem", "TransactWriteItems"];
     assert!(bed.aws().calls().iter().all(|call| !changing.contains(&call.operation.as_str())));
     assert_eq!(bed.aws().count("CreateTable"), 1);
