@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
@@ -69,8 +70,8 @@ impl Slot {
 /// A row as the table holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// The row was understood.
-    Known(Slot),
+    /// The row was understood. Shared with whoever read it: a table of which little changes is read every turn.
+    Known(Arc<Slot>),
     /// The row was not: its slot is unknown, and neither role touches it.
     Unreadable {
         /// What is wrong with it, for the log.
@@ -93,7 +94,7 @@ impl Table {
     /// The rows that were understood, in the order of their numbers.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.rows.values().filter_map(|row| match row {
-            Row::Known(slot) => Some(slot),
+            Row::Known(slot) => Some(slot.as_ref()),
             Row::Unreadable { .. } => None,
         })
     }

@@ -22,10 +22,13 @@ fn part(member: &Member) -> Option<Part> {
 }
 
 /// The ids of the instances that matter, each once: those that EC2 must be asked about.
-pub(crate) fn ids(groups: &[Group]) -> Vec<String> {
+pub(crate) fn ids(groups: &[Group]) -> Vec<&str> {
     let mut seen = HashSet::new();
     let members = groups.iter().flat_map(|group| group.members.iter());
-    members.filter(|member| part(member).is_some() && seen.insert(&member.id)).map(|member| member.id.clone()).collect()
+    members
+        .filter(|member| part(member).is_some() && seen.insert(&member.id))
+        .map(|member| member.id.as_str())
+        .collect()
 }
 
 /// The observation for the groups `configured`, in their order.
