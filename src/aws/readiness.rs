@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::Record;
-use crate::slot::{Instance, Observation, Part};
+use crate::slot::{Instance, Observation, Part, row_name};
 
 /// The part of an instance by its group's view of it; `None` is absent, whatever EC2 says. The health of an instance
 /// in service counts as good only when it is `Healthy`, so that a word of AWS that we don't know takes no traffic.
@@ -62,7 +62,7 @@ pub(crate) fn observe<'a>(
                     let (id, group) = (member.id.clone(), name.clone());
                     observation.instances.push(Instance::new(address, id, group, part));
                 }
-                Fate::Open if member.lifecycle == "InService" => observation.unseen.push(member.id.clone()),
+                Fate::Open if member.lifecycle == "InService" => observation.unseen.push(row_name(member.id.clone())),
                 Fate::Open | Fate::Gone => {}
             }
         }

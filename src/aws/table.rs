@@ -13,7 +13,7 @@ use super::error::one_line;
 use super::number::integer;
 use crate::clock::Timestamp;
 use crate::marker::{self, Marker};
-use crate::slot::{MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
+use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
 
 /// The key: the slot's number.
 pub(crate) const KEY: &str = "BackendServerID";
@@ -39,9 +39,6 @@ pub(crate) const MARKER: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, Hs
 const NONE: &str = "none";
 /// How the original spells the time of a free slot.
 const NEVER: &str = "0-0-0 00:00:00.000000";
-
-/// The longest name of an instance or a group, in characters: AWS's own limit for a group's name.
-const LONGEST_NAME: usize = 255;
 
 /// What an item holds of [`OURS`], as it was read: what a later write puts its condition on.
 pub(crate) type Raw = [Option<Attribute>; OURS.len()];
