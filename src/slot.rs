@@ -20,6 +20,20 @@ pub const MAX_WEIGHT: u16 = 256;
 /// A server's weight, 0 to [`MAX_WEIGHT`].
 pub type Weight = u16;
 
+/// The longest name of an instance or a group that the table holds, in characters: AWS's own limit for a group's name.
+pub const LONGEST_NAME: usize = 255;
+
+/// Whether the table can hold this text as a name.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control) && text.chars().count() <= LONGEST_NAME
+}
+
+/// Whether a server can have this address.
+pub fn is_servers(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
+
 /// What the table says about an occupied slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -11,6 +11,7 @@ use super::http::{Budget, failed, send};
 use super::pages::Pages;
 use super::query::Query;
 use super::xml;
+use crate::slot::is_name;
 
 /// How many names one call may carry: the most that `MaxRecords` allows. Without `MaxRecords` AWS takes only 50.
 const NAMES_A_CALL: usize = 100;
@@ -69,7 +70,7 @@ fn subject(names: &[String]) -> String {
 }
 
 /// One page, and the token of the next one.
-fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String> {
+pub(super) fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String> {
     const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
     let (mut groups, mut group, mut member) = (Vec::new(), Group::default(), Member::default());
     let mut token = None;
@@ -86,7 +87,7 @@ fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String>
             "AutoScalingGroups/member/Instances/member/HealthStatus" => member.health = text.to_string(),
             "AutoScalingGroups/member/Instances/member" => {
                 let member = std::mem::take(&mut member);
-                if member.id.is_empty() || member.lifecycle.is_empty() || member.health.is_empty() {
+                if !is_name(&member.id) || member.lifecycle.is_empty() || member.health.is_empty() {
                     return Err(format!("a member without InstanceId, LifecycleState or HealthStatus: {member:?}"));
                 }
                 group.members.push(member);
@@ -166,6 +167,8 @@ mod tests {
             cut,
             &page("<member><Instances/></member>", ""),
             &page(&WEB.replace("<InstanceId>i-1</InstanceId>", ""), ""),
+            &page(&WEB.replace("i-1", "i-&#10;1"), ""),
+            &page(&WEB.replace("i-1", &"i".repeat(256)), ""),
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

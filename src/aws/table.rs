@@ -12,7 +12,7 @@ use super::error::one_line;
 use super::number::integer;
 use crate::clock::Timestamp;
 use crate::marker::{self, Marker};
-use crate::slot::{MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
+use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight, is_servers};
 
 /// The key: the slot's number.
 pub(crate) const KEY: &str = "BackendServerID";
@@ -38,9 +38,6 @@ pub(crate) const MARKER: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, Hs
 const NONE: &str = "none";
 /// How the original spells the time of a free slot.
 const NEVER: &str = "0-0-0 00:00:00.000000";
-
-/// The longest name of an instance or a group, in characters: AWS's own limit for a group's name.
-const LONGEST_NAME: usize = 255;
 
 /// What an item holds of [`OURS`], as it was read: what a later write puts its condition on.
 pub(crate) type Raw = [Option<Attribute>; OURS.len()];
@@ -135,8 +132,7 @@ fn not_a(kind: &str, found: Option<&Attribute>) -> String {
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| format!("{ADDRESS} {} is not an IP address", shown(text)))?;
-    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    if address.is_unspecified() || address.is_multicast() || broadcast {
+    if !is_servers(address) {
         return Err(format!("{ADDRESS} {} is not an address that a server can have", shown(text)));
     }
     Ok(address)

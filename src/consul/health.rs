@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Instance, Part};
+use crate::slot::{Instance, LONGEST_NAME, Part, is_servers};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -104,16 +104,16 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
         let Some(part) = part(&entry.checks) else { continue };
         let node = entry.node.node.as_str();
         let address = if entry.service.address.is_empty() { &entry.node.address } else { &entry.service.address };
-        match address.parse::<IpAddr>() {
-            Ok(address) => {
+        match address.parse().ok().filter(|address| is_servers(*address)) {
+            Some(address) => {
                 let place = nodes.entry(node).or_default().entry(address).or_insert_with(|| Place::new(part));
                 place.add(&entry.service.id, part, scale(entry.service.weights.as_ref()));
             }
-            Err(_) => unaddressed.push(Unaddressed {
+            None => unaddressed.push(Unaddressed {
                 service: service.to_owned(),
                 node: node.to_owned(),
                 address: address.clone(),
-                names: vec![node.to_owned(), full_name(node, &entry.service.id)],
+                names: vec![fitting(node), full_name(node, &entry.service.id)],
             }),
         }
     }
@@ -168,9 +168,9 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
     let instance = |(address, place): (IpAddr, Place)| {
         let mut names: Vec<String> = place.ids.keys().map(|id| full_name(node, id)).collect();
         if alone {
-            names.insert(0, node.to_owned());
+            names.insert(0, fitting(node));
         } else {
-            names.push(node.to_owned());
+            names.push(fitting(node));
         }
         let name = names.remove(0);
         let scale = place.ids.values().copied().max().unwrap_or(1);
@@ -181,7 +181,14 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
 }
 
 fn full_name(node: &str, id: &str) -> String {
-    format!("{node}/{id}")
+    fitting(&format!("{node}/{id}"))
+}
+
+/// A name as the table can hold it. Consul takes any text; one that the table cannot hold would make a row that nobody
+/// can read. Two instances may get the same name so, and their addresses still tell them apart.
+fn fitting(name: &str) -> String {
+    let fit = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    name.chars().take(LONGEST_NAME).map(fit).collect()
 }
 
 #[cfg(test)]
