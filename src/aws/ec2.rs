@@ -96,7 +96,7 @@ fn request(ids: &[String], token: Option<&str>) -> Request {
 }
 
 /// One page, and the token of the next one.
-fn parse(body: &mut dyn BufRead) -> Result<(Vec<Record>, Option<String>), String> {
+pub(super) fn parse(body: &mut dyn BufRead) -> Result<(Vec<Record>, Option<String>), String> {
     const INSTANCE: &str = "DescribeInstancesResponse/reservationSet/item/instancesSet/item";
     let (mut records, mut record, mut token) = (Vec::new(), Record::default(), None);
     let mut whole = false;
