@@ -5,7 +5,7 @@
 //! `reconcile`.
 
 mod hold;
-mod model;
+pub(crate) mod model;
 pub mod placement;
 pub mod reconcile;
 mod repair;
