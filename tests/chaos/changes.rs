@@ -28,7 +28,9 @@ impl Chaos {
         }
         let group = self.random.below(2) as usize;
         let serving = self.fleet.scene().in_service(group);
-        let spare = serving.len() > if group == 0 { LEAST } else { 0 };
+        // Consul forgets a service without instances, and then hsdo keeps those that it had.
+        let of_consul = self.consul.is_some();
+        let spare = serving.len() > if group == 0 { LEAST } else { usize::from(of_consul) };
         let chosen = if spare { Some(self.random.pick(&serving).id.clone()) } else { None };
         match (self.random.below(17), chosen) {
             (0 | 1, _) => {
@@ -60,16 +62,16 @@ impl Chaos {
             (9 | 10, Some(id)) => self.counted("changes its group", |_, scene| {
                 set(scene, &id, |instance| instance.group = 1 - instance.group);
             }),
-            (11, Some(id)) => self.counted("unseen by EC2", |_, scene| {
+            (11, Some(id)) if !of_consul => self.counted("unseen by EC2", |_, scene| {
                 set(scene, &id, |instance| instance.unseen = true);
             }),
-            (12, _) => self.counted("a group is missing", |_, scene| {
+            (12, _) if !of_consul => self.counted("a group is missing", |_, scene| {
                 scene.missing.insert(group);
             }),
-            (13, _) if group == 1 => self.counted("a group is emptied", |_, scene| {
+            (13, _) if group == 1 && !of_consul => self.counted("a group is emptied", |_, scene| {
                 scene.instances.retain(|_, instance| instance.group != 1);
             }),
-            (13, _) => self.counted("a group is replaced", |chaos, scene| {
+            (13, _) if group == 0 => self.counted("a group is replaced", |chaos, scene| {
                 let count = scene.in_service(0).len();
                 for instance in scene.instances.values_mut().filter(|instance| instance.group == 0) {
                     instance.lifecycle = "Terminating:Wait";
@@ -84,7 +86,7 @@ impl Chaos {
                 }
             }),
             // With old answers, or lost rows, not all of them would leave at once, and the others have to.
-            (14, _) if !self.blurred => {
+            (14, _) if !self.blurred && !of_consul => {
                 self.all_leave = true;
                 self.counted("nobody is healthy any more", |_, scene| {
                     scene.instances.values_mut().for_each(|instance| instance.healthy = false);
@@ -126,11 +128,15 @@ impl Chaos {
             if scene.in_service(0).is_empty() && back {
                 come_back(scene);
             }
-            while scene.in_service(0).len() < LEAST {
-                if scene.instances.len() == MOST {
-                    scene.instances.pop_first();
+            for (group, least) in [(0, LEAST), (1, usize::from(chaos.consul.is_some()))] {
+                while scene.in_service(group).len() < least {
+                    if scene.instances.len() == MOST {
+                        let leaves = scene.instances.values().find(|i| i.lifecycle != "InService" || i.group != group);
+                        let id = leaves.expect("there are more than it needs").id.clone();
+                        scene.instances.remove(&id);
+                    }
+                    chaos.launch(scene, group, "InService");
                 }
-                chaos.launch(scene, 0, "InService");
             }
         });
     }

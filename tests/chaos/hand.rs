@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::common::moto::{Item, text_of};
-use crate::fleet::{Part, ip};
+use crate::fleet::ip;
 use crate::{BASE, Chaos, SLOTS};
 
 /// An attribute that hsdo does not know and has to leave where it is.
@@ -249,11 +249,11 @@ impl Chaos {
         let scene = self.fleet.scene();
         for site in &mut self.sites {
             let back = &site.backs[0];
-            let ready = back.addresses(&scene, Part::Ready);
             for (server, address) in std::mem::take(&mut site.held) {
                 let bare = address.rsplit_once(':').and_then(|(address, _)| address.parse::<IpAddr>().ok());
                 let now = site.haproxy.servers(back.name).remove(&server).expect("a template does not change");
-                if now.addr == address && bare.is_some_and(|bare| ready.contains(&bare)) {
+                // One that is leaving may come back, and would still be held.
+                if now.addr == address && scene.instances.values().any(|instance| Some(ip(instance)) == bare) {
                     site.haproxy.command(&format!("set server {}/{server} state ready", back.name));
                 }
             }

@@ -19,6 +19,7 @@
 mod common;
 
 mod changes;
+mod consul;
 mod fleet;
 mod hand;
 mod report;
@@ -29,10 +30,13 @@ mod troubles;
 mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use common::bed::Bed;
+use common::consul::Consul;
 use common::hsdo::Hsdo;
+use common::http::lock;
 use common::random::Random;
 use fleet::{Fleet, GROUPS, Instance, Part, Scene, ip};
 use hand::Edit;
@@ -49,10 +53,11 @@ const LONG: u64 = 600;
 
 #[test]
 fn nothing_harms_traffic() {
+    let _alone = one_at_a_time();
     let seconds = variable("HSDO_CHAOS_SECONDS").unwrap_or(45);
     let seed = variable("HSDO_CHAOS_SEED").unwrap_or(1);
     println!("chaos for {seconds} s; HSDO_CHAOS_SEED={seed} repeats it");
-    let mut chaos = Chaos::start(seed, seconds >= LONG);
+    let mut chaos = Chaos::start(seed, seconds >= LONG, Bed::new("chaos"), None);
     let end = Instant::now() + Duration::from_secs(seconds);
     chaos.settle(0);
     while Instant::now() < end {
@@ -64,6 +69,12 @@ fn nothing_harms_traffic() {
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Two of these at a time would only slow each other down.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    lock(&ALONE)
 }
 
 struct Chaos {
@@ -94,12 +105,13 @@ struct Chaos {
     /// Attributes that hsdo does not know, by their row.
     kept: BTreeMap<u32, String>,
     settled_at: Instant,
+    /// Where the instances are registered, if that is not AWS.
+    consul: Option<Consul>,
     bed: Bed,
 }
 
 impl Chaos {
-    fn start(seed: u64, long: bool) -> Self {
-        let bed = Bed::new("chaos");
+    fn start(seed: u64, long: bool, bed: Bed, consul: Option<Consul>) -> Self {
         bed.moto().create_table();
         bed.aws().page_scans(5);
         let fleet = Fleet::behind(bed.aws());
@@ -121,6 +133,7 @@ impl Chaos {
             edits: Vec::new(),
             kept: BTreeMap::new(),
             settled_at: Instant::now(),
+            consul,
             bed,
         };
         chaos.change_scene("two groups of three", |chaos, scene| {
@@ -135,15 +148,20 @@ impl Chaos {
 
     fn new_server(&self, name: &'static str) -> Role {
         let (dir, url) = (self.bed.dir().to_owned(), self.bed.aws().url());
+        let consul = self.consul.as_ref().map(Consul::url);
         Role::start(name, move || {
-            Hsdo::in_dir(&dir, &url, "server")
+            let server = Hsdo::in_dir(&dir, &url, "server")
                 .arg("--server")
                 .env("SERVER_MODE", "aws")
                 .env("SERVER_ASG_NAMES", &GROUPS.join(","))
                 .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "3")
                 .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "0.2")
                 .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string())
-                .env("AWS_ACCESS_KEY_ID", "server")
+                .env("AWS_ACCESS_KEY_ID", "server");
+            match &consul {
+                None => server,
+                Some(url) => consul::as_source(server, url),
+            }
         })
     }
 
@@ -170,10 +188,12 @@ impl Chaos {
         for site in &self.sites {
             for back in &site.backs {
                 let leaving = touched.iter().filter(|instance| {
-                    let here = after.instances.get(&instance.id).is_some_and(|still| {
-                        // Only its group changed, and both groups stand in this backend.
-                        still.address == instance.address && back.takes(still) && after.part(still) == Part::Ready
-                    });
+                    // Consul tells of one service after the other: it may be in neither for a moment.
+                    let here = self.consul.is_none()
+                        && after.instances.get(&instance.id).is_some_and(|still| {
+                            // Only its group changed, and both groups stand in this backend.
+                            still.address == instance.address && back.takes(still) && after.part(still) == Part::Ready
+                        });
                     !here
                 });
                 back.watcher.release(&leaving.map(|instance| ip(instance)).collect());
@@ -185,13 +205,17 @@ impl Chaos {
                 .iter()
                 .filter(|i| {
                     // A change of the group alone moves nobody.
-                    after.instances.get(&i.id).is_none_or(|still| after.part(still) != Part::Ready)
+                    let still = after.instances.get(&i.id);
+                    self.consul.is_some() || still.is_none_or(|still| after.part(still) != Part::Ready)
                 })
                 .map(|i| i.id.clone()),
         );
         self.legal.extend(after.of(Part::Ready).map(|instance| instance.id.clone()));
         for instance in after.instances.values() {
             self.bed.web().serve(&instance.id, ip(instance));
+        }
+        if let Some(consul) = &self.consul {
+            consul::register(consul, &before, &after);
         }
         self.fleet.set(after);
     }

@@ -77,7 +77,9 @@ impl Chaos {
                 if let Some(fault) = site.fault(&scene, false).filter(|_| round > 0 && since.ok > TURNS) {
                     self.fail(&format!("{} turns of the client, and HAProxy is wrong: {fault}", since.ok));
                 }
-                if since.failed > FAILURES || leader.is_some_and(|(_, since)| since.failed > FAILURES) {
+                // A question to Consul that a fault broke is asked again after a while.
+                let patient = self.consul.is_some();
+                if !patient && (since.failed > FAILURES || leader.is_some_and(|(_, since)| since.failed > FAILURES)) {
                     self.fail(&format!("turns go on failing: client {since:?}, leader {leader:?}"));
                 }
                 if let Some(fault) = self.sites[place].fault(&scene, true) {

@@ -89,6 +89,10 @@ impl Chaos {
     }
 
     pub(crate) fn make(&mut self, trouble: Trouble) {
+        // In Consul's place AWS has only the table.
+        if self.consul.is_some() && self.random.percent(25) {
+            return self.harm_consul();
+        }
         if matches!(trouble, AwsByChance | AwsAltogether | EditTable) {
             if self.all_leave {
                 return;
