@@ -64,7 +64,7 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET)
 
-soak: rust tools ## Run the chaos test for long (MINUTES=30)
+soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half of that with Consul)
 	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
 lint: rust ## Check format, lints, documentation, licences and duplicate crates

@@ -126,7 +126,7 @@ impl Scene {
         let records: String = seen
             .map(|instance| RECORD.replace("@ID@", &instance.id).replace("@IP@", &instance.address.to_string()))
             .collect();
-        let next = (end < asked.len()).then(|| format!("<nextToken>from-{end}</nextToken>")).unwrap_or_default();
+        let next = if end < asked.len() { format!("<nextToken>from-{end}</nextToken>") } else { String::new() };
         (
             200,
             format!(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const SHOWN: usize = 80;
 /// No process of hsdo may ever need more, in KiB: the largest answer that it reads is 32 MiB.
 const MOST_MEMORY: u64 = 160 * 1024;
-/// How much a process may be larger at the end than it was when a quarter was over, in KiB.
+/// How much a process may be larger than when it began, and at the end than when a quarter was over, in KiB.
 const GROWTH: u64 = 6 * 1024;
 /// How many descriptors more.
 const MORE_FILES: u64 = 12;
@@ -23,6 +23,8 @@ const LINES: u64 = 250;
 pub(crate) struct Sample {
     /// KiB.
     pub(crate) memory: u64,
+    /// How much of that it has more than at its first sample.
+    pub(crate) grown: u64,
     pub(crate) files: u64,
     /// Seconds.
     pub(crate) cpu: f64,
@@ -120,6 +122,9 @@ impl Report {
         if sample.memory > MOST_MEMORY {
             return Some(format!("the {name} has {} KiB", sample.memory));
         }
+        if sample.grown > GROWTH {
+            return Some(format!("the {name} has grown by {} KiB, to {} KiB", sample.grown, sample.memory));
+        }
         // A few more, since the two ends of the span are not those of a turn.
         if sample.turns > TURNS_A_SECOND * seconds + 8.0 {
             return Some(format!("the {name} made {} turns in {seconds:.1} s", sample.turns));
@@ -194,5 +199,48 @@ impl Drop for Report {
                 eprintln!("{line}");
             }
         }
+    }
+}
+
+#[test]
+fn who_grows_spins_or_floods_its_log_is_told() {
+    let well = Sample {
+        memory: 5_000,
+        grown: 100,
+        files: 10,
+        cpu: 0.1,
+        turns: 30.0,
+        lines: 20,
+        panics: 0,
+        span: Duration::from_secs(3),
+    };
+    for (sample, fault) in [
+        (well, ""),
+        (Sample { memory: 200_000, ..well }, "has 200000 KiB"),
+        (Sample { grown: 10_000, ..well }, "has grown by 10000 KiB"),
+        (Sample { turns: 100.0, ..well }, "made 100 turns"),
+        (Sample { lines: 1_000, ..well }, "logged 1000 lines"),
+        (Sample { panics: 1, ..well }, "panicked"),
+    ] {
+        let told = Report::new(1).sample("client", sample);
+        assert!(told.is_some() != fault.is_empty(), "{fault}: {told:?}");
+        assert!(told.unwrap_or_default().contains(fault), "{fault}");
+    }
+    type Of = fn(u64) -> (u64, u64, f64);
+    let tracks: [(Of, &str); 4] = [
+        (|_| (5_000, 10, 0.1), ""),
+        (|round| (5_000 + 200 * round, 10, 0.1), "grows"),
+        (|round| (5_000, 10 + round, 0.1), "keeps descriptors"),
+        (|_| (5_000, 10, 2.0), "spins"),
+    ];
+    for (of, fault) in tracks {
+        let mut report = Report::new(1);
+        for round in 0..100 {
+            let (memory, files, cpu) = of(round);
+            assert_eq!(report.sample("client", Sample { memory, files, cpu, ..well }), None);
+        }
+        let faults = report.finish();
+        assert_eq!(faults.len(), usize::from(!fault.is_empty()), "{fault}: {faults:?}");
+        assert!(faults.iter().all(|told| told.contains(fault)), "{fault}: {faults:?}");
     }
 }

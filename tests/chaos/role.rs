@@ -22,6 +22,8 @@ pub(crate) struct Role {
     last: (f64, f64, Instant),
     /// Turns of processes that are gone.
     turns_before: f64,
+    /// The memory of this process when it was first measured.
+    first_memory: Option<u64>,
     pub(crate) frozen: bool,
     /// Whether a turn of this process was seen to succeed.
     succeeded: bool,
@@ -40,6 +42,7 @@ impl Role {
             counted: 0,
             last: (0.0, 0.0, Instant::now()),
             turns_before: 0.0,
+            first_memory: None,
             frozen: false,
             succeeded: false,
             given_up: 0,
@@ -51,7 +54,7 @@ impl Role {
             None => (self.make)().spawn(),
             Some(log) => (self.make)().spawn_unread(log),
         };
-        self.succeeded = false;
+        (self.succeeded, self.first_memory) = (false, None);
         (self.read, self.counted, self.last) = (unread.is_none(), 0, (0.0, 0.0, Instant::now()));
     }
 
@@ -180,8 +183,10 @@ impl Role {
             let _ = file.read_to_string(&mut text);
         }
         self.counted += text.len() as u64;
+        let memory = resident(id);
         Sample {
-            memory: resident(id),
+            memory,
+            grown: memory.saturating_sub(*self.first_memory.get_or_insert(memory)),
             files: fs::read_dir(format!("/proc/{id}/fd")).map_or(0, |entries| entries.count() as u64),
             cpu: (cpu - cpu_before).max(0.0),
             turns: (turns - turns_before).max(0.0),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::moto::{Item, text_of};
 use crate::fleet::{GROUPS, Part, Scene, ip};
-use crate::role::State;
+use crate::role::{Role, State};
 use crate::{Chaos, SLOTS};
 
 /// The longest that a round may take to settle: a lease that runs out, calls that hang, ramps, checks, a busy machine.
@@ -49,7 +49,7 @@ impl Chaos {
                 site.look_at_outage();
             }
             // The turns first: what is wrong after that many of them is wrong for too long.
-            let states: Vec<State> = self.servers.iter_mut().map(|server| server.look()).collect();
+            let states: Vec<State> = self.servers.iter_mut().map(Role::look).collect();
             let leading = states.iter().position(|state| state.leads);
             match (&mut leader, leading) {
                 (Some((known, since)), Some(now)) if *known == now => since.see(states[now]),
@@ -67,13 +67,12 @@ impl Chaos {
                 self.fail(&format!("{turned} turns of the leader, and the table is wrong: {fault}"));
             }
             let mut wrong = fault;
-            for place in 0..self.sites.len() {
+            for (place, since) in clients.iter_mut().enumerate() {
                 let state = self.sites[place].client.look();
                 if table_right {
-                    clients[place].see(state);
+                    since.see(state);
                 }
-                let site = &self.sites[place];
-                let since = clients[place];
+                let (site, since) = (&self.sites[place], *since);
                 if let Some(fault) = site.fault(&scene, false).filter(|_| round > 0 && since.ok > TURNS) {
                     self.fail(&format!("{} turns of the client, and HAProxy is wrong: {fault}", since.ok));
                 }
@@ -82,7 +81,7 @@ impl Chaos {
                 if !patient && (since.failed > FAILURES || leader.is_some_and(|(_, since)| since.failed > FAILURES)) {
                     self.fail(&format!("turns go on failing: client {since:?}, leader {leader:?}"));
                 }
-                if let Some(fault) = self.sites[place].fault(&scene, true) {
+                if let Some(fault) = site.fault(&scene, true) {
                     wrong.get_or_insert(fault);
                 }
             }

@@ -222,7 +222,11 @@ impl Chaos {
             }
             KillHaproxy => {
                 self.sites[place].outage(true);
-                self.sites[place].haproxy.kill();
+                if self.random.percent(50) {
+                    self.sites[place].haproxy.crash();
+                } else {
+                    self.sites[place].haproxy.kill();
+                }
                 self.linger(0, 700);
                 self.sites[place].haproxy.start_again();
             }

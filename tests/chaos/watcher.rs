@@ -163,3 +163,39 @@ fn look(socket: &PathBuf, backend: &str) -> Option<Look> {
         text: text.clone(),
     })
 }
+
+#[test]
+fn who_leaves_a_rotation_and_who_enters_it_is_noticed() {
+    use crate::common::bed::Bed;
+    use crate::common::haproxy::{BackendConfig, Haproxy};
+    use crate::common::wait::{SOON, wait_until};
+
+    let bed = Bed::new("watcher");
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new("back", "web", 2).unchecked()]);
+    let set = |server: &str, what: &str| drop(haproxy.command(&format!("set server back/{server} {what}")));
+    let addresses = |last: &[u8]| last.iter().map(|last| IpAddr::from([127, 4, 0, *last])).collect::<BTreeSet<_>>();
+    set("web1", "addr 127.4.0.1 port 80");
+    set("web1", "state ready");
+    let watcher = Watcher::start(haproxy.socket(), "back");
+    let wait = |what: &str, count: usize| {
+        wait_until(what, SOON, || (watcher.violations().len() == count).then(|| watcher.violations()))
+    };
+    wait_until("a look", SOON, || watcher.filled());
+    watcher.settle(&addresses(&[1]));
+    set("web1", "weight 5");
+    let looks = watcher.looks();
+    wait_until("three looks", SOON, || (watcher.looks() > looks + 3).then_some(()));
+    assert_eq!(watcher.violations(), Vec::<String>::new());
+
+    set("web1", "weight 0");
+    assert!(wait("who left", 1)[0].starts_with("127.4.0.1 left the rotation of back"));
+    watcher.allow(&addresses(&[2]));
+    set("web2", "addr 127.4.0.2 port 80");
+    set("web2", "state ready");
+    let looks = watcher.looks();
+    wait_until("three looks", SOON, || (watcher.looks() > looks + 3).then_some(()));
+    assert_eq!(watcher.violations().len(), 1, "it may be there");
+    set("web2", "addr 127.4.0.3 port 80");
+    let strange = wait_until("who entered", SOON, || watcher.violations().get(1).cloned());
+    assert!(strange.starts_with("127.4.0.3 is in the rotation of back"), "{strange}");
+}

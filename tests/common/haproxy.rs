@@ -176,6 +176,16 @@ impl Haproxy {
         }
     }
 
+    /// Kills the process that serves (SIGKILL); its master ends too.
+    pub fn crash(&mut self) {
+        if let (Some(worker), Some(mut process)) = (self.worker(), self.process.take()) {
+            let sent = Command::new("sh").arg("-c").arg(format!("kill -KILL {worker}")).status();
+            assert!(sent.is_ok_and(|status| status.success()), "cannot kill {worker}");
+            process.wait_exit(PATIENCE);
+        }
+        self.kill();
+    }
+
     /// Reloads its configuration in master-worker mode, and returns once the new worker answers.
     pub fn reload(&mut self) {
         let before = self.worker();
