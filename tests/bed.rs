@@ -157,7 +157,7 @@ fn the_tap_records_what_is_sent_and_can_spoil_it() {
         use std::io::{Read, Write};
         let mut stream = UnixStream::connect(tap.path()).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        stream.write_all(line.as_bytes()).unwrap();
+        stream.write_all(line.as_bytes())?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply).map(|_| reply)
     };
