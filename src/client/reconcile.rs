@@ -44,7 +44,8 @@ pub struct Plan {
     /// Steps that take servers out of rotation: sent when nothing is left to raise, so that a turn which replaces
     /// everything does not leave the backend empty in between.
     pub lower: Vec<Step>,
-    /// Slots that wait: a new one at weight 0 for its check, a leaving one for somebody who can take its traffic.
+    /// Slots that wait: a new one at weight 0 for its check, a leaving one for somebody who can take its traffic, one
+    /// whose server moves to another slot until it serves there.
     pub waiting: Vec<SlotId>,
     /// Slots that an operator holds in drain or maintenance.
     pub held: Vec<SlotId>,
@@ -66,6 +67,7 @@ pub fn plan(
     for (&id, server) in running {
         match desired.of(id) {
             None => {}
+            Some(_) if scene.moving.contains(&id) => plan.waiting.push(id),
             Some(Wanted::Maintenance) => retire(&mut plan, id, server),
             Some(Wanted::Serve { address, weight }) => {
                 let address = SocketAddr::new(address, options.port);
@@ -94,16 +96,20 @@ struct Scene {
     /// Slots that serve at a stale address and wait for the next plan: if all of them were filled at once, the backend
     /// would be empty for a moment.
     postponed: Vec<SlotId>,
+    /// Slots that serve at an address which is wanted in another slot, and does not serve there yet.
+    moving: BTreeSet<SlotId>,
 }
 
 impl Scene {
     fn of(desired: &Desired, running: &BTreeMap<SlotId, Running>, held: &BTreeSet<SlotId>, options: Options) -> Self {
-        let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new() };
+        let moving = moving(desired, running, held, options.port);
+        let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new(), moving };
         let (mut leaving, mut hope, mut stale) = (false, false, Vec::new());
         for (&id, server) in running {
-            let serves = server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0);
+            let serves = serves(server);
             match desired.of(id) {
                 None if serves => scene.usable.push(id),
+                Some(_) if scene.moving.contains(&id) => scene.usable.push(id),
                 Some(Wanted::Serve { address, weight }) => {
                     let stays = server.address == Some(SocketAddr::new(address, options.port));
                     // A check that has passed gives the slot its weight in this very plan.
@@ -134,6 +140,51 @@ impl Scene {
     fn weight(&self, weight: Weight) -> Change {
         set_weight(weight, self.options)
     }
+}
+
+/// The slots whose server is to stand in another slot, and goes on serving where it is until it serves there: a row that
+/// was lost, or edited, moves a server, and nobody who is wanted leaves the rotation for that. Servers that change places
+/// with each other do not wait: none of them could begin.
+fn moving(
+    desired: &Desired,
+    running: &BTreeMap<SlotId, Running>,
+    held: &BTreeSet<SlotId>,
+    port: u16,
+) -> BTreeSet<SlotId> {
+    let wanted = |id: SlotId| match desired.of(id) {
+        Some(Wanted::Serve { address, weight }) if weight > 0 => Some(SocketAddr::new(address, port)),
+        _ => None,
+    };
+    let places: BTreeMap<SocketAddr, SlotId> = running
+        .iter()
+        .filter(|(id, server)| !held.contains(*id) && server.admin != Admin::Inherited)
+        .filter_map(|(id, _)| Some((wanted(*id)?, *id)))
+        .collect();
+    // Where the server of a slot goes, if it serves and has not arrived there.
+    let next = |id: SlotId| {
+        let server = running.get(&id).filter(|server| serves(server) && !held.contains(&id))?;
+        let address = server.address.filter(|address| wanted(id) != Some(*address))?;
+        let place = *places.get(&address)?;
+        let there = &running[&place];
+        let hopeless = there.admin == Admin::Ready && there.health == Health::Down;
+        (there.address != Some(address) || !serves(there) && !hopeless).then_some(place)
+    };
+    let waits = |id: SlotId| {
+        let (mut seen, mut at) = (BTreeSet::from([id]), next(id)?);
+        while let Some(further) = next(at) {
+            if !seen.insert(at) {
+                return None;
+            }
+            at = further;
+        }
+        Some(id)
+    };
+    running.keys().filter_map(|id| waits(*id)).collect()
+}
+
+/// Whether it takes traffic.
+fn serves(server: &Running) -> bool {
+    server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0)
 }
 
 fn set_weight(weight: Weight, options: Options) -> Change {

@@ -170,6 +170,95 @@ fn a_backend_that_is_replaced_whole_is_not_empty_in_between() {
 }
 
 #[test]
+fn a_server_that_moves_to_another_slot_serves_until_it_serves_there() {
+    use Admin::{Maintenance, Ready};
+    use Health::{Down, Shaky};
+    let free = || server(Maintenance, Down, 99, 0);
+    let out = || Wanted::Maintenance;
+    let holds = BTreeSet::new;
+    // Name, slots, which of them are held, the slots that are touched, the slots that wait.
+    type Case = (&'static str, Vec<(Running, Wanted)>, BTreeSet<SlotId>, Vec<SlotId>, Vec<SlotId>);
+    let cases: Vec<Case> = vec![
+        ("its row was lost", vec![(free(), serve_at(7, 1)), (up(7, 9), out())], holds(), vec![1], vec![2]),
+        (
+            "its new slot is not checked yet",
+            vec![(server(Ready, Shaky, 7, 0), serve_at(7, 1)), (up(7, 9), out())],
+            holds(),
+            vec![],
+            vec![1, 2],
+        ),
+        ("its new slot is checked", vec![(up(7, 0), serve_at(7, 1)), (up(7, 9), out())], holds(), vec![1], vec![2]),
+        ("it has arrived", vec![(up(7, 1), serve_at(7, 1)), (up(7, 9), out())], holds(), vec![2], vec![]),
+        (
+            "its old slot goes to another one",
+            vec![(free(), serve_at(7, 1)), (up(7, 9), serve_at(8, 1))],
+            holds(),
+            vec![1],
+            vec![2],
+        ),
+        (
+            "its new slot is another one's until that moves on",
+            vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), out()), (free(), serve_at(8, 1))],
+            holds(),
+            vec![3],
+            vec![1, 2],
+        ),
+        (
+            "its new slot was that of one who is gone",
+            vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), out())],
+            holds(),
+            vec![1],
+            vec![2],
+        ),
+        (
+            "two change places",
+            vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), serve_at(8, 1)), (up(3, 9), serve_at(3, 9))],
+            holds(),
+            vec![1, 2],
+            vec![],
+        ),
+        (
+            "its check fails in the new slot",
+            vec![(server(Ready, Down, 7, 0), serve_at(7, 1)), (up(7, 9), out()), (up(3, 9), serve_at(3, 9))],
+            holds(),
+            vec![2],
+            vec![1],
+        ),
+        (
+            "an operator holds the new slot",
+            vec![(server(Maintenance, Down, 7, 1), serve_at(7, 1)), (up(7, 9), out()), (up(3, 9), serve_at(3, 9))],
+            BTreeSet::from([1]),
+            vec![2],
+            vec![],
+        ),
+        (
+            "it is to drain in the new slot",
+            vec![(free(), serve_at(7, 0)), (up(7, 9), out()), (up(3, 9), serve_at(3, 9))],
+            holds(),
+            vec![1, 2],
+            vec![],
+        ),
+        (
+            "it does not serve any more",
+            vec![(free(), serve_at(7, 1)), (server(Ready, Down, 7, 9), out()), (up(3, 9), serve_at(3, 9))],
+            holds(),
+            vec![1, 2],
+            vec![],
+        ),
+    ];
+    for (name, slots, held, touched, waiting) in cases {
+        let desired = Desired {
+            slots: (1..).zip(slots.iter().map(|(_, wanted)| *wanted)).collect(),
+            known: slots.len() as SlotId,
+        };
+        let running = (1..).zip(slots.iter().map(|(running, _)| running.clone())).collect();
+        let plan = plan(&desired, &running, &held, slots.len() as SlotId, OPTIONS);
+        let all: BTreeSet<SlotId> = plan.raise.iter().chain(&plan.lower).map(|step| step.slot).collect();
+        assert_eq!((all.into_iter().collect(), plan.waiting), (touched, waiting), "{name}");
+    }
+}
+
+#[test]
 fn a_port_is_compared_too() {
     let mut other = up(1, 7);
     other.address = Some(SocketAddr::new(address(1).ip(), 8080));

@@ -45,7 +45,7 @@ impl Chaos {
                 // Its port is closed before AWS tells: a Spot instance that is taken away.
                 self.bed.web().stop(&id);
                 let unnoticed = self.random.millis(0, 600);
-                self.release(&id);
+                self.leave_rotations(&[id.clone()].into());
                 std::thread::sleep(unnoticed);
                 self.counted("dies", |_, scene| drop(scene.instances.remove(&id)));
             }
@@ -99,15 +99,6 @@ impl Chaos {
     fn counted(&mut self, what: &str, change: impl FnOnce(&mut Self, &mut Scene)) {
         self.count(&format!("fleet: {what}"));
         self.change_scene(what, change);
-    }
-
-    /// Its server may leave the rotation.
-    fn release(&mut self, id: &str) {
-        let scene = self.fleet.scene();
-        let address = scene.instances.get(id).map(crate::fleet::ip).into_iter().collect();
-        for back in self.sites.iter().flat_map(|site| &site.backs) {
-            back.watcher.release(&address);
-        }
     }
 
     /// At the end of a round AWS tells of everything, and those that wait have come or gone.

@@ -1,6 +1,6 @@
 //! What an operator, or another program, does to the table and to HAProxy by hand, and takes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -76,8 +76,7 @@ impl Chaos {
                 self.still(|moto| moto.update_item(row, &json!({"Weight": {"N": weight.to_string()}})));
             }
             6 if name != "none" && self.edits.iter().all(|edit| edit.attribute != "BackendServerStatus") => {
-                self.gives_up_seat(&name);
-                self.moved.remove(&name);
+                self.leave_rotations(&BTreeSet::from([name.clone()]));
                 self.put(&items[&row], row, "BackendServerStatus", json!({"S": "disabled"}), false, "disabled");
             }
             7 | 8 => {
@@ -164,13 +163,21 @@ impl Chaos {
         self.bed.aws().with_table_still(|| act(self.bed.moto()));
     }
 
-    /// It may leave the rotation, and be seated elsewhere.
+    /// It may be seated elsewhere. One alone stays in the rotation all the while; several may change places.
     fn gives_up_seat(&mut self, name: &str) {
         self.moved.insert(name.to_owned());
+        self.unseated.insert(name.to_owned());
+        if self.unseated.len() > 1 {
+            self.leave_rotations(&self.unseated);
+        }
+    }
+
+    /// These may leave the rotation.
+    pub(crate) fn leave_rotations(&self, names: &BTreeSet<String>) {
         let scene = self.fleet.scene();
-        let address = scene.instances.get(name).map(ip).into_iter().collect();
+        let addresses = names.iter().filter_map(|name| scene.instances.get(name)).map(ip).collect();
         for back in self.sites.iter().flat_map(|site| &site.backs) {
-            back.watcher.release(&address);
+            back.watcher.release(&addresses);
         }
     }
 

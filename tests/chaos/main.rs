@@ -100,6 +100,8 @@ struct Chaos {
     all_leave: bool,
     /// What AWS tells in this round, or what the table holds, may be a mixture.
     blurred: bool,
+    /// Instances of this round whose row a hand took away.
+    unseated: BTreeSet<String>,
     /// Edits of the table that the hand takes back at the end of the round.
     edits: Vec<Edit>,
     /// Attributes that hsdo does not know, by their row.
@@ -128,6 +130,7 @@ impl Chaos {
             legal_before: BTreeSet::new(),
             seats: BTreeMap::new(),
             moved: BTreeSet::new(),
+            unseated: BTreeSet::new(),
             all_leave: false,
             blurred: false,
             edits: Vec::new(),

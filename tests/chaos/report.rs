@@ -69,6 +69,7 @@ pub(crate) struct Report {
     rounds: Vec<Duration>,
     settled: Vec<Duration>,
     finished: bool,
+    minutes_told: u64,
 }
 
 impl Report {
@@ -86,6 +87,7 @@ impl Report {
             rounds: Vec::new(),
             settled: Vec::new(),
             finished: false,
+            minutes_told: 0,
         }
     }
 
@@ -106,9 +108,15 @@ impl Report {
         *self.failures.entry(why.to_owned()).or_default() += 1;
     }
 
+    /// A round is over. A long run says once a minute how far it is.
     pub(crate) fn round(&mut self, took: Duration, settled: Duration) {
         self.rounds.push(took);
         self.settled.push(settled);
+        let minutes = self.start.elapsed().as_secs() / 60;
+        if minutes > self.minutes_told {
+            self.minutes_told = minutes;
+            println!("{minutes} minutes, {} rounds, {} requests", self.rounds.len(), self.answered);
+        }
     }
 
     pub(crate) fn rounds(&self) -> usize {

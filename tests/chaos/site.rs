@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::bed::Bed;
 use crate::common::haproxy::{BackendConfig, Haproxy, Server};
 use crate::common::hsdo::Hsdo;
+use crate::common::moto::{Item, text_of};
 use crate::common::tap::Tap;
 use crate::common::traffic::Stream;
 use crate::fleet::{Instance, Part, Scene, ip};
@@ -131,13 +132,13 @@ impl Site {
 
     /// What is not right in HAProxy: every wanted server at its address in the right backend and open, nobody else.
     /// With `full`, also that all of them are up at full weight.
-    pub(crate) fn fault(&self, scene: &Scene, full: bool) -> Option<String> {
+    pub(crate) fn fault(&self, scene: &Scene, rows: &BTreeMap<u32, Item>, full: bool) -> Option<String> {
         for back in &self.backs {
             let servers = match self.haproxy.try_servers(back.name) {
                 Ok(servers) => servers,
                 Err(error) => return Some(format!("{}: {error}", self.name)),
             };
-            if let Some(fault) = fault_of(back, &servers, scene, full) {
+            if let Some(fault) = fault_of(back, &servers, scene, rows, full) {
                 return Some(format!("{} {}: {fault}: {servers:#?}", self.name, back.name));
             }
         }
@@ -145,7 +146,13 @@ impl Site {
     }
 }
 
-fn fault_of(back: &Back, servers: &BTreeMap<String, Server>, scene: &Scene, full: bool) -> Option<String> {
+fn fault_of(
+    back: &Back,
+    servers: &BTreeMap<String, Server>,
+    scene: &Scene,
+    rows: &BTreeMap<u32, Item>,
+    full: bool,
+) -> Option<String> {
     let mut wanted = back.addresses(scene, Part::Ready);
     let leaving = back.addresses(scene, Part::Draining);
     for (name, server) in servers.iter().filter(|(_, server)| !server.in_maintenance()) {
@@ -153,6 +160,10 @@ fn fault_of(back: &Back, servers: &BTreeMap<String, Server>, scene: &Scene, full
         let Some(address) = address else { return Some(format!("{name} has no address")) };
         if leaving.contains(&address) && server.weight == 0 {
             continue;
+        }
+        let row = name.strip_prefix(BASE).and_then(|number| rows.get(&number.parse().ok()?));
+        if row.and_then(|row| text_of(row, "IPAddress")) != Some(address.to_string()) {
+            return Some(format!("{name} at {address} is not in that row of the table"));
         }
         if !wanted.remove(&address) {
             return Some(format!("{name} at {address} is open"));
