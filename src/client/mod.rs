@@ -6,6 +6,7 @@
 
 mod hold;
 mod model;
+mod moving;
 pub mod placement;
 pub mod reconcile;
 mod repair;

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::moving::moving;
 use super::placement::{Desired, Wanted};
 use crate::haproxy::{Admin, Change, Health, Running};
 use crate::slot::{SlotId, Weight};
@@ -142,48 +143,8 @@ impl Scene {
     }
 }
 
-/// The slots whose server is to stand in another slot, and goes on serving where it is until it serves there: a row that
-/// was lost, or edited, moves a server, and nobody who is wanted leaves the rotation for that. Servers that change places
-/// with each other do not wait: none of them could begin.
-fn moving(
-    desired: &Desired,
-    running: &BTreeMap<SlotId, Running>,
-    held: &BTreeSet<SlotId>,
-    port: u16,
-) -> BTreeSet<SlotId> {
-    let wanted = |id: SlotId| match desired.of(id) {
-        Some(Wanted::Serve { address, weight }) if weight > 0 => Some(SocketAddr::new(address, port)),
-        _ => None,
-    };
-    let places: BTreeMap<SocketAddr, SlotId> = running
-        .iter()
-        .filter(|(id, server)| !held.contains(*id) && server.admin != Admin::Inherited)
-        .filter_map(|(id, _)| Some((wanted(*id)?, *id)))
-        .collect();
-    // Where the server of a slot goes, if it serves and has not arrived there.
-    let next = |id: SlotId| {
-        let server = running.get(&id).filter(|server| serves(server) && !held.contains(&id))?;
-        let address = server.address.filter(|address| wanted(id) != Some(*address))?;
-        let place = *places.get(&address)?;
-        let there = &running[&place];
-        let hopeless = there.admin == Admin::Ready && there.health == Health::Down;
-        (there.address != Some(address) || !serves(there) && !hopeless).then_some(place)
-    };
-    let waits = |id: SlotId| {
-        let (mut seen, mut at) = (BTreeSet::from([id]), next(id)?);
-        while let Some(further) = next(at) {
-            if !seen.insert(at) {
-                return None;
-            }
-            at = further;
-        }
-        Some(id)
-    };
-    running.keys().filter_map(|id| waits(*id)).collect()
-}
-
 /// Whether it takes traffic.
-fn serves(server: &Running) -> bool {
+pub(super) fn serves(server: &Running) -> bool {
     server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0)
 }
 
