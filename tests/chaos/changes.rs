@@ -1,7 +1,7 @@
 //! What happens to the instances and their groups.
 
 use crate::Chaos;
-use crate::fleet::{Instance, Scene};
+use crate::fleet::{Instance, Part, Scene};
 
 /// The most instances at a time, leaving ones included: every one has a slot.
 const MOST: usize = 12;
@@ -85,8 +85,9 @@ impl Chaos {
                     (back.lifecycle, back.healthy, back.unseen) = ("InService", true, false);
                 }
             }),
-            // With old answers, or lost rows, not all of them would leave at once, and the others have to.
-            (14, _) if !self.blurred && !of_consul => {
+            // With old answers, lost rows, or somebody who is kept unseen, not all of them would leave: the ready ones, or
+            // the kept, would have to serve alone.
+            (14, _) if !self.blurred && !of_consul && self.fleet.scene().of(Part::Unknown).next().is_none() => {
                 self.all_leave = true;
                 self.counted("nobody is healthy any more", |_, scene| {
                     scene.instances.values_mut().for_each(|instance| instance.healthy = false);
