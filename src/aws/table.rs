@@ -13,7 +13,7 @@ use super::error::one_line;
 use super::number::integer;
 use crate::clock::Timestamp;
 use crate::marker::{self, Marker};
-use crate::slot::{MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
+use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
 
 /// The key: the slot's number.
 pub(crate) const KEY: &str = "BackendServerID";
@@ -39,9 +39,6 @@ pub(crate) const MARKER: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, Hs
 const NONE: &str = "none";
 /// How the original spells the time of a free slot.
 const NEVER: &str = "0-0-0 00:00:00.000000";
-
-/// The longest name of an instance or a group, in characters: AWS's own limit for a group's name.
-const LONGEST_NAME: usize = 255;
 
 /// What an item holds of [`OURS`], as it was read: what a later write puts its condition on.
 pub(crate) type Raw = [Option<Attribute>; OURS.len()];
@@ -93,7 +90,7 @@ fn id(item: &Item) -> Result<SlotId, String> {
 /// The row that an item is.
 pub(crate) fn row(id: SlotId, item: &Item) -> Row {
     match slot(id, item) {
-        Ok(slot) => Row::Known(slot),
+        Ok(slot) => Row::Known(Arc::new(slot)),
         Err(reason) => {
             let address = text(item, ADDRESS).and_then(parse_address).ok();
             Row::Unreadable { reason, address }
@@ -408,8 +405,8 @@ mod tests {
 
     fn occupant(item: &Item) -> Occupant {
         match row(4, item) {
-            Row::Known(Slot { occupant: Some(occupant), .. }) => occupant,
-            other => panic!("an occupant expected: {other:?}"),
+            Row::Known(slot) => slot.occupant.clone().expect("an occupant"),
+            other @ Row::Unreadable { .. } => panic!("an occupant expected: {other:?}"),
         }
     }
 
@@ -424,7 +421,7 @@ mod tests {
             last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
         };
         assert_eq!(id(&original()), Ok(4));
-        assert_eq!(row(4, &original()), Row::Known(Slot { id: 4, occupant: Some(expected), last_group: None }));
+        assert_eq!(row(4, &original()), Row::Known(Slot { id: 4, occupant: Some(expected), last_group: None }.into()));
     }
 
     #[test]
@@ -440,7 +437,7 @@ mod tests {
             item.remove(*attribute);
             item.extend(value.map(|value| ((*attribute).to_string(), value)));
         }
-        assert_eq!(row(4, &item), Row::Known(Slot::empty(4)));
+        assert_eq!(row(4, &item), Row::Known(Slot::empty(4).into()));
     }
 
     #[test]
@@ -662,7 +659,7 @@ mod tests {
                 item.extend(value.map(|value| ((*attribute).to_string(), value)));
             }
             prop_assert_eq!(super::id(&item), Ok(id));
-            prop_assert_eq!(row(id, &item), Row::Known(slot.clone()));
+            prop_assert_eq!(row(id, &item), Row::Known(slot.clone().into()));
             prop_assert_eq!(raw(item), attributes(&slot));
         }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Instance, Part};
+use crate::slot::{Instance, Part, row_name};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -113,7 +113,7 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
                 service: service.to_owned(),
                 node: node.to_owned(),
                 address: address.clone(),
-                names: vec![node.to_owned(), full_name(node, &entry.service.id)],
+                names: vec![row_name(node.to_owned()), full_name(node, &entry.service.id)],
             }),
         }
     }
@@ -168,9 +168,9 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
     let instance = |(address, place): (IpAddr, Place)| {
         let mut names: Vec<String> = place.ids.keys().map(|id| full_name(node, id)).collect();
         if alone {
-            names.insert(0, node.to_owned());
+            names.insert(0, row_name(node.to_owned()));
         } else {
-            names.push(node.to_owned());
+            names.push(row_name(node.to_owned()));
         }
         let name = names.remove(0);
         let scale = place.ids.values().copied().max().unwrap_or(1);
@@ -181,7 +181,7 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
 }
 
 fn full_name(node: &str, id: &str) -> String {
-    format!("{node}/{id}")
+    row_name(format!("{node}/{id}"))
 }
 
 #[cfg(test)]

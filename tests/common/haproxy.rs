@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::bed::{Bed, tool};
 use super::port::Port;
 use super::process::Process;
-use super::wait::{try_wait_for, wait_for};
+use super::wait::{SOON, try_wait_for, wait_for};
 
 /// How long HAProxy may take to start, to reload or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -202,12 +202,16 @@ impl Haproxy {
 
     /// Stops the process that serves (SIGSTOP) for that long, and lets it go on.
     pub fn pause(&mut self, span: Duration) {
-        let worker = self.worker().expect("HAProxy answers");
-        for (signal, span) in [("STOP", span), ("CONT", Duration::ZERO)] {
-            let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {worker}")).status();
-            assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {worker}");
-            std::thread::sleep(span);
-        }
+        let frozen = self.freeze();
+        std::thread::sleep(span);
+        drop(frozen);
+    }
+
+    /// Stops the process that serves (SIGSTOP) until what this gives is dropped.
+    pub fn freeze(&self) -> Frozen {
+        let frozen = Frozen { worker: self.worker().expect("HAProxy answers") };
+        frozen.signal("STOP");
+        frozen
     }
 
     fn worker(&self) -> Option<String> {
@@ -249,7 +253,19 @@ impl Haproxy {
     /// HAProxy does not answer, or has no such backend.
     pub fn try_servers(&self, backend: &str) -> io::Result<BTreeMap<String, Server>> {
         let reply = self.try_command(&format!("show stat {backend} 4 -1"))?;
-        parse(&reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reply))
+        let lacks_weight = !reply.lines().next().unwrap_or_default().contains(",uweight,");
+        let mut servers = parse(&reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reply))?;
+        if lacks_weight {
+            // 2.2: what it shows of a server in maintenance is the weight that it had before.
+            for row in self.try_command(&format!("show servers state {backend}"))?.lines() {
+                let fields: Vec<&str> = row.split(' ').collect();
+                let server = fields.get(3).and_then(|name| servers.get_mut(*name));
+                if let (Some(server), Some(Ok(weight))) = (server, fields.get(7).map(|text| text.parse())) {
+                    server.weight = weight;
+                }
+            }
+        }
+        Ok(servers)
     }
 
     /// One server of a backend.
@@ -257,9 +273,42 @@ impl Haproxy {
         self.servers(backend).remove(name).unwrap_or_else(|| panic!("no server {name} in {backend}"))
     }
 
+    /// Waits until these servers of a backend, and no others, take new requests, at these weights.
+    #[track_caller]
+    pub fn wait_weights(&self, backend: &str, wanted: &[(&str, u32)]) {
+        wait_for(&format!("{backend} to have the weights {wanted:?}"), SOON, || {
+            let servers = self.servers(backend);
+            let taking: Vec<(&str, u32)> = servers
+                .iter()
+                .filter(|(_, server)| server.takes_traffic())
+                .map(|(name, server)| (name.as_str(), server.weight))
+                .collect();
+            if taking == wanted { Ok(()) } else { Err(format!("{servers:?}")) }
+        });
+    }
+
     /// The names of the servers of a backend that take new requests, in order.
     pub fn active(&self, backend: &str) -> Vec<String> {
         self.servers(backend).into_iter().filter(|(_, server)| server.takes_traffic()).map(|(name, _)| name).collect()
+    }
+}
+
+/// A HAProxy that is stopped by SIGSTOP, until this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    worker: String,
+}
+
+impl Frozen {
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.worker)).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {}", self.worker);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal("CONT");
     }
 }
 

@@ -95,6 +95,17 @@ impl Hsdo {
         self
     }
 
+    /// The same, started by another program that becomes it, such as `prlimit --nofile=64` or `unshare --mount`.
+    #[must_use]
+    pub fn under(mut self, runner: &[&str]) -> Self {
+        let mut command = Command::new(runner[0]);
+        command.args(&runner[1..]).arg(self.command.get_program()).args(self.command.get_args());
+        command.env_clear().envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.current_dir(&self.dir);
+        self.command = command;
+        self
+    }
+
     /// Starts it, to run until it is stopped or dropped.
     pub fn spawn(mut self) -> Running {
         let process = Process::spawn(&self.dir, self.name, &mut self.command);
@@ -200,6 +211,15 @@ impl Running {
             let value = self.metric(series);
             value.filter(|value| wanted(*value)).ok_or_else(|| format!("{value:?}\n{}", self.log()))
         })
+    }
+
+    /// The process's numbers under that name in `/proc/<pid>/status`, such as `VmHWM`, its greatest resident memory in KiB.
+    pub fn status_number(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next()).and_then(|word| word.parse().ok());
+        number.unwrap_or_else(|| panic!("{path} has no number {name}"))
     }
 
     /// Waits until one more turn than now has succeeded, from its start on.
