@@ -79,7 +79,7 @@ test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test client --test compat --test metrics --test chaos
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test faults -- haproxy:: killed::a_client hostile::
 
-soak: rust tools ## Run the chaos test for long (MINUTES=30)
+soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half of that with Consul)
 	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
 fuzz: rust ## Feed everything that is parsed with hostile input (SECONDS=60 a target, TARGETS="haproxy aws")
