@@ -24,6 +24,12 @@ pub const LONGEST_NAME: usize = 255;
 /// A server's weight, 0 to [`MAX_WEIGHT`].
 pub type Weight = u16;
 
+/// Whether a server can have this address.
+pub fn is_servers(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
+
 /// What the table says about an occupied slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -322,7 +322,7 @@ fn request(operation: &'static str, table: &str, body: String) -> Request {
     }
 }
 
-fn answer<T: DeserializeOwned>(body: &mut dyn BufRead) -> Result<T, String> {
+pub(super) fn answer<T: DeserializeOwned>(body: &mut dyn BufRead) -> Result<T, String> {
     serde_json::from_reader(body).map_err(|error| error.to_string())
 }
 

@@ -117,7 +117,7 @@ fn request(ids: &[&str], token: Option<&str>) -> Request {
 type Page = (Vec<Arc<Vec<Record>>>, Option<String>);
 
 /// One page.
-fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
+pub(super) fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
     const RESERVATIONS: &str = "DescribeInstancesResponse/reservationSet";
     let (mut others, mut token, mut whole) = (Reader::default(), None, false);
     let mut records = pieces::walk(body, &RESERVATION, memory, &read_reservation, &mut |path, text| {

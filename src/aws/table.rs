@@ -13,7 +13,7 @@ use super::error::one_line;
 use super::number::integer;
 use crate::clock::Timestamp;
 use crate::marker::{self, Marker};
-use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight};
+use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight, is_servers};
 
 /// The key: the slot's number.
 pub(crate) const KEY: &str = "BackendServerID";
@@ -77,7 +77,7 @@ pub(crate) fn entry(item: Item) -> Entry {
 }
 
 /// The number of the slot that an item is about. The error describes an item without a usable one.
-fn id(item: &Item) -> Result<SlotId, String> {
+pub(super) fn id(item: &Item) -> Result<SlotId, String> {
     match item.get(KEY) {
         Some(Attribute::N(text)) => match integer(text) {
             Some(id) if (1..=u64::from(MAX_SLOT)).contains(&id) => Ok(id as SlotId),
@@ -99,7 +99,7 @@ pub(crate) fn row(id: SlotId, item: &Item) -> Row {
 }
 
 /// Takes out of an item what a later write puts its condition on.
-fn raw(mut item: Item) -> Raw {
+pub(super) fn raw(mut item: Item) -> Raw {
     OURS.map(|name| item.remove(name))
 }
 
@@ -163,8 +163,7 @@ fn not_a(kind: &str, found: Option<&Attribute>) -> String {
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| format!("{ADDRESS} {} is not an IP address", shown(text)))?;
-    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    if address.is_unspecified() || address.is_multicast() || broadcast {
+    if !is_servers(address) {
         return Err(format!("{ADDRESS} {} is not an address that a server can have", shown(text)));
     }
     Ok(address)

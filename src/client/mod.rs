@@ -5,7 +5,7 @@
 //! `reconcile`.
 
 mod hold;
-mod model;
+pub(crate) mod model;
 mod moving;
 pub mod placement;
 pub mod reconcile;

@@ -84,10 +84,7 @@ impl Runtime {
         let replies = self.socket.ask(&["show cli level".to_owned(), "show backend".to_owned()], &mut buffer)?;
         let level = replies[0].trim();
         if level != "admin" {
-            return Err(Error::Level {
-                path: self.socket.path().to_path_buf(),
-                level: level.chars().take(40).collect(),
-            });
+            return Err(Error::Level { path: self.socket.path().to_path_buf(), level: level.to_owned() });
         }
         let known = state::parse_backends(replies[1]);
         for (backend, _) in targets {
