@@ -45,6 +45,12 @@ impl Track {
         &self.samples[(self.samples.len() - 1) * part / 4]
     }
 
+    /// The share of a CPU that it took.
+    fn cpu(&self) -> f64 {
+        let sum = |of: fn(&Sample) -> f64| self.samples.iter().map(of).sum::<f64>();
+        sum(|sample| sample.cpu) / sum(|sample| sample.span.as_secs_f64())
+    }
+
     /// The median of a quarter, which one large answer at the wrong moment does not move.
     fn median(&self, quarter: usize, of: impl Fn(&Sample) -> u64) -> u64 {
         let length = self.samples.len();
@@ -143,10 +149,31 @@ impl Report {
         (sample.panics > 0).then(|| format!("the {name} panicked"))
     }
 
+    /// What is wrong with the whole run.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (name, track) in &self.tracks {
+            let cpu = track.cpu();
+            if cpu > CPU {
+                faults.push(format!("the {name} spins: {:.0} % of a CPU", 100.0 * cpu));
+            }
+            if track.samples.len() >= 20 {
+                let medians = |of: fn(&Sample) -> u64| (0..4).map(|quarter| track.median(quarter, of)).collect();
+                let (memory, files): (Vec<u64>, Vec<u64>) = (medians(|s| s.memory), medians(|s| s.files));
+                if memory[3] > memory[1] + GROWTH {
+                    faults.push(format!("the {name} grows: {memory:?} KiB"));
+                }
+                if files[3] > files[1] + MORE_FILES {
+                    faults.push(format!("the {name} keeps descriptors: {files:?}"));
+                }
+            }
+        }
+        faults
+    }
+
     /// Prints the end, and says what is wrong with it.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         self.finished = true;
-        let mut faults = Vec::new();
         let seconds = self.start.elapsed().as_secs_f64();
         println!(
             "{} rounds in {seconds:.0} s, {} turns, {} looks at HAProxy",
@@ -172,28 +199,15 @@ impl Report {
             let [memory, files]: [Vec<u64>; 2] = [|s: &Sample| s.memory, |s: &Sample| s.files]
                 .map(|of| (0..=4).map(|part| of(track.at(part))).collect());
             let most = track.samples.iter().map(|sample| sample.memory).max().unwrap_or(0);
-            let cpu: f64 = track.samples.iter().map(|sample| sample.cpu).sum();
-            let span: f64 = track.samples.iter().map(|sample| sample.span.as_secs_f64()).sum();
             let lines: u64 = track.samples.iter().map(|sample| sample.lines).sum();
             let medians: Vec<u64> = (0..4).map(|quarter| track.median(quarter, |s| s.memory)).collect();
             println!(
                 "{name}: KiB resident {memory:?} (first, quarters, end; at most {most}; medians {medians:?}), \
                  descriptors {files:?}, {:.1} % of a CPU, {lines} lines of log",
-                100.0 * cpu / span
+                100.0 * track.cpu()
             );
-            if cpu / span > CPU {
-                faults.push(format!("the {name} spins: {cpu:.0} s of CPU time in {span:.0} s"));
-            }
-            if track.samples.len() >= 20 {
-                let files: Vec<u64> = (0..4).map(|quarter| track.median(quarter, |s| s.files)).collect();
-                if medians[3] > medians[1] + GROWTH {
-                    faults.push(format!("the {name} grows: {medians:?} KiB"));
-                }
-                if files[3] > files[1] + MORE_FILES {
-                    faults.push(format!("the {name} keeps descriptors: {files:?}"));
-                }
-            }
         }
+        let faults = self.faults();
         println!("violations: {}", faults.len());
         faults
     }
@@ -247,7 +261,7 @@ fn who_grows_spins_or_floods_its_log_is_told() {
             let (memory, files, cpu) = of(round);
             assert_eq!(report.sample("client", Sample { memory, files, cpu, ..well }), None);
         }
-        let faults = report.finish();
+        let faults = report.faults();
         assert_eq!(faults.len(), usize::from(!fault.is_empty()), "{fault}: {faults:?}");
         assert!(faults.iter().all(|told| told.contains(fault)), "{fault}: {faults:?}");
     }

@@ -11,3 +11,4 @@ mod haproxy;
 mod hostile;
 mod killed;
 mod limits;
+mod moved;
