@@ -79,9 +79,9 @@ fn a_client_that_goes_leaves_haproxy_as_it_is() {
     let before = scene.haproxy.servers(BACK);
     for way in ["killed", "stopped"] {
         if way == "killed" {
-            scene.client.kill()
+            scene.client.kill();
         } else {
-            assert!(scene.client.terminate().success())
+            assert!(scene.client.terminate().success());
         }
         scene.assert_serves();
         let tap = Tap::start(scene.bed.dir().join(format!("{way}.sock")), scene.haproxy.socket());
