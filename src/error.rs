@@ -128,7 +128,13 @@ impl From<crate::haproxy::Error> for Error {
     }
 }
 
-/// A text from outside as a log line can carry it: control characters escaped, at most `most` characters of it.
+/// Whether a character can end a line, steer a terminal, or make a line read as what it is not: control characters,
+/// Unicode's line separators, and the marks that turn the direction of writing.
+pub(crate) fn steers(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text from outside as a log line can carry it: what [`steers`] is escaped, and at most `most` characters are shown.
 pub(crate) fn one_line(text: &str, most: usize) -> String {
     let mut line = String::new();
     for (count, char) in text.chars().enumerate() {
@@ -136,7 +142,7 @@ pub(crate) fn one_line(text: &str, most: usize) -> String {
             line.push_str("...");
             break;
         }
-        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+        if steers(char) { line.extend(char.escape_default()) } else { line.push(char) }
     }
     line
 }

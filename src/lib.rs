@@ -9,6 +9,9 @@ pub mod consul;
 pub mod environment;
 pub mod error;
 pub mod exporter;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod haproxy;
 pub mod log;
 pub mod marker;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter};
 
 use crate::clock::Timestamp;
+use crate::error::steers;
 
 /// The longest message of a line, in bytes before escaping; the rest is cut and the cut is shown.
 const LONGEST: usize = 4096;
@@ -102,7 +103,7 @@ impl Write for Queue {
 }
 
 /// The text of one line, without its end.
-fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
+pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
     // `YYYY-MM-DD HH:MM:SS.ffffff` becomes `YYYY-MM-DDTHH:MM:SS.fffZ`.
     let moment = now.to_string();
     let (date, time) = moment.split_once(' ').unwrap_or((&moment, ""));
@@ -116,13 +117,20 @@ fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>)
     line
 }
 
+/// A text as people may see it on a terminal: what could steer that is escaped, and what is beyond any sense of a line is cut.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    escape(text, &mut plain);
+    plain
+}
+
 /// Appends `message` so that it can neither start a line of its own nor steer a terminal.
 ///
 /// The answer of a server, or a row of the table, may stand in it.
 fn escape(message: &str, line: &mut String) {
     let end = message.floor_char_boundary(LONGEST);
     for character in message[..end].chars() {
-        if character.is_control() || reorders(character) {
+        if steers(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
@@ -132,11 +140,6 @@ fn escape(message: &str, line: &mut String) {
         // Writing to a `String` cannot fail.
         let _ = write!(line, "... ({} bytes more)", message.len() - end);
     }
-}
-
-/// Unicode's line separators and the marks that turn the direction of writing: they make a line read as what it is not.
-fn reorders(character: char) -> bool {
-    matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A fault that lasts: logged when it begins, when it becomes another one, and when it ends, not every turn.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
@@ -22,6 +23,12 @@ pub const LONGEST_NAME: usize = 255;
 
 /// A server's weight, 0 to [`MAX_WEIGHT`].
 pub type Weight = u16;
+
+/// Whether a server can have this address.
+pub fn is_servers(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
 
 /// What the table says about an occupied slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +79,8 @@ impl Slot {
 /// A row as the table holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// The row was understood.
-    Known(Slot),
+    /// The row was understood. Shared with whoever read it: a table of which little changes is read every turn.
+    Known(Arc<Slot>),
     /// The row was not: its slot is unknown, and neither role touches it.
     Unreadable {
         /// What is wrong with it, for the log.
@@ -96,7 +103,7 @@ impl Table {
     /// The rows that were understood, in the order of their numbers.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.rows.values().filter_map(|row| match row {
-            Row::Known(slot) => Some(slot),
+            Row::Known(slot) => Some(slot.as_ref()),
             Row::Unreadable { .. } => None,
         })
     }

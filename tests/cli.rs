@@ -111,6 +111,24 @@ fn what_cannot_be_understood_gives_the_usage() {
     }
 }
 
+/// An error of the start is printed and not logged, and it may quote what it found.
+#[test]
+fn what_an_error_quotes_steers_no_terminal() {
+    let bed = Bed::new("quotes");
+    let path =
+        bed.file("config", "[default]\nrole_arn = a\u{1b}[2J\u{202e}b\nweb_identity_token_file = /nowhere\u{1b}[2J\n");
+    let outcome = Hsdo::bare(&bed, "cli")
+        .arg("--client")
+        .arg("--once")
+        .env("CLIENT_HAPROXY_BACKEND_LIST", "http-back:mywebapp:80")
+        .env("DYNAMODB_TABLE_NAME", "slots")
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_CONFIG_FILE", path.to_str().unwrap())
+        .run();
+    outcome.assert_stderr("/nowhere\\u{1b}[2J");
+    assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
+}
+
 #[test]
 fn all_faults_of_a_configuration_come_in_one_report() {
     let bed = Bed::new("faults");

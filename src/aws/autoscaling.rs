@@ -85,7 +85,10 @@ fn subject(names: &[String]) -> String {
 }
 
 /// One page, and the token of the next one.
-fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Member>>) -> Result<(Vec<Group>, Option<String>), String> {
+pub(super) fn parse(
+    body: &mut dyn BufRead,
+    memory: &Memory<Vec<Member>>,
+) -> Result<(Vec<Group>, Option<String>), String> {
     const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
     let (mut groups, mut group, mut others) = (Vec::new(), Group::default(), Reader::default());
     let (mut token, mut whole) = (None, false);
@@ -217,6 +220,8 @@ mod tests {
             cut,
             &page("<member><Instances/></member>", ""),
             &page(&WEB.replace("<InstanceId>i-1</InstanceId>", ""), ""),
+            &page(&WEB.replace("i-1", "i-&#10;1"), ""),
+            &page(&WEB.replace("i-1", &"i".repeat(256)), ""),
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -124,9 +124,15 @@ impl Refusal {
         // `TransactWriteItems` is no action that a policy could allow, though emulators name it.
         named
             .map(|name| name.trim_end_matches([',', '.', ';']))
-            .filter(|name| name.len() < 80 && name.contains(':') && !name.ends_with(":TransactWriteItems"))
+            .filter(|name| is_action(name) && !name.ends_with(":TransactWriteItems"))
             .or(known)
     }
+}
+
+/// Whether a word has the shape of an IAM action, such as `dynamodb:Scan`.
+fn is_action(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == ':';
+    word.len() < 80 && word.contains(':') && word.chars().all(plain)
 }
 
 impl Error {
@@ -334,6 +340,7 @@ mod tests {
                 "allow dynamodb:GetItem in",
             ),
             ("not authorized to perform: dynamodb:TransactWriteItems", "allow dynamodb:Scan in"),
+            ("not authorized to perform: dynamodb:\u{1b}[2J", "allow dynamodb:Scan in"),
             ("You are not authorized to perform this operation.", "allow dynamodb:Scan in"),
             ("", "allow dynamodb:Scan in"),
         ] {

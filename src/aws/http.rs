@@ -288,7 +288,7 @@ impl<R: Read> Read for Watched<R> {
 }
 
 /// The `result` of a metric: few, short, and of plain characters, whatever comes from outside.
-fn result_label(cause: &Cause) -> String {
+pub(super) fn result_label(cause: &Cause) -> String {
     match cause {
         Cause::Unreachable(_) => "unreachable".to_string(),
         Cause::TimedOut(_) => "timeout".to_string(),

@@ -13,6 +13,8 @@ mod dynamodb;
 mod ec2;
 pub mod endpoint;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http;
 mod memory;
 mod net;

@@ -45,6 +45,21 @@ impl ProfileFiles {
         Ok(files)
     }
 
+    /// The files of these texts. The error is the number of a line and what is wrong with it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of(config: &str, credentials: &str) -> Result<Self, (usize, &'static str)> {
+        let mut files = ProfileFiles::default();
+        files.add(parse(config, Kind::Config)?);
+        files.add(parse(credentials, Kind::Credentials)?);
+        Ok(files)
+    }
+
+    /// The names of the profiles.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.profiles.keys().map(String::as_str)
+    }
+
     fn add(&mut self, sections: Sections) {
         for (profile, keys) in sections.profiles {
             self.profiles.entry(profile).or_default().extend(keys);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::Record;
-use crate::slot::{Instance, Observation, Part, row_name};
+use crate::slot::{Instance, Observation, Part, is_servers, row_name};
 
 /// The part of an instance by its group's view of it; `None` is absent, whatever EC2 says. The health of an instance
 /// in service counts as good only when it is `Healthy`, so that a word of AWS that we don't know takes no traffic.
@@ -22,17 +22,20 @@ fn part(member: &Member) -> Option<Part> {
 }
 
 /// The ids of the instances that matter, each once: those that EC2 must be asked about.
-pub(crate) fn ids(groups: &[Group]) -> Vec<String> {
+pub(crate) fn ids(groups: &[Group]) -> Vec<&str> {
     let mut seen = HashSet::new();
     let members = groups.iter().flat_map(|group| group.members.iter());
-    members.filter(|member| part(member).is_some() && seen.insert(&member.id)).map(|member| member.id.clone()).collect()
+    members
+        .filter(|member| part(member).is_some() && seen.insert(&member.id))
+        .map(|member| member.id.as_str())
+        .collect()
 }
 
 /// The observation for the groups `configured`, in their order.
 ///
 /// An instance is reported when EC2 says that it runs and gives its address. One that its group lists as `InService`
 /// is *unseen*, so that its slot is kept, where EC2 says nothing of it, or nothing that settles its fate: `pending`,
-/// a state that we don't know, or `running` without an address. `stopping`, `stopped`, `shutting-down` and
+/// a state that we don't know, or `running` without an address that a server can have. `stopping`, `stopped`, `shutting-down` and
 /// `terminated` do settle it: absent. One that is leaving its group and that EC2 does not show running is absent.
 /// Of an instance in several groups the first configured one counts. A group that was not asked for is ignored.
 pub(crate) fn observe<'a>(
@@ -77,7 +80,7 @@ enum Fate {
 fn fate(record: Option<&Record>) -> Fate {
     let Some(record) = record else { return Fate::Open };
     match (record.state.as_str(), record.address) {
-        ("running", Some(address)) => Fate::Runs(IpAddr::V4(address)),
+        ("running", Some(address)) if is_servers(address.into()) => Fate::Runs(IpAddr::V4(address)),
         ("stopping" | "stopped" | "shutting-down" | "terminated", _) => Fate::Gone,
         _ => Fate::Open,
     }
@@ -150,9 +153,11 @@ mod tests {
 
     #[test]
     fn what_ec2_says_decides_between_reported_kept_and_absent() {
-        let cases: [(&str, Option<Record>, &str); 18] = [
+        let nowhere = Some(Ipv4Addr::UNSPECIFIED);
+        let cases: [(&str, Option<Record>, &str); 20] = [
             ("InService", Some(record("i-1", "running", Some(ADDRESS))), "reported"),
             ("InService", Some(record("i-1", "running", None)), "kept"),
+            ("InService", Some(record("i-1", "running", nowhere)), "kept"),
             ("InService", Some(record("i-1", "pending", Some(ADDRESS))), "kept"),
             ("InService", Some(record("i-1", "rebooting", Some(ADDRESS))), "kept"),
             ("InService", Some(record("i-1", "stopping", Some(ADDRESS))), "absent"),
@@ -163,6 +168,7 @@ mod tests {
             ("InService", Some(record("i-2", "running", Some(ADDRESS))), "kept"),
             ("Terminating:Wait", Some(record("i-1", "running", Some(ADDRESS))), "reported"),
             ("Terminating:Wait", Some(record("i-1", "running", None)), "absent"),
+            ("Terminating:Wait", Some(record("i-1", "running", nowhere)), "absent"),
             ("Terminating:Wait", Some(record("i-1", "shutting-down", Some(ADDRESS))), "absent"),
             ("Terminating", None, "absent"),
             ("Detaching", None, "absent"),

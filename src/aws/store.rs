@@ -205,7 +205,7 @@ fn usable(description: &TableDescription) -> bool {
 
 /// Says of a cancelled transaction what cancelled it: its reasons come in the order of its updates (DynamoDB API
 /// Reference, "TransactWriteItems"), of which the first is slot 1's item with the marker, and the others are `slots`.
-fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
+pub(super) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
     if let Error::Call(call) = &mut error
         && let Cause::Refused(refusal) = &mut call.cause
         && refusal.code == CANCELLED
@@ -646,7 +646,7 @@ mod tests {
             Answer::ok(if there { json!({ "Item": item(&slot(1)) }) } else { json!({}) }.to_string())
         });
         let mut slots = slot_table(&server.url);
-        assert_eq!(slots.read_row(1).expect("an answer"), Some(Row::Known(slot(1))));
+        assert_eq!(slots.read_row(1).expect("an answer"), Some(Row::Known(slot(1).into())));
         assert_eq!(slots.read_row(2).expect("an answer"), None);
     }
 

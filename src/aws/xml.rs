@@ -26,6 +26,7 @@ pub(crate) fn walk(
     loop {
         buffer.clear();
         match reader.read_event_into(&mut buffer).map_err(|error| error.to_string())? {
+            Event::Start(_) if any && depth == 0 => return Err("a second document follows".to_string()),
             Event::Start(tag) => {
                 depth += 1;
                 any = true;
@@ -43,6 +44,10 @@ pub(crate) fn walk(
                 depth -= 1;
                 path.truncate(path.rfind('/').unwrap_or(0));
                 text.clear();
+            }
+            Event::Text(chars) if depth == 0 && chars.xml10_content().trim().is_empty() => {}
+            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) if depth == 0 => {
+                return Err("text beside the document".to_string());
             }
             Event::Text(chars) => text.push_str(&chars.xml10_content()),
             Event::CData(chars) => text.push_str(&chars.xml10_content()),
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn elements_are_told_by_their_path_at_their_end() {
-        let document = "<?xml version=\"1.0\"?>\n<a xmlns=\"urn:x\"><!-- no --><x:b>1 &lt;&amp;&#65;<![CDATA[<2>]]></x:b>\n<c/></a>";
+        let document = "\u{feff}<?xml version=\"1.0\"?>\n<!-- no --><a xmlns=\"urn:x\"><!-- no --><x:b>1 &lt;&amp;&#65;<![CDATA[<2>]]></x:b>\n<c/></a>\n<!-- no -->\n<?no?>";
         let expected = [("a/b", "1 <&A<2>"), ("a/c", ""), ("a", "")];
         let expected: Vec<(String, String)> = expected.iter().map(|(p, t)| (p.to_string(), t.to_string())).collect();
         assert_eq!(seen(document).expect("a document"), expected);
@@ -95,6 +100,11 @@ mod tests {
             "<a>&nope;</a>",
             "<!DOCTYPE a><a/>",
             "<a></b>",
+            "<a/><a/>",
+            "<a/>x",
+            "x<a/>",
+            "<a/>&amp;",
+            "<a/><![CDATA[x]]>",
             &deep,
         ] {
             assert!(seen(bad).is_err(), "{bad}");

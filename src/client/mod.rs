@@ -5,7 +5,8 @@
 //! `reconcile`.
 
 mod hold;
-mod model;
+pub(crate) mod model;
+mod moving;
 pub mod placement;
 pub mod reconcile;
 mod repair;

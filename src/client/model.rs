@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 /// Applies one accepted change. `configured` is the weight in the configuration file, `checked` whether the server has
 /// a health check.
-pub(super) fn apply(server: &mut Running, change: Change, configured: u16, checked: bool) {
+pub(crate) fn apply(server: &mut Running, change: Change, configured: u16, checked: bool) {
     match change {
         Change::Maintenance => {
             if server.admin != Admin::Inherited {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Instance, Part, row_name};
+use crate::slot::{Instance, Part, is_servers, row_name};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -104,12 +104,12 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
         let Some(part) = part(&entry.checks) else { continue };
         let node = entry.node.node.as_str();
         let address = if entry.service.address.is_empty() { &entry.node.address } else { &entry.service.address };
-        match address.parse::<IpAddr>() {
-            Ok(address) => {
+        match address.parse().ok().filter(|address| is_servers(*address)) {
+            Some(address) => {
                 let place = nodes.entry(node).or_default().entry(address).or_insert_with(|| Place::new(part));
                 place.add(&entry.service.id, part, scale(entry.service.weights.as_ref()));
             }
-            Err(_) => unaddressed.push(Unaddressed {
+            None => unaddressed.push(Unaddressed {
                 service: service.to_owned(),
                 node: node.to_owned(),
                 address: address.clone(),

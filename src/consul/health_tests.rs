@@ -1,5 +1,7 @@
 //! Registrations as Consul reports them, and what becomes of each.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -83,6 +85,22 @@ fn a_host_name_is_no_address_and_its_instance_is_unseen_not_absent() {
     let names: Vec<_> = found.unaddressed.iter().map(|one| (one.node.as_str(), one.address.as_str())).collect();
     assert_eq!(names, [("n1", "web.example"), ("n2", ""), ("n4", "10.0.0.4; shutdown frontend fe")]);
     assert_eq!(found.unaddressed[0].names, ["n1", "n1/web-1"]);
+}
+
+/// The table cannot hold them: a row with one of these would be one that neither role can read.
+#[test]
+fn addresses_that_no_server_has_and_names_that_no_row_holds() {
+    let ok = &["serfHealth=passing"][..];
+    for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+        let found = health(&[entry("n1", "10.0.0.1", "web-1", address, ok)]);
+        assert_eq!((found.instances.len(), found.unaddressed.len(), found.any_ready()), (0, 1, true), "{address}");
+    }
+    let found = health(&[
+        entry("n\n1", "10.0.0.1", "web-1", "10.1.0.1", ok),
+        entry(&"n".repeat(300), "10.0.0.2", "web-1", "10.1.0.2", ok),
+    ]);
+    let names: BTreeSet<&str> = found.instances.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["n\\n1", &"n".repeat(255)]));
 }
 
 #[test]

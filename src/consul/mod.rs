@@ -7,6 +7,8 @@ mod answer;
 mod board;
 mod client;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod round;
 mod unix;

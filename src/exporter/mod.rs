@@ -6,6 +6,8 @@
 //! The few lines of HTTP (`http`) are our own because the small servers at hand panic when a peer resets its connection at the wrong moment,
 //! or stop listening when `accept` fails once; a panic ends this process.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http;
 
 use std::io::{self, Write};

@@ -4,6 +4,12 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::one_line;
+
+/// How many names a message lists, and how much of each it shows.
+const LISTED: usize = 20;
+const SHOWN: usize = 60;
+
 /// Why HAProxy could not be read or commanded.
 #[derive(Debug)]
 pub enum Error {
@@ -117,16 +123,20 @@ impl fmt::Display for Error {
             }
             Error::Level { path, level } => write!(
                 f,
-                "HAProxy's socket {} has level {level}, which may not change servers; give it `level admin` in haproxy.cfg",
-                path.display()
+                "HAProxy's socket {} has level {}, which may not change servers; give it `level admin` in haproxy.cfg",
+                path.display(),
+                one_line(level, SHOWN)
             ),
         }
     }
 }
 
 fn list(f: &mut fmt::Formatter<'_>, label: &str, known: &[String], remedy: &str) -> fmt::Result {
-    if !known.is_empty() {
-        write!(f, "{label} {}; ", known.join(", "))?;
+    let shown: Vec<String> = known.iter().take(LISTED).map(|name| one_line(name, SHOWN)).collect();
+    match known.len().saturating_sub(LISTED) {
+        0 if known.is_empty() => {}
+        0 => write!(f, "{label} {}; ", shown.join(", "))?,
+        more => write!(f, "{label} {} and {more} more; ", shown.join(", "))?,
     }
     f.write_str(remedy)
 }

@@ -5,6 +5,8 @@
 
 pub mod command;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod reply;
 mod runtime;
 pub mod socket;

@@ -7,7 +7,7 @@ use super::keys::{
     CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Key,
 };
 use super::parse::{haproxy_name, scalar, whole};
-use super::sources::{Origin, Sources};
+use super::sources::{Origin, Sources, shown};
 use crate::conf_file::{self, Node};
 
 /// The keys of an entry of `CLIENT_HAPROXY_BACKEND_LIST`.
@@ -117,7 +117,7 @@ fn short_form(text: &str) -> Result<Vec<(String, Node)>, String> {
         let entry = match parts[..] {
             [_, base] => vec![(BASE_NAME.to_owned(), text(base))],
             [_, base, port] => vec![(BASE_NAME.to_owned(), text(base)), (SERVER_PORT.to_owned(), text(port))],
-            _ => return Err(format!("; {item:?} is not backend:baseName or backend:baseName:port")),
+            _ => return Err(format!("; {} is not backend:baseName or backend:baseName:port", shown(item))),
         };
         entries.push((parts[0].trim().to_owned(), Node::Map(entry)));
     }

@@ -5,6 +5,8 @@
 
 mod backends;
 mod consul;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keys;
 mod parse;
 mod sources;

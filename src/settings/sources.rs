@@ -170,7 +170,7 @@ fn subject(key: &Key, path: &[&str]) -> String {
 }
 
 /// The text in quotes, what could move a terminal's cursor escaped, the end of a long one left out.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     if text.chars().count() <= SHOWN {
         return format!("{text:?}");
     }

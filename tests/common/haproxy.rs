@@ -121,9 +121,18 @@ impl Haproxy {
         Self::start_with(bed, backends, &["-W", "-db"])
     }
 
+    /// The same for one of several HAProxies: its socket is `<name>.sock` in the bed's directory.
+    pub fn start_named(bed: &Bed, name: &str, backends: &[BackendConfig]) -> Self {
+        let (ports, socket) = (reserve(backends), bed.dir().join(format!("{name}.sock")));
+        let config = bed.file(&format!("{name}.cfg"), &render(&socket, backends, &ports));
+        let mut haproxy =
+            Haproxy { dir: bed.dir().to_owned(), config, socket, ports, arguments: &["-W", "-db"], process: None };
+        haproxy.start_again();
+        haproxy
+    }
+
     fn start_with(bed: &Bed, backends: &[BackendConfig], arguments: &'static [&'static str]) -> Self {
-        let ports: BTreeMap<String, Port> =
-            backends.iter().map(|backend| (backend.name.clone(), Port::reserve())).collect();
+        let ports = reserve(backends);
         let text = render(&bed.socket(), backends, &ports);
         Self::start_text(bed, &text, ports, arguments)
     }
@@ -165,6 +174,16 @@ impl Haproxy {
             }
             process.kill();
         }
+    }
+
+    /// Kills the process that serves (SIGKILL); its master ends too.
+    pub fn crash(&mut self) {
+        if let (Some(worker), Some(mut process)) = (self.worker(), self.process.take()) {
+            let sent = Command::new("sh").arg("-c").arg(format!("kill -KILL {worker}")).status();
+            assert!(sent.is_ok_and(|status| status.success()), "cannot kill {worker}");
+            process.wait_exit(PATIENCE);
+        }
+        self.kill();
     }
 
     /// Reloads its configuration in master-worker mode, and returns once the new worker answers.
@@ -343,6 +362,10 @@ fn parse(reply: &str) -> Option<BTreeMap<String, Server>> {
         servers.insert((*cells.get(name)?).to_owned(), server);
     }
     Some(servers)
+}
+
+fn reserve(backends: &[BackendConfig]) -> BTreeMap<String, Port> {
+    backends.iter().map(|backend| (backend.name.clone(), Port::reserve())).collect()
 }
 
 fn render(socket: &Path, backends: &[BackendConfig], ports: &BTreeMap<String, Port>) -> String {

@@ -55,14 +55,14 @@ fn host(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default()
 }
 
-type Resolve<'a> = &'a dyn Fn(&str) -> Vec<IpAddr>;
+pub(super) type Resolve<'a> = &'a dyn Fn(&str) -> Vec<IpAddr>;
 
 fn resolve(host: &str) -> Vec<IpAddr> {
     (host, 80).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
 }
 
 /// The URL to ask, if there is one.
-fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, Error> {
+pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, Error> {
     if let Some(path) = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         if !path.starts_with('/') || path.contains(char::is_whitespace) {
             let text = format!(

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::Credentials;
 use crate::aws::dates;
+use crate::aws::error::one_line;
 
 /// The document. It holds a secret, so it cannot be printed.
 #[derive(Deserialize)]
@@ -26,7 +27,8 @@ pub(crate) fn read(text: &str) -> Result<Credentials, String> {
         format!("it is not the JSON that it should be (line {}, column {})", error.line(), error.column())
     })?;
     if let Some(code) = document.code.filter(|code| code != "Success") {
-        return Err(format!("{code}: {}", document.message.unwrap_or_default()));
+        let message = document.message.unwrap_or_default();
+        return Err(format!("{}: {}", one_line(&code, 100), one_line(&message, 300)));
     }
     let needed = |name: &str, value: Option<String>| {
         value.filter(|text| !text.trim().is_empty()).ok_or_else(|| format!("it has no {name}"))
@@ -36,7 +38,8 @@ pub(crate) fn read(text: &str) -> Result<Credentials, String> {
     let mut found = Credentials::fixed(&key, &secret, document.token.as_deref())
         .map_err(|name| format!("its {name} holds characters that none has"))?;
     if let Some(text) = document.expiration.filter(|text| !text.is_empty()) {
-        found.expires = Some(dates::document(&text).ok_or_else(|| format!("its Expiration is {text:?}"))?);
+        found.expires =
+            Some(dates::document(&text).ok_or_else(|| format!("its Expiration is \"{}\"", one_line(&text, 40)))?);
     }
     Ok(found)
 }
@@ -68,6 +71,7 @@ mod tests {
     fn what_is_wrong_is_said_without_a_secret() {
         for (text, expected) in [
             (r#"{"Code":"Failed","Message":"no"}"#, "Failed: no"),
+            (r#"{"Code":"\u001b[2J","Message":"a\nb"}"#, r"\u{1b}[2J: a\nb"),
             (r#"{"AccessKeyId":"AK"}"#, "it has no SecretAccessKey"),
             (r#"{"SecretAccessKey":"hush"}"#, "it has no AccessKeyId"),
             (r#"{"AccessKeyId":"AK","SecretAccessKey":"hush","Expiration":"soon"}"#, "its Expiration is \"soon\""),

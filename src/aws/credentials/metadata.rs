@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::small::{self, Reply};
 use super::{Context, Credentials, Found, Provider, document};
 use crate::aws::config;
-use crate::aws::error::{Cause, Error, one_line};
+use crate::aws::error::{Cause, Error};
 use crate::aws::net::{Ask, Wire};
 
 /// How long a session's token is asked to hold: the longest there is.
@@ -78,9 +78,8 @@ impl Metadata {
             let text = format!("gives no credentials of role {role} (status {})", reply.status);
             return Err(Why::Fault(self.text(&text)));
         }
-        let found = document::read(&reply.body).map_err(|fault| {
-            Why::Fault(self.text(&format!("gives no credentials of role {role}: {}", one_line(&fault, 300))))
-        })?;
+        let found = document::read(&reply.body)
+            .map_err(|fault| Why::Fault(self.text(&format!("gives no credentials of role {role}: {fault}"))))?;
         Ok(found.of(format!("instance role {role}")))
     }
 

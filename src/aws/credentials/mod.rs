@@ -7,6 +7,8 @@ pub(crate) mod cache;
 mod container;
 mod document;
 mod environment;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod metadata;
 mod plan;
 mod process;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::Credentials;
 use super::sso::Login;
 use super::sts::Role;
-use crate::aws::error::Error;
+use crate::aws::error::{Error, one_line};
 use crate::aws::profile_file::ProfileFiles;
 
 /// Where a profile's credentials begin.
@@ -201,7 +201,7 @@ impl<'a> Profile<'a> {
         };
         let lacks = |key: &str| match session {
             Some(session) if !key.starts_with("sso_account") && !key.starts_with("sso_role") => {
-                self.fault(&format!("needs {key} in [sso-session {session}]"))
+                self.fault(&format!("needs {key} in [sso-session {}]", one_line(session, 100)))
             }
             _ => self.fault(&format!("has a login but no {key}")),
         };

@@ -64,8 +64,8 @@ struct RoleCredentials {
 /// Exchanges the login for credentials of its role.
 pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, Error> {
     let again = match &login.session {
-        Some(session) => format!("run aws sso login --sso-session {session}"),
-        None => format!("run aws sso login --profile {}", login.profile),
+        Some(session) => format!("run aws sso login --sso-session {}", one_line(session, 100)),
+        None => format!("run aws sso login --profile {}", one_line(&login.profile, 100)),
     };
     let home = context.environment.get("HOME").ok_or_else(|| {
         Error::Setup(format!("profile {:?} needs a login, which is kept below HOME: set HOME", login.profile))
@@ -75,16 +75,9 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
     let lapsed = |what: &str| Error::Setup(format!("the login of profile {:?} {what}: {again}", login.profile));
     let text = std::fs::read_to_string(&path)
         .map_err(|error| lapsed(&format!("cannot be read from {} ({})", path.display(), error.kind())))?;
-    let kept: Kept =
-        serde_json::from_str(&text).map_err(|_| lapsed(&format!("in {} is not as it should be", path.display())))?;
-    let ends = dates::document(&kept.expires_at.replace("UTC", "Z"))
-        .ok_or_else(|| lapsed(&format!("in {} has no expiresAt that can be read", path.display())))?;
+    let (token, ends) = kept(&text).map_err(|fault| lapsed(&format!("in {} {fault}", path.display())))?;
     if ends <= context.caller.clock.now() {
         return Err(lapsed("has lapsed"));
-    }
-    let token = kept.access_token.trim();
-    if !token.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(lapsed(&format!("in {} holds characters that no header can carry", path.display())));
     }
     let place = endpoint(Service::Sso, &endpoint::region(&login.region)?, &context.caller.config);
     let url = format!(
@@ -93,7 +86,7 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
         encoded(&login.account),
         encoded(&login.role)
     );
-    let headers = [("x-amz-sso_bearer_token", token)];
+    let headers = [("x-amz-sso_bearer_token", token.as_str())];
     let ask = Ask { method: "GET", url: &url, headers: &headers, body: b"", time: TIME, connect: TIME, direct: false };
     let fault = |what: String| {
         let Login { role, account, .. } = login;
@@ -115,11 +108,28 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
             )));
         }
     }
+    let credentials = found(&reply.body).map_err(fault)?;
+    Ok(credentials.of(format!("SSO role {} in account {}", login.role, login.account)))
+}
+
+/// The token of a login and when it ends, out of the file that keeps it. The error says what is wrong, without a secret.
+pub(super) fn kept(text: &str) -> Result<(String, Timestamp), &'static str> {
+    let kept: Kept = serde_json::from_str(text).map_err(|_| "is not as it should be")?;
+    let ends = dates::document(&kept.expires_at.replace("UTC", "Z")).ok_or("has no expiresAt that can be read")?;
+    let token = kept.access_token.trim();
+    if !token.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("holds characters that no header can carry");
+    }
+    Ok((token.to_string(), ends))
+}
+
+/// The credentials in an answer.
+pub(super) fn found(body: &str) -> Result<Credentials, String> {
     let Answer { role_credentials: found } =
-        serde_json::from_str(&reply.body).map_err(|_| fault("the answer cannot be read".to_string()))?;
+        serde_json::from_str(body).map_err(|_| "the answer cannot be read".to_string())?;
     let mut credentials =
         Credentials::fixed(&found.access_key_id, &found.secret_access_key, Some(&found.session_token))
-            .map_err(|name| fault(format!("its {name} holds characters that none has")))?;
+            .map_err(|name| format!("its {name} holds characters that none has"))?;
     credentials.expires = Some(Timestamp::from_micros(found.expiration.saturating_mul(1_000)));
-    Ok(credentials.of(format!("SSO role {} in account {}", login.role, login.account)))
+    Ok(credentials)
 }

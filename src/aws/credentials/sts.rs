@@ -74,7 +74,7 @@ fn call(
     Ok(found.of(format!("role {arn}")))
 }
 
-fn parse(body: &mut dyn BufRead) -> Result<Credentials, String> {
+pub(super) fn parse(body: &mut dyn BufRead) -> Result<Credentials, String> {
     let (mut key, mut secret, mut token, mut expires) = (None, None, None, None);
     xml::walk(body, &mut |path, text| {
         let place = match path.rsplit_once("/Credentials/") {

@@ -1,0 +1,176 @@
+//! Where credentials come from, as fuzz targets: the shared files, and the documents that hold credentials.
+
+use std::io::Cursor;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::container::FromContainer;
+use super::metadata::{FromMetadata, Metadata};
+use super::plan::{Base, plan};
+use super::{Context, Credentials, Found, Provider, document, sso, sts};
+use crate::aws::config::{self, Config};
+use crate::aws::error::{Cause, Error};
+use crate::aws::http::Caller;
+use crate::aws::net::{Answer, Ask, Fault, Wire};
+use crate::aws::profile_file::ProfileFiles;
+use crate::aws::{Observer, endpoint};
+use crate::environment::Environment;
+use crate::fuzzing::{assert_message, kind, parts, text};
+
+/// The config file, a line `---`, the credentials file.
+pub fn profile_files(data: &[u8]) {
+    let text = text(data);
+    let mut files = parts(&text);
+    let read = ProfileFiles::of(files.next().unwrap_or_default(), files.next().unwrap_or_default());
+    let files = match read {
+        Ok(files) => files,
+        Err((line, fault)) => {
+            assert!(line <= text.lines().count().max(1));
+            return assert_message(&fault, 0);
+        }
+    };
+    for name in files.names().take(16) {
+        if let Some(region) = files.region(name)
+            && let Err(fault) = endpoint::region(region)
+        {
+            assert_message(&fault, text.len());
+        }
+        let environment = Environment::from([("AWS_PROFILE", name)]);
+        if let Err(fault) = Config::new(&environment, &files) {
+            assert_message(&fault, text.len());
+        }
+        let secrets = ["aws_secret_access_key", "aws_session_token", "credential_process"];
+        let secrets = secrets.map(|key| files.get(name, key).unwrap_or_default());
+        match plan(&files, name) {
+            Ok(Some(plan)) => {
+                assert_hidden(&format!("{plan:?}"), &secrets, &text);
+                if let Base::Keys(keys) = &plan.base {
+                    assert_sendable(keys);
+                }
+                assert!(plan.roles.iter().all(|role| role.seconds.is_none_or(|s| (900..=43_200).contains(&s))));
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                assert_message(&fault, text.len());
+                assert_hidden(&fault.to_string(), &secrets, &text);
+            }
+        }
+    }
+}
+
+/// `d`: a document; `p`: that of a process; `m`: the list of roles, a line `---`, and a document of the metadata service;
+/// `c`: the container's endpoint, `f` where it refuses; `k`: a login that is kept; `a`: SSO's answer; `s`: that of STS.
+pub fn credentials(data: &[u8]) {
+    let (kind, rest) = kind(data);
+    let text = text(rest);
+    let found = match kind {
+        b'd' => document::read(&text),
+        b'p' => document::read_of_process(&text),
+        b'm' => from(&FromMetadata, 200, &text),
+        b'c' => from(&FromContainer, 200, &text),
+        b'f' => from(&FromContainer, 403, &text),
+        b'k' => {
+            match sso::kept(&text) {
+                Ok((token, _)) => assert!(token.chars().all(|c| c.is_ascii_graphic())),
+                Err(fault) => assert_message(&fault, 0),
+            }
+            return;
+        }
+        b'a' => sso::found(&text),
+        b's' => sts::parse(&mut &*rest).map_err(|fault| Cause::Unreadable(fault).to_string()),
+        _ => return,
+    };
+    match found {
+        Ok(found) => {
+            assert_sendable(&found);
+            assert_message(&found.who(), text.len());
+            let secrets = [found.secret_access_key.as_str(), found.session_token.as_deref().unwrap_or_default()];
+            assert_hidden(&format!("{found:?} {}", found.who()), &secrets, &text);
+        }
+        Err(fault) => assert_message(&fault, text.len()),
+    }
+}
+
+/// No header can be smuggled into a request by them.
+fn assert_sendable(found: &Credentials) {
+    let texts = [&found.access_key_id, &found.secret_access_key].into_iter().chain(&found.session_token);
+    assert!(texts.into_iter().all(|text| text.chars().all(|c| c.is_ascii_graphic())));
+}
+
+/// `shown` holds none of the secrets: of those that are long, and that `input` has once, so that it has them from nowhere else.
+fn assert_hidden(shown: &str, secrets: &[&str], input: &str) {
+    for secret in secrets.iter().filter(|secret| secret.len() >= 12 && input.matches(**secret).count() == 1) {
+        assert!(!shown.contains(secret), "{secret:?} is in {shown:?}");
+    }
+}
+
+/// What this provider finds where every answer has this status, and the parts of `text` are the answers' bodies.
+fn from(provider: &dyn Provider, status: u16, text: &str) -> Result<Credentials, String> {
+    let variables = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x")];
+    let bodies: Vec<String> = parts(text).map(str::to_string).collect();
+    let context = context(Environment::from(variables), status, bodies);
+    match provider.fetch(&context) {
+        Ok(Found::Here(found)) => Ok(found),
+        Ok(Found::Nothing(text)) => Err(text),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn context(environment: Environment, status: u16, mut bodies: Vec<String>) -> Context {
+    bodies.reverse();
+    let wire: Arc<dyn Wire> = Arc::new(Played { status, bodies: Mutex::new(bodies) });
+    let config = Config::new(&Environment::default(), &ProfileFiles::default()).expect("nothing is set");
+    let second = Duration::from_secs(1);
+    let url = "http://169.254.169.254".to_string();
+    let metadata = config::Metadata { disabled: false, url, v1: false, time: second, attempts: 1 };
+    let metadata = Metadata::new(Arc::clone(&wire), metadata);
+    Context {
+        environment,
+        caller: Arc::new(Caller::new(wire, config, "eu-west-1".to_string(), Arc::new(Uncounted))),
+        metadata,
+    }
+}
+
+/// A wire that gives one body after the other, the last first, and a session's token for every `PUT`.
+struct Played {
+    status: u16,
+    bodies: Mutex<Vec<String>>,
+}
+
+impl Wire for Played {
+    fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault> {
+        let answer = |status, body: String| Answer { status, headers: Vec::new(), body: Box::new(Cursor::new(body)) };
+        if ask.method == "PUT" {
+            return Ok(answer(200, "token".to_string()));
+        }
+        // It becomes a request.
+        assert!(ask.url.chars().all(|c| c.is_ascii_graphic()), "{:?}", ask.url);
+        Ok(answer(self.status, self.bodies.lock().expect("nobody panicked").pop().unwrap_or_default()))
+    }
+}
+
+struct Uncounted;
+
+impl Observer for Uncounted {
+    fn request(&self, _: &'static str, _: &'static str, _: &str) {}
+    fn consumed(&self, _: &'static str, _: f64) {}
+}
+
+/// Keys and the container's place in the environment.
+pub(crate) fn environment(environment: &Environment, input: usize) {
+    let secrets = [environment.get("AWS_SECRET_ACCESS_KEY").unwrap_or_default()];
+    let fault: Result<Found, Error> =
+        super::environment::FromEnvironment.fetch(&context(environment.clone(), 200, vec![]));
+    match fault {
+        Ok(Found::Here(found)) => assert_sendable(&found),
+        Ok(Found::Nothing(text)) => assert_message(&text, input),
+        Err(fault) => {
+            assert_message(&fault, input);
+            assert_hidden(&fault.to_string(), &secrets, secrets[0]);
+        }
+    }
+    match super::container::url(environment, &|_| vec![]) {
+        Ok(url) => assert!(url.is_none_or(|url| !url.contains(char::is_whitespace))),
+        Err(fault) => assert_message(&fault, input),
+    }
+}

@@ -1,0 +1,148 @@
+//! What leaves hsdo for people and monitors, as a fuzz target: an answer of the exporter to any request, the text of the
+//! metrics with any names in it, a line of the log about anything.
+
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use super::Site;
+use super::http::{Answer, parse, read_head};
+use crate::clock::Timestamp;
+use crate::error::one_line;
+use crate::fuzzing::{assert_message, kind, text};
+use crate::log::{Episode, line};
+use crate::metrics::{Metrics, ServerSeries};
+
+/// `h`: an HTTP request; `n`: names in metrics, a line each; `l`: a message of the log.
+pub fn output(data: &[u8]) {
+    let (kind, rest) = kind(data);
+    match kind {
+        b'h' => {
+            for pieces in [1, 7, 1024] {
+                request(rest, pieces);
+            }
+        }
+        b'n' => names(&text(rest)),
+        b'l' => logged(&text(rest)),
+        _ => {}
+    }
+}
+
+/// A request that comes in pieces of this size.
+struct Pieces<'a>(&'a [u8], usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = self.1.min(buffer.len());
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+fn request(data: &[u8], pieces: usize) {
+    let mut input = Pieces(data, pieces);
+    let Ok(head) = read_head(&mut input) else {
+        assert!(input.0.is_empty(), "it gave up before the end");
+        return;
+    };
+    assert!(data.len() - input.0.len() <= 10 * 1024, "it read on");
+    let Some((method, path)) = head.as_deref().and_then(parse) else { return };
+    assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']), "{path:?}");
+    let Answer { status, kind, body } = site().answer(method, path);
+    assert!([200, 404, 405, 503].contains(&status), "{status}");
+    // Only these three, and only to those who may ask.
+    let known = ["/metrics", "/healthz", "/readyz"].contains(&path) && ["GET", "HEAD"].contains(&method);
+    assert_eq!(known, ![404, 405].contains(&status), "{method:?} {path:?}");
+    let length = body.len();
+    let head = Answer { status, kind, body }.head();
+    assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head:?}");
+    assert!(head.contains(&format!("\r\nContent-Length: {length}\r\n")), "{head:?}");
+}
+
+/// An exporter that serves nobody.
+fn site() -> &'static Site {
+    static SITE: OnceLock<Site> = OnceLock::new();
+    SITE.get_or_init(|| Site {
+        listener: TcpListener::bind("127.0.0.1:0").expect("a free port"),
+        metrics: Metrics::new("client"),
+        interval: Duration::from_secs(1),
+        deadline: Duration::from_secs(1),
+        trouble: Mutex::new(Episode::new("exporter")),
+    })
+}
+
+fn names(text: &str) {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let metrics: Arc<Metrics> = Metrics::new("server");
+    let series = |(place, name): (usize, &&str)| ServerSeries {
+        id: place as u32 + 1,
+        name: (*name).to_owned(),
+        ip: [10, 0, 0, 1].into(),
+        // With the line end that no line has.
+        asg: (place % 3 != 0).then(|| format!("{name}\n")),
+        weight: 7,
+    };
+    let servers: Vec<ServerSeries> = lines.iter().enumerate().map(series).collect();
+    metrics.set_servers(servers.clone());
+    for name in &lines {
+        metrics.aws_request("dynamodb", "Scan", name);
+        metrics.consumed("Scan", name.parse().unwrap_or(f64::NAN));
+    }
+    let shown = metrics.render();
+    let mut found = Vec::new();
+    for line in shown.split('\n').filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (name, labels) = sample(line).unwrap_or_else(|| panic!("no sample: {line:?}"));
+        if name == "hsdo_server_weight" {
+            found.push((labels[1].1.clone(), labels[3].1.clone()));
+        }
+        if name == "hsdo_aws_requests_total" {
+            assert!(labels[2].1.len() <= 64 && labels[2].1.is_ascii(), "{line:?}");
+        }
+    }
+    let told: Vec<(String, String)> =
+        (servers.into_iter()).map(|server| (server.name, server.asg.unwrap_or_else(|| "none".to_owned()))).collect();
+    assert_eq!(found, told);
+    assert!(shown.len() <= 20_000 + 200 * lines.len() + 5 * text.len(), "{} bytes", shown.len());
+}
+
+/// The name and the labels of a sample, as Prometheus reads its text format.
+fn sample(line: &str) -> Option<(&str, Vec<(&str, String)>)> {
+    let end = line.find(['{', ' '])?;
+    let (name, mut rest) = line.split_at(end);
+    assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name:?}");
+    let mut labels = Vec::new();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner;
+        loop {
+            let (label, after) = rest.split_once("=\"")?;
+            let mut value = String::new();
+            let mut characters = after.char_indices();
+            let end = loop {
+                match characters.next()? {
+                    (place, '"') => break place,
+                    (_, '\\') => value.push(match characters.next()?.1 {
+                        'n' => '\n',
+                        escaped @ ('\\' | '"') => escaped,
+                        _ => return None,
+                    }),
+                    (_, other) => value.push(other),
+                }
+            };
+            labels.push((label, value));
+            rest = &after[end + 1..];
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => break rest = rest.strip_prefix('}')?,
+            }
+        }
+    }
+    rest.strip_prefix(' ')?.parse::<f64>().ok().map(|_| (name, labels))
+}
+
+fn logged(message: &str) {
+    let shown = line(Timestamp::from_micros(0), log::Level::Warn, "hsdo::client", format_args!("{message}"));
+    assert_message(&shown, message.len().min(4_096));
+    let short = one_line(message, 64);
+    assert_message(&short, message.len());
+    assert!(short.len() <= 10 * 64 + 3, "{short:?}");
+}

@@ -1,0 +1,172 @@
+//! What HAProxy sends, as a fuzz target: its tables, its replies, and the commands that follow from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::command::Verdict;
+use super::state::{self, Servers};
+use super::{Admin, Change, Command, Error, Running, reply};
+use crate::client::model;
+use crate::client::placement::{Desired, Wanted};
+use crate::client::reconcile::{self, Options};
+use crate::fuzzing::{assert_command, assert_message, cuts, kind, text};
+use crate::slot::{MAX_WEIGHT, SlotId};
+
+const PORT: u16 = 80;
+/// The most readings that a turn takes (`client::repair`).
+const PASSES: usize = 8;
+
+/// `r`: an answer with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything that is read beside them.
+pub fn haproxy(data: &[u8]) {
+    let (kind, rest) = kind(data);
+    let text = text(rest);
+    match kind {
+        b'r' => replies(&text),
+        b's' => stat(&text),
+        b'w' => match state::parse_weights(&text) {
+            Ok(weights) => assert!(weights.values().all(|weight| *weight <= MAX_WEIGHT)),
+            Err(fault) => assert_fault("show servers state back", fault, text.len()),
+        },
+        b'i' => beside(&text),
+        _ => {}
+    }
+}
+
+fn assert_fault(asked: &str, fault: String, input: usize) {
+    assert_message(&Error::Answer { asked: asked.to_owned(), fault }, input);
+}
+
+fn replies(text: &str) {
+    let replies = match reply::split(text) {
+        Ok(replies) => replies,
+        Err(fault) => return assert_fault("show info", fault, text.len()),
+    };
+    // Nothing is lost, nothing is invented.
+    let mut again = String::with_capacity(text.len());
+    for reply in &replies {
+        again.push_str(reply);
+        again.push_str(if reply.is_empty() { "\n" } else { "\n\n" });
+        assert!(!reply.contains("\n\n"), "{reply:?}");
+    }
+    assert_eq!(again, text);
+    // What a cut answer still gives is what the whole one gave.
+    for cut in cuts(text.len()).filter(|cut| text.is_char_boundary(*cut)) {
+        if let Ok(some) = reply::split(&text[..cut]) {
+            assert_eq!(some[..], replies[..some.len()], "cut at {cut}");
+        }
+    }
+    let changes = [
+        Change::Maintenance,
+        Change::Ready,
+        Change::Address(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT),
+        Change::Weight(1),
+        Change::ConfiguredWeight,
+    ];
+    for reply in replies {
+        for change in changes {
+            let command = Command::new("back", "web1", change).expect("both are names");
+            match command.judge(reply) {
+                Verdict::Done => assert!(matches!(change, Change::Address(..)) || reply.is_empty(), "{reply:?}"),
+                Verdict::StaticWeight => assert!(!reply.is_empty()),
+                Verdict::Refused(words) => {
+                    assert_message(&format!("{words:?}"), reply.len());
+                    assert!(!words.contains('\n'), "{words:?}");
+                }
+            }
+        }
+    }
+}
+
+fn beside(text: &str) {
+    for name in ["Pid", "Version"] {
+        assert!(state::info_value(text, name).is_none_or(|value| !value.contains('\n')));
+    }
+    match state::parse_numbers(text) {
+        // A number goes into the next command.
+        Ok(numbers) => numbers.values().for_each(|number| assert!(number.bytes().all(|byte| byte.is_ascii_digit()))),
+        Err(fault) => assert_fault("show stat -1 2 -1", fault, text.len()),
+    }
+    let known = state::parse_backends(text);
+    let bases = known.iter().map(|name| state::likely_base(name).to_owned()).collect();
+    assert_message(&Error::NoBackend { backend: "back".to_owned(), known }, text.len());
+    assert_message(&Error::NoServers { backend: "back".to_owned(), base: "web".to_owned(), known: bases }, text.len());
+    assert_message(&Error::Level { path: "/run/haproxy.sock".into(), level: text.to_owned() }, text.len());
+}
+
+fn stat(text: &str) {
+    let _ = (state::is_unknown_backend(text), state::is_of_backend(text, "back"));
+    let mut essence = Vec::new();
+    let told = state::append_essence(text, &mut essence);
+    let servers = match state::parse_stat(text) {
+        Ok(servers) => servers,
+        Err(fault) => return assert_fault("show stat back 4 -1", fault, text.len()),
+    };
+    assert!(servers.values().all(|server| server.weight.is_none_or(|weight| weight <= MAX_WEIGHT)));
+    // HAProxy ends its lines by `\n` alone.
+    if told && !text.contains('\r') {
+        assert_eq!(Ok(&servers), state::parse_stat(&table_of(text, &essence)).as_ref(), "the essence tells all");
+    }
+    let bases: BTreeSet<&str> = servers.keys().take(8).map(|name| state::likely_base(name)).collect();
+    for base in bases {
+        converge(base, &servers);
+    }
+}
+
+/// The table that the essence of `text` stands for.
+fn table_of(text: &str, essence: &[u8]) -> String {
+    let read = ["svname", "status", "type", "check_status", "addr", "uweight"];
+    let head: Vec<&str> = text.lines().next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
+    let head: Vec<&str> = (0..head.len())
+        .filter(|place| read.contains(&head[*place]) && !head[..*place].contains(&head[*place]))
+        .map(|place| head[place])
+        .collect();
+    let mut table = format!("# {},", head.join(","));
+    // A head without a row has none in its essence either.
+    let rows = text.split_once('\n').map_or("", |(_, rows)| rows);
+    for row in String::from_utf8_lossy(essence).lines().take(rows.lines().count()) {
+        let _ = write!(table, "\n{row}");
+    }
+    table
+}
+
+/// Plans for these servers end, at the wanted addresses, and by commands that are one each.
+fn converge(base: &str, servers: &Servers) {
+    let mut running: BTreeMap<SlotId, Running> = BTreeMap::new();
+    for (name, server) in servers {
+        running.extend(state::number_of(name, base).map(|id| (id, server.clone())));
+    }
+    let wanted = |id: SlotId| match id % 4 {
+        0 => Wanted::Maintenance,
+        part => Wanted::Serve { address: Ipv4Addr::from(0x0A00_0000 + id % 1_000).into(), weight: part as u16 - 1 },
+    };
+    // Of every fifth slot nothing is known.
+    let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
+    let desired = Desired { slots, known: SlotId::MAX };
+    let options = Options { port: PORT, gate: true, static_weights: false };
+    let before = running.clone();
+    let mut ended = false;
+    for _ in 0..PASSES {
+        let plan = reconcile::plan(&desired, &running, &BTreeSet::new(), 0, options);
+        let steps = if plan.raise.is_empty() { plan.lower } else { plan.raise };
+        ended = steps.is_empty();
+        for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, *change))) {
+            if let Some(command) = Command::new("back", &format!("{base}{}", step.slot), change) {
+                assert_command(&command.text());
+            }
+            model::apply(running.get_mut(&step.slot).expect("a plan is for slots that run"), change, 1, true);
+        }
+    }
+    assert!(ended, "the plans do not end: {running:?}");
+    for (id, server) in &running {
+        match desired.of(*id) {
+            None => assert_eq!(server, &before[id], "slot {id} is unknown and was touched"),
+            Some(Wanted::Serve { address, .. }) => {
+                assert_eq!(server.address, Some(SocketAddr::new(address, PORT)), "slot {id}");
+            }
+            Some(Wanted::Maintenance) => {
+                assert!(matches!(server.admin, Admin::Maintenance | Admin::Inherited), "slot {id}: {server:?}");
+            }
+        }
+    }
+}

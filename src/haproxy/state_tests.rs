@@ -1,0 +1,206 @@
+//! The tables as HAProxy 2.2 to 2.8 print them, and tables that it never printed.
+
+use super::*;
+
+/// As HAProxy of that version prints it, but for the number of rows.
+fn recorded(version: &str) -> Servers {
+    let text = match version {
+        "2.6" => include_str!("../../tests/data/show-stat-2.6.csv"),
+        "2.8" => include_str!("../../tests/data/show-stat-2.8.csv"),
+        _ => unreachable!(),
+    };
+    parse_stat(text.trim_end()).unwrap()
+}
+
+#[test]
+fn recorded_tables_read_alike() {
+    for version in ["2.6", "2.8"] {
+        let servers = recorded(version);
+        let ready = &servers["s1"];
+        assert_eq!(ready.admin, Admin::Ready, "{version}");
+        assert_eq!(ready.health, Health::Passed, "{version}");
+        assert_eq!(ready.address, Some("127.0.0.1:18901".parse().unwrap()), "{version}");
+        assert_eq!(ready.weight, Some(7), "{version}");
+        assert_eq!(servers["s2"].admin, Admin::Maintenance, "{version}");
+        assert_eq!(servers["s2"].address, Some("127.0.0.2:18900".parse().unwrap()), "{version}");
+        assert_eq!(servers["s3"].admin, Admin::Drain, "{version}");
+        assert_eq!((servers["s4"].admin, servers["s4"].health), (Admin::Ready, Health::Down), "{version}");
+        assert_eq!(servers["s5"].address, Some("[2001:db8::1]:80".parse().unwrap()), "{version}");
+    }
+}
+
+/// 2.2 prints the first 99 of these columns, at the same places, and not `uweight`.
+#[test]
+fn the_table_of_2_2_has_no_weight() {
+    let newer = include_str!("../../tests/data/show-stat-2.6.csv");
+    let older: Vec<String> =
+        newer.trim_end().lines().map(|line| line.split(',').take(99).collect::<Vec<_>>().join(",") + ",").collect();
+    let servers = parse_stat(&older.join("\n")).unwrap();
+    assert_eq!(servers["s1"].weight, None);
+    assert_eq!(servers["s1"].health, Health::Passed);
+    let state = include_str!("../../tests/data/show-servers-state-2.6.txt");
+    assert_eq!(parse_weights(state.trim_end()).unwrap()["s1"], 7);
+}
+
+#[test]
+fn the_essence_is_what_is_read_and_nothing_else() {
+    let essence = |text: &str| {
+        let mut essence = Vec::new();
+        append_essence(text, &mut essence).then_some(essence)
+    };
+    for text in [include_str!("../../tests/data/show-stat-2.6.csv"), include_str!("../../tests/data/show-stat-2.8.csv")]
+    {
+        let text = text.trim_end();
+        let (known, servers) = (essence(text).unwrap(), parse_stat(text).unwrap());
+        let shown = String::from_utf8(known.clone()).unwrap();
+        assert!(shown.lines().count() >= servers.len() && shown.contains("s1,UP,"), "{shown}");
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+        let read = ["svname", "type", "status", "check_status", "addr", "uweight"];
+        for column in 0..rows[0].len() - 1 {
+            let name = rows[0][column].trim_start_matches("# ");
+            for place in 1..rows.len() {
+                let mut rows = rows.clone();
+                rows[place][column] = "other";
+                let other = rows.iter().map(|row| row.join(",")).collect::<Vec<_>>().join("\n");
+                let differs = essence(&other).unwrap() != known;
+                assert_eq!(differs, read.contains(&name), "{name} in row {place}");
+            }
+        }
+    }
+    let head = "# pxname,svname,status,type,check_status,addr,uweight,";
+    assert_eq!(
+        essence(&format!("{head}\nb,s1,UP,2,* L4OK,1.2.3.4:80,1,")),
+        essence(&format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,1,"))
+    );
+    assert_ne!(essence(&format!("{head}\nb,s1,UP,2,")), essence(&format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,1,")));
+    for unknown in
+        ["", "No such proxy.", "# pxname,svname,\nb,s1,", &format!("{head}\nb,\"s1\",UP,2,L4OK,1.2.3.4:80,1,")]
+    {
+        assert_eq!(essence(unknown), None, "{unknown}");
+    }
+}
+
+/// Two readings that differ in more than counters would else pass for the same one.
+#[test]
+fn a_star_means_a_check_under_way_in_the_column_of_the_check_alone() {
+    let essence = |name: &str, check: &str| {
+        let mut essence = Vec::new();
+        let head = "# pxname,svname,status,type,check_status,addr,uweight,";
+        assert!(append_essence(&format!("{head}\nb,{name},UP,2,{check},1.2.3.4:80,1,"), &mut essence));
+        essence
+    };
+    assert_eq!(essence("s1", "* L4OK"), essence("s1", "L4OK"));
+    assert_ne!(essence("* s1", "L4OK"), essence("s1", "L4OK"));
+    assert_ne!(essence("s1", "* * L4OK"), essence("s1", "L4OK"));
+}
+
+#[test]
+fn the_number_of_a_backend_carries_no_command() {
+    let numbers = |number: &str| parse_numbers(&format!("# pxname,svname,iid,\nhttp-back,BACKEND,{number},"));
+    assert_eq!(numbers("3"), Ok(BTreeMap::from([("http-back".to_owned(), "3".to_owned())])));
+    for bad in ["", "3;shutdown sessions server b/s", "-1", "3 4"] {
+        assert!(numbers(bad).is_err(), "{bad}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn commas_are_counted_alike_by_eights_and_one_by_one(text in "[,a-e\u{ac}-\u{ae}]{0,60}", count in 0_usize..20) {
+        let plain = if count == 0 { Some(0) } else { text.match_indices(',').nth(count - 1).map(|(place, _)| place + 1) };
+        let expected = plain.map_or(&[][..], |place| &text.as_bytes()[place..]);
+        proptest::prop_assert_eq!(after_commas(text.as_bytes(), count), expected);
+    }
+}
+
+#[test]
+fn every_status() {
+    use Admin::{Drain, Inherited, Maintenance, Ready};
+    use Health::{Down, Passed, Shaky, Unchecked};
+    for (status, check, expected) in [
+        ("UP", "L4OK", (Ready, Passed)),
+        ("UP", "* L7OK", (Ready, Passed)),
+        ("UP", "L6OK", (Ready, Passed)),
+        ("UP", "PROCOK", (Ready, Passed)),
+        ("UP", "", (Ready, Passed)),
+        ("UP", "INI", (Ready, Shaky)),
+        ("UP 1/3", "INI", (Ready, Shaky)),
+        ("UP 2/3", "L4TOUT", (Ready, Shaky)),
+        ("no check", "", (Ready, Unchecked)),
+        ("DOWN", "L4CON", (Ready, Down)),
+        ("DOWN 1/2", "L4OK", (Ready, Down)),
+        ("DOWN (agent)", "L4OK", (Ready, Down)),
+        ("NOLB", "L7OKC", (Ready, Down)),
+        ("NOLB 1/2", "L7OKC", (Ready, Down)),
+        ("DRAIN", "L4OK", (Drain, Down)),
+        ("DRAIN 1/3", "INI", (Drain, Down)),
+        ("DRAIN (agent)", "", (Drain, Down)),
+        ("MAINT", "", (Maintenance, Down)),
+        ("MAINT (via b/s1)", "", (Inherited, Down)),
+        ("MAINT (resolution)", "", (Inherited, Down)),
+    ] {
+        assert_eq!(parse_status(status, check), expected, "{status} {check}");
+    }
+}
+
+#[test]
+fn quoted_fields() {
+    for (line, expected) in [
+        ("a,b,", Ok(vec!["a", "b", ""])),
+        (r#"a,"b,c",d"#, Ok(vec!["a", "b,c", "d"])),
+        (r#""a ""quoted"" word",b"#, Ok(vec![r#"a "quoted" word"#, "b"])),
+        (r#"a,"""#, Ok(vec!["a", ""])),
+        (r#"a,"b"#, Err(())),
+        (r#""a"b,c"#, Err(())),
+    ] {
+        let mut fields = Vec::new();
+        let read = split_csv(line, &mut fields).map(|()| fields.iter().map(AsRef::as_ref).collect());
+        assert_eq!(read.map_err(|_| ()), expected, "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_table_is_an_error() {
+    let head = "# pxname,svname,status,type,check_status,addr,uweight,";
+    for (name, reply) in [
+        ("empty", String::new()),
+        ("permission", "Permission denied".to_owned()),
+        ("a column less", "# pxname,svname,status,type,addr,uweight,\n".to_owned()),
+        ("a short row", format!("{head}\nb,s1,UP,2,")),
+        ("a long row", format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,1,,")),
+        ("a strange weight", format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,257,")),
+    ] {
+        assert!(parse_stat(&reply).is_err(), "{name}");
+    }
+    assert_eq!(parse_stat(head).unwrap(), Servers::new(), "a backend without servers");
+}
+
+#[test]
+fn weights_of_servers_state() {
+    let reply = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight\n\
+                 3 b 1 s1 127.0.0.1 2 4 7\n3 b 2 s2 127.0.0.2 0 5 1";
+    let weights = parse_weights(reply).unwrap();
+    assert_eq!(weights, BTreeMap::from([("s1".to_owned(), 7), ("s2".to_owned(), 1)]));
+    for bad in
+        ["", "Can't find backend.", "2\n# srv_name srv_uweight", "1\n# srv_name\ns1", "1\n# srv_name srv_uweight\ns1"]
+    {
+        assert!(parse_weights(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn numbered_names() {
+    for (name, base, expected) in [
+        ("web1", "web", Some(1)),
+        ("web-10", "web-", Some(10)),
+        ("web11", "web1", Some(1)),
+        ("web11", "web", Some(11)),
+        ("web01", "web", None),
+        ("web0", "web", None),
+        ("web", "web", None),
+        ("web+1", "web", None),
+        ("api1", "web", None),
+        ("web99999999999", "web", None),
+    ] {
+        assert_eq!(number_of(name, base), expected, "{name}");
+    }
+}

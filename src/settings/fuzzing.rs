@@ -1,0 +1,105 @@
+//! The configuration as fuzz targets: the file, and the environment with its spellings of the backends.
+
+use std::path::Path;
+
+use super::sources::Sources;
+use super::{Backend, ClientSettings, ConsulApi, ServerSettings, SourceSettings};
+use crate::conf_file::{self, ConfFile};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::fuzzing::{assert_command, assert_message, parts, text};
+use crate::haproxy::state::number_of;
+use crate::haproxy::{Change, Command};
+use crate::slot::{MAX_SLOT, MAX_WEIGHT};
+
+/// The longest line about a fault, in bytes, whatever the value is.
+const LONGEST: usize = 4_000;
+
+/// A configuration file.
+pub fn settings_file(data: &[u8]) {
+    let text = text(data);
+    let file = match ConfFile::from_text(Path::new("env.yaml"), text.clone()) {
+        Ok(file) => file,
+        Err(error) => return assert_faults(&error),
+    };
+    for (name, node) in file.entries() {
+        let _ = (file.place(&[name]), node.is_blank());
+    }
+    load(Some(&file), &Environment::default());
+    // The same text as one value of the environment.
+    load(None, &Environment::from([("CLIENT_HAPROXY_BACKEND_LIST", text), ("DYNAMODB_TABLE_NAME", "web".to_owned())]));
+}
+
+/// Variables `NAME=VALUE` with lines `---` between them.
+pub fn settings_environment(data: &[u8]) {
+    let text = text(data);
+    let pairs = parts(&text).filter_map(|part| part.split_once('='));
+    let environment = Environment::from(pairs.map(|(name, value)| (name.trim(), value.trim_end_matches('\n'))));
+    load(None, &environment);
+    crate::aws::fuzzing::environment(&environment, text.len());
+    if let Some(list) = environment.get("CLIENT_HAPROXY_BACKEND_LIST")
+        && let Err(error) = conf_file::parse(list)
+    {
+        assert_message(&error.text, list.len());
+    }
+}
+
+fn load(file: Option<&ConfFile>, environment: &Environment) {
+    let sources = || Sources::new(file.cloned(), environment);
+    match super::client(sources()) {
+        Ok(settings) => client(&settings),
+        Err(error) => assert_faults(&error),
+    }
+    match super::server(sources()) {
+        Ok(settings) => server(&settings),
+        Err(error) => assert_faults(&error),
+    }
+}
+
+fn assert_faults(error: &Error) {
+    let Error::Config(faults) = error else { panic!("{error}") };
+    assert!(!faults.is_empty());
+    for fault in faults {
+        assert_message(fault, 0);
+        assert!(fault.len() <= LONGEST, "{} bytes: {fault}", fault.len());
+    }
+}
+
+fn client(settings: &ClientSettings) {
+    let backends: Vec<&Backend> = settings.backends.iter().chain(&settings.fallback).collect();
+    assert!(!settings.backends.is_empty());
+    for (place, backend) in backends.iter().enumerate() {
+        assert!(backend.port > 0 && backend.name.len() <= 255 && backend.base.len() <= 255);
+        let server = format!("{}{MAX_SLOT}", backend.base);
+        let command = Command::new(&backend.name, &server, Change::Ready).expect("settings hold names");
+        assert_command(&command.text());
+        // No server belongs to two of them.
+        for other in backends[..place].iter().filter(|other| other.name == backend.name) {
+            for (one, two) in [(backend, other), (other, backend)] {
+                let server = format!("{}1", one.base);
+                assert_eq!(number_of(&server, &two.base), None, "{server} is of {one:?} and of {two:?}");
+            }
+        }
+    }
+    assert!(!settings.socket.as_os_str().is_empty() && settings.socket.as_os_str().len() <= 107);
+    assert!(!settings.dedicated || (settings.fallback.is_some() && !settings.groups.is_empty()));
+    assert!(!settings.all_in_fallback || settings.fallback.is_some());
+    assert!((1..=MAX_SLOT).contains(&settings.common.list_size));
+    assert!(settings.common.interval.as_millis() >= 50 && settings.common.interval.as_secs() <= 3_600);
+}
+
+fn server(settings: &ServerSettings) {
+    let ramp = &settings.ramp;
+    assert!(ramp.min <= ramp.max && ramp.max <= MAX_WEIGHT && (1..=MAX_WEIGHT).contains(&ramp.step));
+    assert!(!ramp.interval.is_zero());
+    let names = match &settings.source {
+        SourceSettings::Aws { groups } => groups,
+        SourceSettings::Consul { api, services } => {
+            assert_message(api, api.to_string().len());
+            assert!(matches!(api, ConsulApi::Unix(_)) || !api.to_string().contains('@'), "{api}");
+            services
+        }
+    };
+    assert!(!names.is_empty());
+    assert!(names.iter().all(|name| !name.is_empty() && name != "none" && !name.chars().any(char::is_control)));
+}
