@@ -3,12 +3,15 @@
 //! Auto Scaling API Reference, version 2011-01-01. What a state means for traffic is decided by `readiness`.
 
 use std::io::BufRead;
+use std::sync::Arc;
 
 use super::Aws;
 use super::endpoint::Service;
 use super::error::{Cause, Error};
 use super::http::{Budget, failed, send};
+use super::memory::Memory;
 use super::pages::Pages;
+use super::pieces::{self, Cut, PIECE};
 use super::query::Query;
 use super::xml;
 use crate::slot::is_name;
@@ -22,7 +25,7 @@ pub(crate) struct Group {
     /// Its name.
     pub(crate) name: String,
     /// Its instances.
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Arc<Vec<Member>>,
 }
 
 /// An instance of a group, as the group sees it.
@@ -36,8 +39,21 @@ pub(crate) struct Member {
     pub(crate) health: String,
 }
 
+/// What AWS's answer repeats: the instances of a group.
+const MEMBERS: Cut = Cut {
+    from: "<Instances>",
+    to: "</Instances>",
+    inside: "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/AutoScalingGroups/member",
+};
+
 /// The groups of these names that AWS knows, all pages joined, in any order. Asking for no names asks nothing.
-pub(crate) fn fetch_groups(aws: &Aws, names: &[String], budget: &Budget) -> Result<Vec<Group>, Error> {
+pub(crate) fn fetch_groups(
+    aws: &Aws,
+    names: &[String],
+    memory: &Memory<Vec<Member>>,
+    budget: &Budget,
+) -> Result<Vec<Group>, Error> {
+    memory.turn();
     let mut groups = Vec::new();
     for names in names.chunks(NAMES_A_CALL) {
         let mut pages = Pages::default();
@@ -51,7 +67,7 @@ pub(crate) fn fetch_groups(aws: &Aws, names: &[String], budget: &Budget) -> Resu
             }
             let subject = subject(names);
             let request = query.request(Service::AutoScaling, "DescribeAutoScalingGroups", subject);
-            let (page, next) = send(aws, &request, budget, &parse)?;
+            let (page, next) = send(aws, &request, budget, &|body| parse(body, memory))?;
             groups.extend(page);
             let Some(next) = next else { break };
             pages.follow(&next).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
@@ -69,41 +85,84 @@ fn subject(names: &[String]) -> String {
     }
 }
 
-/// One page, and the token of the next one.
-pub(super) fn parse(body: &mut dyn BufRead) -> Result<(Vec<Group>, Option<String>), String> {
+/// The groups on one page, and the token of the next one.
+type Page = (Vec<Group>, Option<String>);
+
+/// One page.
+pub(super) fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Member>>) -> Result<Page, String> {
+    parse_cut(body, &MEMBERS, memory)
+}
+
+/// One page out of which the pieces of `cut` are cut.
+pub(super) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, memory: &Memory<Vec<Member>>) -> Result<Page, String> {
     const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
-    let (mut groups, mut group, mut member) = (Vec::new(), Group::default(), Member::default());
-    let mut token = None;
-    let (mut whole, mut listed) = (false, false);
-    xml::walk(body, &mut |path, text| {
+    let (mut groups, mut group, mut others) = (Vec::new(), Group::default(), Reader::default());
+    let (mut token, mut whole) = (None, false);
+    // AWS lists the instances of an empty group too, as `<Instances/>`: without it the group is not told whole.
+    let mut listed = 0;
+    // The groups whose instances were cut out, in the order of the pieces.
+    let mut places = Vec::new();
+    let pieces = pieces::walk(body, cut, memory, &read_members, &mut |path, text| {
         match path.strip_prefix(RESULT).unwrap_or_default() {
             "AutoScalingGroups" => whole = true,
             "NextToken" if !text.is_empty() => token = Some(text.to_string()),
-            // AWS lists the instances of an empty group too, as `<Instances/>`: without it the group is not told whole.
-            "AutoScalingGroups/member/Instances" => listed = true,
+            "AutoScalingGroups/member/Instances" => listed += 1,
+            path if path.strip_prefix("AutoScalingGroups/member/") == Some(PIECE) => {
+                listed += 1;
+                places.push(groups.len());
+            }
             "AutoScalingGroups/member/AutoScalingGroupName" => group.name = text.to_string(),
-            "AutoScalingGroups/member/Instances/member/InstanceId" => member.id = text.to_string(),
-            "AutoScalingGroups/member/Instances/member/LifecycleState" => member.lifecycle = text.to_string(),
-            "AutoScalingGroups/member/Instances/member/HealthStatus" => member.health = text.to_string(),
-            "AutoScalingGroups/member/Instances/member" => {
-                let member = std::mem::take(&mut member);
+            "AutoScalingGroups/member" => {
+                if group.name.is_empty() || std::mem::take(&mut listed) != 1 {
+                    return Err(format!("a group without AutoScalingGroupName or one Instances: {:?}", group.name));
+                }
+                group.members = std::mem::take(&mut others.members).into();
+                groups.push(std::mem::take(&mut group));
+            }
+            path => {
+                let path = path.strip_prefix("AutoScalingGroups/member/Instances").unwrap_or_default();
+                others.element(path, text)?;
+            }
+        }
+        Ok(())
+    })?;
+    for (place, members) in places.into_iter().zip(pieces) {
+        groups[place].members = members;
+    }
+    if whole { Ok((groups, token)) } else { Err("it has no AutoScalingGroups".to_string()) }
+}
+
+fn read_members(piece: &mut dyn BufRead) -> Result<Vec<Member>, String> {
+    let mut reader = Reader::default();
+    xml::walk(piece, &mut |path, text| reader.element(path.strip_prefix("piece/Instances").unwrap_or_default(), text))?;
+    Ok(reader.members)
+}
+
+/// Reads the instances of a group as their elements go by.
+#[derive(Default)]
+struct Reader {
+    member: Member,
+    members: Vec<Member>,
+}
+
+impl Reader {
+    /// The end of an element, by its path from the group's instances.
+    fn element(&mut self, path: &str, text: &str) -> Result<(), String> {
+        match path {
+            "/member/InstanceId" => self.member.id = text.to_string(),
+            "/member/LifecycleState" => self.member.lifecycle = text.to_string(),
+            "/member/HealthStatus" => self.member.health = text.to_string(),
+            "/member" => {
+                let member = std::mem::take(&mut self.member);
                 if !is_name(&member.id) || member.lifecycle.is_empty() || member.health.is_empty() {
                     return Err(format!("a member without InstanceId, LifecycleState or HealthStatus: {member:?}"));
                 }
-                group.members.push(member);
-            }
-            "AutoScalingGroups/member" => {
-                let group = std::mem::take(&mut group);
-                if group.name.is_empty() || !std::mem::take(&mut listed) {
-                    return Err(format!("a group without AutoScalingGroupName or Instances: {:?}", group.name));
-                }
-                groups.push(group);
+                self.members.push(member);
             }
             _ => {}
         }
         Ok(())
-    })?;
-    if whole { Ok((groups, token)) } else { Err("it has no AutoScalingGroups".to_string()) }
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +193,7 @@ mod tests {
         <member><AutoScalingGroupName>empty</AutoScalingGroupName><Instances/></member>";
 
     fn read(text: &str) -> Result<(Vec<Group>, Option<String>), String> {
-        parse(&mut text.as_bytes())
+        parse(&mut text.as_bytes(), &Memory::default())
     }
 
     #[test]
@@ -146,9 +205,9 @@ mod tests {
         };
         let web = Group {
             name: "web & co".to_string(),
-            members: vec![member("i-1", "InService", "Healthy"), member("i-2", "Terminating:Wait", "Unhealthy")],
+            members: vec![member("i-1", "InService", "Healthy"), member("i-2", "Terminating:Wait", "Unhealthy")].into(),
         };
-        let empty = Group { name: "empty".to_string(), members: Vec::new() };
+        let empty = Group { name: "empty".to_string(), members: Arc::default() };
         let expected = Ok((vec![web, empty], Some("T".to_string())));
         assert_eq!(read(&page(WEB, "<NextToken>T</NextToken>")), expected);
         assert_eq!(read(&page("", "")), Ok((Vec::new(), None)));
@@ -166,6 +225,9 @@ mod tests {
             "<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult/></DescribeAutoScalingGroupsResponse>",
             cut,
             &page("<member><Instances/></member>", ""),
+            &page("<member><AutoScalingGroupName>web</AutoScalingGroupName></member>", ""),
+            &page(&WEB.replace("</Instances>", "</Instances><Instances></Instances>"), ""),
+            &page(&WEB.replace("</Instances>", "</Instances><Instances />"), ""),
             &page(&WEB.replace("<InstanceId>i-1</InstanceId>", ""), ""),
             &page(&WEB.replace("i-1", "i-&#10;1"), ""),
             &page(&WEB.replace("i-1", &"i".repeat(256)), ""),
@@ -190,7 +252,7 @@ mod tests {
         });
         let (aws, _) = aws(&server.url);
         let names: Vec<String> = (0..250).map(|n| format!("group-{n}")).collect();
-        let groups = fetch_groups(&aws, &names, &budget()).expect("groups");
+        let groups = fetch_groups(&aws, &names, &Memory::default(), &budget()).expect("groups");
         assert_eq!(groups.into_iter().map(|group| group.name).collect::<Vec<_>>(), names);
         let calls: Vec<usize> = server.seen().iter().map(|seen| seen.count("AutoScalingGroupNames.member.")).collect();
         assert_eq!(calls, [100, 100, 100, 100, 50]);
@@ -201,7 +263,7 @@ mod tests {
     fn pages_in_a_circle_are_an_error() {
         let server = Responder::new(|_: &Seen| Answer::ok(page("", "<NextToken>same</NextToken>")));
         let (aws, _) = aws(&server.url);
-        let error = fetch_groups(&aws, &["web".to_string()], &budget()).expect_err("a circle");
+        let error = fetch_groups(&aws, &["web".to_string()], &Memory::default(), &budget()).expect_err("a circle");
         assert!(error.to_string().contains("circle"), "{error}");
         assert_eq!(server.seen().len(), 2);
     }
@@ -210,7 +272,7 @@ mod tests {
     fn no_names_ask_nothing() {
         let server = Responder::new(|_: &Seen| Answer::ok(page(WEB, "")));
         let (aws, _) = aws(&server.url);
-        assert_eq!(fetch_groups(&aws, &[], &budget()).expect("nothing"), Vec::new());
+        assert_eq!(fetch_groups(&aws, &[], &Memory::default(), &budget()).expect("nothing"), Vec::new());
         assert!(server.seen().is_empty());
     }
 }

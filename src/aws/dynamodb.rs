@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Aws;
 use super::endpoint::Service;
 use super::error::{Cause, Error};
 use super::http::{Budget, Request, failed, random, send};
+use super::memory::Memory;
 use super::pages::Pages;
 
 /// A value of an item (DynamoDB API Reference, "AttributeValue").
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attribute {
     /// Text.
     S(String),
@@ -83,20 +86,43 @@ pub(crate) struct Definition {
     pub(crate) kind: String,
 }
 
-/// One page of a scan. A page without `Items` is no page.
+/// One page of a scan, its items as they stand there. A page without `Items` is no page.
 #[derive(Deserialize)]
-struct ScanPage {
-    #[serde(rename = "Items")]
-    items: Vec<Item>,
+struct RawPage<'a> {
+    #[serde(rename = "Items", borrow)]
+    items: Vec<&'a RawValue>,
     #[serde(rename = "LastEvaluatedKey")]
     last: Option<Item>,
     #[serde(rename = "ConsumedCapacity")]
     consumed: Option<Consumed>,
 }
 
-/// The items on one page of a scan.
-pub(crate) fn parse_page(mut body: &[u8]) -> Result<Vec<Item>, String> {
-    answer::<ScanPage>(&mut body).map(|page| page.items)
+/// One page of a scan, with what was made of its items.
+pub(crate) struct Page<T> {
+    /// The items.
+    pub(crate) items: Vec<Arc<T>>,
+    last: Option<Item>,
+    consumed: Option<Consumed>,
+}
+
+/// What is made of items, and what was made of those of the last scan.
+pub(crate) struct Maker<'a, T> {
+    /// Makes something of an item.
+    pub(crate) make: &'a dyn Fn(Item) -> T,
+    /// What was made of the same bytes is not made again.
+    pub(crate) memory: &'a Memory<T>,
+}
+
+/// Reads one page of a scan.
+pub(crate) fn read_page<T>(body: &mut dyn BufRead, maker: &Maker<'_, T>) -> Result<Page<T>, String> {
+    let mut text = Vec::new();
+    body.read_to_end(&mut text).map_err(|error| error.to_string())?;
+    let unreadable = |error: serde_json::Error| error.to_string();
+    let RawPage { items, last, consumed } = serde_json::from_slice(&text).map_err(unreadable)?;
+    let item = |raw: &RawValue| {
+        maker.memory.of(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(maker.make).map_err(unreadable))
+    };
+    Ok(Page { items: items.into_iter().map(item).collect::<Result<_, _>>()?, last, consumed })
 }
 
 #[derive(Deserialize)]
@@ -148,20 +174,21 @@ pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -
     send(aws, &request("CreateTable", table, body.to_string()), budget, &answer::<Creating>).map(|_| ())
 }
 
-/// Hands every item of a table to `each`, all pages, in any order. On an error some were handed over: what they
-/// were collected into is then no whole table.
-pub(crate) fn scan(
+/// Makes something of every item of a table, all pages, and hands it to `each`, in any order. On an error some were handed over: what they were collected into is then no whole table.
+pub(crate) fn scan<T>(
     aws: &Aws,
     table: &str,
     consistent: bool,
     budget: &Budget,
-    each: &mut dyn FnMut(Item),
+    maker: &Maker<'_, T>,
+    each: &mut dyn FnMut(Arc<T>),
 ) -> Result<(), Error> {
+    maker.memory.turn();
     let mut pages = Pages::default();
     let mut body = json!({ "TableName": table, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL" });
     loop {
         let request = request("Scan", table, body.to_string());
-        let page = send(aws, &request, budget, &answer::<ScanPage>)?;
+        let page = send(aws, &request, budget, &|body| read_page(body, maker))?;
         report(aws, "Scan", page.consumed.as_slice());
         page.items.into_iter().for_each(&mut *each);
         // "If LastEvaluatedKey is empty, then the last page of results has been processed".
@@ -316,7 +343,8 @@ mod tests {
     fn scanned(server: &Responder, consistent: bool) -> Result<Vec<Item>, Error> {
         let (aws, _) = aws(&server.url);
         let mut items = Vec::new();
-        scan(&aws, "web", consistent, &budget(), &mut |item| items.push(item))?;
+        let maker = Maker { make: &|item| item, memory: &Memory::default() };
+        scan(&aws, "web", consistent, &budget(), &maker, &mut |item| items.push(Item::clone(&item)))?;
         Ok(items)
     }
 
@@ -343,7 +371,8 @@ mod tests {
         });
         let (aws, results) = aws(&server.url);
         let mut items = Vec::new();
-        scan(&aws, "web", true, &budget(), &mut |item| items.push(item)).expect("a table");
+        let maker = Maker { make: &|item| item, memory: &Memory::default() };
+        scan(&aws, "web", true, &budget(), &maker, &mut |item| items.push(item)).expect("a table");
         assert_eq!(items.len(), 4);
         assert_eq!(server.seen().len(), 4);
         assert!(server.seen().iter().all(|seen| seen.json()["ConsistentRead"] == json!(true)));

@@ -4,12 +4,15 @@
 
 use std::io::BufRead;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::Aws;
 use super::endpoint::Service;
 use super::error::{Cause, Error};
 use super::http::{Budget, Request, failed, send};
+use super::memory::Memory;
 use super::pages::Pages;
+use super::pieces::{self, Cut};
 use super::query::Query;
 use super::xml;
 
@@ -30,14 +33,24 @@ pub(crate) struct Record {
     pub(crate) address: Option<Ipv4Addr>,
 }
 
+/// What EC2's answer repeats: a reservation and its instances, often one.
+const RESERVATION: Cut =
+    Cut { from: "<reservationId>", to: "</instancesSet>", inside: "DescribeInstancesResponse/reservationSet/item" };
+
 /// The instances of these ids that EC2 knows, in any order. Asking for no ids asks nothing: a call without ids
 /// would list the whole account.
-pub(crate) fn fetch_instances(aws: &Aws, ids: &[String], budget: &Budget) -> Result<Vec<Record>, Error> {
+pub(crate) fn fetch_instances(
+    aws: &Aws,
+    ids: &[String],
+    memory: &Memory<Vec<Record>>,
+    budget: &Budget,
+) -> Result<Vec<Arc<Vec<Record>>>, Error> {
+    memory.turn();
     let mut records = Vec::new();
     let mut rest: Vec<Vec<String>> = ids.chunks(IDS_A_CALL).map(<[String]>::to_vec).collect();
     let mut extra = 0;
     while let Some(mut ids) = rest.pop() {
-        let error = match fetch_batch(aws, &ids, budget) {
+        let error = match fetch_batch(aws, &ids, memory, budget) {
             Ok(batch) => {
                 records.extend(batch);
                 continue;
@@ -72,13 +85,18 @@ fn names(message: &str, id: &str) -> bool {
     message.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == id)
 }
 
-fn fetch_batch(aws: &Aws, ids: &[String], budget: &Budget) -> Result<Vec<Record>, Error> {
+fn fetch_batch(
+    aws: &Aws,
+    ids: &[String],
+    memory: &Memory<Vec<Record>>,
+    budget: &Budget,
+) -> Result<Vec<Arc<Vec<Record>>>, Error> {
     let mut records = Vec::new();
     let mut pages = Pages::default();
     let mut token: Option<String> = None;
     loop {
         let request = request(ids, token.as_deref());
-        let (page, next) = send(aws, &request, budget, &parse)?;
+        let (page, next) = send(aws, &request, budget, &|body| parse(body, memory))?;
         records.extend(page);
         let Some(next) = next else { return Ok(records) };
         pages.follow(&next).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
@@ -95,33 +113,64 @@ fn request(ids: &[String], token: Option<&str>) -> Request {
     query.request(Service::Ec2, "DescribeInstances", format!("{} instances", ids.len()))
 }
 
-/// One page, and the token of the next one.
-pub(super) fn parse(body: &mut dyn BufRead) -> Result<(Vec<Record>, Option<String>), String> {
-    const INSTANCE: &str = "DescribeInstancesResponse/reservationSet/item/instancesSet/item";
-    let (mut records, mut record, mut token) = (Vec::new(), Record::default(), None);
-    let mut whole = false;
-    xml::walk(body, &mut |path, text| {
-        match path.strip_prefix(INSTANCE) {
-            Some("/instanceId") => record.id = text.to_string(),
-            Some("/instanceState/name") => record.state = text.to_string(),
-            Some("/privateIpAddress") if !text.is_empty() => {
-                record.address = Some(text.parse().map_err(|_| format!("privateIpAddress is {text:?}"))?);
-            }
-            Some("") => {
-                let record = std::mem::take(&mut record);
-                if record.id.is_empty() || record.state.is_empty() {
-                    return Err(format!("an instance without instanceId or state: {record:?}"));
-                }
-                records.push(record);
-            }
-            Some(_) => {}
-            None if path == "DescribeInstancesResponse/reservationSet" => whole = true,
+/// The instances on one page, and the token of the next one.
+type Page = (Vec<Arc<Vec<Record>>>, Option<String>);
+
+/// One page.
+pub(super) fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
+    parse_cut(body, &RESERVATION, memory)
+}
+
+/// One page out of which the pieces of `cut` are cut.
+pub(super) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
+    const RESERVATIONS: &str = "DescribeInstancesResponse/reservationSet";
+    let (mut others, mut token, mut whole) = (Reader::default(), None, false);
+    let mut records = pieces::walk(body, cut, memory, &read_reservation, &mut |path, text| {
+        match path.strip_prefix(RESERVATIONS) {
+            Some("") => whole = true,
+            Some(path) => others.element(path.strip_prefix("/item").unwrap_or_default(), text)?,
             None if path == "DescribeInstancesResponse/nextToken" && !text.is_empty() => token = Some(text.to_string()),
             None => {}
         }
         Ok(())
     })?;
+    records.push(others.records.into());
     if whole { Ok((records, token)) } else { Err("it has no reservationSet".to_string()) }
+}
+
+fn read_reservation(piece: &mut dyn BufRead) -> Result<Vec<Record>, String> {
+    let mut reader = Reader::default();
+    xml::walk(piece, &mut |path, text| reader.element(path.strip_prefix("piece").unwrap_or_default(), text))?;
+    Ok(reader.records)
+}
+
+/// Reads instances as their elements go by.
+#[derive(Default)]
+struct Reader {
+    record: Record,
+    records: Vec<Record>,
+}
+
+impl Reader {
+    /// The end of an element, by its path from its reservation's item.
+    fn element(&mut self, path: &str, text: &str) -> Result<(), String> {
+        match path.strip_prefix("/instancesSet/item") {
+            Some("/instanceId") => self.record.id = text.to_string(),
+            Some("/instanceState/name") => self.record.state = text.to_string(),
+            Some("/privateIpAddress") if !text.is_empty() => {
+                self.record.address = Some(text.parse().map_err(|_| format!("privateIpAddress is {text:?}"))?);
+            }
+            Some("") => {
+                let record = std::mem::take(&mut self.record);
+                if record.id.is_empty() || record.state.is_empty() {
+                    return Err(format!("an instance without instanceId or state: {record:?}"));
+                }
+                self.records.push(record);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -182,10 +231,16 @@ mod tests {
 
     fn fetched(server: &Responder, ids: &[String]) -> Vec<String> {
         let (aws, _) = aws(&server.url);
-        let records = fetch_instances(&aws, ids, &budget()).expect("instances");
-        let mut found: Vec<String> = records.into_iter().map(|record| record.id).collect();
+        let records = fetch_instances(&aws, ids, &Memory::default(), &budget()).expect("instances");
+        let mut found: Vec<String> =
+            records.iter().flat_map(|some| some.iter()).map(|record| record.id.clone()).collect();
         found.sort();
         found
+    }
+
+    fn read(text: &str) -> Result<(Vec<Record>, Option<String>), String> {
+        let (records, token) = parse(&mut text.as_bytes(), &Memory::default())?;
+        Ok((records.iter().flat_map(|some| some.iter().cloned()).collect(), token))
     }
 
     #[test]
@@ -198,11 +253,11 @@ mod tests {
         let pending = "<item><instancesSet><item><instanceId>i-2</instanceId><instanceState><name>pending</name>\
                        </instanceState><privateIpAddress/></item></instancesSet></item>";
         let text = page(&format!("{}{pending}", item("i-1")), "<nextToken>T</nextToken>");
-        let (records, token) = parse(&mut text.as_bytes()).expect("a page");
+        let (records, token) = read(&text).expect("a page");
         assert_eq!(token.as_deref(), Some("T"));
         let expected = [record("i-1", "running", Some(Ipv4Addr::new(10, 0, 0, 1))), record("i-2", "pending", None)];
         assert_eq!(records, expected);
-        assert_eq!(parse(&mut page("", "").as_bytes()), Ok((Vec::new(), None)));
+        assert_eq!(read(&page("", "")), Ok((Vec::new(), None)));
     }
 
     #[test]
@@ -218,7 +273,7 @@ mod tests {
             &whole.replace("<instanceId>i-1</instanceId>", ""),
             &whole.replace("<name>running</name>", ""),
         ] {
-            assert!(parse(&mut bad.as_bytes()).is_err(), "{bad}");
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 
@@ -275,7 +330,7 @@ mod tests {
     fn a_service_that_refuses_everything_is_an_error_in_the_end() {
         let server = Responder::new(|_: &Seen| refusal("InvalidInstanceID.NotFound", "no"));
         let (aws, _) = aws(&server.url);
-        let error = fetch_instances(&aws, &ids(1_000), &budget()).expect_err("no end");
+        let error = fetch_instances(&aws, &ids(1_000), &Memory::default(), &budget()).expect_err("no end");
         assert_eq!(error.code(), Some("InvalidInstanceID.NotFound"));
         assert_eq!(server.seen().len(), EXTRA_CALLS + 1);
     }
@@ -284,7 +339,7 @@ mod tests {
     fn any_other_refusal_is_an_error() {
         let server = Responder::new(|_: &Seen| refusal("UnauthorizedOperation", "not you"));
         let (aws, _) = aws(&server.url);
-        let error = fetch_instances(&aws, &ids(2), &budget()).expect_err("refused");
+        let error = fetch_instances(&aws, &ids(2), &Memory::default(), &budget()).expect_err("refused");
         assert!(error.needs_a_person(), "{error}");
     }
 

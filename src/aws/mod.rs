@@ -16,10 +16,12 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
+mod memory;
 mod net;
 mod number;
 mod pages;
 mod partition;
+mod pieces;
 mod profile_file;
 mod proxy;
 mod query;

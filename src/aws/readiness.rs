@@ -24,7 +24,7 @@ fn part(member: &Member) -> Option<Part> {
 /// The ids of the instances that matter, each once: those that EC2 must be asked about.
 pub(crate) fn ids(groups: &[Group]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let members = groups.iter().flat_map(|group| &group.members);
+    let members = groups.iter().flat_map(|group| group.members.iter());
     members.filter(|member| part(member).is_some() && seen.insert(&member.id)).map(|member| member.id.clone()).collect()
 }
 
@@ -35,9 +35,13 @@ pub(crate) fn ids(groups: &[Group]) -> Vec<String> {
 /// a state that we don't know, or `running` without an address that a server can have. `stopping`, `stopped`, `shutting-down` and
 /// `terminated` do settle it: absent. One that is leaving its group and that EC2 does not show running is absent.
 /// Of an instance in several groups the first configured one counts. A group that was not asked for is ignored.
-pub(crate) fn observe(configured: &[String], groups: &[Group], records: &[Record]) -> Observation {
+pub(crate) fn observe<'a>(
+    configured: &[String],
+    groups: &[Group],
+    records: impl IntoIterator<Item = &'a Record>,
+) -> Observation {
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
-    let records: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
+    let records: HashMap<&str, &Record> = records.into_iter().map(|record| (record.id.as_str(), record)).collect();
     let mut observation = Observation::default();
     let (mut asked, mut seen) = (HashSet::new(), HashSet::new());
     for name in configured.iter().filter(|name| asked.insert(name.as_str())) {
@@ -45,7 +49,7 @@ pub(crate) fn observe(configured: &[String], groups: &[Group], records: &[Record
             observation.missing_groups.push(name.clone());
             continue;
         };
-        for member in &group.members {
+        for member in group.members.iter() {
             let Some(part) = part(member) else { continue };
             if !seen.insert(member.id.as_str()) {
                 continue;
@@ -93,7 +97,7 @@ mod tests {
             lifecycle: lifecycle.to_string(),
             health: health.to_string(),
         });
-        Group { name: name.to_string(), members: members.collect() }
+        Group { name: name.to_string(), members: members.collect::<Vec<_>>().into() }
     }
 
     fn record(id: &str, state: &str, address: Option<Ipv4Addr>) -> Record {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Aws;
-use super::autoscaling::fetch_groups;
-use super::ec2::fetch_instances;
+use super::autoscaling::{Member, fetch_groups};
+use super::ec2::{Record, fetch_instances};
 use super::http::Budget;
+use super::memory::Memory;
 use super::readiness::{ids, observe};
 use crate::error::Error;
 use crate::server::Source;
@@ -21,12 +22,14 @@ const ATTEMPT: Duration = Duration::from_secs(4);
 pub struct GroupSource {
     aws: Arc<Aws>,
     groups: Vec<String>,
+    members: Memory<Vec<Member>>,
+    records: Memory<Vec<Record>>,
 }
 
 impl GroupSource {
     /// The source of these groups. Their order is that in which new instances of one turn take slots.
     pub fn new(aws: Arc<Aws>, groups: Vec<String>) -> Self {
-        GroupSource { aws, groups }
+        GroupSource { aws, groups, members: Memory::default(), records: Memory::default() }
     }
 }
 
@@ -34,9 +37,9 @@ impl Source for GroupSource {
     /// Within 20 seconds, one whole answer or an error.
     fn fetch(&mut self) -> Result<Observation, Error> {
         let budget = Budget::new(TOTAL, ATTEMPT);
-        let groups = fetch_groups(&self.aws, &self.groups, &budget)?;
-        let records = fetch_instances(&self.aws, &ids(&groups), &budget)?;
-        Ok(observe(&self.groups, &groups, &records))
+        let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
+        let records = fetch_instances(&self.aws, &ids(&groups), &self.records, &budget)?;
+        Ok(observe(&self.groups, &groups, records.iter().flat_map(|some| some.iter())))
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::Aws;
 use super::dynamodb::{
-    ACTIONS_A_TRANSACTION, Item, TableDescription, Update, create_table, describe_table, get_item, parse_page, scan,
+    self, ACTIONS_A_TRANSACTION, Item, Maker, TableDescription, Update, create_table, describe_table, get_item, scan,
     transact, update_item,
 };
 use super::error::{CANCELLED, Cause, Error, one_line};
 use super::http::Budget;
-use super::table::{self, KEY, MARKED, Raw, RawMarker};
+use super::memory::Memory;
+use super::table::{self, Entry, KEY, MARKED, Raw, RawMarker};
 use crate::client::TableReader;
 use crate::marker::Marker;
 use crate::server::{Reading, Store};
@@ -49,7 +50,9 @@ pub struct SlotTable {
     aws: Arc<Aws>,
     name: String,
     /// What the last [`Store::read`] found, and what was written since; `None` before the first one of a term.
-    rows: Option<BTreeMap<SlotId, Raw>>,
+    rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
+    /// The items of the last reading.
+    entries: Memory<Entry>,
     /// The marker as it was last read for taking the lease; `None` where slot 1 had no item.
     marker: Option<RawMarker>,
     /// Whether it was said that the marker may not be read.
@@ -59,7 +62,14 @@ pub struct SlotTable {
 impl SlotTable {
     /// The table of this name. Nothing is asked yet.
     pub fn new(aws: Arc<Aws>, name: &str) -> Self {
-        SlotTable { aws, name: name.to_string(), rows: None, marker: None, denial_told: false }
+        SlotTable {
+            aws,
+            name: name.to_string(),
+            rows: None,
+            entries: Memory::default(),
+            marker: None,
+            denial_told: false,
+        }
     }
 
     /// Whether the table is there, has our key and can be used. Errors: [`Error::Table`] for one that is missing or
@@ -148,17 +158,15 @@ impl SlotTable {
         ))
     }
 
-    /// Reads every item, and hands each one with a usable number to `keep` after its row was understood.
-    fn scan(&self, consistent: bool, budget: &Budget, keep: &mut dyn FnMut(SlotId, Item)) -> Result<Table, Error> {
+    /// Reads every item, and hands each one with a usable number to `keep`.
+    fn scan(&self, consistent: bool, budget: &Budget, keep: &mut dyn FnMut(&Entry)) -> Result<Table, Error> {
         let mut table = Table::default();
-        let each = &mut |item: Item| match table::id(&item) {
-            Ok(id) => {
-                table.rows.insert(id, table::row(id, &item));
-                keep(id, item);
-            }
-            Err(stray) => table.strays.push(stray),
+        let maker = Maker { make: &table::entry, memory: &self.entries };
+        let each = &mut |entry: Arc<Entry>| {
+            add(&mut table, &entry);
+            keep(&entry);
         };
-        scan(&self.aws, &self.name, consistent, budget, each).map_err(|error| self.explain(error))?;
+        scan(&self.aws, &self.name, consistent, budget, &maker, each).map_err(|error| self.explain(error))?;
         Ok(table)
     }
 
@@ -177,15 +185,18 @@ impl SlotTable {
 ///
 /// # Errors
 /// The page is none.
-pub fn read_page(body: &[u8]) -> Result<Table, String> {
+pub fn read_page(mut body: &[u8]) -> Result<Table, String> {
     let mut table = Table::default();
-    for item in parse_page(body)? {
-        match table::id(&item) {
-            Ok(id) => drop(table.rows.insert(id, table::row(id, &item))),
-            Err(stray) => table.strays.push(stray),
-        }
-    }
+    let page = dynamodb::read_page(&mut body, &Maker { make: &table::entry, memory: &Memory::default() })?;
+    page.items.iter().for_each(|entry| add(&mut table, entry));
     Ok(table)
+}
+
+fn add(table: &mut Table, entry: &Entry) {
+    match entry {
+        Entry::Slot { id, row, .. } => drop(table.rows.insert(*id, row.clone())),
+        Entry::Stray(stray) => table.strays.push(stray.clone()),
+    }
 }
 
 fn usable(description: &TableDescription) -> bool {
@@ -239,11 +250,12 @@ impl Store for SlotTable {
     fn read(&mut self) -> Result<Reading, crate::error::Error> {
         let (mut rows, mut raw_marker, mut marker) = (BTreeMap::new(), None, Marker::default());
         let budget = Budget::new(READ_TOTAL, ATTEMPT);
-        let table = self.scan(true, &budget, &mut |id, item| {
-            if id == MARKED {
-                (raw_marker, marker) = (Some(table::raw_marker(&item)), table::marker(&item));
+        let table = self.scan(true, &budget, &mut |entry| {
+            let Entry::Slot { id, raw, marker: found, .. } = entry else { return };
+            rows.insert(*id, Arc::clone(raw));
+            if let Some(found) = found {
+                (raw_marker, marker) = (Some(found.0.clone()), found.1.clone());
             }
-            rows.insert(id, table::raw(item));
         })?;
         let changed = self.rows.as_ref().is_some_and(|known| *known != rows);
         (self.rows, self.marker) = (Some(rows), raw_marker);
@@ -276,12 +288,13 @@ impl Store for SlotTable {
             let group;
             (group, rest) = rest.split_at(room.min(rest.len()));
             let rows = self.rows.get_or_insert_default();
-            let wanted: Vec<(SlotId, Raw)> = group.iter().map(|slot| (slot.id, table::attributes(slot))).collect();
+            let wanted: Vec<(SlotId, Arc<Raw>)> =
+                group.iter().map(|slot| (slot.id, Arc::new(table::attributes(slot)))).collect();
             let mut updates = Vec::with_capacity(ACTIONS_A_TRANSACTION);
             if !with_marked {
                 updates.push(table::mark(&next, None));
             }
-            updates.extend(wanted.iter().map(|(id, wanted)| match rows.get(id) {
+            updates.extend(wanted.iter().map(|(id, wanted)| match rows.get(id).map(Arc::as_ref) {
                 before if *id == MARKED => table::mark(&next, Some((wanted, before))),
                 before => table::update(*id, wanted, before),
             }));
@@ -320,7 +333,7 @@ impl TableReader for SlotTable {
 
     /// Until then, the whole table or an error.
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, crate::error::Error> {
-        Ok(self.scan(consistent, &time_until(until), &mut |_, _| {})?)
+        Ok(self.scan(consistent, &time_until(until), &mut |_| {})?)
     }
 }
 

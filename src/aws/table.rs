@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::dynamodb::{Attribute, Item, Update};
 use super::error::one_line;
@@ -45,8 +46,38 @@ pub(crate) type Raw = [Option<Attribute>; OURS.len()];
 /// What slot 1's item holds of the marker, as it was read: what taking the lease puts its condition on.
 pub(crate) type RawMarker = [Option<Attribute>; MARKS.len()];
 
+/// An item, taken apart.
+pub(crate) enum Entry {
+    /// A slot's.
+    Slot {
+        /// The slot's number.
+        id: SlotId,
+        /// The row that it is.
+        row: Row,
+        /// What a later write puts its condition on.
+        raw: Arc<Raw>,
+        /// The marker, on slot 1's item.
+        marker: Option<Box<(RawMarker, Marker)>>,
+    },
+    /// An item without a usable number, described.
+    Stray(String),
+}
+
+/// Takes an item apart.
+pub(crate) fn entry(item: Item) -> Entry {
+    match id(&item) {
+        Ok(id) => Entry::Slot {
+            id,
+            row: row(id, &item),
+            marker: (id == MARKED).then(|| Box::new((raw_marker(&item), marker(&item)))),
+            raw: Arc::new(raw(item)),
+        },
+        Err(stray) => Entry::Stray(stray),
+    }
+}
+
 /// The number of the slot that an item is about. The error describes an item without a usable one.
-pub(crate) fn id(item: &Item) -> Result<SlotId, String> {
+fn id(item: &Item) -> Result<SlotId, String> {
     match item.get(KEY) {
         Some(Attribute::N(text)) => match integer(text) {
             Some(id) if (1..=u64::from(MAX_SLOT)).contains(&id) => Ok(id as SlotId),
@@ -68,7 +99,7 @@ pub(crate) fn row(id: SlotId, item: &Item) -> Row {
 }
 
 /// Takes out of an item what a later write puts its condition on.
-pub(crate) fn raw(mut item: Item) -> Raw {
+fn raw(mut item: Item) -> Raw {
     OURS.map(|name| item.remove(name))
 }
 

@@ -124,6 +124,22 @@ pub struct Limits {
     pub interval: Duration,
 }
 
+/// A turn that found nothing to do: while the same is seen and no step of a ramp is due, there is nothing to do again.
+struct Settled {
+    table: Table,
+    seen: Observation,
+    from: Timestamp,
+    until: Option<Timestamp>,
+}
+
+impl Settled {
+    fn holds(&self, table: &Table, seen: &Observation, now: Timestamp) -> bool {
+        // A clock that went back makes times of the table lie in the future.
+        let in_time = now >= self.from && self.until.is_none_or(|until| now < until);
+        in_time && self.table == *table && self.seen == *seen
+    }
+}
+
 /// The server role's loop, a turn at a time.
 pub struct Server<S: Source, T: Store> {
     source: S,
@@ -135,6 +151,8 @@ pub struct Server<S: Source, T: Store> {
     shown: bool,
     conditions: Conditions,
     lease: Lease,
+    /// The last turn, if it found nothing to do.
+    settled: Option<Settled>,
     /// Whether the source ever answered: until then a standby asks it too, so that a wrong set-up shows at the start.
     fetched: bool,
 }
@@ -152,6 +170,7 @@ impl<S: Source, T: Store> Server<S, T> {
             shown: false,
             conditions: Conditions::new(),
             lease: Lease::new(process),
+            settled: None,
             fetched: false,
         }
     }
@@ -166,7 +185,7 @@ impl<S: Source, T: Store> Server<S, T> {
         }
         if self.lease.is_held() {
             let seen = self.source.fetch()?;
-            return self.lead(&seen, now);
+            return self.lead(seen, now);
         }
         let marker = self.store.read_marker()?;
         let free = self.watch(&marker, now);
@@ -176,7 +195,7 @@ impl<S: Source, T: Store> Server<S, T> {
         // Whoever cannot see the instances must not lead.
         let seen = self.source.fetch()?;
         self.fetched = true;
-        if free && self.take(&marker, now)? { self.lead(&seen, now) } else { Ok(()) }
+        if free && self.take(&marker, now)? { self.lead(seen, now) } else { Ok(()) }
     }
 
     /// Between two turns that are far apart, once a second: keeps the lease, or watches it. True asks for a turn at once.
@@ -225,13 +244,17 @@ impl<S: Source, T: Store> Server<S, T> {
     }
 
     /// The part of a turn that only the leader does.
-    fn lead(&mut self, seen: &Observation, now: Moment) -> Result<(), Error> {
+    fn lead(&mut self, seen: Observation, now: Moment) -> Result<(), Error> {
         let Reading { table, marker, changed } = self.store.read()?;
         if !self.lease.confirm(&marker) {
             self.step_down();
             return Ok(());
         }
-        let plan = decide(&table, seen, now.time, &self.limits);
+        if !changed && self.settled.as_ref().is_some_and(|settled| settled.holds(&table, &seen, now.time)) {
+            return Ok(());
+        }
+        self.settled = None;
+        let plan = decide(&table, &seen, now.time, &self.limits);
         let unreadable = table.faults().len();
         if !plan.changes.is_empty() {
             match self.store.write(&plan.changes, &self.lease.next(true, now)) {
@@ -247,7 +270,7 @@ impl<S: Source, T: Store> Server<S, T> {
             self.beat(true, now)?;
         }
         self.log_changes(&table, &plan);
-        self.log_conditions(conditions(&table, seen, &plan, &self.limits, self.source.missing_remedy()));
+        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
         self.publish(Snapshot {
             slots: plan.slots,
             unreadable,
@@ -255,6 +278,9 @@ impl<S: Source, T: Store> Server<S, T> {
             missing_groups: seen.missing_groups.len(),
             last_resort: plan.last_resort.len(),
         });
+        if plan.changes.is_empty() {
+            self.settled = Some(Settled { table, seen, from: now.time, until: plan.due });
+        }
         Ok(())
     }
 
@@ -317,6 +343,7 @@ impl<S: Source, T: Store> Server<S, T> {
         self.gauges.leads(false);
         self.publish(Snapshot::default());
         self.conditions = Conditions::new();
+        self.settled = None;
     }
 
     fn publish(&mut self, state: Snapshot) {

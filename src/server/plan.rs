@@ -23,6 +23,8 @@ pub struct Plan {
     pub ignored: Vec<Instance>,
     /// The scales of the slots whose occupants are reported with another one than 1.
     pub scales: BTreeMap<SlotId, u16>,
+    /// When the first step of a ramp is due; `None` where nobody ramps. Until then, nothing follows from time alone.
+    pub due: Option<Timestamp>,
 }
 
 impl Plan {
@@ -35,12 +37,14 @@ impl Plan {
 /// Decides what the table must hold at `now`. Deciding again on the result changes nothing.
 pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Plan {
     let mut assigned = allocate::assign(table, seen, now, limits);
+    let mut due = None;
     for (id, slot) in &mut assigned.slots {
         if let Some(occupant) = slot.occupant.as_mut()
             && !assigned.kept.contains(id)
         {
             let full = full_weight(limits.max, assigned.scales.get(id).copied().unwrap_or(1));
             ramp::advance(occupant, full, now, limits);
+            due = due.into_iter().chain(ramp::due(occupant, full, limits)).min();
         }
     }
     // After the ramp: it may have given the first ready server its first weight.
@@ -54,7 +58,7 @@ pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits
     let above_size =
         slots.values().filter(|slot| slot.id > limits.size && slot.occupant.is_some()).map(|slot| slot.id).collect();
     let allocate::Assignment { unplaced, ignored, scales, .. } = assigned;
-    Plan { changes, slots, unplaced, last_resort, above_size, ignored, scales }
+    Plan { changes, slots, unplaced, last_resort, above_size, ignored, scales, due }
 }
 
 #[cfg(test)]

@@ -217,11 +217,11 @@ proptest! {
     #[test]
     fn every_turn_keeps_the_rules(
         limits in some_limits(),
-        turns in prop::collection::vec((observation(), prop::collection::vec(edit(), 0..3), 1..60_i64), 1..10),
+        turns in prop::collection::vec((observation(), prop::collection::vec(edit(), 0..3), 1..60_i64, 0..60_i64), 1..10),
     ) {
         let mut table = Table::default();
         let mut now = 0;
-        for (seen, edits, gap) in turns {
+        for (seen, edits, gap, more) in turns {
             now += gap;
             for (id, edit) in &edits {
                 apply(&mut table.rows, *id, edit);
@@ -235,6 +235,9 @@ proptest! {
             prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");
             // Who holds an address is settled; the order in which the losers are listed may follow the new occupant.
             prop_assert_eq!(&again, &Plan { changes: vec![], ignored: again.ignored.clone(), ..plan });
+            let later = decide(&table, &seen, at(now + more), &limits);
+            let due = again.due.is_some_and(|due| due <= at(now + more));
+            prop_assert_eq!(!later.changes.is_empty(), due, "{} seconds later", more);
         }
     }
 

@@ -11,6 +11,13 @@ pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, lim
     }
 }
 
+/// When the next step of an occupant is due, on its way to `full`; `None`: none is. Until then, and from its last step
+/// on, [`advance`] changes nothing that it has not changed.
+pub(super) fn due(occupant: &Occupant, full: Weight, limits: &Limits) -> Option<Timestamp> {
+    let ramps = occupant.status == Status::Enabled && occupant.weight < full;
+    occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
+}
+
 fn next(
     weight: Weight,
     last_step: Option<Timestamp>,

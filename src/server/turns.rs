@@ -346,6 +346,29 @@ fn a_steady_table_has_nothing_to_write() {
 }
 
 #[test]
+fn a_steady_table_is_looked_at_in_every_turn_all_the_same() {
+    let (one, two) = (".1 i1 a ready", ".1 i1 a ready; .2 i2 a ready");
+    let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(one), Ok(one), Ok(one), Ok(one), Ok(two)]);
+    for second in 0..3 {
+        bed.turn(second);
+    }
+    assert_eq!((bed.writes(), bed.gauges.count()), (vec![], 1));
+    bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 11; 2 free");
+    bed.turn(3);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 free", "a hand changes a weight");
+    bed.turn(4);
+    bed.turn(5);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 .2 i2 a enabled 1@4", "an instance comes");
+    bed.turn(33);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 .2 i2 a enabled 1@4", "its step is not due");
+    bed.turn(34);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 .2 i2 a enabled 2@34", "its step is due");
+    bed.turn(35);
+    bed.turn(20);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 .2 i2 a enabled 2@20", "the clock goes back");
+}
+
+#[test]
 fn a_server_alone_leads_in_its_first_turn_and_beats_once_a_second() {
     let mut bed = Bed::new(limits(1), "1 .1 i1 a enabled 10", [Ok(".1 i1 a ready")]);
     assert!(!bed.leads());

@@ -1,0 +1,68 @@
+//! Remembers what the parts of the last answer said, so that a part that comes again is not taken apart again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+/// What the parts of the last answer said, by their bytes. Two parts are taken for the same by 64 bits of a hash whose
+/// key no one knows: of two that differ, one pair in 10¹⁹ is.
+pub(crate) struct Memory<T> {
+    hasher: RandomState,
+    last: RefCell<HashMap<u64, Arc<T>>>,
+    now: RefCell<HashMap<u64, Arc<T>>>,
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Memory { hasher: RandomState::new(), last: RefCell::default(), now: RefCell::default() }
+    }
+}
+
+impl<T> Memory<T> {
+    /// A new answer begins. What was in the last one is remembered, what was only in an earlier one is not.
+    pub(crate) fn turn(&self) {
+        self.last.swap(&self.now);
+        self.now.borrow_mut().clear();
+    }
+
+    /// What `part` says: `read` is asked where it was in neither answer. What cannot be read is not remembered.
+    pub(crate) fn of(&self, part: &[u8], read: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, String> {
+        let key = self.hasher.hash_one(part);
+        let mut now = self.now.borrow_mut();
+        if let Some(said) = now.get(&key) {
+            return Ok(Arc::clone(said));
+        }
+        let said = match self.last.borrow_mut().remove(&key) {
+            Some(said) => said,
+            None => Arc::new(read()?),
+        };
+        now.insert(key, Arc::clone(&said));
+        Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_read_once_as_long_as_it_comes_again() {
+        let memory = Memory::default();
+        let reads = |parts: &str| {
+            memory.turn();
+            let mut read = String::new();
+            for part in parts.split(' ') {
+                let said = memory.of(part.as_bytes(), || {
+                    read.push_str(part);
+                    if part == "bad" { Err(part.to_string()) } else { Ok(part.to_string()) }
+                });
+                assert_eq!(said.map_or_else(|error| error, |said| said.to_string()), part);
+            }
+            read
+        };
+        for (parts, read) in [("a b a", "ab"), ("b", ""), ("b a", "a"), ("bad", "bad"), ("bad", "bad"), ("a b", "ab")] {
+            assert_eq!(reads(parts), read, "{parts}");
+        }
+    }
+}
