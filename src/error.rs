@@ -44,6 +44,13 @@ pub enum Error {
     Haproxy(crate::haproxy::Error),
     /// Something at start that only a person can mend: the sentence says what.
     Start(String),
+    /// HAProxy answered, and did not do what it was asked; it is asked again next turn.
+    Unheeded {
+        /// Its answers, each once: what stays the same while the commands change.
+        answers: String,
+        /// The commands too.
+        text: String,
+    },
     /// Something outside that is tried again next turn: the sentence says what.
     Turn(String),
 }
@@ -56,7 +63,7 @@ impl Error {
             Error::Aws(error) => error.needs_a_person(),
             Error::Consul(error) => error.needs_a_person(),
             Error::Haproxy(error) => error.needs_a_person(),
-            Error::Turn(_) => false,
+            Error::Unheeded { .. } | Error::Turn(_) => false,
         }
     }
 
@@ -75,6 +82,8 @@ impl Error {
         match self {
             Error::Aws(error) => error.key(),
             Error::Consul(error) => error.key(),
+            Error::Haproxy(error) => error.key(),
+            Error::Unheeded { answers, .. } => answers.clone(),
             other => other.to_string(),
         }
     }
@@ -88,7 +97,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(text) | Error::Start(text) | Error::Turn(text) => f.write_str(text),
+            Error::Usage(text) | Error::Start(text) | Error::Unheeded { text, .. } | Error::Turn(text) => {
+                f.write_str(text)
+            }
             Error::Config(faults) => f.write_str(&faults.join("\n")),
             Error::Aws(error) => error.fmt(f),
             Error::Consul(error) => error.fmt(f),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
@@ -17,16 +18,11 @@ pub const MAX_SLOT: SlotId = 10_000;
 /// The highest weight of a HAProxy server (HAProxy configuration manual, `weight`: 0 to 256).
 pub const MAX_WEIGHT: u16 = 256;
 
-/// A server's weight, 0 to [`MAX_WEIGHT`].
-pub type Weight = u16;
-
-/// The longest name of an instance or a group that the table holds, in characters: AWS's own limit for a group's name.
+/// The longest name of an instance or a group in the table, in characters: AWS's own limit for a group's name.
 pub const LONGEST_NAME: usize = 255;
 
-/// Whether the table can hold this text as a name.
-pub fn is_name(text: &str) -> bool {
-    !text.is_empty() && !text.chars().any(char::is_control) && text.chars().count() <= LONGEST_NAME
-}
+/// A server's weight, 0 to [`MAX_WEIGHT`].
+pub type Weight = u16;
 
 /// Whether a server can have this address.
 pub fn is_servers(address: IpAddr) -> bool {
@@ -83,8 +79,8 @@ impl Slot {
 /// A row as the table holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// The row was understood.
-    Known(Slot),
+    /// The row was understood. Shared with whoever read it: a table of which little changes is read every turn.
+    Known(Arc<Slot>),
     /// The row was not: its slot is unknown, and neither role touches it.
     Unreadable {
         /// What is wrong with it, for the log.
@@ -107,7 +103,7 @@ impl Table {
     /// The rows that were understood, in the order of their numbers.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.rows.values().filter_map(|row| match row {
-            Row::Known(slot) => Some(slot),
+            Row::Known(slot) => Some(slot.as_ref()),
             Row::Unreadable { .. } => None,
         })
     }
@@ -165,9 +161,9 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance with no other name, whose full weight is MAX.
+    /// An instance with no other name, whose full weight is MAX. Its name becomes one that a row can bear.
     pub fn new(address: IpAddr, name: String, group: String, part: Part) -> Self {
-        Instance { address, name, group, part, aliases: vec![], scale: 1 }
+        Instance { address, name: row_name(name), group, part, aliases: vec![], scale: 1 }
     }
 
     /// Whether a row of its address that bears `name` is about this instance.
@@ -181,6 +177,22 @@ pub fn full_weight(max: Weight, scale: u16) -> Weight {
     max.saturating_mul(scale.max(1)).min(MAX_WEIGHT)
 }
 
+/// `name` as a row can bear it and be read again: control characters escaped, and cut at [`LONGEST_NAME`]. A source's
+/// names are free text (a node of Consul may be called anything), and a row that cannot be read is a slot lost.
+pub fn row_name(name: String) -> String {
+    if !name.contains(char::is_control) && name.chars().nth(LONGEST_NAME).is_none() {
+        return name;
+    }
+    let mut text = String::with_capacity(name.len());
+    for char in name.chars() {
+        if char.is_control() { text.extend(char.escape_default()) } else { text.push(char) }
+    }
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_NAME) {
+        text.truncate(end);
+    }
+    text
+}
+
 /// One whole answer of a source. A partial answer is an error and never gets here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -191,4 +203,32 @@ pub struct Observation {
     /// Names of instances that their group lists as in service, but of which the source of addresses says nothing:
     /// an occupant of that name is kept as it is.
     pub unseen: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_become_what_a_row_can_bear() {
+        for (name, expected) in [
+            ("i-0a", "i-0a".to_owned()),
+            ("node é/web \"1\"", "node é/web \"1\"".to_owned()),
+            ("a\nb\u{1b}[2J\u{85}", "a\\nb\\u{1b}[2J\\u{85}".to_owned()),
+            (&"é".repeat(300), "é".repeat(LONGEST_NAME)),
+        ] {
+            assert_eq!(row_name(name.to_owned()), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_name_it_is_short_plain_and_stays_itself(name in "(?s:.){0,300}") {
+            let text = row_name(name);
+            prop_assert!(text.chars().count() <= LONGEST_NAME && !text.contains(char::is_control));
+            prop_assert_eq!(row_name(text.clone()), text);
+        }
+    }
 }

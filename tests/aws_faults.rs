@@ -7,6 +7,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,7 @@ use common::aws_proxy::Fault;
 use common::bed::{Bed, tool};
 use common::hsdo::{Hsdo, value_of};
 use common::http::{Listener, Response, lock, read_request, write_response};
+use common::moto::{Item, text_of};
 use common::port::Port;
 use common::process::Process;
 use common::wait::{SOON, wait_for};
@@ -102,17 +104,18 @@ fn an_outage_does_not_multiply_the_calls() {
 struct SkewedAws {
     listener: Listener,
     refused: Arc<Mutex<usize>>,
+    ahead: Arc<AtomicI64>,
 }
 
 impl SkewedAws {
     fn start(upstream: &str, ahead: i64) -> Self {
-        let refused = Arc::new(Mutex::new(0));
-        let (counter, upstream) = (Arc::clone(&refused), upstream.to_owned());
+        let (refused, ahead) = (Arc::new(Mutex::new(0)), Arc::new(AtomicI64::new(ahead)));
+        let (counter, clock, upstream) = (Arc::clone(&refused), Arc::clone(&ahead), upstream.to_owned());
         let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build();
         let agent = ureq::Agent::new_with_config(config);
         let serve = move |mut reader: BufReader<TcpStream>| {
             while let Ok(Some(request)) = read_request(&mut reader) {
-                let now = now() + ahead;
+                let now = now() + clock.load(Ordering::SeqCst);
                 let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
                 let date = vec![("Date".to_owned(), http_date(now))];
                 let response = if now.abs_diff(signed_at(&header("x-amz-date"))) > 300 {
@@ -134,7 +137,7 @@ impl SkewedAws {
             }
         };
         let listener = Listener::start(SocketAddr::from(([127, 0, 0, 1], 0)), serve).expect("some port is free");
-        SkewedAws { listener, refused }
+        SkewedAws { listener, refused, ahead }
     }
 
     fn url(&self) -> String {
@@ -201,6 +204,27 @@ fn a_clock_that_is_twenty_minutes_wrong_is_corrected() {
         let aws = SkewedAws::start(&bed.moto().url(), 1_200);
         Hsdo::server(&bed).env(variable, &aws.url()).once().assert_code(0);
         assert_eq!(*lock(&aws.refused), 1, "{code}");
+    }
+}
+
+/// As seen from hsdo, AWS's clock jumps where its own does the other way.
+#[test]
+fn a_clock_that_jumps_costs_one_refused_call_each_time() {
+    let bed = bed("jumps");
+    let aws = SkewedAws::start(&bed.moto().url(), 0);
+    let mut server = Hsdo::server(&bed).env("AWS_ENDPOINT_URL", &aws.url()).spawn();
+    server.wait_turn();
+    let before = bed.moto().rows();
+    for (jump, ahead) in (1..).zip([3_600, -3_600, 86_400 * 365, 0]) {
+        aws.ahead.store(ahead, Ordering::SeqCst);
+        server.wait_turn();
+        assert_eq!(*lock(&aws.refused), jump, "corrected by the first answer after each jump");
+    }
+    assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#), Some(0.0), "{}", server.log());
+    for (id, row) in bed.moto().rows() {
+        let seat =
+            |row: &Item| [text_of(row, "ServerName"), text_of(row, "IPAddress"), text_of(row, "BackendServerStatus")];
+        assert_eq!(seat(&row), seat(&before[&id]), "row {id}");
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use common::aws_proxy::{AwsProxy, Fault};
+use common::aws_proxy::{AwsProxy, Chance, Fault};
 use common::bed::{Bed, package_dir};
 use common::haproxy::{BackendConfig, Haproxy, Server, program};
 use common::moto::text_of;
-use common::tap::{Tap, Way};
+use common::tap::{InPlace, Tap, Way};
 use common::wait::{SOON, wait_for, wait_until};
 use common::web::Mood;
 use common::{hsdo, traffic};
@@ -157,7 +157,7 @@ fn the_tap_records_what_is_sent_and_can_spoil_it() {
         use std::io::{Read, Write};
         let mut stream = UnixStream::connect(tap.path()).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        stream.write_all(line.as_bytes()).unwrap();
+        stream.write_all(line.as_bytes())?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply).map(|_| reply)
     };
@@ -182,16 +182,124 @@ fn the_tap_records_what_is_sent_and_can_spoil_it() {
     assert_eq!((tap.connections(), tap.commands().len()), (0, 0));
 }
 
+#[test]
+fn the_tap_carries_out_half_a_line_a_line_without_its_reply_or_none() {
+    let bed = Bed::new("tap-faults");
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 2)]);
+    let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
+    let ask = |line: &str| {
+        use std::io::{Read, Write};
+        let mut stream = UnixStream::connect(tap.path())?;
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+        stream.write_all(line.as_bytes())?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).map(|_| reply)
+    };
+    let weight = |weight: u32| format!("set server http-back/mywebapp1 weight {weight}\n");
+    let running = || haproxy.server("http-back", "mywebapp1").weight;
+    for (way, carried_out) in [
+        (Way::Lost, true),
+        (Way::Mute, true),
+        (Way::Trickle, true),
+        (Way::Half(40), false),
+        (Way::Silent, false),
+        (Way::Denied, false),
+        (Way::Garbage, false),
+        (Way::Reset, false),
+    ] {
+        ask(&weight(1)).unwrap();
+        tap.set_way(way);
+        let reply = ask(&weight(9));
+        tap.heal();
+        assert_eq!(running(), if carried_out { 9 } else { 1 }, "{way:?}: {reply:?}");
+        match way {
+            Way::Trickle => assert_eq!(reply.unwrap(), "\n"),
+            Way::Denied => assert_eq!(reply.unwrap(), "Permission denied\n\n"),
+            _ => assert!(!reply.is_ok_and(|reply| reply.contains('\n')), "{way:?}"),
+        }
+    }
+    tap.set_way_of_changes(Way::Denied);
+    assert!(ask("show info\n").unwrap().contains("Pid: "), "what changes nothing goes through");
+    assert!(ask(&weight(9)).unwrap().contains("denied"));
+    for (behind, kind) in [
+        (InPlace::Nothing, std::io::ErrorKind::NotFound),
+        (InPlace::Deserted, std::io::ErrorKind::ConnectionRefused),
+        (InPlace::File, std::io::ErrorKind::ConnectionRefused),
+    ] {
+        tap.hide(behind);
+        assert_eq!(ask("show info\n").unwrap_err().kind(), kind, "{behind:?}");
+        tap.heal();
+        assert!(ask("show info\n").unwrap().contains("Pid: "));
+    }
+}
+
+#[test]
+fn a_seed_decides_which_calls_meet_which_fault() {
+    let proxy = AwsProxy::start("http://127.0.0.1:1");
+    proxy.instead("Describe", |_| (200, "fine".to_owned()));
+    let ask = || call_as(&proxy, None, "Action=Describe&Version=1").map(|answer| answer.0);
+    let run = |seed| {
+        let chance = |percent, fault| Chance { operation: "Describe".to_owned(), percent, fault };
+        proxy.schedule(seed, vec![chance(30, Fault::Reply(500, String::new())), chance(30, Fault::Close)]);
+        (0..40).map(|_| ask()).map(|answer| answer.map_err(drop)).collect::<Vec<_>>()
+    };
+    let (first, again, other) = (run(1), run(1), run(2));
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    for outcome in [Ok(200), Ok(500), Err(())] {
+        assert!(first.contains(&outcome), "{outcome:?} is not in {first:?}");
+    }
+    proxy.heal();
+    assert_eq!(ask(), Ok(200));
+    proxy.refuse();
+    assert!(ask().unwrap_err().contains("refused"));
+    proxy.heal();
+    assert_eq!(ask(), Ok(200));
+    assert_eq!(
+        proxy.struck().keys().collect::<Vec<_>>(),
+        ["* refused", "Describe 500 without a code", "Describe close"]
+    );
+}
+
+#[test]
+fn the_proxy_gives_old_answers_and_holds_answers_back() {
+    let proxy = AwsProxy::start("http://127.0.0.1:1");
+    let count = std::sync::atomic::AtomicU32::new(0);
+    proxy.instead("Describe", move |_| (200, count.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_string()));
+    let ask = || call_as(&proxy, None, "Action=Describe&Version=1").map(|answer| answer.1);
+    assert_eq!([ask(), ask(), ask()].map(Result::unwrap), ["0", "1", "2"]);
+    proxy.spoil_times("Describe", Fault::Stale, 1);
+    let old: u32 = ask().unwrap().parse().unwrap();
+    assert!(old < 3, "{old}");
+    assert_eq!(ask().unwrap(), "3");
+    proxy.spoil("Describe", Fault::Hold);
+    let held = std::thread::scope(|scope| {
+        let held = scope.spawn(ask);
+        wait_until("the answer to be held back", SOON, || (proxy.waiting() == 1).then_some(()));
+        proxy.heal();
+        held.join().unwrap()
+    });
+    assert_eq!(held.unwrap(), "4", "it was carried out before");
+    assert_eq!(ask().unwrap(), "5");
+}
+
 /// A call to the proxy: status and body, or why there is none.
 fn call(proxy: &AwsProxy, operation: &str, body: &str) -> Result<(u16, String), String> {
+    call_as(proxy, Some(operation), body)
+}
+
+/// The same of DynamoDB, or of a service whose operation stands in the body.
+fn call_as(proxy: &AwsProxy, operation: Option<&str>, body: &str) -> Result<(u16, String), String> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(2)))
         .http_status_as_error(false)
         .proxy(None)
         .build();
-    let mut answer = ureq::Agent::new_with_config(config)
-        .post(proxy.url())
-        .header("X-Amz-Target", format!("DynamoDB_20120810.{operation}"))
+    let mut request = ureq::Agent::new_with_config(config).post(proxy.url());
+    if let Some(operation) = operation {
+        request = request.header("X-Amz-Target", format!("DynamoDB_20120810.{operation}"));
+    }
+    let mut answer = request
         .header(
             "Authorization",
             "AWS4-HMAC-SHA256 Credential=t/20260101/eu-west-1/dynamodb/aws4_request, SignedHeaders=host, Signature=x",

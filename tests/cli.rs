@@ -337,6 +337,40 @@ fn the_readme_lists_every_setting_with_its_role_and_default() {
     assert_eq!(listed, known);
 }
 
+/// Whether `tests/` has the test that is named `file::test`: in `file.rs`, or in the `main.rs` of a folder of that name.
+fn is_a_test(reference: &str) -> bool {
+    let Some((file, test)) = reference.rsplit_once("::") else { return false };
+    let path = package_dir().join("tests").join(file.replace("::", "/"));
+    let sources = [path.with_extension("rs"), path.join("main.rs")];
+    sources.iter().filter_map(|path| fs::read_to_string(path).ok()).any(|text| {
+        let mut lines = text.lines().map(str::trim);
+        while lines.any(|line| line == "#[test]") {
+            if lines.next().is_some_and(|line| line.starts_with(&format!("fn {test}("))) {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+#[test]
+fn every_row_of_the_readmes_fault_table_names_tests_that_exist() {
+    let rows = readme_table("| fault | what hsdo does | what traffic sees | shown by |");
+    let mut named = 0;
+    for row in rows.iter().filter(|row| !row[0].starts_with("**")) {
+        let references = code(&row[3]);
+        assert!(!references.is_empty(), "no test shows {:?}", row[0]);
+        for reference in &references {
+            assert!(is_a_test(reference), "{reference} is no test, for {:?}", row[0]);
+        }
+        named += references.len();
+    }
+    assert!(named >= rows.len(), "{named} tests in {} rows", rows.len());
+    for wrong in ["client::no_such_test", "nowhere::a_reload_is_repaired", "a_reload_is_repaired", "client::tapped"] {
+        assert!(!is_a_test(wrong), "{wrong}");
+    }
+}
+
 /// `hsdo --help | head -1`: the reader goes before all is written.
 #[test]
 fn a_reader_that_goes_away_is_no_fault() {

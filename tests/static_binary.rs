@@ -35,14 +35,11 @@ fn it_needs_no_loader_and_no_library() {
     assert!(!kinds.contains(&DYNAMIC), "{} has a dynamic section: see .cargo/config.toml", path.display());
 }
 
-/// `unshare` of util-linux, which every distribution has; a plain user gets a user namespace for it.
+/// `unshare`, to be given arguments.
 fn unshare() -> Command {
-    let mut command = Command::new("unshare");
-    let root = fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
-    if !root {
-        command.arg("--map-root-user");
-    }
+    let words = common::process::unshare();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command
 }
 

@@ -115,14 +115,17 @@ pub(crate) struct Maker<'a, T> {
 
 /// Reads one page of a scan.
 pub(crate) fn read_page<T>(body: &mut dyn BufRead, maker: &Maker<'_, T>) -> Result<Page<T>, String> {
-    let mut text = Vec::new();
+    let mut text = maker.memory.buffer();
+    text.clear();
     body.read_to_end(&mut text).map_err(|error| error.to_string())?;
     let unreadable = |error: serde_json::Error| error.to_string();
     let RawPage { items, last, consumed } = serde_json::from_slice(&text).map_err(unreadable)?;
     let item = |raw: &RawValue| {
         maker.memory.of(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(maker.make).map_err(unreadable))
     };
-    Ok(Page { items: items.into_iter().map(item).collect::<Result<_, _>>()?, last, consumed })
+    let items = items.into_iter().map(item).collect::<Result<_, _>>()?;
+    maker.memory.keep(text);
+    Ok(Page { items, last, consumed })
 }
 
 #[derive(Deserialize)]

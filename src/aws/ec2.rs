@@ -41,13 +41,13 @@ const RESERVATION: Cut =
 /// would list the whole account.
 pub(crate) fn fetch_instances(
     aws: &Aws,
-    ids: &[String],
+    ids: &[&str],
     memory: &Memory<Vec<Record>>,
     budget: &Budget,
 ) -> Result<Vec<Arc<Vec<Record>>>, Error> {
     memory.turn();
     let mut records = Vec::new();
-    let mut rest: Vec<Vec<String>> = ids.chunks(IDS_A_CALL).map(<[String]>::to_vec).collect();
+    let mut rest: Vec<Vec<&str>> = ids.chunks(IDS_A_CALL).map(<[&str]>::to_vec).collect();
     let mut extra = 0;
     while let Some(mut ids) = rest.pop() {
         let error = match fetch_batch(aws, &ids, memory, budget) {
@@ -87,7 +87,7 @@ fn names(message: &str, id: &str) -> bool {
 
 fn fetch_batch(
     aws: &Aws,
-    ids: &[String],
+    ids: &[&str],
     memory: &Memory<Vec<Record>>,
     budget: &Budget,
 ) -> Result<Vec<Arc<Vec<Record>>>, Error> {
@@ -104,7 +104,7 @@ fn fetch_batch(
     }
 }
 
-fn request(ids: &[String], token: Option<&str>) -> Request {
+fn request(ids: &[&str], token: Option<&str>) -> Request {
     let mut query = Query::new("DescribeInstances", "2016-11-15");
     query.add_list("InstanceId", ids);
     if let Some(token) = token {
@@ -229,9 +229,13 @@ mod tests {
         })
     }
 
+    fn fetch(aws: &Aws, ids: &[String]) -> Result<Vec<Arc<Vec<Record>>>, Error> {
+        fetch_instances(aws, &ids.iter().map(String::as_str).collect::<Vec<_>>(), &Memory::default(), &budget())
+    }
+
     fn fetched(server: &Responder, ids: &[String]) -> Vec<String> {
         let (aws, _) = aws(&server.url);
-        let records = fetch_instances(&aws, ids, &Memory::default(), &budget()).expect("instances");
+        let records = fetch(&aws, ids).expect("instances");
         let mut found: Vec<String> =
             records.iter().flat_map(|some| some.iter()).map(|record| record.id.clone()).collect();
         found.sort();
@@ -330,7 +334,7 @@ mod tests {
     fn a_service_that_refuses_everything_is_an_error_in_the_end() {
         let server = Responder::new(|_: &Seen| refusal("InvalidInstanceID.NotFound", "no"));
         let (aws, _) = aws(&server.url);
-        let error = fetch_instances(&aws, &ids(1_000), &Memory::default(), &budget()).expect_err("no end");
+        let error = fetch(&aws, &ids(1_000)).expect_err("no end");
         assert_eq!(error.code(), Some("InvalidInstanceID.NotFound"));
         assert_eq!(server.seen().len(), EXTRA_CALLS + 1);
     }
@@ -339,7 +343,7 @@ mod tests {
     fn any_other_refusal_is_an_error() {
         let server = Responder::new(|_: &Seen| refusal("UnauthorizedOperation", "not you"));
         let (aws, _) = aws(&server.url);
-        let error = fetch_instances(&aws, &ids(2), &Memory::default(), &budget()).expect_err("refused");
+        let error = fetch(&aws, &ids(2)).expect_err("refused");
         assert!(error.needs_a_person(), "{error}");
     }
 

@@ -30,7 +30,7 @@ use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
 use crate::marker::{self, Marker};
-use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_name, is_servers};
+use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_servers, row_name};
 
 /// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a status of three
 /// digits and a refusal's body.
@@ -108,8 +108,9 @@ fn both(text: &str) {
     let asked = ids(&groups);
     assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), asked.len(), "an id is asked for twice");
     // Configured names hold no control character, and `none` is not among them.
-    let configured: Vec<String> =
-        (groups.iter().map(|group| group.name.clone())).filter(|name| name != "none" && is_name(name)).collect();
+    let configured: Vec<String> = (groups.iter().map(|group| group.name.clone()))
+        .filter(|name| name != "none" && row_name(name.clone()) == *name)
+        .collect();
     let observation = observe(&configured, &groups, &records);
     assert!(observation.missing_groups.is_empty());
     observation.instances.iter().for_each(assert_storable);
@@ -136,7 +137,7 @@ fn assert_same(slot: &Slot) {
         item.extend(value.map(|value| (name.to_string(), value)));
     }
     let Entry::Slot { id, row, .. } = table::entry(item) else { panic!("{slot:?} is a stray") };
-    assert_eq!((id, row), (slot.id, Row::Known(slot.clone())));
+    assert_eq!((id, row), (slot.id, Row::Known(slot.clone().into())));
 }
 
 fn call(service: Service, operation: &'static str, cause: Cause) -> Error {

@@ -25,8 +25,11 @@ use crate::clock::Timestamp;
 
 /// The time for a connection to stand, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How large an answer may be: 1,000 instances take some 8 MB, a page of a scan 1 MB.
+/// How large an answer may be: 1,000 instances take some 8 MB.
 const BODY_LIMIT: u64 = 32 * 1024 * 1024;
+/// How large one of DynamoDB may be: a page is 1 MB of items, less than ten times that in JSON, and what is read of it
+/// takes many times its length in memory.
+const ITEMS_LIMIT: u64 = 10 * 1024 * 1024;
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: u64 = 256 * 1024;
 
@@ -220,7 +223,8 @@ impl Caller {
         if answer.status != 200 {
             return Err(refused(answer, far_off));
         }
-        let watched = Watched { inner: answer.body, left: BODY_LIMIT, time, fault: None };
+        let left = if request.service == Service::DynamoDb { ITEMS_LIMIT } else { BODY_LIMIT };
+        let watched = Watched { inner: answer.body, left, time, fault: None };
         let mut body = BufReader::with_capacity(16 * 1024, watched);
         read(&mut body).map_err(|text| {
             let unreadable = || Fault { cause: Cause::Unreadable(text), stale: false };
@@ -277,7 +281,7 @@ impl<R: Read> Read for Watched<R> {
         };
         match self.left.checked_sub(count as u64) {
             Some(left) => self.left = left,
-            None => return Err(io::Error::other(format!("the body is larger than {BODY_LIMIT} bytes"))),
+            None => return Err(io::Error::other("the body is larger than any that the service sends")),
         }
         Ok(count)
     }

@@ -11,11 +11,20 @@ pub(crate) struct Memory<T> {
     hasher: RandomState,
     last: RefCell<HashMap<u64, Arc<T>>>,
     now: RefCell<HashMap<u64, Arc<T>>>,
+    buffer: RefCell<Vec<u8>>,
 }
+
+/// The largest buffer that is kept: what a page of a scan takes.
+const LARGEST: usize = 2 * 1024 * 1024;
 
 impl<T> Default for Memory<T> {
     fn default() -> Self {
-        Memory { hasher: RandomState::new(), last: RefCell::default(), now: RefCell::default() }
+        Memory {
+            hasher: RandomState::new(),
+            last: RefCell::default(),
+            now: RefCell::default(),
+            buffer: RefCell::default(),
+        }
     }
 }
 
@@ -24,6 +33,18 @@ impl<T> Memory<T> {
     pub(crate) fn turn(&self) {
         self.last.swap(&self.now);
         self.now.borrow_mut().clear();
+    }
+
+    /// A buffer to read into, with whatever the last reader left in it: its memory is used again.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.buffer.take()
+    }
+
+    /// Takes the buffer back.
+    pub(crate) fn keep(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= LARGEST {
+            self.buffer.replace(buffer);
+        }
     }
 
     /// What `part` says: `read` is asked where it was in neither answer. What cannot be read is not remembered.

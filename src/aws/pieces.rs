@@ -55,7 +55,7 @@ pub(crate) fn walk<T>(
         to: Finder::new(cut.to),
         memory,
         read,
-        buffer: Vec::new(),
+        buffer: memory.buffer(),
         at: 0,
         end: 0,
         ready: 0,
@@ -65,11 +65,13 @@ pub(crate) fn walk<T>(
         pieces: Vec::new(),
     };
     let mut marks = 0;
-    xml::walk(&mut rest, &mut |path, text| {
+    let walked = xml::walk(&mut rest, &mut |path, text| {
         let parent = path.strip_suffix(PIECE).and_then(|path| path.strip_suffix('/'));
         marks += usize::from(parent == Some(cut.inside));
         on(path, text)
-    })?;
+    });
+    memory.keep(std::mem::take(&mut rest.buffer));
+    walked?;
     if marks == rest.pieces.len() { Ok(rest.pieces) } else { Err(format!("it has {} in an odd place", cut.from)) }
 }
 

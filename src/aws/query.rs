@@ -28,9 +28,9 @@ impl Query {
     }
 
     /// Adds a list as AWS numbers one: `name.1`, `name.2`, ...
-    pub(crate) fn add_list(&mut self, name: &str, values: &[String]) {
+    pub(crate) fn add_list(&mut self, name: &str, values: &[impl AsRef<str>]) {
         for (index, value) in values.iter().enumerate() {
-            self.add(&format!("{name}.{}", index + 1), value);
+            self.add(&format!("{name}.{}", index + 1), value.as_ref());
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::Record;
-use crate::slot::{Instance, Observation, Part, is_servers};
+use crate::slot::{Instance, Observation, Part, is_servers, row_name};
 
 /// The part of an instance by its group's view of it; `None` is absent, whatever EC2 says. The health of an instance
 /// in service counts as good only when it is `Healthy`, so that a word of AWS that we don't know takes no traffic.
@@ -22,10 +22,13 @@ fn part(member: &Member) -> Option<Part> {
 }
 
 /// The ids of the instances that matter, each once: those that EC2 must be asked about.
-pub(crate) fn ids(groups: &[Group]) -> Vec<String> {
+pub(crate) fn ids(groups: &[Group]) -> Vec<&str> {
     let mut seen = HashSet::new();
     let members = groups.iter().flat_map(|group| group.members.iter());
-    members.filter(|member| part(member).is_some() && seen.insert(&member.id)).map(|member| member.id.clone()).collect()
+    members
+        .filter(|member| part(member).is_some() && seen.insert(&member.id))
+        .map(|member| member.id.as_str())
+        .collect()
 }
 
 /// The observation for the groups `configured`, in their order.
@@ -59,7 +62,7 @@ pub(crate) fn observe<'a>(
                     let (id, group) = (member.id.clone(), name.clone());
                     observation.instances.push(Instance::new(address, id, group, part));
                 }
-                Fate::Open if member.lifecycle == "InService" => observation.unseen.push(member.id.clone()),
+                Fate::Open if member.lifecycle == "InService" => observation.unseen.push(row_name(member.id.clone())),
                 Fate::Open | Fate::Gone => {}
             }
         }

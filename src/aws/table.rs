@@ -77,7 +77,7 @@ pub(crate) fn entry(item: Item) -> Entry {
 }
 
 /// The number of the slot that an item is about. The error describes an item without a usable one.
-fn id(item: &Item) -> Result<SlotId, String> {
+pub(super) fn id(item: &Item) -> Result<SlotId, String> {
     match item.get(KEY) {
         Some(Attribute::N(text)) => match integer(text) {
             Some(id) if (1..=u64::from(MAX_SLOT)).contains(&id) => Ok(id as SlotId),
@@ -90,7 +90,7 @@ fn id(item: &Item) -> Result<SlotId, String> {
 /// The row that an item is.
 pub(crate) fn row(id: SlotId, item: &Item) -> Row {
     match slot(id, item) {
-        Ok(slot) => Row::Known(slot),
+        Ok(slot) => Row::Known(Arc::new(slot)),
         Err(reason) => {
             let address = text(item, ADDRESS).and_then(parse_address).ok();
             Row::Unreadable { reason, address }
@@ -99,7 +99,7 @@ pub(crate) fn row(id: SlotId, item: &Item) -> Row {
 }
 
 /// Takes out of an item what a later write puts its condition on.
-fn raw(mut item: Item) -> Raw {
+pub(super) fn raw(mut item: Item) -> Raw {
     OURS.map(|name| item.remove(name))
 }
 
@@ -404,8 +404,8 @@ mod tests {
 
     fn occupant(item: &Item) -> Occupant {
         match row(4, item) {
-            Row::Known(Slot { occupant: Some(occupant), .. }) => occupant,
-            other => panic!("an occupant expected: {other:?}"),
+            Row::Known(slot) => slot.occupant.clone().expect("an occupant"),
+            other @ Row::Unreadable { .. } => panic!("an occupant expected: {other:?}"),
         }
     }
 
@@ -420,7 +420,7 @@ mod tests {
             last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
         };
         assert_eq!(id(&original()), Ok(4));
-        assert_eq!(row(4, &original()), Row::Known(Slot { id: 4, occupant: Some(expected), last_group: None }));
+        assert_eq!(row(4, &original()), Row::Known(Slot { id: 4, occupant: Some(expected), last_group: None }.into()));
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
             item.remove(*attribute);
             item.extend(value.map(|value| ((*attribute).to_string(), value)));
         }
-        assert_eq!(row(4, &item), Row::Known(Slot::empty(4)));
+        assert_eq!(row(4, &item), Row::Known(Slot::empty(4).into()));
     }
 
     #[test]
@@ -658,7 +658,7 @@ mod tests {
                 item.extend(value.map(|value| ((*attribute).to_string(), value)));
             }
             prop_assert_eq!(super::id(&item), Ok(id));
-            prop_assert_eq!(row(id, &item), Row::Known(slot.clone()));
+            prop_assert_eq!(row(id, &item), Row::Known(slot.clone().into()));
             prop_assert_eq!(raw(item), attributes(&slot));
         }
 

@@ -6,6 +6,7 @@
 
 mod hold;
 pub(crate) mod model;
+mod moving;
 pub mod placement;
 pub mod reconcile;
 mod repair;

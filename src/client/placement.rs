@@ -131,7 +131,7 @@ mod tests {
             slot(4, Some("a"), Status::Draining),
             Slot::empty(5),
         ] {
-            table.rows.insert(slot.id, Row::Known(slot));
+            table.rows.insert(slot.id, Row::Known(slot.into()));
         }
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::moving::moving;
 use super::placement::{Desired, Wanted};
 use crate::haproxy::{Admin, Change, Health, Running};
 use crate::slot::{SlotId, Weight};
@@ -44,7 +45,8 @@ pub struct Plan {
     /// Steps that take servers out of rotation: sent when nothing is left to raise, so that a turn which replaces
     /// everything does not leave the backend empty in between.
     pub lower: Vec<Step>,
-    /// Slots that wait: a new one at weight 0 for its check, a leaving one for somebody who can take its traffic.
+    /// Slots that wait: a new one at weight 0 for its check, a leaving one for somebody who can take its traffic, one
+    /// whose server moves to another slot until it serves there.
     pub waiting: Vec<SlotId>,
     /// Slots that an operator holds in drain or maintenance.
     pub held: Vec<SlotId>,
@@ -66,6 +68,7 @@ pub fn plan(
     for (&id, server) in running {
         match desired.of(id) {
             None => {}
+            Some(_) if scene.moving.contains(&id) => plan.waiting.push(id),
             Some(Wanted::Maintenance) => retire(&mut plan, id, server),
             Some(Wanted::Serve { address, weight }) => {
                 let address = SocketAddr::new(address, options.port);
@@ -94,16 +97,20 @@ struct Scene {
     /// Slots that serve at a stale address and wait for the next plan: if all of them were filled at once, the backend
     /// would be empty for a moment.
     postponed: Vec<SlotId>,
+    /// Slots that serve at an address which is wanted in another slot, and does not serve there yet.
+    moving: BTreeSet<SlotId>,
 }
 
 impl Scene {
     fn of(desired: &Desired, running: &BTreeMap<SlotId, Running>, held: &BTreeSet<SlotId>, options: Options) -> Self {
-        let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new() };
+        let moving = moving(desired, running, held, options.port);
+        let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new(), moving };
         let (mut leaving, mut hope, mut stale) = (false, false, Vec::new());
         for (&id, server) in running {
-            let serves = server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0);
+            let serves = serves(server);
             match desired.of(id) {
                 None if serves => scene.usable.push(id),
+                Some(_) if scene.moving.contains(&id) => scene.usable.push(id),
                 Some(Wanted::Serve { address, weight }) => {
                     let stays = server.address == Some(SocketAddr::new(address, options.port));
                     // A check that has passed gives the slot its weight in this very plan.
@@ -134,6 +141,11 @@ impl Scene {
     fn weight(&self, weight: Weight) -> Change {
         set_weight(weight, self.options)
     }
+}
+
+/// Whether it takes traffic.
+pub(super) fn serves(server: &Running) -> bool {
+    server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0)
 }
 
 fn set_weight(weight: Weight, options: Options) -> Change {

@@ -118,7 +118,7 @@ impl Repair {
     }
 
     fn converge(&mut self, table: &Table, known: SlotId) -> Result<(), Error> {
-        let mut refusals = Vec::new();
+        let mut refusals = Refusals::default();
         let mut raised: Vec<Vec<Command>> = Vec::new();
         let mut lowered = false;
         let mut left = 0;
@@ -157,7 +157,7 @@ impl Repair {
         if left == 0 {
             self.settled.extend_from_slice(self.runtime.essence());
         }
-        if left > 0 { Err(Error::Turn(describe(left, &refusals))) } else { Ok(()) }
+        if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
@@ -231,7 +231,7 @@ impl Repair {
         targets.flat_map(|(target, plan)| steps(plan).iter().map(move |step| commands(target, step))).collect()
     }
 
-    fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Vec<String>) -> Result<(), Error> {
+    fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), Error> {
         let mut counts = [0_u64; 2];
         let mut static_backends = Vec::new();
         let sent = self.runtime.send(steps, |Outcome { command, verdict }| match verdict {
@@ -245,7 +245,8 @@ impl Repair {
             }
             Verdict::Refused(reply) => {
                 counts[1] += 1;
-                refusals.push(format!("`{}` was answered {reply:?}", command.text()));
+                refusals.commands.push(format!("`{}` was answered {reply:?}", command.text()));
+                refusals.answers.insert(reply);
             }
         });
         for backend in static_backends {
@@ -309,12 +310,26 @@ fn tell(command: &Command) {
     }
 }
 
-fn describe(left: usize, refusals: &[String]) -> String {
-    let shown = refusals.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
-    let more = if refusals.len() > 3 { format!("; and {} more", refusals.len() - 3) } else { String::new() };
-    match refusals.len() {
-        0 => format!("HAProxy does not show what {left} commands asked of it"),
-        _ => format!("HAProxy refused {} commands: {shown}{more}", refusals.len()),
+/// What HAProxy refused in a turn.
+#[derive(Default)]
+struct Refusals {
+    /// Each command with its answer.
+    commands: Vec<String>,
+    /// The answers, each once.
+    answers: BTreeSet<String>,
+}
+
+impl Refusals {
+    /// The error of a turn that leaves so many commands to do.
+    fn error(self, left: usize) -> Error {
+        let count = self.commands.len();
+        let shown = self.commands.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+        let more = if count > 3 { format!("; and {} more", count - 3) } else { String::new() };
+        let text = match count {
+            0 => format!("HAProxy does not show what {left} commands asked of it"),
+            _ => format!("HAProxy refused {count} commands: {shown}{more}"),
+        };
+        Error::Unheeded { answers: self.answers.into_iter().collect::<Vec<_>>().join("; "), text }
     }
 }
 
@@ -337,6 +352,27 @@ fn ranges(ids: &[SlotId]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_with_its_commands_and_stays_one_fault_whatever_they_are() {
+        let error = |commands: &[(&str, &str)], left| {
+            let mut refusals = Refusals::default();
+            for (command, answer) in commands {
+                refusals.commands.push(format!("`{command}` was answered {answer:?}"));
+                refusals.answers.insert((*answer).to_owned());
+            }
+            refusals.error(left)
+        };
+        let one = error(&[("a", "No."), ("b", "No."), ("c", "Never."), ("d", "No.")], 4);
+        let text = "HAProxy refused 4 commands: `a` was answered \"No.\"; `b` was answered \"No.\"; \
+                    `c` was answered \"Never.\"; and 1 more";
+        assert_eq!(one.to_string(), text);
+        assert_eq!(one.key(), error(&[("e", "Never."), ("f", "No.")], 2).key());
+        assert_ne!(one.key(), error(&[("a", "No.")], 1).key());
+        let none = error(&[], 3);
+        assert_eq!(none.to_string(), "HAProxy does not show what 3 commands asked of it");
+        assert_eq!(none.key(), error(&[], 5).key());
+    }
 
     #[test]
     fn slot_numbers_for_a_person() {

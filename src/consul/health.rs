@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Instance, LONGEST_NAME, Part, is_servers};
+use crate::slot::{Instance, Part, is_servers, row_name};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -113,7 +113,7 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
                 service: service.to_owned(),
                 node: node.to_owned(),
                 address: address.clone(),
-                names: vec![fitting(node), full_name(node, &entry.service.id)],
+                names: vec![row_name(node.to_owned()), full_name(node, &entry.service.id)],
             }),
         }
     }
@@ -168,9 +168,9 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
     let instance = |(address, place): (IpAddr, Place)| {
         let mut names: Vec<String> = place.ids.keys().map(|id| full_name(node, id)).collect();
         if alone {
-            names.insert(0, fitting(node));
+            names.insert(0, row_name(node.to_owned()));
         } else {
-            names.push(fitting(node));
+            names.push(row_name(node.to_owned()));
         }
         let name = names.remove(0);
         let scale = place.ids.values().copied().max().unwrap_or(1);
@@ -181,14 +181,7 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
 }
 
 fn full_name(node: &str, id: &str) -> String {
-    fitting(&format!("{node}/{id}"))
-}
-
-/// A name as the table can hold it. Consul takes any text; one that the table cannot hold would make a row that nobody
-/// can read. Two instances may get the same name so, and their addresses still tell them apart.
-fn fitting(name: &str) -> String {
-    let fit = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    name.chars().take(LONGEST_NAME).map(fit).collect()
+    row_name(format!("{node}/{id}"))
 }
 
 #[cfg(test)]

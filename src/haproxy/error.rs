@@ -70,6 +70,27 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A text that stays the same while the same fault goes on, whatever was being asked when it struck.
+    pub fn key(&self) -> String {
+        match self {
+            // A full queue and a missing answer are one fault: HAProxy is stopped, or its socket is crowded.
+            Error::Connect { source, .. } | Error::Talk { source, .. } if is_silence(source) => "silent".to_owned(),
+            Error::Connect { source, .. } => format!("unreachable: {:?}", source.kind()),
+            Error::Talk { source, .. } => format!("broken: {:?}", source.kind()),
+            Error::Answer { .. } => "answer".to_owned(),
+            Error::NoBackend { .. } | Error::NoServers { .. } | Error::Level { .. } => self.to_string(),
+        }
+    }
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// What to look for where nothing comes back.
+const SILENCE: &str = "is it stopped, or do others use up its `stats maxconn`?";
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,15 +104,14 @@ impl fmt::Display for Error {
                     io::ErrorKind::PermissionDenied => {
                         f.write_str("; run hsdo as a user that may use the socket (`stats socket … user … mode …`)")
                     }
+                    _ if is_silence(source) => write!(f, "; {SILENCE}"),
                     _ => Ok(()),
                 }
             }
-            Error::Talk { asked, source } => match source.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    write!(f, "HAProxy did not answer `{asked}` in time")
-                }
-                _ => write!(f, "the talk with HAProxy broke at `{asked}`: {source}"),
-            },
+            Error::Talk { asked, source } if is_silence(source) => {
+                write!(f, "HAProxy did not answer `{asked}` in time; {SILENCE}")
+            }
+            Error::Talk { asked, source } => write!(f, "the talk with HAProxy broke at `{asked}`: {source}"),
             Error::Answer { asked, fault } => write!(f, "HAProxy's answer to `{asked}` cannot be used: {fault}"),
             Error::NoBackend { backend, known } => {
                 write!(f, "HAProxy has no backend {backend}; ")?;
@@ -127,5 +147,32 @@ impl std::error::Error for Error {
             Error::Connect { source, .. } | Error::Talk { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_fault_has_one_key_whatever_was_asked() {
+        let connect = |kind: io::ErrorKind| Error::Connect { path: "/s".into(), source: kind.into() };
+        let talk = |asked: &str, kind: io::ErrorKind| Error::Talk { asked: asked.to_owned(), source: kind.into() };
+        let answer = |asked: &str, fault: &str| Error::Answer { asked: asked.to_owned(), fault: fault.to_owned() };
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, NotFound, TimedOut, WouldBlock};
+        for (one, other, same) in [
+            (connect(WouldBlock), talk("show info", TimedOut), true),
+            (talk("show info", WouldBlock), talk("set server b/s weight 1", WouldBlock), true),
+            (talk("show info", BrokenPipe), talk("show stat b 4 -1", BrokenPipe), true),
+            (answer("show info", "it was cut"), answer("show stat", "3 replies to 4 commands"), true),
+            (connect(NotFound), connect(ConnectionRefused), false),
+            (connect(NotFound), connect(WouldBlock), false),
+            (talk("show info", BrokenPipe), talk("show info", TimedOut), false),
+            (talk("show info", TimedOut), answer("show info", "it was cut"), false),
+        ] {
+            assert_eq!(one.key() == other.key(), same, "{one}; {other}");
+        }
+        assert!(connect(WouldBlock).to_string().contains("stats maxconn"));
+        assert!(talk("show info", TimedOut).to_string().contains("`show info` in time; is it stopped"));
     }
 }

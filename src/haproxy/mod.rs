@@ -12,6 +12,9 @@ mod runtime;
 pub mod socket;
 pub mod state;
 
+#[cfg(test)]
+mod recorded;
+
 pub use command::{Change, Command};
 pub use error::Error;
 pub use runtime::{Outcome, Process, Reading, Runtime};

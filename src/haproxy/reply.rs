@@ -7,7 +7,7 @@
 pub fn split(answer: &str) -> Result<Vec<&str>, String> {
     let mut replies = Vec::new();
     let (mut start, mut line) = (0, 0);
-    while let Some(length) = answer[line..].find('\n') {
+    while let Some(length) = memchr::memchr(b'\n', &answer.as_bytes()[line..]) {
         if length == 0 {
             // The line end before an empty line is the reply's last one.
             replies.push(&answer[start..line.saturating_sub(1).max(start)]);

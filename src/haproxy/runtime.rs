@@ -136,7 +136,11 @@ impl Runtime {
             Err(cannot("show stat", "its backends change while they are read"))
         };
         let reading = read();
-        self.buffers = buffers;
+        match &reading {
+            Ok(_) => self.buffers = buffers,
+            // What came is no measure of what comes next: a reply without an end may have filled 128 MB.
+            Err(_) => self.essence = Vec::new(),
+        }
         reading
     }
 
@@ -244,4 +248,30 @@ impl Runtime {
 
 fn cannot(asked: &str, fault: impl Into<String>) -> Error {
     Error::Answer { asked: asked.to_owned(), fault: fault.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::super::socket::Limits;
+    use super::*;
+
+    #[test]
+    fn a_reply_that_cannot_be_used_leaves_no_memory_behind() {
+        let path = std::env::temp_dir().join(format!("hsdo-runtime-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let endless = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 8]).unwrap();
+            while stream.write_all(&[b'x'; 4096]).is_ok() {}
+        });
+        let mut runtime = Runtime::new(Socket::new(&path, Limits { bytes: 1_000_000, ..Limits::default() }));
+        let error = runtime.read(&["back"]).unwrap_err().to_string();
+        std::fs::remove_file(path).unwrap();
+        assert!(error.contains("longer than 1000000 bytes"), "{error}");
+        assert_eq!(runtime.buffers, Vec::<Vec<u8>>::new());
+        endless.join().unwrap();
+    }
 }

@@ -48,7 +48,7 @@ pub(super) fn table(text: &str) -> Table {
                 let address = (!held.is_empty()).then(|| address(held.trim()));
                 Row::Unreadable { reason: "broken".to_owned(), address }
             }
-            None => Row::Known(slot(line)),
+            None => Row::Known(slot(line).into()),
         };
         (id, row)
     });

@@ -52,7 +52,7 @@ pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits
     let slots = assigned.slots;
     let changes = slots
         .values()
-        .filter(|slot| !matches!(table.rows.get(&slot.id), Some(Row::Known(old)) if old == *slot))
+        .filter(|slot| !matches!(table.rows.get(&slot.id), Some(Row::Known(old)) if **old == **slot))
         .cloned()
         .collect();
     let above_size =
@@ -343,7 +343,7 @@ mod tests {
         let before = table("2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10");
         let plan = decide(&before, &observed, at(10), &limits(3));
         assert_eq!(plan.changes.iter().map(|slot| slot.id).collect::<Vec<_>>(), [1]);
-        let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot))).collect();
+        let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
         assert_eq!(decide(&Table { rows, strays: vec![] }, &observed, at(11), &limits(3)).changes, []);
     }
 
@@ -359,7 +359,7 @@ mod tests {
                 let plan = decide(&table, &observed, at(30 * turn), &limits);
                 let weight = plan.slots[&1].occupant.as_ref().map(|occupant| i64::from(occupant.weight));
                 assert_eq!(weight, Some(i64::from(min) + turn), "MIN {min}, turn {turn}");
-                rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot))).collect();
+                rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
             }
         }
     }

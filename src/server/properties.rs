@@ -1,6 +1,7 @@
 //! What holds for every table and every observation, over many turns with edits in between. Tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -61,9 +62,9 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
         Edit::Break => Row::Unreadable { reason: "broken".to_owned(), address: None },
         Edit::Free(group) => {
             let last_group = group.map(|group| ["a", "b", "c", "d"][group].to_owned());
-            Row::Known(Slot { id, occupant: None, last_group })
+            Row::Known(Slot { id, occupant: None, last_group }.into())
         }
-        Edit::Fill(instance, weight, status, time, group) => Row::Known(Slot {
+        Edit::Fill(instance, weight, status, time, group) => Row::Known(Arc::new(Slot {
             id,
             occupant: Some(Occupant {
                 address: instance.address,
@@ -74,7 +75,7 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
                 last_step: time.map(at),
             }),
             last_group: None,
-        }),
+        })),
     };
     rows.insert(id, row);
 }
@@ -125,7 +126,7 @@ fn rows_are_safe(table: &Table, limits: &Limits, plan: &Plan) {
     let differing: Vec<Slot> = plan
         .slots
         .values()
-        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Known((*slot).clone())))
+        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Known((*slot).clone().into())))
         .cloned()
         .collect();
     assert_eq!(plan.changes, differing);
@@ -229,7 +230,7 @@ proptest! {
             let plan = decide(&table, &seen, at(now), &limits);
             check(&table, &seen, &limits, &plan);
             for slot in &plan.changes {
-                table.rows.insert(slot.id, Row::Known(slot.clone()));
+                table.rows.insert(slot.id, Row::Known(slot.clone().into()));
             }
             let again = decide(&table, &seen, at(now), &limits);
             prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");
@@ -281,7 +282,7 @@ proptest! {
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));
         let before = decide(&Table::default(), &Observation { instances: first, ..Observation::default() }, at(0), &limits(size));
-        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Known(slot.clone()))).collect();
+        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Known(slot.clone().into()))).collect();
         let table = Table { rows, strays: vec![] };
         let after = decide(&table, &Observation { instances: second.collect(), ..Observation::default() }, at(1), &limits(size));
         let groups_of = |plan: &Plan| -> Vec<Option<String>> {

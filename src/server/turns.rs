@@ -100,7 +100,7 @@ impl Store for Shared {
         }
         memory.set(next);
         for slot in slots {
-            memory.table.rows.insert(slot.id, Row::Known(slot.clone()));
+            memory.table.rows.insert(slot.id, Row::Known(slot.clone().into()));
         }
         self.1.borrow_mut().rows = Some(memory.table.clone());
         Ok(next.clone())

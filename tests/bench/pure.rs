@@ -31,7 +31,7 @@ fn table(size: SlotId, weight: u16) -> Table {
             status: Status::Enabled,
             last_step: Some(Timestamp::from_micros(START)),
         };
-        (id, Row::Known(Slot { id, occupant: Some(occupant), last_group: Some("web".to_owned()) }))
+        (id, Row::Known(Slot { id, occupant: Some(occupant), last_group: Some("web".to_owned()) }.into()))
     };
     Table { rows: (1..=size).map(row).collect(), strays: Vec::new() }
 }

@@ -26,8 +26,8 @@ pub struct Row {
     /// Calls to AWS, read and write units of a server's steady turn.
     pub server_calls: f64,
     pub server_units: (f64, f64),
-    /// Milliseconds from HAProxy's socket answering after a restart to its last server.
-    pub refill: f64,
+    /// Milliseconds from HAProxy's socket answering after a restart to its last server, and HAProxy's CPU time for it.
+    pub refill: (f64, f64),
     /// Milliseconds of a whole `--server --once` that fills an empty table, and its write calls.
     pub fill: f64,
     pub fill_writes: u64,
@@ -58,7 +58,9 @@ const LINES: [Line; 15] = [
     ("server: resident / peak, MiB", |row| format!("{:.1} / {:.1}", row.server_memory.0, row.server_memory.1)),
     ("server: AWS calls a turn", |row| format!("{:.2}", row.server_calls)),
     ("server: read / write units a turn", |row| format!("{:.1} / {:.2}", row.server_units.0, row.server_units.1)),
-    ("HAProxy restarted: filled again after, ms", |row| format!("{:.0}", row.refill)),
+    ("HAProxy restarted: filled again after / HAProxy's own CPU for it, ms", |row| {
+        format!("{:.0} / {:.0}", row.refill.0, row.refill.1)
+    }),
     ("empty table: filled by --once after, ms", |row| format!("{:.0}", row.fill)),
     ("empty table: DynamoDB write calls", |row| row.fill_writes.to_string()),
     ("client: --once from start to end, ms", |row| format!("{:.0}", row.start)),

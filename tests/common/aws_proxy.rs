@@ -3,95 +3,29 @@
 //! moto does not isolate transactions, so the calls to DynamoDB go to it one at a time, and a `TransactWriteItems` with a
 //! `ClientRequestToken` that was seen before gets the answer it got then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+use socket2::SockRef;
+
+pub use super::aws_fault::{Chance, Fault};
+use super::aws_fault::{edited, with_token, write_cut, write_huge};
 use super::http::{Listener, Request, Response, lock, read_request, write_response};
+use super::port::Port;
+use super::random::Random;
+use super::wait::wait_for;
 
 /// A hanging call is let go after this long, so that no thread stays for ever.
 const LONGEST_HANG: Duration = Duration::from_secs(120);
-
-/// What the proxy does with a call instead of forwarding it plainly.
-#[derive(Clone)]
-pub enum Fault {
-    /// Forwards it after that time.
-    Delay(Duration),
-    /// Answers with that status and body.
-    Reply(u16, String),
-    /// Closes the connection without an answer.
-    Close,
-    /// Forwards the call, then closes the connection without an answer: the caller cannot know that it was done.
-    Lose,
-    /// Says nothing, until the fault is cleared.
-    Hang,
-    /// Answers 200 with bytes that are neither XML nor JSON.
-    Garbage,
-    /// Answers 200 with no body.
-    Empty,
-    /// Forwards the call and cuts the answer's body in half, under its whole `Content-Length`.
-    Cut,
-    /// Forwards the call and changes the answer's body.
-    Edit(Arc<dyn Fn(String) -> String + Send + Sync>),
-    /// Answers 200 with a body made from the request's, and forwards nothing: for what moto is too slow to have.
-    Answer(Arc<dyn Fn(&str) -> String + Send + Sync>),
-}
-
-impl Fault {
-    /// A fault that replaces one text by another in the answer, such as a lifecycle state that moto does not have.
-    pub fn replace(from: &str, to: &str) -> Self {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        Fault::Edit(Arc::new(move |body| body.replace(&from, &to)))
-    }
-
-    /// An error as DynamoDB says it, such as `ProvisionedThroughputExceededException`.
-    pub fn dynamodb(status: u16, code: &str) -> Self {
-        Fault::Reply(
-            status,
-            format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"by the test"}}"#),
-        )
-    }
-
-    /// An error as EC2 says it, such as `InvalidInstanceID.NotFound`.
-    pub fn ec2(status: u16, code: &str, message: &str) -> Self {
-        Fault::Reply(
-            status,
-            format!(
-                "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>r</RequestID></Response>"
-            ),
-        )
-    }
-
-    /// An error as Auto Scaling says it, such as `Throttling`.
-    pub fn autoscaling(status: u16, code: &str) -> Self {
-        Fault::Reply(
-            status,
-            format!(
-                "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>by the test</Message></Error><RequestId>r</RequestId></ErrorResponse>"
-            ),
-        )
-    }
-}
-
-impl fmt::Debug for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Fault::Delay(_) => "Delay",
-            Fault::Reply(..) => "Reply",
-            Fault::Close => "Close",
-            Fault::Lose => "Lose",
-            Fault::Hang => "Hang",
-            Fault::Garbage => "Garbage",
-            Fault::Empty => "Empty",
-            Fault::Cut => "Cut",
-            Fault::Edit(_) => "Edit",
-            Fault::Answer(_) => "Answer",
-        })
-    }
-}
+/// How many old answers of an operation are kept for [`Fault::Stale`].
+const OLD_ANSWERS: usize = 30;
+/// How many answers to transactions are kept for those that ask again.
+const TRANSACTIONS: usize = 1_000;
 
 /// A call that came through.
 #[derive(Clone, Debug)]
@@ -114,24 +48,52 @@ struct Rule {
     left: usize,
 }
 
-#[derive(Debug)]
+/// Faults that strike by a seed, and how many calls of each operation came since they were set.
+#[derive(Debug, Default)]
+struct Schedule {
+    seed: u64,
+    chances: Vec<Chance>,
+    calls: BTreeMap<String, u64>,
+}
+
+/// What answers an operation in moto's place: status and body, made from the request's body.
+type Instead = Arc<dyn Fn(&str) -> (u16, String) + Send + Sync>;
+
 struct Shared {
     upstream: String,
     agent: ureq::Agent,
     calls: Mutex<Vec<Call>>,
     connections: Mutex<usize>,
     rules: Mutex<Vec<Rule>>,
+    schedule: Mutex<Schedule>,
+    /// How often each fault struck.
+    struck: Mutex<BTreeMap<String, u64>>,
+    instead: Mutex<BTreeMap<String, Instead>>,
+    /// Answers of each operation, the newest last.
+    old: Mutex<BTreeMap<String, VecDeque<Response>>>,
+    /// How many items a page of a scan has at most; 0 leaves that to moto.
+    scan_page: Mutex<usize>,
     /// How often the faults were ended: a hanging call waits for the next time.
     healings: Mutex<usize>,
     healed: Condvar,
+    /// How many calls wait for that.
+    waiting: Mutex<usize>,
     /// Held during a DynamoDB call; the answers by `ClientRequestToken`.
-    dynamodb: Mutex<BTreeMap<String, Response>>,
+    dynamodb: Mutex<VecDeque<(String, Response)>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
 }
 
 /// The proxy; dropping it closes its port and its connections.
 #[derive(Debug)]
 pub struct AwsProxy {
-    listener: Listener,
+    port: Port,
+    /// `None` while connections are refused.
+    listener: Mutex<Option<Listener>>,
     shared: Arc<Shared>,
 }
 
@@ -151,20 +113,24 @@ impl AwsProxy {
             calls: Mutex::default(),
             connections: Mutex::default(),
             rules: Mutex::default(),
+            schedule: Mutex::default(),
+            struck: Mutex::default(),
+            instead: Mutex::default(),
+            old: Mutex::default(),
+            scan_page: Mutex::default(),
             healings: Mutex::default(),
             healed: Condvar::new(),
+            waiting: Mutex::default(),
             dynamodb: Mutex::default(),
         });
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let for_thread = Arc::clone(&shared);
-        let listener =
-            Listener::start(any, move |reader| for_thread.serve(reader)).expect("some port of loopback is free");
-        AwsProxy { listener, shared }
+        let proxy = AwsProxy { port: Port::reserve(), listener: Mutex::default(), shared };
+        proxy.accept();
+        proxy
     }
 
     /// Its address as an AWS endpoint.
     pub fn url(&self) -> String {
-        format!("http://{}", self.listener.address())
+        format!("http://127.0.0.1:{}", self.port.number())
     }
 
     /// From now on, every call of `operation` (`*`: any) meets `fault`, until [`AwsProxy::heal`].
@@ -177,11 +143,62 @@ impl AwsProxy {
         lock(&self.shared.rules).push(Rule { operation: operation.to_owned(), fault, left: times });
     }
 
+    /// From now on these faults strike by chance: the n-th call of an operation meets the same one whenever the seed is
+    /// the same. Faults set by [`AwsProxy::spoil`] come first.
+    pub fn schedule(&self, seed: u64, chances: Vec<Chance>) {
+        *lock(&self.shared.schedule) = Schedule { seed, chances, calls: BTreeMap::new() };
+    }
+
+    /// Closes the port: connections are refused from now on, and those that are open are cut.
+    pub fn refuse(&self) {
+        *lock(&self.shared.struck).entry("* refused".to_owned()).or_default() += 1;
+        drop(lock(&self.listener).take());
+    }
+
+    fn accept(&self) {
+        let mut listener = lock(&self.listener);
+        if listener.is_none() {
+            let address = SocketAddr::from(([127, 0, 0, 1], self.port.number()));
+            *listener = Some(wait_for("the proxy's port", Duration::from_secs(10), || {
+                let shared = Arc::clone(&self.shared);
+                Listener::start(address, move |reader| shared.serve(reader))
+            }));
+        }
+    }
+
     /// Ends all faults; calls that hang are forwarded.
     pub fn heal(&self) {
         lock(&self.shared.rules).clear();
+        *lock(&self.shared.schedule) = Schedule::default();
         *lock(&self.shared.healings) += 1;
         self.shared.healed.notify_all();
+        self.accept();
+    }
+
+    /// How often each fault struck since the last time this was asked.
+    pub fn struck(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut *lock(&self.shared.struck))
+    }
+
+    /// How many calls hang, or have their answer held back, at this moment.
+    pub fn waiting(&self) -> usize {
+        *lock(&self.shared.waiting)
+    }
+
+    /// From now on `answer` gives status and body of that operation in moto's place; faults strike it all the same.
+    pub fn instead(&self, operation: &str, answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) {
+        lock(&self.shared.instead).insert(operation.to_owned(), Arc::new(answer));
+    }
+
+    /// Scans have at most that many items on a page from now on.
+    pub fn page_scans(&self, items: usize) {
+        *lock(&self.shared.scan_page) = items;
+    }
+
+    /// Does something to the table while no call to DynamoDB is under way: moto would undo it with a cancelled transaction.
+    pub fn with_table_still<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _still = lock(&self.shared.dynamodb);
+        act()
     }
 
     /// The calls since the start, or since [`AwsProxy::forget`]. A call is recorded when it comes, before its answer.
@@ -199,16 +216,29 @@ impl AwsProxy {
         *lock(&self.shared.connections)
     }
 
-    /// Forgets the calls recorded so far.
+    /// Forgets the calls recorded so far, and the old answers.
     pub fn forget(&self) {
         lock(&self.shared.calls).clear();
+        lock(&self.shared.old).clear();
     }
 }
 
 impl Drop for AwsProxy {
     fn drop(&mut self) {
-        self.heal();
+        // Calls that hang end; the port stays closed if it is.
+        *lock(&self.shared.healings) += 1;
+        self.shared.healed.notify_all();
     }
+}
+
+/// What is sent for a call.
+enum Sent {
+    Whole(Response),
+    /// Less of a body than its length promises.
+    Cut(Response),
+    Huge(&'static str),
+    Reset,
+    Nothing,
 }
 
 impl Shared {
@@ -222,93 +252,146 @@ impl Shared {
                 key: access_key(&request),
                 at: Instant::now(),
             });
-            let Some((response, promised)) = self.answer(&operation, &request) else { return };
+            let sent = self.answer(&operation, &request);
             let stream = reader.get_mut();
-            let sent = if promised == response.body.len() {
-                write_response(stream, &response, false)
-            } else {
-                write_cut(stream, &response, promised)
-            };
-            if sent.is_err() || promised != response.body.len() {
-                return;
+            match sent {
+                Sent::Whole(response) if write_response(stream, &response, false).is_ok() => continue,
+                Sent::Whole(_) | Sent::Nothing => {}
+                Sent::Cut(response) => drop(write_cut(stream, &response)),
+                Sent::Huge(start) => drop(write_huge(stream, start)),
+                // A close that lingers for no time at all is a reset.
+                Sent::Reset => drop(SockRef::from(&*stream).set_linger(Some(Duration::ZERO))),
             }
+            return;
         }
     }
 
-    /// The answer and the length it claims to have; `None` closes the connection.
-    fn answer(&self, operation: &str, request: &Request) -> Option<(Response, usize)> {
-        let whole = |response: Response| {
-            let length = response.body.len();
-            Some((response, length))
-        };
+    fn answer(&self, operation: &str, request: &Request) -> Sent {
         let text = |status, body: &str| {
             let headers = vec![("Content-Type".to_owned(), "text/plain".to_owned())];
-            whole(Response { status, headers, body: body.into() })
+            Sent::Whole(Response { status, headers, body: body.into() })
         };
-        match self.next_fault(operation) {
-            None => whole(self.forward(operation, request)),
-            Some(Fault::Delay(span)) => {
+        let Some((fault, number)) = self.next_fault(operation) else {
+            return Sent::Whole(self.forward(operation, request));
+        };
+        *lock(&self.struck).entry(format!("{operation} {fault:?}")).or_default() += 1;
+        match fault {
+            Fault::Delay(span) => {
                 std::thread::sleep(span);
-                whole(self.forward(operation, request))
+                Sent::Whole(self.forward(operation, request))
             }
-            Some(Fault::Reply(status, body)) => text(status, &body),
-            Some(Fault::Close) => None,
-            Some(Fault::Lose) => {
+            Fault::Reply(status, body) => text(status, &body),
+            Fault::Close => Sent::Nothing,
+            Fault::Reset => Sent::Reset,
+            Fault::Lose => {
                 self.forward(operation, request);
-                None
+                Sent::Nothing
             }
-            Some(Fault::Hang) => {
-                let healings = lock(&self.healings);
-                let before = *healings;
-                drop(self.healed.wait_timeout_while(healings, LONGEST_HANG, |now| *now == before));
-                whole(self.forward(operation, request))
+            Fault::Hang => {
+                self.wait_for_healing();
+                Sent::Whole(self.forward(operation, request))
             }
-            Some(Fault::Answer(make)) => text(200, &make(&String::from_utf8_lossy(&request.body))),
-            Some(Fault::Garbage) => text(200, "\u{0}\u{1}neither <xml nor {json"),
-            Some(Fault::Empty) => text(200, ""),
-            Some(Fault::Cut) => {
-                let mut response = self.forward(operation, request);
-                let promised = response.body.len();
-                response.body.truncate(promised / 2);
-                Some((response, promised))
+            Fault::Hold => {
+                let response = self.forward(operation, request);
+                self.wait_for_healing();
+                Sent::Whole(response)
             }
-            Some(Fault::Edit(edit)) => {
-                let mut response = self.forward(operation, request);
-                response.body = edit(String::from_utf8_lossy(&response.body).into_owned()).into_bytes();
-                // The checksum of DynamoDB's answers is that of the body before the change.
-                response.headers.retain(|(name, _)| name != "x-amz-crc32");
-                whole(response)
+            Fault::Answer(make) => text(200, &make(&String::from_utf8_lossy(&request.body))),
+            Fault::Garbage => text(200, "\u{0}\u{1}neither <xml nor {json"),
+            Fault::Empty => text(200, ""),
+            Fault::Cut => Sent::Cut(self.forward(operation, request)),
+            Fault::Stale if !is_consistent(request) => {
+                let old = lock(&self.old).get(operation).map(|old| old[number as usize % old.len()].clone());
+                Sent::Whole(old.unwrap_or_else(|| self.forward(operation, request)))
             }
+            Fault::Stale => Sent::Whole(self.forward(operation, request)),
+            Fault::Endless => {
+                let response = self.forward(operation, request);
+                Sent::Whole(edited(response, |body| with_token(operation, &body, number)))
+            }
+            Fault::Huge if request.headers.contains_key("x-amz-target") => Sent::Huge(r#"{"Items":[{"x":{"S":""#),
+            Fault::Huge => Sent::Huge("<a><b>"),
+            Fault::Edit(edit) => Sent::Whole(edited(self.forward(operation, request), |body| edit(body))),
         }
     }
 
-    fn next_fault(&self, operation: &str) -> Option<Fault> {
+    fn wait_for_healing(&self) {
+        let healings = lock(&self.healings);
+        let before = *healings;
+        *lock(&self.waiting) += 1;
+        drop(self.healed.wait_timeout_while(healings, LONGEST_HANG, |now| *now == before));
+        *lock(&self.waiting) -= 1;
+    }
+
+    /// The fault that this call meets, and a number of its own for it.
+    fn next_fault(&self, operation: &str) -> Option<(Fault, u64)> {
         let mut rules = lock(&self.rules);
-        let place = rules.iter().position(|rule| rule.operation == operation || rule.operation == "*")?;
-        let fault = rules[place].fault.clone();
-        rules[place].left -= 1;
-        if rules[place].left == 0 {
-            rules.remove(place);
+        if let Some(place) = rules.iter().position(|rule| rule.operation == operation || rule.operation == "*") {
+            let fault = rules[place].fault.clone();
+            rules[place].left -= 1;
+            let left = rules[place].left;
+            if left == 0 {
+                rules.remove(place);
+            }
+            return Some((fault, left as u64));
         }
-        Some(fault)
+        let mut schedule = lock(&self.schedule);
+        let call = schedule.calls.entry(operation.to_owned()).or_default();
+        *call += 1;
+        let call = *call;
+        let mut random = Random::of(schedule.seed, operation, call);
+        let meets = |chance: &&Chance| {
+            let strikes = random.percent(chance.percent);
+            strikes && (chance.operation == operation || chance.operation == "*")
+        };
+        let fault = schedule.chances.iter().find(meets)?.fault.clone();
+        Some((fault, random.next()))
     }
 
     fn forward(&self, operation: &str, request: &Request) -> Response {
-        let dynamodb = request.headers.contains_key("x-amz-target");
-        if !dynamodb {
-            return self.send(request);
+        let response = if request.headers.contains_key("x-amz-target") {
+            self.forward_to_table(operation, request)
+        } else {
+            let instead = lock(&self.instead).get(operation).cloned();
+            match instead {
+                Some(answer) => {
+                    let (status, body) = answer(&String::from_utf8_lossy(&request.body));
+                    Response { status, headers: Vec::new(), body: body.into_bytes() }
+                }
+                None => self.send(request),
+            }
+        };
+        if response.status == 200 && !is_consistent(request) {
+            let mut old = lock(&self.old);
+            let old = old.entry(operation.to_owned()).or_default();
+            old.truncate(OLD_ANSWERS - 1);
+            old.push_front(response.clone());
         }
+        response
+    }
+
+    fn forward_to_table(&self, operation: &str, request: &Request) -> Response {
         let mut answered = lock(&self.dynamodb);
-        let token = serde_json::from_slice::<serde_json::Value>(&request.body)
+        let page = *lock(&self.scan_page);
+        if operation == "Scan"
+            && page > 0
+            && let Ok(mut body) = serde_json::from_slice::<Value>(&request.body)
+        {
+            body["Limit"] = json!(page);
+            return self.send(&Request { body: body.to_string().into_bytes(), ..request.clone() });
+        }
+        let token = serde_json::from_slice::<Value>(&request.body)
             .ok()
             .filter(|_| operation == "TransactWriteItems")
             .and_then(|body| body["ClientRequestToken"].as_str().map(str::to_owned));
-        if let Some(response) = token.as_ref().and_then(|token| answered.get(token)) {
+        let same = |known: &&(String, Response)| token.as_ref() == Some(&known.0);
+        if let Some((_, response)) = answered.iter().find(same) {
             return response.clone();
         }
         let response = self.send(request);
         if let Some(token) = token.filter(|_| response.status == 200) {
-            answered.insert(token, response.clone());
+            answered.truncate(TRANSACTIONS - 1);
+            answered.push_front((token, response.clone()));
         }
         response
     }
@@ -354,10 +437,9 @@ fn access_key(request: &Request) -> String {
     credential.and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned()
 }
 
-/// Sends less of a body than its length promises.
-fn write_cut(stream: &mut TcpStream, response: &Response, promised: usize) -> std::io::Result<()> {
-    let head = format!("HTTP/1.1 {} Answer\r\nContent-Length: {promised}\r\n\r\n", response.status);
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(&response.body)?;
-    stream.flush()
+/// Whether a call to DynamoDB asks for an answer that is never old; a write always is.
+fn is_consistent(request: &Request) -> bool {
+    let reads = ["GetItem", "Scan"].contains(&operation(request).as_str());
+    let body = || serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
+    request.headers.contains_key("x-amz-target") && (!reads || body()["ConsistentRead"] == json!(true))
 }

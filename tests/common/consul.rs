@@ -36,29 +36,51 @@ impl Consul {
         Self::start_with(bed, &json!({}), None)
     }
 
+    /// A server by itself, which keeps what it knows on disk: [`Consul::start_lasting_again`] finds it there.
+    pub fn start_lasting(bed: &Bed) -> Self {
+        let mut consul = Self::stopped(bed, &json!({}), None);
+        consul.start_lasting_again();
+        consul
+    }
+
     /// The same with a configuration of its own, and the token of the test's own calls.
     pub fn start_with(bed: &Bed, config: &Value, token: Option<&str>) -> Self {
+        let mut consul = Self::stopped(bed, config, token);
+        consul.start_again();
+        consul
+    }
+
+    fn stopped(bed: &Bed, config: &Value, token: Option<&str>) -> Self {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(20)))
             .max_idle_connections(0)
             .http_status_as_error(false)
             .proxy(None)
             .build();
-        let mut consul = Consul {
+        Consul {
             dir: bed.dir().to_owned(),
             ports: [Port::reserve(), Port::reserve(), Port::reserve()],
             config: bed.file("consul.json", &config.to_string()),
             token: token.map(str::to_owned),
             agent: ureq::Agent::new_with_config(agent),
             process: None,
-        };
-        consul.start_again();
-        consul
+        }
     }
 
     /// Starts it again, with nothing registered, after it was killed.
     pub fn start_again(&mut self) {
         self.spawn(&["-dev"]);
+        self.wait_for_node();
+    }
+
+    /// Starts it again with all that was registered.
+    pub fn start_lasting_again(&mut self) {
+        let data = self.dir.join("consul-data").to_string_lossy().into_owned();
+        self.spawn(&["-server", "-bootstrap-expect", "1", "-data-dir", &data]);
+        self.wait_for_node();
+    }
+
+    fn wait_for_node(&mut self) {
         wait_for("Consul to know its leader and its own node", PATIENCE, || {
             self.process.as_mut().expect("it was spawned").assert_running();
             let (status, body) = self.try_call("GET", "/v1/catalog/nodes?consistent", "").map_err(|e| e.to_string())?;

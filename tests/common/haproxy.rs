@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::bed::{Bed, tool};
 use super::port::Port;
 use super::process::Process;
-use super::wait::{try_wait_for, wait_for};
+use super::wait::{SOON, try_wait_for, wait_for};
 
 /// How long HAProxy may take to start, to reload or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -121,9 +121,18 @@ impl Haproxy {
         Self::start_with(bed, backends, &["-W", "-db"])
     }
 
+    /// The same for one of several HAProxies: its socket is `<name>.sock` in the bed's directory.
+    pub fn start_named(bed: &Bed, name: &str, backends: &[BackendConfig]) -> Self {
+        let (ports, socket) = (reserve(backends), bed.dir().join(format!("{name}.sock")));
+        let config = bed.file(&format!("{name}.cfg"), &render(&socket, backends, &ports));
+        let mut haproxy =
+            Haproxy { dir: bed.dir().to_owned(), config, socket, ports, arguments: &["-W", "-db"], process: None };
+        haproxy.start_again();
+        haproxy
+    }
+
     fn start_with(bed: &Bed, backends: &[BackendConfig], arguments: &'static [&'static str]) -> Self {
-        let ports: BTreeMap<String, Port> =
-            backends.iter().map(|backend| (backend.name.clone(), Port::reserve())).collect();
+        let ports = reserve(backends);
         let text = render(&bed.socket(), backends, &ports);
         Self::start_text(bed, &text, ports, arguments)
     }
@@ -167,6 +176,16 @@ impl Haproxy {
         }
     }
 
+    /// Kills the process that serves (SIGKILL); its master ends too.
+    pub fn crash(&mut self) {
+        if let (Some(worker), Some(mut process)) = (self.worker(), self.process.take()) {
+            let sent = Command::new("sh").arg("-c").arg(format!("kill -KILL {worker}")).status();
+            assert!(sent.is_ok_and(|status| status.success()), "cannot kill {worker}");
+            process.wait_exit(PATIENCE);
+        }
+        self.kill();
+    }
+
     /// Reloads its configuration in master-worker mode, and returns once the new worker answers.
     pub fn reload(&mut self) {
         let before = self.worker();
@@ -183,12 +202,16 @@ impl Haproxy {
 
     /// Stops the process that serves (SIGSTOP) for that long, and lets it go on.
     pub fn pause(&mut self, span: Duration) {
-        let worker = self.worker().expect("HAProxy answers");
-        for (signal, span) in [("STOP", span), ("CONT", Duration::ZERO)] {
-            let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {worker}")).status();
-            assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {worker}");
-            std::thread::sleep(span);
-        }
+        let frozen = self.freeze();
+        std::thread::sleep(span);
+        drop(frozen);
+    }
+
+    /// Stops the process that serves (SIGSTOP) until what this gives is dropped.
+    pub fn freeze(&self) -> Frozen {
+        let frozen = Frozen { worker: self.worker().expect("HAProxy answers") };
+        frozen.signal("STOP");
+        frozen
     }
 
     fn worker(&self) -> Option<String> {
@@ -230,7 +253,19 @@ impl Haproxy {
     /// HAProxy does not answer, or has no such backend.
     pub fn try_servers(&self, backend: &str) -> io::Result<BTreeMap<String, Server>> {
         let reply = self.try_command(&format!("show stat {backend} 4 -1"))?;
-        parse(&reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reply))
+        let lacks_weight = !reply.lines().next().unwrap_or_default().contains(",uweight,");
+        let mut servers = parse(&reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reply))?;
+        if lacks_weight {
+            // 2.2: what it shows of a server in maintenance is the weight that it had before.
+            for row in self.try_command(&format!("show servers state {backend}"))?.lines() {
+                let fields: Vec<&str> = row.split(' ').collect();
+                let server = fields.get(3).and_then(|name| servers.get_mut(*name));
+                if let (Some(server), Some(Ok(weight))) = (server, fields.get(7).map(|text| text.parse())) {
+                    server.weight = weight;
+                }
+            }
+        }
+        Ok(servers)
     }
 
     /// One server of a backend.
@@ -238,9 +273,42 @@ impl Haproxy {
         self.servers(backend).remove(name).unwrap_or_else(|| panic!("no server {name} in {backend}"))
     }
 
+    /// Waits until these servers of a backend, and no others, take new requests, at these weights.
+    #[track_caller]
+    pub fn wait_weights(&self, backend: &str, wanted: &[(&str, u32)]) {
+        wait_for(&format!("{backend} to have the weights {wanted:?}"), SOON, || {
+            let servers = self.servers(backend);
+            let taking: Vec<(&str, u32)> = servers
+                .iter()
+                .filter(|(_, server)| server.takes_traffic())
+                .map(|(name, server)| (name.as_str(), server.weight))
+                .collect();
+            if taking == wanted { Ok(()) } else { Err(format!("{servers:?}")) }
+        });
+    }
+
     /// The names of the servers of a backend that take new requests, in order.
     pub fn active(&self, backend: &str) -> Vec<String> {
         self.servers(backend).into_iter().filter(|(_, server)| server.takes_traffic()).map(|(name, _)| name).collect()
+    }
+}
+
+/// A HAProxy that is stopped by SIGSTOP, until this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    worker: String,
+}
+
+impl Frozen {
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.worker)).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to {}", self.worker);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal("CONT");
     }
 }
 
@@ -294,6 +362,10 @@ fn parse(reply: &str) -> Option<BTreeMap<String, Server>> {
         servers.insert((*cells.get(name)?).to_owned(), server);
     }
     Some(servers)
+}
+
+fn reserve(backends: &[BackendConfig]) -> BTreeMap<String, Port> {
+    backends.iter().map(|backend| (backend.name.clone(), Port::reserve())).collect()
 }
 
 fn render(socket: &Path, backends: &[BackendConfig], ports: &BTreeMap<String, Port>) -> String {

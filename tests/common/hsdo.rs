@@ -1,8 +1,9 @@
 //! The program under test as a process, with the environment of a bed.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::bed::{Bed, REGION, TABLE};
@@ -43,13 +44,18 @@ impl Hsdo {
 
     /// Neither role, but the table, the region, the credentials and the endpoint of the bed: for `--create-table`.
     pub fn with_aws(bed: &Bed, name: &'static str) -> Self {
+        Self::in_dir(bed.dir(), &bed.aws().url(), name)
+    }
+
+    /// The same by the directory and the endpoint of a bed.
+    pub fn in_dir(dir: &Path, endpoint: &str, name: &'static str) -> Self {
         let exporter = Port::reserve();
-        let mut hsdo = Self::bare(bed, name)
+        let mut hsdo = Self::bare_in(dir, name)
             .env("DYNAMODB_TABLE_NAME", TABLE)
             .env("AWS_DEFAULT_REGION", REGION)
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_ENDPOINT_URL", &bed.aws().url())
+            .env("AWS_ENDPOINT_URL", endpoint)
             .env("INTERVAL", "0.1")
             .env("EXPORTER_ADDRESS", "127.0.0.1")
             .env("EXPORTER_PORT", &exporter.number().to_string());
@@ -59,9 +65,13 @@ impl Hsdo {
 
     /// No argument and no setting at all, in the bed's directory.
     pub fn bare(bed: &Bed, name: &'static str) -> Self {
+        Self::bare_in(bed.dir(), name)
+    }
+
+    fn bare_in(dir: &Path, name: &'static str) -> Self {
         let mut command = Command::new(binary());
-        command.env_clear().env("HOME", bed.dir()).current_dir(bed.dir());
-        Hsdo { name, dir: bed.dir().to_owned(), command, exporter: None }
+        command.env_clear().env("HOME", dir).current_dir(dir);
+        Hsdo { name, dir: dir.to_owned(), command, exporter: None }
     }
 
     /// The same with a variable set.
@@ -85,9 +95,30 @@ impl Hsdo {
         self
     }
 
+    /// The same, started by another program that becomes it, such as `prlimit --nofile=64` or `unshare --mount`.
+    #[must_use]
+    pub fn under(mut self, runner: &[&str]) -> Self {
+        let mut command = Command::new(runner[0]);
+        command.args(&runner[1..]).arg(self.command.get_program()).args(self.command.get_args());
+        command.env_clear().envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.current_dir(&self.dir);
+        self.command = command;
+        self
+    }
+
     /// Starts it, to run until it is stopped or dropped.
     pub fn spawn(mut self) -> Running {
         let process = Process::spawn(&self.dir, self.name, &mut self.command);
+        Running { process, exporter: self.exporter }
+    }
+
+    /// Starts it with a log that nobody can read.
+    pub fn spawn_unread(mut self, log: Unread) -> Running {
+        let other = match log {
+            Unread::Full => File::options().write(true).open("/dev/full").expect("Linux has /dev/full").into(),
+            Unread::Pipe => Stdio::piped(),
+        };
+        let process = Process::spawn_with(&self.dir, self.name, &mut self.command, Some(other));
         Running { process, exporter: self.exporter }
     }
 
@@ -104,6 +135,15 @@ impl Hsdo {
     }
 }
 
+/// What becomes of a log that nobody can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Every write fails: the disk is full.
+    Full,
+    /// It goes into a pipe that fills up.
+    Pipe,
+}
+
 /// An hsdo that runs.
 #[derive(Debug)]
 pub struct Running {
@@ -115,6 +155,16 @@ impl Running {
     /// The process itself.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The file with its log.
+    pub fn log_file(&self) -> &Path {
+        self.process.stderr_file()
     }
 
     /// Its log so far.
@@ -161,6 +211,15 @@ impl Running {
             let value = self.metric(series);
             value.filter(|value| wanted(*value)).ok_or_else(|| format!("{value:?}\n{}", self.log()))
         })
+    }
+
+    /// The process's numbers under that name in `/proc/<pid>/status`, such as `VmHWM`, its greatest resident memory in KiB.
+    pub fn status_number(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next()).and_then(|word| word.parse().ok());
+        number.unwrap_or_else(|| panic!("{path} has no number {name}"))
     }
 
     /// Waits until one more turn than now has succeeded, from its start on.

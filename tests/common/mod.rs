@@ -4,6 +4,7 @@
 //! Nothing here decides what is right; that is the test's part. The demo uses the same pieces.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses the part of the bed that it needs")]
 
+pub mod aws_fault;
 pub mod aws_memory;
 pub mod aws_proxy;
 pub mod bed;
@@ -15,6 +16,7 @@ pub mod issuer;
 pub mod moto;
 pub mod port;
 pub mod process;
+pub mod random;
 pub mod tap;
 pub mod traffic;
 pub mod wait;

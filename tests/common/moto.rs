@@ -339,13 +339,31 @@ impl Moto {
         );
     }
 
+    /// Removes an attribute of an item.
+    pub fn remove_attribute(&self, id: u32, name: &str) {
+        self.dynamodb(
+            "UpdateItem",
+            &json!({
+                "TableName": TABLE,
+                "Key": {"BackendServerID": {"N": id.to_string()}},
+                "UpdateExpression": "REMOVE #a",
+                "ExpressionAttributeNames": {"#a": name},
+            }),
+        );
+    }
+
     /// Removes an item.
     pub fn delete_item(&self, id: u32) {
+        self.delete_any_item(i64::from(id));
+    }
+
+    /// Removes an item whose number need not be a slot's.
+    pub fn delete_any_item(&self, id: i64) {
         let key = json!({"BackendServerID": {"N": id.to_string()}});
         self.dynamodb("DeleteItem", &json!({"TableName": TABLE, "Key": key}));
     }
 
-    /// All items by their number, in DynamoDB's spelling.
+    /// All items by their number, in DynamoDB's spelling; not those whose number cannot be a slot's.
     pub fn items(&self) -> BTreeMap<u32, Item> {
         let mut items = BTreeMap::new();
         let mut start = Value::Null;
@@ -356,8 +374,10 @@ impl Moto {
             }
             let answer = self.dynamodb("Scan", &body);
             for item in answer["Items"].as_array().expect("a scan has items") {
-                let id = item["BackendServerID"]["N"].as_str().and_then(|text| text.parse().ok());
-                items.insert(id.expect("the key is a number"), item.as_object().expect("an item is an object").clone());
+                let id = item["BackendServerID"]["N"].as_str().expect("the key is a number").parse();
+                if let Ok(id) = id {
+                    items.insert(id, item.as_object().expect("an item is an object").clone());
+                }
             }
             start = answer["LastEvaluatedKey"].clone();
             if start.is_null() {

@@ -21,6 +21,11 @@ pub struct Process {
 impl Process {
     /// Starts `command`; its output goes to `<dir>/<name>-<n>.out` and `.err`.
     pub fn spawn(dir: &Path, name: &str, command: &mut Command) -> Self {
+        Self::spawn_with(dir, name, command, None)
+    }
+
+    /// The same with another standard error, of which nothing is kept.
+    pub fn spawn_with(dir: &Path, name: &str, command: &mut Command, other: Option<Stdio>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let stdout = dir.join(format!("{name}-{number}.out"));
@@ -29,7 +34,7 @@ impl Process {
         let child = command
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).expect("a file in the bed's directory"))
-            .stderr(File::create(&stderr).expect("a file in the bed's directory"))
+            .stderr(other.unwrap_or_else(|| File::create(&stderr).expect("a file in the bed's directory").into()))
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {described}: {error}"));
         Process { child, described, stdout, stderr }
@@ -48,6 +53,11 @@ impl Process {
     /// What it wrote to its standard error so far.
     pub fn stderr(&self) -> String {
         read(&self.stderr)
+    }
+
+    /// The file with its standard error.
+    pub fn stderr_file(&self) -> &Path {
+        &self.stderr
     }
 
     /// Its status if it has ended.
@@ -104,6 +114,13 @@ impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n--- stdout\n{}\n--- stderr\n{}\n---", self.described, self.stdout(), self.stderr())
     }
+}
+
+/// `unshare` of util-linux, which every distribution has, as the first words of a command; a plain user gets a user namespace for it.
+pub fn unshare() -> Vec<&'static str> {
+    let root = fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
+    if root { vec!["unshare"] } else { vec!["unshare", "--map-root-user"] }
 }
 
 /// The command with the variables that were set for it, as one could type it.

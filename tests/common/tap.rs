@@ -1,6 +1,8 @@
 //! A proxy in front of HAProxy's socket that records every line sent, and can spoil the way.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +11,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::http::lock;
+use super::random::Random;
 
 /// A connection on which nothing moves for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
+/// The pause after each byte of a slow reply.
+const TRICKLE: Duration = Duration::from_micros(150);
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +27,37 @@ pub enum Way {
     Slow(Duration),
     /// It is closed as soon as it was accepted.
     Closed,
+    /// It is reset: closed with unread bytes in it.
+    Reset,
     /// Its line is read, and no reply comes.
     Silent,
+    /// Its line is carried out, and no reply comes.
+    Mute,
+    /// Its line is carried out, and it is closed without the reply.
+    Lost,
+    /// Its line reaches HAProxy up to that byte, and it is closed.
+    Half(usize),
     /// Its reply ends after that many bytes.
     Cut(usize),
+    /// Its reply comes byte by byte.
+    Trickle,
+    /// Its line is not carried out, and the reply is no text.
+    Garbage,
+    /// Its line is not carried out; every command of it is answered `Permission denied`.
+    Denied,
+    /// Its line is not carried out, and the reply never ends.
+    Endless,
+}
+
+/// What stands where the tap's socket was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlace {
+    /// Nothing.
+    Nothing,
+    /// A socket on which nobody listens.
+    Deserted,
+    /// A plain file.
+    File,
 }
 
 #[derive(Debug, Default)]
@@ -34,11 +66,39 @@ struct Seen {
     lines: Vec<String>,
 }
 
+/// What decides about a connection.
+#[derive(Debug)]
+struct Choice {
+    /// The way of all connections.
+    way: Way,
+    /// That of the lines that change something, where it is another one.
+    changing: Option<Way>,
+    /// The ways that some of the connections take, so many of a hundred, by a seed.
+    some: (u64, u64, Vec<Way>),
+    /// Connections since that was set.
+    count: u64,
+}
+
+impl Choice {
+    fn new(way: Way) -> Self {
+        Choice { way, changing: None, some: (0, 0, Vec::new()), count: 0 }
+    }
+
+    /// The way of the next connection.
+    fn next(&mut self) -> Way {
+        let (seed, percent, ways) = &self.some;
+        self.count += 1;
+        let mut random = Random::of(*seed, "connection", self.count);
+        if !ways.is_empty() && random.percent(*percent) { *random.pick(ways) } else { self.way }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     target: PathBuf,
-    way: Mutex<Way>,
+    choice: Mutex<Choice>,
     seen: Mutex<Seen>,
+    struck: Mutex<Vec<Way>>,
     stop: AtomicBool,
 }
 
@@ -57,8 +117,9 @@ impl Tap {
             UnixListener::bind(&path).unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
         let shared = Arc::new(Shared {
             target: target.to_owned(),
-            way: Mutex::new(Way::Open),
+            choice: Mutex::new(Choice::new(Way::Open)),
             seen: Mutex::default(),
+            struck: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
@@ -107,19 +168,65 @@ impl Tap {
 
     /// What happens to connections from now on.
     pub fn set_way(&self, way: Way) {
-        *lock(&self.shared.way) = way;
+        *lock(&self.shared.choice) = Choice::new(way);
+    }
+
+    /// What happens from now on to lines that change something.
+    pub fn set_way_of_changes(&self, way: Way) {
+        lock(&self.shared.choice).changing = Some(way);
+    }
+
+    /// From now on so many of a hundred connections take one of these ways: the n-th one the same whenever the seed is
+    /// the same.
+    pub fn schedule(&self, seed: u64, percent: u64, ways: Vec<Way>) {
+        *lock(&self.shared.choice) = Choice { some: (seed, percent, ways), ..Choice::new(Way::Open) };
+    }
+
+    /// The ways other than [`Way::Open`] that connections took since the last time this was asked.
+    pub fn struck(&self) -> Vec<Way> {
+        std::mem::take(&mut *lock(&self.shared.struck))
+    }
+
+    /// Puts something else where the socket is, until [`Tap::heal`].
+    pub fn hide(&self, behind: InPlace) {
+        self.show();
+        fs::rename(&self.path, self.aside()).expect("the socket can be moved");
+        match behind {
+            InPlace::Nothing => {}
+            InPlace::Deserted => drop(UnixListener::bind(&self.path).expect("the path is free")),
+            InPlace::File => fs::write(&self.path, "no socket").expect("the path is free"),
+        }
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        self.show();
+        self.set_way(Way::Open);
+    }
+
+    fn show(&self) {
+        if self.aside().exists() {
+            fs::rename(self.aside(), &self.path).expect("the socket can be moved back");
+        }
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.path.with_extension("aside")
     }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
+        if self.aside().exists() {
+            let _ = fs::rename(self.aside(), &self.path);
+        }
         // Wakes the accepting thread, which then sees the flag.
         let _ = UnixStream::connect(&self.path);
         if let Some(thread) = self.accepting.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -127,8 +234,13 @@ impl Shared {
     fn carry(&self, mut stream: UnixStream) {
         lock(&self.seen).connections += 1;
         let _ = stream.set_read_timeout(Some(IDLE));
-        let way = *lock(&self.way);
-        if way == Way::Closed {
+        let mut way = lock(&self.choice).next();
+        if way == Way::Closed || way == Way::Reset {
+            lock(&self.struck).push(way);
+            if way == Way::Reset {
+                // What is left unread when it closes makes it a reset.
+                let _ = stream.read(&mut [0]);
+            }
             return;
         }
         let Ok(readable) = stream.try_clone() else { return };
@@ -138,18 +250,55 @@ impl Shared {
             return;
         }
         lock(&self.seen).lines.push(line.trim_end_matches('\n').to_owned());
+        if !line.starts_with("show ") {
+            way = lock(&self.choice).changing.unwrap_or(way);
+        }
+        if way != Way::Open {
+            lock(&self.struck).push(way);
+        }
         match way {
-            Way::Silent => {
-                // Until the peer closes, or the idle time is over.
-                let _ = reader.read(&mut [0]);
+            // Until the peer closes, or the idle time is over.
+            Way::Silent => drop(reader.read(&mut [0])),
+            Way::Mute => {
+                self.ask(&line);
+                drop(reader.read(&mut [0]));
             }
+            Way::Lost => drop(self.ask(&line)),
+            Way::Half(bytes) => drop(self.ask(line.get(..bytes.min(line.len() - 1)).unwrap_or_default())),
+            Way::Trickle => {
+                for byte in self.ask(&line) {
+                    if stream.write_all(&[byte]).is_err() {
+                        return;
+                    }
+                    std::thread::sleep(TRICKLE);
+                }
+            }
+            Way::Garbage => drop(stream.write_all(b"\xff\xfe\x00# garbage, with no end")),
+            Way::Denied => drop(stream.write_all("Permission denied\n\n".repeat(line.split(';').count()).as_bytes())),
+            Way::Endless => while stream.write_all(&b"# endless,\n".repeat(6_000)).is_ok() {},
             Way::Slow(span) => {
                 std::thread::sleep(span);
                 self.pass(&line, reader, &mut stream, usize::MAX);
             }
             Way::Cut(bytes) => self.pass(&line, reader, &mut stream, bytes),
-            Way::Open | Way::Closed => self.pass(&line, reader, &mut stream, usize::MAX),
+            Way::Open | Way::Closed | Way::Reset => self.pass(&line, reader, &mut stream, usize::MAX),
         }
+    }
+
+    /// HAProxy's whole reply to that text; nothing where there is none.
+    fn ask(&self, text: &str) -> Vec<u8> {
+        let mut reply = Vec::new();
+        let asked = || -> io::Result<UnixStream> {
+            let mut target = UnixStream::connect(&self.target)?;
+            target.set_read_timeout(Some(IDLE))?;
+            target.write_all(text.as_bytes())?;
+            target.shutdown(Shutdown::Write)?;
+            Ok(target)
+        };
+        if let Ok(mut target) = asked() {
+            let _ = target.read_to_end(&mut reply);
+        }
+        reply
     }
 
     /// Sends the line to HAProxy, any further lines too (they are recorded), and up to `limit` bytes of the reply back.
@@ -171,9 +320,9 @@ impl Shared {
                     line.clear();
                 }
             });
-            let _ = std::io::copy(&mut target.take(u64::try_from(limit).unwrap_or(u64::MAX)), back);
+            let _ = io::copy(&mut target.take(u64::try_from(limit).unwrap_or(u64::MAX)), back);
             // Ends the reader above as well.
-            let _ = back.shutdown(std::net::Shutdown::Both);
+            let _ = back.shutdown(Shutdown::Both);
         });
     }
 }

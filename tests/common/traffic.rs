@@ -82,10 +82,13 @@ fn ask(agent: &ureq::Agent, frontend: u16, number: usize) -> Result<String, Stri
 
 /// One request of a [`Stream`].
 #[derive(Clone, Debug)]
-struct Asked {
-    from: Instant,
-    to: Instant,
-    outcome: Result<String, String>,
+pub struct Asked {
+    /// When it began.
+    pub from: Instant,
+    /// When it ended.
+    pub to: Instant,
+    /// Who answered, or what went wrong.
+    pub outcome: Result<String, String>,
 }
 
 /// Requests at a steady rate in the background, until it is stopped or has sent them all.
@@ -143,6 +146,11 @@ impl Stream {
     pub fn failures_outside(&self, spans: &[(Instant, Instant)]) -> Vec<String> {
         let inside = |asked: &Asked| spans.iter().any(|(from, to)| asked.to >= *from && asked.from <= *to);
         self.tally(|asked| !inside(asked)).failures
+    }
+
+    /// The requests that ended since the last time this was asked; they are forgotten here.
+    pub fn take(&self) -> Vec<Asked> {
+        std::mem::take(&mut *lock(&self.asked))
     }
 
     /// What became of all requests so far.

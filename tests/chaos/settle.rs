@@ -1,0 +1,244 @@
+//! What must hold: while a round is quiet, and when its faults have ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::common::moto::{Item, text_of};
+use crate::fleet::{GROUPS, Part, Scene, ip};
+use crate::role::{Role, State};
+use crate::{Chaos, SLOTS};
+
+/// The longest that a round may take to settle: a lease that runs out, calls that hang, ramps, checks, a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Turns that may pass until everything is right, and the one that was under way.
+const TURNS: f64 = 3.0;
+/// Turns that may still fail: the one under way, and one whose connection the fault had broken.
+const FAILURES: f64 = 2.0;
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// The turns of a process since the faults ended, as far as they count.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since {
+    start: Option<(f64, f64)>,
+    ok: f64,
+    failed: f64,
+}
+
+impl Since {
+    fn see(&mut self, state: State) {
+        let (ok, failed) = *self.start.get_or_insert((state.ok, state.failed));
+        (self.ok, self.failed) = (state.ok - ok, state.failed - failed);
+    }
+}
+
+impl Chaos {
+    /// Waits until everything is as the fleet says, and from then on protects it.
+    pub(crate) fn settle(&mut self, round: usize) {
+        let begun = Instant::now();
+        // The scene does not change while a round settles.
+        let scene = self.fleet.scene();
+        let mut leader: Option<(usize, Since)> = None;
+        let mut table_right = false;
+        // Consul's answers come when they come: a turn takes what is known then.
+        let of_consul = self.consul.is_some();
+        let mut clients = vec![Since::default(); self.sites.len()];
+        let settled = loop {
+            self.check_watchers();
+            self.take_requests();
+            for site in &mut self.sites {
+                site.look_at_outage();
+            }
+            // The turns first: what is wrong after that many of them is wrong for too long.
+            let states: Vec<State> = self.servers.iter_mut().map(Role::look).collect();
+            let leading = states.iter().position(|state| state.leads);
+            match (&mut leader, leading) {
+                (Some((known, since)), Some(now)) if *known == now => since.see(states[now]),
+                (_, Some(now)) => {
+                    let mut since = Since::default();
+                    since.see(states[now]);
+                    leader = Some((now, since));
+                }
+                (_, None) => leader = None,
+            }
+            let rows = self.bed.aws().with_table_still(|| self.bed.moto().rows());
+            let fault = self.table_fault(&scene, &rows);
+            let turned = leader.map_or(0.0, |(_, since)| since.ok);
+            table_right |= fault.is_none() && turned >= 2.0;
+            if let Some(fault) = fault.as_ref().filter(|_| round > 0 && !of_consul && turned > TURNS) {
+                self.fail(&format!("{turned} turns of the leader, and the table is wrong: {fault}"));
+            }
+            let mut wrong = fault;
+            for (place, since) in clients.iter_mut().enumerate() {
+                let state = self.sites[place].client.look();
+                if table_right {
+                    since.see(state);
+                }
+                let (site, since) = (&self.sites[place], *since);
+                if let Some(fault) = site.fault(&scene, &rows, false).filter(|_| round > 0 && since.ok > TURNS) {
+                    self.fail(&format!("{} turns of the client, and HAProxy is wrong: {fault}", since.ok));
+                }
+                if !of_consul && (since.failed > FAILURES || leader.is_some_and(|(_, since)| since.failed > FAILURES)) {
+                    self.fail(&format!("turns go on failing: client {since:?}, leader {leader:?}"));
+                }
+                if let Some(fault) = site.fault(&scene, &rows, true) {
+                    wrong.get_or_insert(fault);
+                }
+            }
+            match wrong {
+                None if table_right
+                    && self.sites.iter().all(|site| site.outages.last().is_none_or(|o| o.1.is_some())) =>
+                {
+                    break Instant::now();
+                }
+                wrong if begun.elapsed() > PATIENCE => {
+                    self.fail(&format!("not settled after {PATIENCE:?}: {wrong:?}, leader {leader:?}"));
+                }
+                _ => std::thread::sleep(PAUSE),
+            }
+        };
+        self.settled(&scene, settled);
+    }
+
+    fn settled(&mut self, scene: &Scene, at: Instant) {
+        self.settled_at = at;
+        for site in &self.sites {
+            for back in &site.backs {
+                back.watcher.settle(&back.addresses(scene, Part::Ready));
+            }
+            site.tap.forget();
+        }
+        self.bed.aws().forget();
+        self.legal_before = std::mem::take(&mut self.legal);
+        self.legal = scene.of(Part::Ready).map(|instance| instance.id.clone()).collect();
+        let seats = self.seats_now(scene);
+        let moved: Vec<String> = seats
+            .iter()
+            .filter(|(id, slot)| self.seats.get(*id).is_some_and(|before| before != *slot) && !self.moved.contains(*id))
+            .map(|(id, slot)| format!("{id} from slot {} to {slot}", self.seats[id]))
+            .collect();
+        if !moved.is_empty() {
+            self.fail(&format!("moved: {moved:?}"));
+        }
+        self.unseated.clear();
+        (self.seats, self.moved, self.blurred) = (seats, BTreeSet::new(), false);
+        for (operation, times) in self.bed.aws().struck() {
+            self.report.count(&format!("aws {operation}"), times);
+        }
+        let mut samples = Vec::new();
+        for site in &mut self.sites {
+            for way in site.tap.struck() {
+                let name = format!("{way:?}");
+                self.report.count(&format!("socket {}", name.split('(').next().unwrap_or_default()), 1);
+            }
+            samples.push((site.client.name, site.client.sample()));
+        }
+        samples.extend(self.servers.iter_mut().map(|server| (server.name, server.sample())));
+        for role in self.servers.iter_mut().chain(self.sites.iter_mut().map(|site| &mut site.client)) {
+            let times = std::mem::take(&mut role.given_up);
+            self.report.count("told at its start what only a person can mend, and started again", times);
+        }
+        for (name, sample) in samples {
+            if let Some(fault) = self.report.sample(name, sample) {
+                self.fail(&fault);
+            }
+        }
+    }
+
+    fn seats_now(&self, scene: &Scene) -> BTreeMap<String, u32> {
+        let rows = self.bed.aws().with_table_still(|| self.bed.moto().rows());
+        let seat = |(id, item): (u32, Item)| Some((text_of(&item, "ServerName")?, id));
+        let ready = |(name, _): &(String, u32)| {
+            scene.instances.get(name).is_some_and(|instance| scene.part(instance) == Part::Ready)
+        };
+        rows.into_iter().filter_map(seat).filter(ready).collect()
+    }
+
+    /// What is wrong with the table: every ready instance has one row, and nobody else an open one.
+    fn table_fault(&self, scene: &Scene, rows: &BTreeMap<u32, Item>) -> Option<String> {
+        let mut ready: BTreeMap<&str, IpAddr> =
+            scene.of(Part::Ready).map(|instance| (instance.id.as_str(), ip(instance))).collect();
+        for (id, item) in rows {
+            let text = |name| text_of(item, name).unwrap_or_default();
+            let (name, status) = (text("ServerName"), text("BackendServerStatus"));
+            if name == "none" {
+                continue;
+            }
+            let Some(instance) = scene.instances.get(&name) else { return Some(format!("row {id} holds {name}")) };
+            let expected = match scene.part(instance) {
+                Part::Ready => "enabled",
+                Part::Draining => "draining",
+                Part::Absent | Part::Unknown => return Some(format!("row {id} holds {name}, which is absent")),
+            };
+            let right = text("IPAddress") == instance.address.to_string() && text("ASG") == GROUPS[instance.group];
+            if status != expected || !right {
+                return Some(format!("row {id}: {item:?}, expected {expected} {instance:?}"));
+            }
+            if expected == "enabled" && ready.remove(name.as_str()).is_none() {
+                return Some(format!("row {id} is another one for {name}"));
+            }
+        }
+        if let Some(id) = (1..=SLOTS).find(|id| !rows.contains_key(id)) {
+            return Some(format!("there is no row {id}"));
+        }
+        if !ready.is_empty() {
+            return Some(format!("{ready:?} have no row"));
+        }
+        self.lost_attribute(rows)
+    }
+
+    /// Since the last round settled only ready instances may have answered.
+    pub(crate) fn check_quiet(&mut self) {
+        self.check_watchers();
+        self.take_requests();
+    }
+
+    /// Judges the requests that ended since the last time.
+    pub(crate) fn take_requests(&mut self) {
+        let mut strange = Vec::new();
+        for site in &mut self.sites {
+            site.look_at_outage();
+            for asked in site.stream.take() {
+                match &asked.outcome {
+                    Ok(name) => {
+                        self.report.answered += 1;
+                        let before = asked.from < self.settled_at && self.legal_before.contains(name);
+                        if !before && !self.legal.contains(name) {
+                            strange.push(format!("{name}, which is not ready, answered in {}", site.name));
+                        }
+                    }
+                    Err(why) if site.explains(asked.from, asked.to) => self.report.excused(why),
+                    Err(why) => {
+                        let (from, to) = (asked.from.elapsed(), asked.to.elapsed());
+                        strange.push(format!("a request failed in {} from {from:?} to {to:?} ago: {why}", site.name));
+                    }
+                }
+            }
+        }
+        if !strange.is_empty() {
+            self.fail(&format!("{strange:#?}"));
+        }
+    }
+
+    pub(crate) fn check_watchers(&mut self) {
+        let violations: Vec<String> =
+            self.sites.iter().flat_map(|site| site.backs.iter().flat_map(|back| back.watcher.violations())).collect();
+        if !violations.is_empty() {
+            self.fail(&format!("{violations:#?}"));
+        }
+    }
+
+    /// Ends the test with all that helps to understand why.
+    pub(crate) fn fail(&self, what: &str) -> ! {
+        let logs: Vec<String> = self
+            .servers
+            .iter()
+            .chain(self.sites.iter().map(|site| &site.client))
+            .map(|role| format!("--- log of the {}\n{}", role.name, role.log()))
+            .collect();
+        let rows = self.bed.moto().items();
+        let rows: Vec<String> = rows.values().map(|item| serde_json::to_string(item).unwrap_or_default()).collect();
+        panic!("{what}\n--- fleet\n{:#?}\n--- table\n{}\n{}", self.fleet.scene(), rows.join("\n"), logs.join("\n"));
+    }
+}

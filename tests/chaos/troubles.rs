@@ -1,0 +1,383 @@
+//! What happens to AWS, to HAProxy and its socket, and to hsdo itself.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::Chaos;
+use crate::common::aws_proxy::{Chance, Fault};
+use crate::common::hsdo::Unread;
+use crate::common::tap::{InPlace, Way};
+use crate::common::wait::try_wait_for;
+
+/// What a round does besides changing instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    AwsByChance,
+    AwsAltogether,
+    AwsRefused,
+    SocketByChance,
+    SocketAltogether,
+    SocketHidden,
+    KillServer,
+    KillClient,
+    KillServerAtWrite,
+    KillClientAtCommand,
+    RestartServer,
+    RestartClient,
+    StopServer,
+    StopClient,
+    StopLeaderForLong,
+    SecondServer,
+    FewDescriptors,
+    KillHaproxy,
+    ReloadHaproxy,
+    StopHaproxy,
+    FillConnections,
+    Operator,
+    EditTable,
+}
+
+use Trouble::*;
+
+/// Each as often as it stands here.
+const TROUBLES: [Trouble; 34] = [
+    AwsByChance,
+    AwsByChance,
+    AwsByChance,
+    AwsByChance,
+    AwsAltogether,
+    AwsAltogether,
+    AwsRefused,
+    SocketByChance,
+    SocketByChance,
+    SocketAltogether,
+    SocketHidden,
+    KillServer,
+    KillClient,
+    KillServerAtWrite,
+    KillServerAtWrite,
+    KillClientAtCommand,
+    KillClientAtCommand,
+    RestartServer,
+    RestartClient,
+    StopServer,
+    StopClient,
+    StopLeaderForLong,
+    SecondServer,
+    SecondServer,
+    FewDescriptors,
+    KillHaproxy,
+    ReloadHaproxy,
+    StopHaproxy,
+    FillConnections,
+    Operator,
+    Operator,
+    EditTable,
+    EditTable,
+    EditTable,
+];
+
+/// The connections that HAProxy's socket takes at a time.
+const CONNECTIONS: usize = 10;
+/// How long a kill waits for the moment that it is for.
+const MOMENT: Duration = Duration::from_secs(2);
+
+impl Chaos {
+    pub(crate) fn random_troubles(&mut self) -> Vec<Option<Trouble>> {
+        let count = self.random.below(5);
+        (0..count).map(|_| Some(*self.random.pick(&TROUBLES))).collect()
+    }
+
+    pub(crate) fn make(&mut self, trouble: Trouble) {
+        // In Consul's place AWS has only the table.
+        if self.consul.is_some() && self.random.percent(25) {
+            return self.harm_consul();
+        }
+        if matches!(trouble, AwsByChance | AwsAltogether | EditTable) {
+            if self.all_leave {
+                return;
+            }
+            self.blurred = true;
+        }
+        self.count(&format!("trouble: {trouble:?}"));
+        self.say(&format!("{trouble:?}"));
+        let place = self.random.below(2) as usize;
+        match trouble {
+            AwsByChance => self.aws_by_chance(),
+            AwsAltogether => {
+                let fault = self.random.pick(&faults()).clone();
+                self.say(&format!("all calls: {fault:?}"));
+                self.bed.aws().spoil("*", fault);
+                self.linger(200, 2_500);
+            }
+            AwsRefused => {
+                self.bed.aws().refuse();
+                self.linger(100, 1_500);
+            }
+            SocketByChance => {
+                let (seed, percent) = (self.random.next(), *self.random.pick(&[10, 30, 60]));
+                let ways: Vec<Way> = (0..=self.random.below(4)).map(|_| self.way()).collect();
+                self.say(&format!("socket of {place}: {percent} % of {ways:?}"));
+                self.sites[place].tap.schedule(seed, percent, ways);
+                self.linger(200, 2_000);
+            }
+            SocketAltogether => {
+                let way = self.way();
+                self.say(&format!("socket of {place}: {way:?}"));
+                self.sites[place].tap.set_way(way);
+                self.linger(200, 2_000);
+            }
+            SocketHidden => {
+                let behind = *self.random.pick(&[InPlace::Nothing, InPlace::Deserted, InPlace::File]);
+                self.say(&format!("socket of {place}: {behind:?} in its place"));
+                self.count(&format!("socket replaced by {behind:?}"));
+                self.sites[place].tap.hide(behind);
+                self.linger(100, 1_500);
+            }
+            KillServer => self.kill_server(),
+            KillClient => self.kill_client(place),
+            KillServerAtWrite => {
+                let held = if self.random.percent(50) { Fault::Hang } else { Fault::Hold };
+                let operation = *self.random.pick(&["TransactWriteItems", "TransactWriteItems", "UpdateItem"]);
+                self.bed.aws().spoil(operation, held);
+                self.change();
+                let moment = try_wait_for(MOMENT, || (self.bed.aws().waiting() > 0).then_some(()).ok_or(()));
+                self.count(if moment.is_ok() { "killed at a write" } else { "no write to be killed at" });
+                self.kill_server();
+                self.bed.aws().heal();
+            }
+            KillClientAtCommand => {
+                let way = *self.random.pick(&[Way::Silent, Way::Mute, Way::Half(30)]);
+                self.sites[place].tap.forget();
+                self.sites[place].tap.set_way_of_changes(way);
+                self.change();
+                let sent = || (!self.sites[place].tap.changes().is_empty()).then_some(()).ok_or(());
+                let moment = try_wait_for(MOMENT, sent);
+                self.count(if moment.is_ok() { "killed at a command" } else { "no command to be killed at" });
+                self.kill_client(place);
+                self.sites[place].tap.heal();
+            }
+            RestartServer => {
+                let unread = self.unread();
+                let place = self.servers.len() - 1;
+                if self.all_mortal || place > 0 {
+                    self.servers[place].restart(unread);
+                }
+            }
+            RestartClient => {
+                let unread = self.unread();
+                if self.all_mortal || place == 0 {
+                    self.sites[place].client.restart(unread);
+                }
+            }
+            StopServer => {
+                let place = self.random.below(self.servers.len() as u64) as usize;
+                self.servers[place].freeze();
+                self.linger(100, 1_500);
+                if self.random.percent(50) {
+                    self.servers[place].thaw();
+                }
+            }
+            StopClient => {
+                self.sites[place].client.freeze();
+                self.linger(100, 1_500);
+                if self.random.percent(50) {
+                    self.sites[place].client.thaw();
+                }
+            }
+            StopLeaderForLong => {
+                // Once in a while, since it is as long as three rounds: its lease runs out, and it wakes up.
+                if let Some(leader) = self.servers.iter().position(|server| !server.frozen && server.state().leads)
+                    && self.random.percent(30)
+                {
+                    self.count("leader stopped for longer than its lease");
+                    self.servers[leader].freeze();
+                    self.change();
+                    self.linger(6_500, 8_000);
+                    self.change();
+                    self.servers[leader].thaw();
+                    self.linger(0, 300);
+                }
+            }
+            SecondServer => {
+                if self.servers.len() > 1 {
+                    let server = self.servers.pop().expect("there are two");
+                    self.report.turns += server.end();
+                } else {
+                    let server = self.new_server("second server");
+                    self.servers.push(server);
+                    self.linger(100, 1_000);
+                }
+            }
+            FewDescriptors => {
+                let most = *self.random.pick(&[3, 8, 12]);
+                let server = self.random.below(self.servers.len() as u64) as usize;
+                let of_client = self.random.percent(50);
+                let role = if of_client { &mut self.sites[place].client } else { &mut self.servers[server] };
+                role.limit_files(most);
+                // Somebody waits at its exporter, which has no descriptor for him.
+                let waiting = role.knock();
+                self.linger(200, 2_000);
+                drop(waiting);
+            }
+            KillHaproxy => {
+                self.sites[place].outage(true);
+                if self.random.percent(50) {
+                    self.sites[place].haproxy.crash();
+                } else {
+                    self.sites[place].haproxy.kill();
+                }
+                self.linger(0, 700);
+                self.sites[place].haproxy.start_again();
+            }
+            ReloadHaproxy => {
+                self.sites[place].outage(true);
+                self.sites[place].haproxy.reload();
+            }
+            StopHaproxy => {
+                self.sites[place].outage(false);
+                let span = self.random.millis(100, 1_500);
+                self.sites[place].haproxy.pause(span);
+                self.sites[place].outage(false);
+            }
+            FillConnections => {
+                let held: Vec<_> = (0..CONNECTIONS)
+                    .filter_map(|_| UnixStream::connect(self.sites[place].haproxy.socket()).ok())
+                    .collect();
+                self.linger(100, 3_000);
+                drop(held);
+            }
+            Operator => self.hold_server(place),
+            EditTable => self.edit_table(),
+        }
+    }
+
+    /// Ends the faults.
+    pub(crate) fn heal(&mut self) {
+        self.say("the faults end");
+        self.bed.aws().heal();
+        for server in &mut self.servers {
+            server.thaw();
+            server.limit_files(1_024);
+        }
+        for site in &mut self.sites {
+            site.tap.heal();
+            site.client.thaw();
+            site.client.limit_files(1_024);
+        }
+        self.take_back();
+        self.calm_fleet();
+        self.let_go();
+    }
+
+    /// Faults go on for a while.
+    fn linger(&mut self, from: u64, to: u64) {
+        let span = self.random.millis(from, to);
+        std::thread::sleep(span);
+    }
+
+    fn aws_by_chance(&mut self) {
+        let operations = [
+            "Scan",
+            "Scan",
+            "GetItem",
+            "GetItem",
+            "TransactWriteItems",
+            "TransactWriteItems",
+            "UpdateItem",
+            "DescribeAutoScalingGroups",
+            "DescribeAutoScalingGroups",
+            "DescribeInstances",
+            "DescribeInstances",
+            "*",
+        ];
+        let faults = faults();
+        let chances: Vec<Chance> = (0..=self.random.below(4))
+            .map(|_| Chance {
+                operation: (*self.random.pick(&operations)).to_owned(),
+                percent: *self.random.pick(&[5, 20, 50, 100]),
+                fault: self.random.pick(&faults).clone(),
+            })
+            .collect();
+        self.say(&format!("{chances:?}"));
+        let seed = self.random.next();
+        self.bed.aws().schedule(seed, chances);
+        self.linger(300, 2_500);
+    }
+
+    fn way(&mut self) -> Way {
+        let ways = [
+            Way::Slow(Duration::from_millis(300)),
+            Way::Closed,
+            Way::Reset,
+            Way::Silent,
+            Way::Mute,
+            Way::Lost,
+            Way::Half(self.random.below(200) as usize),
+            Way::Cut(self.random.below(3_000) as usize),
+            Way::Trickle,
+            Way::Garbage,
+            Way::Denied,
+            Way::Endless,
+        ];
+        *self.random.pick(&ways)
+    }
+
+    /// Kills the leader if it may be, else the second server if there is one.
+    fn kill_server(&mut self) {
+        let leader = self.servers.iter().position(|server| server.state().leads).unwrap_or(0);
+        let unread = self.unread();
+        if self.all_mortal || leader > 0 {
+            self.servers[leader].kill(unread);
+        } else if self.servers.len() > 1 {
+            self.servers[1].kill(unread);
+        }
+    }
+
+    fn kill_client(&mut self, place: usize) {
+        let unread = self.unread();
+        if self.all_mortal || place == 0 {
+            self.sites[place].client.kill(unread);
+        }
+    }
+
+    /// Once in a while nobody can read the log.
+    fn unread(&mut self) -> Option<Unread> {
+        let log = *self.random.pick(&[Unread::Full, Unread::Pipe]);
+        self.random.percent(15).then_some(log)
+    }
+}
+
+fn faults() -> Vec<Fault> {
+    vec![
+        Fault::Delay(Duration::from_millis(400)),
+        Fault::Delay(Duration::from_millis(1_500)),
+        Fault::Reply(500, String::new()),
+        Fault::Reply(503, "<html>later</html>".to_owned()),
+        Fault::Reply(200, "{}".to_owned()),
+        Fault::Reply(200, "<html>captive portal</html>".to_owned()),
+        Fault::dynamodb(400, "ProvisionedThroughputExceededException"),
+        Fault::dynamodb(400, "TransactionConflictException"),
+        Fault::dynamodb(400, "ExpiredTokenException"),
+        Fault::dynamodb(400, "AccessDeniedException"),
+        Fault::dynamodb(400, "ResourceNotFoundException"),
+        Fault::ec2(503, "RequestLimitExceeded", "slow down"),
+        Fault::ec2(400, "RequestExpired", "by the test"),
+        Fault::ec2(403, "UnauthorizedOperation", "by the test"),
+        Fault::autoscaling(400, "Throttling"),
+        Fault::autoscaling(403, "ExpiredToken"),
+        Fault::Close,
+        Fault::Reset,
+        Fault::Lose,
+        Fault::Lose,
+        Fault::Hang,
+        Fault::Hold,
+        Fault::Garbage,
+        Fault::Empty,
+        Fault::Cut,
+        Fault::Stale,
+        Fault::Stale,
+        Fault::Endless,
+        Fault::Huge,
+    ]
+}

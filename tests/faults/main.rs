@@ -1,0 +1,13 @@
+//! The faults of the README's table "When parts fail" that no other file of tests strikes: HAProxy stopped, crowded, moved
+//! away or closed to changes; hsdo killed between two writes, or without descriptors, disk, a reader of its log or a name
+//! server; answers of AWS that never end, clocks that jump; texts that try to be more than texts.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod endless;
+mod fixture;
+mod haproxy;
+mod hostile;
+mod killed;
+mod limits;
