@@ -118,9 +118,14 @@ type Page = (Vec<Arc<Vec<Record>>>, Option<String>);
 
 /// One page.
 pub(super) fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
+    parse_cut(body, &RESERVATION, memory)
+}
+
+/// One page out of which the pieces of `cut` are cut.
+pub(super) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
     const RESERVATIONS: &str = "DescribeInstancesResponse/reservationSet";
     let (mut others, mut token, mut whole) = (Reader::default(), None, false);
-    let mut records = pieces::walk(body, &RESERVATION, memory, &read_reservation, &mut |path, text| {
+    let mut records = pieces::walk(body, cut, memory, &read_reservation, &mut |path, text| {
         match path.strip_prefix(RESERVATIONS) {
             Some("") => whole = true,
             Some(path) => others.element(path.strip_prefix("/item").unwrap_or_default(), text)?,

@@ -2,60 +2,92 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::io::BufRead;
+use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 pub use super::credentials::fuzzing::{credentials, profile_files};
 
+use super::autoscaling::Group;
 use super::config::Config;
-use super::dynamodb::{Attribute, Item, Maker, TableDescription, Update, answer, read_page};
+use super::dynamodb::{Attribute, Item, Maker, TableDescription, Update, answer};
+use super::ec2::Record;
 use super::endpoint::Service;
 use super::error::{Call, Cause, Error};
 use super::http::result_label;
 use super::memory::Memory;
 use super::number::integer;
+use super::pieces::NOTHING;
 use super::profile_file::ProfileFiles;
 use super::readiness::{ids, observe};
 use super::refusal::refusal;
 use super::store::cancelled;
-use super::{autoscaling, dates, ec2, store, table};
+use super::table::Entry;
+use super::{autoscaling, dates, dynamodb, ec2, store, table};
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
 use crate::marker::{self, Marker};
-use crate::slot::{Instance, Occupant, Row, Slot, Status};
+use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_servers, row_name};
 
 /// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a status of three
 /// digits and a refusal's body.
 pub fn aws(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {
-        b'g' => drop(whole(rest, &autoscaling::parse)),
-        b'i' => drop(whole(rest, &ec2::parse)),
+        b'g' => drop(groups(rest)),
+        b'i' => drop(instances(rest)),
         b'b' => both(&text(rest)),
         b'r' => refused(rest),
         _ => {}
     }
 }
 
-/// A parser of a document, and what it remembers.
-type Parse<'a, T, M> = &'a dyn Fn(&mut dyn BufRead, &Memory<M>) -> Result<T, String>;
-
-/// What `parse` makes of a document, with a memory of its pieces and without. A document that was cut before its end is none.
-fn whole<T: Debug + PartialEq, M>(body: &[u8], parse: Parse<'_, T, M>) -> Option<T> {
+/// The groups of a document, read in each way that there is.
+fn groups(body: &[u8]) -> Option<Vec<Group>> {
     let memory = Memory::default();
-    let read = |body: &[u8]| {
-        let found = parse(&mut &body[..], &Memory::default());
+    let read = |body: &mut dyn BufRead| {
         memory.turn();
-        assert_eq!(parse(&mut &body[..], &memory), found, "what is remembered says something else");
-        found
+        autoscaling::parse(body, &memory)
     };
-    let found = match read(body) {
+    let plain = |body: &mut dyn BufRead| autoscaling::parse_cut(body, &NOTHING, &Memory::default());
+    whole(body, &read, &plain).map(|(groups, _)| groups)
+}
+
+/// The same for instances, which come in another order when they are cut out.
+fn instances(body: &[u8]) -> Option<Vec<Record>> {
+    let memory = Memory::default();
+    let sorted = |page: (Vec<Arc<Vec<Record>>>, Option<String>)| {
+        let mut records: Vec<Record> = page.0.iter().flat_map(|some| some.iter().cloned()).collect();
+        records.sort_by_cached_key(|record| format!("{record:?}"));
+        (records, page.1)
+    };
+    let read = |body: &mut dyn BufRead| {
+        memory.turn();
+        ec2::parse(body, &memory).map(sorted)
+    };
+    let plain = |body: &mut dyn BufRead| ec2::parse_cut(body, &NOTHING, &Memory::default()).map(sorted);
+    whole(body, &read, &plain).map(|(records, _)| records)
+}
+
+type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
+
+/// What `parse` makes of a document. One that was cut before its end is none; nor does it matter in which pieces a
+/// document comes, what was remembered of it, and that parts of it are cut out, which `plain` does not do.
+fn whole<T: Debug + PartialEq>(body: &[u8], parse: Parse<'_, T>, plain: Parse<'_, T>) -> Option<T> {
+    let read = |mut body: &[u8]| parse(&mut body);
+    let found = read(body);
+    assert_eq!(parse(&mut BufReader::with_capacity(7, body)).ok().as_ref(), found.as_ref().ok());
+    let found = match found {
         Ok(found) => found,
         Err(fault) => {
             assert_message(&call(Service::Ec2, "DescribeInstances", Cause::Unreadable(fault)), 0);
             return None;
         }
     };
+    assert_eq!(plain(&mut &*body).as_ref(), Ok(&found));
     for cut in cuts(body.len()) {
         if let Ok(cut_found) = read(&body[..cut]) {
             let rest = body[cut..].trim_ascii_start();
@@ -69,16 +101,17 @@ fn whole<T: Debug + PartialEq, M>(body: &[u8], parse: Parse<'_, T, M>) -> Option
 
 fn both(text: &str) {
     let mut documents = parts(text).map(str::as_bytes);
-    let groups = documents.next().and_then(|body| whole(body, &autoscaling::parse));
-    let records = documents.next().and_then(|body| whole(body, &ec2::parse));
-    let (Some((groups, _)), Some((records, _))) = (groups, records) else { return };
+    let (Some(groups), Some(records)) = (documents.next().and_then(groups), documents.next().and_then(instances))
+    else {
+        return;
+    };
     let asked = ids(&groups);
     assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), asked.len(), "an id is asked for twice");
     // Configured names hold no control character, and `none` is not among them.
     let configured: Vec<String> = (groups.iter().map(|group| group.name.clone()))
-        .filter(|name| name != "none" && !name.chars().any(char::is_control) && name.chars().count() <= 255)
+        .filter(|name| name != "none" && row_name(name.clone()) == *name)
         .collect();
-    let observation = observe(&configured, &groups, records.iter().flat_map(|some| some.iter()));
+    let observation = observe(&configured, &groups, &records);
     assert!(observation.missing_groups.is_empty());
     observation.instances.iter().for_each(assert_storable);
 }
@@ -103,8 +136,8 @@ fn assert_same(slot: &Slot) {
     for (name, value) in names.into_iter().zip(table::attributes(slot)) {
         item.extend(value.map(|value| (name.to_string(), value)));
     }
-    assert_eq!(table::id(&item), Ok(slot.id));
-    assert_eq!(table::row(slot.id, &item), Row::Known(slot.clone().into()));
+    let Entry::Slot { id, row, .. } = table::entry(item) else { panic!("{slot:?} is a stray") };
+    assert_eq!((id, row), (slot.id, Row::Known(slot.clone().into())));
 }
 
 fn call(service: Service, operation: &'static str, cause: Cause) -> Error {
@@ -148,17 +181,35 @@ pub fn dynamodb(data: &[u8]) {
     }
 }
 
+/// A page as it is without the ways to read it faster.
+#[derive(Deserialize)]
+struct Plain {
+    #[serde(rename = "Items")]
+    items: Vec<Item>,
+    #[serde(rename = "LastEvaluatedKey")]
+    _last: Option<Item>,
+    #[serde(rename = "ConsumedCapacity")]
+    _consumed: Option<IgnoredAny>,
+}
+
 fn page(body: &[u8]) {
-    let maker = Maker { make: &|item| item, memory: &Memory::default() };
-    let items = read_page(&mut &body[..], &maker).map(|page| page.items);
-    let (items, table) = match (items, store::read_page(body)) {
-        (Ok(items), Ok(table)) => (items, table),
-        (Err(fault), Err(same)) => {
-            assert_eq!(fault, same);
+    let memory = Memory::default();
+    let maker = Maker { make: &|item| item, memory: &memory };
+    let read = |body: &mut dyn BufRead| {
+        memory.turn();
+        dynamodb::read_page(body, &maker).map(|page| page.items)
+    };
+    let items = match read(&mut &*body) {
+        Ok(items) => items,
+        Err(fault) => {
+            assert!(store::read_page(body).is_err());
             return assert_message(&call(Service::DynamoDb, "Scan", Cause::Unreadable(fault)), 0);
         }
-        (items, table) => panic!("{items:?} and {table:?}"),
     };
+    assert_eq!(read(&mut BufReader::with_capacity(7, body)).as_ref(), Ok(&items));
+    let plain: Plain = serde_json::from_slice(body).expect("what is read fast is read plainly");
+    assert!(items.iter().map(Arc::as_ref).eq(&plain.items), "{items:?}");
+    let table = store::read_page(body).expect("its items were read");
     assert!(table.rows.len() + table.strays.len() <= items.len());
     for fault in table.faults() {
         assert_message(&fault, 0);
@@ -166,18 +217,19 @@ fn page(body: &[u8]) {
     for slot in table.slots() {
         assert_same(slot);
         if let Some(Occupant { weight, address, .. }) = slot.occupant {
-            assert!(weight <= crate::slot::MAX_WEIGHT && !address.is_unspecified(), "{slot:?}");
+            assert!(weight <= MAX_WEIGHT && is_servers(address), "{slot:?}");
         }
     }
-    for item in items {
+    for item in plain.items {
         let marker = table::marker(&item);
         assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MOST));
         let raw_marker = table::raw_marker(&item);
         let next = Marker { version: Some(1), heartbeat: Some(2), leader: Some("host".to_string()) };
-        let (wanted, before) = (table::attributes(&Slot::empty(1)), table::raw(Item::clone(&item)));
-        assert_complete(&table::update(7, &wanted, Some(&before)));
-        assert_complete(&table::mark(&next, Some((&wanted, Some(&before)))));
         assert_complete(&table::take(&next, Some(&raw_marker)));
+        let Entry::Slot { id, raw, .. } = table::entry(item) else { continue };
+        let wanted = table::attributes(&Slot::empty(id));
+        assert_complete(&table::update(id, &wanted, Some(&raw)));
+        assert_complete(&table::mark(&next, Some((&wanted, Some(&raw)))));
     }
 }
 
@@ -198,7 +250,11 @@ fn number(text: &str) {
     // Doubles hold all of these exactly.
     assert_eq!(text.parse::<f64>(), Ok(number as f64), "{text:?}");
     let item = Item::from([("BackendServerID".to_string(), Attribute::N(text.to_string()))]);
-    assert_eq!(table::id(&item).ok(), u32::try_from(number).ok().filter(|id| (1..=10_000).contains(id)));
+    let found = match table::entry(item) {
+        Entry::Slot { id, .. } => Some(u64::from(id)),
+        Entry::Stray(_) => None,
+    };
+    assert_eq!(found, Some(number).filter(|id| (1..=10_000).contains(id)));
 }
 
 fn time(text: &str) {

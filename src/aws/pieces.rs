@@ -33,6 +33,10 @@ pub(crate) struct Cut {
     pub(crate) inside: &'static str,
 }
 
+/// What no document has: nothing is cut.
+#[cfg(any(test, fuzzing))]
+pub(crate) const NOTHING: Cut = Cut { from: "<hsdo-nothing>", to: "</hsdo-nothing>", inside: "" };
+
 /// Reads a piece; it comes as the content of an element `piece`, so that it is a document.
 pub(crate) type ReadPiece<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 

@@ -42,6 +42,15 @@ fn the_table_of_2_2_has_no_weight() {
     assert_eq!(parse_weights(state.trim_end()).unwrap()["s1"], 7);
 }
 
+proptest::proptest! {
+    #[test]
+    fn commas_are_counted_alike_in_blocks_and_one_by_one(text in "[,a-c]{0,400}", count in 0_usize..120) {
+        let plain = if count == 0 { Some(0) } else { text.match_indices(',').nth(count - 1).map(|(place, _)| place + 1) };
+        let expected = plain.map_or(&[][..], |place| &text.as_bytes()[place..]);
+        proptest::prop_assert_eq!(after_commas(text.as_bytes(), count), expected);
+    }
+}
+
 #[test]
 fn the_essence_is_what_is_read_and_nothing_else() {
     let essence = |text: &str| {

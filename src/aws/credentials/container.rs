@@ -64,7 +64,7 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 /// The URL to ask, if there is one.
 pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, Error> {
     if let Some(path) = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-        if !path.starts_with('/') || path.contains(char::is_whitespace) {
+        if !path.starts_with('/') || !is_plain(path) {
             let text = format!(
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is {path:?}, expected a path such as /v2/credentials/x"
             );
@@ -74,7 +74,8 @@ pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Opt
     }
     let Some(url) = environment.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") else { return Ok(None) };
     let fault = |why: &str| Error::Setup(format!("AWS_CONTAINER_CREDENTIALS_FULL_URI is {url:?}: {why}"));
-    let uri: Uri = url.parse().map_err(|_| fault("not a URL"))?;
+    // The parser drops a fragment unseen, whatever is in it.
+    let uri: Uri = url.parse().ok().filter(|_| is_plain(url)).ok_or_else(|| fault("not a URL"))?;
     let name = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| fault("it names no host"))?;
     match uri.scheme_str() {
         Some("https") => Ok(Some(url.to_string())),
@@ -90,6 +91,11 @@ pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Opt
         }
         _ => Err(fault("it does not start with http:// or https://")),
     }
+}
+
+/// Whether a text holds only what a URL may hold.
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_graphic())
 }
 
 /// The token to send along. It is read each time, since EKS replaces the file.

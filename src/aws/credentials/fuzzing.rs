@@ -170,7 +170,7 @@ pub(crate) fn environment(environment: &Environment, input: usize) {
         }
     }
     match super::container::url(environment, &|_| vec![]) {
-        Ok(url) => assert!(url.is_none_or(|url| !url.contains(char::is_whitespace))),
+        Ok(url) => assert!(url.is_none_or(|url| url.chars().all(|c| c.is_ascii_graphic()))),
         Err(fault) => assert_message(&fault, input),
     }
 }
