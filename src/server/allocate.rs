@@ -27,11 +27,18 @@ pub(super) struct Assignment {
     pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
-/// Judges every occupant by what was seen, then seats the newcomers.
-pub(super) fn assign(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Assignment {
+/// Judges every occupant by what was seen, then seats the newcomers. `known` is what the table held before.
+pub(super) fn assign(
+    table: &Table,
+    known: &BTreeMap<SlotId, Slot>,
+    seen: &Observation,
+    now: Timestamp,
+    limits: &Limits,
+) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
+    restore(&mut slots, table, known);
     for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
-        slots.insert(id, Slot::empty(id));
+        slots.entry(id).or_insert_with(|| Slot::empty(id));
     }
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
@@ -40,6 +47,18 @@ pub(super) fn assign(table: &Table, seen: &Observation, now: Timestamp, limits: 
     let unplaced = seat_newcomers(&mut slots, &holders, now, limits);
     let scales = scales(&slots, &holders);
     Assignment { slots, kept, unplaced, ignored, scales }
+}
+
+/// Puts back the occupants of rows that are lost, but for those whose address stands in another row: a hand moved them.
+fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, known: &BTreeMap<SlotId, Slot>) {
+    let held = |row: &Row| match row {
+        Row::Known(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
+        Row::Unreadable { address, .. } => *address,
+    };
+    let held: BTreeSet<IpAddr> = table.rows.values().filter_map(held).collect();
+    let stays = |slot: &&Slot| slot.occupant.as_ref().is_some_and(|occupant| !held.contains(&occupant.address));
+    let lost = known.values().filter(|slot| !table.rows.contains_key(&slot.id)).filter(stays);
+    slots.extend(lost.map(|slot| (slot.id, slot.clone())));
 }
 
 /// Takes out who has its slot in a row that cannot be read: a second one would double its share of the traffic.

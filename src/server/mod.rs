@@ -254,7 +254,7 @@ impl<S: Source, T: Store> Server<S, T> {
             return Ok(());
         }
         self.settled = None;
-        let plan = decide(&table, &seen, now.time, &self.limits);
+        let plan = plan::decide_knowing(&table, &self.published.slots, &seen, now.time, &self.limits);
         let unreadable = table.faults().len();
         if !plan.changes.is_empty() {
             match self.store.write(&plan.changes, &self.lease.next(true, now)) {

@@ -36,7 +36,18 @@ impl Plan {
 
 /// Decides what the table must hold at `now`. Deciding again on the result changes nothing.
 pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Plan {
-    let mut assigned = allocate::assign(table, seen, now, limits);
+    decide_knowing(table, &BTreeMap::new(), seen, now, limits)
+}
+
+/// The same for who knows what the table held: a row that is lost counts as it was, unless its server has another one.
+pub(super) fn decide_knowing(
+    table: &Table,
+    known: &BTreeMap<SlotId, Slot>,
+    seen: &Observation,
+    now: Timestamp,
+    limits: &Limits,
+) -> Plan {
+    let mut assigned = allocate::assign(table, known, seen, now, limits);
     let mut due = None;
     for (id, slot) in &mut assigned.slots {
         if let Some(occupant) = slot.occupant.as_mut()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::fixtures::{address, at, config, limits, secs};
+use super::plan::decide_knowing;
 use super::{Limits, Plan, decide};
 use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
 
@@ -239,6 +240,13 @@ proptest! {
             let later = decide(&table, &seen, at(now + more), &limits);
             let due = again.due.is_some_and(|due| due <= at(now + more));
             prop_assert_eq!(!later.changes.is_empty(), due, "{} seconds later", more);
+            let whole = table.clone();
+            table.rows.retain(|id, _| !edits.iter().any(|(edited, _)| edited == id));
+            let back = decide_knowing(&table, &again.slots, &seen, at(now), &limits);
+            let occupied = |plan: &Plan| plan.slots.values().filter(|slot| slot.occupant.is_some()).cloned().collect::<Vec<_>>();
+            let unreadable = whole.rows.values().any(|row| matches!(row, Row::Unreadable { .. }));
+            prop_assert!(unreadable || occupied(&back) == occupied(&again), "lost rows come back: {:?}", back);
+            table = whole;
         }
     }
 

@@ -291,9 +291,10 @@ fn a_failed_write_after_a_hand_has_edited_shows_the_edit() {
 fn every_turn_decides_on_the_table_as_it_is_now() {
     let mut bed = Bed::new(limits(2), "", [Ok(".1 i1 a ready")]);
     bed.turn(100);
+    bed.turn(130);
     bed.memory.borrow_mut().table.rows.remove(&1);
-    bed.turn(101);
-    assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@101; 2 free", "a lost row is written again");
+    bed.turn(131);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 2@130; 2 free", "a lost row is written again");
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 4; 2 free");
     bed.turn(200);
     assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 free", "a hand's edit holds");
@@ -343,6 +344,22 @@ fn a_dry_run_tells_and_changes_nothing() {
 fn a_steady_table_has_nothing_to_write() {
     let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(".1 i1 a ready")]);
     assert_eq!(bed.server.dry_run(at(100)).expect("a preview"), "nothing to write");
+}
+
+#[test]
+fn a_row_that_is_lost_while_its_instance_is_unknown_comes_back_as_it_was() {
+    let (all, missing) = (".1 i1 a ready; .2 i2 b ready", ".2 i2 b ready; missing a");
+    let mut bed = Bed::new(limits(2), "", [Ok(all), Ok(missing), Ok(missing), Ok(all)]);
+    bed.turn(100);
+    bed.memory.borrow_mut().table.rows.remove(&1);
+    bed.turn(101);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@100; 2 .2 i2 b enabled 1@100", "its group is missing");
+    bed.memory.borrow_mut().table = table("3 .1 i1 a enabled 5@100; 2 .2 i2 b enabled 1@100");
+    bed.turn(102);
+    assert_eq!(bed.rows(), "1 free; 2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "a hand moved it");
+    bed.memory.borrow_mut().table = Table::default();
+    bed.turn(103);
+    assert_eq!(bed.rows(), "1 free; 2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "the table is emptied");
 }
 
 #[test]
@@ -405,7 +422,7 @@ fn every_write_raises_the_version_and_so_does_another_hands_edit() {
     bed.memory.borrow_mut().table.rows.remove(&2);
     bed.turn(105);
     assert!(raised(&bed), "a hand's edit that does not hold");
-    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@105");
+    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@101");
 }
 
 #[test]
