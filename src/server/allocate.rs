@@ -37,16 +37,37 @@ pub(super) fn assign(
 ) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
     restore(&mut slots, table, known);
-    for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
-        slots.entry(id).or_insert_with(|| Slot::empty(id));
-    }
+    let missing: BTreeSet<SlotId> =
+        (1..=limits.size).filter(|id| !table.rows.contains_key(id) && !slots.contains_key(id)).collect();
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
     let kept = judge_all(&mut slots, &holders, seen, now, limits);
     ignored.extend(reserve(&mut holders, table, &slots));
-    let unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+    let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
+    let unplaced = if hides_somebody(seen, &slots) {
+        // A row that is not there may have been that of somebody who cannot be seen now, and who serves: it is not said to
+        // be free, and a newcomer takes it only where there is no other.
+        let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+        if !unplaced.is_empty() {
+            slots.extend(empty);
+            unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+            slots.retain(|id, slot| !missing.contains(id) || slot.occupant.is_some());
+        }
+        unplaced
+    } else {
+        slots.extend(empty);
+        seat_newcomers(&mut slots, &holders, now, limits)
+    };
     let scales = scales(&slots, &holders);
     Assignment { slots, kept, unplaced, ignored, scales }
+}
+
+/// Whether there may be servers without a row that the source does not show: of a group that it does not know, or left
+/// out of its answer.
+fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
+    let seated = |name: &String| slots.values().filter_map(|slot| slot.occupant.as_ref()).any(|it| it.name == *name);
+    let shown = |name: &String| seated(name) || seen.instances.iter().any(|instance| instance.is_called(name));
+    !seen.missing_groups.is_empty() || !seen.unseen.iter().all(shown)
 }
 
 /// Puts back the occupants of rows that are lost, but for those whose address stands in another row: a hand moved them.

@@ -356,7 +356,7 @@ fn a_row_that_is_lost_while_its_instance_is_unknown_comes_back_as_it_was() {
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@100; 2 .2 i2 b enabled 1@100", "its group is missing");
     bed.memory.borrow_mut().table = table("3 .1 i1 a enabled 5@100; 2 .2 i2 b enabled 1@100");
     bed.turn(102);
-    assert_eq!(bed.rows(), "1 free; 2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "a hand moved it");
+    assert_eq!(bed.rows(), "2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "a hand moved it");
     bed.memory.borrow_mut().table = Table::default();
     bed.turn(103);
     assert_eq!(bed.rows(), "1 free; 2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "the table is emptied");
