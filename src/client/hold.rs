@@ -1,8 +1,9 @@
 //! Who keeps a server out of rotation: hsdo, or an operator by hand. Pure; the only memory of the client.
 //!
 //! HAProxy does not tell who set a server to maintenance, so this remembers what each slot was when it was last read.
-//! A server that served and is in maintenance now, though hsdo did not put it there, is held by an operator. Drain is
-//! always somebody else's hand, since hsdo drains by weight 0.
+//! A server that served and is in maintenance now, though hsdo did not put it there, is held by an operator; unless its
+//! weight went to 0 as well, which is how hsdo takes one out: the last line of a client that was killed may reach HAProxy
+//! when the next client is at work. Drain is always somebody else's hand, since hsdo drains by weight 0.
 //!
 //! After its own start hsdo remembers nothing. Then the weight tells: hsdo leaves a server in maintenance only at weight
 //! 0, so one that stands there at its right address with a weight is held. Another HAProxy process starts all anew.
@@ -20,8 +21,8 @@ use crate::slot::SlotId;
 enum Trace {
     /// If it is in maintenance, hsdo put it there, or wanted it there.
     Ours,
-    /// It was ready at this address.
-    Served(SocketAddr),
+    /// It was ready at this address, at weight 0 if `idle`.
+    Served { address: SocketAddr, idle: bool },
     /// An operator holds the server of this address.
     Held(SocketAddr),
 }
@@ -71,13 +72,17 @@ impl Holds {
 }
 
 fn trace(before: Option<Trace>, server: &Running, wanted: SocketAddr) -> Trace {
-    let right = server.address == Some(wanted);
+    let (right, idle) = (server.address == Some(wanted), server.weight == Some(0));
     match (server.admin, before) {
-        (Admin::Ready, _) if right => Trace::Served(wanted),
+        (Admin::Ready, _) if right => Trace::Served { address: wanted, idle },
         (Admin::Drain | Admin::Maintenance, Some(Trace::Held(address))) if address == wanted => Trace::Held(wanted),
         (Admin::Drain, _) if right => Trace::Held(wanted),
-        (Admin::Maintenance, Some(Trace::Served(address))) if address == wanted => Trace::Held(wanted),
-        (Admin::Maintenance, None) if right && server.weight != Some(0) => Trace::Held(wanted),
+        (Admin::Maintenance, Some(Trace::Served { address, idle: before }))
+            if address == wanted && (before || !idle) =>
+        {
+            Trace::Held(wanted)
+        }
+        (Admin::Maintenance, None) if right && !idle => Trace::Held(wanted),
         _ => Trace::Ours,
     }
 }
@@ -109,10 +114,11 @@ mod tests {
     fn whose_hand_it_was() {
         use Admin::{Drain, Maintenance, Ready};
         #[rustfmt::skip]
-        let cases: [(&str, &[Look], &[bool]); 12] = [
+        let cases: [(&str, &[Look], &[bool]); 13] = [
             ("it serves", &[(Ready, 1, 7, Some(1))], &[false]),
             ("it served, and is in maintenance", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1))], &[false, true]),
             ("it waited at weight 0, and is in maintenance", &[(Ready, 1, 0, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, true]),
+            ("it served, and another hsdo's last line takes it out", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, false]),
             ("the hand is lifted", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1)), (Ready, 1, 7, Some(1))], &[false, true, false]),
             ("drain is always a hand", &[(Drain, 1, 7, Some(1)), (Drain, 1, 0, Some(1))], &[true, true]),
             ("another instance is to serve there", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1)), (Maintenance, 1, 7, Some(2))], &[false, true, false]),
@@ -131,7 +137,7 @@ mod tests {
     #[test]
     fn what_hsdo_sends_is_its_own_hand() {
         let address = SocketAddr::from(([10, 0, 0, 1], PORT));
-        let mut holds = Holds(BTreeMap::from([(1, Trace::Served(address))]));
+        let mut holds = Holds(BTreeMap::from([(1, Trace::Served { address, idle: false })]));
         let step = super::super::reconcile::Step { slot: 1, changes: vec![Change::Maintenance] };
         holds.sending(&Plan { raise: vec![step], ..Plan::default() });
         assert_eq!(holds.0[&1], Trace::Ours);
