@@ -30,16 +30,37 @@ pub(super) struct Assignment {
 /// Judges every occupant by what was seen, then seats the newcomers.
 pub(super) fn assign(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
-    for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
-        slots.insert(id, Slot::empty(id));
-    }
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
     let kept = judge_all(&mut slots, &holders, seen, now, limits);
     ignored.extend(reserve(&mut holders, table, &slots));
-    let unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+    let missing = (1..=limits.size).filter(|id| !table.rows.contains_key(id)).map(|id| (id, Slot::empty(id)));
+    let unplaced = if hides_somebody(seen, &slots) {
+        // A row that is not there may have been that of somebody who cannot be seen now, and who serves: it is not said to
+        // be free, and a newcomer takes it only where there is no other.
+        let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+        if !unplaced.is_empty() {
+            slots.extend(missing);
+            unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+            slots.retain(|id, slot| table.rows.contains_key(id) || slot.occupant.is_some());
+        }
+        unplaced
+    } else {
+        slots.extend(missing);
+        seat_newcomers(&mut slots, &holders, now, limits)
+    };
     let scales = scales(&slots, &holders);
     Assignment { slots, kept, unplaced, ignored, scales }
+}
+
+/// Whether there may be servers without a row that the source does not show: of a group that it does not know, or left
+/// out of its answer.
+fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
+    let shown = |name: &String| {
+        slots.values().filter_map(|slot| slot.occupant.as_ref()).any(|occupant| occupant.name == *name)
+            || seen.instances.iter().any(|instance| instance.is_called(name))
+    };
+    !seen.missing_groups.is_empty() || !seen.unseen.iter().all(shown)
 }
 
 /// Takes out who has its slot in a row that cannot be read: a second one would double its share of the traffic.

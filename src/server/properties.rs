@@ -107,21 +107,29 @@ fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
 
 /// Everything that must hold of one turn.
 fn check(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
-    rows_are_safe(table, limits, plan);
+    rows_are_safe(table, seen, limits, plan);
     nobody_is_moved_or_lost(table, seen, limits, plan);
     newcomers_sit_where_they_should(table, seen, limits, plan);
     weights_are_right(plan, limits);
 }
 
-fn rows_are_safe(table: &Table, limits: &Limits, plan: &Plan) {
+fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
     for (id, row) in &table.rows {
         match row {
             Row::Known(_) => assert!(plan.slots.contains_key(id), "row {id} disappears"),
             Row::Unreadable { .. } => assert!(!plan.slots.contains_key(id), "row {id} is unreadable, and written"),
         }
     }
-    for id in 1..=limits.size {
-        assert!(plan.slots.contains_key(&id) || table.rows.contains_key(&id), "row {id} is not created");
+    let shown = |name: &String| {
+        plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
+            || seen.instances.iter().any(|instance| instance.is_called(name))
+    };
+    let hidden = !seen.missing_groups.is_empty() || !seen.unseen.iter().all(shown);
+    for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
+        let created = plan.slots.get(&id);
+        let free = created.is_some_and(|slot| slot.occupant.is_none());
+        assert!(created.is_some() || hidden, "row {id} is not created");
+        assert!(!(free && hidden), "row {id} may be that of somebody who is not seen, and is said to be free");
     }
     let differing: Vec<Slot> = plan
         .slots
