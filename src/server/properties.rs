@@ -121,9 +121,16 @@ fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan
             Row::Unreadable { .. } => assert!(!plan.slots.contains_key(id), "row {id} is unreadable, and written"),
         }
     }
-    for id in 1..=limits.size {
-        let hidden = !seen.missing_groups.is_empty() || !seen.unseen.is_empty();
-        assert!(hidden || plan.slots.contains_key(&id) || table.rows.contains_key(&id), "row {id} is not created");
+    let shown = |name: &String| {
+        plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
+            || seen.instances.iter().any(|instance| instance.is_called(name))
+    };
+    let hidden = !seen.missing_groups.is_empty() || !seen.unseen.iter().all(shown);
+    for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
+        let created = plan.slots.get(&id);
+        let free = created.is_some_and(|slot| slot.occupant.is_none());
+        assert!(created.is_some() || hidden, "row {id} is not created");
+        assert!(!(free && hidden), "row {id} may be that of somebody who is not seen, and is said to be free");
     }
     let differing: Vec<Slot> = plan
         .slots
