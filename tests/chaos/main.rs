@@ -100,6 +100,8 @@ struct Chaos {
     all_leave: bool,
     /// What AWS tells in this round, or what the table holds, may be a mixture.
     blurred: bool,
+    /// Instances that changed their group in this round: a mixture of old and new pages may show them in neither.
+    regrouped: BTreeSet<String>,
     /// Instances of this round whose row a hand took away.
     unseated: BTreeSet<String>,
     /// Edits of the table that the hand takes back at the end of the round.
@@ -133,6 +135,7 @@ impl Chaos {
             unseated: BTreeSet::new(),
             all_leave: false,
             blurred: false,
+            regrouped: BTreeSet::new(),
             edits: Vec::new(),
             kept: BTreeMap::new(),
             settled_at: Instant::now(),
@@ -213,6 +216,8 @@ impl Chaos {
                 })
                 .map(|i| i.id.clone()),
         );
+        let regrouped = |i: &&&Instance| after.instances.get(&i.id).is_some_and(|still| still.group != i.group);
+        self.regrouped.extend(touched.iter().filter(regrouped).map(|i| i.id.clone()));
         self.legal.extend(after.of(Part::Ready).map(|instance| instance.id.clone()));
         for instance in after.instances.values() {
             self.bed.web().serve(&instance.id, ip(instance));
@@ -221,6 +226,15 @@ impl Chaos {
             consul::register(consul, &before, &after);
         }
         self.fleet.set(after);
+        self.let_mixtures_hide();
+    }
+
+    /// Whoever changed its group in a round of old answers may leave, and come back to another slot.
+    fn let_mixtures_hide(&mut self) {
+        if self.blurred {
+            self.leave_rotations(&self.regrouped);
+            self.moved.extend(self.regrouped.iter().cloned());
+        }
     }
 
     fn round(&mut self) {

@@ -122,6 +122,7 @@ impl Chaos {
             self.fail(&format!("moved: {moved:?}"));
         }
         self.unseated.clear();
+        self.regrouped.clear();
         (self.seats, self.moved, self.blurred) = (seats, BTreeSet::new(), false);
         for (operation, times) in self.bed.aws().struck() {
             self.report.count(&format!("aws {operation}"), times);

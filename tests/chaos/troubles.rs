@@ -98,6 +98,7 @@ impl Chaos {
                 return;
             }
             self.blurred = true;
+            self.let_mixtures_hide();
         }
         self.count(&format!("trouble: {trouble:?}"));
         self.say(&format!("{trouble:?}"));
