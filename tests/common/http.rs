@@ -51,7 +51,12 @@ pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no request line: {first:?}")));
     };
     let mut request = Request { method: method.into(), target: target.into(), ..Request::default() };
-    while let Some(line) = read_line(reader)?.filter(|line| !line.is_empty()) {
+    let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "a request without its end");
+    loop {
+        let line = read_line(reader)?.ok_or_else(broken)?;
+        if line.is_empty() {
+            break;
+        }
         if let Some((name, value)) = line.split_once(':') {
             request.headers.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
         }
@@ -60,8 +65,8 @@ pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     if length > BODY {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a body of {length} bytes")));
     }
-    reader.by_ref().take(length).read_to_end(&mut request.body)?;
-    Ok(Some(request))
+    let read = reader.by_ref().take(length).read_to_end(&mut request.body)?;
+    if read as u64 == length { Ok(Some(request)) } else { Err(broken()) }
 }
 
 fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
