@@ -1,0 +1,304 @@
+//! How items are read and written, and those that cannot be.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn s(text: &str) -> Attribute {
+    Attribute::S(text.to_string())
+}
+
+fn n(text: &str) -> Attribute {
+    Attribute::N(text.to_string())
+}
+
+/// An item as the original writes it.
+fn original() -> Item {
+    let pairs = [
+        (KEY, n("4")),
+        (ADDRESS, s("10.1.2.3")),
+        (NAME, s("i-0123456789abcdef0")),
+        (GROUP, s("web")),
+        (WEIGHT, n("7")),
+        (STATUS, s("enabled")),
+        (LAST_STEP, s("2024-02-29 12:34:56.123456")),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+fn with(attribute: &str, value: Option<Attribute>) -> Item {
+    let mut item = original();
+    match value {
+        Some(value) => drop(item.insert(attribute.to_string(), value)),
+        None => drop(item.remove(attribute)),
+    }
+    item
+}
+
+fn occupant(item: &Item) -> Occupant {
+    match row(4, item) {
+        Row::Known(slot) => slot.occupant.clone().expect("an occupant"),
+        other @ Row::Unreadable { .. } => panic!("an occupant expected: {other:?}"),
+    }
+}
+
+#[test]
+fn an_item_of_the_original_is_read() {
+    let expected = Occupant {
+        address: "10.1.2.3".parse().expect("an address"),
+        name: "i-0123456789abcdef0".to_string(),
+        group: Some("web".to_string()),
+        weight: 7,
+        status: Status::Enabled,
+        last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
+    };
+    assert_eq!(id(&original()), Ok(4));
+    assert_eq!(row(4, &original()), Row::Known(Slot { id: 4, occupant: Some(expected), last_group: None }.into()));
+}
+
+#[test]
+fn a_free_item_of_the_original_is_read_and_written_alike() {
+    let mut free = attributes(&Slot::empty(4)).into_iter();
+    let expected = [s("none"), s("none"), s("none"), n("0"), s("disabled"), s("0-0-0 00:00:00.000000")];
+    for (attribute, value) in OURS.iter().zip(expected) {
+        assert_eq!(free.next().flatten(), Some(value), "{attribute}");
+    }
+    assert_eq!(free.next(), Some(None), "nothing of ours on a slot that never had a group");
+    let mut item = original();
+    for (attribute, value) in OURS.iter().zip(attributes(&Slot::empty(4))) {
+        item.remove(*attribute);
+        item.extend(value.map(|value| ((*attribute).to_string(), value)));
+    }
+    assert_eq!(row(4, &item), Row::Known(Slot::empty(4).into()));
+}
+
+#[test]
+fn an_occupied_slot_is_spelled_as_the_original_spells_one() {
+    let slot = Slot { id: 4, occupant: Some(occupant(&original())), last_group: Some("old".to_string()) };
+    let written = attributes(&slot);
+    for (attribute, value) in OURS.iter().zip(&written).take(6) {
+        assert_eq!(value.as_ref(), original().get(*attribute), "{attribute}");
+    }
+    assert_eq!(written[6], Some(s("old")));
+}
+
+#[test]
+fn what_may_be_missing_or_odd() {
+    for (value, expected) in [(None, None), (Some(s("none")), None), (Some(s("")), None), (Some(s("a b")), Some("a b"))]
+    {
+        assert_eq!(occupant(&with(GROUP, value)).group.as_deref(), expected);
+    }
+    assert_eq!(occupant(&with(LAST_STEP, Some(s("yesterday")))).last_step, None);
+    assert!(occupant(&with(LAST_STEP, Some(s("2024-02-29T12:34:56")))).last_step.is_some());
+    assert_eq!(occupant(&with(WEIGHT, Some(n("256")))).weight, 256);
+    assert_eq!(occupant(&with(STATUS, Some(s("draining")))).status, Status::Draining);
+    assert_eq!(occupant(&with(STATUS, Some(s("disabled")))).status, Status::Disabled);
+    assert_eq!(occupant(&with(ADDRESS, Some(s("127.0.0.1")))).address.to_string(), "127.0.0.1");
+    assert_eq!(occupant(&with(ADDRESS, Some(s("fd00::1")))).address.to_string(), "fd00::1");
+    for (value, expected) in [(s("web"), Some("web")), (s("none"), None), (n("1"), None), (s("a\nb"), None)] {
+        let Row::Known(slot) = row(4, &with(LAST_GROUP, Some(value))) else { panic!("a readable row expected") };
+        assert_eq!(slot.last_group.as_deref(), expected);
+    }
+}
+
+#[test]
+fn what_makes_a_row_unreadable_is_said() {
+    let cases = [
+        (ADDRESS, None, "IPAddress is missing"),
+        (ADDRESS, Some(n("1")), "IPAddress is not a text"),
+        (ADDRESS, Some(s("")), "IPAddress \"\" is not an IP address"),
+        (ADDRESS, Some(s("None")), "IPAddress \"None\" is not an IP address"),
+        (ADDRESS, Some(s("10.0.0.1 ")), "IPAddress \"10.0.0.1 \" is not an IP address"),
+        (ADDRESS, Some(s("10.0.0.1; shutdown frontend fe")), "is not an IP address"),
+        (ADDRESS, Some(s("10.0.0.1\nset")), "IPAddress \"10.0.0.1\\nset\" is not an IP address"),
+        (ADDRESS, Some(s("0.0.0.0")), "IPAddress \"0.0.0.0\" is not an address that a server can have"),
+        (ADDRESS, Some(s("255.255.255.255")), "that a server can have"),
+        (ADDRESS, Some(s("224.0.0.1")), "that a server can have"),
+        (ADDRESS, Some(s("::")), "that a server can have"),
+        (ADDRESS, Some(s("ff02::1")), "that a server can have"),
+        (NAME, None, "ServerName is missing"),
+        (NAME, Some(s("a\u{7}b")), "ServerName \"a\\u{7}b\" holds a control character"),
+        (GROUP, Some(n("1")), "ASG is not a text"),
+        (GROUP, Some(s("a\nb")), "ASG \"a\\nb\" holds a control character"),
+        (WEIGHT, None, "Weight is missing"),
+        (WEIGHT, Some(s("1")), "Weight is not a number"),
+        (WEIGHT, Some(n("257")), "Weight \"257\" is not a whole number from 0 to 256"),
+        (WEIGHT, Some(n("-1")), "Weight \"-1\" is not"),
+        (WEIGHT, Some(n("1.5")), "Weight \"1.5\" is not"),
+        (STATUS, None, "BackendServerStatus is missing"),
+        (STATUS, Some(s("on")), "BackendServerStatus \"on\" is none of"),
+        (LAST_STEP, None, "LastWeightUpdate is missing"),
+        (LAST_STEP, Some(Attribute::Null(true)), "LastWeightUpdate is not a text"),
+    ];
+    for (attribute, value, expected) in cases {
+        match row(4, &with(attribute, value.clone())) {
+            Row::Unreadable { reason, .. } => assert!(reason.contains(expected), "{reason} <> {expected}"),
+            Row::Known(slot) => panic!("{attribute} {value:?} was read as {slot:?}"),
+        }
+    }
+    let long = with(NAME, Some(s(&"x".repeat(256))));
+    assert!(matches!(row(4, &long), Row::Unreadable { reason, .. } if reason.len() < 100));
+    assert!(matches!(row(4, &with(NAME, Some(s(&"é".repeat(255))))), Row::Known(_)));
+}
+
+#[test]
+fn an_item_without_a_usable_number_is_a_stray() {
+    for good in ["4", "4.0", "0.4E1", "40e-1", "+4", "004"] {
+        assert_eq!(id(&with(KEY, Some(n(good)))), Ok(4), "{good}");
+    }
+    for bad in ["0", "-1", "10001", "1.5", "", "x", "NaN", "1E99", "1E-99", "99999999999999999999999999999999999999"] {
+        let stray = id(&with(KEY, Some(n(bad)))).expect_err(bad);
+        assert!(stray.contains(KEY) && stray.contains(bad), "{stray}");
+    }
+    assert!(id(&with(KEY, Some(s("4")))).expect_err("a text").contains("not a number"));
+    assert!(id(&with(KEY, None)).expect_err("no key").contains("missing"));
+}
+
+#[test]
+fn an_update_sets_what_is_wanted_and_asks_for_what_was_read() {
+    let wanted = attributes(&Slot::empty(4));
+    let before = raw(original());
+    let made = update(4, &wanted, Some(&before));
+    assert_eq!(made.update, "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6");
+    assert_eq!(
+        made.condition,
+        "#a0 = :b0 AND #a1 = :b1 AND #a2 = :b2 AND #a3 = :b3 AND #a4 = :b4 AND #a5 = :b5 AND attribute_not_exists(#a6)"
+    );
+    assert_eq!(made.names.get("#a0").map(String::as_str), Some("IPAddress"));
+    assert_eq!((made.values.get(":w0"), made.values.get(":b0")), (Some(&s("none")), Some(&s("10.1.2.3"))));
+    assert_eq!(made.key, key(4));
+    let new = update(4, &wanted, None);
+    assert_eq!(new.condition, "attribute_not_exists(#key)");
+    assert_eq!(new.names.get("#key").map(String::as_str), Some(KEY));
+    assert!(!new.values.keys().any(|value| value.starts_with(":b")));
+}
+
+#[test]
+fn every_name_and_value_of_an_update_is_used() {
+    // DynamoDB refuses a request that defines one that no expression uses.
+    let last = Slot { last_group: Some("web".to_string()), ..Slot::empty(4) };
+    for wanted in [attributes(&last), attributes(&Slot::empty(4))] {
+        for before in [None, Some(raw(original())), Some(raw(with(GROUP, None)))] {
+            every_word_is_used(&update(4, &wanted, before.as_ref()));
+            every_word_is_used(&mark(&marked(1, 2, "me"), Some((&wanted, before.as_ref()))));
+        }
+    }
+    let next = marked(1, 2, "me");
+    for update in [mark(&next, None), take(&next, None), take(&next, Some(&[None, None, None])), release("me")] {
+        every_word_is_used(&update);
+    }
+}
+
+fn every_word_is_used(made: &Update) {
+    let words: Vec<&str> =
+        made.update.split([' ', ',', '(', ')']).chain(made.condition.split([' ', ',', '(', ')'])).collect();
+    for word in made.names.keys().chain(made.values.keys()) {
+        assert!(words.contains(&word.as_str()), "{word} in {made:?}");
+    }
+}
+
+fn marked(version: u64, heartbeat: u64, leader: &str) -> Marker {
+    Marker { version: Some(version), heartbeat: Some(heartbeat), leader: Some(leader.to_string()) }
+}
+
+#[test]
+fn a_marker_is_read_and_what_cannot_be_read_of_it_is_missing() {
+    assert_eq!(marker(&original()), Marker::default());
+    let whole = [("HsdoVersion", n("7")), ("HsdoHeartbeat", n("1700000000000")), ("HsdoLeader", s("host/1/ab/1"))];
+    let item: Item = whole.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
+    assert_eq!(marker(&item), marked(7, 1_700_000_000_000, "host/1/ab/1"));
+    for (name, bad) in [
+        ("HsdoVersion", s("7")),
+        ("HsdoVersion", n("-7")),
+        ("HsdoVersion", n("7.5")),
+        ("HsdoVersion", n("1000000000000001")),
+        ("HsdoHeartbeat", Attribute::Null(true)),
+        ("HsdoLeader", n("1")),
+    ] {
+        let mut item = item.clone();
+        item.insert(name.to_string(), bad);
+        let read = marker(&item);
+        let missing = [read.version.is_none(), read.heartbeat.is_none(), read.leader.is_none()];
+        assert_eq!(missing.iter().filter(|missing| **missing).count(), 1, "{name}: {read:?}");
+    }
+}
+
+#[test]
+fn the_lease_is_taken_kept_and_given_back_under_conditions() {
+    let claim = marked(8, 9, "me");
+    let seen: Item = [("HsdoVersion", n("7")), ("HsdoLeader", n("1"))].map(|(k, v)| (k.to_string(), v)).into();
+    let taken = take(&claim, Some(&raw_marker(&seen)));
+    assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader");
+    assert_eq!(taken.condition, "#version = :seen0 AND attribute_not_exists(#heartbeat) AND #leader = :seen2");
+    assert_eq!((taken.values.get(":seen2"), taken.values.get(":leader")), (Some(&n("1")), Some(&s("me"))));
+
+    let made = take(&claim, None);
+    assert_eq!(made.condition, "attribute_not_exists(#key)");
+    assert_eq!(made.values.get(":w0"), Some(&s("none")), "a whole free slot, for the original's sake");
+
+    let beat = mark(&Marker { version: None, ..claim.clone() }, None);
+    assert_eq!((beat.update.as_str(), beat.condition.as_str()), ("SET #heartbeat = :heartbeat", "#leader = :leader"));
+    let back = release("me");
+    assert_eq!((back.update.as_str(), back.condition.as_str()), ("REMOVE #leader", "#leader = :leader"));
+
+    let both = mark(&claim, Some((&attributes(&Slot::empty(1)), Some(&raw(original())))));
+    assert!(
+        both.update.starts_with("SET #a0 = :w0,") && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6"),
+        "{both:?}"
+    );
+    assert!(
+        both.condition.starts_with("#a0 = :b0 AND") && both.condition.ends_with("AND #leader = :leader"),
+        "{both:?}"
+    );
+    assert!([taken, made, beat, back, both].iter().all(|update| update.key == key(1)));
+}
+
+fn an_occupant() -> impl Strategy<Value = Occupant> {
+    let address = prop_oneof![
+        (1_u32..0xE000_0000).prop_map(|bits| IpAddr::V4(bits.into())),
+        (1_u128..(0xFE00_u128 << 112)).prop_map(|bits| IpAddr::V6(bits.into())),
+    ];
+    let status = prop_oneof![Just(Status::Enabled), Just(Status::Draining), Just(Status::Disabled)];
+    let time = proptest::option::of((0_i64..4_102_444_800_000_000).prop_map(Timestamp::from_micros));
+    (address, "[ -~é]{0,40}", proptest::option::of("[a-z][ -~]{4,40}"), 0_u16..=256, status, time).prop_map(
+        |(address, name, group, weight, status, last_step)| Occupant {
+            address,
+            name,
+            group,
+            weight,
+            status,
+            last_step,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(
+        id in 1_u32..=10_000,
+        occupant in proptest::option::of(an_occupant()),
+        last_group in proptest::option::of("[a-z][ -~]{4,40}"),
+    ) {
+        let slot = Slot { id, occupant, last_group };
+        let mut item = key(id);
+        for (attribute, value) in OURS.iter().zip(attributes(&slot)) {
+            item.extend(value.map(|value| ((*attribute).to_string(), value)));
+        }
+        prop_assert_eq!(super::id(&item), Ok(id));
+        prop_assert_eq!(row(id, &item), Row::Known(slot.clone().into()));
+        prop_assert_eq!(raw(item), attributes(&slot));
+    }
+
+    #[test]
+    fn no_attribute_breaks_the_reader_or_a_log_line(attribute in 0_usize..7, text in any::<String>()) {
+        for value in [Attribute::S(text.clone()), Attribute::N(text.clone())] {
+            if let Row::Unreadable { reason, .. } = row(4, &with(OURS[attribute], Some(value.clone()))) {
+                prop_assert!(!reason.chars().any(char::is_control), "{}", reason);
+                prop_assert!(reason.len() < 900);
+            }
+            if let Err(stray) = id(&with(KEY, Some(value))) {
+                prop_assert!(!stray.chars().any(char::is_control), "{}", stray);
+            }
+        }
+    }
+}
