@@ -163,24 +163,27 @@ pub fn append_essence(reply: &str, essence: &mut Vec<u8>) -> bool {
 fn after_commas(bytes: &[u8], mut count: usize) -> &[u8] {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const LOW: u64 = ONES * 0x7f;
-    let (eights, _) = bytes.as_chunks::<8>();
+    if count == 0 {
+        return bytes;
+    }
+    let (eights, rest) = bytes.as_chunks::<8>();
     let mut passed = 0;
     for eight in eights {
         // A bit for each byte that is a comma: its highest.
         let other = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b','));
-        let commas = !(((other & LOW) + LOW) | other | LOW);
+        let mut commas = !(((other & LOW) + LOW) | other | LOW);
         // The sum of the eight bits, without the instruction that older processors lack.
         let here = ((commas >> 7).wrapping_mul(ONES) >> 56) as usize;
         if here >= count {
-            break;
+            for _ in 1..count {
+                commas &= commas - 1;
+            }
+            return &bytes[passed + commas.trailing_zeros() as usize / 8 + 1..];
         }
         (count, passed) = (count - here, passed + 8);
     }
-    let rest = &bytes[passed..];
-    match count.checked_sub(1) {
-        None => rest,
-        Some(last) => memchr::memchr_iter(b',', rest).nth(last).map_or(&[], |place| &rest[place + 1..]),
-    }
+    let mut commas = rest.iter().enumerate().filter(|(_, byte)| **byte == b',');
+    commas.nth(count - 1).map_or(&[], |(place, _)| &rest[place + 1..])
 }
 
 /// Reads the weights in the reply to `show servers state <backend>`, by server name.
