@@ -384,6 +384,35 @@ fn a_reload_is_repaired() {
 }
 
 #[test]
+fn a_restart_under_the_same_process_id_is_no_operators_hand() {
+    let bed = bed_with_table("onepid", 4, 3);
+    let mut haproxy = Haproxy::start(&bed, &[backend()]);
+    let (tap, client) = tapped(&bed, 4);
+    tap.set_way(Way::OnePid);
+    let mut client = client.spawn();
+    let wanted = [("mywebapp1", 10), ("mywebapp2", 10), ("mywebapp3", 10)];
+    haproxy.wait_weights(BACK, &wanted);
+    settle(&mut client, &tap);
+    haproxy.kill();
+    haproxy.start_again();
+    haproxy.wait_weights(BACK, &wanted);
+
+    haproxy.command("set server http-back/mywebapp2 state drain");
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
+    let young = ["Uptime_sec: 0", "Uptime_sec: 1", "Uptime_sec: 2"];
+    wait_for("HAProxy to be 3 seconds old", SOON, || {
+        let info = haproxy.command("show info");
+        if info.lines().any(|line| young.contains(&line)) { Err("it is younger") } else { Ok(()) }
+    });
+    haproxy.kill();
+    haproxy.start_again();
+    haproxy.wait_weights(BACK, &wanted);
+    client.wait_log("another HAProxy answers: ");
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 0.0);
+    assert_eq!(client.log().matches("an operator set").count(), 1, "{}", client.log());
+}
+
+#[test]
 fn a_table_that_loses_rows_disables_nothing() {
     let bed = bed_with_table("lost", 4, 3);
     let mut haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, BASE, 6)]);

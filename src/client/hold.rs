@@ -3,7 +3,9 @@
 //! HAProxy does not tell who set a server to maintenance, so this remembers what each slot was when it was last read.
 //! A server that served and is in maintenance now, though hsdo did not put it there, is held by an operator; unless its
 //! weight went to 0 as well, which is how hsdo takes one out: the last line of a client that was killed may reach HAProxy
-//! when the next client is at work. Drain is always somebody else's hand, since hsdo drains by weight 0.
+//! when the next client is at work. And unless its address is another one too: that is a HAProxy which has just started,
+//! and which no process id tells from the one before if it runs in a container. Drain is always somebody else's hand,
+//! since hsdo drains by weight 0.
 //!
 //! After its own start hsdo remembers nothing. Then the weight tells: hsdo leaves a server in maintenance only at weight
 //! 0, so one that stands there at its right address with a weight is held. Another HAProxy process starts all anew.
@@ -78,7 +80,7 @@ fn trace(before: Option<Trace>, server: &Running, wanted: SocketAddr) -> Trace {
         (Admin::Drain | Admin::Maintenance, Some(Trace::Held(address))) if address == wanted => Trace::Held(wanted),
         (Admin::Drain, _) if right => Trace::Held(wanted),
         (Admin::Maintenance, Some(Trace::Served { address, idle: before }))
-            if address == wanted && (before || !idle) =>
+            if right && address == wanted && (before || !idle) =>
         {
             Trace::Held(wanted)
         }
@@ -114,7 +116,7 @@ mod tests {
     fn whose_hand_it_was() {
         use Admin::{Drain, Maintenance, Ready};
         #[rustfmt::skip]
-        let cases: [(&str, &[Look], &[bool]); 13] = [
+        let cases: [(&str, &[Look], &[bool]); 15] = [
             ("it serves", &[(Ready, 1, 7, Some(1))], &[false]),
             ("it served, and is in maintenance", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1))], &[false, true]),
             ("it waited at weight 0, and is in maintenance", &[(Ready, 1, 0, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, true]),
@@ -123,6 +125,8 @@ mod tests {
             ("drain is always a hand", &[(Drain, 1, 7, Some(1)), (Drain, 1, 0, Some(1))], &[true, true]),
             ("another instance is to serve there", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1)), (Maintenance, 1, 7, Some(2))], &[false, true, false]),
             ("its address was changed under the hand", &[(Drain, 1, 7, Some(1)), (Drain, 9, 7, Some(1)), (Maintenance, 9, 7, Some(1))], &[true, true, true]),
+            ("HAProxy started anew, and nothing else tells", &[(Ready, 1, 7, Some(1)), (Maintenance, 99, 1, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, false, false]),
+            ("at its address while another is wanted there", &[(Ready, 2, 7, Some(1)), (Maintenance, 2, 7, Some(1))], &[false, false]),
             ("at hsdo's start, in maintenance with a weight", &[(Maintenance, 1, 7, Some(1))], &[true]),
             ("at hsdo's start, a stage of its own", &[(Maintenance, 1, 0, Some(1))], &[false]),
             ("at hsdo's start, a placeholder", &[(Maintenance, 99, 1, Some(1))], &[false]),

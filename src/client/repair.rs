@@ -189,16 +189,15 @@ impl Repair {
     fn read(&mut self, known: &[u8]) -> Result<Option<Reading>, Error> {
         let names: Vec<&str> = self.targets.iter().map(|target| target.backend.name.as_str()).collect();
         let Some(reading) = self.runtime.read_unless(&names, known)? else { return Ok(None) };
-        if self.process.as_ref() != Some(&reading.process) {
-            let Process { pid, version } = &reading.process;
-            match &self.process {
-                None => info!("HAProxy {version} answers, pid {pid}"),
-                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid),
-            }
-            self.static_backends.clear();
-            self.holds.iter_mut().for_each(Holds::forget);
-            self.process = Some(reading.process.clone());
+        let before = self.process.replace(reading.process.clone());
+        let Process { pid, version, .. } = &reading.process;
+        match before {
+            Some(before) if !reading.process.is_other_than(&before) => return Ok(Some(reading)),
+            Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid),
+            None => info!("HAProxy {version} answers, pid {pid}"),
         }
+        self.static_backends.clear();
+        self.holds.iter_mut().for_each(Holds::forget);
         Ok(Some(reading))
     }
 

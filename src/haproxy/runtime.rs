@@ -1,19 +1,40 @@
 //! Reads backends and sends commands: the steps of a talk, over `socket`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::command::{self, Command, Verdict};
 use super::error::Error;
 use super::socket::{MAX_LINE, Socket};
 use super::state::{self, Servers};
 
-/// Which HAProxy process answered.
+/// Which HAProxy process answered, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its process id, which changes with a restart and with a reload.
+    /// Its process id, which changes with a reload, and with a restart unless it runs in a container.
     pub pid: String,
     /// Its version.
     pub version: String,
+    /// How long it had run: whole seconds.
+    pub uptime: Duration,
+    /// It said so after this.
+    pub asked: Instant,
+    /// It said so before this.
+    pub answered: Instant,
+}
+
+impl Process {
+    /// How much less than the time that passed the time that it had run may have grown: it is told in whole seconds.
+    const SLACK: Duration = Duration::from_millis(1_250);
+
+    /// Whether this is another process than `before`, which answered earlier. The id alone does not tell: in a container
+    /// a new process has the id of the last one. One that was started anew within a second of its start is not seen.
+    pub fn is_other_than(&self, before: &Process) -> bool {
+        let between = self.asked.saturating_duration_since(before.answered);
+        // The clocks of two processes may drift by a hundredth.
+        let least = (before.uptime + between).saturating_sub(Self::SLACK + between / 100);
+        self.pid != before.pid || self.version != before.version || self.uptime < least
+    }
 }
 
 /// What HAProxy runs, read in one go.
@@ -159,6 +180,7 @@ impl Runtime {
         let lines = command::lines(&commands, MAX_LINE, String::len);
         buffers.resize_with(lines.len(), Vec::new);
         let mut replies = Vec::with_capacity(commands.len());
+        let asked = Instant::now();
         for (line, buffer) in lines.into_iter().zip(buffers) {
             replies.extend(self.socket.ask(line, buffer)?);
         }
@@ -167,7 +189,14 @@ impl Runtime {
                 .map(str::to_owned)
                 .ok_or_else(|| cannot("show info", format!("it has no line {name}")))
         };
-        let process = Process { pid: value("Pid")?, version: value("Version")? };
+        let uptime = value("Uptime_sec")?.parse().map(Duration::from_secs);
+        let process = Process {
+            pid: value("Pid")?,
+            version: value("Version")?,
+            uptime: uptime.map_err(|_| cannot("show info", "its Uptime_sec is no number"))?,
+            asked,
+            answered: Instant::now(),
+        };
         self.essence.clear();
         self.essence.extend_from_slice(format!("{} {}\n", process.pid, process.version).as_bytes());
         if self.stat_lacks_weight || !replies[1..].iter().all(|reply| state::append_essence(reply, &mut self.essence)) {
@@ -257,6 +286,35 @@ mod tests {
 
     use super::super::socket::Limits;
     use super::*;
+
+    #[test]
+    fn another_process_may_have_the_same_id() {
+        let start = Instant::now() + Duration::from_secs(60);
+        // When it was asked and had answered, milliseconds after the start, and the seconds it said to have run.
+        let process = |pid: &str, asked: u64, answered: u64, uptime: u64| Process {
+            pid: pid.to_owned(),
+            version: "3.0".to_owned(),
+            uptime: Duration::from_secs(uptime),
+            asked: start + Duration::from_millis(asked),
+            answered: start + Duration::from_millis(answered),
+        };
+        let before = process("8", 0, 0, 100);
+        for (name, now, other) in [
+            ("a second later", process("8", 1_000, 1_000, 101), false),
+            ("a second that it does not show yet", process("8", 1_000, 1_000, 100), false),
+            ("hours later, by a slow clock", process("8", 36_000_000, 36_000_000, 35_900), false),
+            ("started anew", process("8", 1_000, 1_000, 0), true),
+            ("started anew, long ago", process("8", 36_000_000, 36_000_000, 34_000), true),
+            ("another id", process("9", 1_000, 1_000, 101), true),
+        ] {
+            assert_eq!(now.is_other_than(&before), other, "{name}");
+        }
+        // It hung for 4 seconds before it said 104.
+        let slow = process("8", 0, 4_000, 104);
+        assert!(!process("8", 4_100, 4_100, 104).is_other_than(&slow));
+        assert!(!process("8", 4_100, 9_000, 105).is_other_than(&slow));
+        assert!(!process("8", 1_000, 1_000, 0).is_other_than(&process("8", 0, 0, 0)), "too young to tell");
+    }
 
     #[test]
     fn a_reply_that_cannot_be_used_leaves_no_memory_behind() {

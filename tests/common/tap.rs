@@ -47,6 +47,8 @@ pub enum Way {
     Denied,
     /// Its line is not carried out, and the reply never ends.
     Endless,
+    /// It goes to HAProxy, which shows the process id 8: in a container, each new process has the id of the last.
+    OnePid,
 }
 
 /// What stands where the tap's socket was.
@@ -276,6 +278,7 @@ impl Shared {
             Way::Garbage => drop(stream.write_all(b"\xff\xfe\x00# garbage, with no end")),
             Way::Denied => drop(stream.write_all("Permission denied\n\n".repeat(line.split(';').count()).as_bytes())),
             Way::Endless => while stream.write_all(&b"# endless,\n".repeat(6_000)).is_ok() {},
+            Way::OnePid => drop(stream.write_all(&with_one_pid(&self.ask(&line)))),
             Way::Slow(span) => {
                 std::thread::sleep(span);
                 self.pass(&line, reader, &mut stream, usize::MAX);
@@ -325,4 +328,11 @@ impl Shared {
             let _ = back.shutdown(Shutdown::Both);
         });
     }
+}
+
+/// A reply whose line `Pid: …` is `Pid: 8`.
+fn with_one_pid(reply: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(reply);
+    let lines = text.split_inclusive('\n').map(|line| if line.starts_with("Pid: ") { "Pid: 8\n" } else { line });
+    lines.collect::<String>().into_bytes()
 }
