@@ -32,9 +32,9 @@ pub(super) struct Repair {
     metrics: Arc<Metrics>,
     checked: bool,
     process: Option<Process>,
-    /// What mattered of the last reading of HAProxy, if nothing was to be done about it: while that stays so and the table
-    /// is the same, nothing is to be done again. Empty where there was something.
-    settled: Vec<u8>,
+    /// Whether nothing was to be done about the last reading of HAProxy: while that stays so and the table is the same,
+    /// nothing is to be done again.
+    settled: bool,
     /// Whether the socket refused in the last turn.
     down: bool,
     /// Backends whose algorithm is static, learnt from HAProxy's refusal; forgotten when another process answers.
@@ -64,7 +64,7 @@ impl Repair {
             metrics,
             checked: false,
             process: None,
-            settled: Vec::new(),
+            settled: false,
             down: false,
             static_backends: BTreeSet::new(),
             missing: Episode::new("slots that HAProxy does not have"),
@@ -104,7 +104,7 @@ impl Repair {
 
     /// The table is another one than in the last [`Repair::run`].
     pub(super) fn table_changed(&mut self) {
-        self.settled.clear();
+        self.settled = false;
     }
 
     /// Whether the socket refused in the last turn.
@@ -122,10 +122,16 @@ impl Repair {
         let mut raised: Vec<Vec<Command>> = Vec::new();
         let mut lowered = false;
         let mut left = 0;
-        let settled = std::mem::take(&mut self.settled);
-        let Some(mut reading) = self.read(&settled)? else {
-            self.settled = settled;
-            return Ok(());
+        let mut reading = if std::mem::take(&mut self.settled) {
+            match self.read_other()? {
+                Some(reading) => reading,
+                None => {
+                    self.settled = true;
+                    return Ok(());
+                }
+            }
+        } else {
+            self.read()?
         };
         let desired = self.place(table, known);
         for pass in 1..=PASSES {
@@ -151,18 +157,16 @@ impl Repair {
                 break;
             }
             if pass < PASSES {
-                reading = self.read(&[])?.expect("no reading is like an empty one");
+                reading = self.read()?;
             }
         }
-        if left == 0 {
-            self.settled.extend_from_slice(self.runtime.essence());
-        }
+        self.settled = left == 0;
         if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
     pub(super) fn rehearse(&mut self, table: &Table, known: SlotId) -> Result<Vec<String>, Error> {
-        let mut backends = self.read(&[])?.expect("no reading is like an empty one").backends;
+        let mut backends = self.read()?.backends;
         let desired = self.place(table, known);
         let mut texts = Vec::new();
         for _ in 0..PASSES {
@@ -185,20 +189,33 @@ impl Repair {
         Ok(texts)
     }
 
-    /// What HAProxy runs; `None` where that is what it ran when its essence was `known`.
-    fn read(&mut self, known: &[u8]) -> Result<Option<Reading>, Error> {
-        let names: Vec<&str> = self.targets.iter().map(|target| target.backend.name.as_str()).collect();
-        let Some(reading) = self.runtime.read_unless(&names, known)? else { return Ok(None) };
-        let before = self.process.replace(reading.process.clone());
-        let Process { pid, version, .. } = &reading.process;
+    /// What HAProxy runs.
+    fn read(&mut self) -> Result<Reading, Error> {
+        let reading = self.runtime.read(&names(&self.targets))?;
+        self.meet(&reading.process);
+        Ok(reading)
+    }
+
+    /// What HAProxy runs; `None` where that is what it ran at the last reading.
+    fn read_other(&mut self) -> Result<Option<Reading>, Error> {
+        let reading = self.runtime.read_other(&names(&self.targets))?;
+        if let Some(reading) = &reading {
+            self.meet(&reading.process);
+        }
+        Ok(reading)
+    }
+
+    /// Forgets what was known of a process, if another one answered.
+    fn meet(&mut self, process: &Process) {
+        let before = self.process.replace(process.clone());
+        let Process { pid, version, .. } = process;
         match before {
-            Some(before) if !reading.process.is_other_than(&before) => return Ok(Some(reading)),
+            Some(before) if !process.is_other_than(&before) => return,
             Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid),
             None => info!("HAProxy {version} answers, pid {pid}"),
         }
         self.static_backends.clear();
         self.holds.iter_mut().for_each(Holds::forget);
-        Ok(Some(reading))
     }
 
     /// What each target is to be.
@@ -289,6 +306,11 @@ impl Repair {
             format!("{held}: an operator set drain or maintenance; left so until `set server … state ready`");
         self.held.report((!held.is_empty()).then_some((held.as_str(), held_text.as_str())));
     }
+}
+
+/// The backends of these targets.
+fn names(targets: &[Target]) -> Vec<&str> {
+    targets.iter().map(|target| target.backend.name.as_str()).collect()
 }
 
 /// The servers of a target by their slot.

@@ -1,10 +1,10 @@
 //! What HAProxy sends, as a fuzz target: its tables, its replies, and the commands that follow from them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::command::Verdict;
+use super::essence::Essence;
 use super::state::{self, Servers};
 use super::{Admin, Change, Command, Error, Running, reply};
 use crate::client::model;
@@ -96,38 +96,33 @@ fn beside(text: &str) {
 
 fn stat(text: &str) {
     let _ = (state::is_unknown_backend(text), state::is_of_backend(text, "back"));
-    let mut essence = Vec::new();
-    let told = state::append_essence(text, &mut essence);
     let servers = match state::parse_stat(text) {
         Ok(servers) => servers,
         Err(fault) => return assert_fault("show stat back 4 -1", fault, text.len()),
     };
     assert!(servers.values().all(|server| server.weight.is_none_or(|weight| weight <= MAX_WEIGHT)));
-    // HAProxy ends its lines by `\n` alone.
-    if told && !text.contains('\r') {
-        assert_eq!(Ok(&servers), state::parse_stat(&table_of(text, &essence)).as_ref(), "the essence tells all");
-    }
+    alike(text, &servers);
     let bases: BTreeSet<&str> = servers.keys().take(8).map(|name| state::likely_base(name)).collect();
     for base in bases {
         converge(base, &servers);
     }
 }
 
-/// The table that the essence of `text` stands for.
-fn table_of(text: &str, essence: &[u8]) -> String {
-    let read = ["svname", "status", "type", "check_status", "addr", "uweight"];
-    let head: Vec<&str> = text.lines().next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
-    let head: Vec<&str> = (0..head.len())
-        .filter(|place| read.contains(&head[*place]) && !head[..*place].contains(&head[*place]))
-        .map(|place| head[place])
-        .collect();
-    let mut table = format!("# {},", head.join(","));
-    // A head without a row has none in its essence either.
-    let rows = text.split_once('\n').map_or("", |(_, rows)| rows);
-    for row in String::from_utf8_lossy(essence).lines().take(rows.lines().count()) {
-        let _ = write!(table, "\n{row}");
+/// What has the essence of `text`, whose servers these are, reads like it.
+fn alike(text: &str, servers: &Servers) {
+    let info = "Version: 1\nPid: 1\n\n";
+    let known = format!("{info}{text}\n\n");
+    let Some(essence) = Essence::of(&[known.as_bytes()], 1) else { return };
+    assert!(essence.is_that_of(&[known.as_bytes()]));
+    for place in cuts(text.len()).filter(|place| text.is_char_boundary(*place)) {
+        for other in [",", "\n", "\"", "* ", "1", ""] {
+            let after = text[place..].char_indices().nth(1).map_or(text.len(), |(length, _)| place + length);
+            let other = format!("{}{other}{}", &text[..place], &text[after..]);
+            if essence.is_that_of(&[format!("{info}{other}\n\n").as_bytes()]) {
+                assert_eq!(state::parse_stat(&other).as_ref(), Ok(servers), "{other:?}");
+            }
+        }
     }
-    table
 }
 
 /// Plans for these servers end, at the wanted addresses, and by commands that are one each.

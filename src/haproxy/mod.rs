@@ -1,10 +1,11 @@
 //! HAProxy over its Runtime API: what it runs, and the commands that change it.
 //!
 //! `socket` moves one line and its replies, `reply` cuts them apart, `command` spells commands and judges their replies,
-//! `state` reads the tables that HAProxy prints, and `runtime` joins the four. None of them knows the slot table.
+//! `state` reads the tables that HAProxy prints, `essence` tells whether they are as they were, and `runtime` joins the five. None of them knows the slot table.
 
 pub mod command;
 mod error;
+mod essence;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod reply;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::command::{self, Command, Verdict};
 use super::error::Error;
-use super::socket::{MAX_LINE, Socket};
+use super::essence::Essence;
+use super::socket::{self, MAX_LINE, Socket};
 use super::state::{self, Servers};
 
 /// Which HAProxy process answered, and when.
@@ -65,8 +66,8 @@ pub struct Runtime {
     numbers: BTreeMap<String, String>,
     /// What HAProxy sent last, a buffer a line of commands: kept for their memory.
     buffers: Vec<Vec<u8>>,
-    /// What mattered of the last reading; empty where that cannot be told.
-    essence: Vec<u8>,
+    /// What mattered of the last reading; none where that cannot be told.
+    essence: Option<Essence>,
 }
 
 /// What one attempt at a reading gave.
@@ -82,17 +83,12 @@ enum Look {
 impl Runtime {
     /// Over `socket`; nothing is sent yet.
     pub fn new(socket: Socket) -> Self {
-        Runtime { socket, stat_lacks_weight: false, numbers: BTreeMap::new(), buffers: Vec::new(), essence: Vec::new() }
+        Runtime { socket, stat_lacks_weight: false, numbers: BTreeMap::new(), buffers: Vec::new(), essence: None }
     }
 
     /// Whether anybody listens on the socket.
     pub fn answers(&self) -> bool {
         self.socket.answers()
-    }
-
-    /// What mattered of the last reading, for [`Runtime::read_unless`]: who answered, and what is read of each server.
-    pub fn essence(&self) -> &[u8] {
-        &self.essence
     }
 
     /// What is wrong with the socket or the configured names, that only a person can mend: a level below admin, a
@@ -133,22 +129,23 @@ impl Runtime {
     /// # Errors
     /// The talk failed, an answer cannot be read, or a backend is not there. A partial reading is an error.
     pub fn read(&mut self, backends: &[&str]) -> Result<Reading, Error> {
-        Ok(self.read_unless(backends, &[])?.expect("no reading is empty"))
+        self.essence = None;
+        Ok(self.read_other(backends)?.expect("without an essence nothing is like the last reading"))
     }
 
-    /// The same, but `None` where all that matters is as it was in the reading whose essence is `known`; that is told
-    /// without reading the answer to its end in every field.
+    /// The same, but `None` where all that matters is as it was in the last reading, of the same backends; that is told
+    /// without reading every field.
     ///
     /// # Errors
     /// As [`Runtime::read`].
-    pub fn read_unless(&mut self, backends: &[&str], known: &[u8]) -> Result<Option<Reading>, Error> {
+    pub fn read_other(&mut self, backends: &[&str]) -> Result<Option<Reading>, Error> {
         let mut names: Vec<&str> = backends.to_vec();
         names.sort_unstable();
         names.dedup();
         let mut buffers = std::mem::take(&mut self.buffers);
         let mut read = || {
             for _ in 0..4 {
-                match self.read_once(&names, known, &mut buffers)? {
+                match self.read_once(&names, &mut buffers)? {
                     Look::Whole(reading) => return Ok(Some(reading)),
                     Look::Same => return Ok(None),
                     Look::Again => {}
@@ -160,12 +157,12 @@ impl Runtime {
         match &reading {
             Ok(_) => self.buffers = buffers,
             // What came is no measure of what comes next: a reply without an end may have filled 128 MB.
-            Err(_) => self.essence = Vec::new(),
+            Err(_) => self.essence = None,
         }
         reading
     }
 
-    fn read_once(&mut self, names: &[&str], known: &[u8], buffers: &mut Vec<Vec<u8>>) -> Result<Look, Error> {
+    fn read_once(&mut self, names: &[&str], buffers: &mut Vec<Vec<u8>>) -> Result<Look, Error> {
         let mut commands = vec!["show info".to_owned()];
         for name in names {
             commands.push(match self.numbers.get(*name) {
@@ -179,10 +176,20 @@ impl Runtime {
         }
         let lines = command::lines(&commands, MAX_LINE, String::len);
         buffers.resize_with(lines.len(), Vec::new);
-        let mut replies = Vec::with_capacity(commands.len());
         let asked = Instant::now();
-        for (line, buffer) in lines.into_iter().zip(buffers) {
-            replies.extend(self.socket.ask(line, buffer)?);
+        let mut answers = Vec::with_capacity(lines.len());
+        for (line, buffer) in lines.iter().zip(buffers) {
+            // An answer that is most likely the last one again is waited for without hurry.
+            answers.push(self.socket.exchange(line, buffer, self.essence.is_none())?);
+        }
+        let answered = Instant::now();
+        if self.essence.as_ref().is_some_and(|essence| essence.is_that_of(&answers)) {
+            return Ok(Look::Same);
+        }
+        self.essence = None;
+        let mut replies = Vec::with_capacity(commands.len());
+        for (line, answer) in lines.iter().zip(&answers) {
+            replies.extend(socket::replies(line, answer)?);
         }
         let value = |name| {
             state::info_value(replies[0], name)
@@ -195,16 +202,8 @@ impl Runtime {
             version: value("Version")?,
             uptime: uptime.map_err(|_| cannot("show info", "its Uptime_sec is no number"))?,
             asked,
-            answered: Instant::now(),
+            answered,
         };
-        self.essence.clear();
-        self.essence.extend_from_slice(format!("{} {}\n", process.pid, process.version).as_bytes());
-        if self.stat_lacks_weight || !replies[1..].iter().all(|reply| state::append_essence(reply, &mut self.essence)) {
-            self.essence.clear();
-        }
-        if !self.essence.is_empty() && self.essence == known {
-            return Ok(Look::Same);
-        }
         let mut tables = BTreeMap::new();
         let mut rest = commands.iter().zip(&replies).skip(1);
         for name in names {
@@ -235,6 +234,8 @@ impl Runtime {
             }
             tables.insert((*name).to_owned(), servers);
         }
+        // With the weights in another reply there is more than one table a backend.
+        self.essence = if self.stat_lacks_weight { None } else { Essence::of(&answers, names.len()) };
         Ok(Look::Whole(Reading { process, backends: tables }))
     }
 

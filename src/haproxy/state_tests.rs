@@ -42,82 +42,12 @@ fn the_table_of_2_2_has_no_weight() {
     assert_eq!(parse_weights(state.trim_end()).unwrap()["s1"], 7);
 }
 
-proptest::proptest! {
-    #[test]
-    fn commas_are_counted_alike_in_blocks_and_one_by_one(text in "[,a-c]{0,400}", count in 0_usize..120) {
-        let plain = if count == 0 { Some(0) } else { text.match_indices(',').nth(count - 1).map(|(place, _)| place + 1) };
-        let expected = plain.map_or(&[][..], |place| &text.as_bytes()[place..]);
-        proptest::prop_assert_eq!(after_commas(text.as_bytes(), count), expected);
-    }
-}
-
-#[test]
-fn the_essence_is_what_is_read_and_nothing_else() {
-    let essence = |text: &str| {
-        let mut essence = Vec::new();
-        append_essence(text, &mut essence).then_some(essence)
-    };
-    for text in [include_str!("../../tests/data/show-stat-2.6.csv"), include_str!("../../tests/data/show-stat-2.8.csv")]
-    {
-        let text = text.trim_end();
-        let (known, servers) = (essence(text).unwrap(), parse_stat(text).unwrap());
-        let shown = String::from_utf8(known.clone()).unwrap();
-        assert!(shown.lines().count() >= servers.len() && shown.contains("s1,UP,"), "{shown}");
-        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
-        let read = ["svname", "type", "status", "check_status", "addr", "uweight"];
-        for column in 0..rows[0].len() - 1 {
-            let name = rows[0][column].trim_start_matches("# ");
-            for place in 1..rows.len() {
-                let mut rows = rows.clone();
-                rows[place][column] = "other";
-                let other = rows.iter().map(|row| row.join(",")).collect::<Vec<_>>().join("\n");
-                let differs = essence(&other).unwrap() != known;
-                assert_eq!(differs, read.contains(&name), "{name} in row {place}");
-            }
-        }
-    }
-    let head = "# pxname,svname,status,type,check_status,addr,uweight,";
-    assert_eq!(
-        essence(&format!("{head}\nb,s1,UP,2,* L4OK,1.2.3.4:80,1,")),
-        essence(&format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,1,"))
-    );
-    assert_ne!(essence(&format!("{head}\nb,s1,UP,2,")), essence(&format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,1,")));
-    for unknown in
-        ["", "No such proxy.", "# pxname,svname,\nb,s1,", &format!("{head}\nb,\"s1\",UP,2,L4OK,1.2.3.4:80,1,")]
-    {
-        assert_eq!(essence(unknown), None, "{unknown}");
-    }
-}
-
-/// Two readings that differ in more than counters would else pass for the same one.
-#[test]
-fn a_star_means_a_check_under_way_in_the_column_of_the_check_alone() {
-    let essence = |name: &str, check: &str| {
-        let mut essence = Vec::new();
-        let head = "# pxname,svname,status,type,check_status,addr,uweight,";
-        assert!(append_essence(&format!("{head}\nb,{name},UP,2,{check},1.2.3.4:80,1,"), &mut essence));
-        essence
-    };
-    assert_eq!(essence("s1", "* L4OK"), essence("s1", "L4OK"));
-    assert_ne!(essence("* s1", "L4OK"), essence("s1", "L4OK"));
-    assert_ne!(essence("s1", "* * L4OK"), essence("s1", "L4OK"));
-}
-
 #[test]
 fn the_number_of_a_backend_carries_no_command() {
     let numbers = |number: &str| parse_numbers(&format!("# pxname,svname,iid,\nhttp-back,BACKEND,{number},"));
     assert_eq!(numbers("3"), Ok(BTreeMap::from([("http-back".to_owned(), "3".to_owned())])));
     for bad in ["", "3;shutdown sessions server b/s", "-1", "3 4"] {
         assert!(numbers(bad).is_err(), "{bad}");
-    }
-}
-
-proptest::proptest! {
-    #[test]
-    fn commas_are_counted_alike_by_eights_and_one_by_one(text in "[,a-e\u{ac}-\u{ae}]{0,60}", count in 0_usize..20) {
-        let plain = if count == 0 { Some(0) } else { text.match_indices(',').nth(count - 1).map(|(place, _)| place + 1) };
-        let expected = plain.map_or(&[][..], |place| &text.as_bytes()[place..]);
-        proptest::prop_assert_eq!(after_commas(text.as_bytes(), count), expected);
     }
 }
 

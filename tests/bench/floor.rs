@@ -15,13 +15,15 @@ pub fn run(arguments: &[String]) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let begun = Instant::now();
-        let answer = agent.post(url).header("x-amz-target", "DynamoDB_20120810.GetItem").send(ask).expect("an answer");
+        let answer = agent.post(url).header("x-amz-target", "DynamoDB_20120810.GetItem").send(ask);
+        // Whoever was stopped for a while finds that its connection was closed meanwhile, or its call interrupted.
+        let Ok(answer) = answer else { continue };
         let mut body = answer.into_body().into_reader();
-        while body.read(&mut buffer).expect("a body") > 0 {}
+        while body.read(&mut buffer).is_ok_and(|length| length > 0) {}
         let mut stream = UnixStream::connect(socket).expect("HAProxy's socket");
         stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
         stream.write_all(format!("show info;show stat {backend} 4 -1\n").as_bytes()).expect("asked");
-        while stream.read(&mut buffer).expect("a reply") > 0 {}
+        while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
         std::thread::sleep(interval.saturating_sub(begun.elapsed()));
     }
 }

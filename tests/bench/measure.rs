@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use super::common::process::Process;
+
 /// CPU time of a process, all threads, in nanoseconds: `/proc/PID/task/*/schedstat`.
 pub fn cpu_nanos(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
@@ -32,6 +34,29 @@ pub fn cpu_per_turn(pid: u32, turns: impl Fn() -> u64, span: Duration, runs: u32
         (cpu_nanos(pid) - cpu) as f64 / 1e6 / (turns() - from).max(1) as f64
     };
     (0..runs).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
+/// The same of several processes that are compared: only one of them runs at a time, each once a round, so that a slow
+/// moment of the machine strikes all.
+pub fn cpu_per_turn_in_rounds<const N: usize>(
+    mut processes: [&mut Process; N],
+    turns: impl Fn() -> u64,
+    span: Duration,
+    rounds: u32,
+) -> [f64; N] {
+    let mut best = [f64::INFINITY; N];
+    processes.iter_mut().for_each(|process| process.signal("STOP"));
+    for _ in 0..rounds {
+        for (process, best) in processes.iter_mut().zip(&mut best) {
+            process.signal("CONT");
+            // What it left undone when it was stopped.
+            std::thread::sleep(span / 4);
+            *best = best.min(cpu_per_turn(process.id(), &turns, span, 1));
+            process.signal("STOP");
+        }
+    }
+    processes.iter_mut().for_each(|process| process.signal("CONT"));
+    best
 }
 
 /// The value below which that share of the samples lies.

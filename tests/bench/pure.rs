@@ -108,6 +108,14 @@ fn main() {
         criterion.bench_function(&format!("reconcile: nothing differs, {size}"), |bench| {
             bench.iter(|| plan(black_box(&desired), black_box(&slots), &held, size, options));
         });
+        let empty = parse_stat(&stat.replace(",UP,", ",MAINT,").replace(",10.", ",127.")).expect("a table");
+        let slots: BTreeMap<SlotId, _> =
+            empty.into_iter().filter_map(|(name, server)| Some((number_of(&name, "web")?, server))).collect();
+        let refill = plan(&desired, &slots, &held, size, options);
+        assert_eq!(refill.raise.len(), size as usize, "all of them are filled");
+        criterion.bench_function(&format!("reconcile: HAProxy has started anew, {size}"), |bench| {
+            bench.iter(|| plan(black_box(&desired), black_box(&slots), &held, size, options));
+        });
         criterion.bench_function(&format!("parse show stat, {size}"), |bench| {
             bench.iter(|| parse_stat(black_box(&stat)).expect("a table"));
         });

@@ -21,7 +21,7 @@ use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
 use common::process::Process;
 use common::tap::Tap;
-use measure::{cpu_nanos, cpu_per_turn, memory, percentile, time_until};
+use measure::{cpu_nanos, cpu_per_turn, cpu_per_turn_in_rounds, memory, percentile, time_until};
 use report::{Change, Row};
 
 const BACK: &str = "http-back";
@@ -140,7 +140,9 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let gets = || aws.asked().count("GetItem");
     let haproxy_pid = haproxy_pid(&haproxy);
     let (haproxy_cpu, from) = (cpu_nanos(haproxy_pid), gets());
-    row.client_cpu = cpu_per_turn(pid, gets, SPAN, RUNS);
+    let mut floor = floor(bed, aws, &haproxy);
+    [row.client_cpu, row.floor_cpu] = cpu_per_turn_in_rounds([running.process(), &mut floor], gets, SPAN, RUNS);
+    drop(floor);
     row.haproxy_cpu = (cpu_nanos(haproxy_pid) - haproxy_cpu) as f64 / 1e6 / (gets() - from).max(1) as f64;
     row.client_memory = memory(pid);
     let refills = (0..RUNS).map(|_| refill(&mut haproxy, size));
@@ -178,7 +180,6 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
             begun.elapsed().as_secs_f64() * 1e3
         })
         .fold(f64::INFINITY, f64::min);
-    row.floor_cpu = floor_cpu(bed, aws, &haproxy);
 }
 
 fn haproxy_pid(haproxy: &Haproxy) -> u32 {
@@ -205,12 +206,10 @@ fn refill(haproxy: &mut Haproxy, size: u32) -> (f64, f64) {
     ((filled - listens.join().expect("it listens")).as_secs_f64() * 1e3, cpu as f64 / 1e6)
 }
 
-fn floor_cpu(bed: &Bed, aws: &AwsMemory, haproxy: &Haproxy) -> f64 {
+fn floor(bed: &Bed, aws: &AwsMemory, haproxy: &Haproxy) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.args(["floor", &aws.url(), &haproxy.socket().to_string_lossy(), BACK, "0.1"]).stdin(Stdio::null());
-    let floor = Process::spawn(bed.dir(), "floor", &mut command);
-    std::thread::sleep(Duration::from_millis(500));
-    cpu_per_turn(floor.id(), || aws.asked().count("GetItem"), SPAN, RUNS)
+    Process::spawn(bed.dir(), "floor", &mut command)
 }
 
 /// How long an instance that replaces another takes to show in HAProxy. Both processes are started anew now and then,
