@@ -29,7 +29,7 @@ use crate::slot;
 /// How often a server looks around between two turns that are further apart: a leader has to show that it lives.
 const PULSE: Duration = Duration::from_secs(1);
 /// How often a client looks whether a HAProxy that was down is back: an empty HAProxy serves nobody.
-const KNOCK: Duration = Duration::from_millis(20);
+const KNOCK: Duration = Duration::from_millis(5);
 /// How often `--once` looks whether the server that has the lease lives.
 const LOOK: Duration = Duration::from_millis(250);
 

@@ -98,13 +98,20 @@ impl<T: TableReader> Client<T> {
 
     /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
     pub fn turn(&mut self, now: Instant) -> Vec<Error> {
-        let mut failures = Vec::new();
-        failures.extend(self.refresh(now).err());
-        failures.extend(self.repair.check_once().err());
-        if let (Some(table), true) = (&self.table, self.repair.is_checked()) {
-            failures.extend(self.repair.run(table, self.known()).err());
+        // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything.
+        let mended = if self.repair.is_down() { self.mend() } else { Ok(()) };
+        let refreshed = self.refresh(now);
+        let mended = mended.and_then(|()| self.mend());
+        [refreshed, mended].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Makes HAProxy match the table, as far as it is known.
+    fn mend(&mut self) -> Result<(), Error> {
+        self.repair.check_once()?;
+        match &self.table {
+            Some(table) => self.repair.run(table, self.known()),
+            None => Ok(()),
         }
-        failures
     }
 
     /// Whether HAProxy's socket refused in the last turn.

@@ -2,7 +2,7 @@
 //!
 //! A slot goes through stages, one a plan; the next reading of HAProxy is the proof that a stage was done:
 //!
-//! 1. *fill*: maintenance, the address, weight 0. Whatever it was, it takes no traffic, and its address is right.
+//! 1. *fill*: maintenance (unless it is in it), the address, weight 0. It takes no traffic, and its address is right.
 //! 2. *open*: ready, at weight 0: its checks run. Where the health gate is open, its weight follows at once.
 //! 3. *weight*: what it is to have, once HAProxy reports it fully up.
 //!
@@ -184,7 +184,10 @@ fn hold(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, we
 
 fn serve(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, weight: Weight, scene: &Scene) {
     let move_to = Change::Address(address.ip(), address.port());
-    let fill = || vec![Change::Maintenance, move_to, Change::Weight(0)];
+    let fill = || match server.admin {
+        Admin::Maintenance => vec![Change::Weight(0), move_to],
+        _ => vec![Change::Maintenance, move_to, Change::Weight(0)],
+    };
     let mut raise = |changes| plan.raise.push(Step { slot, changes });
     if server.address != Some(address) {
         match server.admin {

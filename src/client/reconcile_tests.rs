@@ -28,6 +28,11 @@ fn fill(last: u8) -> Vec<Change> {
     vec![Change::Maintenance, Change::Address(address(last).ip(), 80), Change::Weight(0)]
 }
 
+/// The same of a server that is in maintenance.
+fn fill_idle(last: u8) -> Vec<Change> {
+    vec![Change::Weight(0), Change::Address(address(last).ip(), 80)]
+}
+
 /// Plans slot 1 beside a slot 2 that serves, or not.
 fn plan_one(wanted: Option<Wanted>, running: Running, beside: bool, options: Options) -> Plan {
     let mut desired = Desired { known: 2, ..Desired::default() };
@@ -49,7 +54,7 @@ fn each_situation_asks_for_its_stage() {
     let retired = || vec![Change::Maintenance, Change::Weight(0)];
     let cases: Vec<Case> = vec![
         ("as it should be", up(1, 7), serve_at(1, 7), none(), none()),
-        ("placeholder in maintenance", server(Maintenance, Down, 99, 1), serve_at(1, 7), fill(1), none()),
+        ("placeholder in maintenance", server(Maintenance, Down, 99, 1), serve_at(1, 7), fill_idle(1), none()),
         ("live at a stale address", up(99, 7), serve_at(1, 7), fill(1), none()),
         ("ready at the placeholder", server(Ready, Shaky, 99, 1), serve_at(1, 7), fill(1), none()),
         ("drained at a stale address", server(Drain, Down, 99, 7), serve_at(1, 7), fill(1), none()),
@@ -57,7 +62,7 @@ fn each_situation_asks_for_its_stage() {
             "emptied by another program with its weight",
             server(Maintenance, Down, 1, 7),
             serve_at(1, 7),
-            fill(1),
+            fill_idle(1),
             none(),
         ),
         ("filled, not ready", server(Maintenance, Down, 1, 0), serve_at(1, 7), vec![Change::Ready], none()),

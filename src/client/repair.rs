@@ -13,7 +13,7 @@ use super::reconcile::{self, Options, Plan, Step};
 use crate::error::Error;
 use crate::haproxy::command::Verdict;
 use crate::haproxy::state::{Servers, number_of};
-use crate::haproxy::{self, Change, Command, Outcome, Process, Reading, Running, Runtime};
+use crate::haproxy::{self, Change, Command, Process, Reading, Running, Runtime};
 use crate::log::Episode;
 use crate::metrics::Metrics;
 use crate::slot::{SlotId, Table};
@@ -70,11 +70,6 @@ impl Repair {
             missing: Episode::new("slots that HAProxy does not have"),
             held: Episode::new("servers held by hand"),
         }
-    }
-
-    /// Whether [`Repair::check_once`] has succeeded.
-    pub(super) fn is_checked(&self) -> bool {
-        self.checked
     }
 
     /// Before the first command: does HAProxy have what is configured, and may we change it?
@@ -176,7 +171,7 @@ impl Repair {
                 commands = self.commands(&plans, |plan| &plan.lower);
             }
             for command in commands.iter().flatten() {
-                texts.push(command.text());
+                texts.push(command.to_string());
                 let server = backends.get_mut(command.backend()).and_then(|servers| servers.get_mut(command.server()));
                 if let Some(server) = server {
                     model::apply(server, command.change(), 1, true);
@@ -250,21 +245,22 @@ impl Repair {
     fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), Error> {
         let mut counts = [0_u64; 2];
         let mut static_backends = Vec::new();
-        let sent = self.runtime.send(steps, |Outcome { command, verdict }| match verdict {
-            Verdict::Done => {
-                counts[0] += 1;
-                tell(&command);
-            }
+        let mut done = Vec::new();
+        let sent = self.runtime.send(steps, |command, verdict| match verdict {
+            Verdict::Done => done.push(command),
             Verdict::StaticWeight => {
                 counts[1] += 1;
                 static_backends.push(command.backend().to_owned());
             }
             Verdict::Refused(reply) => {
                 counts[1] += 1;
-                refusals.commands.push(format!("`{}` was answered {reply:?}", command.text()));
+                refusals.commands.push(format!("`{command}` was answered {reply:?}"));
                 refusals.answers.insert(reply);
             }
         });
+        // Not between two lines: HAProxy would wait.
+        done.iter().for_each(|command| tell(command));
+        counts[0] = done.len() as u64;
         for backend in static_backends {
             if self.static_backends.insert(backend.clone()) {
                 warn!(

@@ -3,6 +3,7 @@
 //! Only typed values reach a command: an address is an [`IpAddr`], a weight and a port are numbers, and the names are
 //! checked here once more, so that nothing which the table holds can become a second command.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::slot::Weight;
@@ -57,19 +58,6 @@ impl Command {
         })
     }
 
-    /// The command as HAProxy reads it (management manual, section 9.3, `set server`).
-    pub fn text(&self) -> String {
-        let Command { backend, server, change } = self;
-        let verb = match change {
-            Change::Maintenance => "state maint".to_owned(),
-            Change::Ready => "state ready".to_owned(),
-            Change::Address(address, port) => format!("addr {address} port {port}"),
-            Change::Weight(weight) => format!("weight {weight}"),
-            Change::ConfiguredWeight => "weight 100%".to_owned(),
-        };
-        format!("set server {backend}/{server} {verb}")
-    }
-
     /// The change.
     pub fn change(&self) -> Change {
         self.change
@@ -101,6 +89,21 @@ impl Command {
             Verdict::StaticWeight
         } else {
             Verdict::Refused(reply.lines().next().unwrap_or("an empty reply").to_owned())
+        }
+    }
+}
+
+/// The command as HAProxy reads it (management manual, section 9.3, `set server`).
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Command { backend, server, change } = self;
+        write!(f, "set server {backend}/{server} ")?;
+        match change {
+            Change::Maintenance => f.write_str("state maint"),
+            Change::Ready => f.write_str("state ready"),
+            Change::Address(address, port) => write!(f, "addr {address} port {port}"),
+            Change::Weight(weight) => write!(f, "weight {weight}"),
+            Change::ConfiguredWeight => f.write_str("weight 100%"),
         }
     }
 }
@@ -144,7 +147,7 @@ mod tests {
             (Change::Weight(256), "set server http-back/web3 weight 256"),
             (Change::ConfiguredWeight, "set server http-back/web3 weight 100%"),
         ] {
-            assert_eq!(command(change).text(), text);
+            assert_eq!(command(change).to_string(), text);
         }
     }
 
@@ -193,10 +196,10 @@ mod tests {
     #[test]
     fn lines_keep_order_and_limit() {
         let commands: Vec<_> = (0..1000).map(|n| command(Change::Weight(n % 257))).collect();
-        let cut = lines(&commands, 8192, |command| command.text().len());
+        let cut = lines(&commands, 8192, |command| command.to_string().len());
         assert!(cut.len() > 1);
         for line in &cut {
-            let text: Vec<_> = line.iter().map(Command::text).collect();
+            let text: Vec<_> = line.iter().map(Command::to_string).collect();
             assert!(text.join(";").len() < 8192);
         }
         assert_eq!(cut.concat(), commands);

@@ -4,6 +4,7 @@
 //! The comparison takes a fraction of the work of reading: an answer is gone through once, as the bytes it came in, and
 //! nothing of it is copied. Who is unsure says that the answers differ, and they are read.
 
+use super::columns::Columns;
 use super::state::{CHECK, UNDER_WAY};
 
 /// What `state::parse_stat` looks at.
@@ -25,22 +26,13 @@ pub(super) struct Essence {
 #[derive(Debug, Default)]
 struct Table {
     head: Vec<u8>,
-    shape: Shape,
+    columns: Columns,
+    /// Which of them is the check's result.
+    check: usize,
     /// The fields that are read, row after row, each with the comma that ends it.
     fields: Vec<u8>,
     /// The length of each of them, comma included.
     lengths: Vec<u16>,
-}
-
-/// Where the fields that are read stand in a row.
-#[derive(Debug, Default)]
-struct Shape {
-    /// How many commas are between one of them and the next, before the first too.
-    gaps: Vec<usize>,
-    /// Which of them is the check's result.
-    check: usize,
-    /// How many commas follow the last.
-    tail: usize,
 }
 
 impl Essence {
@@ -128,8 +120,13 @@ impl Table {
     fn learn<'a>(&mut self, answer: &'a [u8]) -> Option<&'a [u8]> {
         let (head, rows) = answer.split_at(memchr::memchr(b'\n', answer)? + 1);
         self.head.extend_from_slice(head);
-        self.shape = Shape::of(std::str::from_utf8(head).ok()?.trim_end_matches('\n'))?;
-        self.shape.walk(rows, |bytes| {
+        let names = std::str::from_utf8(head).ok()?.strip_prefix("# ")?.trim_end_matches('\n');
+        let names: Vec<&str> = names.split(',').collect();
+        let place = |name: &str| names.iter().position(|other| *other == name);
+        let places = READ.into_iter().map(place).collect::<Option<Vec<_>>>()?;
+        self.columns = Columns::new(&places, names.len());
+        self.check = self.columns.index(place(CHECK)?)?;
+        walk(&self.columns, self.check, rows, |bytes| {
             let field = &bytes[..=memchr::memchr(b',', bytes)?];
             self.fields.extend_from_slice(field);
             self.lengths.push(u16::try_from(field.len()).ok()?);
@@ -141,7 +138,7 @@ impl Table {
     fn after<'a>(&self, answer: &'a [u8]) -> Option<&'a [u8]> {
         let rows = after(answer, &self.head)?;
         let (mut fields, mut lengths) = (self.fields.as_slice(), self.lengths.iter());
-        let rest = self.shape.walk(rows, |bytes| {
+        let rest = walk(&self.columns, self.check, rows, |bytes| {
             let length = usize::from(*lengths.next()?);
             let (field, more) = fields.split_at_checked(length)?;
             fields = more;
@@ -151,45 +148,28 @@ impl Table {
     }
 }
 
-impl Shape {
-    fn of(head: &str) -> Option<Shape> {
-        let names: Vec<&str> = head.strip_prefix("# ")?.split(',').collect();
-        let place = |name: &str| names.iter().position(|other| *other == name);
-        let mut places = READ.into_iter().map(place).collect::<Option<Vec<_>>>()?;
-        places.sort_unstable();
-        let check = places.binary_search(&place(CHECK)?).ok()?;
-        let before = [0].into_iter().chain(places.iter().copied());
-        let gaps = before.zip(&places).map(|(before, place)| place - before).collect();
-        Some(Shape { gaps, check, tail: names.len() - 1 - places.last()? })
-    }
-
-    /// Gives `take` what stands from each of the fields on to the end of its row; it tells how long the field is, with the
-    /// comma that ends it, or that this is no use. What follows the empty line at the end.
-    fn walk<'a>(&self, mut rows: &'a [u8], mut take: impl FnMut(&[u8]) -> Option<usize>) -> Option<&'a [u8]> {
-        loop {
-            let end = memchr::memchr2(b'\n', b'"', rows)?;
-            if rows[end] == b'"' {
-                return None;
-            }
-            if end == 0 {
-                return Some(&rows[1..]);
-            }
-            let mut place = 0;
-            for (index, gap) in self.gaps.iter().enumerate() {
-                place += commas(&rows[place..], *gap)?;
-                let mut rest = rows.get(place..end)?;
-                if index == self.check {
-                    rest = rest.strip_prefix(UNDER_WAY.as_bytes()).unwrap_or(rest);
-                }
-                // Its comma is left for the next gap.
-                place = end - rest.len() + take(rest)? - 1;
-            }
-            place += commas(&rows[place..], self.tail)?;
-            if place != end {
-                return None;
-            }
-            rows = &rows[end + 1..];
+/// Gives `take` what stands from each wanted field on to the end of its row, and whether it is the check's; it tells how
+/// long the field is, with the comma that ends it, or that this is no use. What follows the empty line at the end.
+fn walk<'a>(
+    columns: &Columns,
+    check: usize,
+    mut rows: &'a [u8],
+    mut take: impl FnMut(&[u8]) -> Option<usize>,
+) -> Option<&'a [u8]> {
+    loop {
+        let end = memchr::memchr2(b'\n', b'"', rows)?;
+        if rows[end] == b'"' {
+            return None;
         }
+        if end == 0 {
+            return Some(&rows[1..]);
+        }
+        columns.pass(rows, end, |index, field| {
+            let plain = if index == check { field.strip_prefix(UNDER_WAY.as_bytes()) } else { None };
+            let plain = plain.unwrap_or(field);
+            Some(field.len() - plain.len() + take(plain)?)
+        })?;
+        rows = &rows[end + 1..];
     }
 }
 
@@ -200,39 +180,6 @@ fn after<'a>(bytes: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
     let eights = left.iter().zip(right).all(|(left, right)| u64::from_ne_bytes(*left) == u64::from_ne_bytes(*right));
     let ones = left_rest.iter().zip(right_rest).all(|(left, right)| left == right);
     (eights && ones).then_some(rest)
-}
-
-/// How long `bytes` is to the end of its first `count` commas; None where it has fewer. In blocks: between two fields that
-/// matter lie up to forty, most of one byte, and looking for each comma takes four times as long.
-fn commas(bytes: &[u8], mut count: usize) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let mut rest = bytes;
-    while let Some((block, more)) = rest.split_first_chunk::<32>() {
-        let here = usize::from(block.iter().map(|byte| u8::from(*byte == b',')).sum::<u8>());
-        if here >= count {
-            break;
-        }
-        (count, rest) = (count - here, more);
-    }
-    while let Some((eight, more)) = rest.split_first_chunk::<8>() {
-        let other = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b','));
-        // The highest bit of each byte that is a comma; then, in each byte, how many there are up to it.
-        let commas = !(((other & !HIGH) + !HIGH) | other) & HIGH;
-        let counts = (commas >> 7).wrapping_mul(ONES);
-        let here = (counts >> 56) as usize;
-        if here >= count {
-            let enough = ((counts | HIGH) - ONES * count as u64) & HIGH;
-            let place = if count == 0 { 0 } else { enough.trailing_zeros() as usize / 8 + 1 };
-            return Some(bytes.len() - rest.len() + place);
-        }
-        (count, rest) = (count - here, more);
-    }
-    while count > 0 {
-        let (byte, more) = rest.split_first()?;
-        (count, rest) = (count - usize::from(*byte == b','), more);
-    }
-    Some(bytes.len() - rest.len())
 }
 
 #[cfg(test)]

@@ -130,12 +130,6 @@ proptest::proptest! {
     }
 
     #[test]
-    fn commas_are_counted_alike_in_blocks_and_one_by_one(text in "[,a-c\u{ac}-\u{ae}]{0,200}", count in 0_usize..120) {
-        let plain = if count == 0 { Some(0) } else { text.match_indices(',').nth(count - 1).map(|(place, _)| place + 1) };
-        proptest::prop_assert_eq!(commas(text.as_bytes(), count), plain);
-    }
-
-    #[test]
     fn a_start_is_told_alike_by_eights_and_one_by_one(text in "[ab]{0,30}", start in "[ab]{0,20}", own in 0_usize..30) {
         let own = &text.as_bytes()[..own.min(text.len())];
         proptest::prop_assert_eq!(after(text.as_bytes(), own), text.as_bytes().strip_prefix(own));

@@ -147,7 +147,7 @@ fn converge(base: &str, servers: &Servers) {
         ended = steps.is_empty();
         for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, *change))) {
             if let Some(command) = Command::new("back", &format!("{base}{}", step.slot), change) {
-                assert_command(&command.text());
+                assert_command(&command.to_string());
             }
             model::apply(running.get_mut(&step.slot).expect("a plan is for slots that run"), change, 1, true);
         }

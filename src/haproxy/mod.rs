@@ -3,6 +3,7 @@
 //! `socket` moves one line and its replies, `reply` cuts them apart, `command` spells commands and judges their replies,
 //! `state` reads the tables that HAProxy prints, `essence` tells whether they are as they were, and `runtime` joins the five. None of them knows the slot table.
 
+mod columns;
 pub mod command;
 mod error;
 mod essence;
@@ -18,5 +19,5 @@ mod recorded;
 
 pub use command::{Change, Command};
 pub use error::Error;
-pub use runtime::{Outcome, Process, Reading, Runtime};
+pub use runtime::{Process, Reading, Runtime};
 pub use state::{Admin, Health, Running};

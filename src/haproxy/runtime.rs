@@ -47,15 +47,6 @@ pub struct Reading {
     pub backends: BTreeMap<String, Servers>,
 }
 
-/// A command that was sent, and what HAProxy made of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The command.
-    pub command: Command,
-    /// What HAProxy said to it.
-    pub verdict: Verdict,
-}
-
 /// The Runtime API of one HAProxy.
 #[derive(Debug)]
 pub struct Runtime {
@@ -98,7 +89,7 @@ impl Runtime {
     /// The first such fault, or a failed talk.
     pub fn check(&mut self, targets: &[(&str, &str)]) -> Result<(), Error> {
         let mut buffer = Vec::new();
-        let replies = self.socket.ask(&["show cli level".to_owned(), "show backend".to_owned()], &mut buffer)?;
+        let replies = self.socket.ask("show cli level;show backend", 2, &mut buffer)?;
         let level = replies[0].trim();
         if level != "admin" {
             return Err(Error::Level { path: self.socket.path().to_path_buf(), level: level.to_owned() });
@@ -180,7 +171,7 @@ impl Runtime {
         let mut answers = Vec::with_capacity(lines.len());
         for (line, buffer) in lines.iter().zip(buffers) {
             // An answer that is most likely the last one again is waited for without hurry.
-            answers.push(self.socket.exchange(line, buffer, self.essence.is_none())?);
+            answers.push(self.socket.exchange(&line.join(";"), buffer, self.essence.is_none())?);
         }
         let answered = Instant::now();
         if self.essence.as_ref().is_some_and(|essence| essence.is_that_of(&answers)) {
@@ -189,7 +180,7 @@ impl Runtime {
         self.essence = None;
         let mut replies = Vec::with_capacity(commands.len());
         for (line, answer) in lines.iter().zip(&answers) {
-            replies.extend(socket::replies(line, answer)?);
+            replies.extend(socket::replies(&line.join(";"), line.len(), answer)?);
         }
         let value = |name| {
             state::info_value(replies[0], name)
@@ -243,7 +234,7 @@ impl Runtime {
     fn number(&mut self, name: &str) -> Result<(), Error> {
         let asked = "show stat -1 2 -1";
         let mut buffer = Vec::new();
-        let replies = self.socket.ask(&[asked.to_owned()], &mut buffer)?;
+        let replies = self.socket.ask(asked, 1, &mut buffer)?;
         let mut numbers = state::parse_numbers(replies[0]).map_err(|fault| cannot(asked, fault))?;
         match numbers.remove(name) {
             Some(number) => self.numbers.insert(name.to_owned(), number),
@@ -255,22 +246,24 @@ impl Runtime {
         Ok(())
     }
 
-    /// Sends the commands of `steps` in order, in joined lines that never cut a step, and gives each command's outcome
-    /// to `tell` as its line is answered. HAProxy does a line as a whole, so a step is done whole or not at all.
+    /// Sends the commands of `steps` in order, in joined lines that never cut a step, and gives `tell` what HAProxy
+    /// made of each as its line is answered. HAProxy does a line as a whole, so a step is done whole or not at all.
     ///
     /// # Errors
     /// A talk failed: the commands of that line may or may not have been done, those of later lines were not sent.
-    pub fn send(&self, steps: &[Vec<Command>], mut tell: impl FnMut(Outcome)) -> Result<(), Error> {
-        let texts: Vec<Vec<String>> =
-            steps.iter().map(|commands| commands.iter().map(Command::text).collect()).collect();
-        let mut commands = steps.iter().flatten();
+    pub fn send<'a>(&self, steps: &'a [Vec<Command>], mut tell: impl FnMut(&'a Command, Verdict)) -> Result<(), Error> {
+        let texts: Vec<String> =
+            steps.iter().map(|step| step.iter().map(Command::to_string).collect::<Vec<_>>().join(";")).collect();
+        let mut steps = steps;
         let mut buffer = Vec::new();
-        let length = |step: &Vec<String>| step.iter().map(|text| text.len() + 1).sum::<usize>().saturating_sub(1);
-        for line in command::lines(&texts, MAX_LINE, length) {
-            let line: Vec<String> = line.concat();
-            for (reply, command) in self.socket.ask(&line, &mut buffer)?.iter().zip(&mut commands) {
-                tell(Outcome { command: command.clone(), verdict: command.judge(reply) });
+        for line in command::lines(&texts, MAX_LINE, String::len) {
+            let (these, later) = steps.split_at(line.len());
+            let count = these.iter().map(Vec::len).sum();
+            let replies = self.socket.ask(&line.join(";"), count, &mut buffer)?;
+            for (command, reply) in these.iter().flatten().zip(replies) {
+                tell(command, command.judge(reply));
             }
+            steps = later;
         }
         Ok(())
     }

@@ -62,13 +62,13 @@ impl Socket {
         &self.path
     }
 
-    /// Sends `commands`, joined on one line, and gives the reply to each, in order. `buffer` holds the replies; one that is
-    /// used again keeps its memory.
+    /// Sends a line of so many commands, which `;` joins, and gives the reply to each, in order. `buffer` holds the replies;
+    /// one that is used again keeps its memory.
     ///
     /// # Errors
     /// The socket cannot be reached, falls silent, or gives another number of replies than there are commands.
-    pub fn ask<'a>(&self, commands: &[String], buffer: &'a mut Vec<u8>) -> Result<Vec<&'a str>, Error> {
-        replies(commands, self.exchange(commands, buffer, true)?)
+    pub fn ask<'a>(&self, line: &str, count: usize, buffer: &'a mut Vec<u8>) -> Result<Vec<&'a str>, Error> {
+        replies(line, count, self.exchange(line, buffer, true)?)
     }
 
     /// Whether anybody listens.
@@ -76,24 +76,18 @@ impl Socket {
         self.connect().is_ok()
     }
 
-    /// Sends `commands`, joined on one line, and gives the bytes that came back, for [`replies`]. They are in `buffer`. Who
-    /// is in no `hurry` for a long answer gets it some milliseconds later, for less work of both sides.
+    /// Sends a line of commands, and gives the bytes that came back, for [`replies`]. They are in `buffer`. Who is in no
+    /// `hurry` for a long answer gets it some milliseconds later, for less work of both sides.
     ///
     /// # Errors
     /// The socket cannot be reached, falls silent, or says too much.
-    pub(super) fn exchange<'a>(
-        &self,
-        commands: &[String],
-        buffer: &'a mut Vec<u8>,
-        hurry: bool,
-    ) -> Result<&'a [u8], Error> {
-        let line = commands.join(";") + "\n";
-        debug_assert!(line.len() <= MAX_LINE && line.matches('\n').count() == 1, "an unsafe line: {line:?}");
+    pub(super) fn exchange<'a>(&self, line: &str, buffer: &'a mut Vec<u8>, hurry: bool) -> Result<&'a [u8], Error> {
+        debug_assert!(line.len() < MAX_LINE && !line.contains('\n'), "an unsafe line: {line:?}");
         let mut stream = self.connect().map_err(|source| Error::Connect { path: self.path.clone(), source })?;
-        let broke = |source| Error::Talk { asked: shorten(&line), source };
+        let broke = |source| Error::Talk { asked: shorten(line), source };
         let deadline = Instant::now() + self.limits.talk;
         stream.set_write_timeout(Some(self.limits.talk)).map_err(broke)?;
-        stream.write_all(line.as_bytes()).map_err(broke)?;
+        stream.write_all(format!("{line}\n").as_bytes()).map_err(broke)?;
         let mut length = 0;
         loop {
             if length > EAGER && !hurry {
@@ -111,7 +105,7 @@ impl Socket {
                 Ok(0) => return Ok(&buffer[..length]),
                 Ok(n) if length + n > self.limits.bytes => {
                     let fault = format!("it is longer than {} bytes", self.limits.bytes);
-                    return Err(Error::Answer { asked: shorten(&line), fault });
+                    return Err(Error::Answer { asked: shorten(line), fault });
                 }
                 Ok(n) => length += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -130,23 +124,22 @@ impl Socket {
     }
 }
 
-/// The reply to each of `commands` in what came back for them.
+/// The reply to each of the `count` commands of `line` in what came back for it.
 ///
 /// # Errors
-/// It is no text, was cut, or has another number of replies than there are commands.
-pub(super) fn replies<'a>(commands: &[String], answer: &'a [u8]) -> Result<Vec<&'a str>, Error> {
+/// It is no text, was cut, or has another number of replies.
+pub(super) fn replies<'a>(line: &str, count: usize, answer: &'a [u8]) -> Result<Vec<&'a str>, Error> {
     let text = std::str::from_utf8(answer).map_err(|_| "it is not text".to_owned());
     let fault = match text.and_then(reply::split) {
-        Ok(replies) if replies.len() == commands.len() => return Ok(replies),
-        Ok(replies) => format!("{} replies to {} commands", replies.len(), commands.len()),
+        Ok(replies) if replies.len() == count => return Ok(replies),
+        Ok(replies) => format!("{} replies to {count} commands", replies.len()),
         Err(fault) => fault,
     };
-    Err(Error::Answer { asked: shorten(&commands.join(";")), fault })
+    Err(Error::Answer { asked: shorten(line), fault })
 }
 
 /// The start of what was asked, for a message.
 fn shorten(line: &str) -> String {
-    let line = line.trim_end();
     match line.char_indices().nth(100) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
@@ -180,7 +173,7 @@ mod tests {
     fn ask(limits: Limits, respond: impl Fn(UnixStream) + Send + 'static) -> Result<Vec<String>, Error> {
         let (socket, path) = answering(limits, respond);
         let mut buffer = Vec::new();
-        let answer = socket.ask(&["show a".to_owned(), "show b".to_owned()], &mut buffer);
+        let answer = socket.ask("show a;show b", 2, &mut buffer);
         std::fs::remove_file(path).unwrap();
         answer.map(|replies| replies.into_iter().map(str::to_owned).collect())
     }
@@ -219,7 +212,7 @@ mod tests {
     #[test]
     fn a_missing_socket_says_so() {
         let error = Socket::new(Path::new("/nowhere/admin.sock"), Limits::default())
-            .ask(&["show info".to_owned()], &mut Vec::new())
+            .ask("show info", 1, &mut Vec::new())
             .map(drop);
         let text = error.unwrap_err().to_string();
         assert!(text.contains("/nowhere/admin.sock") && text.contains("is HAProxy running"), "{text}");

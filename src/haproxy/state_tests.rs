@@ -52,6 +52,20 @@ fn the_number_of_a_backend_carries_no_command() {
 }
 
 #[test]
+fn rows_with_and_without_quotes_read_alike() {
+    for text in [include_str!("../../tests/data/show-stat-2.6.csv"), include_str!("../../tests/data/show-stat-2.8.csv")]
+    {
+        let text = text.trim_end();
+        let quoted = text.split_once('\n').map(|(head, rows)| {
+            let row = |row: &str| row.split_once(',').map(|(name, rest)| format!("\"{name}\",{rest}"));
+            format!("{head}\n{}", rows.lines().filter_map(row).collect::<Vec<_>>().join("\n"))
+        });
+        assert_eq!(parse_stat(&quoted.unwrap()), parse_stat(text));
+        assert!(!parse_stat(text).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn every_status() {
     use Admin::{Drain, Inherited, Maintenance, Ready};
     use Health::{Down, Passed, Shaky, Unchecked};

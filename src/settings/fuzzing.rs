@@ -72,7 +72,7 @@ fn client(settings: &ClientSettings) {
         assert!(backend.port > 0 && backend.name.len() <= 255 && backend.base.len() <= 255);
         let server = format!("{}{MAX_SLOT}", backend.base);
         let command = Command::new(&backend.name, &server, Change::Ready).expect("settings hold names");
-        assert_command(&command.text());
+        assert_command(&command.to_string());
         // No server belongs to two of them.
         for other in backends[..place].iter().filter(|other| other.name == backend.name) {
             for (one, two) in [(backend, other), (other, backend)] {

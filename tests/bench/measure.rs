@@ -71,7 +71,7 @@ pub fn time_until(limit: Duration, mut probe: impl FnMut() -> bool) -> Duration 
     let begun = Instant::now();
     while !probe() {
         assert!(begun.elapsed() < limit, "waited {limit:?} in vain");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(3));
     }
     begun.elapsed()
 }

@@ -194,8 +194,9 @@ fn refill(haproxy: &mut Haproxy, size: u32) -> (f64, f64) {
     haproxy.kill();
     std::thread::sleep(Duration::from_millis(300));
     let socket = haproxy.socket().to_owned();
-    let listens = std::thread::spawn(move || {
-        time_until(LONG, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    // It listens some milliseconds before it answers.
+    let answers = std::thread::spawn(move || {
+        time_until(LONG, || common::haproxy::ask(&socket, "show info").is_ok());
         Instant::now()
     });
     haproxy.start_again();
@@ -203,7 +204,7 @@ fn refill(haproxy: &mut Haproxy, size: u32) -> (f64, f64) {
     wait_filled(haproxy, size);
     let filled = Instant::now();
     let cpu = cpu_nanos(haproxy_pid(haproxy)) - begun;
-    ((filled - listens.join().expect("it listens")).as_secs_f64() * 1e3, cpu as f64 / 1e6)
+    ((filled - answers.join().expect("it answers")).as_secs_f64() * 1e3, cpu as f64 / 1e6)
 }
 
 fn floor(bed: &Bed, aws: &AwsMemory, haproxy: &Haproxy) -> Process {

@@ -329,8 +329,8 @@ pub fn program() -> PathBuf {
     tool("HSDO_TEST_HAPROXY", &[PathBuf::from("/usr/sbin/haproxy"), PathBuf::from("/usr/local/sbin/haproxy")])
 }
 
-/// One line on one connection, read to its end.
-fn ask(socket: &Path, line: &str) -> io::Result<String> {
+/// The reply to a line of commands, on a connection of its own, read to its end.
+pub fn ask(socket: &Path, line: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
