@@ -85,7 +85,7 @@ fn refused_commands_are_told_counted_and_tried_again() {
     scene.client.wait_metric(FAILED, |now| now >= failed + 3.0);
     assert!(scene.client.metric(refused).is_some_and(|now| now >= count + 3.0), "tried again every turn");
     assert_eq!(scene.client.metric(UP), Some(1.0), "it answers");
-    let told = "`set server http-back/mywebapp1 state maint` was answered \"Permission denied\"";
+    let told = "`set server http-back/mywebapp1 weight 0` was answered \"Permission denied\"";
     assert_eq!(scene.client.log().matches("was answered").count(), 3, "said once, of three: {}", scene.client.log());
     assert!(scene.client.log().contains(told), "{}", scene.client.log());
     assert!(scene.haproxy.servers(BACK).values().all(Server::in_maintenance), "each slot stays as it is");
