@@ -1,7 +1,8 @@
 //! HAProxy over its Runtime API: what it runs, and the commands that change it.
 //!
 //! `socket` moves one line and its replies, `reply` cuts them apart, `command` spells commands and judges their replies,
-//! `state` reads the tables that HAProxy prints, `essence` tells whether they are as they were, and `runtime` joins the five. None of them knows the slot table.
+//! `state` reads the tables that HAProxy prints, `essence` tells whether they are as they were (both by the few `columns`
+//! that matter), and `runtime` joins them. None of them knows the slot table.
 
 mod columns;
 pub mod command;
