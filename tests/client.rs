@@ -9,7 +9,7 @@ use serde_json::json;
 
 use common::aws_proxy::Fault;
 use common::bed::Bed;
-use common::haproxy::{BackendConfig, Haproxy};
+use common::haproxy::{BackendConfig, Haproxy, ask};
 use common::hsdo::{Hsdo, Running};
 use common::tap::{Tap, Way};
 use common::traffic;
@@ -368,6 +368,26 @@ fn haproxy_is_filled_again_after_a_kill_also_without_dynamodb() {
     wait_weights(&haproxy, BACK, &wanted);
     bed.aws().heal();
     client.wait_log("AWS: over");
+}
+
+#[test]
+fn a_haproxy_that_is_back_is_filled_before_aws_is_asked() {
+    let bed = bed_with_table("back", 4, 3);
+    let mut haproxy = Haproxy::start(&bed, &[backend()]);
+    // Long enough that no turn is due between the fault that is seen and the knock that finds HAProxy back.
+    let mut client = sized(&bed, 4).env("INTERVAL", "8").spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10), ("mywebapp3", 10)]);
+    haproxy.kill();
+    client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
+    let socket = haproxy.socket().to_owned();
+    let (asked, in_rotation) = std::sync::mpsc::channel();
+    bed.aws().instead("GetItem", move |_| {
+        let stat = ask(&socket, &format!("show stat {BACK} 4 -1")).unwrap_or_default();
+        let _ = asked.send(stat.lines().filter(|row| row.starts_with(BACK) && !row.contains(",MAINT,")).count());
+        (500, "{}".to_owned())
+    });
+    haproxy.start_again();
+    assert_eq!(in_rotation.recv_timeout(SOON), Ok(3), "servers in rotation when the marker is asked for");
 }
 
 #[test]

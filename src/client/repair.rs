@@ -243,24 +243,24 @@ impl Repair {
     }
 
     fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), Error> {
-        let mut counts = [0_u64; 2];
+        let mut refused = 0_u64;
         let mut static_backends = Vec::new();
         let mut done = Vec::new();
         let sent = self.runtime.send(steps, |command, verdict| match verdict {
             Verdict::Done => done.push(command),
             Verdict::StaticWeight => {
-                counts[1] += 1;
+                refused += 1;
                 static_backends.push(command.backend().to_owned());
             }
             Verdict::Refused(reply) => {
-                counts[1] += 1;
+                refused += 1;
                 refusals.commands.push(format!("`{command}` was answered {reply:?}"));
                 refusals.answers.insert(reply);
             }
         });
         // Not between two lines: HAProxy would wait.
         done.iter().for_each(|command| tell(command));
-        counts[0] = done.len() as u64;
+        let ok = done.len() as u64;
         for backend in static_backends {
             if self.static_backends.insert(backend.clone()) {
                 warn!(
@@ -270,11 +270,11 @@ impl Repair {
                 );
             }
         }
-        self.metrics.haproxy_command("ok", counts[0]);
-        self.metrics.haproxy_command("refused", counts[1]);
+        self.metrics.haproxy_command("ok", ok);
+        self.metrics.haproxy_command("refused", refused);
         if sent.is_err() {
             let all: usize = steps.iter().map(Vec::len).sum();
-            self.metrics.haproxy_command("failed", all as u64 - counts[0] - counts[1]);
+            self.metrics.haproxy_command("failed", all as u64 - ok - refused);
         }
         Ok(sent?)
     }

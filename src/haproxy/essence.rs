@@ -5,10 +5,7 @@
 //! nothing of it is copied. Who is unsure says that the answers differ, and they are read.
 
 use super::columns::Columns;
-use super::state::{CHECK, UNDER_WAY};
-
-/// What `state::parse_stat` looks at.
-const READ: [&str; 6] = ["svname", "status", "type", CHECK, "addr", "uweight"];
+use super::state::{CHECK, READ, UNDER_WAY};
 
 /// What of `show info` tells one process from another.
 const WHO: [&[u8]; 2] = [b"Version: ", b"Pid: "];
@@ -148,8 +145,9 @@ impl Table {
     }
 }
 
-/// Gives `take` what stands from each wanted field on to the end of its row, and whether it is the check's; it tells how
-/// long the field is, with the comma that ends it, or that this is no use. What follows the empty line at the end.
+/// Gives `take` what stands from each wanted field on to the end of its row, the check's without the mark of a check that is
+/// under way; it tells how long the field is, with the comma that ends it, or that this is no use. What follows the empty
+/// line at the end.
 fn walk<'a>(
     columns: &Columns,
     check: usize,

@@ -21,10 +21,9 @@ pub const MAX_LINE: usize = 8 * 1024;
 /// How much is read at a time, at least: HAProxy writes up to 16 KB.
 const CHUNK: usize = 16 * 1024;
 
-/// How much of a long answer is read as it comes, and how long to wait before each further reading if there is no hurry.
-/// HAProxy writes 16 KB at a time, and each time that a reader is woken costs both of them more than the copying does; 2 ms
-/// are half of what HAProxy's side of the socket holds while nobody reads.
-const EAGER: usize = CHUNK;
+/// How long to wait before each further reading of a long answer that nobody is in a hurry for: HAProxy writes 12 to 16 KB
+/// at a time, and each writing wakes the reader. Its side of the socket holds some 137 KB while nobody reads, which it
+/// takes some 4 ms to fill (measured on 2.6 with 5,000 servers).
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Limits of one talk.
@@ -90,7 +89,7 @@ impl Socket {
         stream.write_all(format!("{line}\n").as_bytes()).map_err(broke)?;
         let mut length = 0;
         loop {
-            if length > EAGER && !hurry {
+            if length > CHUNK && !hurry {
                 thread::sleep(PATIENCE);
             }
             let left = deadline.saturating_duration_since(Instant::now());

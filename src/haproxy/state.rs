@@ -52,6 +52,9 @@ pub struct Running {
 pub(super) const CHECK: &str = "check_status";
 pub(super) const UNDER_WAY: &str = "* ";
 
+/// The columns of `show stat` that are read. The last is not there on 2.2.
+pub(super) const READ: [&str; 6] = ["svname", "type", "status", CHECK, "addr", "uweight"];
+
 /// The servers of one backend, by name.
 pub type Servers = BTreeMap<String, Running>;
 
@@ -68,16 +71,14 @@ pub fn parse_stat(reply: &str) -> Result<Servers, String> {
     let mut lines = reply.lines();
     let head = lines.next().and_then(|head| head.strip_prefix("# ")).ok_or_else(|| unexpected(reply))?;
     let head: Vec<&str> = head.split(',').collect();
-    let column = |name: &str| head.iter().position(|field| *field == name);
-    let need = |name: &str| column(name).ok_or_else(|| format!("`show stat` has no column {name}"));
-    let (name, kind, status, check, address) =
-        (need("svname")?, need("type")?, need("status")?, need(CHECK)?, need("addr")?);
-    let weight = column("uweight");
-    let places: Vec<usize> = [name, kind, status, check, address].into_iter().chain(weight).collect();
-    let columns = Columns::new(&places, head.len());
-    let index = |place| columns.index(place).expect("it is one of the places");
-    let (name, kind, status, check, address) = (index(name), index(kind), index(status), index(check), index(address));
-    let weight = weight.map(index);
+    let places = READ.map(|name| head.iter().position(|field| *field == name));
+    let columns = Columns::new(&places.into_iter().flatten().collect::<Vec<_>>(), head.len());
+    let index = |column: usize| {
+        let index = places[column].and_then(|place| columns.index(place));
+        index.ok_or_else(|| format!("`show stat` has no column {}", READ[column]))
+    };
+    let (name, kind, status, check, address) = (index(0)?, index(1)?, index(2)?, index(3)?, index(4)?);
+    let weight = index(5).ok();
     let mut servers = Servers::new();
     let mut fields = Vec::with_capacity(head.len());
     for line in lines {
@@ -212,8 +213,8 @@ fn parse_weight(text: &str) -> Result<Weight, String> {
     }
 }
 
-/// The wanted fields of a line of HAProxy's CSV, if it has no quotes and ends with a comma; in a tenth of the time of
-/// [`split_csv`].
+/// The wanted fields of a line of HAProxy's CSV, if it has no quotes and ends with a comma. With it a table is read in a third
+/// of the time that it takes by [`split_csv`].
 fn pick<'a>(line: &'a str, columns: &Columns, fields: &mut Vec<Cow<'a, str>>) -> bool {
     fields.clear();
     let mut take = |_, rest: &[u8]| {

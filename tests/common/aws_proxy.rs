@@ -349,17 +349,14 @@ impl Shared {
     }
 
     fn forward(&self, operation: &str, request: &Request) -> Response {
-        let response = if request.headers.contains_key("x-amz-target") {
-            self.forward_to_table(operation, request)
-        } else {
-            let instead = lock(&self.instead).get(operation).cloned();
-            match instead {
-                Some(answer) => {
-                    let (status, body) = answer(&String::from_utf8_lossy(&request.body));
-                    Response { status, headers: Vec::new(), body: body.into_bytes() }
-                }
-                None => self.send(request),
+        let instead = lock(&self.instead).get(operation).cloned();
+        let response = match instead {
+            Some(answer) => {
+                let (status, body) = answer(&String::from_utf8_lossy(&request.body));
+                Response { status, headers: Vec::new(), body: body.into_bytes() }
             }
+            None if request.headers.contains_key("x-amz-target") => self.forward_to_table(operation, request),
+            None => self.send(request),
         };
         if response.status == 200 && !is_consistent(request) {
             let mut old = lock(&self.old);
