@@ -67,7 +67,7 @@ impl Socket {
     /// # Errors
     /// The socket cannot be reached, falls silent, or gives another number of replies than there are commands.
     pub fn ask<'a>(&self, line: &str, count: usize, buffer: &'a mut Vec<u8>) -> Result<Vec<&'a str>, Error> {
-        replies(line, count, self.exchange(line, buffer, true)?)
+        replies(line, count, self.say(line)?.hear(line, buffer, true)?)
     }
 
     /// Whether anybody listens.
@@ -75,42 +75,17 @@ impl Socket {
         self.connect().is_ok()
     }
 
-    /// Sends a line of commands, and gives the bytes that came back, for [`replies`]. They are in `buffer`. Who is in no
-    /// `hurry` for a long answer gets it some milliseconds later, for less work of both sides.
+    /// Sends a line of commands, whose answer is then to be heard.
     ///
     /// # Errors
-    /// The socket cannot be reached, falls silent, or says too much.
-    pub(super) fn exchange<'a>(&self, line: &str, buffer: &'a mut Vec<u8>, hurry: bool) -> Result<&'a [u8], Error> {
+    /// The socket cannot be reached, or takes nothing.
+    pub(super) fn say(&self, line: &str) -> Result<Talk, Error> {
         debug_assert!(line.len() < MAX_LINE && !line.contains('\n'), "an unsafe line: {line:?}");
         let mut stream = self.connect().map_err(|source| Error::Connect { path: self.path.clone(), source })?;
-        let broke = |source| Error::Talk { asked: shorten(line), source };
         let deadline = Instant::now() + self.limits.talk;
-        stream.set_write_timeout(Some(self.limits.talk)).map_err(broke)?;
-        stream.write_all(format!("{line}\n").as_bytes()).map_err(broke)?;
-        let mut length = 0;
-        loop {
-            if length > CHUNK && !hurry {
-                thread::sleep(PATIENCE);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(broke(io::ErrorKind::TimedOut.into()));
-            }
-            stream.set_read_timeout(Some(left)).map_err(broke)?;
-            if buffer.len() < length + CHUNK {
-                buffer.resize((length + CHUNK).max(2 * length), 0);
-            }
-            match stream.read(&mut buffer[length..]) {
-                Ok(0) => return Ok(&buffer[..length]),
-                Ok(n) if length + n > self.limits.bytes => {
-                    let fault = format!("it is longer than {} bytes", self.limits.bytes);
-                    return Err(Error::Answer { asked: shorten(line), fault });
-                }
-                Ok(n) => length += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(broke(error)),
-            }
-        }
+        let sent = stream.set_write_timeout(Some(self.limits.talk));
+        sent.and_then(|()| stream.write_all(format!("{line}\n").as_bytes())).map_err(|source| broke(line, source))?;
+        Ok(Talk { stream, deadline, limit: self.limits.bytes })
     }
 
     /// Connects within the limit. The kernel lets a connect to a full queue wait for `SO_SNDTIMEO`, and the standard
@@ -120,6 +95,48 @@ impl Socket {
         socket.set_write_timeout(Some(self.limits.connect))?;
         socket.connect(&SockAddr::unix(&self.path)?)?;
         Ok(UnixStream::from(socket))
+    }
+}
+
+/// A line that was sent, and its answer that is to come.
+pub(super) struct Talk {
+    stream: UnixStream,
+    deadline: Instant,
+    limit: usize,
+}
+
+impl Talk {
+    /// The bytes that come back, for [`replies`]. They are in `buffer`. Who is in no `hurry` for a long answer gets it some
+    /// milliseconds later, for less work of both sides. `line` is what was said, for a message.
+    ///
+    /// # Errors
+    /// HAProxy falls silent, or says too much.
+    pub(super) fn hear<'a>(mut self, line: &str, buffer: &'a mut Vec<u8>, hurry: bool) -> Result<&'a [u8], Error> {
+        let broke = |source| broke(line, source);
+        let mut length = 0;
+        loop {
+            if length > CHUNK && !hurry {
+                thread::sleep(PATIENCE);
+            }
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(broke(io::ErrorKind::TimedOut.into()));
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(broke)?;
+            if buffer.len() < length + CHUNK {
+                buffer.resize((length + CHUNK).max(2 * length), 0);
+            }
+            match self.stream.read(&mut buffer[length..]) {
+                Ok(0) => return Ok(&buffer[..length]),
+                Ok(n) if length + n > self.limit => {
+                    let fault = format!("it is longer than {} bytes", self.limit);
+                    return Err(Error::Answer { asked: shorten(line), fault });
+                }
+                Ok(n) => length += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(broke(error)),
+            }
+        }
     }
 }
 
@@ -135,6 +152,10 @@ pub(super) fn replies<'a>(line: &str, count: usize, answer: &'a [u8]) -> Result<
         Err(fault) => fault,
     };
     Err(Error::Answer { asked: shorten(line), fault })
+}
+
+fn broke(line: &str, source: io::Error) -> Error {
+    Error::Talk { asked: shorten(line), source }
 }
 
 /// The start of what was asked, for a message.
