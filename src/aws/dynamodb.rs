@@ -184,18 +184,18 @@ pub(crate) fn scan<T>(
     consistent: bool,
     budget: &Budget,
     maker: &Maker<'_, T>,
-    each: &mut dyn FnMut(Arc<T>),
-) -> Result<(), Error> {
+) -> Result<Vec<Arc<T>>, Error> {
     maker.memory.turn();
+    let mut items = Vec::new();
     let mut pages = Pages::default();
     let mut body = json!({ "TableName": table, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL" });
     loop {
         let request = request("Scan", table, body.to_string());
         let page = send(aws, &request, budget, &|body| read_page(body, maker))?;
         report(aws, "Scan", page.consumed.as_slice());
-        page.items.into_iter().for_each(&mut *each);
+        items.extend(page.items);
         // "If LastEvaluatedKey is empty, then the last page of results has been processed".
-        let Some(last) = page.last.filter(|last| !last.is_empty()) else { return Ok(()) };
+        let Some(last) = page.last.filter(|last| !last.is_empty()) else { return Ok(items) };
         let last = json!(last);
         pages.follow(&last.to_string()).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
         body["ExclusiveStartKey"] = last;

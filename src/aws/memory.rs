@@ -2,15 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-/// What the parts of the last answer said, by their bytes. Two parts are taken for the same by 64 bits of a hash whose
-/// key no one knows: of two that differ, one pair in 10¹⁹ is.
+use twox_hash::XxHash3_128;
+
+/// What the parts of the last answer said, by their bytes. Two parts are taken for the same by 128 bits of a hash with a
+/// seed of this process's own: of two that differ, one pair in 10³⁸ is.
 pub(crate) struct Memory<T> {
-    hasher: RandomState,
-    last: RefCell<HashMap<u64, Arc<T>>>,
-    now: RefCell<HashMap<u64, Arc<T>>>,
+    seed: u64,
+    last: RefCell<HashMap<u128, Arc<T>>>,
+    now: RefCell<HashMap<u128, Arc<T>>>,
     buffer: RefCell<Vec<u8>>,
 }
 
@@ -20,7 +22,7 @@ const LARGEST: usize = 2 * 1024 * 1024;
 impl<T> Default for Memory<T> {
     fn default() -> Self {
         Memory {
-            hasher: RandomState::new(),
+            seed: RandomState::new().build_hasher().finish(),
             last: RefCell::default(),
             now: RefCell::default(),
             buffer: RefCell::default(),
@@ -49,14 +51,14 @@ impl<T> Memory<T> {
 
     /// What `part` says: `read` is asked where it was in neither answer. What cannot be read is not remembered.
     pub(crate) fn of(&self, part: &[u8], read: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, String> {
-        let key = self.hasher.hash_one(part);
+        let key = XxHash3_128::oneshot_with_seed(self.seed, part);
         let mut now = self.now.borrow_mut();
-        if let Some(said) = now.get(&key) {
-            return Ok(Arc::clone(said));
-        }
         let said = match self.last.borrow_mut().remove(&key) {
             Some(said) => said,
-            None => Arc::new(read()?),
+            None => match now.get(&key) {
+                Some(said) => return Ok(Arc::clone(said)),
+                None => Arc::new(read()?),
+            },
         };
         now.insert(key, Arc::clone(&said));
         Ok(said)

@@ -98,8 +98,11 @@ struct Rest<'a, T> {
 
 impl<T> Rest<'_, T> {
     fn more(&mut self) -> io::Result<()> {
-        self.buffer.copy_within(self.at..self.end, 0);
-        (self.at, self.end) = (0, self.end - self.at);
+        // A long piece that comes in many parts is not moved with each of them.
+        if self.buffer.len() < self.end + CHUNK {
+            self.buffer.copy_within(self.at..self.end, 0);
+            (self.at, self.end) = (0, self.end - self.at);
+        }
         if self.buffer.len() < self.end + CHUNK {
             self.buffer.resize(self.end + 2 * CHUNK, 0);
         }

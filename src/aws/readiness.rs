@@ -21,14 +21,21 @@ fn part(member: &Member) -> Option<Part> {
     }
 }
 
+/// How many instances they have, if each is in one group.
+fn count(groups: &[Group]) -> usize {
+    groups.iter().map(|group| group.members.len()).sum()
+}
+
 /// The ids of the instances that matter, each once: those that EC2 must be asked about.
 pub(crate) fn ids(groups: &[Group]) -> Vec<&str> {
-    let mut seen = HashSet::new();
-    let members = groups.iter().flat_map(|group| group.members.iter());
-    members
-        .filter(|member| part(member).is_some() && seen.insert(&member.id))
-        .map(|member| member.id.as_str())
-        .collect()
+    let count = count(groups);
+    let (mut seen, mut ids) = (HashSet::with_capacity(count), Vec::with_capacity(count));
+    for member in groups.iter().flat_map(|group| group.members.iter()) {
+        if part(member).is_some() && seen.insert(&member.id) {
+            ids.push(member.id.as_str());
+        }
+    }
+    ids
 }
 
 /// The observation for the groups `configured`, in their order.
@@ -43,10 +50,12 @@ pub(crate) fn observe<'a>(
     groups: &[Group],
     records: impl IntoIterator<Item = &'a Record>,
 ) -> Observation {
+    let count = count(groups);
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
-    let records: HashMap<&str, &Record> = records.into_iter().map(|record| (record.id.as_str(), record)).collect();
-    let mut observation = Observation::default();
-    let (mut asked, mut seen) = (HashSet::new(), HashSet::new());
+    let mut by_id: HashMap<&str, &Record> = HashMap::with_capacity(count);
+    by_id.extend(records.into_iter().map(|record| (record.id.as_str(), record)));
+    let mut observation = Observation { instances: Vec::with_capacity(count), ..Observation::default() };
+    let (mut asked, mut seen) = (HashSet::new(), HashSet::with_capacity(count));
     for name in configured.iter().filter(|name| asked.insert(name.as_str())) {
         let Some(group) = groups.get(name.as_str()) else {
             observation.missing_groups.push(name.clone());
@@ -57,7 +66,7 @@ pub(crate) fn observe<'a>(
             if !seen.insert(member.id.as_str()) {
                 continue;
             }
-            match fate(records.get(member.id.as_str()).copied()) {
+            match fate(by_id.get(member.id.as_str()).copied()) {
                 Fate::Runs(address) => {
                     let (id, group) = (member.id.clone(), name.clone());
                     observation.instances.push(Instance::new(address, id, group, part));

@@ -158,16 +158,10 @@ impl SlotTable {
         ))
     }
 
-    /// Reads every item, and hands each one with a usable number to `keep`.
-    fn scan(&self, consistent: bool, budget: &Budget, keep: &mut dyn FnMut(&Entry)) -> Result<Table, Error> {
-        let mut table = Table::default();
+    /// Every item.
+    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<Entry>>, Error> {
         let maker = Maker { make: &table::entry, memory: &self.entries };
-        let each = &mut |entry: Arc<Entry>| {
-            add(&mut table, &entry);
-            keep(&entry);
-        };
-        scan(&self.aws, &self.name, consistent, budget, &maker, each).map_err(|error| self.explain(error))?;
-        Ok(table)
+        scan(&self.aws, &self.name, consistent, budget, &maker).map_err(|error| self.explain(error))
     }
 
     /// Slot 1's item as far as the marker goes, eventually consistent: half a read unit, whatever the table's size.
@@ -186,17 +180,19 @@ impl SlotTable {
 /// # Errors
 /// The page is none.
 pub fn read_page(mut body: &[u8]) -> Result<Table, String> {
-    let mut table = Table::default();
     let page = dynamodb::read_page(&mut body, &Maker { make: &table::entry, memory: &Memory::default() })?;
-    page.items.iter().for_each(|entry| add(&mut table, entry));
-    Ok(table)
+    Ok(table_of(&page.items))
 }
 
-fn add(table: &mut Table, entry: &Entry) {
-    match entry {
-        Entry::Slot { id, row, .. } => drop(table.rows.insert(*id, row.clone())),
-        Entry::Stray(stray) => table.strays.push(stray.clone()),
+fn table_of(entries: &[Arc<Entry>]) -> Table {
+    let (mut rows, mut strays) = (Vec::with_capacity(entries.len()), Vec::new());
+    for entry in entries {
+        match &**entry {
+            Entry::Slot { id, row, .. } => rows.push((*id, row.clone())),
+            Entry::Stray(stray) => strays.push(stray.clone()),
+        }
     }
+    Table { rows: rows.into_iter().collect(), strays }
 }
 
 fn usable(description: &TableDescription) -> bool {
@@ -248,18 +244,19 @@ impl Store for SlotTable {
 
     /// Within 4.5 seconds, the whole table or an error.
     fn read(&mut self) -> Result<Reading, crate::error::Error> {
-        let (mut rows, mut raw_marker, mut marker) = (BTreeMap::new(), None, Marker::default());
-        let budget = Budget::new(READ_TOTAL, ATTEMPT);
-        let table = self.scan(true, &budget, &mut |entry| {
-            let Entry::Slot { id, raw, marker: found, .. } = entry else { return };
-            rows.insert(*id, Arc::clone(raw));
+        let entries = self.scan(true, &Budget::new(READ_TOTAL, ATTEMPT))?;
+        let (mut rows, mut raw_marker, mut marker) = (Vec::with_capacity(entries.len()), None, Marker::default());
+        for entry in &entries {
+            let Entry::Slot { id, raw, marker: found, .. } = &**entry else { continue };
+            rows.push((*id, Arc::clone(raw)));
             if let Some(found) = found {
                 (raw_marker, marker) = (Some(found.0.clone()), found.1.clone());
             }
-        })?;
+        }
+        let rows = rows.into_iter().collect();
         let changed = self.rows.as_ref().is_some_and(|known| *known != rows);
         (self.rows, self.marker) = (Some(rows), raw_marker);
-        Ok(Reading { table, marker, changed })
+        Ok(Reading { table: table_of(&entries), marker, changed })
     }
 
     /// Within 2 seconds.
@@ -333,7 +330,7 @@ impl TableReader for SlotTable {
 
     /// Until then, the whole table or an error.
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, crate::error::Error> {
-        Ok(self.scan(consistent, &time_until(until), &mut |_| {})?)
+        Ok(table_of(&self.scan(consistent, &time_until(until))?))
     }
 }
 
