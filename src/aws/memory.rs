@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use twox_hash::XxHash3_128;
+
+use super::retry::random;
 
 /// What the parts of the last answer said, by their bytes. Two parts are taken for the same by 128 bits of a hash with a
 /// seed of this process's own: of two that differ, one pair in 10³⁸ is.
@@ -21,12 +22,7 @@ const LARGEST: usize = 2 * 1024 * 1024;
 
 impl<T> Default for Memory<T> {
     fn default() -> Self {
-        Memory {
-            seed: RandomState::new().build_hasher().finish(),
-            last: RefCell::default(),
-            now: RefCell::default(),
-            buffer: RefCell::default(),
-        }
+        Memory { seed: random(), last: RefCell::default(), now: RefCell::default(), buffer: RefCell::default() }
     }
 }
 

@@ -11,6 +11,9 @@ use quick_xml::events::Event;
 /// How deep elements may be nested; AWS's answers stay under 12.
 const MOST_DEEP: usize = 64;
 
+/// What XML takes for white space (XML 1.0, section 2.3); Unicode knows more.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 /// Calls `on` at the end of each element with its path, names joined by `/` from the root, and the text since the
 /// last tag: for an element without children, its whole text. Children therefore come before their parent.
 /// An error of `on` ends the walk.
@@ -45,7 +48,7 @@ pub(crate) fn walk(
                 path.truncate(path.rfind('/').unwrap_or(0));
                 text.clear();
             }
-            Event::Text(chars) if depth == 0 && chars.xml10_content().trim().is_empty() => {}
+            Event::Text(chars) if depth == 0 && chars.xml10_content().trim_matches(SPACE).is_empty() => {}
             Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) if depth == 0 => {
                 return Err("text beside the document".to_string());
             }
@@ -103,6 +106,8 @@ mod tests {
             "<a/><a/>",
             "<a/>x",
             "x<a/>",
+            "<a/>\u{b}",
+            "<a/>\u{a0}",
             "<a/>&amp;",
             "<a/><![CDATA[x]]>",
             &deep,

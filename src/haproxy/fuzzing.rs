@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::command::Verdict;
 use super::essence::Essence;
 use super::state::{self, Servers};
-use super::{Admin, Change, Command, Error, Running, reply};
+use super::{Admin, Change, Command, Error, Health, Running, reply};
 use crate::client::model;
 use crate::client::placement::{Desired, Wanted};
 use crate::client::reconcile::{self, Options};
@@ -14,8 +14,8 @@ use crate::fuzzing::{assert_command, assert_message, cuts, kind, text};
 use crate::slot::{MAX_WEIGHT, SlotId};
 
 const PORT: u16 = 80;
-/// The most readings that a turn takes (`client::repair`).
-const PASSES: usize = 8;
+/// The most readings that two turns take (`client::repair`), one before the checks of the new servers have passed, one after.
+const PASSES: usize = 2 * 8;
 
 /// `r`: an answer with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything that is read beside them.
 pub fn haproxy(data: &[u8]) {
@@ -144,7 +144,15 @@ fn converge(base: &str, servers: &Servers) {
     for _ in 0..PASSES {
         let plan = reconcile::plan(&desired, &running, &BTreeSet::new(), 0, options);
         let steps = if plan.raise.is_empty() { plan.lower } else { plan.raise };
-        ended = steps.is_empty();
+        if steps.is_empty() {
+            // Whoever waits for a check waits no longer.
+            let waits = |server: &&mut Running| server.admin == Admin::Ready && server.health == Health::Shaky;
+            let passed = running.values_mut().filter(waits).map(|server| server.health = Health::Passed).count();
+            ended = passed == 0;
+            if ended {
+                break;
+            }
+        }
         for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, *change))) {
             if let Some(command) = Command::new("back", &format!("{base}{}", step.slot), change) {
                 assert_command(&command.to_string());
