@@ -146,9 +146,9 @@ fn converge(base: &str, servers: &Servers) {
         let steps = if plan.raise.is_empty() { plan.lower } else { plan.raise };
         if steps.is_empty() {
             // Whoever waits for a check waits no longer.
+            let known = running.iter_mut().filter(|(id, _)| desired.of(**id).is_some()).map(|(_, server)| server);
             let waits = |server: &&mut Running| server.admin == Admin::Ready && server.health == Health::Shaky;
-            let passed = running.values_mut().filter(waits).map(|server| server.health = Health::Passed).count();
-            ended = passed == 0;
+            ended = known.filter(waits).map(|server| server.health = Health::Passed).count() == 0;
             if ended {
                 break;
             }
