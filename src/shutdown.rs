@@ -31,8 +31,8 @@ impl Shutdown {
     /// Takes over SIGTERM and SIGINT, as process 1 of a container too (which the kernel's default action would not end).
     ///
     /// The first signal sets the flag and wakes whoever waits. If the process is still there 800 ms later (its
-    /// main thread hangs in a call), or at a second signal, it ends with exit code 0 where it stands. That is safe: a write is one
-    /// transaction or one line to HAProxy, and done or not done as a whole.
+    /// main thread hangs in a call), or at a second signal, it ends with exit code 0 where it stands. That is safe: a write
+    /// is one transaction, done or not done as a whole, or lines to HAProxy, which may be cut after any command.
     ///
     /// # Errors
     /// [`Error::Start`] if the system refuses a signal handler or a thread.

@@ -432,6 +432,70 @@ fn a_restart_under_the_same_process_id_is_no_operators_hand() {
     assert_eq!(client.log().matches("an operator set").count(), 1, "{}", client.log());
 }
 
+/// HAProxy 2.2 to 3.0 drop what is left of a line whose sender is gone.
+#[test]
+fn a_line_that_was_cut_anywhere_is_finished_by_the_next_client() {
+    let bed = bed_with_table("cut", 4, 2);
+    let haproxy = Haproxy::start(&bed, &[backend().unchecked()]);
+    let wanted = [("mywebapp1", 10), ("mywebapp2", 10)];
+    let converge = || {
+        sized(&bed, 4).once().assert_code(0);
+        wait_weights(&haproxy, BACK, &wanted);
+    };
+    converge();
+    // Slot 1 gets another instance, and slot 2 is given up for a while.
+    for (slot, there, hosts) in [(1, true, [5, 1]), (2, false, [2, 2])] {
+        let change = |host: Option<u32>| match host {
+            Some(host) => occupy(&bed, slot, host, "web", 10),
+            None => bed.moto().put_free(slot),
+        };
+        let mut cut = 0;
+        loop {
+            change(there.then_some(hosts[0]));
+            let dry = sized(&bed, 4).arg("--dry-run").run();
+            let commands: Vec<&str> = dry.assert_code(0).stdout.lines().collect();
+            assert!(commands.iter().all(|command| command.contains(&format!("/mywebapp{slot} "))), "{commands:?}");
+            if cut > commands.len() {
+                break;
+            }
+            commands[..cut].iter().for_each(|command| drop(haproxy.command(command)));
+            if !there {
+                change(Some(hosts[0]));
+            }
+            converge();
+            assert!(
+                haproxy.server(BACK, &format!("mywebapp{slot}")).addr.starts_with(&format!("{}:", address(hosts[0])))
+            );
+            change(Some(hosts[1]));
+            converge();
+            cut += 1;
+        }
+        change(Some(hosts[1]));
+        assert!(cut > 2, "it is cut at {cut} places only");
+    }
+}
+
+#[test]
+fn a_haproxy_that_was_stopped_is_no_other_one() {
+    let bed = bed_with_table("stopped", 4, 2);
+    let mut haproxy = Haproxy::start(&bed, &[backend()]);
+    let mut client = sized(&bed, 4).spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    occupy(&bed, 2, 2, "web", 0);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    client.wait_turn();
+    haproxy.command("set server http-back/mywebapp2 state maint");
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
+    haproxy.pause(Duration::from_secs(3));
+    occupy(&bed, 1, 1, "web", 11);
+    occupy(&bed, 2, 2, "web", 10);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 11)]);
+    client.wait_turn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 11)]);
+    assert_eq!(client.metric("hsdo_haproxy_held_slots"), Some(1.0));
+    assert!(!client.log().contains("another HAProxy answers"), "{}", client.log());
+}
+
 #[test]
 fn a_table_that_loses_rows_disables_nothing() {
     let bed = bed_with_table("lost", 4, 3);

@@ -29,6 +29,9 @@ use watch::{Doubt, Need, Watch};
 /// The time for all that a turn asks of the table: a hung AWS delays the repair of HAProxy by less than 5 seconds.
 const READING: Duration = Duration::from_millis(4_500);
 
+/// How long what was read stands for what AWS would say, where a HAProxy waits to be filled: `INTERVAL` may be an hour.
+const CURRENT: Duration = Duration::from_secs(5);
+
 /// The table, as the client uses it.
 pub trait TableReader {
     /// The marker, which may be a little old; until `until` at the latest.
@@ -62,6 +65,8 @@ pub struct Client<T: TableReader> {
     /// The last table that was read whole, by a consistent reading.
     table: Option<Table>,
     watch: Watch,
+    /// Until when what was read last is as good as what AWS would say; none where AWS said nothing at the last attempt.
+    current_until: Option<Instant>,
     /// The highest row number that any reading showed: a table that loses its rows disables nothing.
     highest_row: SlotId,
     unreadable: Episode,
@@ -89,6 +94,7 @@ impl<T: TableReader> Client<T> {
             metrics,
             table: None,
             watch: Watch::default(),
+            current_until: None,
             highest_row: 0,
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
@@ -98,9 +104,12 @@ impl<T: TableReader> Client<T> {
 
     /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
     pub fn turn(&mut self, now: Instant) -> Vec<Error> {
-        // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything.
-        let mended = if self.repair.is_down() { self.mend() } else { Ok(()) };
+        // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything, unless what was
+        // read last is old, and AWS answered then.
+        let first = self.repair.is_down() && self.current_until.is_none_or(|until| now < until);
+        let mended = if first { self.mend() } else { Ok(()) };
         let refreshed = self.refresh(now);
+        self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let mended = mended.and_then(|()| self.mend());
         [refreshed, mended].into_iter().filter_map(Result::err).collect()
     }

@@ -2,12 +2,14 @@
 //!
 //! A slot goes through stages, one a plan; the next reading of HAProxy is the proof that a stage was done:
 //!
-//! 1. *fill*: maintenance (unless it is in it), the address, weight 0. It takes no traffic, and its address is right.
+//! 1. *fill*: weight 0, maintenance (unless it is in it), the address. It takes no traffic, and its address is right.
 //! 2. *open*: ready, at weight 0: its checks run. Where the health gate is open, its weight follows at once.
 //! 3. *weight*: what it is to have, once HAProxy reports it fully up.
 //!
-//! A plan that is cut short between two steps is therefore finished by the next one, and no stage shows traffic an
-//! address or a weight that is not wanted any more. Which servers an operator holds by hand is told by `hold`.
+//! A plan that is cut short is therefore finished by the next one, and no stage shows traffic an address or a weight that
+//! is not wanted any more. HAProxy 2.2 to 3.0 drop what is left of a line whose client is gone (measured), so a step may be
+//! cut after any of its changes: weight 0 comes first of all, because in maintenance at the right address a weight is an
+//! operator's. Which servers an operator holds by hand is told by `hold`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -105,18 +107,18 @@ impl Scene {
     fn of(desired: &Desired, running: &BTreeMap<SlotId, Running>, held: &BTreeSet<SlotId>, options: Options) -> Self {
         let moving = moving(desired, running, held, options.port);
         let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new(), moving };
-        let (mut leaving, mut hope, mut stale) = (false, false, Vec::new());
+        let (mut leaving, mut hope, mut stale, mut serving) = (false, false, Vec::new(), false);
         for (&id, server) in running {
             let serves = serves(server);
             match desired.of(id) {
-                None if serves => scene.usable.push(id),
-                Some(_) if scene.moving.contains(&id) => scene.usable.push(id),
+                None if serves => (serving, _) = (true, scene.usable.push(id)),
+                Some(_) if scene.moving.contains(&id) => (serving, _) = (true, scene.usable.push(id)),
                 Some(Wanted::Serve { address, weight }) => {
                     let stays = server.address == Some(SocketAddr::new(address, options.port));
                     // A check that has passed gives the slot its weight in this very plan.
                     let soon = server.admin == Admin::Ready && has_passed(server);
                     match (stays, weight > 0) {
-                        (true, true) if serves || soon => scene.usable.push(id),
+                        (true, true) if serves || soon => (serving, _) = (serving || serves, scene.usable.push(id)),
                         (true, false) if serves => leaving = true,
                         (false, _) if serves && !held.contains(&id) => stale.push(id),
                         _ => {}
@@ -127,7 +129,8 @@ impl Scene {
             }
         }
         scene.handover = scene.usable.is_empty() && leaving && hope;
-        if scene.usable.is_empty() && !scene.handover {
+        // Who serves soon does not serve yet, and its line may fail; who leaves serves until nothing is left to raise.
+        if !serving && !(leaving && hope) {
             scene.postponed = stale.split_off(stale.len().div_ceil(2));
         }
         scene
@@ -162,7 +165,7 @@ fn has_weight(server: &Running, weight: Weight, options: Options) -> bool {
 /// A slot that should not be in rotation here.
 fn retire(plan: &mut Plan, slot: SlotId, server: &Running) {
     if matches!(server.admin, Admin::Ready | Admin::Drain) {
-        plan.lower.push(Step { slot, changes: vec![Change::Maintenance, Change::Weight(0)] });
+        plan.lower.push(Step { slot, changes: vec![Change::Weight(0), Change::Maintenance] });
     }
 }
 
@@ -186,13 +189,13 @@ fn serve(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, w
     let move_to = Change::Address(address.ip(), address.port());
     let fill = || match server.admin {
         Admin::Maintenance => vec![Change::Weight(0), move_to],
-        _ => vec![Change::Maintenance, move_to, Change::Weight(0)],
+        _ => vec![Change::Weight(0), Change::Maintenance, move_to],
     };
     let mut raise = |changes| plan.raise.push(Step { slot, changes });
     if server.address != Some(address) {
         match server.admin {
             // What keeps it out of rotation is not ours to lift; it gets its weight when that is over.
-            Admin::Inherited => raise(vec![move_to, Change::Weight(0), Change::Ready]),
+            Admin::Inherited => raise(vec![Change::Weight(0), move_to, Change::Ready]),
             _ if scene.postponed.contains(&slot) => {}
             _ => raise(fill()),
         }

@@ -8,7 +8,7 @@ use super::columns::Columns;
 use super::state::{CHECK, READ, UNDER_WAY};
 
 /// What of `show info` tells one process from another.
-const WHO: [&[u8]; 2] = [b"Version: ", b"Pid: "];
+const WHO: [&[u8]; 3] = [b"Version: ", b"Pid: ", b"Start_time_sec: "];
 
 /// What mattered of a reading.
 #[derive(Debug, Default)]

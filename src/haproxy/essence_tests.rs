@@ -2,7 +2,7 @@ use super::super::state::parse_stat;
 use super::*;
 
 const HEAD: &str = "# pxname,svname,status,type,check_status,addr,uweight,other,";
-const INFO: &str = "Name: HAProxy\nVersion: 2.6.12\nPid: 8\nUptime_sec: 3\n\n";
+const INFO: &str = "Name: HAProxy\nVersion: 2.6.12\nPid: 8\nUptime_sec: 3\nStart_time_sec: 1700\n\n";
 
 /// The whole answer to `show info` and one `show stat`.
 fn answer(table: &str) -> String {
@@ -62,6 +62,7 @@ fn who_answered_makes_a_difference() {
         ("Pid: 8\n", "Pid: 8\nPid: 8\n", false),
         ("Version: 2.6.12", "Version: 2.6.13", false),
         ("Uptime_sec: 3", "Uptime_sec: 4", true),
+        ("Start_time_sec: 1700", "Start_time_sec: 1701", false),
         ("Name: HAProxy\n", "", true),
     ] {
         assert_eq!(alike(&known, &known.replacen(from, to, 1)), expected, "{to:?} for {from:?}");

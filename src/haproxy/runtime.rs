@@ -20,7 +20,9 @@ pub struct Process {
     pub pid: String,
     /// Its version.
     pub version: String,
-    /// How long it had run: whole seconds.
+    /// When it was started, seconds since 1970 by its own clock; none on 2.2, which does not tell.
+    pub started: Option<String>,
+    /// How long it had run: whole seconds. 2.6 does not count the time that it was stopped by a signal.
     pub uptime: Duration,
     /// It said so after this.
     pub asked: Instant,
@@ -38,7 +40,11 @@ impl Process {
         let between = self.asked.saturating_duration_since(before.answered);
         // The clocks of two processes may drift by a hundredth.
         let least = (before.uptime + between).saturating_sub(Self::SLACK + between / 100);
-        self.pid != before.pid || self.version != before.version || self.uptime < least
+        let anew = match (&self.started, &before.started) {
+            (Some(started), Some(before)) => started != before,
+            _ => self.uptime < least,
+        };
+        self.pid != before.pid || self.version != before.version || anew
     }
 }
 
@@ -196,6 +202,7 @@ impl Runtime {
         let process = Process {
             pid: value("Pid")?,
             version: value("Version")?,
+            started: state::info_value(replies[0], "Start_time_sec").map(str::to_owned),
             uptime: uptime.map_err(|_| cannot("show info", "its Uptime_sec is no number"))?,
             asked,
             answered,
@@ -252,8 +259,9 @@ impl Runtime {
     }
 
     /// Sends the commands of `steps` in joined lines that never cut a step, and gives `tell` what HAProxy made of each as
-    /// its line is answered. HAProxy does a line as a whole, so a step is done whole or not at all. While it does one line
-    /// the next one is under way already, and a thread of its own may do that before: the steps must not lean on each other.
+    /// its line is answered. HAProxy does a line to its end as long as hsdo is there; of a line whose sender is gone 2.2 to 3.0
+    /// may drop what is left, so every step must bear to be cut. While HAProxy does one line the next one is under way
+    /// already, and a thread of its own may do that before: the steps must not lean on each other.
     ///
     /// # Errors
     /// A talk failed, the first one is named: the commands of its line may or may not have been done. What was under way
@@ -311,6 +319,7 @@ mod tests {
         let process = |pid: &str, asked: u64, answered: u64, uptime: u64| Process {
             pid: pid.to_owned(),
             version: "3.0".to_owned(),
+            started: None,
             uptime: Duration::from_secs(uptime),
             asked: start + Duration::from_millis(asked),
             answered: start + Duration::from_millis(answered),
@@ -331,6 +340,10 @@ mod tests {
         assert!(!process("8", 4_100, 4_100, 104).is_other_than(&slow));
         assert!(!process("8", 4_100, 9_000, 105).is_other_than(&slow));
         assert!(!process("8", 1_000, 1_000, 0).is_other_than(&process("8", 0, 0, 0)), "too young to tell");
+        let started = |process, at: &str| Process { started: Some(at.to_owned()), ..process };
+        let before = started(before, "1700");
+        assert!(!started(process("8", 9_000, 9_000, 100), "1700").is_other_than(&before), "it was stopped meanwhile");
+        assert!(started(process("8", 1_000, 1_000, 101), "1701").is_other_than(&before), "it says when it was started");
     }
 
     /// The line that a connection brought, and the connection.
