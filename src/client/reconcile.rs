@@ -111,14 +111,19 @@ impl Scene {
         for (&id, server) in running {
             let serves = serves(server);
             match desired.of(id) {
-                None if serves => (serving, _) = (true, scene.usable.push(id)),
-                Some(_) if scene.moving.contains(&id) => (serving, _) = (true, scene.usable.push(id)),
+                wanted if wanted.is_none() && serves || scene.moving.contains(&id) => {
+                    scene.usable.push(id);
+                    serving = true;
+                }
                 Some(Wanted::Serve { address, weight }) => {
                     let stays = server.address == Some(SocketAddr::new(address, options.port));
                     // A check that has passed gives the slot its weight in this very plan.
                     let soon = server.admin == Admin::Ready && has_passed(server);
                     match (stays, weight > 0) {
-                        (true, true) if serves || soon => (serving, _) = (serving || serves, scene.usable.push(id)),
+                        (true, true) if serves || soon => {
+                            scene.usable.push(id);
+                            serving |= serves;
+                        }
                         (true, false) if serves => leaving = true,
                         (false, _) if serves && !held.contains(&id) => stale.push(id),
                         _ => {}
@@ -130,7 +135,8 @@ impl Scene {
         }
         scene.handover = scene.usable.is_empty() && leaving && hope;
         // Who serves soon does not serve yet, and its line may fail; who leaves serves until nothing is left to raise.
-        if !serving && !(leaving && hope) {
+        serving |= leaving && hope;
+        if !serving {
             scene.postponed = stale.split_off(stale.len().div_ceil(2));
         }
         scene
