@@ -391,6 +391,20 @@ fn a_haproxy_that_is_back_is_filled_before_aws_is_asked() {
 }
 
 #[test]
+fn a_haproxy_that_comes_late_gets_what_the_table_holds_by_then() {
+    let bed = bed_with_table("comes-late", 4, 1);
+    let mut client = sized(&bed, 4).env("INTERVAL", "60").spawn();
+    client.wait_log("HAProxy: cannot reach");
+    occupy(&bed, 1, 5, "web", 10);
+    // By then what the client has read is no longer fresh.
+    std::thread::sleep(Duration::from_secs(6));
+    let haproxy = Haproxy::start(&bed, &[backend()]);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    assert!(client.log().contains(&format!("now {} ", address(5))), "{}", client.log());
+    assert!(!client.log().contains(&format!("now {} ", address(1))), "{}", client.log());
+}
+
+#[test]
 fn a_reload_is_repaired() {
     let bed = bed_with_table("reload", 4, 2);
     let mut haproxy = Haproxy::start_master_worker(&bed, &[backend()]);
