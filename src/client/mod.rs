@@ -4,10 +4,14 @@
 //! the same. When the table is read is decided in `watch`, where a slot stands in `placement`, what is sent for it in
 //! `reconcile`.
 
+#[cfg(test)]
+mod fixtures;
 mod hold;
 pub(crate) mod model;
 mod moving;
 pub mod placement;
+#[cfg(test)]
+mod properties;
 pub mod reconcile;
 mod repair;
 mod watch;

@@ -55,27 +55,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::client::fixtures::{OPTIONS, address, serve_at, server, up};
     use crate::client::model;
     use crate::client::reconcile::{Options, plan};
-    use crate::slot::Weight;
-
-    const OPTIONS: Options = Options { port: 80, gate: true, static_weights: false };
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 80))
-    }
-
-    fn server(admin: Admin, health: Health, last: u8, weight: Weight) -> Running {
-        Running { admin, health, address: Some(address(last)), weight: Some(weight) }
-    }
-
-    fn up(last: u8, weight: Weight) -> Running {
-        server(Admin::Ready, Health::Passed, last, weight)
-    }
-
-    fn serve_at(last: u8, weight: Weight) -> Wanted {
-        Wanted::Serve { address: address(last).ip(), weight }
-    }
 
     fn slots<T>(values: impl IntoIterator<Item = T>) -> BTreeMap<SlotId, T> {
         (1..).zip(values).collect()

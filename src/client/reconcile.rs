@@ -135,8 +135,7 @@ impl Scene {
         }
         scene.handover = scene.usable.is_empty() && leaving && hope;
         // Who serves soon does not serve yet, and its line may fail; who leaves serves until nothing is left to raise.
-        serving |= leaving && hope;
-        if !serving {
+        if !(serving || leaving && hope) {
             scene.postponed = stale.split_off(stale.len().div_ceil(2));
         }
         scene
