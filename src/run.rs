@@ -60,7 +60,7 @@ fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
 
 fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
-    let ServerSettings { common, source, ramp } = settings;
+    let ServerSettings { common, source, ramp, removal_guard } = settings;
     let role = Start::new("server", args, &common, shutdown)?;
     let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
     let (source, groups): (Box<dyn Source>, _) = match source {
@@ -79,6 +79,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<Exit
         max: ramp.max,
         step: ramp.step,
         interval: ramp.interval,
+        removal_guard,
     };
     let server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _, process_name());
     if args.mode == Mode::DryRun {
@@ -262,6 +263,9 @@ impl Gauges for Metrics {
         self.set_unplaced(state.unplaced);
         self.set_missing_groups(state.missing_groups);
         self.set_last_resort(state.last_resort);
+        self.set_guarded(state.guarded);
+        self.set_unseen(state.unseen);
+        self.set_strange(state.strange);
     }
 
     fn leads(&self, leads: bool) {

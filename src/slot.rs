@@ -3,7 +3,7 @@
 //! Nothing here reads or writes anything, and nothing here knows how DynamoDB spells a row
 //! (`aws::table`) or how HAProxy spells a server (`haproxy`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -138,11 +138,13 @@ pub fn counts<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [
 pub enum Part {
     /// In service and healthy.
     Ready,
-    /// Leaving or unhealthy: keeps a slot it has, takes no new one.
+    /// Leaving, unhealthy or on its way back: keeps a slot it has, at weight 0, and takes no new one.
     Draining,
+    /// In a state that hsdo does not know: keeps a slot it has exactly as it is, and takes no new one.
+    Unknown,
 }
 
-/// What a source reports of one instance. An instance that is neither ready nor draining is absent: not reported.
+/// What a source reports of one instance. An absent instance is not reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Its private address.
@@ -151,7 +153,7 @@ pub struct Instance {
     pub name: String,
     /// The group or service that it belongs to.
     pub group: String,
-    /// Ready or draining.
+    /// What may become of it.
     pub part: Part,
     /// Other names under which the table may hold it. A Consul node that carries one instance of a service lends it its
     /// name, and a row written then is still that instance's when a second one joins the node. Empty on AWS.
@@ -193,16 +195,86 @@ pub fn row_name(name: String) -> String {
     text
 }
 
+/// An instance that its group lists, but to which no traffic can be sent: the source does not tell its address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The names under which the table may hold it; the first one is for the log.
+    pub names: Vec<String>,
+    /// What its group says: an occupant of that name drains, or is kept as it is.
+    pub part: Part,
+    /// Whether its group has it in service, so that it is missed.
+    pub in_service: bool,
+}
+
+/// An instance in a state that hsdo does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strange {
+    /// Its id.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+    /// The kind of state, and the word that the source has for it.
+    pub state: String,
+}
+
+/// What a source knows of an occupant that it does not list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has ended, or its group has put it aside.
+    Gone,
+    /// There is no such instance, any more or here.
+    NoSuchInstance,
+    /// The row's name is not one that an instance can have: a hand or another source wrote it.
+    NoInstanceName,
+    /// It has not ended, and is in no group.
+    Runs,
+    /// Nothing was found out about it.
+    Open,
+}
+
+/// What a source says of those occupants that it was asked about and does not list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Unlisted {
+    /// Nothing: they are gone.
+    #[default]
+    Gone,
+    /// What it knows of each, by name. One that is not here was not asked about.
+    Told(BTreeMap<String, Fate>),
+}
+
 /// One whole answer of a source. A partial answer is an error and never gets here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Every ready and every draining instance.
+    /// Every instance that has an address and is not absent. Those that are not in service may be left out where
+    /// the source was not asked about them: only an occupant's state matters then.
     pub instances: Vec<Instance>,
     /// Configured groups that the source does not know: their occupants are kept as they are.
     pub missing_groups: Vec<String>,
-    /// Names of instances that their group lists as in service, but of which the source of addresses says nothing:
-    /// an occupant of that name is kept as it is.
-    pub unseen: Vec<String>,
+    /// Instances that their group lists, but whose address is not told: an occupant keeps its slot.
+    pub hidden: Vec<Hidden>,
+    /// Instances in a state that hsdo does not know.
+    pub strange: Vec<Strange>,
+    /// The occupants that no group lists.
+    pub unlisted: Unlisted,
+}
+
+impl Observation {
+    /// Whether it says something of each of these occupants, so that nothing more need be asked about them.
+    pub fn tells_of_all(&self, names: &[&str]) -> bool {
+        let Unlisted::Told(fates) = &self.unlisted else { return true };
+        let mut told: HashSet<&str> = fates.keys().map(String::as_str).collect();
+        told.extend(self.instances.iter().map(|instance| instance.name.as_str()));
+        told.extend(self.hidden.iter().flat_map(|hidden| &hidden.names).map(String::as_str));
+        names.iter().all(|name| told.contains(name))
+    }
+
+    /// The names of instances that are in service for their groups, and cannot be reached.
+    pub fn unseen(&self) -> impl Iterator<Item = &str> {
+        self.hidden
+            .iter()
+            .filter(|hidden| hidden.in_service)
+            .filter_map(|hidden| hidden.names.first().map(String::as_str))
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! EC2 API Reference, version 2016-11-15. An id that EC2 does not know is left out, and never fails the others.
 
+use std::collections::HashSet;
 use std::io::BufRead;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::memory::Memory;
 use super::pages::Pages;
 use super::pieces::{self, Cut};
 use super::query::Query;
+use super::readiness::Question;
 use super::xml;
 
 /// How many ids one call may carry. `MaxResults` cannot be given together with ids.
@@ -37,30 +39,61 @@ pub(crate) struct Record {
 const RESERVATION: Cut =
     Cut { from: "<reservationId>", to: "</instancesSet>", inside: "DescribeInstancesResponse/reservationSet/item" };
 
-/// The instances of these ids that EC2 knows, in any order. Asking for no ids asks nothing: a call without ids
-/// would list the whole account.
-pub(crate) fn fetch_instances(
+/// What EC2 says of the instances that it was asked about.
+#[derive(Debug, Default)]
+pub(crate) struct Described<'a> {
+    /// Those that it knows, in any order, in parts.
+    pub(crate) batches: Vec<Arc<Vec<Record>>>,
+    /// Those of which it could not be found out whether EC2 knows them.
+    pub(crate) unanswered: HashSet<&'a str>,
+}
+
+impl Described<'_> {
+    /// Those that EC2 knows, in any order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.batches.iter().flat_map(|some| some.iter())
+    }
+}
+
+/// What EC2 says of these instances. Asking for none asks nothing: a call without ids would list the whole account.
+///
+/// An id that EC2 does not know, or refuses as malformed, is left out, and never fails the others. Where it cannot be
+/// found out which one that is, the unlisted ones go unanswered, since they stand in rows that anybody may edit.
+pub(crate) fn fetch_instances<'a>(
     aws: &Aws,
-    ids: &[&str],
+    question: &Question<'a>,
     memory: &Memory<Vec<Record>>,
     budget: &Budget,
-) -> Result<Vec<Arc<Vec<Record>>>, Error> {
+) -> Result<Described<'a>, Error> {
     memory.turn();
-    let mut records = Vec::new();
+    let mut described = Described::default();
+    let mut unlisted: HashSet<&str> = question.unlisted.iter().copied().collect();
+    let ids: Vec<&str> = question.listed.iter().chain(&question.unlisted).copied().collect();
     let mut rest: Vec<Vec<&str>> = ids.chunks(IDS_A_CALL).map(<[&str]>::to_vec).collect();
     let mut extra = 0;
     while let Some(mut ids) = rest.pop() {
         let error = match fetch_batch(aws, &ids, memory, budget) {
             Ok(batch) => {
-                records.extend(batch);
+                described.batches.extend(batch);
                 continue;
             }
             Err(error) => error,
         };
         extra += 1;
-        let names_ids = matches!(error.code(), Some("InvalidInstanceID.NotFound" | "InvalidInstanceID.Malformed"));
-        if !names_ids || extra > EXTRA_CALLS {
+        if !matches!(error.code(), Some("InvalidInstanceID.NotFound" | "InvalidInstanceID.Malformed")) {
             return Err(error);
+        }
+        if extra > EXTRA_CALLS {
+            if unlisted.is_empty() {
+                return Err(error);
+            }
+            rest.push(ids);
+            for ids in &mut rest {
+                described.unanswered.extend(ids.extract_if(.., |id| unlisted.contains(id)));
+            }
+            rest.retain(|ids| !ids.is_empty());
+            (unlisted, extra) = (HashSet::new(), 0);
+            continue;
         }
         let asked = ids.len();
         let message = error.refusal().map(|refusal| refusal.message.as_str()).unwrap_or_default();
@@ -77,7 +110,7 @@ pub(crate) fn fetch_instances(
             }
         }
     }
-    Ok(records)
+    Ok(described)
 }
 
 /// Whether EC2's message names this id as a word: `The instance IDs 'i-1, i-2' do not exist`, `Invalid id: "x"`.
@@ -174,183 +207,5 @@ impl Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::testing::{Answer, Responder, Seen, aws};
-    use super::*;
-
-    fn budget() -> Budget {
-        Budget::new(Duration::from_secs(10), Duration::from_secs(4))
-    }
-
-    fn ids(count: usize) -> Vec<String> {
-        (0..count).map(|n| format!("i-{n:04}")).collect()
-    }
-
-    fn asked(seen: &Seen) -> Vec<String> {
-        (1..).map_while(|n| seen.query(&format!("InstanceId.{n}"))).collect()
-    }
-
-    fn item(id: &str) -> String {
-        format!(
-            "<item><instancesSet><item><instanceId>{id}</instanceId><instanceState><code>16</code><name>running</name>\
-             </instanceState><privateIpAddress>10.0.0.1</privateIpAddress><networkInterfaceSet><item>\
-             <privateIpAddress>10.9.9.9</privateIpAddress></item></networkInterfaceSet></item></instancesSet></item>"
-        )
-    }
-
-    fn page(items: &str, token: &str) -> String {
-        format!(
-            "<DescribeInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>R</requestId>\
-             <reservationSet>{items}</reservationSet>{token}</DescribeInstancesResponse>"
-        )
-    }
-
-    fn refusal(code: &str, message: &str) -> Answer {
-        let body = format!(
-            "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>"
-        );
-        Answer { status: 400, body }
-    }
-
-    /// An EC2 that does not know some ids, and names them by `spell` in its refusal.
-    fn without(unknown: &[&str], code: &'static str, spell: fn(&[String]) -> String) -> Responder {
-        let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
-        Responder::new(move |seen: &Seen| {
-            let asked = asked(seen);
-            assert!(!asked.is_empty(), "a call without ids lists the whole account");
-            let bad: Vec<String> = asked.iter().filter(|id| unknown.contains(id)).cloned().collect();
-            if bad.is_empty() {
-                Answer::ok(page(&asked.iter().map(|id| item(id)).collect::<String>(), ""))
-            } else {
-                refusal(code, &spell(&bad))
-            }
-        })
-    }
-
-    fn fetch(aws: &Aws, ids: &[String]) -> Result<Vec<Arc<Vec<Record>>>, Error> {
-        fetch_instances(aws, &ids.iter().map(String::as_str).collect::<Vec<_>>(), &Memory::default(), &budget())
-    }
-
-    fn fetched(server: &Responder, ids: &[String]) -> Vec<String> {
-        let (aws, _) = aws(&server.url);
-        let records = fetch(&aws, ids).expect("instances");
-        let mut found: Vec<String> =
-            records.iter().flat_map(|some| some.iter()).map(|record| record.id.clone()).collect();
-        found.sort();
-        found
-    }
-
-    fn read(text: &str) -> Result<(Vec<Record>, Option<String>), String> {
-        let (records, token) = parse(&mut text.as_bytes(), &Memory::default())?;
-        Ok((records.iter().flat_map(|some| some.iter().cloned()).collect(), token))
-    }
-
-    #[test]
-    fn a_record_is_read_by_the_place_of_its_elements() {
-        let record = |id: &str, state: &str, address: Option<Ipv4Addr>| Record {
-            id: id.to_string(),
-            state: state.to_string(),
-            address,
-        };
-        let pending = "<item><instancesSet><item><instanceId>i-2</instanceId><instanceState><name>pending</name>\
-                       </instanceState><privateIpAddress/></item></instancesSet></item>";
-        let text = page(&format!("{}{pending}", item("i-1")), "<nextToken>T</nextToken>");
-        let (records, token) = read(&text).expect("a page");
-        assert_eq!(token.as_deref(), Some("T"));
-        let expected = [record("i-1", "running", Some(Ipv4Addr::new(10, 0, 0, 1))), record("i-2", "pending", None)];
-        assert_eq!(records, expected);
-        assert_eq!(read(&page("", "")), Ok((Vec::new(), None)));
-    }
-
-    #[test]
-    fn an_answer_of_another_shape_is_no_answer() {
-        let whole = page(&item("i-1"), "");
-        for bad in [
-            "",
-            "<html/>",
-            "<DescribeInstancesResponse/>",
-            "<Response><reservationSet/></Response>",
-            &whole[..whole.len() - 40],
-            &whole.replace("10.0.0.1", "10.0.0"),
-            &whole.replace("<instanceId>i-1</instanceId>", ""),
-            &whole.replace("<name>running</name>", ""),
-        ] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn two_thousand_five_hundred_instances_take_three_calls_and_pages_are_joined() {
-        let server = Responder::new(|seen: &Seen| {
-            let asked = asked(seen);
-            let from = seen.query("NextToken").map_or(0, |token| token.parse().expect("our token"));
-            let to = asked.len().min(from + 400);
-            let token = if to < asked.len() { format!("<nextToken>{to}</nextToken>") } else { String::new() };
-            Answer::ok(page(&asked[from..to].iter().map(|id| item(id)).collect::<String>(), &token))
-        });
-        let ids = ids(2_500);
-        assert_eq!(fetched(&server, &ids), ids);
-        let mut calls: Vec<usize> = server.seen().iter().map(|seen| seen.count("InstanceId.")).collect();
-        calls.dedup();
-        assert_eq!(calls, [500, 1_000]);
-        assert!(server.seen().iter().all(|seen| seen.query("MaxResults").is_none()));
-    }
-
-    #[test]
-    fn no_ids_ask_nothing() {
-        let server = Responder::new(|_: &Seen| Answer::ok(page(&item("i-of-the-whole-account"), "")));
-        assert_eq!(fetched(&server, &[]), Vec::<String>::new());
-        assert!(server.seen().is_empty());
-    }
-
-    #[test]
-    fn unknown_ids_are_left_out_and_the_rest_asked_again() {
-        let many = |bad: &[String]| match bad {
-            [id] => format!("The instance ID '{id}' does not exist"),
-            more => format!("The instance IDs '{}' do not exist", more.join(", ")),
-        };
-        let server = without(&["i-0001", "i-0003"], "InvalidInstanceID.NotFound", many);
-        assert_eq!(fetched(&server, &ids(4)), ["i-0000", "i-0002"]);
-        assert_eq!(server.seen().len(), 2);
-        let one = |bad: &[String]| format!("Invalid id: &quot;{}&quot; (expecting &quot;i-...&quot;)", bad[0]);
-        let server = without(&["i-0001", "i-0003"], "InvalidInstanceID.Malformed", one);
-        assert_eq!(fetched(&server, &ids(4)), ["i-0000", "i-0002"]);
-        assert_eq!(server.seen().len(), 3);
-        let server = without(&["i-0000"], "InvalidInstanceID.NotFound", many);
-        assert_eq!(fetched(&server, &ids(1)), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_message_that_names_nobody_is_narrowed_down() {
-        let server = without(&["i-0003", "i-0700"], "InvalidInstanceID.NotFound", |_| "Some do not exist".to_string());
-        let found = fetched(&server, &ids(1_000));
-        assert_eq!(found.len(), 998);
-        assert!(server.seen().len() < 45, "{} calls", server.seen().len());
-    }
-
-    #[test]
-    fn a_service_that_refuses_everything_is_an_error_in_the_end() {
-        let server = Responder::new(|_: &Seen| refusal("InvalidInstanceID.NotFound", "no"));
-        let (aws, _) = aws(&server.url);
-        let error = fetch(&aws, &ids(1_000)).expect_err("no end");
-        assert_eq!(error.code(), Some("InvalidInstanceID.NotFound"));
-        assert_eq!(server.seen().len(), EXTRA_CALLS + 1);
-    }
-
-    #[test]
-    fn any_other_refusal_is_an_error() {
-        let server = Responder::new(|_: &Seen| refusal("UnauthorizedOperation", "not you"));
-        let (aws, _) = aws(&server.url);
-        let error = fetch(&aws, &ids(2)).expect_err("refused");
-        assert!(error.needs_a_person(), "{error}");
-    }
-
-    #[test]
-    fn a_message_names_whole_words() {
-        assert!(names("The instance ID 'i-12' does not exist", "i-12"));
-        assert!(!names("The instance ID 'i-123' does not exist", "i-12"));
-        assert!(!names("The instance ID 'ai-12' does not exist", "i-12"));
-    }
-}
+#[path = "ec2_tests.rs"]
+mod tests;

@@ -13,7 +13,7 @@ pub use super::credentials::fuzzing::{credentials, profile_files};
 use super::autoscaling::Group;
 use super::config::Config;
 use super::dynamodb::{Attribute, Item, Maker, TableDescription, Update, answer};
-use super::ec2::Record;
+use super::ec2::{Described, Record};
 use super::endpoint::Service;
 use super::error::{Call, Cause, Error};
 use super::http::result_label;
@@ -21,7 +21,7 @@ use super::memory::Memory;
 use super::number::integer;
 use super::pieces::NOTHING;
 use super::profile_file::ProfileFiles;
-use super::readiness::{ids, observe};
+use super::readiness::{observe, question};
 use super::refusal::refusal;
 use super::store::cancelled;
 use super::table::Entry;
@@ -105,13 +105,21 @@ fn both(text: &str) {
     else {
         return;
     };
-    let asked = ids(&groups);
-    assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), asked.len(), "an id is asked for twice");
+    // Every second instance has a slot, and so has whoever EC2 tells of besides.
+    let mut answer = Described { batches: vec![records.into()], ..Described::default() };
+    let batches = answer.batches.clone();
+    let members = groups.iter().flat_map(|group| group.members.iter()).map(|member| member.id.as_str());
+    let described = batches.iter().flat_map(|some| some.iter()).map(|record| record.id.as_str());
+    let occupants: Vec<&str> = members.step_by(2).chain(described).collect();
+    let asked = question(&groups, &occupants);
+    let ids: Vec<&str> = asked.listed.iter().chain(&asked.unlisted).copied().collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id is asked for twice");
+    answer.unanswered.extend(asked.unlisted.iter().step_by(2));
     // Configured names hold no control character, and `none` is not among them.
     let configured: Vec<String> = (groups.iter().map(|group| group.name.clone()))
         .filter(|name| name != "none" && row_name(name.clone()) == *name)
         .collect();
-    let observation = observe(&configured, &groups, &records);
+    let observation = observe(&configured, &groups, &occupants, &answer);
     assert!(observation.missing_groups.is_empty());
     observation.instances.iter().for_each(assert_storable);
 }

@@ -45,7 +45,7 @@ pub(super) fn join(
             Some(Ok(Seen::Missing)) => observation.missing_groups.push(service.clone()),
             Some(Ok(Seen::Known(health))) => {
                 observation.instances.extend(health.instances.iter().cloned());
-                observation.unseen.extend(health.unaddressed.iter().flat_map(|one| one.names.iter().cloned()));
+                observation.hidden.extend(health.unaddressed.iter().map(Unaddressed::hidden));
                 unaddressed.extend(health.unaddressed.iter().cloned());
             }
         }
@@ -142,10 +142,10 @@ mod tests {
 
         let both = joined(&[web(), api(known(vec![instance("n2", "api")], vec![]))]).expect("whole");
         assert_eq!(both.0.instances, [instance("n1", "web"), instance("n2", "api")]);
-        assert!(both.0.missing_groups.is_empty() && both.0.unseen.is_empty() && both.1.is_empty());
+        assert!(both.0.missing_groups.is_empty() && both.0.hidden.is_empty() && both.1.is_empty());
 
         let unseen = joined(&[web(), api(known(vec![], vec![lost.clone()]))]).expect("whole");
-        assert_eq!((unseen.0.unseen, unseen.1), (vec!["n2".to_owned(), "n2/api".to_owned()], vec![lost]));
+        assert_eq!((unseen.0.hidden, unseen.1), (vec![lost.hidden()], vec![lost]));
 
         let missing = joined(&[web(), api(Some(Ok(Seen::Missing)))]).expect("whole");
         assert_eq!((missing.0.instances.len(), missing.0.missing_groups), (1, vec!["api".to_owned()]));

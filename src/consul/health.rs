@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Instance, Part, is_servers, row_name};
+use crate::slot::{Hidden, Instance, Part, is_servers, row_name};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -46,6 +46,13 @@ pub(super) struct Unaddressed {
     pub(super) address: String,
     /// The names under which the table may hold it.
     pub(super) names: Vec<String>,
+}
+
+impl Unaddressed {
+    /// For the decision: whoever has a slot keeps it as it is.
+    pub(super) fn hidden(&self) -> Hidden {
+        Hidden { names: self.names.clone(), part: Part::Ready, in_service: true }
+    }
 }
 
 // The fields that are needed, of Consul 1.8 to 1.20; all others may come and go. A field that a decision rests on is

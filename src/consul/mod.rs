@@ -76,8 +76,9 @@ impl Source for ServiceSource {
         "register these services in Consul, correct their configured names, or give the token service:read and node:read"
     }
 
-    /// At once, but for the first answers, which are waited for at most nine seconds.
-    fn fetch(&mut self) -> Result<Observation, crate::error::Error> {
+    /// At once, but for the first answers, which are waited for at most nine seconds. Consul forgets an instance that
+    /// ends: an occupant that it does not list is gone.
+    fn fetch(&mut self, _: &[&str]) -> Result<Observation, crate::error::Error> {
         let states = self.board.states(PATIENCE);
         match join(&self.services, &states, Instant::now(), PATIENCE) {
             Ok((observation, unaddressed)) => {

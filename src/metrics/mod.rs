@@ -80,6 +80,9 @@ struct State {
     unplaced: Option<usize>,
     missing_groups: Option<usize>,
     last_resort: Option<usize>,
+    guarded: Option<usize>,
+    unseen: Option<usize>,
+    strange: Option<usize>,
     leads: Option<bool>,
     heartbeat: Option<Instant>,
     /// How old the heartbeat is when the state is shown.
@@ -161,6 +164,21 @@ impl Metrics {
     /// Server: how many draining servers keep their weight because no ready one is left.
     pub fn set_last_resort(&self, n: usize) {
         self.state().last_resort = Some(n);
+    }
+
+    /// Server: how many slots keep servers that left every group too many at once.
+    pub fn set_guarded(&self, n: usize) {
+        self.state().guarded = Some(n);
+    }
+
+    /// Server: how many instances in service the source does not show with an address.
+    pub fn set_unseen(&self, n: usize) {
+        self.state().unseen = Some(n);
+    }
+
+    /// Server: how many instances are in a state that hsdo does not know.
+    pub fn set_strange(&self, n: usize) {
+        self.state().strange = Some(n);
     }
 
     /// Server: whether this process holds the lease of the table.
@@ -289,14 +307,23 @@ mod tests {
         server.set_unplaced(0);
         server.set_missing_groups(0);
         server.set_last_resort(0);
+        server.set_guarded(0);
+        server.set_unseen(0);
+        server.set_strange(0);
         client.set_haproxy_up(false);
         client.set_missing_slots(0);
         client.set_held_slots(0);
         server.set_leads(true);
         let (server, client) = (server.render(), client.render());
-        for family in
-            ["hsdo_leader 1\n", "hsdo_unplaced_servers 0\n", "hsdo_missing_groups 0\n", "hsdo_last_resort_servers 0\n"]
-        {
+        for family in [
+            "hsdo_leader 1\n",
+            "hsdo_unplaced_servers 0\n",
+            "hsdo_missing_groups 0\n",
+            "hsdo_last_resort_servers 0\n",
+            "hsdo_removal_guard_slots 0\n",
+            "hsdo_unseen_instances 0\n",
+            "hsdo_unknown_state_instances 0\n",
+        ] {
             assert!(server.contains(family) && !client.contains(family), "{family}");
         }
         for family in [

@@ -71,6 +71,12 @@ fn table(text: &mut Text, state: &State) {
     text.gauge("hsdo_heartbeat_age_seconds", age, state.heartbeat_age.map(|age| age.as_secs_f64()));
     let last_resort = "Draining servers that keep their weight because no ready one is left.";
     text.gauge("hsdo_last_resort_servers", last_resort, state.last_resort);
+    let guarded = "Slots whose servers left every group too many at once, and are kept by SERVER_REMOVAL_GUARD.";
+    text.gauge("hsdo_removal_guard_slots", guarded, state.guarded);
+    let unseen = "Instances in service of which the source tells no address that a server can have.";
+    text.gauge("hsdo_unseen_instances", unseen, state.unseen);
+    let strange = "Instances in a lifecycle or health state that this version of hsdo does not know.";
+    text.gauge("hsdo_unknown_state_instances", strange, state.strange);
 }
 
 fn haproxy(text: &mut Text, state: &State) {
@@ -200,6 +206,9 @@ mod tests {
             unplaced: Some(0),
             missing_groups: Some(1),
             last_resort: Some(0),
+            guarded: Some(6),
+            unseen: Some(1),
+            strange: Some(2),
             leads: Some(true),
             heartbeat: None,
             heartbeat_age: Some(std::time::Duration::from_millis(250)),

@@ -4,11 +4,14 @@
 //! moves keys for nothing: so nobody is ever moved, and a newcomer takes the slot of a predecessor of its own group.
 //! Weights of those who stay are not decided here (`ramp`, `drain`).
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::Limits;
+use super::guard::Guard;
+use super::judge::{Judged, judge_all};
+use super::plan::Known;
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Weight};
 
@@ -18,6 +21,10 @@ pub(super) struct Assignment {
     pub(super) slots: BTreeMap<SlotId, Slot>,
     /// Slots whose instance is unknown this turn: nothing of them may change.
     pub(super) kept: BTreeSet<SlotId>,
+    /// Those of them that the guard keeps, in order.
+    pub(super) guarded: Vec<SlotId>,
+    /// What the guard remembers.
+    pub(super) guard: Guard,
     /// Ready instances without a slot, in order.
     pub(super) unplaced: Vec<Instance>,
     /// Reports that take no slot because their address is another's: of a report that outranks them, or of a row that
@@ -27,21 +34,21 @@ pub(super) struct Assignment {
     pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
-/// Judges every occupant by what was seen, then seats the newcomers. `known` is what the table held before.
+/// Judges every occupant by what was seen, then seats the newcomers.
 pub(super) fn assign(
     table: &Table,
-    known: &BTreeMap<SlotId, Slot>,
+    known: &Known<'_>,
     seen: &Observation,
     now: Timestamp,
     limits: &Limits,
 ) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
-    restore(&mut slots, table, known);
+    restore(&mut slots, table, known.slots);
     let missing: BTreeSet<SlotId> =
         (1..=limits.size).filter(|id| !table.rows.contains_key(id) && !slots.contains_key(id)).collect();
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
-    let kept = judge_all(&mut slots, &holders, seen, now, limits);
+    let Judged { kept, guarded, guard } = judge_all(&mut slots, &holders, seen, known, now, limits);
     ignored.extend(reserve(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
     let unplaced = if hides_somebody(seen, &slots) {
@@ -59,15 +66,25 @@ pub(super) fn assign(
         seat_newcomers(&mut slots, &holders, now, limits)
     };
     let scales = scales(&slots, &holders);
-    Assignment { slots, kept, unplaced, ignored, scales }
+    Assignment { slots, kept, guarded, guard, unplaced, ignored, scales }
 }
 
 /// Whether there may be servers without a row that the source does not show: of a group that it does not know, or left
 /// out of its answer.
 fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
-    let seated = |name: &String| slots.values().filter_map(|slot| slot.occupant.as_ref()).any(|it| it.name == *name);
-    let shown = |name: &String| seated(name) || seen.instances.iter().any(|instance| instance.is_called(name));
-    !seen.missing_groups.is_empty() || !seen.unseen.iter().all(shown)
+    if !seen.missing_groups.is_empty() {
+        return true;
+    }
+    let mut unseen = seen.hidden.iter().filter(|hidden| hidden.in_service).peekable();
+    if unseen.peek().is_none() {
+        return false;
+    }
+    let mut shown: HashSet<&str> =
+        slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str()).collect();
+    for instance in &seen.instances {
+        shown.extend(instance.aliases.iter().chain([&instance.name]).map(String::as_str));
+    }
+    unseen.any(|hidden| !hidden.names.iter().any(|name| shown.contains(name.as_str())))
 }
 
 /// Puts back the occupants of rows that are lost, but for those whose address stands in another row: a hand moved them.
@@ -104,8 +121,8 @@ fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     }
 }
 
-/// The one report that counts for each address, and the reports that do not: a ready instance outranks a draining
-/// one, then the present occupant a stranger, then the order of the groups and of the names decides.
+/// The one report that counts for each address, and the reports that do not: a ready instance outranks the others,
+/// then the present occupant a stranger, then the order of the groups and of the names decides.
 fn holders<'a>(
     slots: &BTreeMap<SlotId, Slot>,
     seen: &'a Observation,
@@ -119,7 +136,15 @@ fn holders<'a>(
     let mut reports: Vec<&Instance> = seen.instances.iter().collect();
     reports.sort_by_key(|instance| {
         let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.is_called(name));
-        (instance.address, instance.part, stranger, position(groups, &instance.group), &instance.name, &instance.group)
+        (
+            instance.address,
+            instance.part != Part::Ready,
+            stranger,
+            position(groups, &instance.group),
+            &instance.name,
+            &instance.group,
+            instance.part,
+        )
     });
     let mut holders = BTreeMap::new();
     let mut ignored = Vec::new();
@@ -134,82 +159,15 @@ fn holders<'a>(
     (holders, ignored)
 }
 
-/// What becomes of an occupant.
-enum Verdict<'a> {
-    /// It is reported, ready or draining.
-    Present(&'a Instance),
-    /// A ready instance of another name has its address.
-    Replaced(&'a Instance),
-    /// Whether it is there is unknown.
-    Kept,
-    /// It is not there any more.
-    Gone,
-}
-
-fn judge<'a>(occupant: &Occupant, holder: Option<&'a Instance>, seen: &Observation, groups: &[String]) -> Verdict<'a> {
-    match holder {
-        Some(instance) if instance.is_called(&occupant.name) => Verdict::Present(instance),
-        Some(instance) if instance.part == Part::Ready => Verdict::Replaced(instance),
-        _ if may_be_missing(occupant.group.as_ref(), seen, groups) || seen.unseen.contains(&occupant.name) => {
-            Verdict::Kept
-        }
-        _ => Verdict::Gone,
-    }
-}
-
-/// Whether an occupant that is not reported may belong to a group that the source does not know. A misspelt name is
-/// not the one in its row, and an old row has none: so while any group is missing, only those who belong to a
-/// configured group that is known can be said to be gone.
-fn may_be_missing(group: Option<&String>, seen: &Observation, groups: &[String]) -> bool {
-    let known = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
-    !seen.missing_groups.is_empty() && !group.is_some_and(known)
-}
-
-/// Applies the verdicts; returns the slots that are kept as they are.
-fn judge_all(
-    slots: &mut BTreeMap<SlotId, Slot>,
-    holders: &BTreeMap<IpAddr, &Instance>,
-    seen: &Observation,
-    now: Timestamp,
-    limits: &Limits,
-) -> BTreeSet<SlotId> {
-    let mut kept = BTreeSet::new();
-    let min = limits.min;
-    for slot in slots.values_mut() {
-        let Some(occupant) = slot.occupant.as_mut() else { continue };
-        match judge(occupant, holders.get(&occupant.address).copied(), seen, &limits.groups) {
-            Verdict::Present(instance) => stay(occupant, instance, now, min),
-            Verdict::Replaced(instance) => seat(slot, instance, now, min),
-            Verdict::Kept => {
-                kept.insert(slot.id);
-            }
-            Verdict::Gone => free(slot),
-        }
-    }
-    kept
-}
-
-fn stay(occupant: &mut Occupant, instance: &Instance, now: Timestamp, min: Weight) {
-    occupant.group = Some(instance.group.clone());
-    match (occupant.status, instance.part) {
-        // An operator took it out: only its departure ends that.
-        (Status::Disabled, _) | (Status::Enabled, Part::Ready) => {}
-        (Status::Draining, Part::Ready) => {
-            occupant.status = Status::Enabled;
-            occupant.weight = min;
-            occupant.last_step = Some(now);
-        }
-        (_, Part::Draining) => occupant.status = Status::Draining,
-    }
-}
-
-fn free(slot: &mut Slot) {
+/// Frees a slot, and remembers whose group had it.
+pub(super) fn free(slot: &mut Slot) {
     if let Some(group) = slot.occupant.take().and_then(|occupant| occupant.group) {
         slot.last_group = Some(group);
     }
 }
 
-fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
+/// Gives a slot to a new server.
+pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
     slot.occupant = Some(Occupant {
         address: instance.address,
         name: instance.name.clone(),

@@ -1,7 +1,7 @@
 //! The conditions an operator should know of for as long as they last: said when they begin, change and end,
 //! not every turn. Pure; writes no log itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::{Limits, Plan};
@@ -9,11 +9,15 @@ use crate::slot::{Instance, Observation, Part, Slot, Table};
 
 /// How many names a sentence lists before it only counts the rest.
 const LISTED: usize = 10;
+/// How many words for states are told in the life of a process: far more than AWS will ever add.
+const MOST_WORDS: usize = 100;
 
 /// What an operator should know for as long as it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition {
+    Guarded,
     MissingGroups,
+    Unseen,
     Unreadable,
     Unplaced,
     SharedAddress,
@@ -25,7 +29,9 @@ impl Condition {
     /// Said when the condition is over.
     fn over(self) -> &'static str {
         match self {
+            Condition::Guarded => "no server is kept by SERVER_REMOVAL_GUARD any more",
             Condition::MissingGroups => "every configured group is known again",
+            Condition::Unseen => "every instance in service has an address again",
             Condition::Unreadable => "every item of the table can be read again",
             Condition::Unplaced => "every ready server has a slot again",
             Condition::SharedAddress => "no ready server is without a slot for its address any more",
@@ -45,14 +51,18 @@ pub(super) enum Line {
     Info(String),
 }
 
-/// The conditions of one turn. `missing_remedy` is what helps against groups that do not exist.
-pub(super) fn conditions(
-    table: &Table,
-    seen: &Observation,
-    plan: &Plan,
-    limits: &Limits,
-    missing_remedy: &str,
-) -> Conditions {
+/// What a source says of its conditions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    /// What helps against groups that do not exist.
+    pub(super) missing_remedy: &'static str,
+    /// Why instances in service are not seen; `None` where the source tells of them itself.
+    pub(super) unseen_because: Option<&'static str>,
+}
+
+/// The conditions of one turn.
+pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits: &Limits, words: Words) -> Conditions {
+    let Words { missing_remedy, unseen_because } = words;
     let unreadable = table.faults();
     let unplaced = plan.unplaced.iter().map(|instance| instance.name.escape_debug().to_string()).collect::<Vec<_>>();
     let missing: Vec<_> = seen.missing_groups.iter().map(|group| group.escape_debug().to_string()).collect();
@@ -63,10 +73,32 @@ pub(super) fn conditions(
         }
     };
     note(
+        Condition::Guarded,
+        plan.guarded.len(),
+        format!(
+            "no group lists the servers in slots {} any more, and nobody says that they have ended: too many at once, so \
+             they are kept until answers have said so for {} s (SERVER_REMOVAL_GUARD); if they are not to go, correct \
+             SERVER_ASG_NAMES or the groups",
+            list(&plan.guarded),
+            limits.removal_guard.as_secs_f64()
+        ),
+    );
+    note(
         Condition::MissingGroups,
         missing.len(),
         format!("groups that do not exist: {}: their servers stay as they are; {missing_remedy}", list(&missing)),
     );
+    if let Some(because) = unseen_because {
+        let unseen: Vec<_> = seen.unseen().map(|name| name.escape_debug().to_string()).collect();
+        note(
+            Condition::Unseen,
+            unseen.len(),
+            format!(
+                "instances in service that cannot be reached: {}: {because}; they take no slot, and keep one they have",
+                list(&unseen)
+            ),
+        );
+    }
     note(
         Condition::Unreadable,
         unreadable.len(),
@@ -127,6 +159,23 @@ pub(super) fn turned(before: &Conditions, after: &Conditions) -> Vec<Line> {
         .collect()
 }
 
+/// The words for states that are new, as lines for the log; `told` holds those that were said before.
+pub(super) fn new_words(told: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
+    let mut lines = Vec::new();
+    for one in &seen.strange {
+        if told.len() < MOST_WORDS && told.insert(one.state.clone()) {
+            lines.push(format!(
+                "{} of {} in group {} is not known to this version of hsdo: servers in it keep their slots and weights, \
+                 and no others are seated",
+                one.state,
+                one.name.escape_debug(),
+                one.group.escape_debug()
+            ));
+        }
+    }
+    lines
+}
+
 fn list<T: Display>(items: &[T]) -> String {
     let mut text = items.iter().take(LISTED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if items.len() > LISTED {
@@ -140,6 +189,9 @@ mod tests {
     use super::super::decide;
     use super::super::fixtures::{at, limits, seen, table};
     use super::*;
+    use crate::slot::Strange;
+
+    const WORDS: Words = Words { missing_remedy: "create them", unseen_because: Some("EC2 does not list them") };
 
     #[test]
     fn a_condition_is_said_when_it_begins_changes_and_ends() {
@@ -165,7 +217,7 @@ mod tests {
         let seen = seen(".1 i1 a draining; .2 i2 a ready; missing c");
         let limits = Limits { min: 0, size: 1, ..limits(1) };
         let plan = decide(&table, &seen, at(100), &limits);
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, "create them").into_values().collect();
+        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, WORDS).into_values().collect();
         assert_eq!(
             found,
             [
@@ -176,6 +228,48 @@ mod tests {
                 "no ready server has weight: leaving servers keep serving in slots 1",
             ]
         );
+    }
+
+    #[test]
+    fn servers_that_are_kept_or_not_seen_are_named() {
+        let table = table("1 .1 i1 a enabled 4; 2 .2 i2 a enabled 4; 3 .3 i3 a enabled 4; 4 .4 i4 a enabled 4");
+        let seen = seen("i1 runs; i2 runs; i3 runs; unseen i4; hidden i5 draining");
+        let plan = decide(&table, &seen, at(100), &limits(4));
+        let found: Vec<String> = conditions(&table, &seen, &plan, &limits(4), WORDS).into_values().collect();
+        assert_eq!(
+            found,
+            [
+                "no group lists the servers in slots 1, 2, 3 any more, and nobody says that they have ended: too many at \
+                 once, so they are kept until answers have said so for 30 s (SERVER_REMOVAL_GUARD); if they are not to \
+                 go, correct SERVER_ASG_NAMES or the groups",
+                "instances in service that cannot be reached: i4: EC2 does not list them; they take no slot, and keep one \
+                 they have",
+            ]
+        );
+        let silent = Words { unseen_because: None, ..WORDS };
+        assert_eq!(conditions(&table, &seen, &plan, &limits(4), silent).len(), 1, "the source tells of them itself");
+    }
+
+    #[test]
+    fn a_word_for_a_state_is_told_once() {
+        let strange = |name: &str, state: &str| Strange {
+            name: name.to_owned(),
+            group: "a".to_owned(),
+            state: format!("lifecycle state {state:?}"),
+        };
+        let seen = |strange: Vec<Strange>| Observation { strange, ..Observation::default() };
+        let mut told = BTreeSet::new();
+        let both = seen(vec![strange("i1", "Dreaming"), strange("i2", "Dreaming"), strange("i3", "Flying")]);
+        let lines = new_words(&mut told, &both);
+        assert_eq!(
+            lines[0],
+            "lifecycle state \"Dreaming\" of i1 in group a is not known to this version of hsdo: servers in it keep their \
+             slots and weights, and no others are seated"
+        );
+        assert_eq!(lines.len(), 2);
+        assert!(new_words(&mut told, &seen(vec![])).is_empty() && new_words(&mut told, &both).is_empty());
+        let many = (0..1_000).map(|n| strange("i1", &n.to_string())).collect();
+        assert_eq!(new_words(&mut told, &seen(many)).len(), MOST_WORDS - 2, "the log is not flooded");
     }
 
     #[test]

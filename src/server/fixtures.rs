@@ -3,7 +3,10 @@
 //! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last part of the address 10.0.0.0/24, name, group or `-`,
 //! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
 //! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too. An observation lists
-//! `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out), `missing web`, `unseen i7`.
+//! `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; `draining` and `unknown` are parts too),
+//! `missing web`, `unseen i7`, and `hidden i7 draining` for one that is not in service. Whoever it does not mention is
+//! gone, unless it says what is known of some of those: `i7 runs`, `i7 gone`, `i7 no-such-instance`,
+//! `i7 no-instance-name`, `i7 open`; then nothing is known of the others.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +14,7 @@ use std::time::Duration;
 
 use super::{Limits, Plan};
 use crate::clock::Timestamp;
-use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
+use crate::slot::{Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Unlisted};
 
 const EPOCH: i64 = 1_700_000_000;
 
@@ -27,7 +30,7 @@ pub(super) fn secs(seconds: u64) -> Duration {
 /// N slots, groups a, b and c, weights 1 to 10 by 1 every 30 seconds.
 pub(super) fn limits(size: SlotId) -> Limits {
     let groups = ["a", "b", "c"].map(str::to_owned).to_vec();
-    Limits { size, groups, min: 1, max: 10, step: 1, interval: secs(30) }
+    Limits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
 }
 
 /// The settings of every property: `cases` runs, and no files of found failures beside the source.
@@ -94,14 +97,26 @@ pub(super) fn seen(text: &str) -> Observation {
     for line in parts(text) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["missing", group] => seen.missing_groups.push(group.to_owned()),
-            ["unseen", name] => seen.unseen.push(name.to_owned()),
-            [host, name, group, part, ref rest @ ..] => {
-                let part = match part {
-                    "ready" => Part::Ready,
-                    "draining" => Part::Draining,
-                    other => panic!("no part: {other}"),
+            ["unseen", name] => seen.hidden.push(hidden(name, Part::Ready, true)),
+            ["hidden", name, word] => seen.hidden.push(hidden(name, part(word), false)),
+            [name, word] => {
+                let fate = match word {
+                    "runs" => Fate::Runs,
+                    "gone" => Fate::Gone,
+                    "no-such-instance" => Fate::NoSuchInstance,
+                    "no-instance-name" => Fate::NoInstanceName,
+                    "open" => Fate::Open,
+                    other => panic!("no fate: {other}"),
                 };
-                let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), part);
+                let mut fates = match std::mem::take(&mut seen.unlisted) {
+                    Unlisted::Told(fates) => fates,
+                    Unlisted::Gone => BTreeMap::new(),
+                };
+                fates.insert(name.to_owned(), fate);
+                seen.unlisted = Unlisted::Told(fates);
+            }
+            [host, name, group, word, ref rest @ ..] => {
+                let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), part(word));
                 for word in rest {
                     match word.split_once('=').expect("scale=3 or alias=n1") {
                         ("scale", scale) => instance.scale = scale.parse().expect("a scale"),
@@ -114,6 +129,19 @@ pub(super) fn seen(text: &str) -> Observation {
         }
     }
     seen
+}
+
+fn part(word: &str) -> Part {
+    match word {
+        "ready" => Part::Ready,
+        "draining" => Part::Draining,
+        "unknown" => Part::Unknown,
+        other => panic!("no part: {other}"),
+    }
+}
+
+fn hidden(name: &str, part: Part, in_service: bool) -> Hidden {
+    Hidden { names: vec![name.to_owned()], part, in_service }
 }
 
 /// The slots in the notation.
@@ -130,6 +158,7 @@ pub(super) fn show_plan(plan: &Plan) -> String {
         ("", show(&plan.slots)),
         ("unplaced ", names(&plan.unplaced)),
         ("last resort ", ids(&plan.last_resort)),
+        ("guarded ", ids(&plan.guarded)),
         ("above size ", ids(&plan.above_size)),
         ("ignored ", names(&plan.ignored)),
     ]

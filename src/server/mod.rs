@@ -6,6 +6,8 @@
 mod allocate;
 mod conditions;
 mod drain;
+mod guard;
+mod judge;
 mod lease;
 mod plan;
 mod ramp;
@@ -18,7 +20,7 @@ mod properties;
 #[cfg(test)]
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,26 +32,37 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::marker::{Marker, Moment};
 use crate::slot::{Observation, Slot, SlotId, Table, Weight};
-use conditions::{Conditions, Line, conditions};
+use conditions::{Conditions, Line, Words, conditions};
+use guard::Guard;
 use lease::Lease;
+use plan::Known;
 
 /// Where the instances come from: AutoScaling groups, or Consul.
 pub trait Source {
-    /// One whole answer. A failed, partial or unreadable answer is an error, never a shorter list.
-    fn fetch(&mut self) -> Result<Observation, Error>;
+    /// One whole answer, and what the source knows of those `occupants`, by their names in the table, that it does not
+    /// list. A failed, partial or unreadable answer is an error, never a shorter list.
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error>;
     /// What a person can do about configured groups that the source does not know, for the log.
     fn missing_remedy(&self) -> &'static str {
         "correct the configured names or create the groups"
     }
+    /// Why instances in service may have no address, for the log; `None` where the source tells of them itself.
+    fn unseen_because(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
-    fn fetch(&mut self) -> Result<Observation, Error> {
-        (**self).fetch()
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
+        (**self).fetch(occupants)
     }
 
     fn missing_remedy(&self) -> &'static str {
         (**self).missing_remedy()
+    }
+
+    fn unseen_because(&self) -> Option<&'static str> {
+        (**self).unseen_because()
     }
 }
 
@@ -105,6 +118,12 @@ pub struct Snapshot {
     pub missing_groups: usize,
     /// Slots whose leaving server keeps serving because no other can.
     pub last_resort: usize,
+    /// Slots whose servers left every group too many at once, and are kept for a while.
+    pub guarded: usize,
+    /// Instances in service that the source does not show with an address.
+    pub unseen: usize,
+    /// Instances in a state that hsdo does not know.
+    pub strange: usize,
 }
 
 /// What the configuration says about slots and weights.
@@ -122,6 +141,8 @@ pub struct Limits {
     pub step: Weight,
     /// The time between two steps, above zero.
     pub interval: Duration,
+    /// How long servers are kept that leave every group too many at once; zero: not at all.
+    pub removal_guard: Duration,
 }
 
 /// A turn that found nothing to do: while the same is seen and no step of a ramp is due, there is nothing to do again.
@@ -155,6 +176,14 @@ pub struct Server<S: Source, T: Store> {
     settled: Option<Settled>,
     /// Whether the source ever answered: until then a standby asks it too, so that a wrong set-up shows at the start.
     fetched: bool,
+    /// Another hand changed a row, and the version was not raised since: the clients do not know.
+    edited: bool,
+    /// Those that left every group too many at once. It is this process's memory: another leader begins anew.
+    guard: Guard,
+    /// When this process last turned as the leader.
+    turned: Option<Instant>,
+    /// The words for states that were told.
+    told_words: BTreeSet<String>,
 }
 
 impl<S: Source, T: Store> Server<S, T> {
@@ -172,6 +201,10 @@ impl<S: Source, T: Store> Server<S, T> {
             lease: Lease::new(process),
             settled: None,
             fetched: false,
+            edited: false,
+            guard: Guard::default(),
+            turned: None,
+            told_words: BTreeSet::new(),
         }
     }
 
@@ -184,8 +217,10 @@ impl<S: Source, T: Store> Server<S, T> {
             self.beat_if_due(now)?;
         }
         if self.lease.is_held() {
-            let seen = self.source.fetch()?;
-            return self.lead(seen, now);
+            let before = self.turned.replace(now.clock);
+            let passed = before.map_or(Duration::ZERO, |before| now.clock.saturating_duration_since(before));
+            let seen = self.ask(&Table::default())?;
+            return self.lead(seen, passed, now);
         }
         let marker = self.store.read_marker()?;
         let free = self.watch(&marker, now);
@@ -193,9 +228,28 @@ impl<S: Source, T: Store> Server<S, T> {
             return Ok(());
         }
         // Whoever cannot see the instances must not lead.
-        let seen = self.source.fetch()?;
+        let seen = self.ask(&Table::default())?;
         self.fetched = true;
-        if free && self.take(&marker, now)? { self.lead(seen, now) } else { Ok(()) }
+        if !free || !self.take(&marker, now)? {
+            return Ok(());
+        }
+        self.turned = Some(now.clock);
+        self.lead(seen, Duration::ZERO, now)
+    }
+
+    /// Asks the source, also about the occupants of `table`, and of the table as it was in the turn before.
+    fn ask(&mut self, table: &Table) -> Result<Observation, Error> {
+        let known = self.published.slots.values();
+        let occupants: Vec<&str> = known.chain(table.slots()).filter_map(name).collect();
+        self.source.fetch(&occupants)
+    }
+
+    /// Whether `seen` is the answer to a question about all occupants of `table`, or tells of them without having been
+    /// asked: it was asked for about those of the turn before.
+    fn tells_of_all(&self, seen: &Observation, table: &Table) -> bool {
+        let before = |id| self.published.slots.get(id).and_then(name);
+        let mut new = table.slots().filter(|slot| name(slot) != before(&slot.id)).filter_map(name).peekable();
+        new.peek().is_none() || seen.tells_of_all(&new.collect::<Vec<_>>())
     }
 
     /// Between two turns that are far apart, once a second: keeps the lease, or watches it. True asks for a turn at once.
@@ -236,47 +290,64 @@ impl<S: Source, T: Store> Server<S, T> {
 
     /// What a turn at `now` would write, a line a slot, or `nothing to write`. Writes and publishes nothing, and needs no lease.
     pub fn dry_run(&mut self, now: Timestamp) -> Result<String, Error> {
-        let seen = self.source.fetch()?;
         let table = self.store.read()?.table;
+        let seen = self.ask(&table)?;
         let plan = decide(&table, &seen, now, &self.limits);
-        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
+        self.log_conditions(&table, &seen, &plan);
         Ok(report::preview(&table, &plan, self.limits.max))
     }
 
     /// The part of a turn that only the leader does.
-    fn lead(&mut self, seen: Observation, now: Moment) -> Result<(), Error> {
+    fn lead(&mut self, mut seen: Observation, passed: Duration, now: Moment) -> Result<(), Error> {
         let Reading { table, marker, changed } = self.store.read()?;
         if !self.lease.confirm(&marker) {
             self.step_down();
             return Ok(());
         }
-        if !changed && self.settled.as_ref().is_some_and(|settled| settled.holds(&table, &seen, now.time)) {
+        self.edited |= changed;
+        if !self.tells_of_all(&seen, &table) {
+            seen = self.ask(&table)?;
+        }
+        if !self.edited
+            && self.guard.is_idle()
+            && self.settled.as_ref().is_some_and(|settled| settled.holds(&table, &seen, now.time))
+        {
             return Ok(());
         }
         self.settled = None;
-        let plan = plan::decide_knowing(&table, &self.published.slots, &seen, now.time, &self.limits);
+        let known = Known { slots: &self.published.slots, guard: &self.guard, passed };
+        let plan = plan::decide_knowing(&table, &known, &seen, now.time, &self.limits);
+        // Also where the write fails: the answer said what it said.
+        self.guard.clone_from(&plan.guard);
         let unreadable = table.faults().len();
         if !plan.changes.is_empty() {
             match self.store.write(&plan.changes, &self.lease.next(true, now)) {
-                Ok(written) => self.beaten(&written, now.clock),
+                Ok(written) => {
+                    self.edited = false;
+                    self.beaten(&written, now.clock);
+                }
                 Err(error) => {
                     let slots = table.slots().map(|slot| (slot.id, slot.clone())).collect();
                     self.publish(Snapshot { slots, unreadable, ..self.published.clone() });
                     return Err(error);
                 }
             }
-        } else if changed {
+        } else if self.edited {
             debug!("a row was changed by another hand: the clients are told");
             self.beat(true, now)?;
+            self.edited = false;
         }
         self.log_changes(&table, &plan);
-        self.log_conditions(conditions(&table, &seen, &plan, &self.limits, self.source.missing_remedy()));
+        self.log_conditions(&table, &seen, &plan);
         self.publish(Snapshot {
             slots: plan.slots,
             unreadable,
             unplaced: plan.unplaced.len(),
             missing_groups: seen.missing_groups.len(),
             last_resort: plan.last_resort.len(),
+            guarded: plan.guarded.len(),
+            unseen: seen.unseen().count(),
+            strange: seen.strange.len(),
         });
         if plan.changes.is_empty() {
             self.settled = Some(Settled { table, seen, from: now.time, until: plan.due });
@@ -343,7 +414,8 @@ impl<S: Source, T: Store> Server<S, T> {
         self.gauges.leads(false);
         self.publish(Snapshot::default());
         self.conditions = Conditions::new();
-        self.settled = None;
+        (self.settled, self.edited) = (None, false);
+        (self.guard, self.turned) = (Guard::default(), None);
     }
 
     fn publish(&mut self, state: Snapshot) {
@@ -367,7 +439,13 @@ impl<S: Source, T: Store> Server<S, T> {
         }
     }
 
-    fn log_conditions(&mut self, current: Conditions) {
+    fn log_conditions(&mut self, table: &Table, seen: &Observation, plan: &Plan) {
+        for word in conditions::new_words(&mut self.told_words, seen) {
+            warn!("{word}");
+        }
+        let words =
+            Words { missing_remedy: self.source.missing_remedy(), unseen_because: self.source.unseen_because() };
+        let current = conditions(table, seen, plan, &self.limits, words);
         for line in conditions::turned(&self.conditions, &current) {
             match line {
                 Line::Warn(text) => warn!("{text}"),
@@ -376,4 +454,9 @@ impl<S: Source, T: Store> Server<S, T> {
         }
         self.conditions = current;
     }
+}
+
+/// The name of a slot's occupant.
+fn name(slot: &Slot) -> Option<&str> {
+    slot.occupant.as_ref().map(|occupant| occupant.name.as_str())
 }

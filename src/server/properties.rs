@@ -6,34 +6,48 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::fixtures::{address, at, config, limits, secs};
-use super::plan::decide_knowing;
+use super::plan::{Known, decide_knowing};
 use super::{Limits, Plan, decide};
-use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
+use crate::slot::{Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Unlisted};
 
 /// Few addresses, names and groups, so that they meet often.
 fn instance() -> impl Strategy<Value = Instance> {
     // Mostly one name for each address; now and then another one has it.
     let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
-    ((1..=9_u8).prop_flat_map(name), 0..4_usize, prop_oneof![4 => Just(Part::Ready), 1 => Just(Part::Draining)])
-        .prop_map(|((host, name), group, part)| {
-            let group = ["a", "b", "c", "d"][group].to_owned();
-            Instance::new(address(&format!(".{host}")), format!("i{name}"), group, part)
-        })
+    let part = prop_oneof![6 => Just(Part::Ready), 1 => Just(Part::Draining), 1 => Just(Part::Unknown)];
+    ((1..=9_u8).prop_flat_map(name), 0..4_usize, part).prop_map(|((host, name), group, part)| {
+        let group = ["a", "b", "c", "d"][group].to_owned();
+        Instance::new(address(&format!(".{host}")), format!("i{name}"), group, part)
+    })
+}
+
+/// What is known of some of those that no report is about.
+fn unlisted() -> impl Strategy<Value = Unlisted> {
+    let fates = vec![Fate::Gone, Fate::NoSuchInstance, Fate::NoInstanceName, Fate::Runs, Fate::Runs, Fate::Open];
+    let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
+    let told = prop::collection::btree_map(name, prop::sample::select(fates), 0..9).prop_map(Unlisted::Told);
+    prop_oneof![Just(Unlisted::Gone), told]
 }
 
 fn observation() -> impl Strategy<Value = Observation> {
     let group = prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned);
-    let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
+    let part = prop::sample::select(vec![Part::Ready, Part::Draining, Part::Unknown]);
+    let hidden = (1..=9_u8, (part, any::<bool>()));
     let few = prop_oneof![3 => Just(0..1_usize), 1 => Just(0..3_usize)];
-    (prop::collection::vec(instance(), 0..12), few.clone(), few)
-        .prop_flat_map(move |(instances, missing, unseen)| {
+    (prop::collection::vec(instance(), 0..12), few.clone(), few, unlisted())
+        .prop_flat_map(move |(instances, missing, some, unlisted)| {
             let missing = prop::collection::vec(group.clone(), missing);
-            (Just(instances), missing, prop::collection::vec(name.clone(), unseen))
+            let hidden = prop::collection::vec(hidden.clone(), some).prop_map(BTreeMap::from_iter);
+            (Just(instances), missing, hidden, Just(unlisted))
         })
-        .prop_map(|(instances, missing_groups, unseen)| {
+        .prop_map(|(instances, missing_groups, hidden, unlisted)| {
             // A group that the source does not know has no instances.
             let instances = instances.into_iter().filter(|one| !missing_groups.contains(&one.group)).collect();
-            Observation { instances, missing_groups, unseen }
+            let hidden = hidden.into_iter().map(|(name, (part, in_service))| {
+                let in_service = in_service || part == Part::Ready;
+                Hidden { names: vec![format!("i{name}")], part, in_service }
+            });
+            Observation { instances, missing_groups, hidden: hidden.collect(), strange: vec![], unlisted }
         })
 }
 
@@ -125,7 +139,8 @@ fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan
         plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
             || seen.instances.iter().any(|instance| instance.is_called(name))
     };
-    let hidden = !seen.missing_groups.is_empty() || !seen.unseen.iter().all(shown);
+    let missed = |one: &Hidden| one.in_service && !one.names.iter().any(shown);
+    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed);
     for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
         let created = plan.slots.get(&id);
         let free = created.is_some_and(|slot| slot.occupant.is_none());
@@ -141,29 +156,77 @@ fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan
     assert_eq!(plan.changes, differing);
 }
 
+/// What the rules leave open for an occupant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum May {
+    Stay,
+    Drain,
+    BeReplaced,
+    BeKept,
+    /// Freed, unless too many do so at once: then kept.
+    Vanish,
+    BeFreed,
+}
+
+fn may(old: &Occupant, seen: &Observation, limits: &Limits) -> May {
+    let reports: Vec<&Instance> = seen.instances.iter().filter(|one| is(old, one)).collect();
+    if reports.iter().any(|one| one.part == Part::Ready) {
+        return May::Stay;
+    }
+    if seen.instances.iter().any(|one| one.address == old.address && one.part == Part::Ready) {
+        return May::BeReplaced;
+    }
+    let place = |one: &Instance| limits.groups.iter().position(|group| *group == one.group).unwrap_or(9);
+    let rank = |one: &&&Instance| (place(one), one.group.clone(), one.part);
+    let part = reports.iter().min_by_key(rank).map(|one| one.part);
+    let hidden = || seen.hidden.iter().find(|one| one.names.contains(&old.name)).map(|one| one.part);
+    match part.or_else(hidden) {
+        Some(Part::Draining) => return May::Drain,
+        Some(Part::Ready | Part::Unknown) => return May::BeKept,
+        None => {}
+    }
+    let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
+    let missing = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
+    let Unlisted::Told(fates) = &seen.unlisted else { return if missing { May::BeKept } else { May::BeFreed } };
+    match (fates.get(&old.name), missing) {
+        (Some(Fate::Gone), _) | (Some(Fate::NoSuchInstance), false) => May::BeFreed,
+        (Some(Fate::NoSuchInstance), true) | (Some(Fate::Runs | Fate::NoInstanceName), false) => May::Vanish,
+        (None, _) if seen.instances.iter().any(|one| one.name == old.name) => May::BeFreed,
+        _ => May::BeKept,
+    }
+}
+
 fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
-    for (id, slot) in without_duplicates(table) {
-        let Some(old) = slot.occupant.as_ref() else { continue };
-        let new = occupant(&plan.slots, id);
-        let reports = || seen.instances.iter().filter(|one| is(old, one));
-        let replaced = seen.instances.iter().any(|one| one.address == old.address && one.part == Part::Ready);
-        if reports().any(|one| one.part == Part::Ready) {
-            assert!(
-                new.is_some_and(|new| (new.address, &new.name) == (old.address, &old.name)),
-                "slot {id} moves {old:?}"
-            );
-        }
-        let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
-        let group_unknown = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
-        let unknown = group_unknown || seen.unseen.contains(&old.name);
-        if unknown && reports().next().is_none() && !replaced {
-            assert_eq!(plan.slots.get(&id), Some(&slot), "slot {id} is unknown, and changes");
-        }
-        if !unknown && reports().next().is_none() {
-            assert!(
-                new.is_none_or(|new| new.name != old.name || new.address != old.address),
-                "slot {id} keeps {old:?}"
-            );
+    let before = without_duplicates(table);
+    let occupants: BTreeMap<SlotId, (&Slot, &Occupant)> =
+        before.iter().filter_map(|(id, slot)| Some((*id, (slot, slot.occupant.as_ref()?)))).collect();
+    let serves = |id: &SlotId| {
+        let (_, it) = occupants[id];
+        it.status == Status::Enabled || (it.status == Status::Draining && it.weight > 0)
+    };
+    let vanish: Vec<SlotId> =
+        occupants.iter().filter(|(_, (_, old))| may(old, seen, limits) == May::Vanish).map(|(id, _)| *id).collect();
+    let (lost, serving) =
+        (vanish.iter().filter(|id| serves(id)).count(), occupants.keys().filter(|id| serves(id)).count());
+    let too_many = lost >= 3 && 2 * lost > serving;
+    assert_eq!(plan.guarded, if too_many { vanish } else { vec![] }, "{lost} of {serving} vanish");
+    for (id, (slot, old)) in &occupants {
+        let new = occupant(&plan.slots, *id);
+        let same = new.is_some_and(|new| (new.address, &new.name) == (old.address, &old.name));
+        match may(old, seen, limits) {
+            May::Stay => assert!(same, "slot {id} moves {old:?}"),
+            May::Drain => {
+                assert!(
+                    same && new.is_some_and(|new| new.status != Status::Enabled),
+                    "slot {id} does not drain {old:?}"
+                );
+            }
+            May::BeReplaced => {
+                assert!(!same && new.is_some_and(|new| new.address == old.address), "slot {id}: {new:?}")
+            }
+            May::BeKept => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes"),
+            May::Vanish if too_many => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes"),
+            May::Vanish | May::BeFreed => assert!(!same, "slot {id} keeps {old:?}"),
         }
     }
     let mut addresses = BTreeSet::new();
@@ -241,16 +304,20 @@ proptest! {
             for slot in &plan.changes {
                 table.rows.insert(slot.id, Row::Known(slot.clone().into()));
             }
-            let again = decide(&table, &seen, at(now), &limits);
+            let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
+                let known = Known { slots, guard: &plan.guard, passed: secs(0) };
+                decide_knowing(table, &known, &seen, at(now), &limits)
+            };
+            let again = knowing(&table, &BTreeMap::new(), now);
             prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");
             // Who holds an address is settled; the order in which the losers are listed may follow the new occupant.
-            prop_assert_eq!(&again, &Plan { changes: vec![], ignored: again.ignored.clone(), ..plan });
-            let later = decide(&table, &seen, at(now + more), &limits);
+            prop_assert_eq!(&again, &Plan { changes: vec![], ignored: again.ignored.clone(), ..plan.clone() });
+            let later = knowing(&table, &BTreeMap::new(), now + more);
             let due = again.due.is_some_and(|due| due <= at(now + more));
             prop_assert_eq!(!later.changes.is_empty(), due, "{} seconds later", more);
             let whole = table.clone();
             table.rows.retain(|id, _| !edits.iter().any(|(edited, _)| edited == id));
-            let back = decide_knowing(&table, &again.slots, &seen, at(now), &limits);
+            let back = knowing(&table, &again.slots, now);
             let occupied = |plan: &Plan| plan.slots.values().filter(|slot| slot.occupant.is_some()).cloned().collect::<Vec<_>>();
             let unreadable = whole.rows.values().any(|row| matches!(row, Row::Unreadable { .. }));
             prop_assert!(unreadable || occupied(&back) == occupied(&again), "lost rows come back: {:?}", back);

@@ -16,11 +16,12 @@ fn broken(what: &str) -> Error {
     Error::Turn(what.to_owned())
 }
 
-/// Answers in the order of the script; the last one for ever.
-struct Script(VecDeque<Result<Observation, &'static str>>);
+/// Answers in the order of the script; the last one for ever. Notes about whom it was asked.
+struct Script(VecDeque<Result<Observation, &'static str>>, Rc<RefCell<Vec<String>>>);
 
 impl Source for Script {
-    fn fetch(&mut self) -> Result<Observation, Error> {
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
+        self.1.borrow_mut().push(occupants.join(" "));
         let answer = if self.0.len() > 1 { self.0.pop_front() } else { self.0.front().cloned() };
         answer.expect("a script").map_err(broken)
     }
@@ -144,6 +145,8 @@ struct Bed {
     server: Server<Script, Shared>,
     memory: Rc<RefCell<Memory>>,
     gauges: Arc<Recorder>,
+    /// About whom the source was asked, a line a question.
+    asked: Rc<RefCell<Vec<String>>>,
     start: Instant,
 }
 
@@ -153,18 +156,19 @@ impl Bed {
         shared.0.borrow_mut().table = table(rows);
         let gauges = Arc::new(Recorder::default());
         let script = script.into_iter().map(|answer| answer.map(seen)).collect();
-        let memory = Rc::clone(&shared.0);
-        let server = Server::new(Script(script), shared, limits, gauges.clone(), "one".to_owned());
-        Bed { server, memory, gauges, start: Instant::now() }
+        let (memory, asked) = (Rc::clone(&shared.0), Rc::default());
+        let server = Server::new(Script(script, Rc::clone(&asked)), shared, limits, gauges.clone(), "one".to_owned());
+        Bed { server, memory, gauges, asked, start: Instant::now() }
     }
 
     /// Another server on the same table, which sees what this one sees at last.
     fn rival(&self, script: &'static str) -> Bed {
         let shared = Shared(Rc::clone(&self.memory), Rc::default());
         let gauges = Arc::new(Recorder::default());
-        let script = Script([Ok(seen(script))].into());
+        let asked = Rc::default();
+        let script = Script([Ok(seen(script))].into(), Rc::clone(&asked));
         let server = Server::new(script, shared, self.server.limits.clone(), gauges.clone(), "two".to_owned());
-        Bed { server, memory: Rc::clone(&self.memory), gauges, start: self.start }
+        Bed { server, memory: Rc::clone(&self.memory), gauges, asked, start: self.start }
     }
 
     fn moment(&self, seconds: i64) -> Moment {
@@ -191,6 +195,11 @@ impl Bed {
     fn rows(&self) -> String {
         let slots: BTreeMap<_, _> = self.memory.borrow().table.slots().map(|slot| (slot.id, slot.clone())).collect();
         show(&slots)
+    }
+
+    /// The questions since the last time.
+    fn asked(&self) -> Vec<String> {
+        self.asked.take()
     }
 
     fn writes(&self) -> Vec<Vec<u32>> {
@@ -521,4 +530,154 @@ fn a_marker_that_is_gone_is_made_anew() {
     bed.turn(101);
     assert!(bed.leads());
     assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, since others may have written meanwhile");
+}
+
+/// The source is asked before the table is read, about whom the table had in the turn before: once a turn, but where
+/// that leaves somebody out.
+#[test]
+fn the_source_is_asked_once_a_turn_about_everybody_in_the_table() {
+    let two = ".1 i1 a ready; .2 i2 a ready; i0 gone";
+    let detached = ".2 i2 a ready; i1 runs; i9 runs";
+    let mut bed = Bed::new(
+        limits(3),
+        "1 .1 i1 a enabled 10",
+        [Ok(two), Ok(two), Ok(two), Err("throttled"), Ok(two), Ok(detached), Ok(detached)],
+    );
+    bed.turn(100);
+    assert_eq!(bed.asked(), [""], "nothing is known of the table, and the answer tells of all in it");
+    bed.turn(101);
+    bed.turn(102);
+    bed.fail(103, "throttled");
+    assert_eq!(bed.asked(), ["i1 i2", "i1 i2", "i1 i2"]);
+    bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 10; 2 .2 i2 a enabled 1@100; 3 .9 i9 a enabled 5");
+    bed.turn(104);
+    assert_eq!(bed.asked(), ["i1 i2", "i1 i2 i1 i2 i9"], "a hand wrote a row meanwhile");
+    assert_eq!(bed.rows(), "1 free was=a; 2 .2 i2 a enabled 1@100; 3 free was=a");
+    bed.turn(105);
+    assert_eq!(bed.asked(), ["i2"]);
+}
+
+#[test]
+fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
+    let unlisted = ".2 i2 a ready; i1 open";
+    let mut bed =
+        Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10", [Ok(".2 i2 a ready; i0 gone"), Ok(unlisted)]);
+    bed.turn(100);
+    assert_eq!(bed.asked(), ["", "i1 i2"]);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10");
+}
+
+/// A hand's edit reaches the clients though the turn that saw it failed.
+#[test]
+fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
+    let steady = ".1 i1 a ready; i0 gone";
+    let mut bed =
+        Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(steady), Ok(steady), Err("throttled"), Ok(steady)]);
+    bed.turn(100);
+    let version = bed.marker().version;
+    bed.memory.borrow_mut().table = table("1 .7 i7 a disabled 10; 2 .1 i1 a enabled 10");
+    bed.fail(101, "throttled");
+    assert_eq!(bed.marker().version, version);
+    bed.turn(102);
+    assert!(bed.marker().version > version);
+    assert_eq!(bed.rows(), "1 .7 i7 a disabled 10; 2 .1 i1 a enabled 10", "nothing was found out about i7");
+    let version = bed.marker().version;
+    bed.turn(103);
+    assert_eq!(bed.marker().version, version, "once");
+}
+
+const FOUR: &str = "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10; 4 .4 i4 a enabled 10; 5 free";
+const GONE_ASTRAY: &str = ".4 i4 a ready; i1 runs; i2 runs; i3 runs";
+const FREED: &str = "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 a enabled 10; 5 free";
+
+#[test]
+fn servers_that_vanish_by_the_dozen_are_kept_until_answers_have_said_so_for_long_enough() {
+    let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
+    for seconds in 100..130 {
+        bed.turn(seconds);
+        assert_eq!((bed.rows(), bed.gauges.last().guarded), (FOUR.to_owned(), 3), "at {seconds}");
+    }
+    bed.turn(130);
+    assert_eq!((bed.rows(), bed.gauges.last().guarded), (FREED.to_owned(), 0));
+    bed.turn(131);
+    assert_eq!(bed.rows(), FREED);
+}
+
+#[test]
+fn servers_that_come_back_are_not_held_against_the_next_time() {
+    let whole = ".1 i1 a ready; .2 i2 a ready; .3 i3 a ready; .4 i4 a ready";
+    let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY), Ok(GONE_ASTRAY), Ok(whole), Ok(GONE_ASTRAY)]);
+    for (seconds, guarded) in [(100, 3), (115, 3), (116, 0), (117, 3), (146, 3)] {
+        bed.turn(seconds);
+        assert_eq!((bed.rows(), bed.gauges.last().guarded), (FOUR.to_owned(), guarded), "at {seconds}");
+    }
+    bed.turn(147);
+    assert_eq!(bed.rows(), FREED);
+}
+
+/// Nothing said so while turns failed.
+#[test]
+fn a_failed_turn_is_no_answer_and_no_new_beginning() {
+    let answers = [Ok(GONE_ASTRAY), Ok(GONE_ASTRAY), Err("throttled"), Err("throttled"), Ok(GONE_ASTRAY)];
+    let mut bed = Bed::new(limits(5), FOUR, answers);
+    bed.turn(100);
+    bed.turn(110);
+    bed.fail(111, "throttled");
+    bed.fail(200, "throttled");
+    for seconds in [201, 215, 219] {
+        bed.turn(seconds);
+        assert_eq!(bed.rows(), FOUR, "at {seconds}");
+    }
+    bed.turn(220);
+    assert_eq!(bed.rows(), FREED, "10 seconds, and 20");
+}
+
+#[test]
+fn a_write_that_fails_does_not_begin_the_guard_anew() {
+    let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
+    bed.turn(100);
+    bed.memory.borrow_mut().fail_write = true;
+    bed.fail(130, "write");
+    bed.memory.borrow_mut().fail_write = false;
+    assert_eq!(bed.rows(), FOUR);
+    bed.turn(131);
+    assert_eq!(bed.rows(), FREED);
+}
+
+/// What a leader remembers goes with its term; the next one waits its own time.
+#[test]
+fn another_leader_begins_the_guard_anew() {
+    let mut one = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
+    let mut two = one.rival(GONE_ASTRAY);
+    one.turn(100);
+    one.turn(120);
+    one.server.release().expect("released");
+    for seconds in [121, 150] {
+        two.turn(seconds);
+        assert_eq!((two.rows(), two.gauges.last().guarded), (FOUR.to_owned(), 3), "at {seconds}");
+    }
+    two.turn(151);
+    assert_eq!(two.rows(), FREED);
+}
+
+#[test]
+fn what_is_kept_or_not_known_is_counted() {
+    let mut bed =
+        Bed::new(limits(3), "1 .1 i1 a enabled 10", [Ok("unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready")]);
+    bed.server.source.0[0].as_mut().expect("an answer").strange.push(crate::slot::Strange {
+        name: "i5".to_owned(),
+        group: "a".to_owned(),
+        state: "lifecycle state \"Dreaming\"".to_owned(),
+    });
+    bed.turn(100);
+    let shown = bed.gauges.last();
+    assert_eq!((shown.unseen, shown.strange, shown.guarded), (2, 1, 0));
+}
+
+/// It has no time for a second answer: it keeps them, and says so.
+#[test]
+fn a_dry_run_shows_what_one_turn_would_do() {
+    let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
+    assert_eq!(bed.server.dry_run(at(100)).expect("a preview"), "nothing to write");
+    assert_eq!(bed.asked(), ["i1 i2 i3 i4"]);
 }

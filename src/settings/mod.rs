@@ -31,6 +31,7 @@ use keys::{
     HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME,
     SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
     SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
+    SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Key, Scope, help};
 use parse::{boolean, names, region, scalar, seconds, socket_path, table_name, whole};
@@ -65,6 +66,8 @@ pub struct ServerSettings {
     pub source: SourceSettings,
     /// How a new server gains weight.
     pub ramp: RampSettings,
+    /// How long servers are kept that leave every group too many at once; zero: not at all.
+    pub removal_guard: Duration,
 }
 
 /// Where the instances come from.
@@ -166,8 +169,9 @@ fn open<'a>(config: Option<&Path>, env: &'a Environment) -> Result<Sources<'a>, 
 fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Error> {
     let source = source(&mut sources);
     let ramp = ramp(&mut sources);
+    let removal_guard = sources.read(&SERVER_REMOVAL_GUARD, scalar(seconds(0.0..=86_400.0))).unwrap_or_default();
     let common = common(&mut sources);
-    sources.finish(ServerSettings { common, source, ramp })
+    sources.finish(ServerSettings { common, source, ramp, removal_guard })
 }
 
 fn source(sources: &mut Sources<'_>) -> SourceSettings {

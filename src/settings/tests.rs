@@ -94,6 +94,7 @@ fn the_defaults_hold_where_nothing_is_set() {
             common: common.clone(),
             source: SourceSettings::Aws { groups: vec!["web".to_owned()] },
             ramp: RampSettings { min: 1, max: 10, step: 1, interval: Duration::from_secs(30) },
+            removal_guard: Duration::from_secs(30),
         }
     );
     assert_eq!(
@@ -120,6 +121,7 @@ fn every_server_key_is_read() {
         ("SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT", "256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "0.5"),
+        ("SERVER_REMOVAL_GUARD", "0"),
         ("INTERVAL", " 0.05 "),
         ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "10000"),
         ("AWS_DEFAULT_REGION", "eu-west-1"),
@@ -140,6 +142,7 @@ fn every_server_key_is_read() {
             },
             source: SourceSettings::Aws { groups: vec!["b".to_owned(), "a".to_owned()] },
             ramp: RampSettings { min: 0, max: 256, step: 256, interval: Duration::from_millis(500) },
+            removal_guard: Duration::ZERO,
         }
     );
 }

@@ -81,6 +81,7 @@ fn main() {
             max: 10,
             step: 1,
             interval: Duration::from_secs(30),
+            removal_guard: Duration::from_secs(30),
         };
         let observed = seen(size);
         let mut turn = |name: &str, table: &Table, seconds: i64| {

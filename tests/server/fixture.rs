@@ -139,9 +139,14 @@ impl Lifecycles {
     /// Changes nothing until [`Lifecycles::set`]; ends with [`crate::common::aws_proxy::AwsProxy::heal`].
     pub(crate) fn install(bed: &Bed) -> Self {
         let states = Lifecycles::default();
-        let of_answers = states.clone();
-        bed.aws().spoil("DescribeAutoScalingGroups", Fault::Edit(Arc::new(move |body| of_answers.edit(body))));
+        bed.aws().spoil("DescribeAutoScalingGroups", states.fault());
         states
+    }
+
+    /// The same as a fault, for after the others were ended.
+    pub(crate) fn fault(&self) -> Fault {
+        let of_answers = self.clone();
+        Fault::Edit(Arc::new(move |body| of_answers.edit(body)))
     }
 
     /// From now on that instance is in that state.

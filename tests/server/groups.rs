@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fixture::{FAILED, Lifecycles, bed, has, ids, seats, settle, steady, wait_row, wait_seats};
 use crate::common::aws_proxy::Fault;
-use crate::common::wait::{SOON, stays, wait_until};
+use crate::common::wait::stays;
 
 /// The original asked EC2 for no ids then, which is asking for all instances of the region.
 #[test]
@@ -42,28 +42,32 @@ fn an_empty_group_asks_ec2_for_nothing_and_frees_its_slots() {
 }
 
 #[test]
-fn a_deleted_group_keeps_its_servers_until_it_is_known_again() {
-    let bed = bed("deleted", &[("web", 2), ("other", 1)]);
+fn a_missing_group_keeps_its_servers_as_long_as_they_run() {
+    let bed = bed("deleted", &[("web", 3), ("other", 1)]);
     let (web, other) = (ids(&bed, "web"), ids(&bed, "other"));
-    let mut server = steady(&bed, 4).env("SERVER_ASG_NAMES", "web,other").spawn();
-    wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &other[0])]);
+    let mut server = steady(&bed, 5).env("SERVER_ASG_NAMES", "web,other").spawn();
+    wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &web[2]), (4, &other[0])]);
     let before = bed.moto().rows();
-    // moto ends a group's instances before the group itself: not one call may see it between the two.
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Hang);
-    bed.aws().forget();
-    let hangs = || (bed.aws().count("DescribeAutoScalingGroups") > 0).then_some(());
-    wait_until("a call to hang", SOON, hangs);
-    bed.moto().delete_group("web");
-    bed.aws().heal();
+    bed.aws()
+        .spoil("DescribeAutoScalingGroups", Fault::replace("<AutoScalingGroupName>web<", "<AutoScalingGroupName>wbe<"));
     server.wait_metric("hsdo_missing_groups", |count| count == 1.0);
     server.wait_turn();
     assert_eq!(bed.moto().rows(), before);
 
-    // Another group is judged as ever meanwhile.
+    // Whoever ends, goes; another group is judged as ever meanwhile.
+    bed.moto().ec2("TerminateInstances", &[("InstanceId.1", &web[0])]);
+    wait_seats(&bed, &[(2, &web[1]), (3, &web[2]), (4, &other[0])]);
+    bed.moto().ec2("StopInstances", &[("InstanceId.1", &web[1])]);
     bed.moto().set_desired("other", 0);
-    wait_seats(&bed, &[(1, &web[0]), (2, &web[1])]);
+    wait_seats(&bed, &[(3, &web[2])]);
     server.wait_turn();
     assert_eq!(server.log().matches("groups that do not exist: web").count(), 1, "said once: {}", server.log());
+
+    // The group is truly deleted, and its instances with it.
+    bed.moto().delete_group("web");
+    wait_seats(&bed, &[]);
+    assert_eq!(server.metric("hsdo_missing_groups"), Some(1.0));
+    bed.aws().heal();
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 
     bed.moto().create_group("web", 0, 2);
@@ -137,6 +141,29 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }
 
+/// Not even that there is somebody was told.
+#[test]
+fn an_instance_in_service_without_an_address_is_told_and_counted() {
+    let bed = bed("no-address", &[("web", 3)]);
+    let web = bed.moto().instances("web");
+    let address = format!("<privateIpAddress>{}</privateIpAddress>", web[2].address);
+    bed.aws().spoil("DescribeInstances", Fault::replace(&address, ""));
+    let mut server = steady(&bed, 4).spawn();
+    wait_seats(&bed, &[(1, &web[0].id), (2, &web[1].id)]);
+    server.wait_metric("hsdo_unseen_instances", |count| count == 1.0);
+    let line = format!(
+        "instances in service that cannot be reached: {}: EC2 does not list them, or gives them no private IPv4 address",
+        web[2].id
+    );
+    server.wait_log(&line);
+    server.wait_turn();
+    assert_eq!(server.log().matches(&line).count(), 1, "said once: {}", server.log());
+    bed.aws().heal();
+    wait_seats(&bed, &[(1, &web[0].id), (2, &web[1].id), (3, &web[2].id)]);
+    server.wait_metric("hsdo_unseen_instances", |count| count == 0.0);
+    server.wait_log("every instance in service has an address again");
+}
+
 /// EC2 is eventually consistent: what it does not show yet, or no more for a moment, is no reason to end anything.
 #[test]
 fn an_instance_left_out_of_ec2s_answer_keeps_its_slot() {
@@ -170,9 +197,6 @@ fn a_state_that_serves_nobody_takes_no_slot_and_frees_it() {
     let mut server = steady(&bed, 2).spawn();
     wait_seats(&bed, &[(1, &web[1])]);
     let absent = [
-        "Pending",
-        "Pending:Wait",
-        "Pending:Proceed",
         "Warmed:Pending",
         "Warmed:Pending:Wait",
         "Warmed:Stopped",
@@ -181,7 +205,7 @@ fn a_state_that_serves_nobody_takes_no_slot_and_frees_it() {
         "Standby",
         "Detached",
         "Terminated",
-        "Dreaming",
+        "Terminating:Retained",
     ];
     for state in absent {
         // Whatever the state, seated before or not: both are the same to it.

@@ -1,6 +1,7 @@
 //! Instances that leave, fall ill, go to standby and come back.
 
 use super::fixture::{FAILED, Lifecycles, bed, has, ids, steady, wait_row, wait_seats};
+use crate::common::aws_proxy::Fault;
 
 #[test]
 fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {
@@ -24,7 +25,8 @@ fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {
         assert!(has(&rows[&2], &back), "{what}: the other one serves on: {:?}", rows[&2]);
     };
     wait_row(&bed, 1, &back);
-    for state in ["Terminating", "Terminating:Wait", "Terminating:Proceed", "Detaching", "EnteringStandby"] {
+    let leaving = ["Terminating", "Terminating:Wait", "Terminating:Proceed", "Detaching", "EnteringStandby"];
+    for state in leaving.into_iter().chain(["Pending", "Pending:Wait", "Pending:Proceed"]) {
         states.set(&web[0].id, state);
         check(state, &mut server);
         states.clear();
@@ -46,15 +48,96 @@ fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {
 }
 
 #[test]
-fn a_leaving_instance_takes_no_new_slot() {
+fn an_instance_that_is_not_in_service_takes_no_new_slot() {
     let bed = bed("late-leave", &[("web", 2)]);
     let web = ids(&bed, "web");
     let states = Lifecycles::install(&bed);
     states.set(&web[0], "Terminating:Wait");
     let mut server = steady(&bed, 2).spawn();
     wait_seats(&bed, &[(1, &web[1])]);
+    for state in ["Terminating:Wait", "Pending", "Pending:Wait", "RootVolumeReplaced", "Dreaming"] {
+        states.set(&web[0], state);
+        server.wait_turn();
+        wait_seats(&bed, &[(1, &web[1])]);
+    }
+}
+
+/// Its machine goes down on the way, and is the same server when it is back.
+#[test]
+fn instances_whose_root_volumes_are_replaced_keep_their_slots() {
+    let bed = bed("root-volume", &[("web", 4)]);
+    let web = ids(&bed, "web");
+    let all = [(1, web[0].as_str()), (2, &web[1]), (3, &web[2]), (4, &web[3])];
+    let states = Lifecycles::install(&bed);
+    let mut server = steady(&bed, 6).spawn();
+    wait_seats(&bed, &all);
+    let drained = [("BackendServerStatus", "draining"), ("Weight", "0")];
+    for state in
+        ["ReplacingRootVolume", "ReplacingRootVolume:Wait", "ReplacingRootVolume:Proceed", "RootVolumeReplaced"]
+    {
+        for id in &web[..3] {
+            states.set(id, state);
+        }
+        (1..=3).for_each(|slot| wait_row(&bed, slot, &drained));
+        // Whatever EC2 says meanwhile: the second one is stopped, the third one is not there at all.
+        bed.moto().ec2("StopInstances", &[("InstanceId.1", &web[1])]);
+        let gone = Fault::replace(&format!("<instanceId>{}<", web[2]), "<instanceId>i-0fedcba9876543210<");
+        bed.aws().spoil("DescribeInstances", gone);
+        server.wait_turn();
+        server.wait_turn();
+        wait_seats(&bed, &all);
+        (1..=3).for_each(|slot| wait_row(&bed, slot, &drained));
+        bed.moto().ec2("StartInstances", &[("InstanceId.1", &web[1])]);
+        bed.aws().heal();
+        bed.aws().spoil("DescribeAutoScalingGroups", states.fault());
+    }
+    bed.moto().set_desired("web", 5);
+    let fifth = ids(&bed, "web").into_iter().find(|id| !web.contains(id)).expect("a fifth one");
+    // They are back in another order than they left.
+    for id in [&web[2], &web[0], &web[1]] {
+        states.set(id, "Pending:Wait");
+        server.wait_turn();
+        states.set(id, "InService");
+        server.wait_turn();
+    }
+    wait_seats(&bed, &[all[0], all[1], all[2], all[3], (5, &fifth)]);
+    (1..=5).for_each(|slot| wait_row(&bed, slot, &[("BackendServerStatus", "enabled"), ("Weight", "10")]));
+    assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
+    assert!(!server.log().contains(": removed "), "{}", server.log());
+}
+
+/// AWS adds states now and then, and so does whoever imitates it.
+#[test]
+fn a_word_that_hsdo_does_not_know_keeps_a_server_as_it_is_and_is_told_once() {
+    let bed = bed("unknown-word", &[("web", 3)]);
+    let web = ids(&bed, "web");
+    let states = Lifecycles::install(&bed);
+    let mut server = steady(&bed, 4).spawn();
+    wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &web[2])]);
+    bed.moto().set_instance_health(&web[2], "Unhealthy");
+    wait_row(&bed, 3, &[("BackendServerStatus", "draining")]);
+    let before = bed.moto().rows();
+    for state in ["Dreaming", "Terminating:Something", "Dreaming"] {
+        web.iter().for_each(|id| states.set(id, state));
+        server.wait_metric("hsdo_unknown_state_instances", |count| count == 3.0);
+        server.wait_turn();
+        assert_eq!(bed.moto().rows(), before, "{state}");
+        states.clear();
+        server.wait_metric("hsdo_unknown_state_instances", |count| count == 0.0);
+    }
+    for state in ["Dreaming", "Terminating:Something"] {
+        let line = format!("lifecycle state {state:?} of {} in group web is not known", web[0]);
+        assert_eq!(server.log().matches(&line).count(), 1, "said once: {}", server.log());
+    }
+    let lines = server.log().matches("is not known to this version of hsdo").count();
+    assert_eq!(lines, 2, "whoever it is: {}", server.log());
+
+    bed.aws().heal();
+    bed.aws().spoil("DescribeAutoScalingGroups", Fault::replace(">Healthy<", ">Pondering<"));
+    server.wait_log("health \"Pondering\" of");
     server.wait_turn();
-    wait_seats(&bed, &[(1, &web[1])]);
+    assert_eq!(bed.moto().rows(), before, "a health that is not known");
+    assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }
 
 #[test]

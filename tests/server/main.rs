@@ -13,4 +13,5 @@ mod slots;
 mod start;
 mod table;
 mod unknown;
+mod vanish;
 mod writing;

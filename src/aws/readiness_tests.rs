@@ -1,0 +1,226 @@
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::*;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const ONE: &str = "i-00000000000000001";
+
+fn member(id: &str, lifecycle: &str, health: &str) -> Member {
+    Member { id: id.to_string(), lifecycle: lifecycle.to_string(), health: health.to_string() }
+}
+
+fn group(name: &str, members: &[(&str, &str, &str)]) -> Group {
+    let members = members.iter().map(|(id, lifecycle, health)| member(id, lifecycle, health));
+    Group { name: name.to_string(), members: members.collect::<Vec<_>>().into() }
+}
+
+fn record(id: &str, state: &str, address: Option<Ipv4Addr>) -> Record {
+    Record { id: id.to_string(), state: state.to_string(), address }
+}
+
+fn answer(records: Vec<Record>) -> Described<'static> {
+    Described { batches: vec![Arc::new(records)], ..Described::default() }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn instance(id: &str, group: &str, part: Part) -> Instance {
+    Instance::new(IpAddr::V4(ADDRESS), id.to_string(), group.to_string(), part)
+}
+
+fn fates(told: &[(&str, Fate)]) -> Unlisted {
+    Unlisted::Told(told.iter().map(|(name, fate)| (name.to_string(), *fate)).collect())
+}
+
+#[test]
+fn every_lifecycle_state_has_its_place() {
+    use View::{Absent, Draining, Ready, Replacing, Unknown};
+    let cases = [
+        ("InService", "Healthy", Ready),
+        ("InService", "HEALTHY", Ready),
+        ("InService", "Unhealthy", Draining),
+        ("InService", "UNHEALTHY", Draining),
+        ("InService", "Pondering", Unknown),
+        ("Terminating", "Healthy", Draining),
+        ("Terminating:Wait", "Unhealthy", Draining),
+        ("Terminating:Proceed", "Healthy", Draining),
+        ("Detaching", "Healthy", Draining),
+        ("EnteringStandby", "Healthy", Draining),
+        ("Pending", "Healthy", Draining),
+        ("Pending:Wait", "Healthy", Draining),
+        ("Pending:Proceed", "Pondering", Draining),
+        ("ReplacingRootVolume", "Healthy", Replacing),
+        ("ReplacingRootVolume:Wait", "Unhealthy", Replacing),
+        ("ReplacingRootVolume:Proceed", "Healthy", Replacing),
+        ("RootVolumeReplaced", "Healthy", Replacing),
+        ("Terminating:Retained", "Healthy", Absent),
+        ("Standby", "Healthy", Absent),
+        ("Detached", "Healthy", Absent),
+        ("Terminated", "Healthy", Absent),
+        ("Warmed:Pending", "Healthy", Absent),
+        ("Warmed:Pending:Retained", "Healthy", Absent),
+        ("Warmed:Running", "Healthy", Absent),
+        ("Warmed:Terminating:Wait", "Healthy", Absent),
+        ("Quarantined", "Healthy", Unknown),
+        ("Terminating:Something", "Healthy", Unknown),
+        ("Pending:Something", "Healthy", Unknown),
+        ("inservice", "Healthy", Unknown),
+        ("Dreaming", "Healthy", Unknown),
+        ("", "Healthy", Unknown),
+    ];
+    for (lifecycle, health, expected) in cases {
+        assert_eq!(view(&member(ONE, lifecycle, health)), expected, "{lifecycle} {health}");
+    }
+}
+
+/// What becomes of an occupant, by its group's word and EC2's.
+#[test]
+fn the_group_and_ec2_together_decide() {
+    let running = || Some(record(ONE, "running", Some(ADDRESS)));
+    let in_state = |state: &str| Some(record(ONE, state, Some(ADDRESS)));
+    let (ready, drains, kept) = ("ready", "draining", "unknown");
+    let (hidden, hidden_drains, hidden_kept) = ("hidden ready", "hidden draining", "hidden unknown");
+    let cases = [
+        ("InService", running(), ready),
+        ("InService", Some(record(ONE, "running", None)), hidden),
+        ("InService", Some(record(ONE, "running", Some(Ipv4Addr::UNSPECIFIED))), hidden),
+        ("InService", in_state("pending"), hidden),
+        ("InService", in_state("rebooting"), hidden),
+        ("InService", in_state("stopping"), "gone"),
+        ("InService", in_state("stopped"), "gone"),
+        ("InService", in_state("shutting-down"), "gone"),
+        ("InService", Some(record(ONE, "terminated", None)), "gone"),
+        ("InService", None, hidden),
+        ("InService", Some(record("i-00000000000000002", "running", Some(ADDRESS))), hidden),
+        ("Terminating:Wait", running(), drains),
+        ("Terminating:Wait", Some(record(ONE, "running", None)), hidden_drains),
+        ("Terminating", None, hidden_drains),
+        ("Terminating:Wait", in_state("shutting-down"), "gone"),
+        ("Detaching", None, hidden_drains),
+        ("EnteringStandby", in_state("stopped"), "gone"),
+        ("Pending", running(), drains),
+        ("Pending:Wait", in_state("pending"), hidden_drains),
+        ("Pending", in_state("stopped"), "gone"),
+        ("Pending", in_state("terminated"), "gone"),
+        ("ReplacingRootVolume", running(), drains),
+        ("ReplacingRootVolume", None, hidden_drains),
+        ("ReplacingRootVolume:Wait", in_state("stopping"), hidden_drains),
+        ("ReplacingRootVolume:Proceed", in_state("stopped"), hidden_drains),
+        ("RootVolumeReplaced", in_state("terminated"), hidden_drains),
+        ("RootVolumeReplaced", in_state("pending"), hidden_drains),
+        ("Standby", running(), "gone"),
+        ("Terminating:Retained", running(), "gone"),
+        ("Warmed:Running", running(), "gone"),
+        ("Dreaming", running(), kept),
+        ("Dreaming", None, hidden_kept),
+        ("Dreaming", in_state("stopped"), "gone"),
+    ];
+    for (lifecycle, found, expected) in cases {
+        let groups = [group("web", &[(ONE, lifecycle, "Healthy")])];
+        let text = format!("{lifecycle} {found:?}");
+        let observed = observe(&names(&["web"]), &groups, &[ONE], &answer(found.into_iter().collect()));
+        let part = |part: Part| format!("{part:?}").to_lowercase();
+        let mut outcomes: Vec<String> = observed.instances.iter().map(|one| part(one.part)).collect();
+        outcomes.extend(observed.hidden.iter().map(|one| format!("hidden {}", part(one.part))));
+        if observed.unlisted == fates(&[(ONE, Fate::Gone)]) {
+            outcomes.push("gone".to_owned());
+        }
+        assert_eq!(outcomes, [expected], "{text}");
+        let unseen = expected.starts_with("hidden") && lifecycle == "InService";
+        assert_eq!(observed.unseen().count(), usize::from(unseen), "{text}");
+    }
+}
+
+/// An instance that has no slot gets one only when it is ready; nothing else that is said of it matters.
+#[test]
+fn of_those_without_a_slot_only_the_ones_in_service_are_asked_about() {
+    let members = [
+        ("i-00000000000000001", "InService", "Healthy"),
+        ("i-00000000000000002", "InService", "Unhealthy"),
+        ("i-00000000000000003", "Pending", "Healthy"),
+        ("i-00000000000000004", "Terminating", "Healthy"),
+        ("i-00000000000000005", "Dreaming", "Healthy"),
+        ("i-00000000000000006", "Standby", "Healthy"),
+    ];
+    let groups = [group("web", &members)];
+    let everybody = members.map(|(id, ..)| id);
+    assert_eq!(question(&groups, &[]), Question { listed: everybody[..2].to_vec(), unlisted: vec![] });
+    assert_eq!(question(&groups, &everybody), Question { listed: everybody[..5].to_vec(), unlisted: vec![] });
+    let observed = observe(&names(&["web"]), &groups, &[], &answer(vec![]));
+    assert_eq!(observed.unseen().collect::<Vec<_>>(), everybody[..2]);
+    assert_eq!((observed.hidden.len(), observed.unlisted), (2, fates(&[])));
+    assert_eq!(observed.strange.len(), 1, "but a word that is not known is told: {:?}", observed.strange);
+}
+
+#[test]
+fn an_unknown_word_is_told_with_its_instance_and_group() {
+    let members = [(ONE, "Dreaming", "Healthy"), ("i-2", "InService", "So\nso"), ("i-3", "Pending", "So so")];
+    let observed = observe(&names(&["web"]), &[group("web", &members)], &[], &answer(vec![]));
+    let told: Vec<String> =
+        observed.strange.iter().map(|one| format!("{} of {}: {}", one.name, one.group, one.state)).collect();
+    let expected = [format!("{ONE} of web: lifecycle state \"Dreaming\""), "i-2 of web: health \"So\\nso\"".to_owned()];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn what_ec2_says_of_an_occupant_that_no_group_lists() {
+    const OLD: &str = "i-0000000a";
+    let cases = [
+        (ONE, Some("running"), Fate::Runs),
+        (OLD, Some("pending"), Fate::Runs),
+        (ONE, Some("rebooting"), Fate::Runs),
+        (ONE, Some("stopping"), Fate::Gone),
+        (ONE, Some("stopped"), Fate::Gone),
+        (ONE, Some("shutting-down"), Fate::Gone),
+        (OLD, Some("terminated"), Fate::Gone),
+        (ONE, None, Fate::NoSuchInstance),
+        ("node-1", None, Fate::NoInstanceName),
+        ("i-by-hand", None, Fate::NoInstanceName),
+        ("i-0000000A", None, Fate::NoInstanceName),
+        ("i-000000001", None, Fate::NoInstanceName),
+        ("", None, Fate::NoInstanceName),
+    ];
+    for (name, state, expected) in cases {
+        let groups = [group("web", &[("i-00000000000000009", "InService", "Healthy")])];
+        let asked = question(&groups, &[name]);
+        assert_eq!(!asked.unlisted.is_empty(), expected != Fate::NoInstanceName, "{name}");
+        let records = state.map(|state| record(name, state, None)).into_iter().collect();
+        let observed = observe(&names(&["web", "missing"]), &groups, &[name], &answer(records));
+        assert_eq!(observed.unlisted, fates(&[(name, expected)]), "{name} {state:?}");
+        let unanswered = Described { unanswered: HashSet::from([name]), ..Described::default() };
+        let observed = observe(&names(&["web"]), &groups, &[name], &unanswered);
+        let open = if expected == Fate::NoInstanceName { expected } else { Fate::Open };
+        assert_eq!(observed.unlisted, fates(&[(name, open)]), "{name}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_about_twice() {
+    let groups = [group("a", &[(ONE, "InService", "Healthy")]), group("b", &[(ONE, "InService", "Healthy")])];
+    let other = "i-00000000000000002";
+    assert_eq!(question(&groups, &[ONE, other, other]), Question { listed: vec![ONE], unlisted: vec![other] });
+}
+
+#[test]
+fn a_group_that_is_not_returned_is_missing_and_an_empty_one_is_not() {
+    let groups = [group("web", &[]), group("Api", &[(ONE, "InService", "Healthy")])];
+    let observed = observe(&names(&["web", "api", "gone", "gone"]), &groups, &[], &answer(vec![]));
+    let missing_groups = names(&["api", "gone"]);
+    assert_eq!(observed, Observation { missing_groups, unlisted: fates(&[]), ..Observation::default() });
+}
+
+#[test]
+fn the_first_configured_group_wins_that_does_not_have_it_as_absent() {
+    let member = [(ONE, "InService", "Healthy")];
+    let groups = [group("a", &member), group("b", &member), group("c", &[(ONE, "Detached", "Healthy")])];
+    for (order, expected) in [(["a", "b", "c"], "a"), (["b", "a", "c"], "b"), (["c", "b", "a"], "b")] {
+        let running = answer(vec![record(ONE, "running", Some(ADDRESS))]);
+        let observed = observe(&names(&order), &groups, &[ONE], &running);
+        assert_eq!(observed.instances, [instance(ONE, expected, Part::Ready)], "{order:?}");
+        assert_eq!(observed.unlisted, fates(&[]));
+    }
+    assert_eq!(question(&groups, &[]).listed, [ONE]);
+}

@@ -1,0 +1,145 @@
+//! Nothing vanishes by the dozen: servers that leave every group at once, and have not ended, are kept for a while. Pure.
+//!
+//! A bogus answer, or a wrong configuration, looks like that. What AWS says to have ended is not the guard's business:
+//! a real scale-in is not delayed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::slot::{Occupant, SlotId, Status};
+
+/// So many serving slots at least have to vanish at once.
+const LEAST: usize = 3;
+
+/// An occupant that is in no group any more, though nobody says that it has ended.
+pub(super) struct Vanished<'a> {
+    pub(super) slot: SlotId,
+    pub(super) occupant: &'a Occupant,
+}
+
+/// Those that vanished too many at once: by slot and name, for how long answers have said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Guard(BTreeMap<(SlotId, String), Duration>);
+
+impl Guard {
+    /// Whether nobody is held.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The guard after an answer by which these have vanished from a table with so many serving slots. The answer stands
+    /// for the time that has `passed` since the turn before it. Whoever vanishes while others are held is held too.
+    pub(super) fn after(&self, vanished: &[Vanished<'_>], serving: usize, passed: Duration, span: Duration) -> Guard {
+        let lost = vanished.iter().filter(|one| serves(one.occupant)).count();
+        let key = |one: &Vanished<'_>| (one.slot, one.occupant.name.clone());
+        let too_many = lost >= LEAST && 2 * lost > serving;
+        let going_on = || vanished.iter().any(|one| self.0.contains_key(&key(one)));
+        if span.is_zero() || !(too_many || (!self.is_idle() && going_on())) {
+            return Guard::default();
+        }
+        let aged = |key| {
+            let age = self.0.get(&key).map_or(Duration::ZERO, |age| age.saturating_add(passed));
+            (key, age)
+        };
+        Guard(vanished.iter().map(key).map(aged).collect())
+    }
+
+    /// Whether it keeps this occupant. After `span` it does not, and remembers it until its slot is free.
+    pub(super) fn keeps(&self, one: &Vanished<'_>, span: Duration) -> bool {
+        !self.is_idle() && self.0.get(&(one.slot, one.occupant.name.clone())).is_some_and(|age| *age < span)
+    }
+}
+
+/// Whether an occupant takes traffic, as far as the table goes.
+pub(super) fn serves(occupant: &Occupant) -> bool {
+    match occupant.status {
+        Status::Enabled => true,
+        // The last resort.
+        Status::Draining => occupant.weight > 0,
+        Status::Disabled => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{rows, secs};
+    use super::*;
+
+    const SPAN: Duration = Duration::from_secs(30);
+
+    /// The guard after an answer by which the slots of these numbers have vanished, and those that it keeps.
+    fn answer(guard: &Guard, table: &str, vanished: &[SlotId], passed: u64, span: Duration) -> (Guard, Vec<SlotId>) {
+        let slots = rows(table);
+        let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
+        let serving = occupants().filter(|(_, occupant)| serves(occupant)).count();
+        let lost: Vec<Vanished<'_>> = occupants()
+            .filter(|(id, _)| vanished.contains(id))
+            .map(|(slot, occupant)| Vanished { slot, occupant })
+            .collect();
+        let after = guard.after(&lost, serving, secs(passed), span);
+        let kept = lost.iter().filter(|one| after.keeps(one, span)).map(|one| one.slot).collect();
+        (after, kept)
+    }
+
+    #[test]
+    fn more_than_half_and_three_at_least_are_too_many() {
+        let six = "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 0; 4 .4 i4 a enabled 9; 5 .5 i5 a enabled 9; \
+                   6 .6 i6 a draining 0; 7 .7 i7 a disabled 9; 8 free";
+        let last_resort = "1 .1 i1 a draining 9; 2 .2 i2 a draining 9; 3 .3 i3 a draining 9";
+        #[rustfmt::skip]
+        let cases: [(&str, &str, &[SlotId], Duration, &[SlotId]); 9] = [
+            ("nobody", six, &[], SPAN, &[]),
+            ("three of five", six, &[1, 2, 3], SPAN, &[1, 2, 3]),
+            ("two of five", six, &[1, 2], SPAN, &[]),
+            ("two, and two that do not serve", six, &[1, 2, 6, 7], SPAN, &[]),
+            ("three, and two that do not serve", six, &[1, 2, 3, 6, 7], SPAN, &[1, 2, 3, 6, 7]),
+            ("two of two", "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9", &[1, 2], SPAN, &[]),
+            ("half", "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9; 4 .4 i4 a enabled 9; \
+                      5 .5 i5 a enabled 9; 6 .6 i6 a enabled 9", &[1, 2, 3], SPAN, &[]),
+            ("the last resort serves", last_resort, &[1, 2, 3], SPAN, &[1, 2, 3]),
+            ("switched off", six, &[1, 2, 3, 4, 5], Duration::ZERO, &[]),
+        ];
+        for (name, table, vanished, span, kept) in cases {
+            assert_eq!(answer(&Guard::default(), table, vanished, 1, span).1, kept, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_is_kept_for_the_span_of_answers_that_go_on_saying_so() {
+        let table =
+            "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9; 4 .4 i4 a enabled 9; 5 .5 i5 a enabled 9";
+        let mut guard = Guard::default();
+        // The time since the turn before, who has vanished, and who is kept.
+        #[rustfmt::skip]
+        let answers: [(u64, &[SlotId], &[SlotId]); 8] = [
+            (100, &[1, 2, 3], &[1, 2, 3]),
+            (10, &[1, 2, 3], &[1, 2, 3]),
+            (10, &[1, 3], &[1, 3]),
+            // One that is back begins anew, and one more joins though they are no more than half.
+            (5, &[1, 2], &[1, 2]),
+            (4, &[1, 2], &[1, 2]),
+            (1, &[1, 2], &[2]),
+            // Not freed yet, as after a failed write: it is not held a second time.
+            (1, &[1, 2], &[2]),
+            (25, &[1, 2], &[]),
+        ];
+        for (passed, vanished, kept) in answers {
+            let (after, found) = answer(&guard, table, vanished, passed, SPAN);
+            assert_eq!(found, kept, "{passed} s later: {guard:?}");
+            guard = after;
+        }
+        assert!(answer(&guard, table, &[], 1, SPAN).0.is_idle());
+        assert_eq!(answer(&guard, table, &[4, 5], 1, SPAN).1, [0; 0], "nobody of those held has vanished any more");
+    }
+
+    #[test]
+    fn another_occupant_of_the_slot_is_not_held_for_the_first_ones_time() {
+        let (old, new) = (
+            "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9",
+            "1 .9 i9 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9",
+        );
+        let guard = answer(&Guard::default(), old, &[1, 2, 3], 1, SPAN).0;
+        let guard = answer(&guard, old, &[1, 2, 3], 29, SPAN).0;
+        assert_eq!(answer(&guard, new, &[1, 2, 3], 1, SPAN).1, [1]);
+    }
+}

@@ -1,0 +1,435 @@
+use super::super::fixtures::{at, limits, secs, seen, show_plan, table};
+use super::*;
+use crate::slot::MAX_SLOT;
+
+/// One case: the table and the observation at 100 seconds, and the table that must follow; no ramp is due.
+fn check(name: &str, size: SlotId, before: &str, observed: &str, after: &str) {
+    let limits = Limits { interval: secs(1_000), ..limits(size) };
+    let plan = decide(&table(before), &seen(observed), at(100), &limits);
+    assert_eq!(show_plan(&plan), after, "{name}");
+}
+
+#[test]
+fn an_occupant_is_judged_by_what_is_reported_of_it() {
+    #[rustfmt::skip]
+    let cases = [
+        ("ready: stays", "1 .1 i1 a enabled 7", ".1 i1 a ready",
+         "1 .1 i1 a enabled 7"),
+        ("ready: its group is refreshed", "1 .1 i1 a enabled 7 was=c", ".1 i1 b ready",
+         "1 .1 i1 b enabled 7 was=c"),
+        ("ready: a row without a group gets one", "1 .1 i1 - enabled 7", ".1 i1 b ready",
+         "1 .1 i1 b enabled 7"),
+        ("an address reused by a new instance restarts its ramp, in its own group", "1 .1 i1 a enabled 7 was=c", ".1 i2 b ready",
+         "1 .1 i2 b enabled 1@100 was=c"),
+        ("a draining one is replaced by a ready one at its address", "1 .1 i1 a draining 0", ".1 i2 a ready",
+         "1 .1 i2 a enabled 1@100"),
+        ("a disabled one is replaced by a ready one at its address", "1 .1 i1 a disabled 5", ".1 i2 a ready",
+         "1 .1 i2 a enabled 1@100"),
+        ("another one at its address only drains: freed", "1 .1 i1 a enabled 7", ".1 i2 a draining",
+         "1 free was=a"),
+        ("draining while another serves", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", ".1 i1 a draining; .2 i2 a ready",
+         "1 .1 i1 a draining 0@100; 2 .2 i2 a enabled 7"),
+        ("draining while a newcomer of this turn serves", "1 .1 i1 a enabled 7; 2 free", ".1 i1 a draining; .2 i2 a ready",
+         "1 .1 i1 a draining 0@100; 2 .2 i2 a enabled 1@100"),
+        ("draining, last resort: keeps its weight", "1 .1 i1 a enabled 7", ".1 i1 a draining",
+         "1 .1 i1 a draining 7; last resort 1"),
+        ("back from draining: from MIN", "1 .1 i1 a draining 0", ".1 i1 a ready",
+         "1 .1 i1 a enabled 1@100"),
+        ("back from the last resort: from MIN too", "1 .1 i1 a draining 7", ".1 i1 a ready",
+         "1 .1 i1 a enabled 1@100"),
+        ("disabled and ready: stays disabled", "1 .1 i1 a disabled 5", ".1 i1 a ready",
+         "1 .1 i1 a disabled 5"),
+        ("disabled and draining: stays disabled", "1 .1 i1 a disabled 5", ".1 i1 a draining",
+         "1 .1 i1 a disabled 5"),
+        ("disabled and absent: freed", "1 .1 i1 a disabled 5", "",
+         "1 free was=a"),
+        ("absent: freed, its group remembered", "1 .1 i1 a enabled 7 was=c", "",
+         "1 free was=a"),
+        ("absent without a group: the older group stays", "1 .1 i1 - enabled 7 was=c", "",
+         "1 free was=c"),
+        ("draining and absent: freed", "1 .1 i1 a draining 0", "",
+         "1 free was=a"),
+        ("a group that is no longer configured, reported: stays", "1 .1 i1 z enabled 7", ".1 i1 z ready",
+         "1 .1 i1 z enabled 7"),
+        ("a group that is no longer configured, not reported: freed", "1 .1 i1 z enabled 7", "",
+         "1 free was=z"),
+        ("the same name at another address is a new server", "1 .1 i1 a enabled 7", ".2 i1 a ready",
+         "1 .2 i1 a enabled 1@100 was=a"),
+    ];
+    for (name, before, observed, after) in cases {
+        check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
+    }
+}
+
+#[test]
+fn a_server_is_known_by_each_of_its_names() {
+    #[rustfmt::skip]
+    let cases = [
+        ("its row has another of its names: stays, and keeps it", "1 .1 n1 a enabled 7", ".1 n1/x a ready alias=n1",
+         "1 .1 n1 a enabled 7"),
+        ("its row is that of a sibling: replaced", "1 .1 n1/y a enabled 7", ".1 n1/x a ready alias=n1",
+         "1 .1 n1/x a enabled 1@100"),
+        ("a sibling at another address is a newcomer", "1 .1 n1 a enabled 7; 2 free",
+         ".1 n1/x a ready alias=n1; .2 n1/y a ready alias=n1",
+         "1 .1 n1 a enabled 7; 2 .2 n1/y a enabled 1@100"),
+        ("of two reports the occupant's counts, by any name", "1 .1 n2 b enabled 7",
+         ".1 n1 a ready; .1 n2/x b ready alias=n2",
+         "1 .1 n2 b enabled 7; ignored n1"),
+    ];
+    for (name, before, observed, after) in cases {
+        check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
+    }
+}
+
+#[test]
+fn a_scale_multiplies_the_full_weight() {
+    #[rustfmt::skip]
+    let cases = [
+        ("ramps beyond MAX", "1 .1 i1 a enabled 10@70", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 11@100"),
+        ("full at three times MAX", "1 .1 i1 a enabled 30@70", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 30@70"),
+        ("the scale was lowered", "1 .1 i1 a enabled 30@70", ".1 i1 a ready scale=2", "1 .1 i1 a enabled 20@100"),
+        ("the scale is gone", "1 .1 i1 a enabled 30@70", ".1 i1 a ready", "1 .1 i1 a enabled 10@100"),
+        ("capped at 256", "1 .1 i1 a enabled 256@70", ".1 i1 a ready scale=65535", "1 .1 i1 a enabled 256@70"),
+        ("unknown this turn: untouched", "1 .1 i1 a enabled 30@70", "missing a", "1 .1 i1 a enabled 30@70"),
+        ("a new server starts at MIN all the same", "1 free", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 1@100"),
+    ];
+    for (name, before, observed, after) in cases {
+        let plan = decide(&table(before), &seen(observed), at(100), &limits(1));
+        assert_eq!(show_plan(&plan), after, "{name}");
+    }
+    let plan = decide(&table("1 free; 2 free"), &seen(".1 i1 a ready scale=3; .2 i2 a ready"), at(0), &limits(2));
+    assert_eq!((plan.full_weight(1, 10), plan.full_weight(2, 10), plan.full_weight(1, 100)), (30, 10, 256));
+}
+
+#[test]
+fn unknown_is_not_empty() {
+    #[rustfmt::skip]
+    let cases = [
+        ("a misspelt group keeps its servers", "1 .1 i1 a enabled 7", "missing a",
+         "1 .1 i1 a enabled 7"),
+        ("a missing group's drained server keeps weight 0", "1 .1 i1 a draining 0; 2 .2 i2 a enabled 3", "missing a",
+         "1 .1 i1 a draining 0; 2 .2 i2 a enabled 3"),
+        ("a missing group's servers count as serving", "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 7", "missing a; .2 i2 b draining",
+         "1 .1 i1 a enabled 7; 2 .2 i2 b draining 0@100"),
+        ("another group is judged as ever", "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 7", "missing a",
+         "1 .1 i1 a enabled 7; 2 free was=b"),
+        ("moved to a group that exists: judged there", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "missing a; .1 i1 b ready; .2 i2 b draining",
+         "1 .1 i1 b enabled 7; 2 .2 i2 b draining 0@100"),
+        ("its address is held by a ready one: replaced", "1 .1 i1 a enabled 7", "missing a; .1 i2 b ready",
+         "1 .1 i2 b enabled 1@100"),
+        ("its address is held by a draining one: kept", "1 .1 i1 a enabled 7", "missing a; .1 i2 b draining",
+         "1 .1 i1 a enabled 7"),
+        ("while a group is missing, a row without a group is kept: it may be of that one", "1 .1 i1 - enabled 7", "missing a",
+         "1 .1 i1 - enabled 7"),
+        ("a group that was misspelt today is kept under its right name", "1 .1 i1 z enabled 7; 2 .2 i2 b enabled 7", "missing a",
+         "1 .1 i1 z enabled 7; 2 free was=b"),
+        ("EC2 says nothing of it: kept", "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0", "unseen i1; unseen i2",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0"),
+        ("EC2 says nothing of it, but another has its address", "1 .1 i1 a enabled 7", "unseen i1; .1 i2 a ready",
+         "1 .1 i2 a enabled 1@100"),
+        ("an empty group is a true zero", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "",
+         "1 free was=a; 2 free was=a"),
+        ("who has its slot in a row that cannot be read gets no second one", "1 unreadable .1; 2 free; 3 free", ".1 i1 a ready; .2 i2 a ready",
+         "2 .2 i2 a enabled 1@100; 3 free; ignored i1"),
+        ("a row that cannot be read takes nobody", "1 unreadable; 2 free", ".1 i1 a ready; .2 i2 a ready",
+         "2 .1 i1 a enabled 1@100; unplaced i2"),
+    ];
+    for (name, before, observed, after) in cases {
+        check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
+    }
+}
+
+#[test]
+fn one_in_an_unknown_state_is_kept_as_it_is_and_not_seated() {
+    #[rustfmt::skip]
+    let cases = [
+        ("it keeps weight, time, group and status", "1 .1 i1 a enabled 7; 2 .2 i2 a draining 3", ".1 i1 b unknown; .2 i2 a unknown",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a draining 3"),
+        ("it counts as serving", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", ".1 i1 a unknown; .2 i2 a draining",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0@100"),
+        ("no newcomer is seated", "1 free", ".1 i1 a unknown",
+         "1 free"),
+        ("a ready one has its address: replaced", "1 .1 i1 a enabled 7", ".1 i1 a unknown; .1 i2 a ready",
+         "1 .1 i2 a enabled 1@100; ignored i1"),
+        ("another one that drains has its address: kept", "1 .1 i1 a enabled 7", ".1 i1 a unknown; .1 i0 a draining",
+         "1 .1 i1 a enabled 7; ignored i0"),
+        ("draining, and another one is in an unknown state at its address: drains", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 1", ".1 i1 a draining; .1 i0 a unknown; .2 i2 a ready",
+         "1 .1 i1 a draining 0@100; 2 .2 i2 a enabled 1; ignored i0"),
+        ("known again: goes on", "1 .1 i1 a enabled 7", ".1 i1 a ready",
+         "1 .1 i1 a enabled 7"),
+    ];
+    for (name, before, observed, after) in cases {
+        check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
+    }
+    let later = decide(&table("1 .1 i1 a enabled 3"), &seen(".1 i1 a unknown"), at(30), &limits(1));
+    assert_eq!(show_plan(&later), "1 .1 i1 a enabled 3", "its ramp waits");
+}
+
+#[test]
+fn one_without_an_address_keeps_its_slot_by_its_name() {
+    #[rustfmt::skip]
+    let cases = [
+        ("its root volume is replaced: drains", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "hidden i1 draining; .2 i2 a ready",
+         "1 .1 i1 a draining 0@100; 2 .2 i2 a enabled 7"),
+        ("all at once: the last resort", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "hidden i1 draining; hidden i2 draining",
+         "1 .1 i1 a draining 7; 2 .2 i2 a draining 7; last resort 1 2"),
+        ("also where its group is not its row's", "1 .1 i1 a draining 0; 2 .2 i2 b enabled 7", "missing a; hidden i1 draining; .2 i2 b ready",
+         "1 .1 i1 a draining 0; 2 .2 i2 b enabled 7"),
+        ("taken out by hand: stays so", "1 .1 i1 a disabled 7", "hidden i1 draining",
+         "1 .1 i1 a disabled 7"),
+        ("in an unknown state: as it is", "1 .1 i1 a enabled 7", "hidden i1 unknown",
+         "1 .1 i1 a enabled 7"),
+        ("a lost row is not that of one who is not in service", "2 .2 i2 a enabled 3", ".2 i2 a ready; hidden i1 draining",
+         "1 free; 2 .2 i2 a enabled 3"),
+    ];
+    for (name, before, observed, after) in cases {
+        let size = before.split("; ").last().and_then(|row| row.split(' ').next()).and_then(|id| id.parse().ok());
+        check(name, size.expect("a number"), before, observed, after);
+    }
+}
+
+/// Several that are away at once are back in whatever order: each in its own slot.
+#[test]
+fn whoever_stays_the_same_server_keeps_its_slot() {
+    let mut before = table("1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10; 4 free; 5 free");
+    for (now, observed) in [
+        (0, ".1 i1 a draining; hidden i2 draining; .3 i3 a ready; .4 i4 a ready"),
+        (10, "hidden i1 draining; hidden i2 draining; .3 i3 a unknown; .4 i4 a ready"),
+        (20, ".3 i3 a draining; .2 i2 a ready; .1 i1 a draining; .4 i4 a ready; .5 i5 a ready"),
+        (30, ".3 i3 a ready; .1 i1 a ready; .2 i2 a ready; .4 i4 a ready; .5 i5 a ready"),
+    ] {
+        let plan = decide(&before, &seen(observed), at(now), &limits(5));
+        let names = |id: SlotId| plan.slots[&id].occupant.as_ref().map(|occupant| occupant.name.clone());
+        assert_eq!([1, 2, 3].map(names), ["i1", "i2", "i3"].map(|name| Some(name.to_owned())), "at {now}");
+        before = Table {
+            rows: plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect(),
+            strays: vec![],
+        };
+    }
+}
+
+#[test]
+fn one_that_no_group_lists_is_judged_by_what_is_known_of_it() {
+    #[rustfmt::skip]
+    let cases = [
+        ("ended", "1 .1 i1 a enabled 7", "i1 gone",
+         "1 free was=a"),
+        ("no such instance", "1 .1 i1 a enabled 7", "i1 no-such-instance",
+         "1 free was=a"),
+        ("detached", "1 .1 i1 a enabled 7", "i1 runs",
+         "1 free was=a"),
+        ("written by hand", "1 .1 node-1 a enabled 7", "node-1 no-instance-name",
+         "1 free was=a"),
+        ("nothing was found out", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "i1 open",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7"),
+        ("of a missing group: ended", "1 .1 i1 a enabled 7", "missing a; i1 gone",
+         "1 free was=a"),
+        ("of a missing group: no such instance", "1 .1 i1 a enabled 7", "missing a; i1 no-such-instance",
+         "1 free was=a"),
+        ("of a missing group: runs", "1 .1 i1 a enabled 7", "missing a; i1 runs",
+         "1 .1 i1 a enabled 7"),
+        ("of a missing group: written by hand", "1 .1 node-1 a enabled 7", "missing a; node-1 no-instance-name",
+         "1 .1 node-1 a enabled 7"),
+        ("at another address by now", "1 .1 i1 a enabled 7; 2 free", "i9 gone; .2 i1 a ready",
+         "1 .2 i1 a enabled 1@100 was=a; 2 free"),
+        ("its address is held by a ready one: replaced", "1 .1 i1 a enabled 7", "i1 runs; .1 i2 a ready",
+         "1 .1 i2 a enabled 1@100"),
+        ("ended, all of them: a scale-in is not delayed", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7", "i1 gone; i2 gone; i3 no-such-instance",
+         "1 free was=a; 2 free was=a; 3 free was=a"),
+        ("too many at once: kept as they are", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 n3 a enabled 7; 4 .4 i4 a draining 0; 5 .5 i5 b enabled 7", "i1 runs; i2 runs; n3 no-instance-name; i4 runs; .5 i5 b ready",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 n3 a enabled 7; 4 .4 i4 a draining 0; 5 .5 i5 b enabled 7; guarded 1 2 3 4"),
+        ("too many at once, but for the one that has ended", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 .4 i4 a enabled 7", "i1 runs; i2 runs; i3 runs; i4 gone",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 free was=a; guarded 1 2 3"),
+        ("half of them is not too many", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 .4 i4 b enabled 7; 5 .5 i5 b enabled 7; 6 .6 i6 b enabled 7", "i1 runs; i2 runs; i3 runs; .4 i4 b ready; .5 i5 b ready; .6 i6 b ready",
+         "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 b enabled 7; 5 .5 i5 b enabled 7; 6 .6 i6 b enabled 7"),
+        ("another account: nobody is known, group or instance", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7", "missing a; i1 no-such-instance; i2 no-such-instance; i3 no-such-instance",
+         "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; guarded 1 2 3"),
+    ];
+    for (name, before, observed, after) in cases {
+        check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
+    }
+}
+
+#[test]
+fn newcomers_are_seated_in_order() {
+    #[rustfmt::skip]
+    let cases = [
+        ("the lowest slot first, by the address as a number", 3, "", ".10 i1 a ready; .9 i2 a ready; .100 i3 a ready",
+         "1 .9 i2 a enabled 1@100; 2 .10 i1 a enabled 1@100; 3 .100 i3 a enabled 1@100"),
+        ("by the order of the configured groups", 3, "", ".1 i1 z ready; .2 i2 b ready; .3 i3 a ready",
+         "1 .3 i3 a enabled 1@100; 2 .2 i2 b enabled 1@100; 3 .1 i1 z enabled 1@100"),
+        ("IPv4 before IPv6", 2, "", "2001:db8::1 i1 a ready; .200 i2 a ready",
+         "1 .200 i2 a enabled 1@100; 2 2001:db8::1 i1 a enabled 1@100"),
+        ("draining ones take no slot", 1, "", ".1 i1 a draining",
+         "1 free"),
+        ("the slot of its own group before a lower one", 3, "1 free; 2 free was=b; 3 free was=a", ".1 i1 a ready",
+         "1 free; 2 free was=b; 3 .1 i1 a enabled 1@100 was=a"),
+        ("else the lowest that never had a group", 3, "1 free was=b; 2 free; 3 free", ".1 i1 a ready",
+         "1 free was=b; 2 .1 i1 a enabled 1@100; 3 free"),
+        ("else the lowest", 3, "1 .9 i9 c enabled 3; 2 free was=c; 3 free was=b", ".9 i9 c ready; .1 i1 a ready",
+         "1 .9 i9 c enabled 3; 2 .1 i1 a enabled 1@100 was=c; 3 free was=b"),
+        ("a slot freed this turn goes to its successor", 2, "1 .1 i1 a enabled 7; 2 free", ".2 i2 a ready",
+         "1 .2 i2 a enabled 1@100 was=a; 2 free"),
+        ("groups that churn together inherit their own slots", 2, "1 .1 i1 b enabled 7; 2 .2 i2 a enabled 7", ".3 i3 a ready; .4 i4 b ready",
+         "1 .4 i4 b enabled 1@100 was=b; 2 .3 i3 a enabled 1@100 was=a"),
+        ("a newcomer too many does not take the slot of another group's newcomer", 2, "1 free was=b; 2 free was=a",
+         ".1 i1 a ready; .2 i2 a ready; .3 i3 b ready",
+         "1 .3 i3 b enabled 1@100 was=b; 2 .1 i1 a enabled 1@100 was=a; unplaced i2"),
+        ("more instances than slots wait, in order", 1, "", ".4 i4 b ready; .3 i3 a ready; .2 i2 a ready; .1 i1 b ready",
+         "1 .2 i2 a enabled 1@100; unplaced i3 i1 i4"),
+        ("those that wait move nobody", 1, "1 .9 i9 b enabled 7", ".1 i1 a ready; .9 i9 b ready",
+         "1 .9 i9 b enabled 7; unplaced i1"),
+    ];
+    for (name, size, before, observed, after) in cases {
+        check(name, size, before, observed, after);
+    }
+}
+
+#[test]
+fn one_address_has_one_slot() {
+    #[rustfmt::skip]
+    let cases = [
+        ("of two rows the lowest stays", 2, "1 .1 i1 a enabled 3; 2 .1 i1 b enabled 7", ".1 i1 a ready",
+         "1 .1 i1 a enabled 3; 2 free was=b"),
+        ("the lowest stays though its name is the old one", 2, "1 .1 i1 a enabled 3; 2 .1 i2 a enabled 7", ".1 i2 a ready",
+         "1 .1 i2 a enabled 1@100; 2 free was=a"),
+        ("a missing group keeps only the lowest", 2, "1 .1 i1 a enabled 3; 2 .1 i1 a enabled 7", "missing a",
+         "1 .1 i1 a enabled 3; 2 free was=a"),
+        ("the freed one is free in the same turn", 2, "1 .1 i1 a enabled 3; 2 .1 i1 a enabled 7", ".1 i1 a ready; .2 i2 a ready",
+         "1 .1 i1 a enabled 3; 2 .2 i2 a enabled 1@100 was=a"),
+        ("of two reports a ready one counts", 1, "1 .1 i1 a enabled 3", ".1 i1 a draining; .1 i2 b ready",
+         "1 .1 i2 b enabled 1@100; ignored i1"),
+        ("of two ready ones the occupant counts", 1, "1 .1 i9 b enabled 3", ".1 i1 a ready; .1 i9 b ready",
+         "1 .1 i9 b enabled 3; ignored i1"),
+        ("of two draining ones the occupant counts", 1, "1 .1 i9 b disabled 3", ".1 i1 a draining; .1 i9 b draining",
+         "1 .1 i9 b disabled 3; ignored i1"),
+        ("of two strangers the first group's", 1, "", ".1 i1 b ready; .1 i2 a ready",
+         "1 .1 i2 a enabled 1@100; ignored i1"),
+        ("of two strangers of one group the first name", 1, "", ".1 i2 a ready; .1 i1 a ready",
+         "1 .1 i1 a enabled 1@100; ignored i2"),
+        ("one instance in two groups stands once", 2, "", ".1 i1 b ready; .1 i1 a ready",
+         "1 .1 i1 a enabled 1@100; 2 free; ignored i1"),
+    ];
+    for (name, size, before, observed, after) in cases {
+        check(name, size, before, observed, after);
+    }
+}
+
+#[test]
+fn the_number_of_slots_may_change() {
+    #[rustfmt::skip]
+    let cases = [
+        ("N grown: the missing rows are created", 3, "1 .1 i1 a enabled 3", ".1 i1 a ready",
+         "1 .1 i1 a enabled 3; 2 free; 3 free"),
+        ("a lost row is recreated under its own number", 3, "2 .2 i2 a enabled 3; 3 .3 i3 a enabled 3", ".2 i2 a ready; .3 i3 a ready",
+         "1 free; 2 .2 i2 a enabled 3; 3 .3 i3 a enabled 3"),
+        ("a lost row may be that of a group that is not known", 3, "2 .2 i2 a enabled 3; 3 free", "missing b; .2 i2 a ready",
+         "2 .2 i2 a enabled 3; 3 free"),
+        ("and a newcomer takes another", 3, "2 .2 i2 a enabled 3; 3 free", "missing b; .2 i2 a ready; .4 i4 a ready",
+         "2 .2 i2 a enabled 3; 3 .4 i4 a enabled 1@100"),
+        ("or that one, if there is no other", 2, "2 .2 i2 a enabled 3", "missing b; .2 i2 a ready; .4 i4 a ready",
+         "1 .4 i4 a enabled 1@100; 2 .2 i2 a enabled 3"),
+        ("a lost row may be that of one left out of the answer", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; unseen i1",
+         "2 .2 i2 a enabled 3"),
+        ("one left out that has its row hides nobody", 2, "2 .2 i2 a enabled 3", "unseen i2",
+         "1 free; 2 .2 i2 a enabled 3"),
+        ("a lost row is recreated with who waits for it", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; .1 i1 a ready",
+         "1 .1 i1 a enabled 1@100; 2 .2 i2 a enabled 3"),
+        ("N shrunk: rows above keep whom they have", 1, "1 free; 2 .2 i2 a enabled 3; 3 free", ".2 i2 a ready",
+         "1 free; 2 .2 i2 a enabled 3; 3 free; above size 2"),
+        ("N shrunk: rows above take nobody", 1, "1 .1 i1 a enabled 3; 2 free was=a; 3 free", ".1 i1 a ready; .2 i2 a ready",
+         "1 .1 i1 a enabled 3; 2 free was=a; 3 free; unplaced i2"),
+        ("N shrunk: who leaves is freed, the row stays", 1, "1 .1 i1 a enabled 3; 3 .3 i3 a enabled 3", ".1 i1 a ready",
+         "1 .1 i1 a enabled 3; 3 free was=a"),
+        ("N shrunk: who drains is drained", 1, "1 .1 i1 a enabled 3; 3 .3 i3 a enabled 3", ".1 i1 a ready; .3 i3 a draining",
+         "1 .1 i1 a enabled 3; 3 .3 i3 a draining 0@100; above size 3"),
+        ("N shrunk: who is replaced at its address is a new server", 1, "1 free; 3 .3 i3 a enabled 3", ".3 i4 a ready",
+         "1 free; 3 .3 i4 a enabled 1@100; above size 3"),
+    ];
+    for (name, size, before, observed, after) in cases {
+        check(name, size, before, observed, after);
+    }
+}
+
+#[test]
+fn the_last_resort_ends_with_the_first_weight_of_a_ready_server() {
+    let limits = Limits { min: 0, ..limits(2) };
+    let observed = seen(".1 i1 a draining; .2 i2 a ready");
+    let mut now = 100;
+    let mut text = "1 .1 i1 a enabled 7; 2 free".to_owned();
+    for expected in [
+        "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0@100; last resort 1",
+        "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0@100; last resort 1",
+        "1 .1 i1 a draining 0@130; 2 .2 i2 a enabled 1@130",
+    ] {
+        let plan = decide(&table(&text), &observed, at(now), &limits);
+        assert_eq!(show_plan(&plan), expected, "at {now}");
+        text = super::super::fixtures::show(&plan.slots);
+        now += 15;
+    }
+}
+
+#[test]
+fn a_kept_server_does_not_ramp_and_the_others_do() {
+    let before = table("1 .1 i1 a enabled 3; 2 .2 i2 b enabled 3; 3 .3 i3 b enabled 3; 4 .4 i4 b disabled 3");
+    let observed = seen("missing a; .2 i2 b ready; unseen i3; .4 i4 b ready");
+    let plan = decide(&before, &observed, at(30), &limits(4));
+    assert_eq!(
+        show_plan(&plan),
+        "1 .1 i1 a enabled 3; 2 .2 i2 b enabled 4@30; 3 .3 i3 b enabled 3; 4 .4 i4 b disabled 3"
+    );
+}
+
+#[test]
+fn only_what_differs_is_a_change() {
+    let ids = |before: &str, observed: &str| -> Vec<SlotId> {
+        decide(&table(before), &seen(observed), at(10), &limits(4)).changes.iter().map(|slot| slot.id).collect()
+    };
+    let steady = "1 .1 i1 a enabled 3; 2 unreadable; 3 free; 4 free was=b; 9 free";
+    assert_eq!(ids(steady, ".1 i1 a ready"), [0; 0], "a steady turn writes nothing");
+    assert_eq!(ids(steady, ".1 i1 b ready"), [1], "a new group is a change");
+    assert_eq!(ids(steady, ".1 i1 a ready; .2 i2 a ready"), [3]);
+    assert_eq!(ids("2 unreadable", ""), [1, 3, 4], "a row that cannot be read is not overwritten");
+}
+
+/// The original aligned its rows by their count: with row 1 lost, the last row flapped for ever.
+#[test]
+fn nothing_flaps_after_a_row_is_lost() {
+    let observed = seen(".1 i1 a ready; .2 i2 a ready; .3 i3 a ready");
+    let before = table("2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10");
+    let plan = decide(&before, &observed, at(10), &limits(3));
+    assert_eq!(plan.changes.iter().map(|slot| slot.id).collect::<Vec<_>>(), [1]);
+    let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
+    assert_eq!(decide(&Table { rows, strays: vec![] }, &observed, at(11), &limits(3)).changes, []);
+}
+
+/// The original gave every new server weight 1 and never raised it where MIN was above 1.
+#[test]
+fn a_new_server_starts_at_min_and_reaches_max_whatever_min_is() {
+    for min in [0, 1, 5, 10] {
+        let limits = Limits { min, ..limits(1) };
+        let observed = seen(".1 i1 a ready");
+        let mut rows = BTreeMap::new();
+        for turn in 0..=i64::from(10 - min) {
+            let table = Table { rows, strays: vec![] };
+            let plan = decide(&table, &observed, at(30 * turn), &limits);
+            let weight = plan.slots[&1].occupant.as_ref().map(|occupant| i64::from(occupant.weight));
+            assert_eq!(weight, Some(i64::from(min) + turn), "MIN {min}, turn {turn}");
+            rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
+        }
+    }
+}
+
+#[test]
+fn the_largest_table_is_filled_in_one_turn() {
+    let instances = (0..MAX_SLOT + 5).map(|n| {
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into();
+        let group = ["a", "b", "c"][n as usize % 3].to_owned();
+        Instance::new(address, format!("i{n}"), group, crate::slot::Part::Ready)
+    });
+    let observed = Observation { instances: instances.collect(), ..Observation::default() };
+    let plan = decide(&Table::default(), &observed, at(0), &limits(MAX_SLOT));
+    assert_eq!(plan.changes.len(), MAX_SLOT as usize);
+    assert!(plan.slots.values().all(|slot| slot.occupant.is_some()));
+    assert_eq!(plan.unplaced.len(), 5);
+}
