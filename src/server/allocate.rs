@@ -69,22 +69,24 @@ pub(super) fn assign(
     Assignment { slots, kept, guarded, guard, unplaced, ignored, scales }
 }
 
-/// Whether there may be servers without a row that the source does not show: of a group that it does not know, or left
-/// out of its answer.
+/// Whether there may be servers without a row that cannot be seated now: of a group that the source does not know, left
+/// out of its answer, or in a state that is not known.
 fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     if !seen.missing_groups.is_empty() {
         return true;
     }
-    let mut unseen = seen.hidden.iter().filter(|hidden| hidden.in_service).peekable();
-    if unseen.peek().is_none() {
+    let unseen = seen.hidden.iter().filter(|hidden| hidden.in_service).map(|hidden| hidden.names.as_slice());
+    let strange = seen.strange.iter().map(|strange| std::slice::from_ref(&strange.name));
+    let mut hidden = unseen.chain(strange).peekable();
+    if hidden.peek().is_none() {
         return false;
     }
     let mut shown: HashSet<&str> =
         slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str()).collect();
-    for instance in &seen.instances {
+    for instance in seen.instances.iter().filter(|instance| instance.part != Part::Unknown) {
         shown.extend(instance.aliases.iter().chain([&instance.name]).map(String::as_str));
     }
-    unseen.any(|hidden| !hidden.names.iter().any(|name| shown.contains(name.as_str())))
+    hidden.any(|names| !names.iter().any(|name| shown.contains(name.as_str())))
 }
 
 /// Puts back the occupants of rows that are lost, but for those whose address stands in another row: a hand moved them.

@@ -4,7 +4,7 @@
 //! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
 //! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too. An observation lists
 //! `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; `draining` and `unknown` are parts too),
-//! `missing web`, `unseen i7`, and `hidden i7 draining` for one that is not in service. Whoever it does not mention is
+//! `missing web`, `unseen i7`, `strange i7`, and `hidden i7 draining` for one that is not in service. Whoever it does not mention is
 //! gone, unless it says what is known of some of those: `i7 runs`, `i7 gone`, `i7 no-such-instance`,
 //! `i7 no-instance-name`, `i7 open`; then nothing is known of the others.
 
@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use super::{Limits, Plan};
 use crate::clock::Timestamp;
-use crate::slot::{Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Unlisted};
+use crate::slot::{
+    Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+};
 
 const EPOCH: i64 = 1_700_000_000;
 
@@ -98,6 +100,11 @@ pub(super) fn seen(text: &str) -> Observation {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["missing", group] => seen.missing_groups.push(group.to_owned()),
             ["unseen", name] => seen.hidden.push(hidden(name, Part::Ready, true)),
+            ["strange", name] => seen.strange.push(Strange {
+                name: name.to_owned(),
+                group: "a".to_owned(),
+                state: "lifecycle state \"Dreaming\"".to_owned(),
+            }),
             ["hidden", name, word] => seen.hidden.push(hidden(name, part(word), false)),
             [name, word] => {
                 let fate = match word {

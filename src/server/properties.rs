@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use super::fixtures::{address, at, config, limits, secs};
 use super::plan::{Known, decide_knowing};
 use super::{Limits, Plan, decide};
-use crate::slot::{Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Unlisted};
+use crate::slot::{
+    Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+};
 
 /// Few addresses, names and groups, so that they meet often.
 fn instance() -> impl Strategy<Value = Instance> {
@@ -42,12 +44,19 @@ fn observation() -> impl Strategy<Value = Observation> {
         })
         .prop_map(|(instances, missing_groups, hidden, unlisted)| {
             // A group that the source does not know has no instances.
-            let instances = instances.into_iter().filter(|one| !missing_groups.contains(&one.group)).collect();
+            let known = |one: &Instance| !missing_groups.contains(&one.group);
+            let instances: Vec<Instance> = instances.into_iter().filter(known).collect();
+            let strange = instances.iter().filter(|one| one.part == Part::Unknown).map(|one| Strange {
+                name: one.name.clone(),
+                group: one.group.clone(),
+                state: "lifecycle state \"Dreaming\"".to_owned(),
+            });
+            let strange = strange.collect();
             let hidden = hidden.into_iter().map(|(name, (part, in_service))| {
                 let in_service = in_service || part == Part::Ready;
                 Hidden { names: vec![format!("i{name}")], part, in_service }
             });
-            Observation { instances, missing_groups, hidden: hidden.collect(), strange: vec![], unlisted }
+            Observation { instances, missing_groups, hidden: hidden.collect(), strange, unlisted }
         })
 }
 
@@ -137,10 +146,11 @@ fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan
     }
     let shown = |name: &String| {
         plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
-            || seen.instances.iter().any(|instance| instance.is_called(name))
+            || seen.instances.iter().any(|instance| instance.part != Part::Unknown && instance.is_called(name))
     };
     let missed = |one: &Hidden| one.in_service && !one.names.iter().any(shown);
-    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed);
+    let strange = || seen.strange.iter().any(|one| !shown(&one.name));
+    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed) || strange();
     for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
         let created = plan.slots.get(&id);
         let free = created.is_some_and(|slot| slot.occupant.is_none());

@@ -662,13 +662,8 @@ fn another_leader_begins_the_guard_anew() {
 
 #[test]
 fn what_is_kept_or_not_known_is_counted() {
-    let mut bed =
-        Bed::new(limits(3), "1 .1 i1 a enabled 10", [Ok("unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready")]);
-    bed.server.source.0[0].as_mut().expect("an answer").strange.push(crate::slot::Strange {
-        name: "i5".to_owned(),
-        group: "a".to_owned(),
-        state: "lifecycle state \"Dreaming\"".to_owned(),
-    });
+    let answer = "unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready; strange i5";
+    let mut bed = Bed::new(limits(3), "1 .1 i1 a enabled 10", [Ok(answer)]);
     bed.turn(100);
     let shown = bed.gauges.last();
     assert_eq!((shown.unseen, shown.strange, shown.guarded), (2, 1, 0));
