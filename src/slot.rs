@@ -222,13 +222,9 @@ pub struct Strange {
 pub enum Fate {
     /// It has ended, or its group has put it aside.
     Gone,
-    /// There is no such instance, any more or here.
-    NoSuchInstance,
-    /// The row's name is not one that an instance can have: a hand or another source wrote it.
-    NoInstanceName,
-    /// It has not ended, and is in no group.
-    Runs,
-    /// Nothing was found out about it.
+    /// The source denies that there is such an instance, any more or here.
+    Denied,
+    /// It runs, or nothing was found out about it.
     Open,
 }
 

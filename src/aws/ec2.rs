@@ -44,8 +44,8 @@ const RESERVATION: Cut =
 pub(crate) struct Described<'a> {
     /// Those that it knows, in any order, in parts.
     pub(crate) batches: Vec<Arc<Vec<Record>>>,
-    /// Those of which it could not be found out whether EC2 knows them.
-    pub(crate) unanswered: HashSet<&'a str>,
+    /// Those that it says it does not know.
+    pub(crate) denied: HashSet<&'a str>,
 }
 
 impl Described<'_> {
@@ -57,8 +57,8 @@ impl Described<'_> {
 
 /// What EC2 says of these instances. Asking for none asks nothing: a call without ids would list the whole account.
 ///
-/// An id that EC2 does not know, or refuses as malformed, is left out, and never fails the others. Where it cannot be
-/// found out which one that is, the unlisted ones go unanswered, since they stand in rows that anybody may edit.
+/// An id that EC2 does not know, or refuses as malformed, never fails the others. Where it cannot be found out which one
+/// that is, the unlisted ones are not asked about: they stand in rows that anybody may edit.
 pub(crate) fn fetch_instances<'a>(
     aws: &Aws,
     question: &Question<'a>,
@@ -89,7 +89,7 @@ pub(crate) fn fetch_instances<'a>(
             }
             rest.push(ids);
             for ids in &mut rest {
-                described.unanswered.extend(ids.extract_if(.., |id| unlisted.contains(id)));
+                ids.retain(|id| !unlisted.contains(id));
             }
             rest.retain(|ids| !ids.is_empty());
             (unlisted, extra) = (HashSet::new(), 0);
@@ -97,12 +97,12 @@ pub(crate) fn fetch_instances<'a>(
         }
         let asked = ids.len();
         let message = error.refusal().map(|refusal| refusal.message.as_str()).unwrap_or_default();
-        ids.retain(|id| !names(message, id));
+        described.denied.extend(ids.extract_if(.., |id| names(message, id)));
         match asked {
             // The message names at least one of ours: ask again without it.
             _ if ids.len() < asked => rest.extend((!ids.is_empty()).then_some(ids)),
             // It names none, and there is only one that it can mean.
-            1 => {}
+            1 => described.denied.extend(ids),
             // It names none: look for it in either half.
             _ => {
                 let half = ids.split_off(asked / 2);

@@ -114,7 +114,7 @@ fn both(text: &str) {
     let asked = question(&groups, &occupants);
     let ids: Vec<&str> = asked.listed.iter().chain(&asked.unlisted).copied().collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id is asked for twice");
-    answer.unanswered.extend(asked.unlisted.iter().step_by(2));
+    answer.denied.extend(asked.unlisted.iter().step_by(2));
     // Configured names hold no control character, and `none` is not among them.
     let configured: Vec<String> = (groups.iter().map(|group| group.name.clone()))
         .filter(|name| name != "none" && row_name(name.clone()) == *name)

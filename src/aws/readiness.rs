@@ -111,12 +111,12 @@ pub(crate) fn observe(
     configured: &[String],
     groups: &[Group],
     occupants: &[&str],
-    answer: &Described<'_>,
+    described: &Described<'_>,
 ) -> Observation {
     let count = groups.iter().map(|group| group.members.len()).sum();
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
     let mut records: HashMap<&str, &Record> = HashMap::with_capacity(count);
-    records.extend(answer.records().map(|record| (record.id.as_str(), record)));
+    records.extend(described.records().map(|record| (record.id.as_str(), record)));
     let holds: HashSet<&str> = occupants.iter().copied().collect();
     let mut observation = Observation { instances: Vec::with_capacity(count), ..Observation::default() };
     let (mut fates, mut absent) = (BTreeMap::new(), HashSet::new());
@@ -158,14 +158,12 @@ pub(crate) fn observe(
         }
     }
     for id in occupants.iter().filter(|id| !seen.contains(*id)) {
-        let record = records.get(id).copied();
-        let fate = match end(record) {
+        let fate = match end(records.get(id).copied()) {
             _ if absent.contains(id) => Fate::Gone,
-            _ if !is_instance_id(id) => Fate::NoInstanceName,
-            _ if answer.unanswered.contains(id) => Fate::Open,
             End::Gone => Fate::Gone,
-            _ if record.is_none() => Fate::NoSuchInstance,
-            End::Runs(_) | End::Open => Fate::Runs,
+            // EC2 refuses to tell of one that it does not know. That it leaves one out says nothing.
+            _ if described.denied.contains(id) => Fate::Denied,
+            End::Runs(_) | End::Open => Fate::Open,
         };
         fates.insert((*id).to_owned(), fate);
     }

@@ -19,7 +19,7 @@ fn record(id: &str, state: &str, address: Option<Ipv4Addr>) -> Record {
     Record { id: id.to_string(), state: state.to_string(), address }
 }
 
-fn answer(records: Vec<Record>) -> Described<'static> {
+fn answer<'a>(records: Vec<Record>) -> Described<'a> {
     Described { batches: vec![Arc::new(records)], ..Described::default() }
 }
 
@@ -168,33 +168,37 @@ fn an_unknown_word_is_told_with_its_instance_and_group() {
 #[test]
 fn what_ec2_says_of_an_occupant_that_no_group_lists() {
     const OLD: &str = "i-0000000a";
-    let cases = [
-        (ONE, Some("running"), Fate::Runs),
-        (OLD, Some("pending"), Fate::Runs),
-        (ONE, Some("rebooting"), Fate::Runs),
+    /// Its name, its state for EC2, or that EC2 denies it, and what follows.
+    type Case<'a> = (&'a str, Option<&'a str>, Fate);
+    let cases: [Case<'_>; 10] = [
+        (ONE, Some("running"), Fate::Open),
+        (OLD, Some("pending"), Fate::Open),
+        (ONE, Some("rebooting"), Fate::Open),
         (ONE, Some("stopping"), Fate::Gone),
         (ONE, Some("stopped"), Fate::Gone),
         (ONE, Some("shutting-down"), Fate::Gone),
         (OLD, Some("terminated"), Fate::Gone),
-        (ONE, None, Fate::NoSuchInstance),
-        ("node-1", None, Fate::NoInstanceName),
-        ("i-by-hand", None, Fate::NoInstanceName),
-        ("i-0000000A", None, Fate::NoInstanceName),
-        ("i-000000001", None, Fate::NoInstanceName),
-        ("", None, Fate::NoInstanceName),
+        (ONE, Some("denied"), Fate::Denied),
+        (ONE, None, Fate::Open),
+        ("node-1", None, Fate::Open),
     ];
     for (name, state, expected) in cases {
         let groups = [group("web", &[("i-00000000000000009", "InService", "Healthy")])];
-        let asked = question(&groups, &[name]);
-        assert_eq!(!asked.unlisted.is_empty(), expected != Fate::NoInstanceName, "{name}");
-        let records = state.map(|state| record(name, state, None)).into_iter().collect();
-        let observed = observe(&names(&["web", "missing"]), &groups, &[name], &answer(records));
+        let denied = HashSet::from_iter((state == Some("denied")).then_some(name));
+        let records = state.filter(|state| *state != "denied").map(|state| record(name, state, None));
+        let described = Described { denied, ..answer(records.into_iter().collect()) };
+        let observed = observe(&names(&["web", "missing"]), &groups, &[name], &described);
         assert_eq!(observed.unlisted, fates(&[(name, expected)]), "{name} {state:?}");
-        let unanswered = Described { unanswered: HashSet::from([name]), ..Described::default() };
-        let observed = observe(&names(&["web"]), &groups, &[name], &unanswered);
-        let open = if expected == Fate::NoInstanceName { expected } else { Fate::Open };
-        assert_eq!(observed.unlisted, fates(&[(name, open)]), "{name}");
     }
+}
+
+/// It refuses a whole call for a name that is no id.
+#[test]
+fn ec2_is_asked_only_about_what_can_be_an_id() {
+    let strange =
+        ["", "node-1", "i-", "i-by-hand", "i-0000000A", "i-000000001", "i-0000000000000000g", "i-00000000000000001 "];
+    assert_eq!(question(&[], &strange), Question::default());
+    assert_eq!(question(&[], &["i-0123abcd", ONE]).unlisted, ["i-0123abcd", ONE]);
 }
 
 #[test]

@@ -111,7 +111,7 @@ mod tests {
         let server = answering(member());
         let mut source = source(&server.url);
         let observed = source.fetch(&[ENDED, LISTED, "by-hand", DETACHED]).expect("an answer");
-        let fates = [(DETACHED, Fate::Runs), (ENDED, Fate::Gone), ("by-hand", Fate::NoInstanceName)];
+        let fates = [(DETACHED, Fate::Open), (ENDED, Fate::Gone), ("by-hand", Fate::Open)];
         let fates = fates.into_iter().map(|(name, fate)| (name.to_owned(), fate)).collect();
         assert_eq!(observed.unlisted, Unlisted::Told(fates));
         source.fetch(&[LISTED]).expect("a steady turn");

@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn servers_that_are_kept_or_not_seen_are_named() {
         let table = table("1 .1 i1 a enabled 4; 2 .2 i2 a enabled 4; 3 .3 i3 a enabled 4; 4 .4 i4 a enabled 4");
-        let seen = seen("i1 runs; i2 runs; i3 runs; unseen i4; hidden i5 draining");
+        let seen = seen("i1 open; i2 open; i3 open; unseen i4; hidden i5 draining");
         let plan = decide(&table, &seen, at(100), &limits(4));
         let found: Vec<String> = conditions(&table, &seen, &plan, &limits(4), WORDS).into_values().collect();
         assert_eq!(

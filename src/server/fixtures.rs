@@ -5,8 +5,8 @@
 //! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too. An observation lists
 //! `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; `draining` and `unknown` are parts too),
 //! `missing web`, `unseen i7`, `strange i7`, and `hidden i7 draining` for one that is not in service. Whoever it does not mention is
-//! gone, unless it says what is known of some of those: `i7 runs`, `i7 gone`, `i7 no-such-instance`,
-//! `i7 no-instance-name`, `i7 open`; then nothing is known of the others.
+//! gone, unless it says what is known of some of those: `i7 gone`, `i7 denied`, `i7 open`; then nothing is known of the
+//! others.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -108,10 +108,8 @@ pub(super) fn seen(text: &str) -> Observation {
             ["hidden", name, word] => seen.hidden.push(hidden(name, part(word), false)),
             [name, word] => {
                 let fate = match word {
-                    "runs" => Fate::Runs,
                     "gone" => Fate::Gone,
-                    "no-such-instance" => Fate::NoSuchInstance,
-                    "no-instance-name" => Fate::NoInstanceName,
+                    "denied" => Fate::Denied,
                     "open" => Fate::Open,
                     other => panic!("no fate: {other}"),
                 };

@@ -126,13 +126,13 @@ fn judge<'a>(
         Unlisted::Told(fates) => match fates.get(name) {
             Some(Fate::Gone) => Verdict::Gone,
             // With its group, the id is not known either: this may be another region, or another account.
-            Some(Fate::NoSuchInstance) if missing => Verdict::Vanished,
-            Some(Fate::NoSuchInstance) => Verdict::Gone,
-            Some(Fate::Runs | Fate::NoInstanceName) if missing => Verdict::Kept,
-            Some(Fate::Runs | Fate::NoInstanceName) => Verdict::Vanished,
+            Some(Fate::Denied) if missing => Verdict::Vanished,
+            Some(Fate::Denied) => Verdict::Gone,
+            Some(Fate::Open) if missing => Verdict::Kept,
+            Some(Fate::Open) => Verdict::Vanished,
             // Its instance has another address by now.
             None if names.reported.contains(name) => Verdict::Gone,
-            Some(Fate::Open) | None => Verdict::Kept,
+            None => Verdict::Kept,
         },
     }
 }

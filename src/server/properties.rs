@@ -25,7 +25,7 @@ fn instance() -> impl Strategy<Value = Instance> {
 
 /// What is known of some of those that no report is about.
 fn unlisted() -> impl Strategy<Value = Unlisted> {
-    let fates = vec![Fate::Gone, Fate::NoSuchInstance, Fate::NoInstanceName, Fate::Runs, Fate::Runs, Fate::Open];
+    let fates = vec![Fate::Gone, Fate::Denied, Fate::Open, Fate::Open];
     let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
     let told = prop::collection::btree_map(name, prop::sample::select(fates), 0..9).prop_map(Unlisted::Told);
     prop_oneof![Just(Unlisted::Gone), told]
@@ -199,8 +199,8 @@ fn may(old: &Occupant, seen: &Observation, limits: &Limits) -> May {
     let missing = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
     let Unlisted::Told(fates) = &seen.unlisted else { return if missing { May::BeKept } else { May::BeFreed } };
     match (fates.get(&old.name), missing) {
-        (Some(Fate::Gone), _) | (Some(Fate::NoSuchInstance), false) => May::BeFreed,
-        (Some(Fate::NoSuchInstance), true) | (Some(Fate::Runs | Fate::NoInstanceName), false) => May::Vanish,
+        (Some(Fate::Gone), _) | (Some(Fate::Denied), false) => May::BeFreed,
+        (Some(Fate::Denied), true) | (Some(Fate::Open), false) => May::Vanish,
         (None, _) if seen.instances.iter().any(|one| one.name == old.name) => May::BeFreed,
         _ => May::BeKept,
     }

@@ -537,7 +537,7 @@ fn a_marker_that_is_gone_is_made_anew() {
 #[test]
 fn the_source_is_asked_once_a_turn_about_everybody_in_the_table() {
     let two = ".1 i1 a ready; .2 i2 a ready; i0 gone";
-    let detached = ".2 i2 a ready; i1 runs; i9 runs";
+    let detached = ".2 i2 a ready; i1 open; i9 open";
     let mut bed = Bed::new(
         limits(3),
         "1 .1 i1 a enabled 10",
@@ -559,20 +559,20 @@ fn the_source_is_asked_once_a_turn_about_everybody_in_the_table() {
 
 #[test]
 fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
-    let unlisted = ".2 i2 a ready; i1 open";
+    let rows = "1 .1 i1 c enabled 10; 2 .2 i2 a enabled 10";
     let mut bed =
-        Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10", [Ok(".2 i2 a ready; i0 gone"), Ok(unlisted)]);
+        Bed::new(limits(2), rows, [Ok(".2 i2 a ready; i0 gone; missing c"), Ok(".2 i2 a ready; i1 gone; missing c")]);
     bed.turn(100);
     assert_eq!(bed.asked(), ["", "i1 i2"]);
-    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10");
+    assert_eq!(bed.rows(), "1 free was=c; 2 .2 i2 a enabled 10");
 }
 
 /// A hand's edit reaches the clients though the turn that saw it failed.
 #[test]
 fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
-    let steady = ".1 i1 a ready; i0 gone";
-    let mut bed =
-        Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(steady), Ok(steady), Err("throttled"), Ok(steady)]);
+    let (before, after) = (".1 i1 a ready; i0 gone", ".1 i1 a ready; .7 i7 a unknown; i0 gone");
+    let answers = [Ok(before), Ok(before), Err("throttled"), Ok(after)];
+    let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", answers);
     bed.turn(100);
     let version = bed.marker().version;
     bed.memory.borrow_mut().table = table("1 .7 i7 a disabled 10; 2 .1 i1 a enabled 10");
@@ -580,14 +580,14 @@ fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
     assert_eq!(bed.marker().version, version);
     bed.turn(102);
     assert!(bed.marker().version > version);
-    assert_eq!(bed.rows(), "1 .7 i7 a disabled 10; 2 .1 i1 a enabled 10", "nothing was found out about i7");
+    assert_eq!(bed.rows(), "1 .7 i7 a disabled 10; 2 .1 i1 a enabled 10");
     let version = bed.marker().version;
     bed.turn(103);
     assert_eq!(bed.marker().version, version, "once");
 }
 
 const FOUR: &str = "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10; 4 .4 i4 a enabled 10; 5 free";
-const GONE_ASTRAY: &str = ".4 i4 a ready; i1 runs; i2 runs; i3 runs";
+const GONE_ASTRAY: &str = ".4 i4 a ready; i1 open; i2 open; i3 open";
 const FREED: &str = "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 a enabled 10; 5 free";
 
 #[test]
