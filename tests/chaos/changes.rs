@@ -1,7 +1,7 @@
 //! What happens to the instances and their groups.
 
 use crate::Chaos;
-use crate::fleet::{Instance, Part, Scene};
+use crate::fleet::{DETACHED, Ec2, Instance, OUT, Part, REPLACING, STRANGE, Scene};
 
 /// The most instances at a time, leaving ones included: every one has a slot.
 const MOST: usize = 12;
@@ -14,15 +14,20 @@ impl Chaos {
     pub(crate) fn launch(&mut self, scene: &mut Scene, group: usize, lifecycle: &'static str) {
         if scene.instances.len() < MOST {
             self.born += 1;
-            let id = format!("i-{:05}", self.born);
+            let id = id(self.born);
             let address = scene.free_address();
-            let instance = Instance { id: id.clone(), address, group, lifecycle, healthy: true, unseen: false };
+            let served = lifecycle == "InService";
+            let instance =
+                Instance { id: id.clone(), address, group, lifecycle, health: "Healthy", ec2: Ec2::Running, served };
             scene.instances.insert(id, instance);
         }
     }
 
     /// Changes an instance or a group, as AWS or an operator would.
     pub(crate) fn change(&mut self) {
+        if !self.fleet.scene().unlisted.is_empty() {
+            return self.change_while_unlisted();
+        }
         if std::mem::take(&mut self.all_leave) {
             return self.counted("all come back", |_, scene| come_back(scene));
         }
@@ -30,47 +35,65 @@ impl Chaos {
         let serving = self.fleet.scene().in_service(group);
         // Consul forgets a service without instances, and then hsdo keeps those that it had.
         let of_consul = self.consul.is_some();
-        let spare = serving.len() > if group == 0 { LEAST } else { usize::from(of_consul) };
-        let chosen = if spare { Some(self.random.pick(&serving).id.clone()) } else { None };
-        match (self.random.below(17), chosen) {
+        let spare = serving.len().saturating_sub(if group == 0 { LEAST } else { usize::from(of_consul) });
+        let chosen = if spare > 0 { Some(self.random.pick(&serving).id.clone()) } else { None };
+        match (self.random.below(if of_consul { 17 } else { 25 }), chosen) {
             (0 | 1, _) => {
-                let lifecycle = *self.random.pick(&["InService", "InService", "Pending"]);
+                let strange = if of_consul { "Pending" } else { *self.random.pick(&STRANGE) };
+                let lifecycle = *self.random.pick(&["InService", "InService", "InService", "Pending", strange]);
                 self.counted("launch", |chaos, scene| chaos.launch(scene, group, lifecycle));
             }
             (2, Some(id)) => self.counted("leaves, waiting", |_, scene| {
                 set(scene, &id, |instance| instance.lifecycle = "Terminating:Wait");
             }),
-            (3, Some(id)) => self.counted("leaves at once", |_, scene| drop(scene.instances.remove(&id))),
+            (3, Some(id)) => {
+                let told_as = self.told_as();
+                self.counted("leaves at once", |_, scene| scene.end(&id, told_as));
+            }
             (4, Some(id)) => {
                 // Its port is closed before AWS tells: a Spot instance that is taken away.
                 self.bed.web().stop(&id);
                 let unnoticed = self.random.millis(0, 600);
                 self.leave_rotations(&[id.clone()].into());
                 std::thread::sleep(unnoticed);
-                self.counted("dies", |_, scene| drop(scene.instances.remove(&id)));
+                let told_as = self.told_as();
+                self.counted("dies", |_, scene| scene.end(&id, told_as));
             }
-            (5 | 6, Some(id)) => self.counted("address used again", |chaos, scene| {
-                let old = scene.instances.remove(&id).expect("it was chosen");
-                chaos.born += 1;
-                let id = format!("i-{:05}", chaos.born);
-                scene.instances.insert(id.clone(), Instance { id, ..old });
-            }),
-            (7, Some(id)) => self.counted("standby", |_, scene| {
-                set(scene, &id, |instance| instance.lifecycle = "Standby");
-            }),
-            (8, Some(id)) => self.counted("unhealthy", |_, scene| set(scene, &id, |instance| instance.healthy = false)),
-            (9 | 10, Some(id)) => self.counted("changes its group", |_, scene| {
+            (5 | 6, Some(old)) => {
+                let told_as = self.told_as();
+                self.counted("address used again", |chaos, scene| {
+                    chaos.born += 1;
+                    let id = id(chaos.born);
+                    let new = Instance { id: id.clone(), ..scene.instances[&old].clone() };
+                    scene.end(&old, told_as);
+                    scene.instances.insert(id, new);
+                });
+            }
+            (7, Some(id)) => {
+                let lifecycle = if of_consul { OUT[0] } else { *self.random.pick(&OUT) };
+                self.counted("is out", |_, scene| set(scene, &id, |instance| instance.lifecycle = lifecycle));
+            }
+            (8, Some(id)) => {
+                self.counted("unhealthy", |_, scene| set(scene, &id, |instance| instance.health = "Unhealthy"));
+            }
+            (9 | 10, Some(id)) if self.detached.is_none() => self.counted("changes its group", |_, scene| {
                 set(scene, &id, |instance| instance.group = 1 - instance.group);
             }),
-            (11, Some(id)) if !of_consul => self.counted("unseen by EC2", |_, scene| {
-                set(scene, &id, |instance| instance.unseen = true);
-            }),
+            (11, Some(id)) if !of_consul => {
+                let ec2 = *self.random.pick(&[Ec2::LeftOut, Ec2::Pending, Ec2::Unaddressed]);
+                self.counted("unseen by EC2", |_, scene| set(scene, &id, |instance| instance.ec2 = ec2));
+            }
             (12, _) if !of_consul => self.counted("a group is missing", |_, scene| {
                 scene.missing.insert(group);
             }),
-            (13, _) if group == 1 && !of_consul => self.counted("a group is emptied", |_, scene| {
-                scene.instances.retain(|_, instance| instance.group != 1);
-            }),
+            (13, _) if group == 1 && !of_consul => {
+                let told_as = self.told_as();
+                self.counted("a group is emptied", |_, scene| {
+                    let of_group = scene.instances.values().filter(|instance| instance.group == 1);
+                    let ids: Vec<String> = of_group.map(|instance| instance.id.clone()).collect();
+                    ids.iter().for_each(|id| scene.end(id, told_as));
+                });
+            }
             (13, _) if group == 0 => self.counted("a group is replaced", |chaos, scene| {
                 let count = scene.in_service(0).len();
                 for instance in scene.instances.values_mut().filter(|instance| instance.group == 0) {
@@ -82,19 +105,124 @@ impl Chaos {
                 while scene.in_service(0).len() < LEAST {
                     let leaving = scene.instances.values_mut().find(|i| i.group == 0 && i.lifecycle != "InService");
                     let back = leaving.expect("there were as many before");
-                    (back.lifecycle, back.healthy, back.unseen) = ("InService", true, false);
+                    (back.lifecycle, back.health, back.ec2) = ("InService", "Healthy", Ec2::Running);
                 }
             }),
-            // With old answers, lost rows, or somebody who is kept unseen, not all of them would leave: the ready ones, or
-            // the kept, would have to serve alone.
+            // With old answers, lost rows, or somebody who is kept as it is, not all of them would leave: the ready ones,
+            // or the kept, would have to serve alone.
             (14, _) if !self.blurred && !of_consul && self.fleet.scene().of(Part::Unknown).next().is_none() => {
                 self.all_leave = true;
                 self.counted("nobody is healthy any more", |_, scene| {
-                    scene.instances.values_mut().for_each(|instance| instance.healthy = false);
+                    scene.instances.values_mut().for_each(|instance| instance.health = "Unhealthy");
                 });
+            }
+            (17 | 18, Some(_)) => {
+                let some = self.some(&serving, spare);
+                let lifecycle = *self.random.pick(&REPLACING);
+                let ec2 = *self.random.pick(&[Ec2::Running, Ec2::Running, Ec2::LeftOut, Ec2::Pending]);
+                self.counted("root volumes are replaced", |_, scene| {
+                    for id in &some {
+                        set(scene, id, |instance| (instance.lifecycle, instance.ec2) = (lifecycle, ec2));
+                    }
+                });
+            }
+            (19 | 20, _) => self.replace_on(),
+            (21 | 22, Some(_)) => {
+                let some = self.some(&serving, spare);
+                let word = *self.random.pick(&STRANGE);
+                let of_health = self.random.percent(30);
+                self.counted("a word that nobody knows", |_, scene| {
+                    for id in &some {
+                        set(scene, id, |instance| match of_health {
+                            true => instance.health = "Pondering",
+                            false => instance.lifecycle = word,
+                        });
+                    }
+                });
+            }
+            // With others that are in no group for a moment they would be too many at once, and be kept for long.
+            (23, Some(id)) if !self.blurred && self.detached.is_none() && self.regrouped.is_empty() => {
+                self.detached = Some(id.clone());
+                self.counted("detached", |_, scene| set(scene, &id, |instance| instance.lifecycle = DETACHED));
+            }
+            // Nobody can be spared.
+            (_, None) if self.random.percent(50) => {
+                self.counted("launch", |chaos, scene| chaos.launch(scene, group, "InService"));
             }
             _ => self.counted("all come back", |_, scene| come_back(scene)),
         }
+    }
+
+    /// Some of these, `most` at most.
+    fn some(&mut self, of: &[Instance], most: usize) -> Vec<String> {
+        let mut ids: Vec<String> = of.iter().map(|instance| instance.id.clone()).collect();
+        self.random.shuffle(&mut ids);
+        ids.truncate(1 + self.random.below(most as u64) as usize);
+        ids
+    }
+
+    /// Those whose root volumes are replaced go on, each for itself; some are stopped meanwhile.
+    fn replace_on(&mut self) {
+        let away = |instance: &Instance| REPLACING.contains(&instance.lifecycle) || on_its_way(instance);
+        let scene = self.fleet.scene();
+        let mut ids: Vec<String> = scene.instances.values().filter(|i| away(i)).map(|i| i.id.clone()).collect();
+        self.random.shuffle(&mut ids);
+        let steps: Vec<u64> = ids.iter().map(|_| self.random.below(5)).collect();
+        // Of two calls one may be answered before this change and one after it: in service, and stopped.
+        self.moved.extend(ids.iter().zip(&steps).filter(|(_, step)| **step == 0).map(|(id, _)| id.clone()));
+        let back = *self.random.pick(&["Pending", "Pending:Wait", "Pending:Proceed"]);
+        self.counted("root volumes go on", |_, scene| {
+            for (id, step) in ids.iter().zip(steps) {
+                set(scene, id, |instance| match (step, REPLACING.iter().position(|it| *it == instance.lifecycle)) {
+                    (0, Some(_)) => instance.ec2 = Ec2::Stopped,
+                    (1, Some(place)) if place + 1 < REPLACING.len() => instance.lifecycle = REPLACING[place + 1],
+                    (2 | 3, Some(_)) => (instance.lifecycle, instance.ec2) = (back, Ec2::Running),
+                    (_, None) => (instance.lifecycle, instance.ec2) = ("InService", Ec2::Running),
+                    _ => {}
+                });
+            }
+        });
+    }
+
+    /// A whole answer that is bogus: it lists nobody, or less than half of those that serve. Those that it leaves out are
+    /// kept, as long as they are too many for hsdo to believe it whatever it has seen by then.
+    pub(crate) fn unlist(&mut self) {
+        let scene = self.fleet.scene();
+        let seated =
+            |instance: &&Instance| self.ready_seats.contains(&instance.id) && !self.moved.contains(&instance.id);
+        let mut ids: Vec<String> = scene.of(Part::Ready).filter(seated).map(|instance| instance.id.clone()).collect();
+        let others: Vec<String> = scene.instances.keys().filter(|id| !ids.contains(*id)).cloned().collect();
+        // Whoever was launched in this round, or came back, may serve by now.
+        let serving = self.ready_seats.len() + others.iter().filter(|id| !self.ready_seats.contains(*id)).count();
+        self.random.shuffle(&mut ids);
+        let least = serving / 2 + 1;
+        if self.blurred
+            || self.all_leave
+            || self.detached.is_some()
+            || !self.regrouped.is_empty()
+            || ids.len() < least.max(3)
+        {
+            return;
+        }
+        let everybody = self.random.percent(40);
+        if !everybody {
+            ids.truncate(least.max(3) + self.random.below((ids.len() - least.max(3) + 1) as u64) as usize);
+        }
+        let some: Vec<String> = others.into_iter().filter(|_| everybody || self.random.percent(30)).collect();
+        self.counted(if everybody { "an answer lists nobody" } else { "an answer lists few" }, |_, scene| {
+            scene.unlisted.extend(ids.into_iter().chain(some));
+        });
+    }
+
+    fn change_while_unlisted(&mut self) {
+        if self.random.percent(50) {
+            self.counted("everybody is listed again", |_, scene| scene.unlisted.clear());
+        }
+    }
+
+    /// What EC2 says of one that is gone; mostly it knows it for a while.
+    fn told_as(&mut self) -> Option<&'static str> {
+        *self.random.pick(&[None, Some("shutting-down"), Some("terminated")])
     }
 
     fn counted(&mut self, what: &str, change: impl FnOnce(&mut Self, &mut Scene)) {
@@ -104,15 +232,32 @@ impl Chaos {
 
     /// At the end of a round AWS tells of everything, and those that wait have come or gone.
     pub(crate) fn calm_fleet(&mut self) {
-        let (goes, back) = (self.random.percent(50), self.random.percent(50));
+        let (goes, back, forgets) = (self.random.percent(50), self.random.percent(50), self.random.percent(50));
+        let replaced = self.random.percent(50);
         self.all_leave = false;
+        let detached = self.detached.clone();
         self.change_scene("AWS tells of everything", |chaos, scene| {
             scene.missing.clear();
+            scene.unlisted.clear();
+            if forgets {
+                scene.ended.clear();
+            }
+            scene.instances.retain(|id, instance| instance.lifecycle != DETACHED || detached.as_ref() == Some(id));
             for instance in scene.instances.values_mut() {
-                instance.unseen = false;
-                if instance.lifecycle == "Pending" {
+                let replacing = REPLACING.contains(&instance.lifecycle) || on_its_way(instance);
+                if instance.lifecycle.starts_with("Pending") && !on_its_way(instance)
+                    || STRANGE.contains(&instance.lifecycle)
+                    || replacing && replaced
+                {
                     instance.lifecycle = "InService";
                 }
+                if instance.health == "Pondering" {
+                    instance.health = "Healthy";
+                }
+                if !REPLACING.contains(&instance.lifecycle) {
+                    instance.ec2 = Ec2::Running;
+                }
+                instance.served |= instance.lifecycle == "InService";
             }
             if goes {
                 scene.instances.retain(|_, instance| instance.lifecycle != "Terminating:Wait");
@@ -134,17 +279,29 @@ impl Chaos {
     }
 }
 
+fn id(number: u64) -> String {
+    format!("i-{number:017x}")
+}
+
 fn set(scene: &mut Scene, id: &str, change: impl FnOnce(&mut Instance)) {
     if let Some(instance) = scene.instances.get_mut(id) {
         change(instance);
     }
 }
 
+fn on_its_way(instance: &Instance) -> bool {
+    instance.served && instance.lifecycle.starts_with("Pending")
+}
+
 fn come_back(scene: &mut Scene) {
     for instance in scene.instances.values_mut() {
-        instance.healthy = true;
-        if instance.lifecycle == "Standby" {
+        instance.health = "Healthy";
+        let stays_out = ["InService", "Terminating:Wait"].contains(&instance.lifecycle)
+            || instance.lifecycle.starts_with("Pending") && !instance.served;
+        if !stays_out {
             instance.lifecycle = "InService";
+            instance.ec2 = Ec2::Running;
+            instance.served = true;
         }
     }
 }

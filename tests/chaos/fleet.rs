@@ -18,13 +18,35 @@ const PAGE: usize = 3;
 const MEMBER: &str = include_str!("../data/group-member.xml");
 const RECORD: &str = include_str!("../data/reservation.xml");
 
+/// What EC2 says of an instance that its group has, or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ec2 {
+    Running,
+    /// It runs, but has no address, as may be for a moment.
+    Unaddressed,
+    Pending,
+    Stopped,
+    /// EC2 leaves it out of its answers, as it may for a while.
+    LeftOut,
+}
+
+/// In a group that is told of, but not in its list: it was detached, and runs on.
+pub(crate) const DETACHED: &str = "";
+/// While its root volume is replaced, and on the way back.
+pub(crate) const REPLACING: [&str; 4] =
+    ["ReplacingRootVolume", "ReplacingRootVolume:Wait", "ReplacingRootVolume:Proceed", "RootVolumeReplaced"];
+/// States that AWS has for those that are out.
+pub(crate) const OUT: [&str; 4] = ["Standby", "Terminating:Retained", "Warmed:Stopped", "Detached"];
+/// States that AWS does not have yet.
+pub(crate) const STRANGE: [&str; 3] = ["Dreaming", "InService:Warm", "Terminating:Something"];
+
 /// What an instance is to hsdo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Ready,
     Draining,
     Absent,
-    /// Its group has it in service, or is not told of at all: who serves goes on, who is new waits.
+    /// What has become of it is not known: who serves goes on, who is new waits.
     Unknown,
 }
 
@@ -36,9 +58,17 @@ pub(crate) struct Instance {
     /// The place of its group in [`GROUPS`].
     pub(crate) group: usize,
     pub(crate) lifecycle: &'static str,
-    pub(crate) healthy: bool,
-    /// EC2 leaves it out of its answers, as it may for a while.
-    pub(crate) unseen: bool,
+    pub(crate) health: &'static str,
+    pub(crate) ec2: Ec2,
+    /// Whether it was in service before.
+    pub(crate) served: bool,
+}
+
+impl Instance {
+    /// Whether it can do without harm whatever is done to it.
+    fn is_good(&self) -> bool {
+        self.lifecycle == "InService" && self.health == "Healthy" && self.ec2 == Ec2::Running
+    }
 }
 
 /// All instances at one moment, by id.
@@ -47,16 +77,45 @@ pub(crate) struct Scene {
     pub(crate) instances: BTreeMap<String, Instance>,
     /// Groups that AWS does not tell of.
     pub(crate) missing: BTreeSet<usize>,
+    /// Instances that a bogus answer leaves out of their groups' lists: so many of those that serve that they are kept.
+    pub(crate) unlisted: BTreeSet<String>,
+    /// Instances that are gone, of which EC2 still tells, with their addresses and states.
+    pub(crate) ended: BTreeMap<String, (Ipv4Addr, &'static str)>,
 }
 
 impl Scene {
     pub(crate) fn part(&self, instance: &Instance) -> Part {
+        if self.unlisted.contains(&instance.id) {
+            return Part::Unknown;
+        }
+        let replacing = REPLACING.contains(&instance.lifecycle);
+        let missing = self.missing.contains(&instance.group);
+        match instance.ec2 {
+            Ec2::Stopped if missing || !replacing => return Part::Absent,
+            // Neither its group nor EC2 knows it.
+            Ec2::LeftOut if missing => return Part::Absent,
+            _ => {}
+        }
+        let on_its_way = instance.lifecycle.starts_with("Pending") && instance.served;
+        let here = instance.lifecycle == "InService" || instance.lifecycle == "Terminating:Wait" || replacing;
         match instance.lifecycle {
-            "InService" if self.missing.contains(&instance.group) || instance.unseen => Part::Unknown,
-            "InService" if instance.healthy => Part::Ready,
-            "InService" | "Terminating:Wait" if self.missing.contains(&instance.group) => Part::Unknown,
-            "InService" | "Terminating:Wait" => Part::Draining,
+            _ if missing && (here || on_its_way || STRANGE.contains(&instance.lifecycle)) => Part::Unknown,
+            "InService" => match (instance.health, instance.ec2) {
+                ("Healthy", Ec2::Running) => Part::Ready,
+                ("Unhealthy", _) => Part::Draining,
+                _ => Part::Unknown,
+            },
+            _ if here || on_its_way => Part::Draining,
+            lifecycle if STRANGE.contains(&lifecycle) => Part::Unknown,
             _ => Part::Absent,
+        }
+    }
+
+    /// Takes an instance away; EC2 may still tell of it.
+    pub(crate) fn end(&mut self, id: &str, told_as: Option<&'static str>) {
+        self.unlisted.remove(id);
+        if let (Some(instance), Some(state)) = (self.instances.remove(id), told_as) {
+            self.ended.insert(id.to_owned(), (instance.address, state));
         }
     }
 
@@ -67,7 +126,7 @@ impl Scene {
 
     /// The instances in service that can do without harm whatever is done to them.
     pub(crate) fn in_service(&self, group: usize) -> Vec<Instance> {
-        let good = |i: &&Instance| i.group == group && i.lifecycle == "InService" && i.healthy && !i.unseen;
+        let good = |i: &&Instance| i.group == group && i.is_good() && !self.unlisted.contains(&i.id);
         self.instances.values().filter(good).cloned().collect()
     }
 
@@ -77,26 +136,33 @@ impl Scene {
         (1..=250).map(|last| Ipv4Addr::new(127, 3, 0, last)).find(|it| !taken.contains(it)).expect("there are few")
     }
 
+    /// A page, and the token of the next one, which says whether the answer is a bogus one: all of its pages are.
     fn groups(&self, form: &str) -> (u16, String) {
         let token = value(form, "NextToken");
         let known: Vec<usize> = (0..GROUPS.len()).filter(|group| !self.missing.contains(group)).collect();
-        let place = match token.as_deref() {
-            None => 0,
-            Some(token) => match token.strip_prefix("group-").and_then(|number| number.parse::<usize>().ok()) {
-                Some(number) => known.iter().position(|group| *group >= number).unwrap_or(known.len()),
-                None => return (400, error("InvalidNextToken")),
+        let (place, unlisted) = match token.as_deref() {
+            None => (0, self.unlisted.clone()),
+            Some(token) => match token.split_once('.').map(|(number, unlisted)| (number.parse::<usize>(), unlisted)) {
+                Some((Ok(number), unlisted)) => (
+                    known.iter().position(|group| *group >= number).unwrap_or(known.len()),
+                    unlisted.split('.').map(str::to_owned).collect(),
+                ),
+                _ => return (400, error("InvalidNextToken")),
             },
         };
         let mut groups = String::new();
         for &group in known.get(place..=place).unwrap_or_default() {
-            let members = self.instances.values().filter(|instance| instance.group == group).map(member);
-            let members = members.collect::<String>();
+            let listed = |instance: &&Instance| {
+                instance.group == group && instance.lifecycle != DETACHED && !unlisted.contains(&instance.id)
+            };
+            let members: String = self.instances.values().filter(listed).map(member).collect();
             let name = GROUPS[group];
             groups.push_str(&format!(
                 "<member><AutoScalingGroupName>{name}</AutoScalingGroupName><Instances>{members}</Instances></member>"
             ));
         }
-        let next = known.get(place + 1).map(|group| format!("<NextToken>group-{group}</NextToken>"));
+        let unlisted: Vec<String> = unlisted.into_iter().collect();
+        let next = known.get(place + 1).map(|group| format!("<NextToken>{group}.{}</NextToken>", unlisted.join(".")));
         (
             200,
             format!(
@@ -107,11 +173,35 @@ impl Scene {
         )
     }
 
+    fn record(&self, id: &str) -> Option<String> {
+        let (address, state) = match (self.instances.get(id), self.ended.get(id)) {
+            (Some(instance), _) => {
+                let state = match instance.ec2 {
+                    Ec2::Running | Ec2::Unaddressed => "running",
+                    Ec2::Pending => "pending",
+                    Ec2::Stopped => "stopped",
+                    Ec2::LeftOut => return None,
+                };
+                let address = (instance.ec2 != Ec2::Unaddressed).then_some(instance.address);
+                (address, state)
+            }
+            (None, ended) => ended.map(|(address, state)| (Some(*address), *state))?,
+        };
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        let record = RECORD.replace("@ID@", id).replace("@IP@", &address);
+        Some(record.replace("<name>running</name>", &format!("<name>{state}</name>")))
+    }
+
     fn described(&self, form: &str) -> (u16, String) {
         let mut asked: Vec<String> = (1..).map_while(|number| value(form, &format!("InstanceId.{number}"))).collect();
         asked.sort();
-        if let Some(strange) = asked.iter().find(|id| !self.instances.contains_key(*id)) {
-            let text = format!("The instance ID '{strange}' does not exist");
+        let unknown: Vec<&str> = asked
+            .iter()
+            .filter(|id| !self.instances.contains_key(*id) && !self.ended.contains_key(*id))
+            .map(String::as_str)
+            .collect();
+        if !unknown.is_empty() {
+            let text = format!("The instance IDs '{}' do not exist", unknown.join(", "));
             return (400, error("InvalidInstanceID.NotFound").replace("by the test", &text));
         }
         let from = match value(form, "NextToken") {
@@ -122,10 +212,7 @@ impl Scene {
             },
         };
         let end = (from + PAGE).min(asked.len());
-        let seen = asked[from..end].iter().filter_map(|id| self.instances.get(id)).filter(|instance| !instance.unseen);
-        let records: String = seen
-            .map(|instance| RECORD.replace("@ID@", &instance.id).replace("@IP@", &instance.address.to_string()))
-            .collect();
+        let records: String = asked[from..end].iter().filter_map(|id| self.record(id)).collect();
         let next = if end < asked.len() { format!("<nextToken>from-{end}</nextToken>") } else { String::new() };
         (
             200,
@@ -140,7 +227,7 @@ fn member(instance: &Instance) -> String {
     MEMBER
         .replace("@ID@", &instance.id)
         .replace(">InService<", &format!(">{}<", instance.lifecycle))
-        .replace(">Healthy<", if instance.healthy { ">Healthy<" } else { ">Unhealthy<" })
+        .replace(">Healthy<", &format!(">{}<", instance.health))
 }
 
 /// An error in either API's spelling: both are read from `Error`.

@@ -6,6 +6,8 @@
 //! never happen:
 //!
 //! - a server that serves, and whose instance nobody touched, leaves a rotation, or moves to another slot;
+//! - that holds too where its group calls its state a word that nobody knows, or where answers leave out so many at once
+//!   that they cannot be true; and whoever drains is back in its slot;
 //! - an address is in a rotation that is not, and was not since the last round, that of a ready instance; or such an
 //!   instance answers a request;
 //! - a request fails though HAProxy itself was well;
@@ -38,7 +40,7 @@ use common::consul::Consul;
 use common::hsdo::Hsdo;
 use common::http::lock;
 use common::random::Random;
-use fleet::{Fleet, GROUPS, Instance, Part, Scene, ip};
+use fleet::{Ec2, Fleet, GROUPS, Instance, Part, Scene, ip};
 use hand::Edit;
 use report::Report;
 use role::Role;
@@ -48,6 +50,8 @@ use site::Site;
 const SLOTS: u32 = 14;
 /// The base name of the servers.
 const BASE: &str = "mywebapp";
+/// `SERVER_REMOVAL_GUARD`: longer than any round.
+const GUARD: &str = "300";
 /// From this length on, one process of each role is never killed, so that it shows whether it grows.
 const LONG: u64 = 600;
 
@@ -92,14 +96,17 @@ struct Chaos {
     legal: BTreeSet<String>,
     /// The same a round earlier, for requests that were under way.
     legal_before: BTreeSet<String>,
-    /// The slots of the ready instances when the last round settled.
+    /// The slots of the instances when the last round settled, and which of them were ready.
     seats: BTreeMap<String, u32>,
-    /// Instances of this round whose slot may change: their row was edited, or they were not ready all the time.
+    ready_seats: BTreeSet<String>,
+    /// Instances of this round whose slot may change: their row was edited, or their slot was freed in between.
     moved: BTreeSet<String>,
     /// Everybody is leaving, and serves as the last resort: whatever could make that untrue has to wait.
     all_leave: bool,
     /// What AWS tells in this round, or what the table holds, may be a mixture.
     blurred: bool,
+    /// The instance that left its group in this round and runs on.
+    detached: Option<String>,
     /// Instances that changed their group in this round: a mixture of old and new pages may show them in neither.
     regrouped: BTreeSet<String>,
     /// Instances of this round whose row a hand took away.
@@ -131,10 +138,12 @@ impl Chaos {
             legal: BTreeSet::new(),
             legal_before: BTreeSet::new(),
             seats: BTreeMap::new(),
+            ready_seats: BTreeSet::new(),
             moved: BTreeSet::new(),
             unseated: BTreeSet::new(),
             all_leave: false,
             blurred: false,
+            detached: None,
             regrouped: BTreeSet::new(),
             edits: Vec::new(),
             kept: BTreeMap::new(),
@@ -162,6 +171,7 @@ impl Chaos {
                 .env("SERVER_ASG_NAMES", &GROUPS.join(","))
                 .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "3")
                 .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "0.2")
+                .env("SERVER_REMOVAL_GUARD", GUARD)
                 .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string())
                 .env("AWS_ACCESS_KEY_ID", "server");
             match &consul {
@@ -206,16 +216,18 @@ impl Chaos {
                 back.watcher.allow(&back.addresses(&after, Part::Ready));
             }
         }
-        self.moved.extend(
-            touched
-                .iter()
-                .filter(|i| {
-                    // A change of the group alone moves nobody.
-                    let still = after.instances.get(&i.id);
-                    self.consul.is_some() || still.is_none_or(|still| after.part(still) != Part::Ready)
-                })
-                .map(|i| i.id.clone()),
-        );
+        let loses_slot = |instance: &Instance| {
+            let part = after.instances.get(&instance.id).map(|still| after.part(still));
+            // A change of the group alone moves nobody, and nobody who drains loses its slot.
+            self.consul.is_some() || matches!(part, None | Some(Part::Absent))
+        };
+        self.moved.extend(touched.iter().filter(|instance| loses_slot(instance)).map(|instance| instance.id.clone()));
+        // An old answer of EC2, or one of a moment earlier than its group's, may have it stopped when it is back.
+        for instance in before.instances.values().chain(after.instances.values()) {
+            if instance.ec2 == Ec2::Stopped {
+                self.moved.insert(instance.id.clone());
+            }
+        }
         let regrouped = |i: &&&Instance| after.instances.get(&i.id).is_some_and(|still| still.group != i.group);
         self.regrouped.extend(touched.iter().filter(regrouped).map(|i| i.id.clone()));
         self.legal.extend(after.of(Part::Ready).map(|instance| instance.id.clone()));

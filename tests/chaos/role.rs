@@ -160,6 +160,11 @@ impl Role {
         }
     }
 
+    /// How many slots it keeps because too many vanished at once.
+    pub(crate) fn held(&self) -> Option<f64> {
+        value_of(&self.metrics(), "hsdo_removal_guard_slots")
+    }
+
     fn turns(&self) -> (f64, bool) {
         let state = self.state();
         (state.ok + state.failed, state.leads)

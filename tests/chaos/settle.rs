@@ -113,17 +113,26 @@ impl Chaos {
         self.legal_before = std::mem::take(&mut self.legal);
         self.legal = scene.of(Part::Ready).map(|instance| instance.id.clone()).collect();
         let seats = self.seats_now(scene);
-        let moved: Vec<String> = seats
+        let stays = |id: &String| {
+            let part = scene.instances.get(id).map(|instance| scene.part(instance));
+            matches!(part, Some(Part::Ready | Part::Draining)) && !self.moved.contains(id)
+        };
+        let moved: Vec<String> = self
+            .seats
             .iter()
-            .filter(|(id, slot)| self.seats.get(*id).is_some_and(|before| before != *slot) && !self.moved.contains(*id))
-            .map(|(id, slot)| format!("{id} from slot {} to {slot}", self.seats[id]))
+            .filter(|(id, slot)| stays(id) && seats.get(*id) != Some(*slot))
+            .map(|(id, slot)| format!("{id} from slot {slot} to {:?}", seats.get(id)))
             .collect();
         if !moved.is_empty() {
             self.fail(&format!("moved: {moved:?}"));
         }
         self.unseated.clear();
         self.regrouped.clear();
-        (self.seats, self.moved, self.blurred) = (seats, BTreeSet::new(), false);
+        (self.seats, self.moved, self.blurred, self.detached) = (seats, BTreeSet::new(), false, None);
+        self.ready_seats = self.seats.keys().filter(|id| self.legal.contains(*id)).cloned().collect();
+        if let Some(held) = self.servers.iter().find_map(|server| server.held().filter(|held| *held > 0.0)) {
+            self.fail(&format!("{held} slots are still kept by the guard"));
+        }
         for (operation, times) in self.bed.aws().struck() {
             self.report.count(&format!("aws {operation}"), times);
         }
@@ -150,10 +159,11 @@ impl Chaos {
     fn seats_now(&self, scene: &Scene) -> BTreeMap<String, u32> {
         let rows = self.bed.aws().with_table_still(|| self.bed.moto().rows());
         let seat = |(id, item): (u32, Item)| Some((text_of(&item, "ServerName")?, id));
-        let ready = |(name, _): &(String, u32)| {
-            scene.instances.get(name).is_some_and(|instance| scene.part(instance) == Part::Ready)
+        let stays = |(name, _): &(String, u32)| {
+            let part = scene.instances.get(name).map(|instance| scene.part(instance));
+            matches!(part, Some(Part::Ready | Part::Draining))
         };
-        rows.into_iter().filter_map(seat).filter(ready).collect()
+        rows.into_iter().filter_map(seat).filter(stays).collect()
     }
 
     /// What is wrong with the table: every ready instance has one row, and nobody else an open one.

@@ -8,6 +8,7 @@ use crate::common::aws_proxy::{Chance, Fault};
 use crate::common::hsdo::Unread;
 use crate::common::tap::{InPlace, Way};
 use crate::common::wait::try_wait_for;
+use crate::role::Role;
 
 /// What a round does besides changing instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +36,13 @@ pub(crate) enum Trouble {
     FillConnections,
     Operator,
     EditTable,
+    BogusAnswer,
 }
 
 use Trouble::*;
 
 /// Each as often as it stands here.
-const TROUBLES: [Trouble; 34] = [
+const TROUBLES: [Trouble; 37] = [
     AwsByChance,
     AwsByChance,
     AwsByChance,
@@ -75,6 +77,9 @@ const TROUBLES: [Trouble; 34] = [
     EditTable,
     EditTable,
     EditTable,
+    BogusAnswer,
+    BogusAnswer,
+    BogusAnswer,
 ];
 
 /// The connections that HAProxy's socket takes at a time.
@@ -94,7 +99,8 @@ impl Chaos {
             return self.harm_consul();
         }
         if matches!(trouble, AwsByChance | AwsAltogether | EditTable) {
-            if self.all_leave {
+            // Mixed with old answers, what cannot be true looks as if it could.
+            if self.all_leave || self.detached.is_some() || !self.fleet.scene().unlisted.is_empty() {
                 return;
             }
             self.blurred = true;
@@ -250,6 +256,18 @@ impl Chaos {
             }
             Operator => self.hold_server(place),
             EditTable => self.edit_table(),
+            BogusAnswer if self.consul.is_none() => {
+                self.unlist();
+                let unlisted = !self.fleet.scene().unlisted.is_empty();
+                self.linger(200, 2_500);
+                let held = self.servers.iter().filter_map(Role::held).any(|held| held > 0.0);
+                self.count(match (unlisted, held) {
+                    (true, true) => "bogus answer, seen to be held against",
+                    (true, false) => "bogus answer, not seen to be held against",
+                    (false, _) => "no bogus answer in such a round",
+                });
+            }
+            BogusAnswer => {}
         }
     }
 

@@ -329,7 +329,8 @@ impl State {
         }
     }
 
-    /// The Query APIs: the group, and the instances whose ids are asked for, all of them on one page.
+    /// The Query APIs: the group, and the instances whose ids are asked for, all of them on one page. One that is not in
+    /// the group has ended.
     fn query(&mut self, form: &str) -> Answer {
         let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default().to_owned();
         self.count(&action);
@@ -352,7 +353,14 @@ impl State {
                     .filter_map(|pair| pair.strip_prefix("InstanceId.")?.split_once('='))
                     .map(|(_, id)| id)
                     .collect();
-                (200, Arc::new(described(self.instances.iter().filter(|instance| ids.contains(&instance.id.as_str())))))
+                let known = |instance: &&Instance| ids.contains(&instance.id.as_str());
+                let mut answer = described(self.instances.iter().filter(known));
+                let end = answer.len() - END.len();
+                for id in ids.iter().filter(|id| !self.instances.iter().any(|instance| instance.id == **id)) {
+                    let ended = RECORD.replace("@ID@", id).replace("@IP@", "").replace(">running<", ">terminated<");
+                    answer.splice(end..end, ended.into_bytes());
+                }
+                (200, Arc::new(answer))
             }
             other => panic!("no {other} here"),
         }
@@ -409,9 +417,12 @@ fn described<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<u8> {
     for instance in instances {
         text.push_str(&RECORD.replace("@ID@", &instance.id).replace("@IP@", &instance.address.to_string()));
     }
-    text.push_str("</reservationSet></DescribeInstancesResponse>");
+    text.push_str(END);
     text.into_bytes()
 }
+
+/// The end of EC2's answer.
+const END: &str = "</reservationSet></DescribeInstancesResponse>";
 
 /// A member of a group, in the shape of Auto Scaling's answers.
 const GROUP_MEMBER: &str = include_str!("../data/group-member.xml");
