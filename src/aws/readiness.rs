@@ -3,6 +3,7 @@
 //! The states are those of the Amazon EC2 Auto Scaling User Guide, "Amazon EC2 Auto Scaling instance lifecycle" and
 //! "Replace root volumes during instance refresh". AWS adds to them now and then.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
@@ -81,13 +82,12 @@ pub(crate) struct Question<'a> {
 
 /// Whom to ask EC2 about. An instance that is neither in service nor an occupant takes no slot and holds none.
 pub(crate) fn question<'a>(groups: &'a [Group], occupants: &[&'a str]) -> Question<'a> {
-    let holds: HashSet<&str> = occupants.iter().copied().collect();
     let members = || groups.iter().flat_map(|group| group.members.iter());
-    let mut seen = HashSet::with_capacity(holds.len());
+    let holds = Holds::of(occupants);
+    let mut seen = HashSet::with_capacity(occupants.len());
     let mut question = Question::default();
     for member in members() {
-        let asked =
-            member.lifecycle == IN_SERVICE || (view(member) != View::Absent && holds.contains(member.id.as_str()));
+        let asked = member.lifecycle == IN_SERVICE || (view(member) != View::Absent && holds.contain(&member.id));
         if asked && seen.insert(member.id.as_str()) {
             question.listed.push(&member.id);
         }
@@ -98,6 +98,22 @@ pub(crate) fn question<'a>(groups: &'a [Group], occupants: &[&'a str]) -> Questi
     seen.extend(members().map(|member| member.id.as_str()));
     question.unlisted.extend(occupants.iter().filter(|name| is_instance_id(name) && seen.insert(name)));
     question
+}
+
+/// The names of the occupants. The set is made when the first one is looked up: in a steady turn none is.
+struct Holds<'a, 'b> {
+    occupants: &'b [&'a str],
+    set: OnceCell<HashSet<&'a str>>,
+}
+
+impl<'a, 'b> Holds<'a, 'b> {
+    fn of(occupants: &'b [&'a str]) -> Self {
+        Holds { occupants, set: OnceCell::new() }
+    }
+
+    fn contain(&self, id: &str) -> bool {
+        self.set.get_or_init(|| self.occupants.iter().copied().collect()).contains(id)
+    }
 }
 
 /// The observation for the groups `configured`, in their order, where the table has these `occupants`.
@@ -117,7 +133,7 @@ pub(crate) fn observe(
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
     let mut records: HashMap<&str, &Record> = HashMap::with_capacity(count);
     records.extend(described.records().map(|record| (record.id.as_str(), record)));
-    let holds: HashSet<&str> = occupants.iter().copied().collect();
+    let holds = Holds::of(occupants);
     let mut observation = Observation { instances: Vec::with_capacity(count), ..Observation::default() };
     let (mut fates, mut absent) = (BTreeMap::new(), HashSet::new());
     let (mut asked, mut seen) = (HashSet::new(), HashSet::with_capacity(count));
@@ -138,8 +154,8 @@ pub(crate) fn observe(
             if view == View::Unknown {
                 observation.strange.push(strange(name, member));
             }
-            let (in_service, held) = (member.lifecycle == IN_SERVICE, holds.contains(id));
-            if !in_service && !held {
+            let in_service = member.lifecycle == IN_SERVICE;
+            if !in_service && !holds.contain(id) {
                 continue;
             }
             match end(records.get(id).copied()) {
@@ -147,7 +163,7 @@ pub(crate) fn observe(
                     observation.instances.push(Instance::new(address, id.to_owned(), name.clone(), part));
                 }
                 End::Gone if view != View::Replacing => {
-                    if held {
+                    if holds.contain(id) {
                         fates.insert(id.to_owned(), Fate::Gone);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Nothing vanishes by the dozen: servers that leave every group at once, and have not ended, are kept for a while. Pure.
+//! The removal guard: where many servers leave every group at once, and have not ended, they are kept for a while. Pure.
 //!
 //! A bogus answer, or a wrong configuration, looks like that. What AWS says to have ended is not the guard's business:
 //! a real scale-in is not delayed.

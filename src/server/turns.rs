@@ -591,7 +591,7 @@ const GONE_ASTRAY: &str = ".4 i4 a ready; i1 open; i2 open; i3 open";
 const FREED: &str = "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 a enabled 10; 5 free";
 
 #[test]
-fn servers_that_vanish_by_the_dozen_are_kept_until_answers_have_said_so_for_long_enough() {
+fn many_servers_that_vanish_at_once_are_kept_until_answers_have_said_so_for_long_enough() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     for seconds in 100..130 {
         bed.turn(seconds);

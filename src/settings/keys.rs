@@ -66,7 +66,7 @@ table! {
         help "names of the AutoScaling groups, separated by commas or as a YAML list (required in aws mode)";
     SERVER_REMOVAL_GUARD, Server, default "30",
         expected "seconds from 0 to 86400, fractions allowed; 0 for no guard",
-        help "seconds that servers are kept which leave every group by the dozen, though EC2 runs them; 0 turns it off";
+        help "seconds that servers are kept when more than half of them leave every group at once, though EC2 runs them; 0 turns it off";
     SERVER_CONSUL_API_URL, Server, default "",
         expected "the URL of Consul's API without a user, such as http://127.0.0.1:8500 or unix:///run/consul.sock",
         help "URL of Consul's API: http, https or unix (required in consul mode)";
