@@ -86,8 +86,10 @@ mod tests {
         let six = "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 0; 4 .4 i4 a enabled 9; 5 .5 i5 a enabled 9; \
                    6 .6 i6 a draining 0; 7 .7 i7 a disabled 9; 8 free";
         let last_resort = "1 .1 i1 a draining 9; 2 .2 i2 a draining 9; 3 .3 i3 a draining 9";
+        /// Name, table, who has vanished, the guard's span, and who is kept.
+        type Case<'a> = (&'a str, &'a str, &'a [SlotId], Duration, &'a [SlotId]);
         #[rustfmt::skip]
-        let cases: [(&str, &str, &[SlotId], Duration, &[SlotId]); 9] = [
+        let cases: [Case<'_>; 9] = [
             ("nobody", six, &[], SPAN, &[]),
             ("three of five", six, &[1, 2, 3], SPAN, &[1, 2, 3]),
             ("two of five", six, &[1, 2], SPAN, &[]),

@@ -232,7 +232,7 @@ fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, p
                 );
             }
             May::BeReplaced => {
-                assert!(!same && new.is_some_and(|new| new.address == old.address), "slot {id}: {new:?}")
+                assert!(!same && new.is_some_and(|new| new.address == old.address), "slot {id}: {new:?}");
             }
             May::BeKept => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes"),
             May::Vanish if too_many => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes"),
