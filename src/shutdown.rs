@@ -1,6 +1,7 @@
 //! The wish to stop: a flag that SIGTERM and SIGINT set, and a wait that they cut short.
 //!
-//! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for.
+//! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for. What
+//! else the first process of a container owes is done here too: it waits for the processes that are left to it.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -10,12 +11,15 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use crate::children;
 use crate::error::{Error, exit};
 
 /// How long after a signal the process may still take to end by itself: it has to be gone within one second.
 const GRACE: Duration = Duration::from_millis(800);
 /// How soon a second signal is seen.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// How often process 1 looks for processes that have ended and that nobody else waits for.
+const REAP: Duration = Duration::from_secs(1);
 
 /// Whether the process was asked to stop. A clone looks at the same flag.
 #[derive(Clone, Debug, Default)]
@@ -55,9 +59,23 @@ impl Shutdown {
             while Instant::now() < last && signals.pending().next().is_none() {
                 thread::sleep(SECOND_LOOK);
             }
+            children::end_all();
             low_level::exit(exit::DONE.into());
         };
         thread::Builder::new().name("signals".to_owned()).spawn(until_the_end).map_err(refused)?;
+        if std::process::id() == 1 {
+            let for_ever = || {
+                loop {
+                    children::reap();
+                    thread::sleep(REAP);
+                }
+            };
+            thread::Builder::new().name("reaper".to_owned()).spawn(for_ever).map_err(|error| {
+                Error::Start(format!(
+                    "no thread to wait for orphans, as process 1 must: {error}: check the limits of the process"
+                ))
+            })?;
+        }
         Ok(shutdown)
     }
 
