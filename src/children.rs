@@ -88,7 +88,7 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Helper> {
     registry.left.retain_mut(|left| !left.end());
     if registry.left.len() >= MOST_LEFT {
         let ids: Vec<String> = registry.left.iter().map(|left| left.family.leader.to_string()).collect();
-        let text = format!("{} earlier ones cannot be ended (processes {}): end them", ids.len(), ids.join(", "));
+        let text = format!("{} earlier ones cannot be ended: end the process groups {}", ids.len(), ids.join(", "));
         return Err(io::Error::other(text));
     }
     registry.started += 1;
@@ -116,6 +116,8 @@ impl Helper {
             Ok(_) | Err(Errno::EINTR) => Ok(None),
             // Whoever started hsdo has it ignore the ends of its children; then nobody ever learns how they ended.
             Err(Errno::ECHILD) => Ok(Some(ExitStatus::default())),
+            // One of the real-time signals, which nix does not know.
+            Err(Errno::EINVAL) => Err(io::Error::other("a signal without a name ended it")),
             Err(error) => Err(error.into()),
         }
     }

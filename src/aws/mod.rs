@@ -23,6 +23,7 @@ mod pages;
 mod partition;
 mod pieces;
 mod profile_file;
+mod profile_text;
 mod proxy;
 mod query;
 mod readiness;
@@ -35,6 +36,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod testing;
+mod text_file;
 mod tls;
 mod xml;
 
