@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IsTerminal};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
@@ -26,17 +27,21 @@ const MOST_LEFT: usize = 8;
 const DYING: Duration = Duration::from_secs(1);
 /// The same for what it started.
 const FOLLOWING: Duration = Duration::from_millis(100);
-/// How often both are looked at.
+/// The same at the next start, while others wait.
+const AGAIN: Duration = Duration::from_millis(10);
+/// How often all of them are looked at.
 const LOOK: Duration = Duration::from_millis(2);
 /// How long the end of the process waits for a helper that is just being started.
 const STARTING: Duration = Duration::from_millis(100);
 
 static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { ending: false, started: 0, running: BTreeMap::new(), left: Vec::new() });
+    Mutex::new(Registry { ending: false, random: None, started: 0, running: BTreeMap::new(), left: Vec::new() });
 
 struct Registry {
     /// hsdo ends: nothing is started any more.
     ending: bool,
+    /// What tells the helpers of this process from those of others.
+    random: Option<u64>,
     /// How many were started.
     started: u64,
     /// Those that somebody waits for, by process id.
@@ -85,14 +90,17 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Helper> {
     if registry.ending {
         return Err(io::Error::other("hsdo is about to end"));
     }
-    registry.left.retain_mut(|left| !left.end());
+    registry.left.retain_mut(|left| !left.end(AGAIN));
     if registry.left.len() >= MOST_LEFT {
         let ids: Vec<String> = registry.left.iter().map(|left| left.family.leader.to_string()).collect();
         let text = format!("{} earlier ones cannot be ended: end the process groups {}", ids.len(), ids.join(", "));
         return Err(io::Error::other(text));
     }
+    let registry = &mut *registry;
     registry.started += 1;
-    let mark = format!("{}.{}", std::process::id(), registry.started);
+    // Process ids repeat between containers.
+    let random = registry.random.get_or_insert_with(|| RandomState::new().build_hasher().finish());
+    let mark = format!("{random:016x}.{}", registry.started);
     command.env(MARK, &mark);
     let group = !io::stdin().is_terminal();
     if group {
@@ -133,7 +141,7 @@ impl Helper {
             thread::sleep(LOOK);
         }
         let mut left = Left { family: self.family, child: Some(self.child), _pipes: Vec::new() };
-        if !left.end() {
+        if !left.end(FOLLOWING) {
             registry().left.push(left);
         }
     }
@@ -152,8 +160,8 @@ impl Helper {
 
 impl Left {
     /// Ends what can be ended; true if nothing is left.
-    fn end(&mut self) -> bool {
-        let ended = self.family.end();
+    fn end(&mut self, time: Duration) -> bool {
+        let ended = self.family.end(time);
         self.wait();
         ended && self.child.is_none()
     }
@@ -170,23 +178,28 @@ impl Left {
 impl Family {
     /// Ends the group. Only while the helper itself has not been waited for: until then the group keeps its number.
     fn kill_group(&self) {
-        if self.group {
+        // Where the ends of children are ignored, nobody keeps the number.
+        if self.group && peek(Id::Pid(self.leader)) != Err(Errno::ECHILD) {
             let _ = killpg(self.leader, Signal::SIGKILL);
         }
     }
 
-    /// Ends whatever carries the mark, also what has left the group and what is started meanwhile. True if nothing is left.
-    fn end(&self) -> bool {
-        let last = Instant::now() + FOLLOWING;
+    /// Ends whatever carries the mark, also what has left the group and what is started meanwhile, and waits for that so long
+    /// at most. True if nothing is left.
+    fn end(&self, time: Duration) -> bool {
+        let last = Instant::now() + time;
         loop {
             let members = self.members();
-            if members.is_empty() || Instant::now() >= last {
-                return members.is_empty();
+            if members.is_empty() {
+                return true;
             }
             for (process, marked) in members {
                 if marked {
                     let _ = kill(process, Signal::SIGKILL);
                 }
+            }
+            if Instant::now() >= last {
+                return false;
             }
             thread::sleep(LOOK);
         }
@@ -254,7 +267,7 @@ pub fn end_all() {
     registry.ending = true;
     registry.running.values().for_each(Family::kill_group);
     for family in registry.running.values().chain(registry.left.iter().map(|left| &left.family)) {
-        family.end();
+        family.end(FOLLOWING);
     }
 }
 
