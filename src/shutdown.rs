@@ -2,6 +2,7 @@
 //!
 //! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for.
 
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,6 +60,24 @@ impl Shutdown {
         };
         thread::Builder::new().name("signals".to_owned()).spawn(until_the_end).map_err(refused)?;
         Ok(shutdown)
+    }
+
+    /// Ends the process with exit code 1 and this reason if it is still there after that time: as safe as a signal is.
+    ///
+    /// # Errors
+    /// [`Error::Start`] if the system refuses a thread.
+    pub fn end_after(&self, span: Duration, why: String) -> Result<(), Error> {
+        let shutdown = self.clone();
+        let until_the_end = move || {
+            // Who is asked to stop ends by that.
+            if !shutdown.wait(span) {
+                let _ = std::io::stderr().write_all(format!("hsdo: {why}\n").as_bytes());
+                low_level::exit(exit::FAILED.into());
+            }
+        };
+        let started = thread::Builder::new().name("time limit".to_owned()).spawn(until_the_end);
+        let refused = |error| Error::Start(format!("cannot watch the time: {error}: check the limits of the process"));
+        started.map(drop).map_err(refused)
     }
 
     /// Whether the process was asked to stop.

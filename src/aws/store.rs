@@ -72,25 +72,19 @@ impl SlotTable {
         }
     }
 
-    /// Whether the table is there, has our key and can be used. Errors: [`Error::Table`] for one that is missing or
-    /// has another key, [`Error::NotYet`] for one that is being created or deleted, and those of the call.
+    /// Whether the table is there, has our key and can be used. Errors: [`Error::Table`] for one that is missing, has
+    /// another key or cannot be used before a person has done something, [`Error::NotYet`] for one that is being created
+    /// or deleted, and those of the call.
     pub fn check_schema(&mut self) -> Result<(), Error> {
-        let description = self.describe(&Budget::new(READ_TOTAL, ATTEMPT))?;
+        let description = self.describe(&self.aws.budget(READ_TOTAL, ATTEMPT))?;
         self.check(&description)?;
-        if usable(&description) {
-            return Ok(());
-        }
-        Err(Error::NotYet(format!(
-            "table {:?} cannot be used yet: it is {}",
-            self.name,
-            one_line(&description.status, 40)
-        )))
+        self.check_status(&description)
     }
 
     /// Creates the table, billed on demand, unless it exists, and waits until it can be used: at most two minutes.
     /// An existing table is never changed; one with another key is an error.
     pub fn create(&mut self) -> Result<Created, Error> {
-        let budget = Budget::new(CREATE_TOTAL, ATTEMPT);
+        let budget = self.aws.budget(CREATE_TOTAL, ATTEMPT);
         let created = match self.describe(&budget) {
             Ok(_) => Created::Existed,
             Err(Error::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
@@ -105,8 +99,10 @@ impl SlotTable {
             match self.describe(&budget) {
                 Ok(description) => {
                     self.check(&description)?;
-                    if usable(&description) {
-                        return Ok(created);
+                    match self.check_status(&description) {
+                        Ok(()) => return Ok(created),
+                        Err(Error::NotYet(_)) => {}
+                        Err(error) => return Err(error),
                     }
                 }
                 // DescribeTable is eventually consistent: a new table may not be seen at once.
@@ -123,7 +119,7 @@ impl SlotTable {
 
     /// One row, strongly consistent; `None` if the table has no such item.
     pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, Error> {
-        let budget = Budget::new(READ_TOTAL, ATTEMPT);
+        let budget = self.aws.budget(READ_TOTAL, ATTEMPT);
         let item =
             get_item(&self.aws, &self.name, &table::key(id), true, None, &budget).map_err(|e| self.explain(e))?;
         Ok(item.map(|item| table::row(id, &item)))
@@ -146,6 +142,23 @@ impl SlotTable {
         )))
     }
 
+    fn check_status(&self, description: &TableDescription) -> Result<(), Error> {
+        let name = &self.name;
+        match description.status.as_str() {
+            // One that may not replicate serves its own region on.
+            "ACTIVE" | "UPDATING" | "REPLICATION_NOT_AUTHORIZED" => Ok(()),
+            "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(Error::Table(format!(
+                "table {name:?} cannot be used: DynamoDB has no access to the KMS key that it is encrypted with; enable the \
+                 key, and let its policy allow DynamoDB to use it"
+            ))),
+            "ARCHIVING" | "ARCHIVED" => Err(Error::Table(format!(
+                "table {name:?} is archived, since its KMS key could not be used for a week: restore it from the backup that \
+                 DynamoDB made, or name another in DYNAMODB_TABLE_NAME"
+            ))),
+            status => Err(Error::NotYet(format!("table {name:?} cannot be used yet: it is {}", one_line(status, 40)))),
+        }
+    }
+
     /// A table that is not there is told in words of ours.
     fn explain(&self, error: Error) -> Error {
         if error.code() != Some("ResourceNotFoundException") {
@@ -158,10 +171,46 @@ impl SlotTable {
         ))
     }
 
+    /// Carries out what [`Store::write`] promises.
+    fn write_in_transactions(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error> {
+        let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
+        let mut next = next.clone();
+        let mut rest = slots;
+        while let Some(first) = rest.first() {
+            let with_marked = first.id == MARKED;
+            let room = if with_marked { ACTIONS_A_TRANSACTION } else { ACTIONS_A_TRANSACTION - 1 };
+            let group;
+            (group, rest) = rest.split_at(room.min(rest.len()));
+            let rows = self.rows.get_or_insert_default();
+            let wanted: Vec<(SlotId, Arc<Raw>)> =
+                group.iter().map(|slot| (slot.id, Arc::new(table::attributes(slot)))).collect();
+            let mut updates = Vec::with_capacity(ACTIONS_A_TRANSACTION);
+            if !with_marked {
+                updates.push(table::mark(&next, None));
+            }
+            updates.extend(wanted.iter().map(|(id, wanted)| match rows.get(id).map(Arc::as_ref) {
+                before if *id == MARKED => table::mark(&next, Some((wanted, before))),
+                before => table::update(*id, wanted, before),
+            }));
+            if let Err(error) = transact(&self.aws, &self.name, &updates, &budget) {
+                return Err(self.explain(cancelled(error, group)));
+            }
+            rows.extend(wanted);
+            if !rest.is_empty() {
+                next.version = next.version.map(|version| version + 1);
+            }
+        }
+        Ok(next)
+    }
+
     /// Every item.
     fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<Entry>>, Error> {
         let maker = Maker { make: &table::entry, memory: &self.entries };
         scan(&self.aws, &self.name, consistent, budget, &maker).map_err(|error| self.explain(error))
+    }
+
+    fn time_until(&self, until: Instant) -> Budget {
+        self.aws.budget(until.saturating_duration_since(Instant::now()), ATTEMPT)
     }
 
     /// Slot 1's item as far as the marker goes, eventually consistent: half a read unit, whatever the table's size.
@@ -170,8 +219,8 @@ impl SlotTable {
         get_item(&self.aws, &self.name, &key, false, Some(table::MARKER), budget).map_err(|error| self.explain(error))
     }
 
-    fn update(&self, update: &Update, total: Duration) -> Result<bool, Error> {
-        update_item(&self.aws, &self.name, update, &Budget::new(total, ATTEMPT)).map_err(|error| self.explain(error))
+    fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
+        update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain(error))
     }
 }
 
@@ -193,10 +242,6 @@ fn table_of(entries: &[Arc<Entry>]) -> Table {
         }
     }
     Table { rows: rows.into_iter().collect(), strays }
-}
-
-fn usable(description: &TableDescription) -> bool {
-    matches!(description.status.as_str(), "ACTIVE" | "UPDATING")
 }
 
 /// Says of a cancelled transaction what cancelled it: its reasons come in the order of its updates (DynamoDB API
@@ -232,7 +277,7 @@ pub(super) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
 impl Store for SlotTable {
     /// Within 2 seconds. Where the credentials may not read one item, the whole table is read instead.
     fn read_marker(&mut self) -> Result<Marker, crate::error::Error> {
-        match self.marked_item(&Budget::new(BEAT_TOTAL, ATTEMPT)) {
+        match self.marked_item(&self.aws.budget(BEAT_TOTAL, ATTEMPT)) {
             Ok(item) => {
                 self.marker = item.as_ref().map(table::raw_marker);
                 Ok(item.as_ref().map(table::marker).unwrap_or_default())
@@ -244,7 +289,7 @@ impl Store for SlotTable {
 
     /// Within 4.5 seconds, the whole table or an error.
     fn read(&mut self) -> Result<Reading, crate::error::Error> {
-        let entries = self.scan(true, &Budget::new(READ_TOTAL, ATTEMPT))?;
+        let entries = self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?;
         let (mut rows, mut raw_marker, mut marker) = (Vec::with_capacity(entries.len()), None, Marker::default());
         for entry in &entries {
             let Entry::Slot { id, raw, marker: found, .. } = &**entry else { continue };
@@ -263,12 +308,12 @@ impl Store for SlotTable {
     fn take(&mut self, claim: &Marker) -> Result<bool, crate::error::Error> {
         // Of the rows of an earlier term nothing is known any more.
         self.rows = None;
-        Ok(self.update(&table::take(claim, self.marker.as_ref()), BEAT_TOTAL)?)
+        Ok(self.update(&table::take(claim, self.marker.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?)
     }
 
     /// Within 2 seconds.
     fn beat(&mut self, next: &Marker) -> Result<bool, crate::error::Error> {
-        Ok(self.update(&table::mark(next, None), BEAT_TOTAL)?)
+        Ok(self.update(&table::mark(next, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?)
     }
 
     /// Within 10 seconds, in transactions of up to 100 slots, each with the marker, whose version rises by one from one
@@ -276,39 +321,13 @@ impl Store for SlotTable {
     /// After an error, the slots before the failed transaction are written; those of it and after it are not, unless the
     /// answer alone was lost. The slots are in the order of their numbers.
     fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, crate::error::Error> {
-        let budget = Budget::new(WRITE_TOTAL, ATTEMPT);
-        let mut next = next.clone();
-        let mut rest = slots;
-        while let Some(first) = rest.first() {
-            let with_marked = first.id == MARKED;
-            let room = if with_marked { ACTIONS_A_TRANSACTION } else { ACTIONS_A_TRANSACTION - 1 };
-            let group;
-            (group, rest) = rest.split_at(room.min(rest.len()));
-            let rows = self.rows.get_or_insert_default();
-            let wanted: Vec<(SlotId, Arc<Raw>)> =
-                group.iter().map(|slot| (slot.id, Arc::new(table::attributes(slot)))).collect();
-            let mut updates = Vec::with_capacity(ACTIONS_A_TRANSACTION);
-            if !with_marked {
-                updates.push(table::mark(&next, None));
-            }
-            updates.extend(wanted.iter().map(|(id, wanted)| match rows.get(id).map(Arc::as_ref) {
-                before if *id == MARKED => table::mark(&next, Some((wanted, before))),
-                before => table::update(*id, wanted, before),
-            }));
-            if let Err(error) = transact(&self.aws, &self.name, &updates, &budget) {
-                return Err(self.explain(cancelled(error, group)).into());
-            }
-            rows.extend(wanted);
-            if !rest.is_empty() {
-                next.version = next.version.map(|version| version + 1);
-            }
-        }
-        Ok(next)
+        Ok(self.write_in_transactions(slots, next)?)
     }
 
     /// Within half a second; also where another one holds it by now.
     fn release(&mut self, leader: &str) -> Result<(), crate::error::Error> {
-        self.update(&table::release(leader), RELEASE_TOTAL)?;
+        // Also where everything else has to be over: the next server waits for this.
+        self.update(&table::release(leader), &Budget::new(RELEASE_TOTAL, ATTEMPT))?;
         Ok(())
     }
 }
@@ -316,7 +335,7 @@ impl Store for SlotTable {
 impl TableReader for SlotTable {
     /// Until then, the marker; none where the credentials may not read one item, which is said once.
     fn marker(&mut self, until: Instant) -> Result<Marker, crate::error::Error> {
-        match self.marked_item(&time_until(until)) {
+        match self.marked_item(&self.time_until(until)) {
             Ok(item) => Ok(item.as_ref().map(table::marker).unwrap_or_default()),
             Err(error) if error.is_access_denied() => {
                 if !std::mem::replace(&mut self.denial_told, true) {
@@ -330,12 +349,8 @@ impl TableReader for SlotTable {
 
     /// Until then, the whole table or an error.
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, crate::error::Error> {
-        Ok(table_of(&self.scan(consistent, &time_until(until))?))
+        Ok(table_of(&self.scan(consistent, &self.time_until(until))?))
     }
-}
-
-fn time_until(until: Instant) -> Budget {
-    Budget::new(until.saturating_duration_since(Instant::now()), ATTEMPT)
 }
 
 #[cfg(test)]
