@@ -112,8 +112,8 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
             (Box::new(ServiceSource::new(api, services.clone(), env, metrics)?), services)
         }
     };
-    let mut schema = Some(SlotTable::new(Arc::clone(&aws), &common.table));
     let table = SlotTable::new(aws, &common.table);
+    let mut schema = Some(table.twin());
     let limits = Limits {
         size: common.list_size,
         groups,

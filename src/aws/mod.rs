@@ -30,6 +30,7 @@ mod readiness;
 mod refusal;
 mod retry;
 mod sign;
+mod single;
 mod skew;
 mod source;
 mod store;

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Aws;
 use super::dynamodb::{
-    self, ACTIONS_A_TRANSACTION, Item, Maker, TableDescription, Update, create_table, describe_table, get_item, scan,
-    transact, update_item,
+    self, ACTIONS_A_TRANSACTION, Item, Maker, TableDescription, Update, create_table, describe_table, get_item,
+    is_unknown_operation, scan, transact, update_item,
 };
 use super::error::{CANCELLED, Cause, Error, one_line};
 use super::http::Budget;
@@ -28,9 +29,9 @@ const BEAT_TOTAL: Duration = Duration::from_secs(2);
 /// The time for giving the lease back: a process has to be gone 0.8 seconds after it was asked to stop.
 const RELEASE_TOTAL: Duration = Duration::from_millis(500);
 /// The time for one whole write, all transactions and attempts.
-const WRITE_TOTAL: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TOTAL: Duration = Duration::from_secs(10);
 /// The time for one attempt at one call.
-const ATTEMPT: Duration = Duration::from_secs(4);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 /// How long a table may take to become active; AWS takes about ten seconds.
 const CREATE_TOTAL: Duration = Duration::from_secs(120);
 /// How often a table that is being created is looked at.
@@ -47,16 +48,20 @@ pub enum Created {
 
 /// The DynamoDB table of slots.
 pub struct SlotTable {
-    aws: Arc<Aws>,
-    name: String,
+    pub(super) aws: Arc<Aws>,
+    pub(super) name: String,
     /// What the last [`Store::read`] found, and what was written since; `None` before the first one of a term.
-    rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
+    pub(super) rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
     /// The items of the last reading.
     entries: Memory<Entry>,
     /// The marker as it was last read for taking the lease; `None` where slot 1 had no item.
     marker: Option<RawMarker>,
     /// Whether it was said that the marker may not be read.
     denial_told: bool,
+    /// Whether DynamoDB has no transactions for this table; shared by all twins.
+    pub(super) singly: Arc<AtomicBool>,
+    /// Rows were written without a version that tells so.
+    pub(super) untold: bool,
 }
 
 impl SlotTable {
@@ -69,7 +74,14 @@ impl SlotTable {
             entries: Memory::default(),
             marker: None,
             denial_told: false,
+            singly: Arc::default(),
+            untold: false,
         }
+    }
+
+    /// The same table, for somebody else: what one learns about how it can be written holds for both.
+    pub fn twin(&self) -> Self {
+        SlotTable { singly: Arc::clone(&self.singly), ..SlotTable::new(Arc::clone(&self.aws), &self.name) }
     }
 
     /// Whether the table is there, has our key and can be used. Errors: [`Error::Table`] for one that is missing, has
@@ -78,6 +90,10 @@ impl SlotTable {
     pub fn check_schema(&mut self) -> Result<(), Error> {
         let description = self.describe(&self.aws.budget(READ_TOTAL, ATTEMPT))?;
         self.check(&description)?;
+        // DynamoDB Developer Guide, "How DynamoDB global tables work": transactions on such a table are refused.
+        if description.consistency.as_deref() == Some("STRONG") {
+            self.write_singly_from_now_on("it is a global table of strong consistency");
+        }
         self.check_status(&description)
     }
 
@@ -219,7 +235,7 @@ impl SlotTable {
         get_item(&self.aws, &self.name, &key, false, Some(table::MARKER), budget).map_err(|error| self.explain(error))
     }
 
-    fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
+    pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
         update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain(error))
     }
 }
@@ -299,7 +315,7 @@ impl Store for SlotTable {
             }
         }
         let rows = rows.into_iter().collect();
-        let changed = self.rows.as_ref().is_some_and(|known| *known != rows);
+        let changed = self.untold || self.rows.as_ref().is_some_and(|known| *known != rows);
         (self.rows, self.marker) = (Some(rows), raw_marker);
         Ok(Reading { table: table_of(&entries), marker, changed })
     }
@@ -308,20 +324,33 @@ impl Store for SlotTable {
     fn take(&mut self, claim: &Marker) -> Result<bool, crate::error::Error> {
         // Of the rows of an earlier term nothing is known any more.
         self.rows = None;
-        Ok(self.update(&table::take(claim, self.marker.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?)
+        let taken = self.update(&table::take(claim, self.marker.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
+        self.untold &= !taken;
+        Ok(taken)
     }
 
     /// Within 2 seconds.
     fn beat(&mut self, next: &Marker) -> Result<bool, crate::error::Error> {
-        Ok(self.update(&table::mark(next, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?)
+        let beaten = self.update(&table::mark(next, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
+        self.untold &= !(beaten && next.version.is_some());
+        Ok(beaten)
     }
 
     /// Within 10 seconds, in transactions of up to 100 slots, each with the marker, whose version rises by one from one
     /// to the next. A slot that the last reading did not find is created, on the condition that it still does not exist.
     /// After an error, the slots before the failed transaction are written; those of it and after it are not, unless the
-    /// answer alone was lost. The slots are in the order of their numbers.
+    /// answer alone was lost. The slots are in the order of their numbers. Where DynamoDB has no transactions, they are
+    /// written one by one.
     fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, crate::error::Error> {
-        Ok(self.write_in_transactions(slots, next)?)
+        if !self.singly.load(Ordering::Relaxed) {
+            match self.write_in_transactions(slots, next) {
+                Err(error) if is_unknown_operation(&error) => {
+                    self.write_singly_from_now_on("what answers as DynamoDB does not know TransactWriteItems");
+                }
+                result => return Ok(result?),
+            }
+        }
+        self.write_singly(slots, next)
     }
 
     /// Within half a second; also where another one holds it by now.
