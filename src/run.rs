@@ -49,7 +49,7 @@ pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
 
 fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let common = settings::load_common(args.config.as_deref(), env)?;
-    log::init(args.debug || common.debug);
+    start_log(args, &common);
     let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
     match SlotTable::new(aws, &common.table).create()? {
         Created::Created => print(&format!("table {} created, and active\n", common.table)),
@@ -118,9 +118,10 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), Error> {
 
 fn run_client(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<ExitCode, Error> {
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
-    let role = Start::new("client", args, &settings.common, shutdown)?;
-    let aws = Aws::new(settings.common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
-    let table = SlotTable::new(aws, &settings.common.table);
+    let common = &settings.common;
+    let role = Start::new("client", args, common, shutdown)?;
+    let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
+    let table = SlotTable::new(aws, &common.table);
     let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
@@ -193,6 +194,14 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Starts the log, with what is to be said of the configuration.
+fn start_log(args: &Args, common: &Common) {
+    log::init(args.debug || common.debug);
+    for note in &common.notes {
+        warn!("{note}");
+    }
+}
+
 /// What both roles need before their first turn, and while they turn.
 struct Start {
     mode: Mode,
@@ -204,7 +213,7 @@ struct Start {
 impl Start {
     /// Sets up the log, the signals and, for a process that stays, the exporter.
     fn new(role: &'static str, args: &Args, common: &Common, shutdown: Shutdown) -> Result<Self, Error> {
-        log::init(args.debug || common.debug);
+        start_log(args, common);
         let metrics = Metrics::new(role);
         if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
             Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);
