@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, Regions, SlotTable};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -50,7 +50,7 @@ pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
 fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
     let common = settings::load_common(args.config.as_deref(), env)?;
     start_log(args, &common);
-    let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
+    let aws = Aws::new(regions(&common, true), env, Metrics::new("create-table"))?;
     match SlotTable::new(aws, &common.table).create()? {
         Created::Created => print(&format!("table {} created, and active\n", common.table)),
         Created::Existed => print(&format!("table {} exists already, and is left as it is\n", common.table)),
@@ -62,7 +62,11 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<Exit
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let ServerSettings { common, source, ramp } = settings;
     let role = Start::new("server", args, &common, shutdown)?;
-    let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
+    let aws = Aws::new(
+        regions(&common, matches!(source, SourceSettings::Consul { .. })),
+        env,
+        Arc::clone(&role.metrics) as _,
+    )?;
     let (source, groups): (Box<dyn Source>, _) = match source {
         SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
         SourceSettings::Consul { api, services } => {
@@ -120,7 +124,7 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<Exit
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
     let common = &settings.common;
     let role = Start::new("client", args, common, shutdown)?;
-    let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
+    let aws = Aws::new(regions(common, true), env, Arc::clone(&role.metrics) as _)?;
     let table = SlotTable::new(aws, &common.table);
     let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
@@ -192,6 +196,11 @@ impl Part for Client<SlotTable> {
 /// Writes to standard output. A reader that has gone, as `head` does, is no fault of ours.
 pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// The regions to call; `only_table` says that no groups are asked about.
+fn regions(common: &Common, only_table: bool) -> Regions<'_> {
+    Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table }
 }
 
 /// Starts the log, with what is to be said of the configuration.

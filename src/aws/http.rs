@@ -103,16 +103,20 @@ pub(crate) struct Caller {
     pub(crate) wire: Arc<dyn Wire>,
     /// How calls are made.
     pub(crate) config: Config,
-    /// The region.
-    pub(crate) region: String,
     /// AWS's time.
     pub(crate) clock: Arc<Clock>,
     remotes: [Remote; Service::ALL.len()],
     observer: Arc<dyn Observer>,
 }
 
+fn place(service: Service) -> usize {
+    Service::ALL.iter().position(|known| *known == service).expect("ALL names every service")
+}
+
 /// A service as it is called.
 struct Remote {
+    /// The region that signatures name.
+    region: String,
     endpoint: Endpoint,
     quota: Quota,
 }
@@ -120,14 +124,28 @@ struct Remote {
 impl Caller {
     /// Calls over `wire` in `region`, counted by `observer`.
     pub(crate) fn new(wire: Arc<dyn Wire>, config: Config, region: String, observer: Arc<dyn Observer>) -> Self {
-        let remotes = Service::ALL
-            .map(|service| Remote { endpoint: endpoint(service, &region, &config), quota: Quota::default() });
-        Caller { wire, config, region, clock: Arc::default(), remotes, observer }
+        let remotes = Service::ALL.map(|service| Remote {
+            region: region.clone(),
+            endpoint: endpoint(service, &region, &config),
+            quota: Quota::default(),
+        });
+        Caller { wire, config, clock: Arc::default(), remotes, observer }
+    }
+
+    /// Calls one service in another region than the others.
+    pub(crate) fn move_service(&mut self, service: Service, region: String) {
+        let remote = &mut self.remotes[place(service)];
+        remote.endpoint = endpoint(service, &region, &self.config);
+        remote.region = region;
+    }
+
+    /// The region that a service is called in.
+    pub(crate) fn region_of(&self, service: Service) -> &str {
+        &self.remote(service).region
     }
 
     fn remote(&self, service: Service) -> &Remote {
-        let place = Service::ALL.iter().position(|known| *known == service);
-        &self.remotes[place.expect("ALL names every service")]
+        &self.remotes[place(service)]
     }
 
     /// The error of `request`, made by `who`.
@@ -158,7 +176,7 @@ impl Caller {
                 return Err(Cause::TimedOut(format!("{} s for the whole task", budget.total.as_secs_f64())));
             }
             attempts += 1;
-            let failure = match self.attempt(&remote.endpoint, credentials, request, time, read) {
+            let failure = match self.attempt(remote, credentials, request, time, read) {
                 Ok(answer) => {
                     remote.quota.refund(cost);
                     self.observer.request(request.service.id(), request.operation, "ok");
@@ -197,7 +215,7 @@ impl Caller {
 
     fn attempt<T>(
         &self,
-        endpoint: &Endpoint,
+        Remote { region, endpoint, .. }: &Remote,
         credentials: Option<&Credentials>,
         request: &Request,
         time: Duration,
@@ -207,7 +225,7 @@ impl Caller {
         let sent = Timestamp::now();
         let signature = match credentials {
             Some(credentials) => {
-                let scope = Scope { region: &self.region, service: request.service.id() };
+                let scope = Scope { region, service: request.service.id() };
                 sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent))
                     .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?
             }
