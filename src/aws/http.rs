@@ -116,7 +116,7 @@ fn place(service: Service) -> usize {
 /// A service as it is called.
 struct Remote {
     /// The region that signatures name.
-    region: String,
+    region: Arc<str>,
     endpoint: Endpoint,
     quota: Quota,
 }
@@ -124,8 +124,9 @@ struct Remote {
 impl Caller {
     /// Calls over `wire` in `region`, counted by `observer`.
     pub(crate) fn new(wire: Arc<dyn Wire>, config: Config, region: String, observer: Arc<dyn Observer>) -> Self {
+        let region: Arc<str> = region.into();
         let remotes = Service::ALL.map(|service| Remote {
-            region: region.clone(),
+            region: Arc::clone(&region),
             endpoint: endpoint(service, &region, &config),
             quota: Quota::default(),
         });
@@ -136,7 +137,7 @@ impl Caller {
     pub(crate) fn move_service(&mut self, service: Service, region: String) {
         let remote = &mut self.remotes[place(service)];
         remote.endpoint = endpoint(service, &region, &self.config);
-        remote.region = region;
+        remote.region = region.into();
     }
 
     /// The region that a service is called in.
