@@ -30,8 +30,8 @@ pub(super) const VERIFY: &str = "CONSUL_HTTP_SSL_VERIFY";
 
 /// The largest file of certificates, in bytes.
 const LARGEST: u64 = 8 * 1024 * 1024;
-/// The most files that are looked at below [`CA_FOLDER`], and how deep.
-const MOST_FILES: usize = 10_000;
+/// The most files and folders that [`CA_FOLDER`] may hold, and how deep they are looked for.
+const MOST_ENTRIES: usize = 10_000;
 const DEEPEST: usize = 8;
 
 /// What the variables say.
@@ -232,8 +232,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Cause> {
 /// The certificates of all files in the folder and below. Files that hold none are left out, since such folders have
 /// hashes, lists and READMEs among them.
 fn certificates_below(folder: &Path) -> Result<Vec<CertificateDer<'static>>, Cause> {
-    let mut files = Vec::new();
-    collect(folder, DEEPEST, &mut files).map_err(|error| {
+    let (mut files, mut left) = (Vec::new(), MOST_ENTRIES);
+    collect(folder, DEEPEST, &mut left, &mut files).map_err(|error| {
         wrong(CA_FOLDER, folder, &format!("cannot read the folder: {error}: check the path and its rights"))
     })?;
     files.sort();
@@ -250,15 +250,17 @@ fn certificates_below(folder: &Path) -> Result<Vec<CertificateDer<'static>>, Cau
     Ok(certificates)
 }
 
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
+fn collect(folder: &Path, depth: usize, left: &mut usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
+        let too_many = || io::Error::other(format!("it holds more than {MOST_ENTRIES} files"));
+        *left = left.checked_sub(1).ok_or_else(too_many)?;
         // A link to a folder is left out, as Consul's tools do: its files stand elsewhere, or go in a circle.
         if entry.file_type()?.is_dir() {
             if depth > 0 {
-                collect(&entry.path(), depth - 1, files)?;
+                collect(&entry.path(), depth - 1, left, files)?;
             }
-        } else if files.len() < MOST_FILES && entry.path().is_file() {
+        } else if entry.path().is_file() {
             files.push(entry.path());
         }
     }
