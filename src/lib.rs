@@ -22,3 +22,4 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+mod tls;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, Regions, SlotTable};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -62,13 +62,13 @@ pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
 /// AWS for a role that began then: a mode with one turn has an end.
 fn aws(
     args: &Args,
-    common: &Common,
+    regions: Regions<'_>,
     env: &Environment,
     metrics: &Arc<Metrics>,
     begun: Instant,
 ) -> Result<Arc<Aws>, Error> {
     let end = matches!(args.mode, Mode::Once | Mode::DryRun).then(|| begun + ONE_TURN[0]);
-    Ok(Aws::until(end, common.region.as_deref(), env, Arc::clone(metrics) as _)?)
+    Ok(Aws::until(end, regions, env, Arc::clone(metrics) as _)?)
 }
 
 /// The same attempt until it brings something, or an error other than the first moments do, or those are over.
@@ -90,8 +90,8 @@ fn patiently<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<T, Erro
 
 fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<ExitCode, Error> {
     let common = settings::load_common(args.config.as_deref(), env)?;
-    log::init(args.debug || common.debug);
-    let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
+    start_log(args, &common);
+    let aws = Aws::new(regions(&common, true), env, Metrics::new("create-table"))?;
     let mut table = SlotTable::new(aws, &common.table);
     match patiently(shutdown, || Ok(table.create()?))? {
         Created::Created => print(&format!("table {} created, and active\n", common.table)),
@@ -104,7 +104,8 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let ServerSettings { common, source, ramp } = settings;
     let role = Start::new("server", args, &common, shutdown, begun)?;
-    let aws = aws(args, &common, env, &role.metrics, begun)?;
+    let only_table = matches!(source, SourceSettings::Consul { .. });
+    let aws = aws(args, regions(&common, only_table), env, &role.metrics, begun)?;
     let (source, groups): (Box<dyn Source>, _) = match source {
         SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
         SourceSettings::Consul { api, services } => {
@@ -164,9 +165,10 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), Error> {
 
 fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant) -> Result<ExitCode, Error> {
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
-    let role = Start::new("client", args, &settings.common, shutdown, begun)?;
-    let aws = aws(args, &settings.common, env, &role.metrics, begun)?;
-    let table = SlotTable::new(aws, &settings.common.table);
+    let common = &settings.common;
+    let role = Start::new("client", args, common, shutdown, begun)?;
+    let aws = aws(args, regions(common, true), env, &role.metrics, begun)?;
+    let table = SlotTable::new(aws, &common.table);
     let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
@@ -245,6 +247,19 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// The regions to call; `only_table` says that no groups are asked about.
+fn regions(common: &Common, only_table: bool) -> Regions<'_> {
+    Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table }
+}
+
+/// Starts the log, with what is to be said of the configuration.
+fn start_log(args: &Args, common: &Common) {
+    log::init(args.debug || common.debug);
+    for note in &common.notes {
+        warn!("{note}");
+    }
+}
+
 /// What both roles need before their first turn, and while they turn.
 struct Start {
     mode: Mode,
@@ -263,7 +278,7 @@ impl Start {
         shutdown: Shutdown,
         begun: Instant,
     ) -> Result<Self, Error> {
-        log::init(args.debug || common.debug);
+        start_log(args, common);
         let metrics = Metrics::new(role);
         if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
             Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);

@@ -120,16 +120,20 @@ pub(crate) struct Caller {
     pub(crate) wire: Arc<dyn Wire>,
     /// How calls are made.
     pub(crate) config: Config,
-    /// The region.
-    pub(crate) region: String,
     /// AWS's time.
     pub(crate) clock: Arc<Clock>,
     remotes: [Remote; Service::ALL.len()],
     observer: Arc<dyn Observer>,
 }
 
+fn place(service: Service) -> usize {
+    Service::ALL.iter().position(|known| *known == service).expect("ALL names every service")
+}
+
 /// A service as it is called.
 struct Remote {
+    /// The region that signatures name.
+    region: Arc<str>,
     endpoint: Endpoint,
     quota: Quota,
 }
@@ -137,14 +141,29 @@ struct Remote {
 impl Caller {
     /// Calls over `wire` in `region`, counted by `observer`.
     pub(crate) fn new(wire: Arc<dyn Wire>, config: Config, region: String, observer: Arc<dyn Observer>) -> Self {
-        let remotes = Service::ALL
-            .map(|service| Remote { endpoint: endpoint(service, &region, &config), quota: Quota::default() });
-        Caller { wire, config, region, clock: Arc::default(), remotes, observer }
+        let region: Arc<str> = region.into();
+        let remotes = Service::ALL.map(|service| Remote {
+            region: Arc::clone(&region),
+            endpoint: endpoint(service, &region, &config),
+            quota: Quota::default(),
+        });
+        Caller { wire, config, clock: Arc::default(), remotes, observer }
+    }
+
+    /// Calls one service in another region than the others.
+    pub(crate) fn move_service(&mut self, service: Service, region: String) {
+        let remote = &mut self.remotes[place(service)];
+        remote.endpoint = endpoint(service, &region, &self.config);
+        remote.region = region.into();
+    }
+
+    /// The region that a service is called in.
+    pub(crate) fn region_of(&self, service: Service) -> &str {
+        &self.remote(service).region
     }
 
     fn remote(&self, service: Service) -> &Remote {
-        let place = Service::ALL.iter().position(|known| *known == service);
-        &self.remotes[place.expect("ALL names every service")]
+        &self.remotes[place(service)]
     }
 
     /// The error of `request`, signed `by` these.
@@ -180,7 +199,7 @@ impl Caller {
                 }));
             }
             attempts += 1;
-            let failure = match self.attempt(&remote.endpoint, credentials, request, time, read) {
+            let failure = match self.attempt(remote, credentials, request, time, read) {
                 Ok(answer) => {
                     remote.quota.refund(cost);
                     self.observer.request(request.service.id(), request.operation, "ok");
@@ -227,7 +246,7 @@ impl Caller {
 
     fn attempt<T>(
         &self,
-        endpoint: &Endpoint,
+        Remote { region, endpoint, .. }: &Remote,
         credentials: Option<&Credentials>,
         request: &Request,
         time: Duration,
@@ -237,7 +256,7 @@ impl Caller {
         let sent = Timestamp::now();
         let signature = match credentials {
             Some(credentials) => {
-                let scope = Scope { region: &self.region, service: request.service.id() };
+                let scope = Scope { region, service: request.service.id() };
                 sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent))
                     .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?
             }
@@ -268,7 +287,7 @@ impl Caller {
             && text.starts_with(UNRESOLVED)
             && !self.config.endpoints.contains_key(service.id())
         {
-            text.push_str(&format!("; is {} an AWS region, and does DNS work?", self.region));
+            text.push_str(&format!("; is {} an AWS region, and does DNS work?", self.region_of(service)));
         }
         fault
     }

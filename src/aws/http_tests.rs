@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use super::super::Regions;
 use super::super::testing::{Answer, Responder, Seen, aws, raw_server, read_request};
 use super::*;
 
@@ -222,7 +223,8 @@ fn refused_credentials_are_looked_up_again() {
         ("AWS_SHARED_CREDENTIALS_FILE", path.as_str()),
     ]);
     let results = Arc::new(super::super::testing::Results::default());
-    let aws = Aws::new(Some("eu-west-1"), &environment, results).expect("set up");
+    let aws =
+        Aws::new(Regions { named: Some("eu-west-1"), ..Regions::default() }, &environment, results).expect("set up");
     assert!(send(&aws, &request(), &seconds(5.0), &text).is_err());
     folder.file("credentials", &key("NEW"));
     assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "welcome");

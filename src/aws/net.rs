@@ -9,7 +9,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 use super::config::Config;
 use super::error::{Cause, Error};
 use super::proxy::{Named, Proxies};
-use super::tls::Tls;
+use super::tls::tls;
 use crate::resolver::Names;
 
 /// How the cause begins where the other side's name has no address.
@@ -74,7 +74,7 @@ pub(crate) struct Net {
 impl Net {
     /// A network with the proxies and the certificate bundle of `config`. Errors: a bundle that cannot be used.
     pub(crate) fn new(config: &mut Config) -> Result<Self, Error> {
-        let tls = Tls::new(config.ca_bundle.as_ref().map(|(path, place)| (path.as_path(), place.as_str())))?;
+        let tls = tls(config.ca_bundle.as_ref().map(|(path, place)| (path.as_path(), place.as_str())))?;
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)

@@ -13,6 +13,7 @@ use super::dynamodb::{
     self, ACTIONS_A_TRANSACTION, Item, Maker, TableDescription, Update, create_table, describe_table, get_item,
     is_unknown_operation, scan, transact, update_item,
 };
+use super::endpoint::Service;
 use super::error::{CANCELLED, Cause, Error, one_line};
 use super::http::Budget;
 use super::memory::Memory;
@@ -154,7 +155,7 @@ impl SlotTable {
         Err(Error::Table(format!(
             "table {:?} in {} is not a table of slots: its key must be {KEY} (number) alone; name another in DYNAMODB_TABLE_NAME",
             self.name,
-            self.aws.region()
+            self.aws.region(Service::DynamoDb)
         )))
     }
 
@@ -180,10 +181,12 @@ impl SlotTable {
         if error.code() != Some("ResourceNotFoundException") {
             return error;
         }
+        // One that is named by its ARN is not for us to create.
+        let create = if self.name.starts_with("arn:") { "" } else { "create it with hsdo --create-table, or " };
         Error::Table(format!(
-            "table {:?} does not exist in {}: create it with hsdo --create-table, or correct DYNAMODB_TABLE_NAME",
+            "table {:?} does not exist in {}: {create}correct DYNAMODB_TABLE_NAME",
             self.name,
-            self.aws.region()
+            self.aws.region(Service::DynamoDb)
         ))
     }
 
