@@ -36,6 +36,11 @@ impl Environment {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
+
+    /// The names of the variables that are set, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
+    }
 }
 
 impl<I, N, V> From<I> for Environment
@@ -61,6 +66,7 @@ mod tests {
         assert_eq!(env.get("C"), Some(" "));
         assert_eq!(env.get("D"), None);
         assert_eq!(Environment::default().get("A"), None);
+        assert_eq!(env.names().collect::<Vec<_>>(), ["A", "C"]);
     }
 
     #[test]

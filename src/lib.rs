@@ -23,3 +23,4 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+mod tls;

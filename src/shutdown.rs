@@ -3,6 +3,7 @@
 //! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for. What
 //! else the first process of a container owes is done here too: it waits for the processes that are left to it.
 
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,8 +60,7 @@ impl Shutdown {
             while Instant::now() < last && signals.pending().next().is_none() {
                 thread::sleep(SECOND_LOOK);
             }
-            children::end_all();
-            low_level::exit(exit::DONE.into());
+            leave(exit::DONE);
         };
         thread::Builder::new().name("signals".to_owned()).spawn(until_the_end).map_err(refused)?;
         if std::process::id() == 1 {
@@ -77,6 +77,24 @@ impl Shutdown {
             })?;
         }
         Ok(shutdown)
+    }
+
+    /// Ends the process with exit code 1 and this reason if it is still there after that time: as safe as a signal is.
+    ///
+    /// # Errors
+    /// [`Error::Start`] if the system refuses a thread.
+    pub fn end_after(&self, span: Duration, why: String) -> Result<(), Error> {
+        let shutdown = self.clone();
+        let until_the_end = move || {
+            // Who is asked to stop ends by that.
+            if !shutdown.wait(span) {
+                let _ = std::io::stderr().write_all(format!("hsdo: {why}\n").as_bytes());
+                leave(exit::FAILED);
+            }
+        };
+        let started = thread::Builder::new().name("time limit".to_owned()).spawn(until_the_end);
+        let refused = |error| Error::Start(format!("cannot watch the time: {error}: check the limits of the process"));
+        started.map(drop).map_err(refused)
     }
 
     /// Whether the process was asked to stop.
@@ -96,6 +114,12 @@ impl Shutdown {
         *self.0.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.changed.notify_all();
     }
+}
+
+/// Ends the process where it stands, and with it what it has started.
+fn leave(code: u8) -> ! {
+    children::end_all();
+    low_level::exit(code.into())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
 use common::issuer::{AUTHORIZATION, Issuer, SECRET, TOKEN};
 use common::moto::{Moto, one};
+use common::port::Port;
 use common::process::unshare;
 use common::wait::{SOON, wait_for};
 
@@ -217,9 +218,7 @@ fn shared_files_are_read_as_the_python_version_reads_them() {
     let utf_16: Vec<u8> = "\u{feff}[default]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     run("", &utf_16, "").assert_code(2).assert_stderr("config: it is in UTF-16, or no text: save it as UTF-8");
     let login = b"[profile person]\nlogin_session = arn:aws:iam::123456789012:user/person\n";
-    run("person", login, "")
-        .assert_code(2)
-        .assert_stderr("is one of aws login (login_session), which hsdo does not know");
+    run("person", login, "").assert_code(2).assert_stderr("has a login_session (aws login), which hsdo cannot use");
     run("older", b"", "").assert_code(2).assert_stderr("correct AWS_DEFAULT_PROFILE");
 }
 
@@ -471,6 +470,91 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
     assert_eq!(server.log().matches("not renewed").count(), 1, "said once: {}", server.log());
     assert_all_held(&bed, &issuer);
+}
+
+/// What a machine that starts brings is a failed turn, and is over by itself.
+#[test]
+fn trouble_of_the_metadata_service_at_start_is_waited_for() {
+    let bed = bed("early");
+    const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
+    let broken = |issuer: &Issuer| issuer.set_broken(true);
+    let without_role = |issuer: &Issuer| issuer.set_roles(Some((404, "")));
+    let portal = |issuer: &Issuer| issuer.set_roles(Some((200, "<html><body>Welcome</body></html>")));
+    type Spoil<'a> = &'a dyn Fn(&Issuer);
+    let cases: [(&str, Spoil<'_>, bool, &str); 4] = [
+        ("no role yet", &without_role, true, "names no role yet"),
+        ("a page", &portal, true, "gives as the name of the role \"<html>"),
+        ("down", &broken, true, "begins no session (status 503)"),
+        ("down, and the region is not known", &broken, false, "no AWS region yet"),
+    ];
+    for (name, spoil, region, text) in cases {
+        let issuer = Issuer::start(Duration::from_secs(3_600));
+        let hsdo = || {
+            let hsdo = with_metadata(server(&bed), &issuer.url());
+            if region { hsdo } else { hsdo.env_remove("AWS_DEFAULT_REGION") }
+        };
+        spoil(&issuer);
+        let mut running = hsdo().spawn();
+        running.wait_metric(FAILED, |count| count >= 2.0);
+        assert!(running.log().contains(text), "{name}: {}", running.log());
+        let mut once = hsdo().arg("--once").spawn();
+        once.wait_log(text);
+        issuer.set_broken(false);
+        issuer.set_roles(None);
+        running.wait_turn();
+        assert_eq!(once.process().wait_exit(SOON).code(), Some(0), "{name}: {}", once.log());
+    }
+}
+
+/// Nobody listens there yet, as while a machine has no network.
+#[test]
+fn a_metadata_service_that_comes_late_is_waited_for() {
+    let bed = bed("late");
+    let port = Port::reserve();
+    let url = format!("http://127.0.0.1:{}", port.number());
+    let mut server = with_metadata(server(&bed), &url).env_remove("AWS_DEFAULT_REGION").spawn();
+    server.wait_metric(r#"hsdo_turns_total{result="failed"}"#, |count| count >= 2.0);
+    assert!(server.log().contains("no AWS region yet"), "{}", server.log());
+    let _issuer = Issuer::start_at(Duration::from_secs(3_600), ([127, 0, 0, 1], port.number()).into());
+    server.wait_turn();
+}
+
+#[test]
+fn keys_past_their_end_are_used_until_aws_refuses_them() {
+    let bed = bed("past");
+    let issuer = Issuer::start(Duration::from_secs(3));
+    let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
+    server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
+    issuer.set_broken(true);
+    server.wait_log("not renewed, and those at hand are used past their end, as long as AWS takes them");
+    let (key, end) = issuer.given().into_iter().next_back().expect("a key");
+    let asked = issuer.asked();
+    for _ in 0..5 {
+        server.wait_turn();
+    }
+    assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
+    assert!(bed.aws().calls().iter().any(|call| call.key == key && call.at > end), "nothing was signed past the end");
+    // The source is not asked by every call.
+    assert!(issuer.asked() - asked < 30, "{} questions", issuer.asked() - asked);
+
+    bed.aws().spoil("Scan", Fault::dynamodb(400, "ExpiredTokenException"));
+    server.wait_log("ExpiredTokenException");
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("ExpiredTokenException")).unwrap_or_default();
+    assert!(line.contains("no others are to be had: the instance's metadata service"), "{line}");
+    bed.aws().heal();
+    issuer.set_broken(false);
+    server.wait_turn();
+    let new = issuer.given().into_keys().next_back().expect("a key");
+    assert!(new != key && keys(&bed).contains(&new), "{new}");
+}
+
+#[test]
+fn a_login_of_the_new_kind_is_named() {
+    let bed = bed("login");
+    let config = bed.file("config", "[default]\nlogin_session = arn:aws:iam::123456789012:user/me\n");
+    let outcome = server(&bed).env("AWS_CONFIG_FILE", &config.to_string_lossy()).once();
+    outcome.assert_code(2).assert_stderr("has a login_session (aws login), which hsdo cannot use");
 }
 
 #[test]

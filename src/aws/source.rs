@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::Aws;
 use super::autoscaling::{Member, fetch_groups};
 use super::ec2::{Record, fetch_instances};
-use super::http::Budget;
 use super::memory::Memory;
 use super::readiness::{ids, observe};
 use crate::error::Error;
@@ -36,7 +35,7 @@ impl GroupSource {
 impl Source for GroupSource {
     /// Within 20 seconds, one whole answer or an error.
     fn fetch(&mut self) -> Result<Observation, Error> {
-        let budget = Budget::new(TOTAL, ATTEMPT);
+        let budget = self.aws.budget(TOTAL, ATTEMPT);
         let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
         let records = fetch_instances(&self.aws, &ids(&groups), &self.records, &budget)?;
         Ok(observe(&self.groups, &groups, records.iter().flat_map(|some| some.iter())))

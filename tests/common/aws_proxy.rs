@@ -284,6 +284,10 @@ impl Shared {
                 Sent::Whole(self.forward(operation, request))
             }
             Fault::Reply(status, body) => text(status, &body),
+            Fault::Later(span) => {
+                let headers = vec![("x-amz-retry-after".to_owned(), span.as_millis().to_string())];
+                Sent::Whole(Response { status: 503, headers, body: Vec::new() })
+            }
             Fault::Close => Sent::Nothing,
             Fault::Reset => Sent::Reset,
             Fault::Lose => {

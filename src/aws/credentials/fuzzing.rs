@@ -140,7 +140,7 @@ fn context(environment: Environment, status: u16, mut bodies: Vec<String>) -> Co
     let config = Config::new(&Environment::default(), &ProfileFiles::default()).expect("nothing is set");
     let second = Duration::from_secs(1);
     let url = "http://169.254.169.254".to_string();
-    let metadata = config::Metadata { disabled: false, url, v1: false, time: second, attempts: 1 };
+    let metadata = config::Metadata { disabled: false, url, expected: false, v1: false, time: second, attempts: 1 };
     let metadata = Metadata::new(Arc::clone(&wire), metadata);
     Context {
         environment,

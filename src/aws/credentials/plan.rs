@@ -155,14 +155,16 @@ impl<'a> Profile<'a> {
         if let Some(keys) = self.keys()? {
             return Ok(Some(Base::Keys(keys)));
         }
-        if self.get("login_session").is_some() {
-            return Err(self.fault(&format!(
-                "is one of aws login (login_session), which hsdo does not know: use a profile with `credential_process = aws configure export-credentials --profile {} --format process`",
-                one_line(self.name, 100)
-            )));
+        if let Some(command) = self.get("credential_process") {
+            return Ok(Some(Base::Process(CommandLine(command.to_string()), self.name.to_string())));
         }
-        let process = self.get("credential_process");
-        Ok(process.map(|command| Base::Process(CommandLine(command.to_string()), self.name.to_string())))
+        match self.get("login_session") {
+            Some(_) => Err(self.fault(
+                "has a login_session (aws login), which hsdo cannot use: give it a role, keys, or as its \
+                 credential_process what prints the session's, such as aws configure export-credentials",
+            )),
+            None => Ok(None),
+        }
     }
 
     fn role(&self, arn: &str) -> Result<Role, Error> {
@@ -305,7 +307,10 @@ mod tests {
             ("[profile A]\nrole_arn = r\nduration_seconds = 5\nsource_profile = A", "900 to 43200"),
             ("[profile A]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r", "sso_start_url in [sso-session s]"),
             ("[profile A]\naws_access_key_id = AK", "lacks aws_secret_access_key"),
-            ("[profile A]\nlogin_session = arn:aws:iam::1:user/u", "export-credentials --profile A --format process"),
+            (
+                "[profile A]\nlogin_session = arn:aws:iam::1:user/a\nregion = eu-west-1",
+                "has a login_session (aws login)",
+            ),
             ("[profile A]\nrole_arn = r\nsource_profile = B\n[profile B]\nlogin_session = x", "profile \"B\" in"),
             ("[profile A]\naws_access_key_id = AK\naws_secret_access_key = a b", "characters"),
         ] {
@@ -313,6 +318,8 @@ mod tests {
             assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
         }
         assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a plan"), None);
+        let both = read("[profile A]\nlogin_session = x\ncredential_process = give").expect("a plan").expect("a plan");
+        assert_eq!(steps(&both), ["process give"]);
     }
 
     #[test]
