@@ -170,7 +170,7 @@ roles, each a process of its own:
 
 flags:
       --config PATH  the configuration file; else conf/env.yaml here, else /etc/hsdo/env.yaml, else none
-      --once         one turn, then exit 0, or 1 if it failed
+      --once         one turn, of 20 s at most, then exit 0, or 1 if it failed
       --dry-run      one turn that prints what it would write to the table or send to HAProxy, and changes nothing
       --create-table create the DynamoDB table if there is none, wait until it is active, and exit; needs no role
   -d, --debug        debug log

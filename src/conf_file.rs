@@ -1,25 +1,29 @@
 //! Reads a YAML file into keys and values as they are written. Knows syntax, not meaning.
 //!
 //! Scalars keep the text of the file: a group that is called `1e3` or `0x10` is not turned into a number here,
-//! and a fault can show what the operator typed.
+//! and a fault can show what the operator typed. Merge keys (`<<`) are resolved as PyYAML does, which read the file before.
 
-mod count;
+mod kind;
+mod merge;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_yaml::{Mapping, Value};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use self::kind::Kind;
+use self::merge::{MERGE, Merged};
 use crate::error::{Error, one_line};
 
 /// The most bytes that a configuration file may hold: far above any real one, so that a wrong path fills no memory.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// A YAML value, its scalars as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// Nothing: `~`, `null`, or no value at all.
     Null,
@@ -71,22 +75,31 @@ pub struct ConfFile {
     path: PathBuf,
     text: String,
     entries: Vec<(String, Node)>,
+    merged: Merged,
 }
 
 impl ConfFile {
     /// Reads the file; [`Error::Config`] with one line when it cannot be read or is no YAML map.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = read_text(path).map_err(|error| unreadable(path, &error))?;
+        let text = read_text(path).map_err(|error| fault(unreadable(path, &error)))?;
         Self::from_text(path, text)
     }
 
-    /// Reads the first of the files that exists; `None` if none does. One that exists and cannot be read is an error.
-    pub fn read_first(paths: &[&Path]) -> Result<Option<Self>, Error> {
+    /// Reads the first of the files that is there and that the system lets us read; `None` if there is none. Nobody
+    /// asked for any of them, so one that may not be read, or is a directory, is left out with a line in `left_out`.
+    /// One whose contents cannot be used is an error.
+    pub fn read_first(paths: &[&Path], left_out: &mut Vec<String>) -> Result<Option<Self>, Error> {
         for path in paths {
             match read_text(path) {
                 Ok(text) => return Self::from_text(path, text).map(Some),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(unreadable(path, &error)),
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge) => {
+                    return Err(fault(unreadable(path, &error)));
+                }
+                Err(error) => left_out.push(format!(
+                    "{}; it is left out, since nobody named it: make it readable, or name a file with --config",
+                    unreadable(path, &error)
+                )),
             }
         }
         Ok(None)
@@ -95,7 +108,8 @@ impl ConfFile {
     /// The file of that path and text; [`Error::Config`] with one line when it is no YAML map. An empty text is one.
     pub fn from_text(path: &Path, text: String) -> Result<Self, Error> {
         let shown = shown(path);
-        let entries = match parse(&text) {
+        let merged = RefCell::default();
+        let entries = match parse_and_note(&text, &merged) {
             Ok(Node::Map(entries)) => entries,
             Ok(Node::Null) => Vec::new(),
             Ok(_) => return Err(fault(format!("{shown}: expected a YAML map of keys and values"))),
@@ -104,7 +118,7 @@ impl ConfFile {
                 return Err(fault(format!("{shown}{line}: not valid YAML: {text}")));
             }
         };
-        Ok(ConfFile { path: path.to_owned(), text, entries })
+        Ok(ConfFile { path: path.to_owned(), text, entries, merged: merged.into_inner() })
     }
 
     /// The keys at the top of the file with their values, in the order of the file.
@@ -115,6 +129,11 @@ impl ConfFile {
     /// The value of a key at the top of the file.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    /// Whether the value is there to be merged into other maps of the file (`base: &base {...}` for `<<: *base`).
+    pub fn is_merged(&self, value: &Node) -> bool {
+        self.merged.holds(value)
     }
 
     /// `file:line` of a key, the outermost name first; the line of the innermost name that stands at the start of a
@@ -139,19 +158,35 @@ pub struct SyntaxError {
 
 impl From<serde_yaml::Error> for SyntaxError {
     fn from(error: serde_yaml::Error) -> Self {
-        SyntaxError { line: error.location().map(|place| place.line()), text: one_line(&error.to_string(), 200) }
+        let text = error.to_string();
+        let text = if text.contains("more than one document") {
+            "it holds more than one document: expected one, with no `---` but at its start".to_owned()
+        } else {
+            one_line(&text, 200)
+        };
+        SyntaxError { line: error.location().map(|place| place.line()), text }
     }
 }
 
 /// Parses one YAML document; JSON is YAML too. An empty text is [`Node::Null`]. A key that stands twice is an error.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
-    count::check(text)?;
-    // The next pass tells what each value is, the last asks for the text of those that are scalars.
-    let value: Value = serde_yaml::from_str(text)?;
-    if value.is_null() {
+    parse_and_note(text, &RefCell::default())
+}
+
+fn parse_and_note(text: &str, merged: &RefCell<Merged>) -> Result<Node, SyntaxError> {
+    let text = without_mark(text);
+    // The first pass tells what each value is, the second asks for the text of those that are scalars.
+    let kind = Kind::of(text)?;
+    if matches!(kind, Kind::Null) {
         return Ok(Node::Null);
     }
-    Ok(Shape(&value).deserialize(serde_yaml::Deserializer::from_str(text))?)
+    Ok(Shape { kind: &kind, merged }.deserialize(serde_yaml::Deserializer::from_str(text))?)
+}
+
+/// The text without the byte order mark that some editors put at its start. To the YAML library the mark is a column, so
+/// that the first line would stand further in than the others.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 fn read_text(path: &Path) -> std::io::Result<String> {
@@ -163,8 +198,8 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    fault(format!("{}: cannot read the configuration file: {error}", shown(path)))
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: cannot read the configuration file: {error}", shown(path))
 }
 
 fn fault(line: String) -> Error {
@@ -177,7 +212,7 @@ fn shown(path: &Path) -> String {
 
 /// The line of the innermost of `keys` that is found as a block-style key, counted from 1.
 fn line_of(text: &str, keys: &[&str]) -> Option<usize> {
-    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().collect();
+    let lines: Vec<&str> = without_mark(text).lines().collect();
     let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let mut found: Option<usize> = None;
@@ -206,23 +241,29 @@ fn starts_with_key(line: &str, key: &str) -> bool {
 }
 
 /// Reads a value whose kind is known, so that its scalars can be asked for as text.
-struct Shape<'a>(&'a Value);
+struct Shape<'a> {
+    kind: &'a Kind,
+    merged: &'a RefCell<Merged>,
+}
 
 impl<'de> DeserializeSeed<'de> for Shape<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        match self.0 {
-            Value::Null => IgnoredAny::deserialize(deserializer).map(|_| Node::Null),
-            Value::Tagged(_) => IgnoredAny::deserialize(deserializer).map(|_| Node::Tagged),
-            Value::Sequence(items) => deserializer.deserialize_seq(Items(items)),
-            Value::Mapping(entries) => deserializer.deserialize_map(Entries(entries)),
-            Value::Bool(_) | Value::Number(_) | Value::String(_) => String::deserialize(deserializer).map(Node::Text),
+        match self.kind {
+            Kind::Null => IgnoredAny::deserialize(deserializer).map(|_| Node::Null),
+            Kind::Tagged => IgnoredAny::deserialize(deserializer).map(|_| Node::Tagged),
+            Kind::Scalar => String::deserialize(deserializer).map(Node::Text),
+            Kind::List(items) => deserializer.deserialize_seq(Items { kinds: items, merged: self.merged }),
+            Kind::Map(values) => deserializer.deserialize_map(Entries { kinds: values, merged: self.merged }),
         }
     }
 }
 
-struct Items<'a>(&'a [Value]);
+struct Items<'a> {
+    kinds: &'a [Kind],
+    merged: &'a RefCell<Merged>,
+}
 
 impl<'de> Visitor<'de> for Items<'_> {
     type Value = Node;
@@ -232,15 +273,18 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-        let mut items = Vec::with_capacity(self.0.len());
-        for value in self.0 {
-            items.extend(seq.next_element_seed(Shape(value))?);
+        let mut items = Vec::with_capacity(self.kinds.len());
+        for kind in self.kinds {
+            items.extend(seq.next_element_seed(Shape { kind, merged: self.merged })?);
         }
         Ok(Node::List(items))
     }
 }
 
-struct Entries<'a>(&'a Mapping);
+struct Entries<'a> {
+    kinds: &'a [Kind],
+    merged: &'a RefCell<Merged>,
+}
 
 impl<'de> Visitor<'de> for Entries<'_> {
     type Value = Node;
@@ -250,13 +294,16 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::with_capacity(self.0.len());
-        for value in self.0.values() {
-            if let Some(key) = map.next_key::<String>()? {
-                entries.push((key, map.next_value_seed(Shape(value))?));
+        let mut entries = Vec::with_capacity(self.kinds.len());
+        let mut known = HashSet::new();
+        for kind in self.kinds {
+            let Some(key) = map.next_key::<String>()? else { break };
+            if key != MERGE && !known.insert(key.clone()) {
+                return Err(A::Error::custom(format!("duplicate entry with key {key:?}")));
             }
+            entries.push((key, map.next_value_seed(Shape { kind, merged: self.merged })?));
         }
-        Ok(Node::Map(entries))
+        merge::merge(entries, &mut self.merged.borrow_mut()).map(Node::Map).map_err(A::Error::custom)
     }
 }
 
@@ -297,7 +344,12 @@ mod tests {
             ("A: !Ref x\nB: 1", map(&[("A", Node::Tagged), ("B", text("1"))])),
             ("A: !Ref [x, y]\nB: 1", map(&[("A", Node::Tagged), ("B", text("1"))])),
             ("1: a\ntrue: b", map(&[("1", text("a")), ("true", text("b"))])),
-            ("\u{feff}A: 1", map(&[("A", text("1"))])),
+            ("\u{feff}A: 1\nB: 2", map(&[("A", text("1")), ("B", text("2"))])),
+            ("\u{feff}# c\nA: 1\nB: 2", map(&[("A", text("1")), ("B", text("2"))])),
+            ("\u{feff}%YAML 1.1\n---\nA: 1\n...\n", map(&[("A", text("1"))])),
+            ("--- # c\nA: 1\n... # end\n...\n", map(&[("A", text("1"))])),
+            ("--- {A: 1}", map(&[("A", text("1"))])),
+            ("&a A: 1\nB: *a", map(&[("A", text("1")), ("B", text("A"))])),
         ];
         for (yaml, expected) in cases {
             assert_eq!(parse(yaml), Ok(expected), "{yaml:?}");
@@ -318,7 +370,10 @@ mod tests {
             let error = parse(yaml).expect_err(yaml);
             assert!(error.line.is_some_and(|line| lines.contains(&line)), "{yaml:?}: {error:?}");
         }
-        assert!(parse("A: 1\n---\nB: 2\n").is_err(), "two documents");
+        for two in ["A: 1\n---\nB: 2\n", "---\nA: 1\n---\n", "A: 1\n...\nB: 2\n"] {
+            let error = parse(two).expect_err("two documents");
+            assert_eq!(error.text, "it holds more than one document: expected one, with no `---` but at its start");
+        }
     }
 
     #[test]
@@ -333,6 +388,12 @@ mod tests {
         let many = |what: &str, count| vec![what; count].join(", ");
         let yaml = format!("a: &a [{}]\nb: &b [{}]\nc: [{}]\n", many("x", 600), many("*a", 400), many("*b", 300));
         let error = parse(&yaml).expect_err("72 million values");
+        assert!(error.text.contains("more than 100000 values"), "{error:?}");
+        // And of maps that are merged: what a merge takes over is counted where it stands.
+        let wide: Vec<String> = (0..600).map(|number| format!("k{number}: x")).collect();
+        let yaml =
+            format!("a: &a {{{}}}\nb: &b [{}]\nc: {{<<: [{}]}}\n", wide.join(", "), many("*a", 90), many("*b", 20));
+        let error = parse(&yaml).expect_err("a million values");
         assert!(error.text.contains("more than 100000 values"), "{error:?}");
     }
 

@@ -19,17 +19,27 @@ impl fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// The environment of this process. What is not UTF-8 in a value is read as U+FFFD.
+    /// The environment of this process. What is not UTF-8 in a value is read as U+FFFD. `HOME` is the home that /etc/passwd
+    /// has for this user, where nothing has set it.
     pub fn of_process() -> Self {
         let pairs = std::env::vars_os();
-        Environment::from(
+        let mut environment = Environment::from(
             pairs.map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())),
-        )
+        );
+        if let (None, Some(home)) = (environment.get("HOME"), std::env::home_dir()) {
+            environment.variables.insert("HOME".to_owned(), home.to_string_lossy().into_owned());
+        }
+        environment
     }
 
     /// The variable's text; `None` when it is not set or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The names of the variables that are set, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
     }
 }
 
@@ -56,6 +66,7 @@ mod tests {
         assert_eq!(env.get("C"), Some(" "));
         assert_eq!(env.get("D"), None);
         assert_eq!(Environment::default().get("A"), None);
+        assert_eq!(env.names().collect::<Vec<_>>(), ["A", "C"]);
     }
 
     #[test]

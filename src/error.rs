@@ -67,6 +67,11 @@ impl Error {
         }
     }
 
+    /// Whether it is of the kind that the first moments of a machine or of an access key bring, and that passes then.
+    pub fn is_early(&self) -> bool {
+        matches!(self, Error::Aws(error) if error.is_early())
+    }
+
     /// Which part of the world it speaks of.
     pub fn subject(&self) -> Subject {
         match self {

@@ -10,6 +10,7 @@ pub use crate::aws::fuzzing::{aws, credentials, dynamodb, profile_files};
 pub use crate::consul::fuzzing::consul;
 pub use crate::exporter::fuzzing::output;
 pub use crate::haproxy::fuzzing::haproxy;
+pub use crate::resolver::fuzzing::resolver;
 pub use crate::settings::fuzzing::{settings_environment, settings_file};
 
 use crate::error::steers;
@@ -18,7 +19,7 @@ use crate::error::steers;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder of seeds.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("haproxy", haproxy),
     ("aws", aws),
     ("dynamodb", dynamodb),
@@ -27,6 +28,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("settings_file", settings_file),
     ("settings_environment", settings_environment),
     ("consul", consul),
+    ("resolver", resolver),
     ("output", output),
 ];
 

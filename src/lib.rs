@@ -1,6 +1,7 @@
 //! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups or services in Consul, without files and without reloads.
 
 pub mod aws;
+pub mod children;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -22,3 +23,4 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+mod tls;

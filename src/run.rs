@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, Regions, SlotTable};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -30,39 +30,82 @@ use crate::slot;
 const PULSE: Duration = Duration::from_secs(1);
 /// How often a client looks whether a HAProxy that was down is back: an empty HAProxy serves nobody.
 const KNOCK: Duration = Duration::from_millis(5);
-/// How often `--once` looks whether the server that has the lease lives.
+/// How often `--once` looks whether the server that has the lease lives, or whether AWS is ready.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a start waits for what the first moments of a machine or of an access key bring: an unknown key ends it
+/// only then, and a mode with one turn gives up only then. IAM's changes are known everywhere within seconds.
+const EARLY: Duration = Duration::from_secs(10);
+/// A mode with one turn ends by then, whatever it meets: with its calls of AWS, and altogether.
+const ONE_TURN: [Duration; 2] = [Duration::from_secs(18), Duration::from_secs(20)];
 
 /// Does what the command line asks for, with the settings of `env` and of the configuration file.
 ///
 /// # Errors
 /// The configuration, something at start that only a person can mend, or a failed turn of a mode with one turn.
 pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+    let begun = Instant::now();
     // Before anything that may wait, reading the configuration included: process 1 of a container must end on SIGTERM.
     let shutdown = Shutdown::install()?;
-    match (args.mode, args.role) {
-        (Mode::CreateTable, _) | (_, None) => create_table(args, env),
-        (_, Some(Role::Server)) => run_server(args, env, shutdown),
-        (_, Some(Role::Client)) => run_client(args, env, shutdown),
+    if matches!(args.mode, Mode::Once | Mode::DryRun) {
+        let what = format!("the turn is not over after {} s: it was given up where it stood", ONE_TURN[1].as_secs());
+        shutdown.end_after(ONE_TURN[1], what)?;
+    }
+    let ended = match (args.mode, args.role) {
+        (Mode::CreateTable, _) | (_, None) => create_table(args, env, &shutdown),
+        (_, Some(Role::Server)) => run_server(args, env, shutdown.clone(), begun),
+        (_, Some(Role::Client)) => run_client(args, env, shutdown.clone(), begun),
+    };
+    // Whoever asked for the end does not wait for what was still tried.
+    if shutdown.requested() { Ok(ExitCode::from(exit::DONE)) } else { ended }
+}
+
+/// AWS for a role that began then: a mode with one turn has an end.
+fn aws(
+    args: &Args,
+    regions: Regions<'_>,
+    env: &Environment,
+    metrics: &Arc<Metrics>,
+    begun: Instant,
+) -> Result<Arc<Aws>, Error> {
+    let end = matches!(args.mode, Mode::Once | Mode::DryRun).then(|| begun + ONE_TURN[0]);
+    Ok(Aws::until(end, regions, env, Arc::clone(metrics) as _)?)
+}
+
+/// The same attempt until it brings something, or an error other than the first moments do, or those are over.
+fn patiently<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let begun = Instant::now();
+    let mut episode = Episode::new("AWS");
+    loop {
+        match attempt() {
+            Err(error) if error.is_early() && begun.elapsed() < EARLY => {
+                episode.report(Some((&error.key(), &error.to_string())));
+                if shutdown.wait(LOOK) {
+                    return Err(error);
+                }
+            }
+            result => return result,
+        }
     }
 }
 
-fn create_table(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
+fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<ExitCode, Error> {
     let common = settings::load_common(args.config.as_deref(), env)?;
-    log::init(args.debug || common.debug);
-    let aws = Aws::new(common.region.as_deref(), env, Metrics::new("create-table"))?;
-    match SlotTable::new(aws, &common.table).create()? {
+    start_log(args, &common);
+    let aws = Aws::new(regions(&common, true), env, Metrics::new("create-table"))?;
+    let mut table = SlotTable::new(aws, &common.table);
+    match patiently(shutdown, || Ok(table.create()?))? {
         Created::Created => print(&format!("table {} created, and active\n", common.table)),
         Created::Existed => print(&format!("table {} exists already, and is left as it is\n", common.table)),
     }
     Ok(ExitCode::from(exit::DONE))
 }
 
-fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<ExitCode, Error> {
+fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let ServerSettings { common, source, ramp, removal_guard } = settings;
-    let role = Start::new("server", args, &common, shutdown)?;
-    let aws = Aws::new(common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
+    let role = Start::new("server", args, &common, shutdown, begun)?;
+    let only_table = matches!(source, SourceSettings::Consul { .. });
+    let aws = aws(args, regions(&common, only_table), env, &role.metrics, begun)?;
     let (source, groups): (Box<dyn Source>, _) = match source {
         SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
         SourceSettings::Consul { api, services } => {
@@ -70,8 +113,8 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<Exit
             (Box::new(ServiceSource::new(api, services.clone(), env, metrics)?), services)
         }
     };
-    let mut schema = Some(SlotTable::new(Arc::clone(&aws), &common.table));
     let table = SlotTable::new(aws, &common.table);
+    let mut schema = Some(table.twin());
     let limits = Limits {
         size: common.list_size,
         groups,
@@ -84,11 +127,15 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<Exit
     let server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _, process_name());
     if args.mode == Mode::DryRun {
         let mut server = server;
-        check_schema(&mut schema)?;
-        print(&format!("{}\n", server.dry_run(Timestamp::now())?));
+        let preview = patiently(&role.shutdown, || {
+            check_schema(&mut schema)?;
+            server.dry_run(Timestamp::now())
+        })?;
+        print(&format!("{preview}\n"));
         return Ok(ExitCode::from(exit::DONE));
     }
-    let mut part = ServerPart { server, schema, once: args.mode == Mode::Once, shutdown: role.shutdown.clone() };
+    let one_turn = (args.mode == Mode::Once).then(|| begun + ONE_TURN[0]);
+    let mut part = ServerPart { server, schema, one_turn, shutdown: role.shutdown.clone() };
     let ended = role.turns(&mut part);
     if let Err(error) = part.server.release() {
         warn!("cannot give the lease of the table back, so the next server waits until it runs out: {error}");
@@ -117,15 +164,16 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), Error> {
     Ok(())
 }
 
-fn run_client(args: &Args, env: &Environment, shutdown: Shutdown) -> Result<ExitCode, Error> {
+fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant) -> Result<ExitCode, Error> {
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
-    let role = Start::new("client", args, &settings.common, shutdown)?;
-    let aws = Aws::new(settings.common.region.as_deref(), env, Arc::clone(&role.metrics) as _)?;
-    let table = SlotTable::new(aws, &settings.common.table);
+    let common = &settings.common;
+    let role = Start::new("client", args, common, shutdown, begun)?;
+    let aws = aws(args, regions(common, true), env, &role.metrics, begun)?;
+    let table = SlotTable::new(aws, &common.table);
     let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
-        let commands = client.dry_run(Instant::now())?;
+        let commands = patiently(&role.shutdown, || client.dry_run(Instant::now()))?;
         print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
@@ -145,7 +193,8 @@ trait Part {
 struct ServerPart {
     server: Server<Box<dyn Source>, SlotTable>,
     schema: Option<SlotTable>,
-    once: bool,
+    /// With one turn only: when that has to be over.
+    one_turn: Option<Instant>,
     shutdown: Shutdown,
 }
 
@@ -153,7 +202,7 @@ impl Part for ServerPart {
     fn turn(&mut self) -> Vec<Error> {
         let mut turn = check_schema(&mut self.schema).and_then(|()| self.server.turn(Moment::now()));
         // With one turn only: one that finds the lease taken waits until it knows whether its holder lives.
-        while self.once && turn.is_ok() && !self.server.leads() {
+        while let Some(end) = self.one_turn.filter(|_| turn.is_ok() && !self.server.leads()) {
             if self.server.sees_a_leader() {
                 info!("another server leads the table, and looks after it: nothing was done");
                 break;
@@ -161,7 +210,12 @@ impl Part for ServerPart {
             if self.shutdown.wait(LOOK) {
                 break;
             }
-            turn = self.server.turn(Moment::now());
+            turn = if Instant::now() < end {
+                self.server.turn(Moment::now())
+            } else {
+                let text = "the lease of the table is neither free nor held by a server whose heartbeat changes";
+                Err(Error::Turn(text.to_owned()))
+            };
         }
         turn.err().into_iter().collect()
     }
@@ -194,29 +248,50 @@ pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// The regions to call; `only_table` says that no groups are asked about.
+fn regions(common: &Common, only_table: bool) -> Regions<'_> {
+    Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table }
+}
+
+/// Starts the log, with what is to be said of the configuration.
+fn start_log(args: &Args, common: &Common) {
+    log::init(args.debug || common.debug);
+    for note in &common.notes {
+        warn!("{note}");
+    }
+}
+
 /// What both roles need before their first turn, and while they turn.
 struct Start {
     mode: Mode,
     interval: Duration,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
+    begun: Instant,
 }
 
 impl Start {
     /// Sets up the log, the signals and, for a process that stays, the exporter.
-    fn new(role: &'static str, args: &Args, common: &Common, shutdown: Shutdown) -> Result<Self, Error> {
-        log::init(args.debug || common.debug);
+    fn new(
+        role: &'static str,
+        args: &Args,
+        common: &Common,
+        shutdown: Shutdown,
+        begun: Instant,
+    ) -> Result<Self, Error> {
+        start_log(args, common);
         let metrics = Metrics::new(role);
         if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
             Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);
         }
         info!("hsdo {} starts as {role}, table {}", env!("CARGO_PKG_VERSION"), common.table);
-        Ok(Start { mode: args.mode, interval: common.interval, metrics, shutdown })
+        Ok(Start { mode: args.mode, interval: common.interval, metrics, shutdown, begun })
     }
 
     /// Turns until asked to stop.
     ///
     /// A fault that only a person can mend ends the process as long as no turn has succeeded. After that, nothing does.
+    /// What the first moments bring is waited for, with one turn too.
     fn turns(self, part: &mut impl Part) -> Result<ExitCode, Error> {
         let mut episodes = [
             (Subject::Aws, "AWS"),
@@ -231,11 +306,14 @@ impl Start {
             let mut failures = part.turn();
             self.metrics.turn(failures.is_empty(), begun.elapsed());
             started |= failures.is_empty();
-            let fatal = failures.iter().position(|failure| !started && failure.needs_a_person());
-            if let Some(failure) = fatal.or((self.mode == Mode::Once && !failures.is_empty()).then_some(0)) {
+            let early = self.begun.elapsed() < EARLY && failures.iter().any(Error::is_early);
+            let is_fatal = |failure: &Error| failure.needs_a_person() && !(early && failure.is_early());
+            let fatal = failures.iter().position(|failure| !started && is_fatal(failure));
+            let once = self.mode == Mode::Once;
+            if let Some(failure) = fatal.or((once && !early && !failures.is_empty()).then_some(0)) {
                 return Err(failures.swap_remove(failure));
             }
-            if self.mode == Mode::Once {
+            if once && failures.is_empty() {
                 break;
             }
             for (subject, episode) in &mut episodes {
@@ -243,8 +321,13 @@ impl Start {
                 let texts = failure.map(|failure| (failure.key(), failure.to_string()));
                 episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
             }
+            let next = match (once, early) {
+                (true, _) => Instant::now() + LOOK,
+                (false, true) => begun + self.interval.min(PULSE),
+                (false, false) => begun + self.interval,
+            };
             loop {
-                let left = self.interval.saturating_sub(begun.elapsed());
+                let left = next.saturating_duration_since(Instant::now());
                 let pace = part.pace();
                 if self.shutdown.wait(left.min(pace)) || left <= pace || part.pulse() {
                     break;

@@ -1,7 +1,9 @@
 //! The wish to stop: a flag that SIGTERM and SIGINT set, and a wait that they cut short.
 //!
-//! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for.
+//! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for. What
+//! else the first process of a container owes is done here too: it waits for the processes that are left to it.
 
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,12 +12,15 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use crate::children;
 use crate::error::{Error, exit};
 
 /// How long after a signal the process may still take to end by itself: it has to be gone within one second.
 const GRACE: Duration = Duration::from_millis(800);
 /// How soon a second signal is seen.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// How often process 1 looks for processes that have ended and that nobody else waits for.
+const REAP: Duration = Duration::from_secs(1);
 
 /// Whether the process was asked to stop. A clone looks at the same flag.
 #[derive(Clone, Debug, Default)]
@@ -55,10 +60,41 @@ impl Shutdown {
             while Instant::now() < last && signals.pending().next().is_none() {
                 thread::sleep(SECOND_LOOK);
             }
-            low_level::exit(exit::DONE.into());
+            leave(exit::DONE);
         };
         thread::Builder::new().name("signals".to_owned()).spawn(until_the_end).map_err(refused)?;
+        if std::process::id() == 1 {
+            let for_ever = || {
+                loop {
+                    children::reap();
+                    thread::sleep(REAP);
+                }
+            };
+            thread::Builder::new().name("reaper".to_owned()).spawn(for_ever).map_err(|error| {
+                Error::Start(format!(
+                    "no thread to wait for orphans, as process 1 must: {error}: check the limits of the process"
+                ))
+            })?;
+        }
         Ok(shutdown)
+    }
+
+    /// Ends the process with exit code 1 and this reason if it is still there after that time: as safe as a signal is.
+    ///
+    /// # Errors
+    /// [`Error::Start`] if the system refuses a thread.
+    pub fn end_after(&self, span: Duration, why: String) -> Result<(), Error> {
+        let shutdown = self.clone();
+        let until_the_end = move || {
+            // Who is asked to stop ends by that.
+            if !shutdown.wait(span) {
+                let _ = std::io::stderr().write_all(format!("hsdo: {why}\n").as_bytes());
+                leave(exit::FAILED);
+            }
+        };
+        let started = thread::Builder::new().name("time limit".to_owned()).spawn(until_the_end);
+        let refused = |error| Error::Start(format!("cannot watch the time: {error}: check the limits of the process"));
+        started.map(drop).map_err(refused)
     }
 
     /// Whether the process was asked to stop.
@@ -78,6 +114,12 @@ impl Shutdown {
         *self.0.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.changed.notify_all();
     }
+}
+
+/// Ends the process where it stands, and with it what it has started.
+fn leave(code: u8) -> ! {
+    children::end_all();
+    low_level::exit(code.into())
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ fn all_faults_of_a_configuration_come_in_one_report() {
             .env("INTERVAL", "0")
     };
     let table = format!(
-        "DYNAMODB_TABLE_NAME: not set ({path}, the environment), expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only"
+        "DYNAMODB_TABLE_NAME: not set ({path}, the environment), expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN"
     );
     let both = [
         "INTERVAL: found \"0\" (the environment), expected seconds from 0.05 to 3600, fractions allowed".to_owned(),
@@ -224,6 +224,66 @@ fn the_file_of_the_working_directory_is_used_and_the_environment_wins() {
     fs::remove_file(bed.dir().join("conf/env.yaml")).unwrap();
     let found = faults(&server().run());
     assert!(found[0].contains("the environment, no configuration file"), "{found:?}");
+}
+
+/// Another program's `conf/`, or the directory that `docker -v` makes of a file that is not there: nobody asked for it.
+#[test]
+fn a_file_that_nobody_named_and_that_may_not_be_read_costs_a_line() {
+    let bed = Bed::new("guessed");
+    fs::create_dir_all(bed.dir().join("conf/env.yaml")).unwrap();
+    let line = "conf/env.yaml: cannot read the configuration file: Is a directory (os error 21); it is left out, since nobody \
+                named it: make it readable, or name a file with --config";
+    let outcome = server(&bed).run();
+    assert_accepted(&outcome);
+    assert_eq!(outcome.stderr.matches(line).count(), 1, "{outcome}");
+    // It may be why something is missing.
+    let found = faults(&server(&bed).env_remove("SERVER_ASG_NAMES").run());
+    assert!(found.len() == 2 && found[0].starts_with("SERVER_ASG_NAMES: not set") && found[1] == line, "{found:?}");
+    // Whoever names it wants it.
+    let found = faults(&server(&bed).arg("--config").arg("conf/env.yaml").run());
+    assert_eq!(found, ["conf/env.yaml: cannot read the configuration file: Is a directory (os error 21)"]);
+}
+
+/// A file that an editor of Windows has saved, with what else YAML has to offer.
+#[test]
+fn a_file_is_read_as_the_original_read_it() {
+    let bed = Bed::new("yaml");
+    fs::create_dir(bed.dir().join("conf")).unwrap();
+    let text = "\u{feff}%YAML 1.1\r\n---\r\ncommon: &common\r\n  DYNAMODB_TABLE_NAME: from-common\r\n  SERVER_MODE: aws\r\n\
+                <<: *common\r\nSERVER_ASG_NAMES: [web]\r\nINTERVAL: 1\r\n...\r\n";
+    bed.file("conf/env.yaml", text);
+    let server = || with_aws(&bed).arg("--server").arg("--once");
+    let outcome = server().run();
+    assert_accepted(&outcome);
+    outcome.assert_stderr("starts as server, table from-common\n");
+    bed.file("conf/env.yaml", &text.replace("INTERVAL: 1", "INTERVAL: never"));
+    let found = faults(&server().run());
+    assert!(found.len() == 1 && found[0].starts_with("INTERVAL: found \"never\" (conf/env.yaml:8)"), "{found:?}");
+}
+
+/// `docker --env-file` keeps quotes, a name may be misspelt, and Kubernetes has variables of its own.
+#[test]
+fn what_will_surprise_is_said_once_at_the_start() {
+    let bed = Bed::new("notes");
+    let outcome = server(&bed)
+        .env("SERVER_ASG_NAMES", "\"web-a,web-b\"")
+        .env("SERVER_INTERVAL", "5")
+        .env("CLIENT_SECRET", "hush-hush")
+        .env("CLIENT_SERVICE_HOST", "10.96.3.7")
+        .env("CLIENT_SERVICE_PORT", "80")
+        .env("CLIENT_PORT_80_TCP", "tcp://10.96.3.7:80")
+        .run();
+    assert_accepted(&outcome);
+    let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(lines.len(), 2, "{outcome}");
+    assert!(lines[0].contains("set nothing: CLIENT_SECRET (the nearest") && lines[0].contains("SERVER_INTERVAL (the"));
+    assert!(lines[1].contains("SERVER_ASG_NAMES (the environment): names with a quote"), "{outcome}");
+    assert!(lines[1].contains("are taken as they stand: `\"web-a`, `web-b\"`; leave the marks out"), "{outcome}");
+    assert!(!outcome.stderr.contains("hush-hush"), "{outcome}");
+
+    let outcome = server(&bed).env("SERVER_ASG_NAMES", r#"["web-a", "web-b"]"#).run();
+    assert_accepted(&outcome);
+    assert!(!outcome.stderr.contains(" WARN "), "{outcome}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use common::bed::{Bed, package_dir};
+use common::bed::{Bed, REGION, TABLE, package_dir};
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
 use common::moto::{GroupInstance, Item};
@@ -90,6 +90,39 @@ fn the_client_serves_the_originals_table() {
     assert!(haproxy.server("http-back", "mywebapp5").in_maintenance());
     assert_eq!(client.metric(r#"hsdo_slots{state="unreadable"}"#), Some(0.0), "{}", client.log());
     client.terminate();
+}
+
+/// Such as one of another account. DynamoDB is asked in the region that the ARN names, whatever the others are asked in.
+#[test]
+fn both_roles_use_a_table_by_its_arn() {
+    let bed = Bed::new("arn");
+    bed.moto().create_table();
+    bed.moto().create_group("web", 0, 2);
+    bed.serve_instances(&["web"]);
+    let arn = format!("arn:aws:dynamodb:{REGION}:123456789012:table/{TABLE}");
+    let elsewhere = "ap-south-1";
+    assert_ne!(REGION, elsewhere);
+    let server = || Hsdo::server(&bed).env("DYNAMODB_TABLE_NAME", &arn);
+    server().once().assert_code(0).assert_stderr(&format!("starts as server, table {arn}\n"));
+    assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"));
+    // Where the groups are, the table does not say.
+    let nowhere = server().env_remove("AWS_DEFAULT_REGION").env("AWS_EC2_METADATA_DISABLED", "true").once();
+    nowhere.assert_stderr("no AWS region").assert_stderr("set AWS_DEFAULT_REGION");
+
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 2)]);
+    let client = || Hsdo::client(&bed).env("DYNAMODB_TABLE_NAME", &arn).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "2");
+    client().env("AWS_DEFAULT_REGION", elsewhere).once().assert_code(0);
+    for name in ["mywebapp1", "mywebapp2"] {
+        assert!(!haproxy.server("http-back", name).in_maintenance(), "{name}");
+    }
+    // With no region at all, the table's.
+    client().env_remove("AWS_DEFAULT_REGION").env("AWS_EC2_METADATA_DISABLED", "true").once().assert_code(0);
+
+    let gone = arn.replace(TABLE, "nowhere");
+    let gone = client().env("DYNAMODB_TABLE_NAME", &gone).once();
+    gone.assert_code(2).assert_stderr(&format!("does not exist in {REGION}: correct DYNAMODB_TABLE_NAME"));
+    let create = Hsdo::with_aws(&bed, "create").arg("--create-table").env("DYNAMODB_TABLE_NAME", &arn).run();
+    create.assert_code(2).assert_stderr("expected the name alone: a table is created in the account");
 }
 
 /// Takes off slot 1's item what is ours alone: the change marker. The lease was given back at the end of the run.

@@ -11,7 +11,7 @@ use serde_json::json;
 use common::bed::Bed;
 use common::consul::{Consul, NODE, certificates};
 use common::haproxy::{BackendConfig, Haproxy};
-use common::hsdo::{Hsdo, Running};
+use common::hsdo::{Hsdo, Outcome, Running};
 use common::moto::text_of;
 use common::port::Port;
 use common::traffic::Stream;
@@ -465,9 +465,8 @@ fn addresses_may_be_ipv6_and_host_names_remove_nobody() {
 #[test]
 fn consul_is_asked_over_tls_and_over_a_socket() {
     let bed = Bed::new("tls");
-    let [ca, certificate, key] = certificates(bed.dir());
+    let [ca, certificate, key, ..] = certificates(bed.dir());
     let (https, socket) = (Port::reserve(), bed.dir().join("consul.sock"));
-    let text = |path: &Path| path.to_string_lossy().into_owned();
     let consul = Consul::start_with(
         &bed,
         &json!({
@@ -488,7 +487,7 @@ fn consul_is_asked_over_tls_and_over_a_socket() {
     dry(&secure).env("CONSUL_CACERT", &text(&ca)).env("CONSUL_DATACENTER", "dc1").run().assert_code(0);
 
     // Whoever is not trusted is not believed.
-    dry(&secure).run().assert_code(1).assert_stderr("cannot be reached: ").assert_stderr("and CONSUL_CACERT");
+    dry(&secure).run().assert_code(1).assert_stderr("its certificate is not accepted: ").assert_stderr("CONSUL_CACERT");
     dry(&secure)
         .env("CONSUL_CACERT", "/nowhere")
         .run()
@@ -499,6 +498,134 @@ fn consul_is_asked_over_tls_and_over_a_socket() {
     let namespace = dry(&consul.url()).env("CONSUL_NAMESPACE", "team").run();
     namespace.assert_code(2).assert_stderr("answers 400").assert_stderr("Namespaces are a Consul Enterprise feature");
     dry(&consul.url()).env("CONSUL_DATACENTER", "dc9").run().assert_code(1).assert_stderr("No path to datacenter");
+}
+
+/// A part of a bed's directory with certificates of an authority of its own.
+struct Certificates {
+    ca: String,
+    server: [String; 2],
+    client: [String; 2],
+}
+
+impl Certificates {
+    fn new(bed: &Bed, folder: &str) -> Self {
+        let folder = bed.dir().join(folder);
+        std::fs::create_dir(&folder).expect("a folder");
+        let [ca, certificate, key, of_client, clients] = certificates(&folder).map(|path| text(&path));
+        Certificates { ca, server: [certificate, key], client: [of_client, clients] }
+    }
+
+    /// The configuration of an agent that demands a certificate of whoever comes over `https`.
+    fn demanded(&self, https: &Port) -> serde_json::Value {
+        let [certificate, key] = &self.server;
+        json!({
+            "ports": {"https": https.number()}, "addresses": {"https": "127.0.0.1"}, "verify_incoming": true,
+            "ca_file": self.ca, "cert_file": certificate, "key_file": key,
+        })
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn an_agent_may_demand_a_certificate() {
+    let bed = Bed::new("mutual-tls");
+    let made = Certificates::new(&bed, "made");
+    let https = Port::reserve();
+    let consul = Consul::start_with(&bed, &made.demanded(&https), None);
+    bed.moto().create_table();
+    consul.register("web", "web-1", &address(1));
+    let secure = format!("https://127.0.0.1:{}", https.number());
+    let dry = || server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", &secure).arg("--dry-run").arg("--debug");
+    let [certificate, key] = &made.client;
+    let ours = || dry().env("CONSUL_CLIENT_CERT", certificate).env("CONSUL_CLIENT_KEY", key);
+    let row = format!("slot 1: added {NODE} at 127.2.0.1 (group web), weight 1");
+
+    let known = || ours().env("CONSUL_CACERT", &made.ca);
+    known().run().assert_code(0).assert_stdout(&row);
+    known().env("CONSUL_HTTP_AUTH", "user:password").run().assert_code(0).assert_stdout(&row);
+    let folder = bed.dir().join("authorities/below");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::copy(&made.ca, folder.join("ca.pem")).expect("a copy");
+    bed.file("authorities/README", "no certificate");
+    ours().env("CONSUL_CAPATH", &text(&bed.dir().join("authorities"))).run().assert_code(0).assert_stdout(&row);
+    known().env("CONSUL_TLS_SERVER_NAME", "server.dc1.consul:8501").run().assert_code(0).assert_stdout(&row);
+
+    // Without ours the agent ends the connection, and may be quicker than the reason for it.
+    let without = dry().env("CONSUL_CACERT", &made.ca).run();
+    without.assert_code(1).assert_stderr("cannot be reached: ").assert_stderr("CONSUL_CLIENT_CERT");
+    let misnamed = known().env("CONSUL_TLS_SERVER_NAME", "other.example").run();
+    misnamed.assert_code(1).assert_stderr("its certificate is not accepted").assert_stderr("CONSUL_TLS_SERVER_NAME");
+    let unknown = ours().run();
+    unknown.assert_code(1).assert_stderr("its certificate is not accepted").assert_stderr("CONSUL_CACERT");
+    // Not asked for, on the word of whoever set it.
+    let blind = ours().env("CONSUL_HTTP_SSL_VERIFY", "false").run();
+    blind.assert_code(0).assert_stdout(&row).assert_stderr("WARN ").assert_stderr("CONSUL_HTTP_SSL_VERIFY is false");
+    assert_eq!(blind.stderr.matches("CONSUL_HTTP_SSL_VERIFY").count(), 1, "{blind}");
+
+    let refused = |outcome: Outcome, why: &str| {
+        outcome.assert_code(2).assert_stderr(why);
+    };
+    refused(
+        dry().env("CONSUL_CLIENT_CERT", certificate).run(),
+        "CONSUL_CLIENT_CERT is set and CONSUL_CLIENT_KEY is not",
+    );
+    refused(dry().env("CONSUL_CLIENT_KEY", key).run(), "CONSUL_CLIENT_KEY is set and CONSUL_CLIENT_CERT is not");
+    let why = format!("CONSUL_CLIENT_KEY {}: is not the key of the certificate in CONSUL_CLIENT_CERT", made.server[1]);
+    refused(known().env("CONSUL_CLIENT_KEY", &made.server[1]).run(), &why);
+    refused(
+        known().env("CONSUL_CLIENT_KEY", "/nowhere").run(),
+        "CONSUL_CLIENT_KEY /nowhere: cannot read the key: No such",
+    );
+    refused(known().env("CONSUL_CLIENT_CERT", key).run(), "holds no certificate: expected a PEM file");
+    refused(
+        known().env("CONSUL_HTTP_SSL_VERIFY", "nope").run(),
+        "CONSUL_HTTP_SSL_VERIFY is \"nope\", expected true or false",
+    );
+}
+
+/// Agent and hsdo get certificates of another authority while hsdo runs, and one file comes before the other.
+#[test]
+fn renewed_certificates_count_from_the_next_connection_on() {
+    let bed = Bed::new("renewed");
+    let (first, second) = (Certificates::new(&bed, "first"), Certificates::new(&bed, "second"));
+    let https = Port::reserve();
+    let mut consul = Consul::start_with(&bed, &first.demanded(&https), None);
+    bed.moto().create_table();
+    consul.register("web", "web-1", &address(1));
+    let names = ["CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"];
+    let ours = names.map(|name| text(&bed.dir().join(name)));
+    let install = |from: &Certificates, which: &[usize]| {
+        for &which in which {
+            std::fs::copy([&from.ca, &from.client[0], &from.client[1]][which], &ours[which]).expect("a copy");
+        }
+    };
+    install(&first, &[0, 1, 2]);
+    let hsdo =
+        server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", &format!("https://127.0.0.1:{}", https.number()));
+    let mut running = names.iter().zip(&ours).fold(hsdo, |hsdo, (name, path)| hsdo.env(name, path)).spawn();
+    running.wait_turn();
+    // The certificate is there, its key is not yet: the pair at hand serves.
+    install(&second, &[1]);
+    consul.kill();
+    consul.start_again();
+    consul.register("web", "web-1", &address(1));
+    running.wait_log("is not the key of the certificate in CONSUL_CLIENT_CERT; what was read before is used on");
+    running.wait_turn();
+
+    install(&second, &[0, 2]);
+    consul.kill();
+    consul.configure(&second.demanded(&https));
+    consul.start_again();
+    consul.register("web", "web-2", &address(2));
+    running.wait_turn();
+    wait_for("the second instance in the first one's place", SOON, || match bed.moto().attribute(1, "IPAddress") {
+        Some(found) if found == address(2) => Ok(()),
+        other => Err(format!("{other:?}: {}", running.log())),
+    });
+    assert_eq!(running.log().matches("is used on").count(), 1, "{}", running.log());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,6 +14,8 @@ use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
 use common::issuer::{AUTHORIZATION, Issuer, SECRET, TOKEN};
 use common::moto::{Moto, one};
+use common::port::Port;
+use common::process::unshare;
 use common::wait::{SOON, wait_for};
 
 /// A bed with a table and a group of two instances.
@@ -164,6 +167,117 @@ fn a_profile_has_keys_and_the_region() {
         .env("AWS_SHARED_CREDENTIALS_FILE", &credentials.to_string_lossy())
         .once();
     outcome.assert_code(0).assert_stderr(&format!("{} (profile \"ops\")", shown(&user.key)));
+}
+
+/// Keys of a profile or a config file, each indented by so much.
+fn pair(key: &str, indent: &str, is: &str) -> String {
+    format!("{indent}aws_access_key_id{is}{key}\n{indent}aws_secret_access_key{is}hush\n")
+}
+
+#[test]
+fn shared_files_are_read_as_the_python_version_reads_them() {
+    let bed = bed("files");
+    let run = |profile: &str, config: &[u8], credentials: &str| {
+        let path = bed.dir().join("config");
+        std::fs::write(&path, config).expect("a file");
+        let keys = bed.file("keys", credentials);
+        bed.aws().forget();
+        let hsdo = server(&bed)
+            .env(if profile == "older" { "AWS_DEFAULT_PROFILE" } else { "AWS_PROFILE" }, profile)
+            .env("AWS_CONFIG_FILE", &path.to_string_lossy())
+            .env("AWS_SHARED_CREDENTIALS_FILE", &keys.to_string_lossy());
+        hsdo.once()
+    };
+    for (profile, config, credentials) in [
+        ("", format!("[default]\n{}", pair("INDENTED", "    ", " = ")), String::new()),
+        ("", format!("  [default]\n{}", pair("FURTHER", "  ", " = ")), String::new()),
+        ("", format!("[default]\n{}", pair("COLON", "", ": ")), String::new()),
+        ("", format!("\u{feff}[default]\n{}", pair("MARKED", "", " = ")), String::new()),
+        ("older", String::new(), format!("[older]\n{}", pair("OLDER", "", " = "))),
+        ("my company", String::new(), format!("[my company]\n{}", pair("SPACE", "", " = "))),
+        ("prod(eu)", String::new(), format!("[prod(eu)]\n{}", pair("BRACKET", "", " = "))),
+        ("kunde-müller", String::new(), format!("[kunde-müller]\n{}", pair("UMLAUT", "", " = "))),
+        ("acme#1", String::new(), format!("[acme#1]\n{}", pair("HASH", "", " = "))),
+        ("o'brien ops", format!("[profile 'o'\"'\"'brien ops']\n{}", pair("QUOTED", "", " = ")), String::new()),
+        (
+            "",
+            "[default]\ncredential_process = test 'a #b' && echo '{\"Version\": 1, \"AccessKeyId\": \"PROCESS\", \"SecretAccessKey\": \"s\"}' # note\n"
+                .to_owned(),
+            String::new(),
+        ),
+    ] {
+        let outcome = run(profile, config.as_bytes(), &credentials);
+        outcome.assert_code(0);
+        let (keys, text) = (keys(&bed), format!("{config}{credentials}"));
+        assert!(keys.len() == 1 && keys.iter().all(|key| text.contains(key.as_str())), "{keys:?} {text}");
+    }
+    let token = format!("[default]\n{}aws_security_token = the-older-name\n", pair("TOKEN", "", " = "));
+    run("", b"", &token).assert_code(0);
+    assert!(bed.aws().calls().iter().all(|call| call.token == "the-older-name"), "{:?}", bed.aws().calls());
+
+    let utf_16: Vec<u8> = "\u{feff}[default]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    run("", &utf_16, "").assert_code(2).assert_stderr("config: it is in UTF-16, or no text: save it as UTF-8");
+    let login = b"[profile person]\nlogin_session = arn:aws:iam::123456789012:user/person\n";
+    run("person", login, "").assert_code(2).assert_stderr("has a login_session (aws login), which hsdo cannot use");
+    run("older", b"", "").assert_code(2).assert_stderr("correct AWS_DEFAULT_PROFILE");
+}
+
+#[test]
+fn the_older_name_of_the_token_counts_in_the_environment() {
+    let bed = bed("older-token");
+    Hsdo::server(&bed).env("AWS_SECURITY_TOKEN", "the-older-name").once().assert_code(0);
+    assert!(bed.aws().calls().iter().all(|call| call.token == "the-older-name"), "{:?}", bed.aws().calls());
+}
+
+#[test]
+fn the_home_of_passwd_counts_where_nothing_sets_one() {
+    let bed = bed("passwd");
+    std::fs::create_dir_all(bed.dir().join("home/.aws")).expect("a folder");
+    bed.file("home/.aws/credentials", &format!("[default]\n{}", pair("ATHOME", "", " = ")));
+    let passwd = bed.file("passwd", &format!("root:x:0:0::{}:/bin/sh\n", bed.dir().join("home").display()));
+    let own = format!("mount --bind '{}' /etc/passwd && exec \"$0\" \"$@\"", passwd.display());
+    let mut runner = unshare();
+    runner.extend(["--mount", "sh", "-c", &own]);
+    server(&bed).env_remove("HOME").under(&runner).once().assert_code(0);
+    assert_eq!(keys(&bed), BTreeSet::from(["ATHOME".to_owned()]));
+}
+
+/// The first words of a command that may read only what its user may: root may read everything.
+fn modest() -> Vec<&'static str> {
+    match unshare()[..] {
+        ["unshare"] => vec!["setpriv", "--bounding-set=-dac_override,-dac_read_search"],
+        _ => vec!["env"],
+    }
+}
+
+#[test]
+fn a_file_that_nobody_named_and_that_cannot_be_read_is_left_out_and_a_named_one_is_a_fault() {
+    let bed = bed("unreadable");
+    let aws = bed.dir().join(".aws");
+    std::fs::create_dir_all(aws.join("config")).expect("a folder");
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("permissions");
+    };
+    let keys = bed.file(".aws/credentials", "[default]\naws_access_key_id = NEVER\n");
+    set(&keys, 0o000);
+    let run = || Hsdo::server(&bed).under(&modest());
+    let outcome = run().once();
+    outcome
+        .assert_code(0)
+        .assert_stderr("/.aws/config is left out: is a directory; AWS_CONFIG_FILE may name another file");
+    outcome.assert_stderr("/.aws/credentials is left out: permission denied");
+    assert_eq!(outcome.stderr.matches("is left out").count(), 2, "{outcome}");
+
+    let alone = server(&bed).under(&modest()).once();
+    alone.assert_code(2).assert_stderr("no AWS credentials").assert_stderr("/.aws/credentials (permission denied)");
+    let named = run().env("AWS_SHARED_CREDENTIALS_FILE", &keys.to_string_lossy()).once();
+    named.assert_code(2).assert_stderr("permission denied; make it readable or correct AWS_SHARED_CREDENTIALS_FILE");
+    let named = run().env("AWS_CONFIG_FILE", &aws.to_string_lossy()).once();
+    named.assert_code(2).assert_stderr("is a directory; make it readable or correct AWS_CONFIG_FILE");
+
+    set(&aws, 0o000);
+    run().once().assert_code(0).assert_stderr("/.aws/config is left out: permission denied");
+    set(&aws, 0o700);
 }
 
 #[test]
@@ -356,6 +470,91 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
     assert_eq!(server.log().matches("not renewed").count(), 1, "said once: {}", server.log());
     assert_all_held(&bed, &issuer);
+}
+
+/// What a machine that starts brings is a failed turn, and is over by itself.
+#[test]
+fn trouble_of_the_metadata_service_at_start_is_waited_for() {
+    let bed = bed("early");
+    const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
+    let broken = |issuer: &Issuer| issuer.set_broken(true);
+    let without_role = |issuer: &Issuer| issuer.set_roles(Some((404, "")));
+    let portal = |issuer: &Issuer| issuer.set_roles(Some((200, "<html><body>Welcome</body></html>")));
+    type Spoil<'a> = &'a dyn Fn(&Issuer);
+    let cases: [(&str, Spoil<'_>, bool, &str); 4] = [
+        ("no role yet", &without_role, true, "names no role yet"),
+        ("a page", &portal, true, "gives as the name of the role \"<html>"),
+        ("down", &broken, true, "begins no session (status 503)"),
+        ("down, and the region is not known", &broken, false, "no AWS region yet"),
+    ];
+    for (name, spoil, region, text) in cases {
+        let issuer = Issuer::start(Duration::from_secs(3_600));
+        let hsdo = || {
+            let hsdo = with_metadata(server(&bed), &issuer.url());
+            if region { hsdo } else { hsdo.env_remove("AWS_DEFAULT_REGION") }
+        };
+        spoil(&issuer);
+        let mut running = hsdo().spawn();
+        running.wait_metric(FAILED, |count| count >= 2.0);
+        assert!(running.log().contains(text), "{name}: {}", running.log());
+        let mut once = hsdo().arg("--once").spawn();
+        once.wait_log(text);
+        issuer.set_broken(false);
+        issuer.set_roles(None);
+        running.wait_turn();
+        assert_eq!(once.process().wait_exit(SOON).code(), Some(0), "{name}: {}", once.log());
+    }
+}
+
+/// Nobody listens there yet, as while a machine has no network.
+#[test]
+fn a_metadata_service_that_comes_late_is_waited_for() {
+    let bed = bed("late");
+    let port = Port::reserve();
+    let url = format!("http://127.0.0.1:{}", port.number());
+    let mut server = with_metadata(server(&bed), &url).env_remove("AWS_DEFAULT_REGION").spawn();
+    server.wait_metric(r#"hsdo_turns_total{result="failed"}"#, |count| count >= 2.0);
+    assert!(server.log().contains("no AWS region yet"), "{}", server.log());
+    let _issuer = Issuer::start_at(Duration::from_secs(3_600), ([127, 0, 0, 1], port.number()).into());
+    server.wait_turn();
+}
+
+#[test]
+fn keys_past_their_end_are_used_until_aws_refuses_them() {
+    let bed = bed("past");
+    let issuer = Issuer::start(Duration::from_secs(3));
+    let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
+    server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
+    issuer.set_broken(true);
+    server.wait_log("not renewed, and those at hand are used past their end, as long as AWS takes them");
+    let (key, end) = issuer.given().into_iter().next_back().expect("a key");
+    let asked = issuer.asked();
+    for _ in 0..5 {
+        server.wait_turn();
+    }
+    assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
+    assert!(bed.aws().calls().iter().any(|call| call.key == key && call.at > end), "nothing was signed past the end");
+    // The source is not asked by every call.
+    assert!(issuer.asked() - asked < 30, "{} questions", issuer.asked() - asked);
+
+    bed.aws().spoil("Scan", Fault::dynamodb(400, "ExpiredTokenException"));
+    server.wait_log("ExpiredTokenException");
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("ExpiredTokenException")).unwrap_or_default();
+    assert!(line.contains("no others are to be had: the instance's metadata service"), "{line}");
+    bed.aws().heal();
+    issuer.set_broken(false);
+    server.wait_turn();
+    let new = issuer.given().into_keys().next_back().expect("a key");
+    assert!(new != key && keys(&bed).contains(&new), "{new}");
+}
+
+#[test]
+fn a_login_of_the_new_kind_is_named() {
+    let bed = bed("login");
+    let config = bed.file("config", "[default]\nlogin_session = arn:aws:iam::123456789012:user/me\n");
+    let outcome = server(&bed).env("AWS_CONFIG_FILE", &config.to_string_lossy()).once();
+    outcome.assert_code(2).assert_stderr("has a login_session (aws login), which hsdo cannot use");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) enum Kind {
 }
 
 /// Every code that hsdo knows. A code that is not here is final, unless its status is 429 or 500 and above.
-const TABLE: [(&str, Kind); 43] = [
+const TABLE: [(&str, Kind); 45] = [
     ("BandwidthLimitExceeded", Kind::Throttled),                 // R
     ("EC2ThrottledException", Kind::Throttled),                  // R
     ("LimitExceededException", Kind::Throttled),                 // R
@@ -45,9 +45,11 @@ const TABLE: [(&str, Kind); 43] = [
     ("InternalError", Kind::Transient),                          // E
     ("InternalFailure", Kind::Transient),                        // Q
     ("InternalServerError", Kind::Transient),                    // D
+    ("ReplicatedWriteConflictException", Kind::Transient),       // DynamoDB API Reference, UpdateItem
     ("RequestTimeout", Kind::Transient),                         // R
     ("RequestTimeoutException", Kind::Transient),                // R
     ("ServiceUnavailable", Kind::Transient),                     // Q
+    ("TransactionConflictException", Kind::Transient),           // DynamoDB API Reference, UpdateItem
     ("Unavailable", Kind::Transient),                            // E
     ("RequestExpired", Kind::Clock),                             // E, Q
     ("RequestInTheFuture", Kind::Clock),                         // R
@@ -75,6 +77,16 @@ const TABLE: [(&str, Kind); 43] = [
 /// What the code says, where it is known.
 pub(crate) fn kind(code: &str) -> Option<Kind> {
     TABLE.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind)
+}
+
+/// What the code of one reason of a cancelled transaction says, where it may be gone a moment later (DynamoDB API
+/// Reference, "TransactionCanceledException").
+pub(crate) fn reason(code: &str) -> Option<Kind> {
+    match code {
+        "ProvisionedThroughputExceeded" | "ThrottlingError" => Some(Kind::Throttled),
+        "TransactionConflict" => Some(Kind::Transient),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! proxy's password may be among it, so nothing here is printed whole.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, Service, from_url};
@@ -14,12 +14,12 @@ use super::profile_file::{ProfileFiles, profile};
 use super::proxy::Proxies;
 use crate::environment::Environment;
 
-/// Attempts at one call, the first included: the standard retry mode of the SDKs.
-const ATTEMPTS: u32 = 3;
 /// The most attempts that may be asked for; the time for a call ends them sooner.
 const MOST_ATTEMPTS: u32 = 100;
 /// The metadata service answers within milliseconds, or (beyond its hop limit) never.
 const METADATA_TIME: Duration = Duration::from_secs(1);
+/// Attempts at one question to it.
+const METADATA_ATTEMPTS: u32 = 3;
 
 /// How calls are made.
 pub(crate) struct Config {
@@ -29,8 +29,8 @@ pub(crate) struct Config {
     pub(crate) fips: bool,
     /// Whether endpoints with IPv6 addresses are wanted.
     pub(crate) dual_stack: bool,
-    /// Attempts at one call, the first included: 1 or more.
-    pub(crate) attempts: u32,
+    /// Attempts at one call of any service, the first included, where someone says so: 1 or more.
+    pub(crate) attempts: Option<u32>,
     /// Certificates to trust beside the built-in ones, and the setting that names them.
     pub(crate) ca_bundle: Option<(PathBuf, String)>,
     /// The proxies.
@@ -46,6 +46,8 @@ pub(crate) struct Metadata {
     pub(crate) disabled: bool,
     /// Its URL, without a slash at the end.
     pub(crate) url: String,
+    /// Whether there has to be one: this is an instance of EC2, or someone says where it is.
+    pub(crate) expected: bool,
     /// Whether its first version may be asked when the second is not there: only where someone says so.
     pub(crate) v1: bool,
     /// The time for one attempt.
@@ -63,7 +65,7 @@ impl Config {
             endpoints: endpoints(&settings)?,
             fips: settings.switch("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint")?.unwrap_or(false),
             dual_stack: settings.switch("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint")?.unwrap_or(false),
-            attempts: settings.count("AWS_MAX_ATTEMPTS", "max_attempts", ATTEMPTS)?,
+            attempts: settings.count("AWS_MAX_ATTEMPTS", "max_attempts")?,
             ca_bundle: settings.get("AWS_CA_BUNDLE", "ca_bundle").map(|(path, place)| (PathBuf::from(path), place)),
             proxies: Proxies::new(environment)?,
             metadata: metadata(&settings)?,
@@ -104,10 +106,10 @@ impl Settings<'_> {
         }
     }
 
-    fn count(&self, variable: &str, key: &str, default: u32) -> Result<u32, Error> {
-        let Some((text, place)) = self.get(variable, key) else { return Ok(default) };
+    fn count(&self, variable: &str, key: &str) -> Result<Option<u32>, Error> {
+        let Some((text, place)) = self.get(variable, key) else { return Ok(None) };
         match text.parse() {
-            Ok(count) if (1..=MOST_ATTEMPTS).contains(&count) => Ok(count),
+            Ok(count) if (1..=MOST_ATTEMPTS).contains(&count) => Ok(Some(count)),
             _ => Err(Error::Setup(format!("{place} is {text:?}, expected a number from 1 to {MOST_ATTEMPTS}"))),
         }
     }
@@ -166,7 +168,9 @@ fn metadata(settings: &Settings<'_>) -> Result<Metadata, Error> {
         Some((text, _)) if text.eq_ignore_ascii_case("ipv6") => "http://[fd00:ec2::254]",
         Some((text, place)) => return Err(Error::Setup(format!("{place} is {text:?}, expected IPv4 or IPv6"))),
     };
-    let url = match settings.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint") {
+    let endpoint = settings.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint");
+    let expected = endpoint.is_some() || is_instance(Path::new("/sys"));
+    let url = match endpoint {
         None => of_mode.to_string(),
         Some((text, place)) => {
             let endpoint = from_url(&text).map_err(|fault| Error::Setup(format!("{place} is {text:?}: {fault}")))?;
@@ -174,15 +178,26 @@ fn metadata(settings: &Settings<'_>) -> Result<Metadata, Error> {
         }
     };
     let v1_disabled = settings.switch("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled")?;
-    let seconds = settings.count("AWS_METADATA_SERVICE_TIMEOUT", "metadata_service_timeout", 1)?;
+    let seconds = settings.count("AWS_METADATA_SERVICE_TIMEOUT", "metadata_service_timeout")?.unwrap_or(1);
+    let attempts = settings.count("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "metadata_service_num_attempts")?;
     Ok(Metadata {
         // As the SDKs do, anything but "true" leaves it on.
         disabled: settings.environment.get("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")),
         url,
+        expected,
         v1: v1_disabled == Some(false),
         time: METADATA_TIME * seconds.min(60),
-        attempts: settings.count("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "metadata_service_num_attempts", ATTEMPTS)?,
+        attempts: attempts.unwrap_or(METADATA_ATTEMPTS),
     })
+}
+
+/// Whether this machine is an instance of EC2, by what its kernel tells below `sys`: the maker of a Nitro instance, the
+/// identity of a Xen one (EC2 User Guide, "Detect whether a host is an EC2 instance").
+fn is_instance(sys: &Path) -> bool {
+    let text = |path: &str| std::fs::read_to_string(sys.join(path)).unwrap_or_default();
+    let made_by_amazon = ["class/dmi/id/sys_vendor", "class/dmi/id/bios_vendor"];
+    made_by_amazon.iter().any(|path| text(path).trim() == "Amazon EC2")
+        || text("hypervisor/uuid").to_ascii_lowercase().starts_with("ec2")
 }
 
 #[cfg(test)]
@@ -206,9 +221,10 @@ mod tests {
     fn the_environment_wins_over_the_profile() {
         let file = "[default]\nuse_fips_endpoint = true\nmax_attempts = 5\nca_bundle = /profile.pem\n";
         let config = read(file, &[("AWS_USE_FIPS_ENDPOINT", "false"), ("AWS_MAX_ATTEMPTS", "1")]).expect("read");
-        assert!(!config.fips && config.attempts == 1);
+        assert!(!config.fips && config.attempts == Some(1));
         let config = read(file, &[]).expect("read");
-        assert!(config.fips && config.attempts == 5 && !config.dual_stack);
+        assert!(config.fips && config.attempts == Some(5) && !config.dual_stack);
+        assert_eq!(read("", &[]).expect("read").attempts, None);
         assert_eq!(config.ca_bundle.expect("a bundle").0, PathBuf::from("/profile.pem"));
     }
 
@@ -263,6 +279,24 @@ mod tests {
             let read = read(&case.config, &variables).map(|config| config.metadata.url);
             assert_eq!(read.ok(), case.url, "{}", case.about);
         }
+    }
+
+    #[test]
+    fn an_instance_is_known_by_its_maker_and_an_endpoint_by_its_setting() {
+        for (file, text, expected) in [
+            ("class/dmi/id/sys_vendor", "Amazon EC2\n", true),
+            ("class/dmi/id/bios_vendor", "Amazon EC2", true),
+            ("hypervisor/uuid", "EC2E1916-9099-7CAF-FD21-012345ABCDEF", true),
+            ("class/dmi/id/sys_vendor", "QEMU", false),
+            ("hypervisor/uuid", "45ec2191-9099", false),
+            ("other", "Amazon EC2", false),
+        ] {
+            let folder = Folder::new();
+            folder.file(file, text);
+            assert_eq!(is_instance(Path::new(&folder.path())), expected, "{file} {text}");
+        }
+        let named = read("", &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")]).expect("read");
+        assert!(named.metadata.expected);
     }
 
     #[test]

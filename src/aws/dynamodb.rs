@@ -62,6 +62,9 @@ pub(crate) struct TableDescription {
     /// The types of the attributes that some key or index uses.
     #[serde(rename = "AttributeDefinitions")]
     pub(crate) attributes: Vec<Definition>,
+    /// Of a global table: `EVENTUAL` or `STRONG`.
+    #[serde(rename = "MultiRegionConsistency")]
+    pub(crate) consistency: Option<String>,
 }
 
 /// A part of the key.
@@ -269,6 +272,12 @@ struct Placed<'a> {
 
 /// The code of a single update whose condition does not hold (DynamoDB API Reference, "UpdateItem").
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
+
+/// How a DynamoDB that has no such operation says so (dynalite and ScyllaDB's Alternator do; of the operations that hsdo
+/// calls, transactions are the youngest).
+pub(crate) fn is_unknown_operation(error: &Error) -> bool {
+    error.code() == Some("UnknownOperationException")
+}
 
 /// How many actions one transaction may hold (DynamoDB API Reference, "TransactWriteItems").
 pub(crate) const ACTIONS_A_TRANSACTION: usize = 100;

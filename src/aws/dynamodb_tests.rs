@@ -53,12 +53,12 @@ fn a_failing_page_fails_the_scan() {
         count += 1;
         match count {
             1 => Answer::ok(r#"{"Items":[{}],"LastEvaluatedKey":{"id":{"N":"1"}}}"#),
-            _ => Answer { status: 400, body: r#"{"__type":"x#ProvisionedThroughputExceededException"}"#.to_string() },
+            _ => Answer { status: 500, body: r#"{"__type":"x#InternalServerError"}"#.to_string() },
         }
     });
     let error = scanned(&server, false).expect_err("a failed page");
-    assert_eq!(error.code(), Some("ProvisionedThroughputExceededException"));
-    assert_eq!(server.seen().len(), 4);
+    assert_eq!(error.code(), Some("InternalServerError"));
+    assert_eq!(server.seen().len(), 5);
 }
 
 #[test]

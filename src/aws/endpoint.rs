@@ -85,11 +85,27 @@ pub struct Endpoint {
 /// Takes a region's name, or says what is wrong with it: it becomes part of a host name.
 pub fn region(name: &str) -> Result<String, Error> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !name.is_empty() && name.len() <= 63 && name.chars().all(fits) {
-        Ok(name.to_string())
-    } else {
-        Err(Error::Setup(format!("{name:?} is not the name of an AWS region: one looks like eu-west-1")))
+    if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
+        return Err(Error::Setup(format!("{name:?} is not the name of an AWS region: one looks like eu-west-1")));
     }
+    if name.ends_with("-global") {
+        let text = format!("{name:?} stands for all regions, and a table is in one: name that, such as eu-west-1");
+        return Err(Error::Setup(text));
+    }
+    match region_of_zone(name) {
+        Some(region) => Err(Error::Setup(format!("{name:?} is a zone of the AWS region {region}: name that"))),
+        None => Ok(name.to_string()),
+    }
+}
+
+/// The region in the name of a zone: `eu-west-1a`, `us-west-2-lax-1a`, `us-east-1-wl1-bos-wlz-1`. A region is words of
+/// letters and then one number, and the name of each of its zones begins with it and goes on.
+fn region_of_zone(name: &str) -> Option<&str> {
+    let number = name.find(|c: char| c.is_ascii_digit())?;
+    let end = name[number..].find(|c: char| !c.is_ascii_digit())? + number;
+    let words = name[..number].strip_suffix('-')?;
+    let is_region = words.contains('-') && words.split('-').all(|word| !word.is_empty());
+    is_region.then(|| &name[..end])
 }
 
 /// The endpoint of `service` in `region`: the configured one, else AWS's own.
@@ -182,8 +198,30 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_and_all_regions_are_no_region() {
+        for (name, expected) in [
+            ("eu-west-1a", "eu-west-1"),
+            ("ap-southeast-12c", "ap-southeast-12"),
+            ("us-gov-west-1b", "us-gov-west-1"),
+            ("us-west-2-lax-1a", "us-west-2"),
+            ("us-east-1-wl1-bos-wlz-1", "us-east-1"),
+        ] {
+            let error = region(name).expect_err(name);
+            assert_eq!(error.to_string(), format!("{name:?} is a zone of the AWS region {expected}: name that"));
+            assert!(error.needs_a_person());
+        }
+        for name in ["aws-global", "aws-cn-global", "aws-us-gov-global"] {
+            let error = region(name).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains("stands for all regions"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_region_is_checked_before_it_becomes_a_host_name() {
         for good in ["eu-west-1", "us-gov-east-1", "us-iso-east-1", "local"] {
+            assert_eq!(region(good).expect("a region"), good);
+        }
+        for good in ["ap-southeast-12", "mx-central-1", "eusc-de-east-1", "localhost", "test1a", "us-east"] {
             assert_eq!(region(good).expect("a region"), good);
         }
         for bad in ["", "EU-WEST-1", "eu west", "evil.example/", "eu-west-1\n", &"x".repeat(64)] {

@@ -5,13 +5,15 @@
 
 use std::fmt;
 
-use super::action::action;
 use super::codes::{self, Kind};
+use super::denial;
 use super::endpoint::Service;
 pub(crate) use crate::error::one_line;
 
-/// How much of a message of AWS is shown, in characters: an error page of a proxy must not fill the log.
+/// How much of a message of AWS is shown, in characters.
 const MESSAGE_SHOWN: usize = 600;
+/// How much of a page is shown that is no message of AWS, such as that of a proxy.
+const PAGE_SHOWN: usize = 200;
 
 /// Why AWS did not do what was asked.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Call {
     pub who: Option<String>,
     /// What went wrong.
     pub cause: Cause,
+    /// Of a refusal of the credentials: why no others could be had, where that is known.
+    pub others: Option<Box<Error>>,
 }
 
 /// What went wrong with a call.
@@ -65,7 +69,7 @@ pub struct Refusal {
     pub status: u16,
     /// AWS's code, such as `AccessDeniedException`; `HTTP 503` where the answer has none.
     pub code: String,
-    /// AWS's message; may be empty.
+    /// AWS's message, or what the page says that came in its place; may be empty.
     pub message: String,
     /// The id by which AWS's support finds the call.
     pub request_id: Option<String>,
@@ -84,12 +88,48 @@ impl Refusal {
 
     /// Whether the same call may succeed a moment later.
     pub fn passes(&self) -> bool {
-        self.status >= 500 || self.status == 429 || matches!(self.kind(), Some(Kind::Throttled | Kind::Transient))
+        let of_code = matches!(self.kind(), Some(Kind::Throttled | Kind::Transient));
+        let of_reasons = || {
+            let mut reasons = self.cancelling().peekable();
+            reasons.peek().is_some() && reasons.all(|reason| codes::reason(reason).is_some())
+        };
+        self.status >= 500 || self.status == 429 || of_code || of_reasons()
+    }
+
+    /// Whether it says that there are too many calls.
+    pub(crate) fn is_throttled(&self) -> bool {
+        let of_reasons = || self.cancelling().any(|reason| codes::reason(reason) == Some(Kind::Throttled));
+        self.status == 429 || self.kind() == Some(Kind::Throttled) || of_reasons()
+    }
+
+    /// The codes of the reasons for which a transaction was cancelled.
+    fn cancelling(&self) -> impl Iterator<Item = &str> {
+        self.reasons.iter().map(|(code, _)| code.as_str()).filter(|code| *code != "None")
+    }
+
+    /// Leaves these texts out of what is shown: a page may tell what it was asked.
+    pub(crate) fn hide(&mut self, secrets: &[&str]) {
+        for secret in secrets {
+            if self.message.contains(secret) {
+                self.message = self.message.replace(secret, "(hidden)");
+            }
+        }
     }
 
     /// Whether other credentials would have been accepted: those at hand are stale or wrong.
     pub fn is_of_credentials(&self) -> bool {
         matches!(self.kind(), Some(Kind::Clock | Kind::Signature | Kind::Expired | Kind::Credentials))
+    }
+
+    /// Whether the credentials have ended.
+    pub(crate) fn is_of_end(&self) -> bool {
+        self.kind() == Some(Kind::Expired)
+    }
+
+    /// Whether AWS does not know the access key. A key that was made a moment ago is not known everywhere yet (IAM User
+    /// Guide, "Changes that I make are not always immediately visible"). EC2 says the same of a wrong secret.
+    fn is_of_unknown_key(&self) -> bool {
+        matches!(self.code.as_str(), "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure")
     }
 
     fn needs_a_person(&self) -> bool {
@@ -99,15 +139,7 @@ impl Refusal {
     /// What a person can do about it, where that is known.
     fn remedy(&self, service: Service, operation: &str) -> Option<String> {
         match self.kind()? {
-            Kind::Denied => Some(match self.missing_action(service, operation) {
-                Some("sts:AssumeRole") => {
-                    "allow sts:AssumeRole in the IAM policy of these credentials, and let the role trust them"
-                        .to_string()
-                }
-                Some(action) => format!("allow {action} in the IAM policy of these credentials"),
-                None if service == Service::Sts => "let the role trust this identity".to_string(),
-                None => "allow this action in the IAM policy of these credentials".to_string(),
-            }),
+            Kind::Denied => Some(denial::remedy(&self.message, service, operation)),
             Kind::Expired => Some("renew the AWS credentials".to_string()),
             Kind::Clock => Some("set this machine's clock".to_string()),
             Kind::Signature => Some("check the AWS secret access key, the region and this machine's clock".to_string()),
@@ -115,24 +147,6 @@ impl Refusal {
             Kind::Throttled | Kind::Transient | Kind::Unfit => None,
         }
     }
-
-    /// The IAM action that AWS misses: the one that its message names, else the one that the operation needs.
-    fn missing_action<'a>(&'a self, service: Service, operation: &str) -> Option<&'a str> {
-        let named =
-            self.message.split("not authorized to perform: ").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let known = action(service, operation);
-        // `TransactWriteItems` is no action that a policy could allow, though emulators name it.
-        named
-            .map(|name| name.trim_end_matches([',', '.', ';']))
-            .filter(|name| is_action(name) && !name.ends_with(":TransactWriteItems"))
-            .or(known)
-    }
-}
-
-/// Whether a word has the shape of an IAM action, such as `dynamodb:Scan`.
-fn is_action(word: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == ':';
-    word.len() < 80 && word.contains(':') && word.chars().all(plain)
 }
 
 impl Error {
@@ -142,7 +156,23 @@ impl Error {
         match self {
             Error::Setup(_) | Error::Table(_) => true,
             Error::NotYet(_) | Error::Unavailable(_) => false,
-            Error::Call(call) => matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_a_person()),
+            Error::Call(call) => {
+                let passes = call.others.as_ref().is_some_and(|why| !why.needs_a_person());
+                !passes && matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_a_person())
+            }
+        }
+    }
+
+    /// Whether it is of the kind that the first moments of a machine or of a key bring: a metadata service that is not
+    /// ready, a key that is not known everywhere. Whoever has one try only waits for these.
+    pub fn is_early(&self) -> bool {
+        match self {
+            Error::Unavailable(_) => true,
+            Error::Call(call) => {
+                let of_key = matches!(&call.cause, Cause::Refused(refusal) if refusal.is_of_unknown_key());
+                of_key || call.others.as_ref().is_some_and(|why| why.is_early())
+            }
+            Error::Setup(_) | Error::Table(_) | Error::NotYet(_) => false,
         }
     }
 
@@ -211,6 +241,9 @@ impl fmt::Display for Call {
         if let Some(remedy) = refusal.remedy(self.service, self.operation) {
             write!(f, "; {remedy}")?;
         }
+        if let Some(why) = &self.others {
+            write!(f, "; no others are to be had: {why}")?;
+        }
         match &refusal.request_id {
             Some(id) => write!(f, " (request {})", one_line(id, 100)),
             None => Ok(()),
@@ -235,140 +268,17 @@ impl fmt::Display for Refusal {
         if !self.message.is_empty() {
             // What EC2 encodes for DecodeAuthorizationMessage is long, and different each time.
             let message = self.message.split("Encoded authorization failure message:").next().unwrap_or_default();
-            write!(f, ": {}", one_line(message.trim().trim_end_matches('.'), MESSAGE_SHOWN))?;
+            let message = message.trim().trim_end_matches('.');
+            if self.code.starts_with("HTTP ") {
+                write!(f, ": \"{}\"", one_line(message, PAGE_SHOWN))?;
+            } else {
+                write!(f, ": {}", one_line(message, MESSAGE_SHOWN))?;
+            }
         }
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(status: u16, code: &str, message: &str) -> Error {
-        let refusal = Refusal {
-            status,
-            code: code.to_string(),
-            message: message.to_string(),
-            request_id: Some("R-1".to_string()),
-            reasons: Vec::new(),
-        };
-        failed(Cause::Refused(refusal))
-    }
-
-    fn failed(cause: Cause) -> Error {
-        Error::Call(Box::new(Call {
-            service: Service::DynamoDb,
-            operation: "Scan",
-            subject: "table \"web\"".to_string(),
-            host: "dynamodb.eu-west-1.amazonaws.com".to_string(),
-            who: Some("key ...MPLE (profile \"ops\")".to_string()),
-            cause,
-        }))
-    }
-
-    #[test]
-    fn what_only_a_person_can_mend() {
-        let cases = [
-            (refused(400, "AccessDeniedException", "no"), true),
-            (refused(403, "AccessDenied", "no"), true),
-            (refused(403, "UnauthorizedOperation", "no"), true),
-            (refused(400, "UnrecognizedClientException", "no"), true),
-            (refused(403, "InvalidClientTokenId", "no"), true),
-            (refused(401, "AuthFailure", "no"), true),
-            (refused(403, "SignatureDoesNotMatch", "no"), true),
-            (refused(400, "ExpiredTokenException", "no"), true),
-            (refused(400, "ResourceNotFoundException", "no"), true),
-            (refused(400, "ValidationException", "no"), true),
-            (refused(400, "ThrottlingException", "no"), false),
-            (refused(503, "HTTP 503", ""), false),
-            (refused(400, "TransactionCanceledException", "no"), false),
-            (failed(Cause::TimedOut("connect".to_string())), false),
-            (failed(Cause::Unreachable("connection refused".to_string())), false),
-            (failed(Cause::Unreadable("no Items".to_string())), false),
-            (Error::Setup("no region".to_string()), true),
-            (Error::Table("no table".to_string()), true),
-            (Error::NotYet("CREATING".to_string()), false),
-            (Error::Unavailable("no metadata".to_string()), false),
-        ];
-        for (error, expected) in cases {
-            assert_eq!(error.needs_a_person(), expected, "{error}");
-        }
-    }
-
-    #[test]
-    fn what_passes_is_tried_again() {
-        for (status, code, expected) in [
-            (400, "ProvisionedThroughputExceededException", true),
-            (503, "RequestLimitExceeded", true),
-            (400, "Throttling", true),
-            (400, "TransactionInProgressException", true),
-            (500, "InternalServerError", true),
-            (400, "InternalServerError", true),
-            (502, "HTTP 502", true),
-            (429, "HTTP 429", true),
-            (400, "AccessDeniedException", false),
-            (400, "TransactionCanceledException", false),
-            (301, "HTTP 301", false),
-        ] {
-            let error = refused(status, code, "");
-            assert_eq!(error.refusal().expect("a refusal").passes(), expected, "{status} {code}");
-        }
-    }
-
-    #[test]
-    fn the_sentence_names_call_host_code_remedy_and_request() {
-        let error = refused(400, "AccessDeniedException", "User: arn:u is not authorized to perform: dynamodb:Scan");
-        assert_eq!(
-            error.to_string(),
-            "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com as key ...MPLE (profile \"ops\"): \
-             AccessDeniedException: User: arn:u is not authorized to perform: dynamodb:Scan; \
-             allow dynamodb:Scan in the IAM policy of these credentials (request R-1)"
-        );
-        let timed_out = failed(Cause::TimedOut("connect".to_string()));
-        assert_eq!(
-            timed_out.to_string(),
-            "DynamoDB Scan of table \"web\" at dynamodb.eu-west-1.amazonaws.com: timed out (connect)"
-        );
-    }
-
-    #[test]
-    fn a_denial_names_the_missing_action() {
-        for (message, expected) in [
-            (
-                "User: arn:u is not authorized to perform: dynamodb:GetItem on resource: arn:t",
-                "allow dynamodb:GetItem in",
-            ),
-            ("not authorized to perform: dynamodb:TransactWriteItems", "allow dynamodb:Scan in"),
-            ("not authorized to perform: dynamodb:\u{1b}[2J", "allow dynamodb:Scan in"),
-            ("You are not authorized to perform this operation.", "allow dynamodb:Scan in"),
-            ("", "allow dynamodb:Scan in"),
-        ] {
-            let text = refused(400, "AccessDeniedException", message).to_string();
-            assert!(text.contains(expected), "{message}: {text}");
-        }
-    }
-
-    #[test]
-    fn the_key_is_free_of_what_differs_each_time() {
-        let first = refused(400, "ThrottlingException", "rate 12.5 at 12:00");
-        let mut second = refused(400, "ThrottlingException", "rate 99.1 at 12:01");
-        if let Error::Call(call) = &mut second {
-            call.subject = "table \"web\", page 4".to_string();
-        }
-        assert_eq!(first.key(), second.key());
-        assert!(!first.key().contains("R-1"));
-        assert_ne!(first.key(), refused(400, "AccessDeniedException", "").key());
-        let timed_out = |text: &str| failed(Cause::TimedOut(text.to_string())).key();
-        assert_eq!(timed_out("no whole answer in 0.4 s"), timed_out("no whole answer in 0.3 s"));
-        assert_ne!(timed_out("no whole answer in 0.4 s"), failed(Cause::Unreachable("x".to_string())).key());
-    }
-
-    #[test]
-    fn a_text_of_aws_stays_one_short_line() {
-        assert_eq!(one_line("a\nb\u{1b}[31m\tc", 99), "a\\nb\\u{1b}[31m\\tc");
-        assert_eq!(one_line(&"x".repeat(50), 10), format!("{}...", "x".repeat(10)));
-        let denied = refused(403, "UnauthorizedOperation", "Not allowed. Encoded authorization failure message: AbC1");
-        assert!(!denied.to_string().contains("AbC1"), "{denied}");
-    }
-}
+#[path = "error_tests.rs"]
+mod tests;

@@ -150,7 +150,7 @@ fn assert_same(slot: &Slot) {
 
 fn call(service: Service, operation: &'static str, cause: Cause) -> Error {
     let (subject, host) = ("table \"web\"".to_string(), "dynamodb.eu-west-1.amazonaws.com".to_string());
-    Error::Call(Box::new(Call { service, operation, subject, host, who: None, cause }))
+    Error::Call(Box::new(Call { service, operation, subject, host, who: None, cause, others: None }))
 }
 
 fn refused(data: &[u8]) {

@@ -8,19 +8,18 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Aws;
-use super::Observer;
 use super::codes::Kind;
 use super::config::Config;
 use super::credentials::Credentials;
 use super::endpoint::{Endpoint, Service, endpoint};
 use super::error::{Call, Cause, Error};
-use super::net::{Answer, Ask, Fault, Wire, fault_of};
+use super::net::{Answer, Ask, Fault, UNRESOLVED, Wire, fault_of};
 use super::refusal::refusal;
 pub(crate) use super::retry::random;
-use super::retry::{Quota, backoff, passes};
+use super::retry::{self, Quota, passes, pause};
 use super::sign::{Scope, sign};
-use super::skew::Clock;
+use super::skew::{Clock, Seen};
+use super::{Aws, Observer, Placed};
 use crate::clock::Timestamp;
 
 /// The time for a connection to stand, TLS included.
@@ -66,7 +65,8 @@ impl Budget {
         self.left().is_zero()
     }
 
-    fn left(&self) -> Duration {
+    /// What is left of it.
+    pub(crate) fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }
@@ -74,27 +74,44 @@ impl Budget {
 /// Reads an answer's body to its end. The error says what is not as it should be.
 pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
-/// Sends `request` within `budget`, the wait for credentials included, and reads the answer's body by `read`. Credentials
-/// that AWS refuses are looked up again, and others are tried once.
+/// Sends `request` within `budget`, the wait for region and credentials included, and reads the answer's body by `read`.
+/// Credentials that AWS refuses are looked up again, and others are tried once.
 pub(crate) fn send<T>(aws: &Aws, request: &Request, budget: &Budget, read: ReadBody<'_, T>) -> Result<T, Error> {
-    let credentials = aws.credentials.get(budget.end)?;
-    let fault = |cause, by: &Credentials| aws.caller.failed(request, Some(by.who()), cause);
-    match aws.caller.send(request, Some(&credentials), budget, read) {
-        Err(Cause::Refused(refusal)) if refusal.is_of_credentials() => {
-            match aws.credentials.renew(&credentials, budget.end) {
-                Some(others) => {
-                    aws.caller.send(request, Some(&others), budget, read).map_err(|cause| fault(cause, &others))
-                }
-                None => Err(fault(Cause::Refused(refusal), &credentials)),
-            }
-        }
-        result => result.map_err(|cause| fault(cause, &credentials)),
+    let Placed { caller, credentials } = aws.placed(budget.end)?;
+    let found = credentials.get(budget.end)?;
+    let cause = match caller.send(request, Some(&found), budget, read) {
+        Err(cause) => cause,
+        Ok(answer) => return Ok(answer),
+    };
+    let Cause::Refused(refusal) = &cause else { return Err(caller.failed(request, Some(&found), cause)) };
+    if !refusal.is_of_credentials() {
+        return Err(caller.failed(request, Some(&found), cause));
     }
+    let why = match credentials.renew(&found, budget.end) {
+        Ok(others) => {
+            let again = caller.send(request, Some(&others), budget, read);
+            return again.map_err(|cause| caller.failed(request, Some(&others), cause));
+        }
+        Err(Some(why)) => Some(why),
+        // As the metadata service does while it cannot renew them itself.
+        Err(None) if refusal.is_of_end() && found.expires.is_some() => {
+            Some(Error::Unavailable(format!("{} has no newer ones yet", found.from)))
+        }
+        Err(None) => None,
+    };
+    let mut error = caller.failed(request, Some(&found), cause);
+    if let Error::Call(call) = &mut error {
+        call.others = why.map(Box::new);
+    }
+    Err(error)
 }
 
 /// The error of `request`, for whoever finds that its answer cannot be used.
 pub(crate) fn failed(aws: &Aws, request: &Request, cause: Cause) -> Error {
-    aws.caller.failed(request, None, cause)
+    match aws.placed(Instant::now()) {
+        Ok(placed) => placed.caller.failed(request, None, cause),
+        Err(error) => error,
+    }
 }
 
 /// What all calls share but the credentials, which some of the calls are there to fetch.
@@ -103,16 +120,20 @@ pub(crate) struct Caller {
     pub(crate) wire: Arc<dyn Wire>,
     /// How calls are made.
     pub(crate) config: Config,
-    /// The region.
-    pub(crate) region: String,
     /// AWS's time.
     pub(crate) clock: Arc<Clock>,
     remotes: [Remote; Service::ALL.len()],
     observer: Arc<dyn Observer>,
 }
 
+fn place(service: Service) -> usize {
+    Service::ALL.iter().position(|known| *known == service).expect("ALL names every service")
+}
+
 /// A service as it is called.
 struct Remote {
+    /// The region that signatures name.
+    region: Arc<str>,
     endpoint: Endpoint,
     quota: Quota,
 }
@@ -120,25 +141,41 @@ struct Remote {
 impl Caller {
     /// Calls over `wire` in `region`, counted by `observer`.
     pub(crate) fn new(wire: Arc<dyn Wire>, config: Config, region: String, observer: Arc<dyn Observer>) -> Self {
-        let remotes = Service::ALL
-            .map(|service| Remote { endpoint: endpoint(service, &region, &config), quota: Quota::default() });
-        Caller { wire, config, region, clock: Arc::default(), remotes, observer }
+        let region: Arc<str> = region.into();
+        let remotes = Service::ALL.map(|service| Remote {
+            region: Arc::clone(&region),
+            endpoint: endpoint(service, &region, &config),
+            quota: Quota::default(),
+        });
+        Caller { wire, config, clock: Arc::default(), remotes, observer }
+    }
+
+    /// Calls one service in another region than the others.
+    pub(crate) fn move_service(&mut self, service: Service, region: String) {
+        let remote = &mut self.remotes[place(service)];
+        remote.endpoint = endpoint(service, &region, &self.config);
+        remote.region = region.into();
+    }
+
+    /// The region that a service is called in.
+    pub(crate) fn region_of(&self, service: Service) -> &str {
+        &self.remote(service).region
     }
 
     fn remote(&self, service: Service) -> &Remote {
-        let place = Service::ALL.iter().position(|known| *known == service);
-        &self.remotes[place.expect("ALL names every service")]
+        &self.remotes[place(service)]
     }
 
-    /// The error of `request`, made by `who`.
-    pub(crate) fn failed(&self, request: &Request, who: Option<String>, cause: Cause) -> Error {
+    /// The error of `request`, signed `by` these.
+    pub(crate) fn failed(&self, request: &Request, by: Option<&Credentials>, cause: Cause) -> Error {
         Error::Call(Box::new(Call {
             service: request.service,
             operation: request.operation,
             subject: request.subject.clone(),
             host: self.remote(request.service).endpoint.host.clone(),
-            who,
+            who: by.map(Credentials::who),
             cause,
+            others: None,
         }))
     }
 
@@ -151,22 +188,32 @@ impl Caller {
         read: ReadBody<'_, T>,
     ) -> Result<T, Cause> {
         let remote = self.remote(request.service);
-        let (mut attempts, mut reconnected, mut cost) = (0, false, None);
+        let most = self.config.attempts.unwrap_or_else(|| retry::attempts(request.service));
+        let (mut attempts, mut reconnected, mut reset, mut cost) = (0, false, false, None);
         loop {
             let time = budget.attempt.min(budget.left());
             if time.is_zero() {
-                return Err(Cause::TimedOut(format!("{} s for the whole task", budget.total.as_secs_f64())));
+                return Err(Cause::TimedOut(match budget.total {
+                    Duration::ZERO => "no time is left for it".to_string(),
+                    total => format!("{:.1} s for the whole task", total.as_secs_f64()),
+                }));
             }
             attempts += 1;
-            let failure = match self.attempt(&remote.endpoint, credentials, request, time, read) {
+            let failure = match self.attempt(remote, credentials, request, time, read) {
                 Ok(answer) => {
                     remote.quota.refund(cost);
                     self.observer.request(request.service.id(), request.operation, "ok");
+                    if reset && self.clock.is_own() {
+                        let host = &remote.endpoint.host;
+                        log::warn!(
+                            "the Date of answers from {host} is wrong, as that of a proxy may be: this machine's own clock is used"
+                        );
+                    }
                     return Ok(answer);
                 }
                 Err(failure) => failure,
             };
-            let Failure { fault: Fault { cause, stale }, clock } = failure;
+            let Failure { fault: Fault { cause, stale }, clock, asked } = *failure;
             self.observer.request(request.service.id(), request.operation, &result_label(&cause));
             // The server may close a kept connection in the moment that we use it: no fault of anyone, and once is enough.
             if stale && !reconnected {
@@ -174,10 +221,12 @@ impl Caller {
                 attempts -= 1;
                 continue;
             }
-            if attempts >= self.config.attempts || !(clock || passes(&cause)) {
+            // Another time is tried once: with two that are both refused, one call could go to and fro.
+            let clock = clock && !std::mem::replace(&mut reset, true);
+            if attempts >= most || !(clock || passes(&cause)) {
                 return Err(cause);
             }
-            let wait = if clock { Duration::ZERO } else { backoff(&cause, attempts, random()) };
+            let wait = if clock { Duration::ZERO } else { pause(request.service, &cause, attempts, asked, random()) };
             if wait >= budget.left() {
                 return Err(cause);
             }
@@ -190,24 +239,24 @@ impl Caller {
                 );
                 return Err(cause);
             }
-            log::debug!("{}: trying again", self.failed(request, credentials.map(Credentials::who), cause));
+            log::debug!("{}: trying again", self.failed(request, credentials, cause));
             std::thread::sleep(wait);
         }
     }
 
     fn attempt<T>(
         &self,
-        endpoint: &Endpoint,
+        Remote { region, endpoint, .. }: &Remote,
         credentials: Option<&Credentials>,
         request: &Request,
         time: Duration,
         read: ReadBody<'_, T>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, Box<Failure>> {
         let body = request.body.as_bytes();
         let sent = Timestamp::now();
         let signature = match credentials {
             Some(credentials) => {
-                let scope = Scope { region: &self.region, service: request.service.id() };
+                let scope = Scope { region, service: request.service.id() };
                 sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent))
                     .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?
             }
@@ -218,10 +267,10 @@ impl Caller {
             own.chain(signature.iter().map(|(name, value)| (name.as_str(), value.as_str()))).collect();
         let ask =
             Ask { method: "POST", url: &endpoint.url, headers: &headers, body, time, connect: CONNECT, direct: false };
-        let answer = self.wire.ask(&ask)?;
-        let far_off = self.clock.learn(sent, Timestamp::now(), answer.header("date"), answer.header("age").is_some());
+        let answer = self.wire.ask(&ask).map_err(|fault| self.explain(request.service, fault))?;
+        let seen = self.clock.learn(sent, Timestamp::now(), answer.header("date"), answer.header("age").is_some());
         if answer.status != 200 {
-            return Err(refused(answer, far_off));
+            return Err(Box::new(self.refused(answer, seen, credentials)));
         }
         let left = if request.service == Service::DynamoDb { ITEMS_LIMIT } else { BODY_LIMIT };
         let watched = Watched { inner: answer.body, left, time, fault: None };
@@ -231,33 +280,50 @@ impl Caller {
             body.into_inner().fault.unwrap_or_else(unreadable).into()
         })
     }
-}
 
-/// The failure that a refusal is; `far_off` says whether the clock that signed was, as far as that is known.
-fn refused(answer: Answer, far_off: Option<bool>) -> Failure {
-    let request_id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id")).map(str::to_string);
-    let mut text = Vec::new();
-    // A body that breaks off still leaves the status.
-    let _ = answer.body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
-    let refusal = refusal(answer.status, request_id.as_deref(), &text);
-    let clock = match refusal.kind() {
-        Some(Kind::Clock) => far_off.is_some(),
-        Some(Kind::Signature) => far_off == Some(true),
-        _ => false,
-    };
-    Failure { fault: Fault { cause: Cause::Refused(refusal), stale: false }, clock }
+    /// A name that follows from the region is as wrong as that is.
+    fn explain(&self, service: Service, mut fault: Fault) -> Fault {
+        if let Cause::Unreachable(text) = &mut fault.cause
+            && text.starts_with(UNRESOLVED)
+            && !self.config.endpoints.contains_key(service.id())
+        {
+            text.push_str(&format!("; is {} an AWS region, and does DNS work?", self.region_of(service)));
+        }
+        fault
+    }
+
+    /// The failure that a refusal of `credentials` is; `seen` is what its date says of the clock that signed.
+    fn refused(&self, answer: Answer, seen: Option<Seen>, credentials: Option<&Credentials>) -> Failure {
+        let request_id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id")).map(str::to_string);
+        let asked = answer.header("x-amz-retry-after").and_then(retry::asked);
+        let mut text = Vec::new();
+        // A body that breaks off still leaves the status.
+        let _ = answer.body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
+        let mut refusal = refusal(answer.status, request_id.as_deref(), &text);
+        if let Some(credentials) = credentials {
+            refusal.hide(&credentials.secrets());
+        }
+        let clock = match refusal.kind() {
+            Some(Kind::Clock) => self.clock.refused(seen) || seen.is_some(),
+            Some(Kind::Signature) => self.clock.refused(seen),
+            _ => false,
+        };
+        Failure { fault: Fault { cause: Cause::Refused(refusal), stale: false }, clock, asked }
+    }
 }
 
 /// A failed attempt.
 struct Failure {
     fault: Fault,
-    /// It failed because the clock was wrong, which the answer has corrected.
+    /// It may have failed because the time of the signature was wrong, and there is another one to try.
     clock: bool,
+    /// How long the service asks to be left alone.
+    asked: Option<Duration>,
 }
 
-impl From<Fault> for Failure {
+impl From<Fault> for Box<Failure> {
     fn from(fault: Fault) -> Self {
-        Failure { fault, clock: false }
+        Box::new(Failure { fault, clock: false, asked: None })
     }
 }
 

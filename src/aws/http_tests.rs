@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use super::super::Regions;
 use super::super::testing::{Answer, Responder, Seen, aws, raw_server, read_request};
 use super::*;
 
@@ -38,18 +39,70 @@ fn a_call_is_signed_and_its_body_read() {
 }
 
 #[test]
-fn what_passes_is_tried_three_times_and_what_does_not_once() {
-    for (status, body, calls) in [
-        (503, "", 3),
-        (400, "{\"__type\":\"x#ThrottlingException\"}", 3),
-        (400, "{\"__type\":\"x#AccessDeniedException\"}", 1),
-        (302, "", 1),
-    ] {
+fn what_passes_is_tried_four_times_and_what_does_not_once() {
+    for (status, body, calls) in [(503, "", 4), (400, "{\"__type\":\"x#AccessDeniedException\"}", 1), (302, "", 1)] {
         let server = Responder::new(move |_: &Seen| Answer { status, body: body.to_string() });
         let (aws, results) = aws(&server.url);
         let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("refused");
         assert_eq!(server.seen().len(), calls, "{error}");
         assert_eq!(results.all().len(), calls);
+    }
+}
+
+/// A server that refuses the first calls so, with this header, and then answers.
+fn refuses(times: usize, status: u16, header: &'static str, body: &'static str) -> String {
+    let refused = std::sync::atomic::AtomicUsize::new(0);
+    raw_server(move |_, mut stream| {
+        while read_request(&mut stream) {
+            if refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= times {
+                reply(&mut stream, "late");
+                continue;
+            }
+            let length = body.len();
+            let text = format!("HTTP/1.1 {status} No\r\n{header}\r\nContent-Length: {length}\r\n\r\n{body}");
+            stream.write_all(text.as_bytes()).expect("sent");
+        }
+    })
+}
+
+#[test]
+fn a_service_that_asks_for_time_gets_it() {
+    let (aws, results) = aws(&refuses(1, 503, "x-amz-retry-after: 300", ""));
+    let begun = Instant::now();
+    assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "late");
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert_eq!(results.all(), ["dynamodb Scan HTTP 503", "dynamodb Scan ok"]);
+}
+
+#[test]
+fn a_wait_that_ends_after_the_task_is_not_begun() {
+    let throttled = "{\"__type\":\"x#ThrottlingException\"}";
+    let (aws, results) = aws(&refuses(1, 400, "x-amz-retry-after: 3000", throttled));
+    let begun = Instant::now();
+    let error = send(&aws, &request(), &seconds(2.0), &text).expect_err("throttled");
+    assert!(error.to_string().contains("ThrottlingException"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(results.all(), ["dynamodb Scan ThrottlingException"]);
+}
+
+#[test]
+fn a_cancelled_transaction_is_tried_again_where_its_reasons_pass() {
+    let cancelled = |reason: &str| {
+        format!(
+            "{{\"__type\":\"x#TransactionCanceledException\",\"CancellationReasons\":[{{\"Code\":\"None\"}},{{\"Code\":\"{reason}\"}}]}}"
+        )
+    };
+    for (reason, calls) in [("TransactionConflict", 2), ("ConditionalCheckFailed", 1)] {
+        let body = cancelled(reason);
+        let mut refused = false;
+        let server = Responder::new(move |_: &Seen| {
+            let first = !std::mem::replace(&mut refused, true);
+            if first { Answer { status: 400, body: body.clone() } } else { Answer::ok("late") }
+        });
+        let (aws, _) = aws(&server.url);
+        let result = send(&aws, &request(), &seconds(5.0), &text);
+        assert_eq!((result.is_ok(), server.seen().len()), (calls == 2, calls), "{reason}");
+        assert!(server.seen().iter().all(|seen| seen.body == "ask"), "the same transaction, by the same token");
     }
 }
 
@@ -84,7 +137,7 @@ fn nobody_listening_is_an_error_in_words() {
     let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("refused");
     assert!(error.to_string().contains("cannot be reached: connection refused"), "{error}");
     assert!(!error.needs_a_person());
-    assert_eq!(results.all().len(), 3);
+    assert_eq!(results.all().len(), 4);
 }
 
 #[test]
@@ -126,7 +179,7 @@ fn a_body_that_is_cut_is_not_a_shorter_body() {
     let (aws, results) = aws(&url);
     let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("half a body");
     assert!(error.to_string().contains("cannot be reached"), "{error}");
-    assert_eq!(results.all(), ["dynamodb Scan unreachable"; 3]);
+    assert_eq!(results.all(), ["dynamodb Scan unreachable"; 4]);
 }
 
 fn reply(stream: &mut TcpStream, body: &str) {
@@ -170,7 +223,8 @@ fn refused_credentials_are_looked_up_again() {
         ("AWS_SHARED_CREDENTIALS_FILE", path.as_str()),
     ]);
     let results = Arc::new(super::super::testing::Results::default());
-    let aws = Aws::new(Some("eu-west-1"), &environment, results).expect("set up");
+    let aws =
+        Aws::new(Regions { named: Some("eu-west-1"), ..Regions::default() }, &environment, results).expect("set up");
     assert!(send(&aws, &request(), &seconds(5.0), &text).is_err());
     folder.file("credentials", &key("NEW"));
     assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "welcome");

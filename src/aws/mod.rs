@@ -9,6 +9,7 @@ mod codes;
 mod config;
 mod credentials;
 mod dates;
+mod denial;
 mod dynamodb;
 mod ec2;
 pub mod endpoint;
@@ -23,29 +24,34 @@ mod pages;
 mod partition;
 mod pieces;
 mod profile_file;
+mod profile_text;
 mod proxy;
 mod query;
 mod readiness;
 mod refusal;
 mod retry;
 mod sign;
+mod single;
 mod skew;
 mod source;
 mod store;
 mod table;
 #[cfg(test)]
 mod testing;
+mod text_file;
 mod tls;
 mod xml;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use self::config::Config;
 use self::credentials::cache::Cache;
-use self::credentials::metadata::Metadata;
+use self::credentials::metadata::{Metadata, Why};
 use self::credentials::{Chain, Context};
+use self::endpoint::Service;
 pub use self::error::Error;
-use self::http::Caller;
+use self::http::{Budget, Caller};
 use self::net::{Net, Wire};
 use self::profile_file::{ProfileFiles, profile};
 pub use self::source::GroupSource;
@@ -62,54 +68,139 @@ pub trait Observer: Send + Sync {
     fn consumed(&self, operation: &'static str, units: f64);
 }
 
+/// The regions that are called, as far as the configuration names them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regions<'a> {
+    /// The region of all services; `None` for that of the profile in use, else of this instance.
+    pub named: Option<&'a str>,
+    /// The region of the table, where its ARN names it: it can be reached in no other.
+    pub table: Option<&'a str>,
+    /// Whether the table is all that is called, so that its region stands in for the instance's. The groups are not
+    /// looked for where the table happens to be.
+    pub only_table: bool,
+}
+
 /// What all calls to AWS share.
 pub struct Aws {
+    /// Once the region is known.
+    placed: OnceLock<Placed>,
+    /// Until then.
+    unplaced: Mutex<Option<Unplaced>>,
+    observer: Arc<dyn Observer>,
+    /// No call goes on beyond this moment.
+    end: Option<Instant>,
+}
+
+/// How calls are made in the region.
+struct Placed {
     caller: Arc<Caller>,
     credentials: Cache,
-    observer: Arc<dyn Observer>,
+}
+
+/// What calls need beside a region.
+struct Unplaced {
+    wire: Arc<dyn Wire>,
+    config: Config,
+    metadata: Metadata,
+    environment: Environment,
+    /// The region of the table, where its ARN names it.
+    table: Option<String>,
+    /// Where a region was looked for, for the message.
+    places: String,
 }
 
 impl Aws {
-    /// Prepares calls in `region`, or where it is `None` in the region of the profile in use, or of this instance, which
-    /// its metadata service is asked for. All else comes from the standard variables and files, and credentials are
-    /// first looked for when a call needs them. Errors: no region or a wrong one, a setting that cannot be used, a
-    /// shared file or a certificate bundle that cannot be read.
+    /// Prepares calls in `regions`, or where they name none in the region of the profile in use, or of this instance, which
+    /// its metadata service is asked for by the first call. All else comes from the standard variables and files, and
+    /// credentials are first looked for when a call needs them. Errors: no region or a wrong one, a setting that cannot be
+    /// used, a shared file or a certificate bundle that cannot be read.
     pub fn new(
-        region: Option<&str>,
+        regions: Regions<'_>,
+        environment: &Environment,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Aws>, Error> {
+        Aws::until(None, regions, environment, observer)
+    }
+
+    /// The same for calls that all end by `end`, whatever they meet.
+    pub fn until(
+        end: Option<Instant>,
+        regions: Regions<'_>,
         environment: &Environment,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Aws>, Error> {
         let files = ProfileFiles::read(environment)?;
         let mut config = Config::new(environment, &files)?;
+        let named = regions.named.or_else(|| files.region(profile(environment)));
+        let region = named.or(regions.table.filter(|_| regions.only_table)).map(endpoint::region).transpose()?;
+        let table = regions.table.map(endpoint::region).transpose()?;
         let wire: Arc<dyn Wire> = Arc::new(Net::new(&mut config)?);
         let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
-        let region = match region.or_else(|| files.region(profile(environment))) {
-            Some(region) => endpoint::region(region)?,
-            None => region_of_instance(&metadata, &files, environment)?,
-        };
-        let caller = Arc::new(Caller::new(wire, config, region, Arc::clone(&observer)));
-        let clock = Arc::clone(&caller.clock);
-        let context = Context { environment: environment.clone(), caller: Arc::clone(&caller), metadata };
-        let credentials = Cache::new(Box::new(Chain::new(context)), Box::new(move || clock.now()));
-        Ok(Arc::new(Aws { caller, credentials, observer }))
+        let places = format!("profile {:?} has none in {}", profile(environment), files.places());
+        let unplaced = Unplaced { wire, config, metadata, environment: environment.clone(), table, places };
+        let aws = Aws { placed: OnceLock::new(), unplaced: Mutex::new(None), observer, end };
+        match region {
+            Some(region) => aws.place(unplaced, region),
+            None if unplaced.config.metadata.disabled => {
+                return Err(unplaced.without("AWS_EC2_METADATA_DISABLED is set"));
+            }
+            None => *aws.unplaced.lock().unwrap_or_else(PoisonError::into_inner) = Some(unplaced),
+        }
+        Ok(Arc::new(aws))
     }
 
-    /// The region in use.
-    pub fn region(&self) -> &str {
-        &self.caller.region
+    /// The region that a service is called in, where it is known.
+    pub fn region(&self, service: Service) -> &str {
+        self.placed.get().map_or("an unknown region", |placed| placed.caller.region_of(service))
+    }
+
+    /// A budget that starts now: `total` for everything, `attempt` for one attempt at one call.
+    pub(crate) fn budget(&self, total: Duration, attempt: Duration) -> Budget {
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        Budget::new(left.map_or(total, |left| total.min(left)), attempt)
+    }
+
+    /// How calls are made, asking the instance for its region if nobody else has said it, until `until` at most. Errors:
+    /// there is no region, or it is not to be had just now.
+    fn placed(&self, until: Instant) -> Result<&Placed, Error> {
+        if let Some(placed) = self.placed.get() {
+            return Ok(placed);
+        }
+        let mut waiting = self.unplaced.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unplaced) = waiting.take() {
+            match unplaced.metadata.region(until) {
+                Ok(region) => self.place(unplaced, region),
+                Err(why) => {
+                    let error = match why {
+                        Why::Nothing(text) => unplaced.without(&text),
+                        Why::Fault(text) => Error::Unavailable(format!("no AWS region yet: {text}")),
+                    };
+                    *waiting = Some(unplaced);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.placed.get().expect("whoever takes what waits for a region places it or puts it back"))
+    }
+
+    fn place(&self, unplaced: Unplaced, region: String) {
+        let Unplaced { wire, config, metadata, environment, table, .. } = unplaced;
+        let mut caller = Caller::new(wire, config, region, Arc::clone(&self.observer));
+        if let Some(region) = table {
+            caller.move_service(Service::DynamoDb, region);
+        }
+        let caller = Arc::new(caller);
+        let clock = Arc::clone(&caller.clock);
+        let context = Context { environment, caller: Arc::clone(&caller), metadata };
+        let credentials = Cache::new(Box::new(Chain::new(context)), Box::new(move || clock.now()));
+        let _ = self.placed.set(Placed { caller, credentials });
     }
 }
 
-fn region_of_instance(metadata: &Metadata, files: &ProfileFiles, environment: &Environment) -> Result<String, Error> {
-    let why = match metadata.region() {
-        Ok(region) => return endpoint::region(&region),
-        Err(why) => why,
-    };
-    let name = profile(environment);
-    Err(Error::Setup(format!(
-        "no AWS region: profile {name:?} has none in {}; {why}; set AWS_DEFAULT_REGION",
-        files.places()
-    )))
+impl Unplaced {
+    fn without(&self, why: &str) -> Error {
+        Error::Setup(format!("no AWS region: {}; {why}; set AWS_DEFAULT_REGION", self.places))
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +219,9 @@ mod tests {
                 ("AWS_PROFILE", profile),
                 ("AWS_EC2_METADATA_DISABLED", "true"),
             ]);
-            Aws::new(argument, &environment, Arc::new(Results::default())).map(|aws| aws.region().to_string())
+            let regions = Regions { named: argument, ..Regions::default() };
+            let aws = Aws::new(regions, &environment, Arc::new(Results::default()))?;
+            Ok::<_, Error>(aws.region(Service::Ec2).to_string())
         };
         assert_eq!(region(Some("ap-south-1"), "ops").expect("a region"), "ap-south-1");
         assert_eq!(region(None, "ops").expect("a region"), "us-east-1");
@@ -138,5 +231,29 @@ mod tests {
         assert!(error.to_string().contains("AWS_DEFAULT_REGION") && error.to_string().contains(&config), "{error}");
         assert!(error.needs_a_person());
         assert!(region(Some("Europe"), "").is_err());
+    }
+
+    #[test]
+    fn the_table_may_be_in_another_region_than_the_groups() {
+        let folder = Folder::new();
+        let config = folder.file("config", "[default]\n[profile ops]\nregion = us-east-1\n");
+        let regions = |named: Option<&str>, only_table: bool, profile: &str| {
+            let environment = Environment::from([
+                ("AWS_CONFIG_FILE", config.as_str()),
+                ("AWS_PROFILE", profile),
+                ("AWS_EC2_METADATA_DISABLED", "true"),
+            ]);
+            let regions = Regions { named, table: Some("eu-west-1"), only_table };
+            let aws = Aws::new(regions, &environment, Arc::new(Results::default()))?;
+            Ok::<_, Error>([Service::DynamoDb, Service::AutoScaling].map(|service| aws.region(service).to_string()))
+        };
+        for only_table in [false, true] {
+            let region = regions(Some("ap-south-1"), only_table, "ops");
+            assert_eq!(region.expect("named"), ["eu-west-1", "ap-south-1"]);
+            assert_eq!(regions(None, only_table, "ops").expect("the profile's"), ["eu-west-1", "us-east-1"]);
+        }
+        assert_eq!(regions(None, true, "").expect("the table's"), ["eu-west-1", "eu-west-1"]);
+        let error = regions(None, false, "").expect_err("nobody says where the groups are");
+        assert!(error.to_string().contains("set AWS_DEFAULT_REGION"), "{error}");
     }
 }

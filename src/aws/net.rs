@@ -8,9 +8,12 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 
 use super::config::Config;
 use super::error::{Cause, Error};
-use super::proxy::Proxies;
-use super::tls::Tls;
+use super::proxy::{Named, Proxies};
+use super::tls::tls;
 use crate::resolver::Names;
+
+/// How the cause begins where the other side's name has no address.
+pub(crate) const UNRESOLVED: &str = "its name cannot be resolved";
 
 /// A request. It may carry credentials, so it cannot be printed.
 pub(crate) struct Ask<'a> {
@@ -71,7 +74,7 @@ pub(crate) struct Net {
 impl Net {
     /// A network with the proxies and the certificate bundle of `config`. Errors: a bundle that cannot be used.
     pub(crate) fn new(config: &mut Config) -> Result<Self, Error> {
-        let tls = Tls::new(config.ca_bundle.as_ref().map(|(path, place)| (path.as_path(), place.as_str())))?;
+        let tls = tls(config.ca_bundle.as_ref().map(|(path, place)| (path.as_path(), place.as_str())))?;
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -88,7 +91,9 @@ impl Wire for Net {
     fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault> {
         let bad = |error: &dyn std::fmt::Display| Fault { cause: Cause::Unreachable(error.to_string()), stale: false };
         let url: Uri = ask.url.parse().map_err(|error| bad(&error))?;
-        let proxy = if ask.direct { None } else { self.proxies.of(&url).cloned() };
+        let by = if ask.direct { None } else { self.proxies.of(&url) };
+        let proxy = by.map(|named| named.proxy.clone());
+        let host = url.host().unwrap_or_default().to_string();
         let mut request = Request::builder().method(ask.method).uri(url);
         for (name, value) in ask.headers {
             request = request.header(*name, *value);
@@ -103,7 +108,10 @@ impl Wire for Net {
             let settings = self.agent.configure_request(request).proxy(proxy).timeout_global(Some(ask.time));
             self.agent.run(settings.timeout_connect(Some(connect)).build())
         };
-        let answer = answer.map_err(|error| fault(error, ask.time))?;
+        let answer = answer.map_err(|error| match by {
+            Some(by) => fault_by(by, &host, error, ask.time),
+            None => fault(error, ask.time),
+        })?;
         let text = |value: &ureq::http::HeaderValue| value.to_str().ok().map(str::to_string);
         let headers = answer.headers().iter().filter_map(|(name, value)| Some((name.to_string(), text(value)?)));
         Ok(Answer {
@@ -123,6 +131,9 @@ fn fault(error: ureq::Error, time: Duration) -> Fault {
     let broken =
         [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
     let unreachable = |text| Fault { cause: Cause::Unreachable(text), stale: false };
+    if is_unresolved(&error) {
+        return unreachable(format!("{UNRESOLVED}: {}", error.into_io()));
+    }
     match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => {
             let text = format!("no whole answer in {:.1} s", time.as_secs_f64());
@@ -140,9 +151,41 @@ fn fault(error: ureq::Error, time: Duration) -> Fault {
             let text = if error.get_ref().is_some() { error.to_string() } else { error.kind().to_string() };
             Fault { stale: broken.contains(&error.kind()), cause: Cause::Unreachable(text) }
         }
-        ureq::Error::ConnectProxyFailed(text) => {
-            unreachable(format!("{text}; see HTTPS_PROXY, HTTP_PROXY and NO_PROXY"))
-        }
         other => unreachable(other.to_string()),
+    }
+}
+
+/// The same for a request by way of a proxy, which is named: it may be what is at fault.
+fn fault_by(by: &Named, host: &str, error: ureq::Error, time: Duration) -> Fault {
+    use ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    if let ureq::Error::ConnectProxyFailed(text) = &error {
+        // `proxy server responded 407/407`
+        let status = text.rsplit(['/', ' ']).next().and_then(|word| word.parse().ok());
+        return Fault { cause: Cause::Unreachable(by.refusal(host, status)), stale: false };
+    }
+    // Only the proxy itself is looked up and connected to from here.
+    let missing = is_unresolved(&error)
+        || matches!(&error, ureq::Error::Io(error)
+            if [ConnectionRefused, HostUnreachable, NetworkUnreachable].contains(&error.kind()));
+    let Fault { cause, stale } = fault(error, time);
+    let cause = match cause {
+        Cause::Unreachable(text) if missing => {
+            let variable = by.variable;
+            Cause::Unreachable(format!("the proxy {}: {text}; is it up, and {variable} right?", by.shown()))
+        }
+        Cause::Unreachable(text) => Cause::Unreachable(format!("{text}, by way of the proxy {}", by.shown())),
+        Cause::TimedOut(text) => Cause::TimedOut(format!("{text}, by way of the proxy {}", by.shown())),
+        other => other,
+    };
+    Fault { cause, stale }
+}
+
+/// Whether the name of the other side could not be resolved.
+fn is_unresolved(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        // The standard library gives this fault no kind of its own.
+        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address information"),
+        _ => false,
     }
 }

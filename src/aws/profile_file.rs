@@ -1,32 +1,39 @@
 //! Reads the shared files of the AWS tools, `~/.aws/credentials` and `~/.aws/config`: profile -> key -> value.
 //!
-//! Syntax by the AWS SDKs and Tools Reference Guide, "Shared config and credentials files", and by the SDKs' own test
-//! cases, which it is tested with. What a key means is the business of who asks for it. Values may be secrets:
-//! nothing here prints one.
+//! AWS SDKs and Tools Reference Guide, "Shared config and credentials files"; their grammar is that of `profile_text`. What a
+//! key means is the business of who asks for it. Values may be secrets: nothing here prints one.
 
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::error::Error;
+use super::profile_text::{Keys, Kind, Sections, parse, without_comment};
+use super::text_file;
 use crate::environment::Environment;
 
-/// How much of a shared file is read, in bytes; a real one has a few kilobytes.
-const FILE_LIMIT: u64 = 1024 * 1024;
-
-type Keys = BTreeMap<String, String>;
-
 /// Both shared files, joined.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub(crate) struct ProfileFiles {
     profiles: BTreeMap<String, Keys>,
     sso_sessions: BTreeMap<String, Keys>,
     services: BTreeMap<String, Keys>,
-    looked_at: Vec<PathBuf>,
+    /// The files, for messages, with the reason where one was left out.
+    looked_at: Vec<String>,
+}
+
+/// Where a file is.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    /// Whether a variable says so. Otherwise it is only the usual place.
+    named: bool,
 }
 
 impl ProfileFiles {
-    /// Reads both files. A file that does not exist is empty; one that cannot be read or understood is an error.
+    /// Reads both files. One that does not exist is empty, and so is one that nobody named and that this user may not read.
+    /// Any other that cannot be read, or not understood, is an error.
     pub(crate) fn read(environment: &Environment) -> Result<Self, Error> {
         let mut files = ProfileFiles::default();
         // The credentials file comes last, since its keys win.
@@ -34,13 +41,30 @@ impl ProfileFiles {
             ("AWS_CONFIG_FILE", "config", Kind::Config),
             ("AWS_SHARED_CREDENTIALS_FILE", "credentials", Kind::Credentials),
         ] {
-            let Some(path) = path(environment, variable, default) else { continue };
-            if let Some(text) = read_file(&path, variable)? {
-                let sections = parse(&text, kind)
-                    .map_err(|(line, fault)| Error::Setup(format!("{} line {line}: {fault}", path.display())))?;
-                files.add(sections);
+            let Some(Place { path, named }) = place(environment, variable, default) else { continue };
+            let shown = path.display().to_string();
+            let fault = match text_file::read(&path) {
+                Ok(text) => {
+                    let fault = |(line, what)| Error::Setup(format!("{shown} line {line}: {what}"));
+                    files.add(parse(&text, kind).map_err(fault)?);
+                    files.looked_at.push(shown);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            match fault.kind {
+                Some(ErrorKind::NotFound | ErrorKind::NotADirectory) => files.looked_at.push(shown),
+                // The home of another user, as under sudo, or a folder that a container's mount has made.
+                Some(ErrorKind::PermissionDenied | ErrorKind::IsADirectory) if !named => {
+                    say_once(format!("{shown} is left out: {}; {variable} may name another file", fault.why));
+                    files.looked_at.push(format!("{shown} ({})", fault.why));
+                }
+                Some(_) => {
+                    let remedy = format!("make it readable or {} {variable}", if named { "correct" } else { "set" });
+                    return Err(Error::Setup(format!("cannot read {shown}: {}; {remedy}", fault.why)));
+                }
+                None => return Err(Error::Setup(format!("cannot read {shown}: {}", fault.why))),
             }
-            files.looked_at.push(path);
         }
         Ok(files)
     }
@@ -88,7 +112,7 @@ impl ProfileFiles {
         let nested = self.services.get(section)?.get(service)?;
         let mut pairs = nested.lines().rev().filter_map(|line| line.split_once('='));
         let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
-        Some(without_comment(value).trim().to_string()).filter(|value| !value.is_empty())
+        Some(without_comment(value, false).trim().to_string()).filter(|value| !value.is_empty())
     }
 
     /// The region of a profile: its own, else that of the profiles whose credentials it takes.
@@ -106,234 +130,76 @@ impl ProfileFiles {
 
     /// The files, for a message: `a or b`.
     pub(crate) fn places(&self) -> String {
-        let places: Vec<String> = self.looked_at.iter().map(|path| path.display().to_string()).collect();
-        if places.is_empty() { "~/.aws, as HOME is not set".to_string() } else { places.join(" or ") }
+        if self.looked_at.is_empty() {
+            return "~/.aws, as neither HOME nor /etc/passwd says where that is".to_string();
+        }
+        self.looked_at.join(" or ")
     }
 }
 
-/// The profile in use: `AWS_PROFILE`, else `default`.
+/// The profile in use: the one that a variable names, else `default`.
 pub(crate) fn profile(environment: &Environment) -> &str {
-    environment.get("AWS_PROFILE").unwrap_or("default")
+    named_profile(environment).map_or("default", |(_, name)| name)
 }
 
-fn path(environment: &Environment, variable: &str, default: &str) -> Option<PathBuf> {
-    let home = environment.get("HOME").map(Path::new);
+/// The variable that names a profile, and the name: `AWS_PROFILE`, else the older `AWS_DEFAULT_PROFILE`.
+pub(crate) fn named_profile(environment: &Environment) -> Option<(&'static str, &str)> {
+    ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter().find_map(|name| Some((name, environment.get(name)?)))
+}
+
+fn place(environment: &Environment, variable: &str, default: &str) -> Option<Place> {
     match environment.get(variable) {
-        // The SDKs expand a leading `~/` themselves, since no shell has seen the value.
-        Some(set) => match (set.strip_prefix("~/"), home) {
-            (Some(rest), Some(home)) => Some(home.join(rest)),
-            _ => Some(PathBuf::from(set)),
-        },
-        None => home.map(|home| home.join(".aws").join(default)),
+        Some(set) => Some(Place { path: expanded(set, environment), named: true }),
+        None => {
+            let home = Path::new(environment.get("HOME")?);
+            Some(Place { path: home.join(".aws").join(default), named: false })
+        }
     }
 }
 
-fn read_file(path: &Path, variable: &str) -> Result<Option<String>, Error> {
-    let fault = |why: String| {
-        Error::Setup(format!("cannot read {}: {why}; make it readable or set {variable}", path.display()))
-    };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(fault(error.kind().to_string())),
-    };
-    let mut bytes = Vec::new();
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| fault(error.kind().to_string()))?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(fault("it is larger than 1 MiB".to_string()));
-    }
-    String::from_utf8(bytes).map(Some).map_err(|_| fault("it is not UTF-8".to_string()))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Config,
-    Credentials,
-}
-
-/// The sections of one file that something can ask for.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Sections {
-    profiles: BTreeMap<String, Keys>,
-    sso_sessions: BTreeMap<String, Keys>,
-    services: BTreeMap<String, Keys>,
-}
-
-/// What a line can belong to.
-enum Section {
-    /// Nothing yet.
-    None,
-    /// A section that nothing asks for.
-    Other,
-    /// `[default]` in the config file, which `[profile default]` hides.
-    PlainDefault,
-    Profile(String),
-    SsoSession(String),
-    Services(String),
-}
-
-/// The sections of a file. The error is a line's number and what is wrong with it.
-fn parse(text: &str, kind: Kind) -> Result<Sections, (usize, &'static str)> {
-    let mut sections = Sections::default();
-    let mut plain_default = None;
-    let mut section = Section::None;
-    // The key of the last line, for the lines that continue it.
-    let mut last: Option<String> = None;
-    for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(rest) = line.strip_prefix('[') {
-            let name = rest.split_once(']').ok_or((number, "a section without its closing bracket"))?.0;
-            section = section_of(name.trim(), kind);
-            last = None;
-            match &section {
-                Section::PlainDefault => drop(plain_default.get_or_insert_with(Keys::new)),
-                other => drop(sections.keys(other)),
-            }
-            continue;
-        }
-        if matches!(section, Section::None) {
-            return Err((number, "a key before the first [section]"));
-        }
-        let mut ignored = Keys::new();
-        let keys = match &section {
-            Section::PlainDefault => plain_default.get_or_insert_with(Keys::new),
-            other => sections.keys(other).unwrap_or(&mut ignored),
+/// A path with its variables and its leading `~/` replaced, as the SDKs do themselves, since no shell has seen it. A variable
+/// that is not set stays as it is.
+fn expanded(path: &str, environment: &Environment) -> PathBuf {
+    let mut whole = String::new();
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('$') {
+        whole.push_str(before);
+        let (name, behind) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some(braced) => braced,
+            None => after.split_at(after.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(after.len())),
         };
-        // An indented line continues the value above, or is a key below it: `endpoint_url` below `dynamodb =`.
-        if line.starts_with([' ', '\t']) {
-            let known = !matches!(section, Section::Other);
-            let value = match last.as_ref().and_then(|key| keys.get_mut(key)) {
-                Some(value) => value,
-                None if known => return Err((number, "an indented line that continues no value")),
-                None => continue,
-            };
-            let nested = value.is_empty() || value.starts_with('\n');
-            match trimmed.split_once('=') {
-                None if nested => return Err((number, "neither key = value below a key nor more of its value")),
-                Some((name, _)) if nested && name.trim().is_empty() => return Err((number, "a value without its key")),
-                _ => {}
+        match environment.get(name) {
+            Some(value) => {
+                whole.push_str(value);
+                rest = behind;
             }
-            value.push('\n');
-            value.push_str(trimmed);
-            continue;
+            None => {
+                whole.push('$');
+                rest = after;
+            }
         }
-        let (key, value) = trimmed.split_once('=').ok_or((number, "neither a [section] nor key = value"))?;
-        let key = key.trim().to_ascii_lowercase();
-        if key.is_empty() {
-            return Err((number, "a value without its key"));
-        }
-        // As the SDKs do: a key with a space in it is none of ours.
-        if key.contains(char::is_whitespace) {
-            last = None;
-            continue;
-        }
-        keys.insert(key.clone(), without_comment(value).trim().to_string());
-        last = Some(key);
     }
-    if let Some(keys) = plain_default {
-        sections.profiles.entry("default".to_string()).or_insert(keys);
-    }
-    Ok(sections)
-}
-
-impl Sections {
-    fn keys(&mut self, section: &Section) -> Option<&mut Keys> {
-        match section {
-            Section::Profile(name) => Some(self.profiles.entry(name.clone()).or_default()),
-            Section::SsoSession(name) => Some(self.sso_sessions.entry(name.clone()).or_default()),
-            Section::Services(name) => Some(self.services.entry(name.clone()).or_default()),
-            Section::PlainDefault | Section::Other | Section::None => None,
-        }
+    whole.push_str(rest);
+    match (whole.strip_prefix("~/"), environment.get("HOME")) {
+        (Some(below), Some(home)) => Path::new(home).join(below),
+        _ => PathBuf::from(whole),
     }
 }
 
-fn section_of(title: &str, kind: Kind) -> Section {
-    // In the config file a bare `[x]` is no profile, and neither is `[profile x]` in the credentials file.
-    let (word, rest) = match kind {
-        Kind::Credentials => ("profile", title),
-        Kind::Config if title == "default" => return Section::PlainDefault,
-        Kind::Config => title.split_once([' ', '\t']).unwrap_or(("", title)),
-    };
-    let Some(name) = name(rest.trim()) else { return Section::Other };
-    match word {
-        "profile" => Section::Profile(name),
-        "sso-session" => Section::SsoSession(name),
-        "services" => Section::Services(name),
-        _ => Section::Other,
+/// The files are read at each search for credentials; what is left out of them is told when it begins to be.
+fn say_once(line: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.contains(&line) {
+        log::info!("{line}");
+        said.insert(line);
     }
-}
-
-/// A name in quotes may hold anything, one without them only what the SDKs allow.
-fn name(text: &str) -> Option<String> {
-    let bare = unquoted(text);
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_/.%@:+".contains(c);
-    (bare != text || (!text.is_empty() && text.chars().all(allowed))).then_some(bare)
-}
-
-fn unquoted(name: &str) -> String {
-    let inner = |quote| name.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
-    inner('"').or_else(|| inner('\'')).unwrap_or(name).to_string()
-}
-
-/// A comment begins with `#` or `;` after a space; without one it belongs to the value.
-fn without_comment(value: &str) -> &str {
-    let begins = |(at, c): (usize, char)| (matches!(c, '#' | ';') && value[..at].ends_with([' ', '\t'])).then_some(at);
-    value.char_indices().find_map(begins).map_or(value, |at| &value[..at])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn get(text: &str, kind: Kind, profile: &str, key: &str) -> Option<String> {
-        parse(text, kind).expect("a file").profiles.get(profile)?.get(key).cloned()
-    }
-
-    #[test]
-    fn profiles_are_spelled_differently_in_the_two_files() {
-        let config = "[default]\nregion = eu-west-1\n[profile ops]\nregion=us-east-1\n[other]\nregion=x\n[sso-session ops]\nregion=y\n";
-        assert_eq!(get(config, Kind::Config, "default", "region").as_deref(), Some("eu-west-1"));
-        assert_eq!(get(config, Kind::Config, "ops", "region").as_deref(), Some("us-east-1"));
-        assert_eq!(get(config, Kind::Config, "other", "region"), None);
-        let credentials = "[other]\naws_access_key_id = A\n[profile ops]\naws_access_key_id = B\n";
-        assert_eq!(get(credentials, Kind::Credentials, "other", "aws_access_key_id").as_deref(), Some("A"));
-        assert_eq!(get(credentials, Kind::Credentials, "ops", "aws_access_key_id"), None);
-    }
-
-    #[test]
-    fn the_details_of_the_syntax() {
-        let text = "# comment\r\n\r\n[ profile \"my ops\" ] ; note\r\nRegion = eu-west-1 # where\r\nkey = a#b;c\r\nempty =\r\n\
-                    s3 =\r\n  addressing_style = path\r\n\r\n  # note\r\n  x = 1\r\nsecret = x/y+z==\r\nkey2 = 1\r\nkey2 = 2\r\n";
-        let value = |key| get(text, Kind::Config, "my ops", key);
-        assert_eq!(value("region").as_deref(), Some("eu-west-1"));
-        assert_eq!(value("key").as_deref(), Some("a#b;c"));
-        assert_eq!(value("empty").as_deref(), Some(""));
-        assert_eq!(value("secret").as_deref(), Some("x/y+z=="));
-        assert_eq!(value("addressing_style"), None);
-        assert_eq!(value("s3").as_deref(), Some("\naddressing_style = path\nx = 1"));
-        assert_eq!(value("key2").as_deref(), Some("2"));
-    }
-
-    #[test]
-    fn profile_default_hides_default_in_the_config_file() {
-        for text in [
-            "[profile default]\nregion = a\n[default]\nregion = b\nkey = c\n",
-            "[default]\nregion = b\nkey = c\n[profile default]\nregion = a\n",
-        ] {
-            assert_eq!(get(text, Kind::Config, "default", "region").as_deref(), Some("a"));
-            assert_eq!(get(text, Kind::Config, "default", "key"), None);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_understood_is_named_by_its_line() {
-        for (text, line) in [("[default\nx = 1\n", 1), ("x = 1\n", 1), ("[default]\n\nnonsense\n", 3)] {
-            assert_eq!(parse(text, Kind::Config).expect_err(text).0, line, "{text}");
-        }
-    }
+    use crate::aws::testing::Folder;
 
     #[derive(serde::Deserialize)]
     struct Case {
@@ -386,28 +252,50 @@ mod tests {
 
     #[test]
     fn paths_come_from_variables_or_home() {
-        let home = Environment::from([("HOME", "/home/u"), ("AWS_SHARED_CREDENTIALS_FILE", "~/keys")]);
-        assert_eq!(path(&home, "AWS_CONFIG_FILE", "config"), Some(PathBuf::from("/home/u/.aws/config")));
-        assert_eq!(path(&home, "AWS_SHARED_CREDENTIALS_FILE", "x"), Some(PathBuf::from("/home/u/keys")));
-        assert_eq!(path(&Environment::default(), "AWS_CONFIG_FILE", "config"), None);
+        let home = Environment::from([("HOME", "/home/u"), ("AWS_SHARED_CREDENTIALS_FILE", "~/keys"), ("A_1", "/a")]);
+        let at = |path: &str, named| Some(Place { path: PathBuf::from(path), named });
+        assert_eq!(place(&home, "AWS_CONFIG_FILE", "config"), at("/home/u/.aws/config", false));
+        assert_eq!(place(&home, "AWS_SHARED_CREDENTIALS_FILE", "x"), at("/home/u/keys", true));
+        assert_eq!(place(&Environment::default(), "AWS_CONFIG_FILE", "config"), None);
+        for (text, expected) in [
+            ("$HOME/x", "/home/u/x"),
+            ("${HOME}x/$A_1-${A_1}", "/home/ux//a-/a"),
+            ("$B/$ $HOME ${", "$B/$ /home/u ${"),
+            ("${B}/~/x", "${B}/~/x"),
+            ("é$HOMEé", "é/home/ué"),
+        ] {
+            assert_eq!(expanded(text, &home), PathBuf::from(expected), "{text}");
+        }
     }
 
     #[test]
-    fn a_missing_file_is_empty_and_an_unreadable_one_an_error() {
+    fn a_missing_file_is_empty_and_an_unreadable_one_an_error_where_somebody_named_it() {
         let files = ProfileFiles::read(&Environment::from([("HOME", "/nonexistent")])).expect("no files");
         assert!(!files.has("default"));
         assert!(files.places().contains("/nonexistent/.aws/credentials"));
         let directory = Environment::from([("AWS_CONFIG_FILE", "/")]);
         let error = ProfileFiles::read(&directory).err().expect("a directory is no file");
-        assert!(error.to_string().contains("AWS_CONFIG_FILE"), "{error}");
+        assert!(error.to_string().contains("make it readable or correct AWS_CONFIG_FILE"), "{error}");
+
+        let folder = Folder::new();
+        let path = folder.file("latin-1", "");
+        std::fs::write(&path, b"[default]\n# M\xfcller\n").expect("a file");
+        let error = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).err();
+        assert!(error.expect("no UTF-8").to_string().ends_with("it is not in UTF-8: save it so"));
+        std::fs::write(&path, "\u{feff}[default]\nregion = eu-west-1\n").expect("a file");
+        let files = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).expect("a file");
+        assert_eq!(files.region("default"), Some("eu-west-1"));
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_text_breaks_the_parser(text in "[\\[\\]= #;a\"\\n\\té]{0,60}") {
-            for kind in [Kind::Config, Kind::Credentials] {
-                let _ = parse(&text, kind);
-            }
+    #[test]
+    fn the_profile_is_that_of_either_variable() {
+        for (pairs, expected) in [
+            (vec![], "default"),
+            (vec![("AWS_DEFAULT_PROFILE", "old")], "old"),
+            (vec![("AWS_DEFAULT_PROFILE", "old"), ("AWS_PROFILE", "new")], "new"),
+            (vec![("AWS_DEFAULT_PROFILE", "old"), ("AWS_PROFILE", "")], "old"),
+        ] {
+            assert_eq!(profile(&Environment::from(pairs.clone())), expected, "{pairs:?}");
         }
     }
 }

@@ -14,9 +14,45 @@ use crate::environment::Environment;
 /// The proxies that are configured.
 #[derive(Default)]
 pub(crate) struct Proxies {
-    https: Option<Proxy>,
-    http: Option<Proxy>,
+    https: Option<Named>,
+    http: Option<Named>,
     exceptions: Vec<Exception>,
+}
+
+/// A proxy, and the variable that it comes from.
+#[derive(Clone)]
+pub(crate) struct Named {
+    /// The proxy.
+    pub(crate) proxy: Proxy,
+    /// The variable.
+    pub(crate) variable: &'static str,
+}
+
+impl Named {
+    /// It and its variable, for messages: `proxy.example:3128 (HTTPS_PROXY)`.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}:{} ({})", self.proxy.host(), self.proxy.port(), self.variable)
+    }
+
+    /// Why it did not let us through to `host`: the status that it answered, if it did.
+    pub(crate) fn refusal(&self, host: &str, status: Option<u16>) -> String {
+        let (shown, variable) = (self.shown(), self.variable);
+        let known = self.proxy.username().is_some() || self.proxy.password().is_some();
+        match status {
+            Some(407) if known => {
+                format!("the proxy {shown} does not take the user and password in it (status 407): correct them")
+            }
+            Some(407) => format!(
+                "the proxy {shown} wants to know who asks (status 407): write {variable} as http://user:password@host:port"
+            ),
+            Some(status) => format!(
+                "the proxy {shown} does not let us through to {host} (status {status}): allow it there, or name the host in NO_PROXY"
+            ),
+            None => {
+                format!("the proxy {shown} gives no answer to CONNECT: correct {variable}, or name {host} in NO_PROXY")
+            }
+        }
+    }
 }
 
 /// An entry of `NO_PROXY`.
@@ -45,7 +81,7 @@ impl Proxies {
     }
 
     /// The proxy for this URL, if it goes through one.
-    pub(crate) fn of(&self, url: &Uri) -> Option<&Proxy> {
+    pub(crate) fn of(&self, url: &Uri) -> Option<&Named> {
         let https = url.scheme_str() == Some("https");
         let proxy = if https { &self.https } else { &self.http }.as_ref()?;
         let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
@@ -54,11 +90,11 @@ impl Proxies {
     }
 }
 
-fn proxy((name, url): (&'static str, &str)) -> Result<Proxy, Error> {
-    let fault = |why| Error::Setup(format!("{name} is {why}; a proxy looks like http://proxy.example:3128"));
+fn proxy((variable, url): (&'static str, &str)) -> Result<Named, Error> {
+    let fault = |why| Error::Setup(format!("{variable} is {why}; a proxy looks like http://proxy.example:3128"));
     let proxy = Proxy::new(url).map_err(|_| fault("no URL of a proxy"))?;
     match proxy.protocol() {
-        ProxyProtocol::Http | ProxyProtocol::Https => Ok(proxy),
+        ProxyProtocol::Http | ProxyProtocol::Https => Ok(Named { proxy, variable }),
         _ => Err(fault("a SOCKS proxy, which hsdo cannot use")),
     }
 }
@@ -118,7 +154,25 @@ mod tests {
 
     fn goes_through(variables: &[(&str, &str)], url: &str) -> Option<String> {
         let proxies = Proxies::new(&Environment::from(variables.iter().copied())).expect("proxies");
-        proxies.of(&url.parse().expect("a URL")).map(|proxy| format!("{}:{}", proxy.host(), proxy.port()))
+        proxies.of(&url.parse().expect("a URL")).map(|named| format!("{}:{}", named.proxy.host(), named.proxy.port()))
+    }
+
+    #[test]
+    fn a_proxy_is_named_by_its_place_and_never_by_its_password() {
+        let of = |variable, url| {
+            let proxies = Proxies::new(&Environment::from([(variable, url)])).expect("proxies");
+            proxies.of(&"https://a.test".parse().expect("a URL")).expect("a proxy").clone()
+        };
+        let bare = of("https_proxy", "http://p:1");
+        assert_eq!(bare.shown(), "p:1 (https_proxy)");
+        assert!(bare.refusal("a.test", Some(407)).ends_with("write https_proxy as http://user:password@host:port"));
+        let text = bare.refusal("a.test", Some(403));
+        assert!(text.contains("through to a.test (status 403)") && text.contains("NO_PROXY"), "{text}");
+        assert!(bare.refusal("a.test", None).contains("no answer to CONNECT"));
+        let known = of("ALL_PROXY", "http://us:hush@p:1");
+        for text in [Some(407), Some(502), None].map(|status| known.refusal("a.test", status)) {
+            assert!(text.contains("p:1 (ALL_PROXY)") && !text.contains("hush"), "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reads the error that AWS answered out of its body: JSON for DynamoDB, two shapes of XML for the Query APIs. Pure.
 //!
-//! Both are tried for every service, since a proxy or an emulator may answer in the other one.
+//! Both are tried for every service, since an emulator may answer in the other one. Of a body that is neither, such as the
+//! page of a proxy, the text is kept: it says who refused.
 
 use serde::Deserialize;
 
@@ -26,12 +27,18 @@ struct Reason {
     message: Option<String>,
 }
 
-/// The error in an answer with this status, request id (from the headers) and body. A body that says nothing
-/// gives the code `HTTP <status>`.
+/// How much of a page is looked at, in bytes.
+const PAGE: usize = 16 * 1024;
+
+/// The error in an answer with this status, request id (from the headers) and body. A body that is no error of AWS
+/// gives the code `HTTP <status>` and what it says to people.
 pub(crate) fn refusal(status: u16, request_id: Option<&str>, body: &[u8]) -> Refusal {
     let mut refusal = from_json(body).or_else(|| from_xml(body)).unwrap_or_else(|| nothing(String::new()));
     if refusal.code.is_empty() {
         refusal.code = format!("HTTP {status}");
+        if refusal.message.is_empty() {
+            refusal.message = page(&String::from_utf8_lossy(&body[..body.len().min(PAGE)]));
+        }
     }
     refusal.status = status;
     refusal.request_id = request_id.map(str::to_string).or(refusal.request_id);
@@ -75,6 +82,37 @@ fn from_xml(body: &[u8]) -> Option<Refusal> {
     (!found.code.is_empty()).then_some(found)
 }
 
+/// What a page says to people, in one line: its text without tags, comments, scripts and styles. A text without any tag
+/// stays as it is.
+fn page(text: &str) -> String {
+    let mut said = String::new();
+    let mut rest = text;
+    while let Some(place) = rest.find('<') {
+        said.push_str(&rest[..place]);
+        rest = &rest[place..];
+        let name: String =
+            rest[1..].chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
+        let end = match name.as_str() {
+            _ if rest.starts_with("<!--") => "-->",
+            "script" => "</script>",
+            "style" => "</style>",
+            _ if name.is_empty() && !rest.starts_with("</") && !rest.starts_with("<!") && !rest.starts_with("<?") => {
+                // A plain "less than".
+                said.push('<');
+                rest = &rest[1..];
+                continue;
+            }
+            _ => ">",
+        };
+        // A tag parts words.
+        said.push(' ');
+        let place = if end == ">" { rest.find(end) } else { rest.to_ascii_lowercase().find(end) };
+        rest = place.map_or("", |place| &rest[place + end.len()..]);
+    }
+    said.push_str(rest);
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,15 +143,36 @@ mod tests {
                 "<ErrorResponse><Errors><Error><Code>AuthFailure</Code><Message>no</Message></Error></Errors></ErrorResponse>",
                 ("AuthFailure", "no", None),
             ),
-            ("<html><body>Bad gateway</body>", ("HTTP 502", "", None)),
+            ("<html><body>Bad gateway</body>", ("HTTP 502", "Bad gateway", None)),
             ("", ("HTTP 502", "", None)),
-            ("{\"message\": 1}", ("HTTP 502", "", None)),
+            ("{\"message\": 1}", ("HTTP 502", "{\"message\": 1}", None)),
         ];
         for (body, (code, message, id)) in cases {
             let read = refusal(502, None, body.as_bytes());
             let got = (read.code.as_str(), read.message.as_str(), read.request_id.as_deref());
             assert_eq!(got, (code, message, id), "{body}");
         }
+    }
+
+    #[test]
+    fn a_page_is_read_as_people_read_it() {
+        for (body, expected) in [
+            (
+                "<!DOCTYPE html>\n<html><head><title>403 Forbidden</title><style>b { color: red }</style>\
+                 <SCRIPT>if (a < b) alert(1)</script></head><body><h1>Forbidden</h1>\n<!-- a < b > c -->\
+                 <p>The host <b>dynamodb.eu-west-1.amazonaws.com</b>\tis not allowed.</p></body></html>",
+                "403 Forbidden Forbidden The host dynamodb.eu-west-1.amazonaws.com is not allowed.",
+            ),
+            ("upstream  connect error\r\n", "upstream connect error"),
+            ("1 < 2, and 3 <= 4", "1 < 2, and 3 <= 4"),
+            ("half a <tag", "half a"),
+            ("<", "<"),
+            ("\u{0}<p>\u{1b}[2J", "\u{0} \u{1b}[2J"),
+        ] {
+            assert_eq!(page(body), expected, "{body}");
+        }
+        let long = refusal(503, None, "é".repeat(PAGE).as_bytes());
+        assert!(long.message.len() <= PAGE + 3, "{}", long.message.len());
     }
 
     #[test]

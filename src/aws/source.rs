@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::Aws;
 use super::autoscaling::{Member, fetch_groups};
 use super::ec2::{Record, fetch_instances};
-use super::http::Budget;
 use super::memory::Memory;
 use super::readiness::{observe, question};
 use crate::error::Error;
@@ -36,7 +35,7 @@ impl GroupSource {
 impl Source for GroupSource {
     /// Within 20 seconds, one whole answer or an error.
     fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
-        let budget = Budget::new(TOTAL, ATTEMPT);
+        let budget = self.aws.budget(TOTAL, ATTEMPT);
         let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
         let answer = fetch_instances(&self.aws, &question(&groups, occupants), &self.records, &budget)?;
         Ok(observe(&self.groups, &groups, occupants, &answer))

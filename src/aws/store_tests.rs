@@ -247,7 +247,12 @@ fn the_schema_is_checked() {
     let cases = [
         (description("ACTIVE", KEY, "N"), None),
         (description("UPDATING", KEY, "N"), None),
+        (description("REPLICATION_NOT_AUTHORIZED", KEY, "N"), None),
         (description("CREATING", KEY, "N"), Some(false)),
+        (description("SOMETHING_NEW", KEY, "N"), Some(false)),
+        (description("INACCESSIBLE_ENCRYPTION_CREDENTIALS", KEY, "N"), Some(true)),
+        (description("ARCHIVING", KEY, "N"), Some(true)),
+        (description("ARCHIVED", KEY, "N"), Some(true)),
         (description("ACTIVE", KEY, "S"), Some(true)),
         (description("ACTIVE", "id", "N"), Some(true)),
         ("{}".to_string(), Some(false)),

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::{Aws, Observer};
+use super::{Aws, Observer, Regions};
 use crate::environment::Environment;
 
 /// A request as the responder got it.
@@ -158,7 +158,10 @@ pub(crate) fn aws(url: &str) -> (Arc<Aws>, Arc<Results>) {
     ]);
     let results = Arc::new(Results::default());
     let observer: Arc<dyn Observer> = Arc::clone(&results) as Arc<dyn Observer>;
-    (Aws::new(Some("eu-west-1"), &environment, observer).expect("set up"), results)
+    (
+        Aws::new(Regions { named: Some("eu-west-1"), ..Regions::default() }, &environment, observer).expect("set up"),
+        results,
+    )
 }
 
 /// A folder of files that goes away with it.

@@ -1,13 +1,16 @@
-//! What Consul's own standard variables say: the token, the CA, the namespace and the datacenter.
+//! What Consul's own standard variables say: token and password, TLS, namespace and datacenter.
 //!
-//! It knows no request. A token leaves it only as the value of a header, and is shown nowhere.
+//! It knows no request. Token and password leave it only as the values of headers, and are shown nowhere.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ureq::tls::{Certificate, PemItem, parse_pem};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::error::Cause;
+use super::tls::TlsAccess;
+use crate::conf_file::without_mark;
 use crate::environment::Environment;
 
 /// The largest file of a token, in bytes.
@@ -18,8 +21,10 @@ const LARGEST_TOKEN: usize = 4096;
 pub(super) struct Access {
     /// Who asks.
     pub(super) token: Token,
-    /// The CAs of `https`; `None` for those that browsers trust.
-    pub(super) ca: Option<Vec<Certificate<'static>>>,
+    /// Who asks whatever stands before Consul.
+    pub(super) password: Password,
+    /// How `https` is spoken.
+    pub(super) tls: TlsAccess,
     /// What stands in every query: `ns=...` and `dc=...`.
     pub(super) query: Vec<String>,
 }
@@ -30,12 +35,13 @@ impl Access {
         let token = Token::from(env);
         // Said at start rather than in the first turn.
         token.read()?;
-        let ca = env.get("CONSUL_CACERT").map(|path| certificates(Path::new(path))).transpose()?;
+        let password = Password::from(env);
+        let tls = TlsAccess::from(env)?;
         let query = [("CONSUL_NAMESPACE", "ns"), ("CONSUL_DATACENTER", "dc")]
             .iter()
             .filter_map(|(variable, parameter)| Some(format!("{parameter}={}", encode(env.get(variable)?))))
             .collect();
-        Ok(Access { token, ca, query })
+        Ok(Access { token, password, tls, query })
     }
 }
 
@@ -69,7 +75,7 @@ impl Token {
                 let text = std::fs::read_to_string(path).map_err(|error| {
                     Cause::Setup(format!("{variable}: cannot read the token: {error}: check the path and its rights"))
                 })?;
-                (variable, text.trim().to_owned())
+                (variable, without_mark(&text).trim().to_owned())
             }
         };
         if text.is_empty() || text.len() > LARGEST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -89,22 +95,23 @@ impl fmt::Debug for Token {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Cause> {
-    let wrong = |text: String| Cause::Setup(format!("CONSUL_CACERT {}: {text}", path.display()));
-    let pem = std::fs::read(path)
-        .map_err(|error| wrong(format!("cannot read the certificates: {error}: check the path and its rights")))?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(error) => return Err(wrong(format!("is no PEM file: {error}"))),
-        }
+/// A user and a password for a proxy before Consul, which knows neither: the value of the header, if there is one.
+pub(super) struct Password(pub(super) Option<String>);
+
+impl Password {
+    /// `CONSUL_HTTP_AUTH`, `user:password` or a user alone.
+    fn from(env: &Environment) -> Self {
+        Password(env.get("CONSUL_HTTP_AUTH").map(|text| {
+            let colon = if text.contains(':') { "" } else { ":" };
+            format!("Basic {}", STANDARD.encode(format!("{text}{colon}")))
+        }))
     }
-    if certificates.is_empty() {
-        return Err(wrong("holds no certificate: expected a PEM file".to_owned()));
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Password(***)" } else { "None" })
     }
-    Ok(certificates)
 }
 
 /// A text as a part of a path or of a query can carry it: all but RFC 3986's unreserved characters as %XX.
@@ -161,7 +168,7 @@ mod tests {
     fn nothing_is_needed() {
         let access = access(&[]).expect("an access");
         assert_eq!(access.token.read(), Ok(None));
-        assert!(access.ca.is_none() && access.query.is_empty());
+        assert!(access.password.0.is_none() && access.tls.verifies() && access.query.is_empty());
     }
 
     #[test]
@@ -177,15 +184,19 @@ mod tests {
         assert_eq!(given.token.read(), Ok(Some("abc".to_owned())));
         let both = access(&[("CONSUL_HTTP_TOKEN", "abc"), ("CONSUL_HTTP_TOKEN_FILE", file.path())]).expect("an access");
         assert_eq!(both.token.read(), Ok(Some(SECRET.to_owned())));
-        std::fs::write(&file.0, "renewed").expect("a file");
+        std::fs::write(&file.0, "\u{feff}renewed\r\n").expect("a file");
         assert_eq!(both.token.read(), Ok(Some("renewed".to_owned())));
     }
 
     #[test]
     fn a_token_is_shown_nowhere() {
-        for env in [[("CONSUL_HTTP_TOKEN", SECRET)], [("CONSUL_HTTP_TOKEN", "é\n11111111")]] {
+        for env in [
+            [("CONSUL_HTTP_TOKEN", SECRET)],
+            [("CONSUL_HTTP_TOKEN", "é\n11111111")],
+            [("CONSUL_HTTP_AUTH", "11111111:11111111")],
+        ] {
             let shown = format!("{:?}", access(&env));
-            assert!(!shown.contains("11111111"), "{shown}");
+            assert!(!shown.contains("11111111") && !shown.contains("MTEx"), "{shown}");
         }
     }
 
@@ -193,8 +204,6 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         let empty = File::new("empty", "\n");
         let large = File::new("large", &"x".repeat(5000));
-        let other = File::new("other", "no certificate at all\n");
-        let broken = File::new("broken", "-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n");
         for file in [&empty, &large] {
             let text = fault(&[("CONSUL_HTTP_TOKEN_FILE", file.path())]);
             assert_eq!(
@@ -210,13 +219,18 @@ mod tests {
             gone.starts_with("CONSUL_HTTP_TOKEN_FILE /nowhere/token: cannot read the token: No such file"),
             "{gone}"
         );
-        let gone = fault(&[("CONSUL_CACERT", "/nowhere/ca.pem")]);
-        assert!(
-            gone.starts_with("CONSUL_CACERT /nowhere/ca.pem: cannot read the certificates: No such file"),
-            "{gone}"
-        );
-        assert!(fault(&[("CONSUL_CACERT", other.path())]).ends_with("holds no certificate: expected a PEM file"));
-        assert!(fault(&[("CONSUL_CACERT", broken.path())]).contains("is no PEM file"), "{:?}", broken.path());
+    }
+
+    #[test]
+    fn user_and_password_become_a_header() {
+        for (text, expected) in [
+            ("Aladdin:open sesame", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+            ("user", "Basic dXNlcjo="),
+            ("a:b:c", "Basic YTpiOmM="),
+            (":", "Basic Og=="),
+        ] {
+            assert_eq!(access(&[("CONSUL_HTTP_AUTH", text)]).expect("an access").password.0.as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use super::Observer;
-use super::access::{Access, Token};
+use super::access::{Access, Password, Token};
 use super::answer::Answer;
-use super::error::Cause;
+use super::error::{Cause, Side};
+use super::tls::{Fault, VERIFY};
 use super::unix::UnixConnector;
 use crate::resolver::Names;
 use crate::settings::ConsulApi;
@@ -31,6 +31,7 @@ pub(super) struct Client {
     agent: ureq::Agent,
     base: String,
     token: Token,
+    password: Password,
     query: Vec<String>,
     observer: Arc<dyn Observer>,
 }
@@ -38,19 +39,20 @@ pub(super) struct Client {
 impl Client {
     /// For the agent at `api`; no call is made.
     pub(super) fn new(api: &ConsulApi, access: Access, observer: Arc<dyn Observer>) -> Self {
-        let Access { token, ca, query } = access;
-        let mut config = ureq::Agent::config_builder()
+        let Access { token, password, tls, query } = access;
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             // An agent stands beside hsdo or in its network: a proxy for the rest of the world is not asked for it.
             .proxy(None)
             .user_agent(concat!("hsdo/", env!("CARGO_PKG_VERSION")));
-        if let Some(ca) = ca {
-            config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&ca)).build());
+        if api.is_https() && !tls.verifies() {
+            log::warn!("{VERIFY} is false: whoever answers at {api} is taken for Consul, and is told the token");
         }
         let (agent, base) = match api {
             ConsulApi::Http(url) => {
-                (ureq::Agent::with_parts(config.build(), DefaultConnector::default(), Names::default()), url.clone())
+                let connector = ().chain(TcpConnector::default()).chain(tls.connector());
+                (ureq::Agent::with_parts(config.build(), connector, Names::default()), url.clone())
             }
             ConsulApi::Unix(path) => {
                 let connector = UnixConnector(path.clone());
@@ -59,7 +61,7 @@ impl Client {
                 (agent, "http://127.0.0.1".to_owned())
             }
         };
-        Client { agent, base, token, query, observer }
+        Client { agent, base, token, password, query, observer }
     }
 
     fn send(&self, path: &str, query: &str, time: Duration) -> Result<Answer, Cause> {
@@ -69,6 +71,9 @@ impl Client {
         let mut request = self.agent.get(format!("{}{path}{mark}{}", self.base, query.join("&")));
         if let Some(token) = self.token.read()? {
             request = request.header("X-Consul-Token", token);
+        }
+        if let Some(password) = &self.password.0 {
+            request = request.header("Authorization", password);
         }
         let request = request.config().timeout_global(Some(time)).timeout_connect(Some(CONNECT.min(time))).build();
         let mut response = request.call().map_err(|error| told(error, time))?;
@@ -107,9 +112,21 @@ fn told(error: ureq::Error, time: Duration) -> Cause {
         ureq::Error::Protocol(error) => Cause::Unreadable(error.to_string()),
         ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => Cause::TimedOut(time),
         ureq::Error::Io(error) => {
+            if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                match error {
+                    rustls::Error::InvalidCertificate(_) => return Cause::Mistrust(Side::Consul, error.to_string()),
+                    // What the other side says of a certificate can only be about ours.
+                    rustls::Error::AlertReceived(_) => return Cause::Mistrust(Side::Hsdo, error.to_string()),
+                    _ => {}
+                }
+            }
             // An error of the system is told by its kind; one of TLS has its own words.
             Cause::Unreachable(if error.get_ref().is_some() { error.to_string() } else { error.kind().to_string() })
         }
+        ureq::Error::Other(error) => match error.downcast::<Fault>() {
+            Ok(fault) => fault.0,
+            Err(error) => Cause::Unreachable(error.to_string()),
+        },
         other => Cause::Unreachable(other.to_string()),
     }
 }
@@ -171,14 +188,23 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_request_carries_token_namespace_and_datacenter() {
+    fn a_request_carries_token_password_namespace_and_datacenter() {
         let (address, asked) = server(GOOD);
-        let env = [("CONSUL_HTTP_TOKEN", "secret-1"), ("CONSUL_NAMESPACE", "a"), ("CONSUL_DATACENTER", "b")];
+        let env = [
+            ("CONSUL_HTTP_TOKEN", "secret-1"),
+            ("CONSUL_HTTP_AUTH", "user:secret-2"),
+            ("CONSUL_NAMESPACE", "a"),
+            ("CONSUL_DATACENTER", "b"),
+        ];
         let (client, words) = client(&ConsulApi::Http(format!("http://{address}/consul")), &env);
         let answer = client.get("/v1/health/service/web", "index=7&wait=10s", 10 * SECOND).expect("an answer");
         assert_eq!((answer.status, answer.index.as_deref(), answer.body.as_slice()), (200, Some("7"), &b"[]"[..]));
         assert_eq!((answer.known_leader.as_deref(), answer.filtered), (Some("true"), None));
-        let asked = asked.recv().expect("a request").to_lowercase();
+        let asked = asked.recv().expect("a request");
+        assert!(
+            asked.to_lowercase().contains("\r\nauthorization: ") && asked.contains("Basic dXNlcjpzZWNyZXQtMg==\r\n")
+        );
+        let asked = asked.to_lowercase();
         assert!(
             asked.starts_with("get /consul/v1/health/service/web?ns=a&dc=b&index=7&wait=10s http/1.1\r\n"),
             "{asked}"

@@ -28,6 +28,8 @@ pub enum Cause {
     Setup(String),
     /// No connection, or it broke.
     Unreachable(String),
+    /// One side does not accept the other one's certificate.
+    Mistrust(Side, String),
     /// No whole answer within this time.
     TimedOut(Duration),
     /// Consul's servers have no leader, so nobody can say what is registered.
@@ -45,6 +47,15 @@ pub enum Cause {
     Unreadable(String),
 }
 
+/// Whose certificate is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// That of the agent, by us.
+    Consul,
+    /// Ours, or that we have none, by the agent.
+    Hsdo,
+}
+
 impl Error {
     /// Whether only a person can mend it: wrong settings, or a token that may not read what is needed.
     pub fn needs_a_person(&self) -> bool {
@@ -53,6 +64,8 @@ impl Error {
             Cause::Refused(status, _) => (300..500).contains(status) && *status != 429,
             // Also what a service shows for a moment that registers between two questions.
             Cause::Hidden => false,
+            // A certificate may be renewed by others.
+            Cause::Mistrust(..) => false,
             Cause::Unreachable(_) | Cause::TimedOut(_) | Cause::NoLeader | Cause::Unreadable(_) => false,
         }
     }
@@ -62,7 +75,8 @@ impl Error {
         match &self.cause {
             // Where an answer breaks off, and how a connection ends, differs from one try to the next.
             Cause::Unreadable(_) => "unreadable".to_owned(),
-            Cause::Unreachable(_) => "unreachable".to_owned(),
+            // The end of the connection may be quicker than the reason for it.
+            Cause::Unreachable(_) | Cause::Mistrust(..) => "unreachable".to_owned(),
             _ => self.to_string(),
         }
     }
@@ -73,7 +87,7 @@ impl Cause {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Cause::Setup(_) => "setup",
-            Cause::Unreachable(_) => "unreachable",
+            Cause::Unreachable(_) | Cause::Mistrust(..) => "unreachable",
             Cause::TimedOut(_) => "timeout",
             Cause::NoLeader => "no_leader",
             Cause::Denied(_) | Cause::Filtered | Cause::Hidden => "denied",
@@ -90,9 +104,21 @@ impl fmt::Display for Error {
         match cause {
             Cause::Setup(text) => f.write_str(text),
             Cause::Unreachable(text) => {
-                let ca = if api.is_https() { ", and CONSUL_CACERT" } else { "" };
-                write!(f, "{api} cannot be reached: {text}: check that the agent runs, SERVER_CONSUL_API_URL{ca}")
+                let tls = if api.is_https() { ", CONSUL_CLIENT_CERT" } else { "" };
+                write!(f, "{api} cannot be reached: {text}: check that the agent runs, SERVER_CONSUL_API_URL{tls}")
             }
+            Cause::Mistrust(Side::Consul, text) => write!(
+                f,
+                "{api} cannot be reached: its certificate is not accepted: {}: check CONSUL_CACERT (or CONSUL_CAPATH) and \
+                 CONSUL_TLS_SERVER_NAME",
+                one_line(text)
+            ),
+            Cause::Mistrust(Side::Hsdo, text) => write!(
+                f,
+                "{api} cannot be reached: it breaks TLS off: {}: check CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, which \
+                 an agent may demand",
+                one_line(text)
+            ),
             Cause::TimedOut(time) => {
                 write!(f, "{api} gives no answer within {} s: check the agent", time.as_secs_f64())
             }
@@ -106,10 +132,8 @@ impl fmt::Display for Error {
             Cause::Refused(status, text) => {
                 let text = one_line(text);
                 let text = if text.is_empty() { "no more said" } else { &text };
-                write!(
-                    f,
-                    "{api} answers {status} about service {service:?}: {text}: check SERVER_CONSUL_API_URL and the agent"
-                )
+                let check = if *status == 401 { "CONSUL_HTTP_AUTH" } else { "SERVER_CONSUL_API_URL and the agent" };
+                write!(f, "{api} answers {status} about service {service:?}: {text}: check {check}")
             }
             Cause::Filtered => write!(
                 f,
@@ -152,6 +176,14 @@ mod tests {
             (Cause::Setup(text("CONSUL_CACERT: no such file")), true, "CONSUL_CACERT: no such file"),
             (Cause::Unreachable(text("connection refused")), false,
              "http://127.0.0.1:8500 cannot be reached: connection refused: check that the agent runs, SERVER_CONSUL_API_URL"),
+            (Cause::Mistrust(Side::Consul, text("invalid peer certificate: UnknownIssuer")), false,
+             "http://127.0.0.1:8500 cannot be reached: its certificate is not accepted: invalid peer certificate: \
+              UnknownIssuer: check CONSUL_CACERT (or CONSUL_CAPATH) and CONSUL_TLS_SERVER_NAME"),
+            (Cause::Mistrust(Side::Hsdo, text("received fatal alert: BadCertificate")), false,
+             "http://127.0.0.1:8500 cannot be reached: it breaks TLS off: received fatal alert: BadCertificate: check \
+              CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, which an agent may demand"),
+            (Cause::Refused(401, text("Unauthorized")), true,
+             "http://127.0.0.1:8500 answers 401 about service \"web\": Unauthorized: check CONSUL_HTTP_AUTH"),
             (Cause::TimedOut(Duration::from_millis(18_625)), false,
              "http://127.0.0.1:8500 gives no answer within 18.625 s: check the agent"),
             (Cause::NoLeader, false, "http://127.0.0.1:8500 knows no leader of its cluster: check Consul's servers"),
@@ -182,7 +214,7 @@ mod tests {
         }
         let secure =
             Error { api: ConsulApi::Http("https://consul".to_owned()), ..error(Cause::Unreachable("x".to_owned())) };
-        assert!(secure.to_string().ends_with("SERVER_CONSUL_API_URL, and CONSUL_CACERT"), "{secure}");
+        assert!(secure.to_string().ends_with("SERVER_CONSUL_API_URL, CONSUL_CLIENT_CERT"), "{secure}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod error;
 pub(crate) mod fuzzing;
 mod health;
 mod round;
+mod tls;
 mod unix;
 
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub struct ServiceSource {
 
 impl ServiceSource {
     /// Starts a waiting thread for each of `services`, whose order is that in which new instances of one turn take
-    /// slots. Token, CA, namespace and datacenter come from Consul's standard variables.
+    /// slots. Token, TLS, namespace and datacenter come from Consul's standard variables.
     ///
     /// # Errors
     /// A file that the variables name cannot be used, or the system refuses a thread.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::sources::Sources;
-use super::{Backend, ClientSettings, ConsulApi, ServerSettings, SourceSettings};
+use super::{Backend, ClientSettings, Common, ConsulApi, ServerSettings, SourceSettings};
 use crate::conf_file::{self, ConfFile};
 use crate::environment::Environment;
 use crate::error::Error;
@@ -86,9 +86,20 @@ fn client(settings: &ClientSettings) {
     assert!(!settings.all_in_fallback || settings.fallback.is_some());
     assert!((1..=MAX_SLOT).contains(&settings.common.list_size));
     assert!(settings.common.interval.as_millis() >= 50 && settings.common.interval.as_secs() <= 3_600);
+    common(&settings.common);
+}
+
+fn common(common: &Common) {
+    assert!((3..=400).contains(&common.table.len()) && common.table.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert_eq!(common.table_region.is_some(), common.table.starts_with("arn:"), "{common:?}");
+    for note in &common.notes {
+        assert_message(note, 0);
+        assert!(note.len() <= 4 * LONGEST, "{} bytes: {note}", note.len());
+    }
 }
 
 fn server(settings: &ServerSettings) {
+    common(&settings.common);
     let ramp = &settings.ramp;
     assert!(ramp.min <= ramp.max && ramp.max <= MAX_WEIGHT && (1..=MAX_WEIGHT).contains(&ramp.step));
     assert!(!ramp.interval.is_zero());

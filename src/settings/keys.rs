@@ -126,8 +126,8 @@ table! {
         expected "a number of slots from 1 to 10000",
         help "number of slots, as in HAProxy's server-template, 1 to 10000";
     DYNAMODB_TABLE_NAME, Both, default "",
-        expected "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only",
-        help "DynamoDB table that holds the slots (required)";
+        expected "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
+        help "DynamoDB table that holds the slots, by its name or its ARN (required)";
     AWS_DEFAULT_REGION, Both, default "",
         expected "the name of an AWS region, such as eu-west-1",
         help "AWS region; AWS_REGION in the environment wins over it, the profile's or the instance's own stands in for it";
@@ -136,7 +136,7 @@ table! {
         help "port of the Prometheus exporter; 0 turns it off";
     EXPORTER_ADDRESS, Both, default "0.0.0.0",
         expected "an IP address",
-        help "IP address that the exporter listens on";
+        help "IP address that the exporter listens on; :: is every address of IPv4 and IPv6";
     DEBUG, Both, default "false",
         expected "true or false",
         help "debug log, as --debug";

@@ -10,10 +10,11 @@ pub(crate) mod fuzzing;
 mod keys;
 mod parse;
 mod sources;
+mod strays;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,10 +35,10 @@ use keys::{
     SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Key, Scope, help};
-use parse::{boolean, names, region, scalar, seconds, socket_path, table_name, whole};
-use sources::Sources;
+use parse::{TableName, address, boolean, is_odd, names, region, scalar, seconds, socket_path, table_name, whole};
+use sources::{LISTED, Sources, cut};
 
-/// Where a configuration file is looked for when `--config` names none: the first that exists.
+/// Where a configuration file is looked for when `--config` names none: the first that can be read.
 pub const USUAL_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
 
 /// What both roles need.
@@ -47,14 +48,18 @@ pub struct Common {
     pub interval: Duration,
     /// The number of slots, 1 to [`MAX_SLOT`].
     pub list_size: SlotId,
-    /// The name of the DynamoDB table.
+    /// The name of the DynamoDB table, or its ARN.
     pub table: String,
+    /// The table's region, where it is named by its ARN.
+    pub table_region: Option<String>,
     /// The region, where the configuration names one; else the profile's or the instance's own holds.
     pub region: Option<String>,
     /// Where the Prometheus exporter listens; `None` turns it off.
     pub exporter: Option<SocketAddr>,
     /// Whether the log shows debug lines.
     pub debug: bool,
+    /// What is no fault of the configuration and will surprise, a line each: the log says it at a start.
+    pub notes: Vec<String>,
 }
 
 /// What `hsdo --server` runs on.
@@ -149,13 +154,19 @@ pub fn load_client(config: Option<&Path>, env: &Environment) -> Result<ClientSet
     client(open(config, env)?)
 }
 
-/// Loads what `--create-table` needs when no role is named.
+/// Loads what `--create-table` needs: it creates no table by its ARN.
 ///
 /// # Errors
 /// [`Error::Config`] with one line for each fault of the keys that both roles read.
 pub fn load_common(config: Option<&Path>, env: &Environment) -> Result<Common, Error> {
     let mut sources = open(config, env)?;
     let common = common(&mut sources);
+    if common.table_region.is_some()
+        && let Some(found) = sources.find(&DYNAMODB_TABLE_NAME)
+    {
+        let expected = "the name alone: a table is created in the account of the credentials and in AWS_DEFAULT_REGION";
+        sources.wrong(&DYNAMODB_TABLE_NAME, &found, expected);
+    }
     sources.finish(common)
 }
 
@@ -175,17 +186,16 @@ fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Error> {
 }
 
 fn source(sources: &mut Sources<'_>) -> SourceSettings {
-    let some_names = |node: &Node| names(node).filter(|names| !names.is_empty());
     let none = SourceSettings::Aws { groups: vec![] };
     let Some(found) = sources.given(&SERVER_MODE) else {
         sources.missing(&SERVER_MODE, "");
         return none;
     };
     match found.node.to_string().trim().to_ascii_lowercase().as_str() {
-        "aws" => SourceSettings::Aws { groups: sources.require(&SERVER_ASG_NAMES, some_names).unwrap_or_default() },
+        "aws" => SourceSettings::Aws { groups: list(sources, &SERVER_ASG_NAMES, true).unwrap_or_default() },
         "consul" => {
             let api = sources.require(&SERVER_CONSUL_API_URL, scalar(consul_api));
-            let services = sources.require(&SERVER_CONSUL_SERVICE_NAME, some_names);
+            let services = list(sources, &SERVER_CONSUL_SERVICE_NAME, true);
             api.zip(services).map_or(none, |(api, services)| SourceSettings::Consul { api, services })
         }
         _ => {
@@ -193,6 +203,27 @@ fn source(sources: &mut Sources<'_>) -> SourceSettings {
             none
         }
     }
+}
+
+/// The names of a list. One that looks as if a mark of its spelling came along is noted.
+fn list(sources: &mut Sources<'_>, key: &Key, required: bool) -> Option<Vec<String>> {
+    let parse = |node: &Node| names(node).filter(|names| !(required && names.is_empty()));
+    let names = if required { sources.require(key, parse) } else { sources.read(key, parse) }?;
+    let odd: Vec<&String> = names.iter().filter(|name| is_odd(name)).collect();
+    if let (false, Some(found)) = (odd.is_empty(), sources.given(key)) {
+        // As they are read, and not in quotes, which may be what is wrong with them.
+        let mut shown: Vec<String> = odd.iter().take(LISTED).map(|name| format!("`{}`", cut(name))).collect();
+        if odd.len() > LISTED {
+            shown.push(format!("and {} more", odd.len() - LISTED));
+        }
+        let text = format!(
+            "names with a quote or a bracket at an end, or with `;`, are taken as they stand: {}; leave the marks out \
+             where the names have none",
+            shown.join(", ")
+        );
+        sources.note(key, &found, &text);
+    }
+    Some(names)
 }
 
 fn ramp(sources: &mut Sources<'_>) -> RampSettings {
@@ -229,7 +260,8 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Error> {
     if dedicated && sources.given(&CLIENT_ASG_NAMES).is_none() {
         sources.missing(&CLIENT_ASG_NAMES, &because(&CLIENT_DEDICATED_ASG));
     }
-    let groups = sources.read(&CLIENT_ASG_NAMES, |node| names(node).filter(|names| !names.is_empty() || !dedicated));
+    let given = sources.given(&CLIENT_ASG_NAMES).is_some();
+    let groups = list(&mut sources, &CLIENT_ASG_NAMES, dedicated && given);
     let reason = match (dedicated, all_in_fallback) {
         (true, _) => Some(because(&CLIENT_DEDICATED_ASG)),
         (false, true) => Some(because(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND)),
@@ -256,14 +288,17 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Error> {
 fn common(sources: &mut Sources<'_>) -> Common {
     let interval = sources.read(&INTERVAL, scalar(seconds(0.05..=3600.0))).unwrap_or_default();
     let list_size = sources.read(&HAPROXY_BACKEND_SERVERS_LIST_SIZE, scalar(whole(1..=MAX_SLOT))).unwrap_or_default();
-    let table = sources.require(&DYNAMODB_TABLE_NAME, scalar(table_name)).unwrap_or_default();
+    let TableName { name: table, region: table_region } =
+        sources.require(&DYNAMODB_TABLE_NAME, scalar(table_name)).unwrap_or_default();
     let region = match sources.in_environment(&AWS_REGION) {
         Some(_) => sources.read(&AWS_REGION, scalar(region)),
         None => sources.read(&AWS_DEFAULT_REGION, scalar(region)),
     };
     let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(whole(0..=u16::MAX)));
-    let address: Option<IpAddr> = sources.read(&EXPORTER_ADDRESS, scalar(|text| text.parse().ok()));
+    let address = sources.read(&EXPORTER_ADDRESS, scalar(address));
     let exporter = port.filter(|port| *port != 0).zip(address).map(|(port, address)| SocketAddr::new(address, port));
     let debug = sources.read(&DEBUG, scalar(boolean)).unwrap_or_default();
-    Common { interval, list_size, table, region, exporter, debug }
+    // The last of a configuration to be read, in every role.
+    let notes = sources.notes();
+    Common { interval, list_size, table, table_region, region, exporter, debug, notes }
 }

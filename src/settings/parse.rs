@@ -1,11 +1,12 @@
 //! From the text of a setting to its value. A parser says yes or no; the table says what was expected.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::conf_file::Node;
+use crate::conf_file::{self, Node};
 
 /// The longest path that fits a Unix socket address (`sun_path` is 108 bytes with its closing zero, unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -45,9 +46,14 @@ pub(super) fn seconds(range: RangeInclusive<f64>) -> impl Fn(&str) -> Option<Dur
     }
 }
 
-/// Names separated by commas, or a list of them: trimmed, empty ones left out, repeated ones taken once.
+/// Names separated by commas, or a list of them: trimmed, empty ones left out, repeated ones taken once. A text may be
+/// the list in YAML's flow style or as JSON, `["a", "b"]`.
 pub(super) fn names(node: &Node) -> Option<Vec<String>> {
-    let items: Vec<&str> = match node {
+    let list = match node {
+        Node::Text(text) => flow_list(text),
+        _ => None,
+    };
+    let items: Vec<&str> = match list.as_ref().unwrap_or(node) {
         Node::Text(text) => text.split(',').collect(),
         Node::List(items) => items
             .iter()
@@ -72,15 +78,55 @@ pub(super) fn names(node: &Node) -> Option<Vec<String>> {
     Some(names)
 }
 
+/// The list that a text spells out. A text that only begins like one is none: a group may be called `[a`.
+fn flow_list(text: &str) -> Option<Node> {
+    let text = text.trim();
+    let spelled = text.starts_with('[') && text.ends_with(']');
+    conf_file::parse(spelled.then_some(text)?).ok().filter(|node| matches!(node, Node::List(_)))
+}
+
+/// Whether a name looks as if marks came along that only should have held it: quotes that `docker --env-file` keeps,
+/// a bracket of a list or of a template, `;` in place of a comma. AWS allows such names.
+pub(super) fn is_odd(name: &str) -> bool {
+    let mark = |mark: char| "\"'`\u{201c}\u{201d}\u{2018}\u{2019}[]{}<>".contains(mark);
+    name.starts_with(mark) || name.ends_with(mark) || name.contains(';')
+}
+
 /// A name that HAProxy takes for a backend or a server (`invalid_char` in its `cfgparse.c`): nothing that could
 /// end a word or a command of the Runtime API.
 pub(super) fn haproxy_name(text: &str) -> Option<String> {
     made_of(text, 1..=MAX_NAME, b"_.:-")
 }
 
-/// A DynamoDB table's name (API reference, `CreateTable`, `TableName`).
-pub(super) fn table_name(text: &str) -> Option<String> {
-    made_of(text, 3..=255, b"_.-")
+/// A DynamoDB table's name (API reference, `CreateTable`, `TableName`), or its ARN.
+pub(super) fn table_name(text: &str) -> Option<TableName> {
+    match text.strip_prefix("arn:") {
+        Some(rest) => {
+            // arn:aws:dynamodb:eu-west-1:123456789012:table/web
+            let parts: Vec<&str> = rest.split(':').collect();
+            let [partition, "dynamodb", in_region, account, resource] = parts[..] else { return None };
+            made_of(partition, 3..=40, b"-").filter(|partition| partition.starts_with("aws"))?;
+            made_of(account, 12..=12, b"").filter(|account| account.bytes().all(|byte| byte.is_ascii_digit()))?;
+            made_of(resource.strip_prefix("table/")?, 3..=255, b"_.-")?;
+            Some(TableName { name: text.to_owned(), region: Some(region(in_region)?) })
+        }
+        None => made_of(text, 3..=255, b"_.-").map(|name| TableName { name, region: None }),
+    }
+}
+
+/// What names a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TableName {
+    /// The name, or the whole ARN: DynamoDB takes either.
+    pub(super) name: String,
+    /// The region that an ARN names.
+    pub(super) region: Option<String>,
+}
+
+/// An IP address, of IPv6 in brackets too, as a URL has it.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    bare.map_or_else(|| text.parse().ok(), |bare| bare.parse().ok().map(IpAddr::V6))
 }
 
 /// An AWS region's name. It becomes part of a host name, so it is held to what a host name may hold.
@@ -205,6 +251,19 @@ mod tests {
             (text("a\nb"), None),
             (text("a\u{1b}[31m"), None),
             (text(&"x".repeat(256)), None),
+            (text(r#" ["a", "b,c"] "#), Some(vec!["a", "b,c"])),
+            (text("[a, 'b', 1e3, ~, a]"), Some(vec!["a", "b", "1e3"])),
+            (text("[]"), Some(vec![])),
+            (text(r#"["a\u00e9"]"#), Some(vec!["aé"])),
+            (text(r#"["[a]"]"#), Some(vec!["[a]"])),
+            (text("[[a]]"), None),
+            (text("[a: b]"), None),
+            (text(r#"["a\nb"]"#), None),
+            (text("[a],b"), Some(vec!["[a]", "b"])),
+            (text("[a,b"), Some(vec!["[a", "b"])),
+            (text("[a],[b]"), Some(vec!["[a]", "[b]"])),
+            (text("\"a\",\"b\""), Some(vec!["\"a\"", "\"b\""])),
+            (list(&["[a, b]"]), Some(vec!["[a, b]"])),
         ];
         for (node, expected) in cases {
             let expected = expected.map(|names| names.into_iter().map(str::to_owned).collect());
@@ -220,10 +279,36 @@ mod tests {
         for bad in ["", "a b", "a;b", "a/b", "a\nb", "é", "a|b", "#1", &"x".repeat(256)] {
             assert_eq!(haproxy_name(bad), None, "{bad:?}");
         }
-        for good in ["web", "My.Table_1-x", &"x".repeat(255)] {
-            assert_eq!(table_name(good).as_deref(), Some(good));
+        for good in ["web", "My.Table_1-x", "arn", &"x".repeat(255)] {
+            assert_eq!(table_name(good), Some(TableName { name: good.to_owned(), region: None }));
         }
-        for bad in ["", "ab", "a b c", "arn:aws:dynamodb:eu-west-1:1:table/x", &"x".repeat(256)] {
+        for (good, region) in [
+            ("arn:aws:dynamodb:eu-west-1:123456789012:table/web", "eu-west-1"),
+            ("arn:aws-cn:dynamodb:cn-north-1:123456789012:table/a.b_c-d", "cn-north-1"),
+            ("arn:aws-us-gov:dynamodb:us-gov-west-1:123456789012:table/web", "us-gov-west-1"),
+            ("arn:aws-iso-b:dynamodb:us-isob-east-1:123456789012:table/web", "us-isob-east-1"),
+            ("arn:aws-eusc:dynamodb:eusc-de-east-1:000000000000:table/web", "eusc-de-east-1"),
+        ] {
+            assert_eq!(table_name(good), Some(TableName { name: good.to_owned(), region: Some(region.to_owned()) }));
+        }
+        for bad in [
+            "",
+            "ab",
+            "a b c",
+            &"x".repeat(256),
+            "arn:aws:dynamodb:eu-west-1:1:table/web",
+            "arn:aws:dynamodb:eu-west-1:12345678901x:table/web",
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/x",
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/web/index/i",
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/web/stream/2026-01-01T00:00:00.000",
+            "arn:aws:dynamodb:eu-west-1:123456789012:web",
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/web:x",
+            "arn:aws:dynamodb::123456789012:table/web",
+            "arn:aws:dynamodb:evil.example/:123456789012:table/web",
+            "arn:aws:s3:eu-west-1:123456789012:table/web",
+            "arn:gcp:dynamodb:eu-west-1:123456789012:table/web",
+            "arn:",
+        ] {
             assert_eq!(table_name(bad), None, "{bad:?}");
         }
         for good in ["eu-west-1", "us-gov-west-1", "local"] {
@@ -231,6 +316,45 @@ mod tests {
         }
         for bad in ["", "eu.west", "eu west", "-eu", "eu-", "eu/1", "evil.example/"] {
             assert_eq!(region(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        for (text, expected) in [
+            ("0.0.0.0", Some("0.0.0.0")),
+            ("::", Some("::")),
+            ("[::]", Some("::")),
+            ("[::1]", Some("::1")),
+            ("[127.0.0.1]", None),
+            ("[::", None),
+            ("[]", None),
+            ("localhost", None),
+            ("", None),
+        ] {
+            assert_eq!(address(text), expected.map(|text| text.parse().expect("an address")), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_with_marks_that_came_along_are_odd() {
+        for odd in [
+            "\"web-a\"",
+            "\"web-a",
+            "web-a'",
+            "[web-a",
+            "web-b]",
+            "{web}",
+            "${WEB}",
+            "<web>",
+            "a;b",
+            ";",
+            "\u{201c}web\u{201d}",
+        ] {
+            assert!(is_odd(odd), "{odd:?}");
+        }
+        for plain in ["web", "web (blue)", "it's", "a[1]b", "a b", "web-1.x/y", "é"] {
+            assert!(!is_odd(plain), "{plain:?}");
         }
     }
 

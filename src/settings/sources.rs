@@ -2,16 +2,22 @@
 //!
 //! The environment wins over the file, the file over the default; what is blank counts as not set, so that the next
 //! source holds. A fault does not end the reading: all of them are reported together.
+//!
+//! What is no fault but will surprise is a note: the log's business at a start, and said after the faults where there are
+//! some, since it often explains them.
 
 use std::path::Path;
 
 use super::keys::{self, Key};
+use super::strays;
 use crate::conf_file::{ConfFile, Node};
 use crate::environment::Environment;
-use crate::error::Error;
+use crate::error::{Error, one_line};
 
 /// The most characters of a value that a fault shows.
 const SHOWN: usize = 100;
+/// The most names that a note lists.
+pub(super) const LISTED: usize = 10;
 
 /// A value that is set, and by whom.
 #[derive(Clone, Debug)]
@@ -35,30 +41,35 @@ pub(super) struct Sources<'a> {
     env: &'a Environment,
     file: Option<ConfFile>,
     faults: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl<'a> Sources<'a> {
-    /// Reads the file that `--config` names, else the first of `usual` that exists.
-    /// An error is a file that cannot be read or is no YAML: nothing more can be said of its keys then.
+    /// Reads the file that `--config` names, else the first of `usual` that can be read.
+    /// An error is a named file that cannot be read, or one that is no YAML: nothing more can be said of its keys then.
     pub(super) fn open(config: Option<&Path>, usual: &[&Path], env: &'a Environment) -> Result<Self, Error> {
-        Ok(Self::new(
-            match config {
-                Some(path) => Some(ConfFile::read(path)?),
-                None => ConfFile::read_first(usual)?,
-            },
-            env,
-        ))
+        let mut left_out = Vec::new();
+        let file = match config {
+            Some(path) => Some(ConfFile::read(path)?),
+            None => ConfFile::read_first(usual, &mut left_out)?,
+        };
+        let mut sources = Self::new(file, env);
+        sources.notes.splice(..0, left_out);
+        Ok(sources)
     }
 
     /// The environment and a file that was read; the file's unknown keys are reported.
     pub(super) fn new(file: Option<ConfFile>, env: &'a Environment) -> Self {
         let mut faults = Vec::new();
         if let Some(file) = &file {
-            for (name, _) in file.entries().iter().filter(|(name, _)| !keys::is_known(name)) {
-                faults.push(unknown(&shown(name), &file.place(&[name]), keys::nearest(name, keys::names())));
+            for (name, value) in file.entries().iter().filter(|(name, _)| !keys::is_known(name)) {
+                if !file.is_merged(value) {
+                    faults.push(unknown(&shown(name), &file.place(&[name]), keys::nearest(name, keys::names())));
+                }
             }
         }
-        Sources { env, file, faults }
+        let notes = strays::note(env).into_iter().collect();
+        Sources { env, file, faults, notes }
     }
 
     /// What the environment says of a key.
@@ -141,9 +152,24 @@ impl<'a> Sources<'a> {
         self.faults.push(unknown(&subject(key, path), &place, nearest));
     }
 
-    /// The value if nothing was wrong, else every fault.
-    pub(super) fn finish<T>(self, value: T) -> Result<T, Error> {
-        if self.faults.is_empty() { Ok(value) } else { Err(Error::Config(self.faults)) }
+    /// Notes what will surprise in the value of a key, and is no fault.
+    pub(super) fn note(&mut self, key: &Key, found: &Found, text: &str) {
+        let place = self.place(key, found.origin, &[]);
+        self.notes.push(format!("{} ({place}): {text}", key.name));
+    }
+
+    /// What was noted so far, a line each.
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    /// The value if nothing was wrong, else every fault, and what was noted after them.
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Error> {
+        if self.faults.is_empty() {
+            return Ok(value);
+        }
+        self.faults.append(&mut self.notes);
+        Err(Error::Config(self.faults))
     }
 
     fn place(&self, key: &Key, origin: Origin, path: &[&str]) -> String {
@@ -167,6 +193,11 @@ fn unknown(subject: &str, place: &str, nearest: Option<&str>) -> String {
 fn subject(key: &Key, path: &[&str]) -> String {
     let path: String = path.iter().map(|name| format!(" {}", shown(name))).collect();
     format!("{}{path}", key.name)
+}
+
+/// A text as it stands, on one line, the end of a long one left out.
+pub(super) fn cut(text: &str) -> String {
+    one_line(text, SHOWN)
 }
 
 /// The text in quotes, what could move a terminal's cursor escaped, the end of a long one left out.

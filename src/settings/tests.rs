@@ -84,9 +84,11 @@ fn the_defaults_hold_where_nothing_is_set() {
         interval: Duration::from_secs(1),
         list_size: 10,
         table: "slots".to_owned(),
+        table_region: None,
         region: None,
         exporter: addr("0.0.0.0:6789"),
         debug: false,
+        notes: vec![],
     };
     assert_eq!(
         server_of(&[]).expect("settings"),
@@ -136,9 +138,11 @@ fn every_server_key_is_read() {
                 interval: Duration::from_millis(50),
                 list_size: 10_000,
                 table: "slots".to_owned(),
+                table_region: None,
                 region: Some("eu-west-1".to_owned()),
                 exporter: addr("[::1]:9000"),
                 debug: true,
+                notes: vec![],
             },
             source: SourceSettings::Aws { groups: vec!["b".to_owned(), "a".to_owned()] },
             ramp: RampSettings { min: 0, max: 256, step: 256, interval: Duration::from_millis(500) },
@@ -210,9 +214,11 @@ DEBUG: true
                 interval: Duration::from_secs(3600),
                 list_size: 20,
                 table: "t.a-b_c".to_owned(),
+                table_region: None,
                 region: Some("us-gov-west-1".to_owned()),
                 exporter: None,
                 debug: true,
+                notes: vec![],
             },
             socket: PathBuf::from("/run/h.sock"),
             backends: vec![backend("http-back", "mywebapp", 81), backend("api-back", "api", 8080)],
@@ -275,7 +281,11 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         ("EXPORTER_ADDRESS", "localhost", "an IP address"),
         ("EXPORTER_ADDRESS", "127.0.0.1:80", "an IP address"),
         ("DEBUG", "maybe", "true or false"),
-        ("DYNAMODB_TABLE_NAME", "a b", "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only"),
+        (
+            "DYNAMODB_TABLE_NAME",
+            "a b",
+            "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
+        ),
         ("SERVER_MODE", "gcp", "aws or consul"),
         ("SERVER_ASG_NAMES", " , ", "one or more names of AutoScaling groups, separated by commas"),
         ("SERVER_ASG_NAMES", "web,none", "one or more names of AutoScaling groups, separated by commas"),
@@ -348,7 +358,7 @@ DEBG: 1
              expected a weight from 20 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
             "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" (env.yaml:5), expected a number of slots from 1 to 10000",
             "DYNAMODB_TABLE_NAME: not set (env.yaml, the environment), \
-             expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only",
+             expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
             "EXPORTER_PORT: found \"many\" (the environment), expected a port from 0 to 65535, 0 for no exporter",
             "EXPORTER_ADDRESS: found \"[a, b]\" (env.yaml:6), expected an IP address",
             "DEBUG: found \"{a: a value with a YAML tag}\" (env.yaml:7), expected true or false",
@@ -360,7 +370,7 @@ DEBG: 1
 fn what_must_be_set_is_asked_for() {
     let none = Environment::default();
     let table = "DYNAMODB_TABLE_NAME: not set (the environment, no configuration file), \
-                 expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only";
+                 expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN";
     assert_eq!(
         faults(server(Sources::new(None, &none))),
         ["SERVER_MODE: not set (the environment, no configuration file), expected aws or consul", table]
@@ -435,9 +445,154 @@ fn the_file_is_the_one_that_is_named_else_the_first_that_exists() {
     let named = faults(table(Some(&gone), &[&first]));
     let path = gone.display();
     assert_eq!(named, [format!("{path}: cannot read the configuration file: No such file or directory (os error 2)")]);
-    let usual = faults(table(None, &[&dir.0, &second]));
+    let named = faults(table(Some(&dir.0), &[&first]));
     let path = dir.0.display();
-    assert_eq!(usual, [format!("{path}: cannot read the configuration file: Is a directory (os error 21)")]);
+    assert_eq!(named, [format!("{path}: cannot read the configuration file: Is a directory (os error 21)")]);
+}
+
+/// Another program's `conf/`, or the directory that `docker -v` makes of a file that is not there.
+#[test]
+fn a_file_that_nobody_named_and_that_may_not_be_read_is_left_out() {
+    let dir = Dir::new("left-out");
+    let second = dir.file("second.yaml", b"DYNAMODB_TABLE_NAME: second\n");
+    let latin = dir.file("latin.yaml", b"# \xe9\nDYNAMODB_TABLE_NAME: latin\n");
+    let none = Environment::default();
+    let load = |usual: &[&Path]| {
+        let mut sources = Sources::open(None, usual, &none)?;
+        let common = common(&mut sources);
+        sources.finish(common).map(|common| (common.table, common.notes))
+    };
+    let note = format!(
+        "{}: cannot read the configuration file: Is a directory (os error 21); it is left out, since nobody named it: \
+         make it readable, or name a file with --config",
+        dir.0.display()
+    );
+    assert_eq!(load(&[&dir.0, &second]).expect("a table"), ("second".to_owned(), vec![note.clone()]));
+    // It is said beside the faults that it may have caused.
+    let faults_of = faults(load(&[&dir.0]));
+    assert!(faults_of.len() == 2 && faults_of[0].starts_with("DYNAMODB_TABLE_NAME: not set"), "{faults_of:?}");
+    assert_eq!(faults_of[1], note);
+    // One that may be read and is broken is no other program's business.
+    let broken = faults(load(&[&latin, &second]));
+    assert!(broken.len() == 1 && broken[0].contains("cannot read the configuration file: stream did not contain"));
+}
+
+/// The first line would stand a column further in than the others.
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_file() {
+    for start in ["", "# a comment\n", "---\n", "%YAML 1.1\n---\n"] {
+        let text = format!("\u{feff}{start}DEBUG: true\nINTERVAL: 2\nDYNAMODB_TABLE_NAME: slots\n...\n");
+        let common = client_file(&text, &CLIENT).expect("settings").common;
+        assert_eq!((common.debug, common.interval.as_secs(), common.notes), (true, 2, vec![]), "{start:?}");
+        let fault = &faults(client_file(&text.replace("true", "maybe"), &CLIENT))[0];
+        let line = start.lines().count() + 1;
+        assert_eq!(*fault, format!("DEBUG: found \"maybe\" (env.yaml:{line}), expected true or false"));
+    }
+}
+
+#[test]
+fn a_map_that_is_merged_is_no_unknown_key() {
+    let text = "\
+common: &common
+  DYNAMODB_TABLE_NAME: from-common
+  INTERVAL: 3
+bases:
+  - &web {baseName: web, serverPort: 81}
+<<: *common
+INTERVAL: 2
+CLIENT_HAPROXY_BACKEND_LIST:
+  one: *web
+  two: {<<: *web, baseName: api}
+";
+    let settings = client_file(text, &[]).expect("settings");
+    assert_eq!((settings.common.table.as_str(), settings.common.interval.as_secs()), ("from-common", 2));
+    assert_eq!(settings.backends, [backend("one", "web", 81), backend("two", "api", 81)]);
+
+    let unknown = |text: &str| faults(client_file(text, &CLIENT));
+    let nearest = "the nearest known one is INTERVAL";
+    assert_eq!(unknown("INTERVALL: {a: 1}\n"), [format!("\"INTERVALL\": unknown key (env.yaml:1), {nearest}")]);
+    let of_merged = unknown("base: &base {INTERVALL: 1}\n<<: *base\n");
+    assert_eq!(of_merged, [format!("\"INTERVALL\": unknown key (env.yaml), {nearest}")]);
+    let broken = faults(ConfFile::from_text(Path::new("env.yaml"), "<<: 1\n".to_owned()));
+    assert_eq!(broken, ["env.yaml:1: not valid YAML: <<: expected a map or a list of maps to merge"]);
+}
+
+#[test]
+fn every_list_may_be_written_as_json_or_as_yaml() {
+    let want = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for text in ["web-a,web-b", r#"["web-a","web-b"]"#, "[web-a, 'web-b']", " [ web-a , web-b, ] "] {
+        let groups = SourceSettings::Aws { groups: want(&["web-a", "web-b"]) };
+        assert_eq!(server_of(&[("SERVER_ASG_NAMES", text)]).expect("settings").source, groups, "{text}");
+        assert_eq!(client_of(&[("CLIENT_ASG_NAMES", text)]).expect("settings").groups, want(&["web-a", "web-b"]));
+        let consul =
+            [("SERVER_MODE", "consul"), ("SERVER_CONSUL_API_URL", "http://c"), ("SERVER_CONSUL_SERVICE_NAME", text)];
+        let SourceSettings::Consul { services, .. } = server_of(&consul).expect("settings").source else { panic!() };
+        assert_eq!(services, want(&["web-a", "web-b"]), "{text}");
+    }
+    let empty = faults(server_of(&[("SERVER_ASG_NAMES", "[]")]));
+    assert!(
+        empty[0].starts_with("SERVER_ASG_NAMES: found \"[]\" (the environment), expected one or more"),
+        "{empty:?}"
+    );
+}
+
+#[test]
+fn names_with_marks_that_came_along_are_noted() {
+    let advice = "; leave the marks out where the names have none";
+    let note = |key: &str, place: &str, names: &str| {
+        format!(
+            "{key} ({place}): names with a quote or a bracket at an end, or with `;`, are taken as they stand: \
+             {names}{advice}"
+        )
+    };
+    let notes = |env: &[(&str, &str)]| server_of(env).expect("settings").common.notes;
+    assert_eq!(notes(&[("SERVER_ASG_NAMES", "web-a,web b (blue)")]), Vec::<String>::new());
+    let key = "SERVER_ASG_NAMES";
+    assert_eq!(notes(&[(key, "\"web-a\",web-b")]), [note(key, "the environment", "`\"web-a\"`")]);
+    assert_eq!(notes(&[(key, "'web-a,web-b'")]), [note(key, "the environment", "`'web-a`, `web-b'`")]);
+    assert_eq!(notes(&[(key, "[web-a")]), [note(key, "the environment", "`[web-a`")]);
+    let key = "CLIENT_ASG_NAMES";
+    let from_file = client_file("CLIENT_ASG_NAMES: ['web-a;web-b']\n", &CLIENT).expect("settings").common.notes;
+    assert_eq!(from_file, [note(key, "env.yaml:1", "`web-a;web-b`")]);
+    let key = "SERVER_CONSUL_SERVICE_NAME";
+    let consul = [("SERVER_MODE", "consul"), ("SERVER_CONSUL_API_URL", "http://c"), (key, "{web}")];
+    assert_eq!(notes(&consul), [note(key, "the environment", "`{web}`")]);
+    let many: Vec<String> = (0..12).map(|number| format!("'{number}")).collect();
+    assert!(notes(&[("SERVER_ASG_NAMES", &many.join(","))])[0].contains("`'9`, and 2 more; leave"));
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_noted_and_said_beside_the_faults() {
+    let notes = client_of(&[("CLIENT_HELTH_GATE", "false"), ("CLIENT_SECRET", "hush")]).expect("settings").common.notes;
+    assert_eq!(
+        notes,
+        ["variables that begin like settings of hsdo, and are none, set nothing: \
+          CLIENT_HELTH_GATE (the nearest setting is CLIENT_HEALTH_GATE), \
+          CLIENT_SECRET (the nearest setting is CLIENT_ASG_NAMES)"]
+    );
+    let env = environment(&[], &[("DYNAMODB_TABLE", "slots")]);
+    let mut sources = Sources::new(None, &env);
+    let settings = common(&mut sources);
+    let faults = faults(sources.finish(settings));
+    assert!(faults.len() == 2 && faults[0].starts_with("DYNAMODB_TABLE_NAME: not set"), "{faults:?}");
+    assert!(faults[1].ends_with("DYNAMODB_TABLE (the nearest setting is DYNAMODB_TABLE_NAME)"), "{faults:?}");
+}
+
+#[test]
+fn a_table_may_be_named_by_its_arn() {
+    let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/web";
+    let common = server_of(&[("DYNAMODB_TABLE_NAME", arn), ("AWS_REGION", "us-east-1")]).expect("settings").common;
+    assert_eq!((common.table.as_str(), common.table_region.as_deref()), (arn, Some("eu-west-1")));
+    assert_eq!(common.region.as_deref(), Some("us-east-1"));
+    // It says what to create where, and a table is created here.
+    let create = faults(load_common(None, &environment(&[], &[("DYNAMODB_TABLE_NAME", arn)])));
+    assert_eq!(
+        create,
+        [format!(
+            "DYNAMODB_TABLE_NAME: found {arn:?} (the environment), expected the name alone: a table is created in the \
+             account of the credentials and in AWS_DEFAULT_REGION"
+        )]
+    );
 }
 
 #[test]

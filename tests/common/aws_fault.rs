@@ -20,6 +20,8 @@ pub enum Fault {
     Delay(Duration),
     /// Answers with that status and body.
     Reply(u16, String),
+    /// Answers 503, and asks to be left alone for that time (`x-amz-retry-after`).
+    Later(Duration),
     /// Closes the connection without an answer.
     Close,
     /// Resets the connection (RST).
@@ -63,6 +65,22 @@ impl Fault {
         )
     }
 
+    /// A cancelled transaction, with this code among its reasons.
+    pub fn cancelled(reason: &str) -> Self {
+        Fault::Reply(
+            400,
+            format!(
+                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","Message":"by the test","CancellationReasons":[{{"Code":"None"}},{{"Code":"{reason}","Message":"by the test"}}]}}"#
+            ),
+        )
+    }
+
+    /// A denial as DynamoDB says it, in AWS's own words.
+    pub fn denied(message: &str) -> Self {
+        let kind = "com.amazon.coral.service#AccessDeniedException";
+        Fault::Reply(400, json!({ "__type": kind, "Message": message }).to_string())
+    }
+
     /// An error as EC2 says it, such as `InvalidInstanceID.NotFound`.
     pub fn ec2(status: u16, code: &str, message: &str) -> Self {
         Fault::Reply(
@@ -89,6 +107,7 @@ impl fmt::Debug for Fault {
         f.write_str(match self {
             Fault::Delay(_) => "delay",
             Fault::Reply(status, body) => return write!(f, "{status} {}", code_of(body)),
+            Fault::Later(_) => "later",
             Fault::Close => "close",
             Fault::Reset => "reset",
             Fault::Lose => "lost answer",

@@ -36,6 +36,8 @@ pub struct Call {
     pub body: String,
     /// The access key id that signed it; empty for a call that nobody signed.
     pub key: String,
+    /// The session token that came with it; empty where there was none.
+    pub token: String,
     /// When it came.
     pub at: Instant,
 }
@@ -250,6 +252,7 @@ impl Shared {
                 operation: operation.clone(),
                 body: String::from_utf8_lossy(&request.body).into_owned(),
                 key: access_key(&request),
+                token: request.headers.get("x-amz-security-token").cloned().unwrap_or_default(),
                 at: Instant::now(),
             });
             let sent = self.answer(&operation, &request);
@@ -281,6 +284,10 @@ impl Shared {
                 Sent::Whole(self.forward(operation, request))
             }
             Fault::Reply(status, body) => text(status, &body),
+            Fault::Later(span) => {
+                let headers = vec![("x-amz-retry-after".to_owned(), span.as_millis().to_string())];
+                Sent::Whole(Response { status: 503, headers, body: Vec::new() })
+            }
             Fault::Close => Sent::Nothing,
             Fault::Reset => Sent::Reset,
             Fault::Lose => {

@@ -67,6 +67,11 @@ impl Consul {
         }
     }
 
+    /// Gives it another configuration for when it starts again.
+    pub fn configure(&self, config: &Value) {
+        std::fs::write(&self.config, config.to_string()).expect("its configuration");
+    }
+
     /// Starts it again, with nothing registered, after it was killed.
     pub fn start_again(&mut self) {
         self.spawn(&["-dev"]);
@@ -209,11 +214,23 @@ pub fn program() -> PathBuf {
     tool("HSDO_TEST_CONSUL", &[package_dir().join("target/consul/consul"), PathBuf::from("/usr/bin/consul")])
 }
 
-/// Makes a CA and a server's certificate in `dir`: the files of both, and the server's key.
-pub fn certificates(dir: &Path) -> [PathBuf; 3] {
-    for arguments in [["tls", "ca", "create"].as_slice(), &["tls", "cert", "create", "-server"]] {
+/// Makes a CA in `dir`, and what it signs: the files of the CA, of the server's certificate and its key, and of a
+/// client's.
+pub fn certificates(dir: &Path) -> [PathBuf; 5] {
+    for arguments in [
+        ["tls", "ca", "create"].as_slice(),
+        &["tls", "cert", "create", "-server"],
+        &["tls", "cert", "create", "-client"],
+    ] {
         let made = Command::new(program()).args(arguments).current_dir(dir).output().expect("consul runs");
         assert!(made.status.success(), "consul {arguments:?}: {}", String::from_utf8_lossy(&made.stderr));
     }
-    ["consul-agent-ca.pem", "dc1-server-consul-0.pem", "dc1-server-consul-0-key.pem"].map(|name| dir.join(name))
+    [
+        "consul-agent-ca.pem",
+        "dc1-server-consul-0.pem",
+        "dc1-server-consul-0-key.pem",
+        "dc1-client-consul-0.pem",
+        "dc1-client-consul-0-key.pem",
+    ]
+    .map(|name| dir.join(name))
 }

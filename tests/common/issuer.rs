@@ -23,6 +23,8 @@ struct State {
     /// The keys given, and when each ends.
     given: BTreeMap<String, Instant>,
     broken: bool,
+    /// What it answers when it is asked for the roles, in place of the role's name.
+    roles: Option<(u16, String)>,
     asked: usize,
 }
 
@@ -36,10 +38,14 @@ pub struct Issuer {
 impl Issuer {
     /// Gives keys that last this long.
     pub fn start(life: Duration) -> Self {
-        let state = Arc::new(Mutex::new(State { life, given: BTreeMap::new(), broken: false, asked: 0 }));
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Issuer::start_at(life, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The same at an address.
+    pub fn start_at(life: Duration, address: SocketAddr) -> Self {
+        let state = Arc::new(Mutex::new(State { life, given: BTreeMap::new(), broken: false, roles: None, asked: 0 }));
         let for_thread = Arc::clone(&state);
-        let listener = Listener::start(any, move |reader| serve(reader, &for_thread)).expect("some port is free");
+        let listener = Listener::start(address, move |reader| serve(reader, &for_thread)).expect("some port is free");
         Issuer { listener, state }
     }
 
@@ -51,6 +57,11 @@ impl Issuer {
     /// Whether it answers 503 from now on.
     pub fn set_broken(&self, broken: bool) {
         lock(&self.state).broken = broken;
+    }
+
+    /// From now on it answers so when it is asked for the roles; `None`: with the name of one.
+    pub fn set_roles(&self, answer: Option<(u16, &str)>) {
+        lock(&self.state).roles = answer.map(|(status, body)| (status, body.to_owned()));
     }
 
     /// The keys given so far, and when each ends.
@@ -98,7 +109,7 @@ fn answer(request: &Request, state: &mut State) -> Response {
         return text(401, "");
     }
     match target.strip_prefix(ROLES) {
-        Some("") => text(200, "the-role"),
+        Some("") => state.roles.as_ref().map_or_else(|| text(200, "the-role"), |(status, body)| text(*status, body)),
         Some("the-role") => text(200, &state.key()),
         _ if target == "/latest/meta-data/placement/region" => text(200, super::bed::REGION),
         _ => text(404, ""),

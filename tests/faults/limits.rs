@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::fixture::{BACK, FAILED, Scene};
 use crate::common::aws_proxy::Fault;
-use crate::common::bed::Bed;
+use crate::common::bed::{Bed, package_dir};
 use crate::common::haproxy::{BackendConfig, Haproxy};
 use crate::common::hsdo::{Hsdo, Running};
 use crate::common::process::unshare;
@@ -182,4 +182,25 @@ fn a_name_server_that_is_down_ends_nothing() {
         bed.moto().attribute(2, "IPAddress").filter(|text| text != "none").ok_or("none")
     });
     server().once().assert_code(1).assert_stderr("aws.hsdo.test");
+}
+
+/// The name servers of a VPN and of the world: one knows the name after a while, the other one says at once that there is
+/// none. Nothing listens at the address: what is refused there was found.
+#[test]
+fn name_servers_are_asked_one_after_the_other() {
+    let bed = Bed::new("name-servers");
+    let script = package_dir().join("tests/tools/name-servers.py").display().to_string();
+    let found = |servers: &[&str]| {
+        let mut runner = unshare();
+        runner.extend(["--net", "--mount", "sh", "-c", "exec python3 \"$0\" \"$@\"", &script]);
+        runner.extend(servers);
+        runner.push("--");
+        let hsdo = Hsdo::server(&bed).env("AWS_ENDPOINT_URL", "http://aws.hsdo.test:9").under(&runner);
+        let outcome = hsdo.once();
+        outcome.assert_code(1).assert_stderr("aws.hsdo.test:9: cannot be reached: ");
+        outcome.stderr.contains("connection refused")
+    };
+    assert!(found(&["127.0.0.1=knows", "127.0.0.2=unknown"]), "musl: no such name");
+    assert!(found(&["127.0.0.1=silent", "127.0.0.2=knows"]));
+    assert!(!found(&["127.0.0.1=unknown", "127.0.0.2=knows"]), "the first one's word counts");
 }

@@ -9,6 +9,7 @@ mod groups;
 mod leaving;
 mod pages;
 mod ramp;
+mod single;
 mod slots;
 mod start;
 mod table;

@@ -1,5 +1,7 @@
 //! How the server role starts and ends: exit codes, `--once`, `--dry-run`, signals, and an AWS that comes late.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -51,12 +53,16 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     };
     check("no table", &|| steady(&bed, 2), "create it with hsdo --create-table");
     bed.moto().create_table();
+    // This machine may be an instance of EC2, where a role may still come.
+    let alone = || steady(&bed, 2).env("AWS_EC2_METADATA_DISABLED", "true");
     check(
         "no credentials",
-        &|| steady(&bed, 2).env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY"),
+        &|| alone().env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY"),
         "AWS_ACCESS_KEY_ID",
     );
-    check("no region", &|| steady(&bed, 2).env_remove("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION");
+    check("no region", &|| alone().env_remove("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION");
+    let zone = "\"eu-west-1a\" is a zone of the AWS region eu-west-1";
+    check("a zone as region", &|| steady(&bed, 2).env("AWS_DEFAULT_REGION", "eu-west-1a"), zone);
     bed.aws().spoil("Scan", Fault::dynamodb(400, "AccessDeniedException"));
     check("no right to read", &|| steady(&bed, 2), "AccessDeniedException");
     bed.aws().heal();
@@ -66,12 +72,138 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     bed.aws().spoil("DescribeInstances", Fault::ec2(403, "UnauthorizedOperation", "You are not authorized"));
     check("no right to list instances", &|| steady(&bed, 2), "UnauthorizedOperation");
     bed.aws().heal();
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "UnrecognizedClientException"));
-    check("wrong key", &|| steady(&bed, 2), "UnrecognizedClientException");
-    bed.aws().heal();
+    for (status, text) in [
+        ("INACCESSIBLE_ENCRYPTION_CREDENTIALS", "KMS key"),
+        ("ARCHIVED", "restore it from the backup"),
+        ("ARCHIVING", "restore it from the backup"),
+    ] {
+        bed.aws().spoil("DescribeTable", Fault::replace("\"ACTIVE\"", &format!("\"{status}\"")));
+        check(status, &|| steady(&bed, 2), text);
+        bed.aws().heal();
+    }
     // The right to describe the table is not needed: the original's policies do not have it.
     bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
     steady(&bed, 2).once().assert_code(0);
+}
+
+/// A key that was made a moment ago is not known everywhere yet: only one that stays unknown is a wrong one.
+#[test]
+fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_does_not() {
+    let bed = bed("key", &[("web", 1)]);
+    // Before any of them can lead.
+    bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "UnrecognizedClientException"));
+    std::thread::scope(|scope| {
+        for mode in ["--debug", "--once", "--dry-run"] {
+            let bed = &bed;
+            scope.spawn(move || {
+                let outcome = steady(bed, 2).arg(mode).run();
+                assert_eq!(outcome.status.code(), Some(2), "{mode}: {outcome}");
+                assert!(outcome.stderr.contains("UnrecognizedClientException"), "{mode}: {outcome}");
+            });
+        }
+    });
+    bed.aws().heal();
+    for (operation, fault) in [
+        ("Scan", Fault::dynamodb(400, "UnrecognizedClientException")),
+        ("DescribeAutoScalingGroups", Fault::autoscaling(403, "InvalidClientTokenId")),
+        (
+            "DescribeInstances",
+            Fault::ec2(401, "AuthFailure", "AWS was not able to validate the provided access credentials"),
+        ),
+    ] {
+        for mode in ["--once", "--dry-run"] {
+            bed.aws().spoil_times(operation, fault.clone(), 2);
+            steady(&bed, 2).arg(mode).run().assert_code(0).assert_stderr("AWS: ");
+        }
+        bed.aws().spoil_times(operation, fault, 3);
+        let mut server = steady(&bed, 2).spawn();
+        server.wait_metric(FAILED, |count| count >= 2.0);
+        server.wait_turn();
+    }
+}
+
+/// AWS's sentence says which policy is in the way, and so does the remedy.
+#[test]
+fn a_denial_is_told_with_the_remedy_of_its_reason() {
+    const WHO: &str = "User: arn:aws:iam::123456789012:user/web is not authorized to perform: dynamodb:Scan on resource: \
+                       arn:aws:dynamodb:eu-west-1:123456789012:table/hsdo";
+    let bed = bed("denied", &[("web", 1)]);
+    for (message, remedy) in [
+        (format!("{WHO} with an explicit deny in a service control policy"), "ask whoever runs the organization"),
+        (
+            format!("{WHO} because no VPC endpoint policy allows the dynamodb:Scan action"),
+            "allow dynamodb:Scan in the policy of the VPC endpoint",
+        ),
+        (
+            format!("{WHO} with an explicit deny in a resource-based policy"),
+            "the resource-based policy of what was called denies dynamodb:Scan",
+        ),
+        (
+            "KMS key access denied error: com.amazonaws.services.kms.model.AWSKMSException: The ciphertext refers to a \
+             customer master key that does not exist"
+                .to_owned(),
+            "allow kms:Decrypt on the table's KMS key",
+        ),
+        (WHO.to_owned(), "allow dynamodb:Scan in the IAM policy of these credentials"),
+    ] {
+        bed.aws().spoil("Scan", Fault::denied(&message));
+        steady(&bed, 2).once().assert_code(2).assert_stderr(&message).assert_stderr(remedy);
+        bed.aws().heal();
+    }
+}
+
+/// One turn ends in its time with 1 and the reason, whatever AWS and the table answer.
+#[test]
+fn once_ends_within_twenty_seconds_whatever_is_answered() {
+    // A busy machine may need a moment to see the end.
+    let limit = Duration::from_secs(22);
+    let ends = |name: &str, spoil: &dyn Fn(&Bed), reason: &str| {
+        let bed = bed(name, &[("web", 1)]);
+        spoil(&bed);
+        let mut server = steady(&bed, 2).arg("--once").spawn();
+        let status = server.process().wait_exit(limit);
+        let log = server.log();
+        assert_eq!(status.code(), Some(1), "{name}: {log}");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.starts_with("hsdo: ") && last.contains(reason), "{name}: {log}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ends(
+                "slow",
+                &|bed| {
+                    bed.aws().spoil("DescribeTable", Fault::Delay(Duration::from_millis(3_500)));
+                    bed.aws().spoil("GetItem", Fault::Delay(Duration::from_millis(1_500)));
+                    bed.aws().spoil_times("DescribeAutoScalingGroups", Fault::Hang, 2);
+                    bed.aws().spoil("DescribeInstances", Fault::Hang);
+                },
+                "EC2 DescribeInstances of 1 instances",
+            );
+        });
+        scope.spawn(|| {
+            // The lease names another server each time: nobody that lives, and nobody that is dead.
+            let number = AtomicUsize::new(0);
+            let other = move |_: &str| {
+                let number = number.fetch_add(1, Ordering::SeqCst);
+                let item = json!({"BackendServerID": {"N": "1"}, "HsdoVersion": {"N": "1"},
+                    "HsdoHeartbeat": {"N": number.to_string()}, "HsdoLeader": {"S": format!("server-{number}")}});
+                json!({ "Item": item }).to_string()
+            };
+            let other = Fault::Answer(Arc::new(other));
+            ends(
+                "lease",
+                &|bed| bed.aws().spoil("GetItem", other.clone()),
+                "the lease of the table is neither free nor",
+            );
+        });
+        scope.spawn(|| {
+            ends(
+                "throttled",
+                &|bed| bed.aws().spoil("*", Fault::dynamodb(400, "ThrottlingException")),
+                "ThrottlingException",
+            );
+        });
+    });
 }
 
 #[test]
@@ -149,10 +281,17 @@ fn a_signal_ends_it_within_a_second_with_0() {
         let status = server.process().wait_exit(ONE_SECOND);
         assert_eq!(status.code(), Some(0), "{signal}: {}", server.log());
     }
-    // Also in the middle of a call that hangs, at the first turn and before it.
-    for operation in ["DescribeTable", "DescribeAutoScalingGroups", "Scan"] {
+    // Also in the middle of a call that hangs or waits to be tried again, at the first turn and before it.
+    let later = Fault::Later(Duration::from_secs(3));
+    for (operation, fault) in [
+        ("DescribeTable", Fault::Hang),
+        ("DescribeAutoScalingGroups", Fault::Hang),
+        ("Scan", Fault::Hang),
+        ("DescribeTable", later.clone()),
+        ("DescribeAutoScalingGroups", later),
+    ] {
         bed.aws().forget();
-        bed.aws().spoil(operation, Fault::Hang);
+        bed.aws().spoil(operation, fault);
         let mut server = steady(&bed, 2).spawn();
         wait_until("the call", SOON, || (bed.aws().count(operation) > 0).then_some(()));
         server.process().signal("TERM");

@@ -77,6 +77,33 @@ fn a_write_whose_answer_is_lost_is_repeated_with_its_token() {
     wait_seats(&bed, &[(1, &web[0]), (2, &web[1])]);
 }
 
+/// A transaction that met another one, or too many of them, is asked for again within the turn.
+#[test]
+fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
+    let bed = bed("conflict", &[("web", 2)]);
+    let web = ids(&bed, "web");
+    for reason in ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"] {
+        for id in bed.moto().items().into_keys() {
+            bed.moto().delete_item(id);
+        }
+        bed.aws().forget();
+        bed.aws().spoil_times("TransactWriteItems", Fault::cancelled(reason), 1);
+        let outcome = steady(&bed, 3).once();
+        outcome.assert_code(0);
+        let tried = transactions(&bed);
+        assert_eq!(tried.len(), 2, "{reason}: {outcome}");
+        assert_eq!(tried[0], tried[1], "{reason}: the same token and the same updates");
+        assert_eq!(bed.aws().count("Scan"), 1, "{reason}: one turn");
+        wait_seats(&bed, &[(1, &web[0]), (2, &web[1])]);
+    }
+    // One that another hand has overtaken is not.
+    bed.moto().delete_item(3);
+    bed.aws().forget();
+    bed.aws().spoil("TransactWriteItems", Fault::cancelled("ConditionalCheckFailed"));
+    steady(&bed, 3).once().assert_code(1).assert_stderr("was changed by another hand");
+    assert_eq!(transactions(&bed).len(), 1);
+}
+
 #[test]
 fn a_write_that_is_refused_is_tried_again_from_a_fresh_reading() {
     let bed = bed("refused", &[("web", 1)]);

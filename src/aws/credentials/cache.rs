@@ -1,7 +1,9 @@
-//! Keeps credentials as long as they hold, and has them replaced ahead of their end in a thread of its own: a call
-//! waits only where there are none that hold, and then no longer than its own time.
+//! Keeps credentials, and has them replaced ahead of their end in a thread of its own: a call waits only where there are
+//! none, and then no longer than its own time.
 //!
-//! While a replacement fails, what still holds is used on, and the log says so once. It knows no provider.
+//! While a replacement fails, those at hand are used on, past their end too, and the log says so once: whether they still
+//! hold is for AWS to decide. So do the SDKs since 2026, for credentials of every source ("static stability": botocore's
+//! pull request 3733, smithy-rs's 4774). Those that AWS has refused are not used again. It knows no provider.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,11 +17,14 @@ use crate::log::Episode;
 /// How long before their end credentials are replaced: the SDKs' refresh window. Shorter-lived ones after half of
 /// their life; each process up to a fifth of that sooner, so that a fleet does not ask all at once.
 const REFRESH_BEFORE: Duration = Duration::from_secs(5 * 60);
-/// The shortest and the longest pause after a replacement that failed while the old ones hold.
+/// The shortest and the longest pause after a replacement that failed while there are old ones.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(60)];
-/// Credentials that came with an end in the past are used this long: the instance's metadata service gives such while it
-/// cannot renew them, and AWS itself decides whether they still hold.
+/// Credentials that came with an end in the past are used this long before others are looked for: the instance's metadata
+/// service gives such while it cannot renew them.
 const PAST_END: Duration = Duration::from_secs(60);
+/// How long a call waits for others where those at hand have ended, and nothing is known to be wrong with their source:
+/// after the sleep of a machine it has new ones within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where credentials come from. It may take its time.
 pub(crate) trait Source: Send + Sync {
@@ -48,7 +53,7 @@ struct State {
     ended: u64,
     /// Why the last look failed, if it did.
     failure: Option<Error>,
-    /// No look ahead of the end before this moment, after one that failed.
+    /// No look before this moment while there are credentials to use, after one that failed.
     pause: Option<Timestamp>,
     trouble: Episode,
 }
@@ -69,45 +74,53 @@ impl Cache {
         Cache(Arc::new(Inner { source, now, state: Mutex::new(state), fetched: Condvar::new() }))
     }
 
-    /// Credentials that hold, waited for until `until` at most. Errors: those of the source, or that it takes longer.
+    /// Credentials to use, waited for until `until` at most. Errors: those of the source, or that it takes longer.
     pub(crate) fn get(&self, until: Instant) -> Result<Credentials, Error> {
         let inner = &self.0;
         let mut state = inner.lock();
         let now = (inner.now)();
-        if let Some(credentials) = state.usable(now) {
-            if state.due(now) {
-                inner.start(&mut state);
-            }
-            return Ok(credentials);
-        }
-        if !state.fetching {
+        let held = state.held(now);
+        if state.due(now) || (held.is_none() && !state.fetching) {
             inner.start(&mut state);
         }
+        let until = match &held {
+            Some((credentials, true)) => return Ok(credentials.clone()),
+            // Past their end. Of a source that is in trouble nothing is hoped for, and AWS is asked at once.
+            Some((credentials, false)) if state.failure.is_some() || !state.fetching => return Ok(credentials.clone()),
+            Some(_) => until.min(Instant::now() + PATIENCE),
+            None => until,
+        };
         let before = state.ended;
         while state.ended == before && state.fetching {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::Unavailable(
-                    "AWS credentials are not there in time: who gives them has not answered yet".to_string(),
-                ));
+                return held.map(|(credentials, _)| credentials).ok_or_else(|| {
+                    let text = "AWS credentials are not there in time: who gives them has not answered yet";
+                    Error::Unavailable(text.to_string())
+                });
             }
             state = inner.fetched.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let failure = state.failure.clone();
-        state.usable((inner.now)()).ok_or_else(|| {
-            failure.unwrap_or_else(|| Error::Unavailable("AWS credentials ended as soon as they came".to_string()))
+        state.held((inner.now)()).map(|(credentials, _)| credentials).ok_or_else(|| {
+            failure
+                .unwrap_or_else(|| Error::Unavailable("AWS refused the credentials as soon as they came".to_string()))
         })
     }
 
-    /// Others than `refused`, which AWS has refused, waited for until `until` at most; `None` if there are none.
-    pub(crate) fn renew(&self, refused: &Credentials, until: Instant) -> Option<Credentials> {
+    /// Others than `refused`, which AWS has refused, waited for until `until` at most. The error says why there are none;
+    /// `None` where their source has the same ones still.
+    pub(crate) fn renew(&self, refused: &Credentials, until: Instant) -> Result<Credentials, Option<Error>> {
         {
             let mut state = self.0.lock();
             if let Some(held) = state.held.as_mut().filter(|held| held.credentials.same_key(refused)) {
                 held.refused = true;
             }
         }
-        self.get(until).ok().filter(|credentials| !credentials.same_key(refused))
+        match self.get(until) {
+            Ok(credentials) if credentials.same_key(refused) => Err(None),
+            result => result.map_err(Some),
+        }
     }
 }
 
@@ -135,11 +148,13 @@ impl Inner {
 }
 
 impl State {
-    fn usable(&self, now: Timestamp) -> Option<Credentials> {
+    /// The credentials at hand that AWS has not refused, and whether they hold by what they said when they came.
+    fn held(&self, now: Timestamp) -> Option<(Credentials, bool)> {
         let held = self.held.as_ref().filter(|held| !held.refused)?;
-        held.end.is_none_or(|(end, _)| now < end).then(|| held.credentials.clone())
+        Some((held.credentials.clone(), held.end.is_none_or(|(end, _)| now < end)))
     }
 
+    /// Whether it is time to look for others than those at hand.
     fn due(&self, now: Timestamp) -> bool {
         let end = self.held.as_ref().and_then(|held| held.end);
         !self.fetching && end.is_some_and(|(_, refresh)| refresh <= now) && self.pause.is_none_or(|pause| pause <= now)
@@ -161,19 +176,31 @@ impl State {
                 self.trouble.report(None);
             }
             Err(error) => {
-                let left = self.held.as_ref().filter(|held| !held.refused).and_then(|held| held.end?.0.since(now));
-                if let Some(left) = left {
-                    let text = format!("not renewed, and those at hand hold for {} s more: {error}", left.as_secs());
-                    self.trouble.report(Some((&error.key(), &text)));
+                let end = self.held.as_ref().filter(|held| !held.refused).and_then(|held| Some(held.end?.0));
+                if let Some(end) = end {
+                    let (key, text) = match end.since(now) {
+                        Some(left) if !left.is_zero() => (
+                            error.key(),
+                            format!("not renewed, and those at hand hold for {} s more: {error}", left.as_secs()),
+                        ),
+                        _ => (
+                            format!("past their end: {}", error.key()),
+                            format!(
+                                "not renewed, and those at hand are used past their end, as long as AWS takes them: {error}"
+                            ),
+                        ),
+                    };
+                    self.trouble.report(Some((&key, &text)));
                 }
-                self.pause = Some(now.plus(pause(left.unwrap_or_default(), random)));
+                let distance = end.map(|end| end.since(now).or(now.since(end)).unwrap_or_default());
+                self.pause = Some(now.plus(pause(distance.unwrap_or_default(), random)));
                 self.failure = Some(error);
             }
         }
     }
 }
 
-/// When credentials that came `now` and expire then are no longer used, and when others are looked for.
+/// When credentials that came `now` and expire then end, and when others are looked for.
 fn ends(now: Timestamp, expires: Timestamp, random: u64) -> (Timestamp, Timestamp) {
     let left = expires.since(now).unwrap_or_default();
     let end = if left.is_zero() { now.plus(PAST_END) } else { expires };
@@ -182,181 +209,11 @@ fn ends(now: Timestamp, expires: Timestamp, random: u64) -> (Timestamp, Timestam
     (end, now.plus(life.saturating_sub(before)))
 }
 
-/// How long to leave the source alone after it failed, while what is held holds for `left`.
-fn pause(left: Duration, random: u64) -> Duration {
-    (left / 4).clamp(PAUSES[0], PAUSES[1]).mul_f64(0.5 + fraction(random) / 2.0)
+/// How long to leave the source alone after it failed, so long before or after the end of what is held.
+fn pause(distance: Duration, random: u64) -> Duration {
+    (distance / 4).clamp(PAUSES[0], PAUSES[1]).mul_f64(0.5 + fraction(random) / 2.0)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-    use std::sync::mpsc::{Receiver, Sender, channel};
-
-    use super::*;
-
-    /// What a source answers next.
-    type Next = Result<Option<i64>, Error>;
-
-    /// A source that answers when the test says so, with keys counted up that end at a second or never.
-    struct Scripted {
-        next: Mutex<Receiver<Next>>,
-        asked: Arc<AtomicUsize>,
-    }
-
-    impl Source for Scripted {
-        fn fetch(&self) -> Result<Credentials, Error> {
-            let number = self.asked.fetch_add(1, Ordering::SeqCst);
-            let next = self.next.lock().expect("a lock").recv().expect("an answer");
-            let mut found = Credentials::fixed(&format!("AK{number}"), "hush", None).expect("sendable").of("a test");
-            found.expires = next?.map(at);
-            Ok(found)
-        }
-    }
-
-    struct Bench {
-        cache: Cache,
-        answers: Sender<Next>,
-        asked: Arc<AtomicUsize>,
-        clock: Arc<AtomicI64>,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let (answers, next) = channel();
-            let asked = Arc::new(AtomicUsize::new(0));
-            let clock = Arc::new(AtomicI64::new(0));
-            let source = Scripted { next: Mutex::new(next), asked: Arc::clone(&asked) };
-            let now = Arc::clone(&clock);
-            let cache = Cache::new(Box::new(source), Box::new(move || at(now.load(Ordering::SeqCst))));
-            Bench { cache, answers, asked, clock }
-        }
-
-        fn answer(&self, next: Next) {
-            self.answers.send(next).expect("the source lives");
-        }
-
-        fn get(&self, second: i64) -> Result<String, Error> {
-            self.clock.store(second, Ordering::SeqCst);
-            self.cache.get(soon()).map(|found| found.access_key_id)
-        }
-
-        fn key(&self, second: i64) -> String {
-            self.get(second).expect("credentials")
-        }
-
-        /// Waits until so many looks have ended.
-        fn wait(&self, ended: u64) {
-            let mut state = self.cache.0.lock();
-            while state.ended < ended {
-                let waited = self.cache.0.fetched.wait_timeout(state, Duration::from_secs(5)).expect("a lock");
-                assert!(!waited.1.timed_out(), "{ended} looks");
-                state = waited.0;
-            }
-        }
-
-        fn asked(&self) -> usize {
-            self.asked.load(Ordering::SeqCst)
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_micros(second * 1_000_000)
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(5)
-    }
-
-    fn outage() -> Next {
-        Err(Error::Unavailable("out".to_string()))
-    }
-
-    #[test]
-    fn what_does_not_end_is_fetched_once() {
-        let bench = Bench::new();
-        bench.answer(Ok(None));
-        assert_eq!([bench.key(0), bench.key(1), bench.key(1_000_000)], ["AK0", "AK0", "AK0"]);
-        assert_eq!(bench.asked(), 1);
-    }
-
-    #[test]
-    fn what_ends_is_replaced_ahead_without_a_wait() {
-        let bench = Bench::new();
-        bench.answer(Ok(Some(3_600)));
-        assert_eq!([bench.key(0), bench.key(3_200)], ["AK0", "AK0"]);
-        assert_eq!(bench.asked(), 1);
-        // In the window: the old ones are handed out while others are on their way.
-        assert_eq!(bench.key(3_301), "AK0");
-        bench.answer(Ok(Some(7_200)));
-        bench.wait(2);
-        assert_eq!(bench.key(3_302), "AK1");
-    }
-
-    #[test]
-    fn while_a_replacement_fails_what_holds_is_used_on() {
-        let bench = Bench::new();
-        bench.answer(Ok(Some(3_600)));
-        bench.key(0);
-        bench.answer(outage());
-        assert_eq!(bench.key(3_301), "AK0");
-        bench.wait(2);
-        // The source is left alone for a while, and asked again before the end.
-        assert_eq!(bench.key(3_302), "AK0");
-        assert_eq!(bench.asked(), 2);
-        bench.answer(outage());
-        assert_eq!(bench.key(3_599), "AK0");
-        bench.wait(3);
-        bench.answer(outage());
-        assert!(matches!(bench.get(3_600), Err(Error::Unavailable(text)) if text == "out"));
-        bench.answer(Ok(Some(9_000)));
-        assert_eq!(bench.key(3_601), "AK4");
-    }
-
-    #[test]
-    fn a_source_that_hangs_takes_no_more_than_the_time_of_the_call() {
-        let bench = Bench::new();
-        let begun = Instant::now();
-        let error = bench.cache.get(begun + Duration::from_millis(200)).expect_err("nothing yet");
-        assert!(error.to_string().contains("in time") && !error.needs_a_person(), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(2));
-        // The next call finds what came meanwhile, and asked nobody twice.
-        bench.answer(Ok(None));
-        assert_eq!(bench.key(1), "AK0");
-        assert_eq!(bench.asked(), 1);
-    }
-
-    #[test]
-    fn refused_credentials_are_replaced_within_the_call() {
-        let bench = Bench::new();
-        bench.answer(Ok(None));
-        bench.key(0);
-        bench.answer(Ok(None));
-        let old = bench.cache.get(soon()).expect("credentials");
-        let new = bench.cache.renew(&old, soon()).expect("others");
-        assert_eq!(new.access_key_id, "AK1");
-        // Another call that was refused with the old ones gets the new ones at once.
-        assert_eq!(bench.cache.renew(&old, soon()).expect("others").access_key_id, "AK1");
-        bench.answer(outage());
-        assert!(bench.cache.renew(&new, soon()).is_none());
-        assert_eq!(bench.asked(), 3);
-    }
-
-    #[test]
-    fn what_came_past_its_end_is_tried_a_little_longer() {
-        let bench = Bench::new();
-        bench.answer(Ok(Some(100)));
-        assert_eq!([bench.key(1_000), bench.key(1_020)], ["AK0", "AK0"]);
-        bench.answer(Ok(Some(9_000)));
-        assert_eq!(bench.key(1_061), "AK1");
-    }
-
-    #[test]
-    fn the_window_shrinks_with_the_life_and_differs_by_process() {
-        let refresh = |life: i64, random: u64| ends(at(0), at(life), random).1;
-        assert_eq!(refresh(3_600, 0), at(3_300));
-        assert_eq!(refresh(3_600, u64::MAX), at(3_240));
-        assert_eq!(refresh(8, 0), at(4));
-        assert_eq!(pause(Duration::from_secs(2), u64::MAX), PAUSES[0]);
-        assert_eq!(pause(Duration::from_secs(3_600), 0), PAUSES[1] / 2);
-    }
-}
+#[path = "cache_tests.rs"]
+mod tests;

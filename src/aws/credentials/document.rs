@@ -1,54 +1,78 @@
 //! The JSON document by which the metadata service, a container's endpoint and a credential process give credentials.
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::Credentials;
 use crate::aws::dates;
 use crate::aws::error::one_line;
 
-/// The document. It holds a secret, so it cannot be printed.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Document {
-    version: Option<u32>,
-    code: Option<String>,
-    message: Option<String>,
-    access_key_id: Option<String>,
-    secret_access_key: Option<String>,
-    #[serde(alias = "SessionToken")]
-    token: Option<String>,
-    expiration: Option<String>,
-}
-
-/// The credentials in a document of any of them. The error says what is not as it should be, without a secret.
+/// The credentials in a document of the metadata service or a container's endpoint. The error says what is not as it should
+/// be, without a secret.
 pub(crate) fn read(text: &str) -> Result<Credentials, String> {
-    let document: Document = serde_json::from_str(text).map_err(|error| {
-        // The error's own text may quote a value.
-        format!("it is not the JSON that it should be (line {}, column {})", error.line(), error.column())
-    })?;
-    if let Some(code) = document.code.filter(|code| code != "Success") {
-        let message = document.message.unwrap_or_default();
-        return Err(format!("{}: {}", one_line(&code, 100), one_line(&message, 300)));
-    }
-    let needed = |name: &str, value: Option<String>| {
-        value.filter(|text| !text.trim().is_empty()).ok_or_else(|| format!("it has no {name}"))
-    };
-    let key = needed("AccessKeyId", document.access_key_id)?;
-    let secret = needed("SecretAccessKey", document.secret_access_key)?;
-    let mut found = Credentials::fixed(&key, &secret, document.token.as_deref())
-        .map_err(|name| format!("its {name} holds characters that none has"))?;
-    if let Some(text) = document.expiration.filter(|text| !text.is_empty()) {
-        found.expires =
-            Some(dates::document(&text).ok_or_else(|| format!("its Expiration is \"{}\"", one_line(&text, 40)))?);
-    }
-    Ok(found)
+    Document::parse(text)?.credentials(["Token", "SessionToken"])
 }
 
-/// The same for a credential process, which must say which version of the document it writes.
+/// The same for a credential process, which must say which version of the document it writes, and calls the token otherwise.
 pub(crate) fn read_of_process(text: &str) -> Result<Credentials, String> {
-    let found = read(text)?;
-    let version = serde_json::from_str::<Document>(text).ok().and_then(|document| document.version);
-    if version == Some(1) { Ok(found) } else { Err("its Version is not 1".to_string()) }
+    let document = Document::parse(text)?;
+    match document.0.get("Version") {
+        Some(Value::Number(number)) if number.as_f64() == Some(1.0) => {}
+        None | Some(Value::Null) => return Err("it has no Version, expected \"Version\": 1".to_string()),
+        Some(Value::Number(number)) => return Err(format!("its Version is {number}, expected 1")),
+        Some(Value::String(text)) => {
+            return Err(format!("its Version is the text \"{}\", expected the number 1", one_line(text, 20)));
+        }
+        Some(_) => return Err("its Version is no number, expected 1".to_string()),
+    }
+    document.credentials(["SessionToken", "Token"])
+}
+
+/// The document: a JSON object, of which the last of several entries of one name counts. It holds a secret, so it cannot be
+/// printed.
+struct Document(Map<String, Value>);
+
+impl Document {
+    fn parse(text: &str) -> Result<Self, String> {
+        let fault = |place: String| {
+            format!("it is not the JSON that it should be{place}: an object with AccessKeyId and SecretAccessKey")
+        };
+        match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
+            Ok(Value::Object(entries)) => Ok(Document(entries)),
+            Ok(_) => Err(fault(String::new())),
+            // The error's own text may quote a value.
+            Err(error) => Err(fault(format!(" (line {}, column {})", error.line(), error.column()))),
+        }
+    }
+
+    /// A text; one of nothing but spaces counts as not there.
+    fn text(&self, name: &str) -> Result<Option<&str>, String> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.trim().is_empty())),
+            Some(_) => Err(format!("its {name} is not a text")),
+        }
+    }
+
+    fn credentials(&self, tokens: [&str; 2]) -> Result<Credentials, String> {
+        if let Some(code) = self.text("Code")?.filter(|code| *code != "Success") {
+            let message = self.text("Message")?.unwrap_or_default();
+            return Err(format!("{}: {}", one_line(code, 100), one_line(message, 300)));
+        }
+        let needed = |name: &str| self.text(name)?.ok_or_else(|| format!("it has no {name}"));
+        let (key, secret) = (needed("AccessKeyId")?, needed("SecretAccessKey")?);
+        let token = match self.text(tokens[0])? {
+            None => self.text(tokens[1])?,
+            token => token,
+        };
+        let mut found = Credentials::fixed(key, secret, token)
+            .map_err(|name| format!("its {name} holds characters that none has"))?;
+        if let Some(text) = self.text("Expiration")? {
+            let expected = "expected a time with its zone, such as 2026-01-31T23:59:59Z";
+            let fault = || format!("its Expiration is \"{}\", {expected}", one_line(text, 40));
+            found.expires = Some(dates::document(text).ok_or_else(fault)?);
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
@@ -75,12 +99,50 @@ mod tests {
             (r#"{"AccessKeyId":"AK"}"#, "it has no SecretAccessKey"),
             (r#"{"SecretAccessKey":"hush"}"#, "it has no AccessKeyId"),
             (r#"{"AccessKeyId":"AK","SecretAccessKey":"hush","Expiration":"soon"}"#, "its Expiration is \"soon\""),
-            (r#"{"AccessKeyId":"AK","SecretAccessKey":{"hush":1}}"#, "not the JSON"),
+            (
+                r#"{"AccessKeyId":"AK","SecretAccessKey":"hush","Expiration":"2026-01-01 00:00:00"}"#,
+                "a time with its zone",
+            ),
+            (
+                r#"{"AccessKeyId":"AK","SecretAccessKey":"hush","Expiration":1767225901}"#,
+                "its Expiration is not a text",
+            ),
+            (r#"{"AccessKeyId":"AK","SecretAccessKey":{"hush":1}}"#, "its SecretAccessKey is not a text"),
+            (r#"{"AccessKeyId":"AK","SecretAccessKey":"hush""#, "not the JSON that it should be (line 1, column 44)"),
+            (r#"["hush"]"#, "an object with AccessKeyId"),
             ("hush", "not the JSON"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.contains(expected) && !error.contains("hush"), "{error}");
         }
-        assert!(read_of_process(r#"{"Version":2,"AccessKeyId":"AK","SecretAccessKey":"hush"}"#).is_err());
+        for (version, expected) in [
+            ("", "it has no Version"),
+            (r#""Version":null,"#, "it has no Version"),
+            (r#""Version":2,"#, "its Version is 2, expected 1"),
+            (r#""Version":"1","#, "its Version is the text \"1\", expected the number 1"),
+            (r#""Version":true,"#, "its Version is no number"),
+        ] {
+            let text = format!(r#"{{{version}"AccessKeyId":"AK","SecretAccessKey":"hush"}}"#);
+            let error = read_of_process(&text).expect_err(&text);
+            assert!(error.contains(expected) && !error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_document_has_its_own_name_for_the_token() {
+        let document = |tokens: &str| format!(r#"{{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"hush"{tokens}}}"#);
+        for (tokens, of_process, of_others) in [
+            ("", None, None),
+            (r#","Token":"t""#, Some("t"), Some("t")),
+            (r#","Token":"t","SessionToken":"s""#, Some("s"), Some("t")),
+            (r#","Token":null,"SessionToken":"s""#, Some("s"), Some("s")),
+            (r#","SessionToken":"x","SessionToken":"s""#, Some("s"), Some("s")),
+        ] {
+            let text = document(tokens);
+            assert_eq!(read_of_process(&text).expect(tokens).session_token.as_deref(), of_process, "{tokens}");
+            assert_eq!(read(&text).expect(tokens).session_token.as_deref(), of_others, "{tokens}");
+        }
+        let text = document("").replace(":1,", ":1.0,");
+        assert!(read_of_process(&format!("\u{feff}{text}\r\n")).is_ok());
     }
 }

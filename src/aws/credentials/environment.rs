@@ -1,4 +1,5 @@
-//! Credentials out of the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`.
+//! Credentials out of the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (which botocore,
+//! and so the Python version, also knows by its older name `AWS_SECURITY_TOKEN`, and takes by that first).
 
 use super::{Context, Credentials, Found, Provider};
 use crate::aws::error::Error;
@@ -16,8 +17,9 @@ impl Provider for FromEnvironment {
 fn read(environment: &Environment) -> Result<Found, Error> {
     // A variable of nothing but spaces counts as not set, as it does for the SDKs.
     let get = |name| environment.get(name).filter(|value| !value.trim().is_empty());
+    let token = get("AWS_SECURITY_TOKEN").or_else(|| get("AWS_SESSION_TOKEN"));
     match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
-        (Some(key), Some(secret)) => Credentials::fixed(key, secret, get("AWS_SESSION_TOKEN"))
+        (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
             .map(|credentials| Found::Here(credentials.of("the environment")))
             .map_err(|text| Error::Setup(format!("the {text} in the environment holds characters that none has"))),
         (Some(_), None) => Err(half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
@@ -45,6 +47,11 @@ mod tests {
         assert_eq!((found.access_key_id.as_str(), found.session_token.as_deref()), ("AK", Some("t")));
         let Ok(Found::Here(found)) = fetch([pair[0], pair[1]]) else { panic!("credentials expected") };
         assert_eq!(found.session_token, None);
+        for (old, new, expected) in [("o", "", "o"), ("o", "n", "o"), (" ", "n", "n")] {
+            let tokens = [("AWS_SECURITY_TOKEN", old), ("AWS_SESSION_TOKEN", new)];
+            let Ok(Found::Here(found)) = fetch([pair[0], pair[1], tokens[0], tokens[1]]) else { panic!("{tokens:?}") };
+            assert_eq!(found.session_token.as_deref(), Some(expected), "{tokens:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::io::Cursor;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::container::FromContainer;
 use super::metadata::{FromMetadata, Metadata};
 use super::plan::{Base, plan};
@@ -21,7 +23,13 @@ use crate::fuzzing::{assert_message, kind, parts, text};
 pub fn profile_files(data: &[u8]) {
     let text = text(data);
     let mut files = parts(&text);
-    let read = ProfileFiles::of(files.next().unwrap_or_default(), files.next().unwrap_or_default());
+    let (config, credentials) = (files.next().unwrap_or_default(), files.next().unwrap_or_default());
+    let read = ProfileFiles::of(config, credentials);
+    // What is indented as a whole says the same, and so does what was written on Windows.
+    let indented = |text: &str| text.split('\n').map(|line| format!(" \t{line}\n")).collect::<String>();
+    assert!(ProfileFiles::of(&indented(config), &indented(credentials)) == read);
+    let windows = |text: &str| text.replace('\n', "\r\n");
+    assert!(ProfileFiles::of(&windows(config), &windows(credentials)) == read);
     let files = match read {
         Ok(files) => files,
         Err((line, fault)) => {
@@ -65,7 +73,17 @@ pub fn credentials(data: &[u8]) {
     let text = text(rest);
     let found = match kind {
         b'd' => document::read(&text),
-        b'p' => document::read_of_process(&text),
+        b'p' => {
+            let found = document::read_of_process(&text);
+            let version = || {
+                Some(
+                    serde_json::from_str::<Value>(text.trim_start_matches('\u{feff}')).ok()?["Version"].as_f64()?
+                        == 1.0,
+                )
+            };
+            assert!(found.is_err() || version() == Some(true));
+            found
+        }
         b'm' => from(&FromMetadata, 200, &text),
         b'c' => from(&FromContainer, 200, &text),
         b'f' => from(&FromContainer, 403, &text),
@@ -122,7 +140,7 @@ fn context(environment: Environment, status: u16, mut bodies: Vec<String>) -> Co
     let config = Config::new(&Environment::default(), &ProfileFiles::default()).expect("nothing is set");
     let second = Duration::from_secs(1);
     let url = "http://169.254.169.254".to_string();
-    let metadata = config::Metadata { disabled: false, url, v1: false, time: second, attempts: 1 };
+    let metadata = config::Metadata { disabled: false, url, expected: false, v1: false, time: second, attempts: 1 };
     let metadata = Metadata::new(Arc::clone(&wire), metadata);
     Context {
         environment,

@@ -131,8 +131,10 @@ impl<'a> Profile<'a> {
 
     /// Keys, if there are any. Half a pair is an error.
     fn keys(&self) -> Result<Option<Credentials>, Error> {
+        // As in the environment: botocore takes the older name first.
+        let token = self.get("aws_security_token").or_else(|| self.get("aws_session_token"));
         match (self.get("aws_access_key_id"), self.get("aws_secret_access_key")) {
-            (Some(key), Some(secret)) => Credentials::fixed(key, secret, self.get("aws_session_token"))
+            (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
                 .map(|keys| Some(keys.of(format!("profile {:?}", self.name))))
                 .map_err(|text| self.fault(&format!("has an {text} with characters that none has"))),
             (None, None) => Ok(None),
@@ -153,8 +155,16 @@ impl<'a> Profile<'a> {
         if let Some(keys) = self.keys()? {
             return Ok(Some(Base::Keys(keys)));
         }
-        let process = self.get("credential_process");
-        Ok(process.map(|command| Base::Process(CommandLine(command.to_string()), self.name.to_string())))
+        if let Some(command) = self.get("credential_process") {
+            return Ok(Some(Base::Process(CommandLine(command.to_string()), self.name.to_string())));
+        }
+        match self.get("login_session") {
+            Some(_) => Err(self.fault(
+                "has a login_session (aws login), which hsdo cannot use: give it a role, keys, or as its \
+                 credential_process what prints the session's, such as aws configure export-credentials",
+            )),
+            None => Ok(None),
+        }
     }
 
     fn role(&self, arn: &str) -> Result<Role, Error> {
@@ -297,12 +307,34 @@ mod tests {
             ("[profile A]\nrole_arn = r\nduration_seconds = 5\nsource_profile = A", "900 to 43200"),
             ("[profile A]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r", "sso_start_url in [sso-session s]"),
             ("[profile A]\naws_access_key_id = AK", "lacks aws_secret_access_key"),
+            (
+                "[profile A]\nlogin_session = arn:aws:iam::1:user/a\nregion = eu-west-1",
+                "has a login_session (aws login)",
+            ),
+            ("[profile A]\nrole_arn = r\nsource_profile = B\n[profile B]\nlogin_session = x", "profile \"B\" in"),
             ("[profile A]\naws_access_key_id = AK\naws_secret_access_key = a b", "characters"),
         ] {
             let error = read(config).expect_err(expected);
             assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
         }
         assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a plan"), None);
+        let both = read("[profile A]\nlogin_session = x\ncredential_process = give").expect("a plan").expect("a plan");
+        assert_eq!(steps(&both), ["process give"]);
+    }
+
+    #[test]
+    fn a_token_has_two_names_and_keys_win_over_a_login() {
+        for (more, expected) in [
+            ("", None),
+            ("aws_session_token = n", Some("n")),
+            ("aws_security_token = o", Some("o")),
+            ("aws_security_token = o\naws_session_token = n", Some("o")),
+            ("aws_security_token =\naws_session_token = n\nlogin_session = x", Some("n")),
+        ] {
+            let keys = format!("[profile A]\naws_access_key_id = AK\naws_secret_access_key = s\n{more}\n");
+            let Some(Plan { base: Base::Keys(keys), .. }) = read(&keys).expect(more) else { panic!("{more}") };
+            assert_eq!(keys.session_token.as_deref(), expected, "{more}");
+        }
     }
 
     #[test]

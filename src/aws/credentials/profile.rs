@@ -6,7 +6,7 @@ use super::metadata::FromMetadata;
 use super::plan::{Base, Named, plan};
 use super::{Context, Credentials, Found, Provider, process, sso, sts, web_identity};
 use crate::aws::error::Error;
-use crate::aws::profile_file::{ProfileFiles, profile};
+use crate::aws::profile_file::{ProfileFiles, named_profile, profile};
 
 /// The provider of the profile in use. The files are read at each search, so that keys replaced there are found.
 pub(crate) struct FromProfile;
@@ -18,8 +18,8 @@ impl Provider for FromProfile {
         if !files.has(name) {
             let text = format!("profile {name:?} is not in {}", files.places());
             // A profile that someone asked for by name must be there.
-            return match context.environment.get("AWS_PROFILE") {
-                Some(_) => Err(Error::Setup(format!("{text}: correct AWS_PROFILE"))),
+            return match named_profile(&context.environment) {
+                Some((variable, _)) => Err(Error::Setup(format!("{text}: correct {variable}"))),
                 None => Ok(Found::Nothing(text)),
             };
         }

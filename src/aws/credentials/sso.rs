@@ -14,6 +14,7 @@ use crate::aws::endpoint::{self, Service, endpoint};
 use crate::aws::error::{Error, one_line};
 use crate::aws::net::Ask;
 use crate::aws::query::encoded;
+use crate::aws::text_file;
 use crate::clock::Timestamp;
 
 /// The time for one attempt, and how many there are.
@@ -68,13 +69,16 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
         None => format!("run aws sso login --profile {}", one_line(&login.profile, 100)),
     };
     let home = context.environment.get("HOME").ok_or_else(|| {
-        Error::Setup(format!("profile {:?} needs a login, which is kept below HOME: set HOME", login.profile))
+        Error::Setup(format!(
+            "profile {:?} needs a login, which is kept in the home of this user: set HOME",
+            login.profile
+        ))
     })?;
     let name = sha1::hex(login.session.as_deref().unwrap_or(&login.start_url));
     let path = Path::new(home).join(".aws/sso/cache").join(format!("{name}.json"));
     let lapsed = |what: &str| Error::Setup(format!("the login of profile {:?} {what}: {again}", login.profile));
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| lapsed(&format!("cannot be read from {} ({})", path.display(), error.kind())))?;
+    let text = text_file::read(&path)
+        .map_err(|fault| lapsed(&format!("cannot be read from {} ({})", path.display(), fault.why)))?;
     let (token, ends) = kept(&text).map_err(|fault| lapsed(&format!("in {} {fault}", path.display())))?;
     if ends <= context.caller.clock.now() {
         return Err(lapsed("has lapsed"));
@@ -115,7 +119,7 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
 /// The token of a login and when it ends, out of the file that keeps it. The error says what is wrong, without a secret.
 pub(super) fn kept(text: &str) -> Result<(String, Timestamp), &'static str> {
     let kept: Kept = serde_json::from_str(text).map_err(|_| "is not as it should be")?;
-    let ends = dates::document(&kept.expires_at.replace("UTC", "Z")).ok_or("has no expiresAt that can be read")?;
+    let ends = dates::document(&kept.expires_at).ok_or("has no expiresAt that can be read")?;
     let token = kept.access_token.trim();
     if !token.chars().all(|c| c.is_ascii_graphic()) {
         return Err("holds characters that no header can carry");

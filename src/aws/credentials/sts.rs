@@ -70,7 +70,7 @@ fn call(
 ) -> Result<Credentials, Error> {
     let request: Request = query.request(Service::Sts, operation, format!("role {arn}"));
     let found = caller.send(&request, by, &Budget::new(TOTAL, ATTEMPT), &parse);
-    let found = found.map_err(|cause| caller.failed(&request, by.map(Credentials::who), cause))?;
+    let found = found.map_err(|cause| caller.failed(&request, by, cause))?;
     Ok(found.of(format!("role {arn}")))
 }
 

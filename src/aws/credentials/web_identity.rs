@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Context, Credentials, Found, Provider, sts};
 use crate::aws::error::Error;
+use crate::aws::text_file;
 
 /// The provider of `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`.
 pub(crate) struct FromWebIdentity;
@@ -25,8 +26,8 @@ impl Provider for FromWebIdentity {
 /// Exchanges the token in `file` for credentials of a role. The file is read each time, since its issuer replaces it.
 pub(crate) fn exchange(context: &Context, file: &Path, arn: &str, session: Option<&str>) -> Result<Credentials, Error> {
     let shown = file.display();
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| Error::Unavailable(format!("cannot read the web identity token {shown}: {}", error.kind())))?;
+    let token = text_file::read(file)
+        .map_err(|fault| Error::Unavailable(format!("cannot read the web identity token {shown}: {}", fault.why)))?;
     if token.trim().is_empty() {
         return Err(Error::Unavailable(format!("the web identity token {shown} is empty")));
     }
