@@ -181,6 +181,7 @@ fn dedicated_mode_clears_the_default_backend_when_a_slot_moves_or_empties() {
     wait_weights(&haproxy, "fallback", &[("fb2", 10), ("fb3", 10)]);
 
     bed.moto().put_free(1);
+    bed.moto().update_item(1, &json!({"HsdoLastASG": {"S": "near"}}));
     bed.moto().put_free(3);
     wait_weights(&haproxy, BACK, &[]);
     wait_weights(&haproxy, "api-back", &[]);
@@ -195,6 +196,52 @@ fn dedicated_mode_clears_the_default_backend_when_a_slot_moves_or_empties() {
     let _running = client("true").spawn();
     wait_weights(&haproxy, "fallback", &[("fb1", 10), ("fb2", 10)]);
     assert_eq!(haproxy.active(BACK), ["mywebapp1"]);
+}
+
+/// Quotes that came along from a file of variables, a group that was renamed: names that no row carries.
+#[test]
+fn own_groups_that_nobody_is_of_are_told_and_empty_no_backend() {
+    let bed = bed_with_table("misspelt", 4, 0);
+    occupy(&bed, 1, 1, "near", 10);
+    occupy(&bed, 2, 2, "far", 10);
+    let haproxy = Haproxy::start(&bed, &[backend(), BackendConfig::new("fallback", "fb", 4)]);
+    let client = |names: &str| {
+        sized(&bed, 4)
+            .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &bed.web().port().to_string())
+            .env("CLIENT_DEDICATED_ASG", "true")
+            .env("CLIENT_ASG_NAMES", names)
+            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "fallback")
+            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "fb")
+    };
+    let ready = |client: &Running| client.get("/readyz").expect("an exporter").1;
+    let mut some = client("near,nearer").spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
+    wait_weights(&haproxy, "fallback", &[("fb2", 10)]);
+    assert_eq!(some.wait_metric("hsdo_missing_groups", |n| n == 1.0), 1.0);
+    some.wait_turn();
+    assert!(
+        ready(&some).starts_with("ok, but CLIENT_ASG_NAMES: no row of the table carries \"nearer\""),
+        "{}",
+        ready(&some)
+    );
+    some.terminate();
+
+    let mut none = client(r#""near""#).spawn();
+    none.wait_metric("hsdo_missing_groups", |n| n == 1.0);
+    wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
+    wait_weights(&haproxy, "fallback", &[]);
+    none.wait_turn();
+    let told = r#"no row of the table carries "\"near\"", so the split by group knows nothing"#;
+    assert!(ready(&none).contains(told), "{}", ready(&none));
+    assert_eq!(none.log().matches(told).count(), 1, "{}", none.log());
+
+    // The first instance of that name, and the split is known again.
+    occupy(&bed, 3, 3, r#""near""#, 10);
+    wait_weights(&haproxy, BACK, &[("mywebapp3", 10)]);
+    wait_weights(&haproxy, "fallback", &[("fb1", 10), ("fb2", 10)]);
+    none.wait_metric("hsdo_missing_groups", |n| n == 0.0);
+    none.wait_turn();
+    assert_eq!(ready(&none).trim(), "ok");
 }
 
 #[test]

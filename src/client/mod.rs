@@ -26,7 +26,7 @@ use crate::marker::Marker;
 use crate::metrics::{Metrics, ServerSeries};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
-use placement::{Kind, Rules};
+use placement::{Kind, Rules, Split};
 use repair::Repair;
 use watch::{Doubt, Need, Watch};
 
@@ -64,6 +64,7 @@ pub struct Target {
 pub struct Client<T: TableReader> {
     reader: T,
     repair: Repair,
+    rules: Arc<Rules>,
     size: SlotId,
     metrics: Arc<Metrics>,
     /// The last table that was read whole, by a consistent reading.
@@ -75,6 +76,7 @@ pub struct Client<T: TableReader> {
     highest_row: SlotId,
     unreadable: Episode,
     empty: Episode,
+    split: Episode,
     doubt: Episode,
 }
 
@@ -85,15 +87,16 @@ impl<T: TableReader> Client<T> {
         let fallback = settings.fallback.iter().map(|backend| (backend, Kind::Fallback));
         let targets =
             default.chain(fallback).map(|(backend, kind)| Target { backend: backend.clone(), kind }).collect();
-        let rules = Rules {
+        let rules = Arc::new(Rules {
             dedicated: settings.dedicated,
             groups: settings.groups.clone(),
             all_in_fallback: settings.all_in_fallback,
-        };
+        });
         let size = settings.common.list_size;
         Client {
             reader,
-            repair: Repair::new(runtime, targets, rules, size, settings.health_gate, Arc::clone(&metrics)),
+            repair: Repair::new(runtime, targets, Arc::clone(&rules), size, settings.health_gate, Arc::clone(&metrics)),
+            rules,
             size,
             metrics,
             table: None,
@@ -102,6 +105,7 @@ impl<T: TableReader> Client<T> {
             highest_row: 0,
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
+            split: Episode::new("CLIENT_ASG_NAMES"),
             doubt: Episode::new("change marker"),
         }
     }
@@ -198,8 +202,26 @@ impl<T: TableReader> Client<T> {
             "none of its items is a slot's, so nothing is known and nothing is changed; is DYNAMODB_TABLE_NAME right?"
         };
         self.empty.report(table.rows.is_empty().then_some((none, none)));
+        let split = Split::of(table, &self.rules);
+        let text = (!split.missing.is_empty()).then(|| explain_split(&split));
+        self.split.report(text.as_ref().map(|text| (text.as_str(), text.as_str())));
+        self.metrics.set_missing_groups(split.missing.len());
+        self.metrics.set_condition("split", text.map(|text| format!("CLIENT_ASG_NAMES: {text}")));
         self.metrics.set_servers(ServerSeries::all(table.slots()));
         self.metrics.set_slots(&slot::counts(table.slots(), faults.len()));
+    }
+}
+
+/// What is wrong with the own groups, for the log and for `/readyz`.
+fn explain_split(split: &Split) -> String {
+    let names = split.missing.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    if split.blind {
+        format!(
+            "no row of the table carries {names}, so the split by group knows nothing and every server counts as own; \
+             is it spelt as the group is?"
+        )
+    } else {
+        format!("no row of the table carries {names}; is it spelt as the group is?")
     }
 }
 

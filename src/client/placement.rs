@@ -1,6 +1,6 @@
 //! Where an occupied slot stands: in the default backends, in the fallback backend, in both, in none. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::slot::{Slot, SlotId, Status, Table, Weight};
@@ -23,6 +23,33 @@ pub struct Rules {
     pub groups: Vec<String>,
     /// `CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND`.
     pub all_in_fallback: bool,
+}
+
+/// What the split by group knows of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// Own groups that no row carries, neither as its group nor as its last one.
+    pub missing: Vec<String>,
+    /// None of the own groups stands in any row: a typing error, quotes that came along, a group that never had an
+    /// instance. Every occupant counts as own then, so that a name alone never empties a default backend.
+    pub blind: bool,
+}
+
+impl Split {
+    /// Looks for the own groups of `rules` in the table.
+    pub fn of(table: &Table, rules: &Rules) -> Self {
+        if !rules.dedicated {
+            return Split::default();
+        }
+        let mut seen = BTreeSet::new();
+        for slot in table.slots() {
+            seen.extend(slot.occupant.as_ref().and_then(|occupant| occupant.group.as_deref()));
+            seen.extend(slot.last_group.as_deref());
+        }
+        let missing: Vec<String> =
+            rules.groups.iter().filter(|group| !seen.contains(group.as_str())).cloned().collect();
+        Split { blind: missing.len() == rules.groups.len(), missing }
+    }
 }
 
 /// What a slot is to be in one backend.
@@ -58,13 +85,16 @@ impl Desired {
 /// What a backend of this kind is to be. `known` is the highest of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and any row
 /// number that this process ever read, so that a table which loses its rows does not disable anything.
 pub fn place(table: &Table, kind: Kind, rules: &Rules, known: SlotId) -> Desired {
-    let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules))).collect();
+    let by_group = rules.dedicated && !Split::of(table, rules).blind;
+    let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules, by_group))).collect();
     Desired { slots, known }
 }
 
-fn wanted(slot: &Slot, kind: Kind, rules: &Rules) -> Wanted {
+fn wanted(slot: &Slot, kind: Kind, rules: &Rules, by_group: bool) -> Wanted {
     match &slot.occupant {
-        Some(occupant) if occupant.status != Status::Disabled && belongs(occupant.group.as_deref(), kind, rules) => {
+        Some(occupant)
+            if occupant.status != Status::Disabled && belongs(occupant.group.as_deref(), kind, rules, by_group) =>
+        {
             Wanted::Serve { address: occupant.address, weight: occupant.weight }
         }
         _ => Wanted::Maintenance,
@@ -72,8 +102,8 @@ fn wanted(slot: &Slot, kind: Kind, rules: &Rules) -> Wanted {
 }
 
 /// Whether an occupant of this group stands in a backend of this kind.
-fn belongs(group: Option<&str>, kind: Kind, rules: &Rules) -> bool {
-    let own = !rules.dedicated || group.is_some_and(|group| rules.groups.iter().any(|name| name == group));
+fn belongs(group: Option<&str>, kind: Kind, rules: &Rules, by_group: bool) -> bool {
+    let own = !by_group || group.is_some_and(|group| rules.groups.iter().any(|name| name == group));
     match kind {
         Kind::Default => own,
         Kind::Fallback => !own || rules.all_in_fallback,
@@ -115,8 +145,8 @@ mod tests {
         ] {
             let rules = Rules { dedicated, groups: vec!["a".to_owned()], all_in_fallback: all };
             let label = format!("dedicated {dedicated}, all {all}, group {group:?}");
-            assert_eq!(belongs(group, Kind::Default, &rules), default, "{label}");
-            assert_eq!(belongs(group, Kind::Fallback, &rules), fallback, "{label}");
+            assert_eq!(belongs(group, Kind::Default, &rules, dedicated), default, "{label}");
+            assert_eq!(belongs(group, Kind::Fallback, &rules, dedicated), fallback, "{label}");
         }
     }
 
@@ -150,6 +180,36 @@ mod tests {
         ] {
             assert_eq!(default.of(id), in_default, "default: {why}");
             assert_eq!(fallback.of(id), in_fallback, "fallback: {why}");
+        }
+    }
+
+    #[test]
+    fn a_split_that_knows_none_of_its_groups_moves_nobody() {
+        let occupied = |id, group| slot(id, group, Status::Enabled);
+        let left = |id, group: &str| Slot { last_group: Some(group.to_owned()), ..Slot::empty(id) };
+        let two = || vec![occupied(1, Some("web-a")), occupied(2, Some("web-b"))];
+        // Own groups, the rows, which of the names are missing, and where slots 1 and 2 stand.
+        for (names, slots, missing, default, fallback) in [
+            (vec!["web-a"], two(), vec![], [true, false], [false, true]),
+            (vec!["web-a", "web-A"], two(), vec!["web-A"], [true, false], [false, true]),
+            (vec!["\"web-a\""], two(), vec!["\"web-a\""], [true, true], [false, false]),
+            (vec!["x", "y"], two(), vec!["x", "y"], [true, true], [false, false]),
+            (vec!["gone"], [two(), vec![left(3, "gone")]].concat(), vec![], [false, false], [true, true]),
+            (vec!["web-a"], vec![occupied(1, None), occupied(2, None)], vec!["web-a"], [true, true], [false, false]),
+        ] {
+            let groups: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let mut rules = Rules { dedicated: true, groups, all_in_fallback: false };
+            let mut table = Table::default();
+            table.rows.extend(slots.into_iter().map(|slot| (slot.id, Row::Known(slot.into()))));
+            assert_eq!(Split::of(&table, &rules).missing, missing, "{names:?}");
+            let serving = |kind, rules: &Rules| {
+                let desired = place(&table, kind, rules, 3);
+                [1, 2].map(|id| matches!(desired.of(id), Some(Wanted::Serve { .. })))
+            };
+            assert_eq!(serving(Kind::Default, &rules), default, "{names:?}");
+            assert_eq!(serving(Kind::Fallback, &rules), fallback, "{names:?}");
+            rules.dedicated = false;
+            assert_eq!(Split::of(&table, &rules), Split::default());
         }
     }
 }

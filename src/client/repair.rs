@@ -26,7 +26,7 @@ const PASSES: usize = 8;
 pub(super) struct Repair {
     runtime: Runtime,
     targets: Vec<Target>,
-    rules: Rules,
+    rules: Arc<Rules>,
     size: SlotId,
     gate: bool,
     metrics: Arc<Metrics>,
@@ -49,7 +49,7 @@ impl Repair {
     pub(super) fn new(
         runtime: Runtime,
         targets: Vec<Target>,
-        rules: Rules,
+        rules: Arc<Rules>,
         size: SlotId,
         gate: bool,
         metrics: Arc<Metrics>,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use self::health::Health;
 use crate::clock::Timestamp;
+use crate::log::plain;
 use crate::slot::{Occupant, Slot, SlotId, Weight};
 
 /// The role that speaks to HAProxy.
@@ -94,6 +95,7 @@ struct State {
     aws_requests: BTreeMap<(&'static str, &'static str, String), u64>,
     consumed: BTreeMap<&'static str, f64>,
     consul_requests: BTreeMap<&'static str, u64>,
+    conditions: BTreeMap<&'static str, String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -156,7 +158,7 @@ impl Metrics {
         self.state().unplaced = Some(n);
     }
 
-    /// Server: how many of the configured groups the source does not know.
+    /// How many of the configured groups nobody knows: the source (server), the rows of the table (client).
     pub fn set_missing_groups(&self, n: usize) {
         self.state().missing_groups = Some(n);
     }
@@ -239,17 +241,30 @@ impl Metrics {
         *self.state().consul_requests.entry(result).or_default() += 1;
     }
 
+    /// Something that a person should know of a role that is ready nevertheless: `/readyz` tells it. None ends it.
+    pub fn set_condition(&self, key: &'static str, text: Option<String>) {
+        let conditions = &mut self.state().conditions;
+        match text {
+            Some(text) => conditions.insert(key, text),
+            None => conditions.remove(key),
+        };
+    }
+
     /// How the role does at `now`, when its turns are to start every `interval`.
     ///
     /// A process that has not ended a turn yet is alive for its first minute (or ten intervals), and not ready.
     pub fn health(&self, now: Instant, interval: Duration) -> Health {
-        let (turns, leads) = {
+        let (turns, leads, conditions) = {
             let state = self.state();
-            (state.turns.clone(), state.leads)
+            (state.turns.clone(), state.leads, state.conditions.values().cloned().collect::<Vec<_>>())
         };
         let mut health = turns.health(self.started, now, interval);
         if health.ready && leads == Some(false) {
             health.reason.push_str(", standby: another server leads the table");
+        }
+        if health.ready && !conditions.is_empty() {
+            health.reason.push_str(", but ");
+            health.reason.push_str(&plain(&conditions.join("; ")));
         }
         health
     }
@@ -318,7 +333,6 @@ mod tests {
         for family in [
             "hsdo_leader 1\n",
             "hsdo_unplaced_servers 0\n",
-            "hsdo_missing_groups 0\n",
             "hsdo_last_resort_servers 0\n",
             "hsdo_removal_guard_slots 0\n",
             "hsdo_unseen_instances 0\n",
@@ -400,6 +414,19 @@ mod tests {
         assert!(health().ready && health().reason.contains("standby"), "{:?}", health());
         metrics.set_leads(true);
         assert_eq!(health().reason, "ok");
+    }
+
+    #[test]
+    fn what_a_person_should_know_stands_behind_the_ok() {
+        let metrics = Metrics::new("client");
+        let reason = || metrics.health(Instant::now(), Duration::from_secs(1)).reason;
+        metrics.turn(true, Duration::from_millis(1));
+        metrics.set_condition("split", Some("no row carries \"a\nb\"".to_owned()));
+        metrics.set_condition("backends", Some("one is missing".to_owned()));
+        assert_eq!(reason(), "ok, but one is missing; no row carries \"a\\nb\"");
+        metrics.set_condition("split", None);
+        metrics.set_condition("backends", None);
+        assert_eq!(reason(), "ok");
     }
 
     #[test]

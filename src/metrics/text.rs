@@ -64,7 +64,11 @@ fn table(text: &mut Text, state: &State) {
         }
     }
     text.gauge("hsdo_unplaced_servers", "Ready instances that wait because every slot is taken.", state.unplaced);
-    text.gauge("hsdo_missing_groups", "Configured groups that the source does not know.", state.missing_groups);
+    text.gauge(
+        "hsdo_missing_groups",
+        "Configured groups that the source (server) or the table (client) does not know.",
+        state.missing_groups,
+    );
     let leader = "Whether this server leads the table (1) or stands by (0).";
     text.gauge("hsdo_leader", leader, state.leads.map(u8::from));
     let age = "Seconds since the heartbeat of the leading server was last seen to change.";
@@ -179,6 +183,8 @@ fn escape(value: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use std::collections::BTreeMap;
+
     use super::super::{ServerSeries, Turns};
     use super::*;
 
@@ -204,6 +210,7 @@ mod tests {
             .into(),
             slots: vec![("enabled", 1), ("draining", 1), ("disabled", 0), ("free", 8), ("unreadable", 0)],
             unplaced: Some(0),
+            conditions: BTreeMap::new(),
             missing_groups: Some(1),
             last_resort: Some(0),
             guarded: Some(6),
