@@ -18,6 +18,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredA
 use self::kind::Kind;
 use self::merge::{MERGE, Merged};
 use crate::error::{Error, one_line};
+use crate::text_file;
 
 /// The most bytes that a configuration file may hold: far above any real one, so that a wrong path fills no memory.
 const MAX_BYTES: u64 = 1 << 20;
@@ -190,12 +191,12 @@ pub(crate) fn without_mark(text: &str) -> &str {
 }
 
 fn read_text(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it holds more than {MAX_BYTES} bytes")));
     }
-    Ok(text)
+    text_file::text(bytes).map_err(|why| std::io::Error::new(ErrorKind::InvalidData, why))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {

@@ -23,4 +23,5 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+mod text_file;
 mod tls;

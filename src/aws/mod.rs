@@ -38,7 +38,6 @@ mod store;
 mod table;
 #[cfg(test)]
 mod testing;
-mod text_file;
 mod tls;
 mod xml;
 
@@ -136,7 +135,9 @@ impl Aws {
         let table = regions.table.map(endpoint::region).transpose()?;
         let wire: Arc<dyn Wire> = Arc::new(Net::new(&mut config)?);
         let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
-        let places = format!("profile {:?} has none in {}", profile(environment), files.places());
+        let name = profile(environment);
+        let lacks = if files.has(name) { "has none" } else { "is not" };
+        let places = format!("profile {name:?} {lacks} in {}", files.places());
         let unplaced = Unplaced { wire, config, metadata, environment: environment.clone(), table, places };
         let aws = Aws { placed: OnceLock::new(), unplaced: Mutex::new(None), observer, end };
         match region {

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::error::Error;
 use super::profile_text::{Keys, Kind, Sections, parse, without_comment};
-use super::text_file;
 use crate::environment::Environment;
+use crate::text_file;
 
 /// Both shared files, joined.
 #[derive(Default, PartialEq, Eq)]
@@ -32,8 +32,8 @@ struct Place {
 }
 
 impl ProfileFiles {
-    /// Reads both files. One that does not exist is empty, and so is one that nobody named and that this user may not read.
-    /// Any other that cannot be read, or not understood, is an error.
+    /// Reads both files. One that does not exist is empty, and so is one that nobody named and that the system does not let us
+    /// read. Any other that cannot be read, or not understood, is an error.
     pub(crate) fn read(environment: &Environment) -> Result<Self, Error> {
         let mut files = ProfileFiles::default();
         // The credentials file comes last, since its keys win.
@@ -54,13 +54,13 @@ impl ProfileFiles {
             };
             match fault.kind {
                 Some(ErrorKind::NotFound | ErrorKind::NotADirectory) => files.looked_at.push(shown),
-                // The home of another user, as under sudo, or a folder that a container's mount has made.
-                Some(ErrorKind::PermissionDenied | ErrorKind::IsADirectory) if !named => {
+                // The home of another user, as under sudo, a folder that a container's mount has made, a network that is down.
+                Some(_) if !named => {
                     say_once(format!("{shown} is left out: {}; {variable} may name another file", fault.why));
                     files.looked_at.push(format!("{shown} ({})", fault.why));
                 }
                 Some(_) => {
-                    let remedy = format!("make it readable or {} {variable}", if named { "correct" } else { "set" });
+                    let remedy = format!("make it readable or correct {variable}");
                     return Err(Error::Setup(format!("cannot read {shown}: {}; {remedy}", fault.why)));
                 }
                 None => return Err(Error::Setup(format!("cannot read {shown}: {}", fault.why))),
@@ -273,11 +273,18 @@ mod tests {
         let files = ProfileFiles::read(&Environment::from([("HOME", "/nonexistent")])).expect("no files");
         assert!(!files.has("default"));
         assert!(files.places().contains("/nonexistent/.aws/credentials"));
+        let folder = Folder::new();
+        let ring = Path::new(&folder.file("ring", "")).with_file_name("home");
+        std::os::unix::fs::symlink(&ring, &ring).expect("a link to itself");
+        let ring = ring.to_string_lossy().into_owned();
+        let files = ProfileFiles::read(&Environment::from([("HOME", ring.as_str())])).expect("left out");
+        assert!(files.places().contains("/home/.aws/credentials ("), "{}", files.places());
+        let error = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", ring.as_str())])).err();
+        assert!(error.expect("a named file").to_string().contains("make it readable or correct AWS_CONFIG_FILE"));
         let directory = Environment::from([("AWS_CONFIG_FILE", "/")]);
         let error = ProfileFiles::read(&directory).err().expect("a directory is no file");
         assert!(error.to_string().contains("make it readable or correct AWS_CONFIG_FILE"), "{error}");
 
-        let folder = Folder::new();
         let path = folder.file("latin-1", "");
         std::fs::write(&path, b"[default]\n# M\xfcller\n").expect("a file");
         let error = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).err();

@@ -474,7 +474,9 @@ fn a_file_that_nobody_named_and_that_may_not_be_read_is_left_out() {
     assert_eq!(faults_of[1], note);
     // One that may be read and is broken is no other program's business.
     let broken = faults(load(&[&latin, &second]));
-    assert!(broken.len() == 1 && broken[0].contains("cannot read the configuration file: stream did not contain"));
+    assert!(
+        broken.len() == 1 && broken[0].ends_with("cannot read the configuration file: it is not in UTF-8: save it so")
+    );
 }
 
 /// The first line would stand a column further in than the others.
@@ -610,7 +612,12 @@ fn a_file_that_is_no_configuration_is_named() {
     let broken = fault("broken.yaml", b"INTERVAL: 1\nDEBUG: [1\nEXPORTER_PORT: 0\n");
     assert!(broken.starts_with(":3: not valid YAML: ") || broken.starts_with(":2: not valid YAML: "), "{broken}");
     assert!(fault("twice.yaml", b"INTERVAL: 1\nINTERVAL: 2\n").contains("not valid YAML: duplicate entry"));
-    assert!(fault("latin.yaml", b"DEBUG: \xe9\n").starts_with(": cannot read the configuration file: "));
+    for (name, bytes, why) in [
+        ("latin.yaml", &b"DEBUG: \xe9\n"[..], "it is not in UTF-8: save it so"),
+        ("utf-16.yaml", b"\xff\xfeD\0:\0 \x001\0", "it is in UTF-16, or no text: save it as UTF-8"),
+    ] {
+        assert_eq!(fault(name, bytes), format!(": cannot read the configuration file: {why}"));
+    }
     let large = [b"# ".as_slice(), &vec![b'x'; 1 << 20]].concat();
     assert_eq!(fault("large.yaml", &large), ": cannot read the configuration file: it holds more than 1048576 bytes");
 }

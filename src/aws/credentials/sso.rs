@@ -14,8 +14,8 @@ use crate::aws::endpoint::{self, Service, endpoint};
 use crate::aws::error::{Error, one_line};
 use crate::aws::net::Ask;
 use crate::aws::query::encoded;
-use crate::aws::text_file;
 use crate::clock::Timestamp;
+use crate::text_file;
 
 /// The time for one attempt, and how many there are.
 const TIME: Duration = Duration::from_secs(4);

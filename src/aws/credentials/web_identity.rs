@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Context, Credentials, Found, Provider, sts};
 use crate::aws::error::Error;
-use crate::aws::text_file;
+use crate::text_file;
 
 /// The provider of `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`.
 pub(crate) struct FromWebIdentity;

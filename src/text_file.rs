@@ -34,7 +34,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Fault> {
 }
 
 /// The text of these bytes.
-fn text(bytes: Vec<u8>) -> Result<String, &'static str> {
+pub(crate) fn text(bytes: Vec<u8>) -> Result<String, &'static str> {
     // Without a mark, half of the bytes of a text in UTF-16 are zero.
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
         return Err("it is in UTF-16, or no text: save it as UTF-8");
