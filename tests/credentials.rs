@@ -481,7 +481,9 @@ fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     let without_role = |issuer: &Issuer| issuer.set_roles(Some((404, "")));
     let portal = |issuer: &Issuer| issuer.set_roles(Some((200, "<html><body>Welcome</body></html>")));
     type Spoil<'a> = &'a dyn Fn(&Issuer);
-    let cases: [(&str, Spoil<'_>, bool, &str); 4] = [
+    let no_session = |issuer: &Issuer| issuer.set_session(Some((200, "<html><body>Please log in</body></html>")));
+    let cases: [(&str, Spoil<'_>, bool, &str); 5] = [
+        ("a page in the place of a session", &no_session, true, "begins no session (status 200, without a token)"),
         ("no role yet", &without_role, true, "names no role yet"),
         ("a page", &portal, true, "gives as the name of the role \"<html>"),
         ("down", &broken, true, "begins no session (status 503)"),
@@ -500,6 +502,7 @@ fn trouble_of_the_metadata_service_at_start_is_waited_for() {
         let mut once = hsdo().arg("--once").spawn();
         once.wait_log(text);
         issuer.set_broken(false);
+        issuer.set_session(None);
         issuer.set_roles(None);
         running.wait_turn();
         assert_eq!(once.process().wait_exit(SOON).code(), Some(0), "{name}: {}", once.log());

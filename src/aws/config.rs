@@ -46,7 +46,7 @@ pub(crate) struct Metadata {
     pub(crate) disabled: bool,
     /// Its URL, without a slash at the end.
     pub(crate) url: String,
-    /// Whether there has to be one: this is an instance of EC2, or someone says where it is.
+    /// Whether there has to be one: this is an instance of EC2, or someone says where it is or that it is to be used.
     pub(crate) expected: bool,
     /// Whether its first version may be asked when the second is not there: only where someone says so.
     pub(crate) v1: bool,
@@ -169,7 +169,9 @@ fn metadata(settings: &Settings<'_>) -> Result<Metadata, Error> {
         Some((text, place)) => return Err(Error::Setup(format!("{place} is {text:?}, expected IPv4 or IPv6"))),
     };
     let endpoint = settings.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint");
-    let expected = endpoint.is_some() || is_instance(Path::new("/sys"));
+    let source = settings.files.get(settings.profile, "credential_source");
+    let is_source = source.is_some_and(|source| source.eq_ignore_ascii_case("Ec2InstanceMetadata"));
+    let expected = endpoint.is_some() || is_source || is_instance(Path::new("/sys"));
     let url = match endpoint {
         None => of_mode.to_string(),
         Some((text, place)) => {
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_known_by_its_maker_and_an_endpoint_by_its_setting() {
+    fn an_instance_is_known_by_its_maker_and_an_endpoint_or_a_source_by_its_setting() {
         for (file, text, expected) in [
             ("class/dmi/id/sys_vendor", "Amazon EC2\n", true),
             ("class/dmi/id/bios_vendor", "Amazon EC2", true),
@@ -297,6 +299,9 @@ mod tests {
         }
         let named = read("", &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")]).expect("read");
         assert!(named.metadata.expected);
+        let source = "[default]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n";
+        assert!(read(source, &[]).expect("read").metadata.expected);
+        assert_eq!(read("", &[]).expect("read").metadata.expected, is_instance(Path::new("/sys")));
     }
 
     #[test]

@@ -23,6 +23,8 @@ struct State {
     /// The keys given, and when each ends.
     given: BTreeMap<String, Instant>,
     broken: bool,
+    /// What it answers when a session is begun, in place of a token.
+    session: Option<(u16, String)>,
     /// What it answers when it is asked for the roles, in place of the role's name.
     roles: Option<(u16, String)>,
     asked: usize,
@@ -43,7 +45,8 @@ impl Issuer {
 
     /// The same at an address.
     pub fn start_at(life: Duration, address: SocketAddr) -> Self {
-        let state = Arc::new(Mutex::new(State { life, given: BTreeMap::new(), broken: false, roles: None, asked: 0 }));
+        let (given, session) = (BTreeMap::new(), None);
+        let state = Arc::new(Mutex::new(State { life, given, broken: false, session, roles: None, asked: 0 }));
         let for_thread = Arc::clone(&state);
         let listener = Listener::start(address, move |reader| serve(reader, &for_thread)).expect("some port is free");
         Issuer { listener, state }
@@ -57,6 +60,11 @@ impl Issuer {
     /// Whether it answers 503 from now on.
     pub fn set_broken(&self, broken: bool) {
         lock(&self.state).broken = broken;
+    }
+
+    /// From now on it answers so when a session is begun; `None`: with a token.
+    pub fn set_session(&self, answer: Option<(u16, &str)>) {
+        lock(&self.state).session = answer.map(|(status, body)| (status, body.to_owned()));
     }
 
     /// From now on it answers so when it is asked for the roles; `None`: with the name of one.
@@ -94,6 +102,9 @@ fn answer(request: &Request, state: &mut State) -> Response {
     let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
     let target = request.target.as_str();
     if request.method == "PUT" && target == "/latest/api/token" {
+        if let Some((status, body)) = &state.session {
+            return text(*status, body);
+        }
         let mut response = text(200, SESSION);
         response.headers.push(("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned()));
         return response;

@@ -4,6 +4,7 @@
 //! addresses that ECS and EKS use, and to nobody else: the answer is a secret.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::Uri;
@@ -12,6 +13,7 @@ use super::{Context, Found, Provider, document, small};
 use crate::aws::error::{Error, one_line};
 use crate::aws::net::Ask;
 use crate::environment::Environment;
+use crate::text_file;
 
 /// Where the agent of ECS answers.
 const ECS: &str = "http://169.254.170.2";
@@ -102,10 +104,14 @@ fn is_plain(text: &str) -> bool {
 fn token(environment: &Environment) -> Result<Option<String>, Error> {
     let (text, place) = match environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                let why = error.kind();
+            // Whoever writes the file writes it again: one that is not there, or is empty, may be whole a moment later.
+            let fault = |why: &str| {
                 Error::Unavailable(format!("cannot read {path} (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): {why}"))
-            })?;
+            };
+            let text = text_file::read(Path::new(path)).map_err(|found| fault(&found.why))?;
+            if text.trim().is_empty() {
+                return Err(fault("it is empty"));
+            }
             (text, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
         }
         None => match environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN") {
@@ -129,6 +135,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::aws::testing::Folder;
 
     #[derive(Deserialize)]
     struct Case {
@@ -162,5 +169,20 @@ mod tests {
         let environment = Environment::from([("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hush\nhush")]);
         let error = token(&environment).expect_err("a newline").to_string();
         assert!(error.contains("AWS_CONTAINER_AUTHORIZATION_TOKEN") && !error.contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_a_token_that_is_not_whole_yet_passes_and_a_mark_is_left_out() {
+        let folder = Folder::new();
+        let read = |text: &str| {
+            let path = folder.file("token", text);
+            token(&Environment::from([("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path.as_str())]))
+        };
+        assert_eq!(read("\u{feff}Basic abc\r\n").expect("a token").as_deref(), Some("Basic abc"));
+        for text in ["", "\n", "\u{feff}"] {
+            let error = read(text).expect_err("no token");
+            assert!(error.is_early() && error.to_string().ends_with("it is empty"), "{error}");
+        }
+        assert!(read("hush\nhush").expect_err("two lines").needs_a_person());
     }
 }

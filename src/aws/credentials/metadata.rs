@@ -133,6 +133,12 @@ impl Metadata {
                 *self.kept() = Some((token.clone(), Instant::now() + Duration::from_secs(life.saturating_sub(5))));
                 return Ok(Some(token));
             }
+            // Where there has to be one, this is somebody else's answer: a page of a portal, a way to elsewhere.
+            Ok(reply) if reply.status < 400 && self.config.expected && !self.config.v1 => {
+                return Err(Why::Fault(
+                    self.text(&format!("begins no session (status {}, without a token)", reply.status)),
+                ));
+            }
             Ok(reply) if reply.status == 403 => {
                 return Err(Why::Nothing(self.text("is switched off for this instance (status 403)")));
             }
@@ -261,6 +267,12 @@ mod tests {
             let (silent, _) = on(expected, false, &no_answer);
             let (passes, text) = region(&silent).expect_err("silence");
             assert!(passes == expected && text.contains("hop limit"), "{text}");
+        }
+        for (status, body) in [(200, "<html>Please log in</html>"), (200, ""), (302, "")] {
+            for expected in [true, false] {
+                let (portal, _) = on(expected, false, &[(TOKEN, status, body)]);
+                assert_eq!(matches!(portal.credentials(), Err(Why::Fault(_))), expected, "{status} {body}");
+            }
         }
         for (status, body, expected) in [
             (404, "", "names no role yet: attach an instance profile"),
