@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) trait Source: Send + Sync {
     /// Looks for credentials.
     fn fetch(&self) -> Result<Credentials, Error>;
+
+    /// Who is asked just now, for people.
+    fn asked(&self) -> &'static str;
 }
 
 /// The time by AWS's clock.
@@ -95,8 +98,8 @@ impl Cache {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return held.map(|(credentials, _)| credentials).ok_or_else(|| {
-                    let text = "AWS credentials are not there in time: who gives them has not answered yet";
-                    Error::Unavailable(text.to_string())
+                    let who = inner.source.asked();
+                    Error::Unavailable(format!("AWS credentials are not there in time: {who} has not answered yet"))
                 });
             }
             state = inner.fetched.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

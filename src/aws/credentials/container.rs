@@ -31,6 +31,10 @@ const ATTEMPTS: u32 = 3;
 pub(crate) struct FromContainer;
 
 impl Provider for FromContainer {
+    fn name(&self) -> &'static str {
+        "the container's endpoint for credentials"
+    }
+
     fn fetch(&self, context: &Context) -> Result<Found, Error> {
         let environment = &context.environment;
         let Some(url) = url(environment, &resolve)? else {

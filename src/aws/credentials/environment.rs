@@ -9,6 +9,10 @@ use crate::environment::Environment;
 pub(crate) struct FromEnvironment;
 
 impl Provider for FromEnvironment {
+    fn name(&self) -> &'static str {
+        "the environment"
+    }
+
     fn fetch(&self, context: &Context) -> Result<Found, Error> {
         read(&context.environment)
     }

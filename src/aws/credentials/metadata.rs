@@ -37,6 +37,10 @@ pub(crate) enum Why {
 pub(crate) struct FromMetadata;
 
 impl Provider for FromMetadata {
+    fn name(&self) -> &'static str {
+        "the instance's metadata service"
+    }
+
     fn fetch(&self, context: &Context) -> Result<Found, Error> {
         match context.metadata.credentials() {
             Ok(found) => Ok(Found::Here(found)),

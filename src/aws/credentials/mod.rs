@@ -23,6 +23,7 @@ mod web_identity;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::cache::Source;
 use self::container::FromContainer;
@@ -124,6 +125,9 @@ pub(crate) enum Found {
 
 /// One place where credentials may come from.
 pub(crate) trait Provider: Send + Sync {
+    /// Its name, for people.
+    fn name(&self) -> &'static str;
+
     /// Looks there. A place that is set up but broken is an error, which ends the search.
     fn fetch(&self, context: &Context) -> Result<Found, Error>;
 }
@@ -142,6 +146,8 @@ pub(crate) struct Context {
 pub(crate) struct Chain {
     context: Context,
     providers: [Box<dyn Provider>; 5],
+    /// Which of them is asked, by its place.
+    asked: AtomicUsize,
 }
 
 impl Chain {
@@ -154,14 +160,15 @@ impl Chain {
             Box::new(FromContainer),
             Box::new(FromMetadata),
         ];
-        Chain { context, providers }
+        Chain { context, providers, asked: AtomicUsize::new(0) }
     }
 }
 
 impl Source for Chain {
     fn fetch(&self) -> Result<Credentials, Error> {
         let mut looked_at = Vec::new();
-        for provider in &self.providers {
+        for (place, provider) in self.providers.iter().enumerate() {
+            self.asked.store(place, Ordering::Relaxed);
             match provider.fetch(&self.context)? {
                 Found::Here(credentials) => return Ok(credentials),
                 Found::Nothing(text) => looked_at.push(text),
@@ -171,6 +178,10 @@ impl Source for Chain {
             "no AWS credentials: {}; give this machine a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             looked_at.join("; ")
         )))
+    }
+
+    fn asked(&self) -> &'static str {
+        self.providers[self.asked.load(Ordering::Relaxed)].name()
     }
 }
 

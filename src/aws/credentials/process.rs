@@ -45,6 +45,9 @@ fn run_within(command: &str, profile: &str, time: Duration) -> Result<Credential
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
     let found = match &heard {
         Heard::Ended(status) if !status.success() => Err(format!("failed ({status}){said}")),
+        Heard::Ended(_) if stdout.text.trim_ascii().is_empty() => {
+            Err(format!("gives no credentials: it writes nothing to its standard output{said}"))
+        }
         Heard::Ended(_) | Heard::Written => document::read_of_process(&String::from_utf8_lossy(&stdout.text))
             .map_err(|text| format!("gives no credentials: {text}{said}")),
         Heard::TooMuch => Err(format!("gives no credentials: it writes more than {LIMIT} bytes{said}")),
@@ -163,6 +166,7 @@ fn read(streams: [&mut Stream; 2], wait: Duration) -> bool {
 
 /// Whether this is a JSON object from beginning to end.
 fn is_whole(text: &[u8]) -> bool {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     text.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
@@ -189,6 +193,11 @@ mod tests {
         for (command, expected) in [
             ("echo 'log in first' >&2; exit 3 # hush", "failed (exit status: 3): log in first"),
             ("echo hush", "gives no credentials"),
+            ("true", "gives no credentials: it writes nothing to its standard output"),
+            (
+                "exec >&-; echo 'log in first' >&2",
+                "gives no credentials: it writes nothing to its standard output: log in",
+            ),
             ("head -c 100000 /dev/zero", "gives no credentials"),
         ] {
             let error = run(command, "ops").expect_err(command).to_string();
@@ -211,6 +220,7 @@ mod tests {
             format!("sleep 60 & {DOCUMENT}"),
             format!("sleep 60 >/dev/null & {DOCUMENT}"),
             format!("setsid sleep 60 & {DOCUMENT}"),
+            format!("sleep 60 & printf '\\357\\273\\277'; {DOCUMENT}"),
             // The command itself goes on, or a part of its pipeline.
             format!("{DOCUMENT}; exec sleep 60"),
             format!("{{ {DOCUMENT}; sleep 60; }} | cat"),

@@ -12,6 +12,10 @@ use crate::aws::profile_file::{ProfileFiles, named_profile, profile};
 pub(crate) struct FromProfile;
 
 impl Provider for FromProfile {
+    fn name(&self) -> &'static str {
+        "the command, login or role of the profile in use"
+    }
+
     fn fetch(&self, context: &Context) -> Result<Found, Error> {
         let name = profile(&context.environment);
         let files = ProfileFiles::read(&context.environment)?;

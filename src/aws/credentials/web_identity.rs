@@ -11,6 +11,10 @@ use crate::text_file;
 pub(crate) struct FromWebIdentity;
 
 impl Provider for FromWebIdentity {
+    fn name(&self) -> &'static str {
+        "the exchange of the web identity token"
+    }
+
     fn fetch(&self, context: &Context) -> Result<Found, Error> {
         let get = |name| context.environment.get(name);
         let Some(file) = get("AWS_WEB_IDENTITY_TOKEN_FILE") else {
