@@ -13,7 +13,7 @@ pub(crate) use crate::error::one_line;
 /// How much of a message of AWS is shown, in characters.
 const MESSAGE_SHOWN: usize = 600;
 /// How much of a page is shown that is no message of AWS, such as that of a proxy.
-const PAGE_SHOWN: usize = 200;
+pub(super) const PAGE_SHOWN: usize = 200;
 
 /// Why AWS did not do what was asked.
 #[derive(Clone, Debug)]
@@ -109,11 +109,7 @@ impl Refusal {
 
     /// Leaves these texts out of what is shown: a page may tell what it was asked.
     pub(crate) fn hide(&mut self, secrets: &[&str]) {
-        for secret in secrets {
-            if self.message.contains(secret) {
-                self.message = self.message.replace(secret, "(hidden)");
-            }
-        }
+        self.message = hidden(std::mem::take(&mut self.message), secrets);
     }
 
     /// Whether other credentials would have been accepted: those at hand are stale or wrong.
@@ -147,6 +143,13 @@ impl Refusal {
             Kind::Throttled | Kind::Transient | Kind::Unfit => None,
         }
     }
+}
+
+/// The text without these.
+pub(super) fn hidden(text: String, secrets: &[&str]) -> String {
+    secrets
+        .iter()
+        .fold(text, |text, secret| if text.contains(secret) { text.replace(secret, "(hidden)") } else { text })
 }
 
 impl Error {

@@ -12,9 +12,9 @@ use super::codes::Kind;
 use super::config::Config;
 use super::credentials::Credentials;
 use super::endpoint::{Endpoint, Service, endpoint};
-use super::error::{Call, Cause, Error};
+use super::error::{Call, Cause, Error, PAGE_SHOWN, hidden, one_line};
 use super::net::{Answer, Ask, Fault, UNRESOLVED, Wire, fault_of};
-use super::refusal::refusal;
+use super::refusal::{destination, of_page, refusal};
 pub(crate) use super::retry::random;
 use super::retry::{self, Quota, passes, pause};
 use super::sign::{Scope, sign};
@@ -29,6 +29,8 @@ const BODY_LIMIT: u64 = 32 * 1024 * 1024;
 /// How large one of DynamoDB may be: a page is 1 MB of items, less than ten times that in JSON, and what is read of it
 /// takes many times its length in memory.
 const ITEMS_LIMIT: u64 = 10 * 1024 * 1024;
+/// How much of a body is kept to say what it is, where it is no answer.
+const BEGINNING: usize = 4 * 1024;
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: u64 = 256 * 1024;
 
@@ -273,11 +275,17 @@ impl Caller {
             return Err(Box::new(self.refused(answer, seen, credentials)));
         }
         let left = if request.service == Service::DynamoDb { ITEMS_LIMIT } else { BODY_LIMIT };
-        let watched = Watched { inner: answer.body, left, time, fault: None };
+        let watched = Watched { inner: answer.body, left, time, fault: None, beginning: Vec::new() };
         let mut body = BufReader::with_capacity(16 * 1024, watched);
         read(&mut body).map_err(|text| {
-            let unreadable = || Fault { cause: Cause::Unreadable(text), stale: false };
-            body.into_inner().fault.unwrap_or_else(unreadable).into()
+            let Watched { fault, beginning, .. } = body.into_inner();
+            let unreadable = || {
+                let secrets = credentials.map(Credentials::secrets).unwrap_or_default();
+                let page = of_page(&beginning).map(|page| hidden(page, &secrets));
+                let text = page.map_or(text, |page| format!("it is a page: \"{}\"", one_line(&page, PAGE_SHOWN)));
+                Fault { cause: Cause::Unreadable(text), stale: false }
+            };
+            fault.unwrap_or_else(unreadable).into()
         })
     }
 
@@ -296,10 +304,14 @@ impl Caller {
     fn refused(&self, answer: Answer, seen: Option<Seen>, credentials: Option<&Credentials>) -> Failure {
         let request_id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id")).map(str::to_string);
         let asked = answer.header("x-amz-retry-after").and_then(retry::asked);
+        let leads = answer.header("location").filter(|_| answer.status < 400).map(destination);
         let mut text = Vec::new();
         // A body that breaks off still leaves the status.
         let _ = answer.body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
         let mut refusal = refusal(answer.status, request_id.as_deref(), &text);
+        if let Some(place) = leads {
+            refusal.message = format!("it leads to {place}");
+        }
         if let Some(credentials) = credentials {
             refusal.hide(&credentials.secrets());
         }
@@ -333,6 +345,8 @@ struct Watched<R> {
     left: u64,
     time: Duration,
     fault: Option<Fault>,
+    /// What came first, for a message.
+    beginning: Vec<u8>,
 }
 
 impl<R: Read> Read for Watched<R> {
@@ -349,6 +363,8 @@ impl<R: Read> Read for Watched<R> {
             Some(left) => self.left = left,
             None => return Err(io::Error::other("the body is larger than any that the service sends")),
         }
+        let more = BEGINNING.saturating_sub(self.beginning.len()).min(count);
+        self.beginning.extend_from_slice(&buffer[..more]);
         Ok(count)
     }
 }

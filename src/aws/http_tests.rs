@@ -129,6 +129,31 @@ fn an_unreadable_answer_is_an_error_at_once() {
 }
 
 #[test]
+fn a_page_and_a_way_to_elsewhere_are_named() {
+    for (answer, expected) in [
+        (
+            "200 OK\r\ncontent-length: 54\r\n\r\n<!doctype html><title>Portal</title><p>Please log in</p>",
+            "the answer cannot be read: it is a page: \"Portal Please log in\"",
+        ),
+        (
+            "307 T\r\nlocation: https://sso.example/x?y=hush\r\ncontent-length: 0\r\n\r\n",
+            "HTTP 307: \"it leads to https://sso.example\"",
+        ),
+    ] {
+        let url = raw_server(move |_, mut stream| {
+            read_request(&mut stream);
+            stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).expect("written");
+        });
+        let refuse = |body: &mut dyn BufRead| {
+            body.read_to_end(&mut Vec::new()).map_err(|error| error.to_string())?;
+            Err::<(), _>("not what I want".to_string())
+        };
+        let error = send(&aws(&url).0, &request(), &seconds(5.0), &refuse).expect_err("no answer");
+        assert!(error.to_string().ends_with(expected) && !error.needs_a_person(), "{error}");
+    }
+}
+
+#[test]
 fn nobody_listening_is_an_error_in_words() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = free.local_addr().expect("an address");
@@ -232,7 +257,8 @@ fn refused_credentials_are_looked_up_again() {
 
 #[test]
 fn a_body_has_a_bound() {
-    let mut body = Watched { inner: io::repeat(b'x'), left: 1_000, time: Duration::ZERO, fault: None };
+    let mut body =
+        Watched { inner: io::repeat(b'x'), left: 1_000, time: Duration::ZERO, fault: None, beginning: Vec::new() };
     let error = body.read_to_end(&mut Vec::new()).expect_err("endless");
     assert!(error.to_string().contains("larger than"), "{error}");
 }

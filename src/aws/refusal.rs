@@ -82,6 +82,21 @@ fn from_xml(body: &[u8]) -> Option<Refusal> {
     (!found.code.is_empty()).then_some(found)
 }
 
+/// What the page says that came in the place of an answer; `None` for what is no page. Its beginning is enough.
+pub(crate) fn of_page(beginning: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(beginning);
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let begins = |with: &str| text.get(..with.len()).is_some_and(|word| word.eq_ignore_ascii_case(with));
+    (begins("<!doctype html") || begins("<html")).then(|| page(text))
+}
+
+/// Where a redirection leads, without what may be a secret in it: scheme and host.
+pub(crate) fn destination(location: &str) -> String {
+    let (scheme, rest) = location.split_once("://").unwrap_or(("", location));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
+    if scheme.is_empty() { "another place".to_string() } else { format!("{scheme}://{host}") }
+}
+
 /// What a page says to people, in one line: its text without tags, comments, scripts and styles. A text without any tag
 /// stays as it is.
 fn page(text: &str) -> String {
@@ -173,6 +188,34 @@ mod tests {
         }
         let long = refusal(503, None, "é".repeat(PAGE).as_bytes());
         assert!(long.message.len() <= PAGE + 3, "{}", long.message.len());
+    }
+
+    #[test]
+    fn a_page_is_told_from_what_only_cannot_be_read() {
+        for (body, expected) in [
+            ("<html><body>Log in</body></html>", Some("Log in")),
+            ("\u{feff}\n<!DOCTYPE HTML PUBLIC><HTML><title>Log</title> in", Some("Log in")),
+            ("<html", Some("")),
+            ("<DescribeInstancesResponse>", None),
+            ("<!DOCTYPE x><a/>", None),
+            ("{}", None),
+            ("é", None),
+            ("", None),
+        ] {
+            assert_eq!(of_page(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_destination_has_no_secret() {
+        for (location, expected) in [
+            ("https://sso.example/login?token=hush", "https://sso.example"),
+            ("http://u:hush@proxy.example:8080#x", "http://proxy.example:8080"),
+            ("/login?token=hush", "another place"),
+            ("", "another place"),
+        ] {
+            assert_eq!(destination(location), expected);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) fn walk(
     let mut any = false;
     loop {
         buffer.clear();
-        match reader.read_event_into(&mut buffer).map_err(|error| error.to_string())? {
+        match reader.read_event_into(&mut buffer).map_err(said)? {
             Event::Start(_) if any && depth == 0 => return Err("a second document follows".to_string()),
             Event::Start(tag) => {
                 depth += 1;
@@ -65,6 +65,14 @@ pub(crate) fn walk(
             Event::Eof => return Ok(()),
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
         }
+    }
+}
+
+/// What is wrong, without the library's name for what `input` itself has said.
+fn said(error: quick_xml::Error) -> String {
+    match error {
+        quick_xml::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 
