@@ -231,7 +231,7 @@ fn a_service_that_nobody_knows_keeps_its_servers() {
     stage.consul.deregister("web-1");
     assert_eq!(stage.server.wait_metric("hsdo_missing_groups", |n| n > 0.0), 1.0);
     stage.nothing_changes(Duration::from_secs(1));
-    let line = "groups that do not exist: web: their servers stay as they are; register these services in Consul";
+    let line = "groups that do not exist: web: their servers stay until they are known to have ended; register these services in Consul";
     assert_eq!(stage.said(line), 1, "{}", stage.server.log());
     stage.consul.register("web", "web-1", &address(1));
     stage.server.wait_metric("hsdo_missing_groups", |n| n == 0.0);

@@ -86,7 +86,10 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
     note(
         Condition::MissingGroups,
         missing.len(),
-        format!("groups that do not exist: {}: their servers stay as they are; {missing_remedy}", list(&missing)),
+        format!(
+            "groups that do not exist: {}: their servers stay until they are known to have ended; {missing_remedy}",
+            list(&missing)
+        ),
     );
     if let Some(because) = unseen_because {
         let unseen: Vec<_> = seen.unseen().map(|name| name.escape_debug().to_string()).collect();
@@ -221,7 +224,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "groups that do not exist: c: their servers stay as they are; create them",
+                "groups that do not exist: c: their servers stay until they are known to have ended; create them",
                 "items of the table that cannot be read: slot 2: broken: they are left alone; correct or delete them",
                 "ready servers without a slot: i2; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1",
                 "slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1, hold servers until these leave: 4",
