@@ -17,6 +17,7 @@ pub mod haproxy;
 pub mod log;
 pub mod marker;
 pub mod metrics;
+pub mod ports;
 mod resolver;
 pub mod run;
 pub mod server;

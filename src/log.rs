@@ -154,7 +154,6 @@ pub struct Episode {
 struct Fault {
     key: String,
     began: Instant,
-    turns: u64,
 }
 
 /// What a report makes worth a line.
@@ -179,7 +178,7 @@ impl Episode {
     /// Says how this turn went: `None` for well, else the fault's `key` and `text`.
     ///
     /// The key tells one fault from another and is not shown; a fault whose key stays the same is logged once, however
-    /// much its text changes (a request id, a count). Call it once a turn: the closing line counts the calls.
+    /// much its text changes (a request id, a count).
     pub fn report(&mut self, fault: Option<(&str, &str)>) {
         match self.note(Instant::now(), fault) {
             Some(Note::Fault(text)) => log::warn!(target: self.target, "{text}"),
@@ -194,21 +193,16 @@ impl Episode {
             (None, None) => None,
             (None, over) => {
                 let over = over.take()?;
-                let turns = if over.turns == 1 { "1 turn".to_owned() } else { format!("{} turns", over.turns) };
                 let seconds = now.saturating_duration_since(over.began).as_secs();
-                Some(Note::Over(format!("{subject}: over, after {turns} in {seconds} s")))
+                Some(Note::Over(format!("{subject}: over, after {seconds} s")))
             }
-            (Some((key, _)), Some(lasting)) if lasting.key == key => {
-                lasting.turns += 1;
-                None
-            }
+            (Some((key, _)), Some(lasting)) if lasting.key == key => None,
             (Some((key, text)), Some(changed)) => {
                 key.clone_into(&mut changed.key);
-                changed.turns += 1;
                 Some(Note::Fault(format!("{subject}: {text}")))
             }
             (Some((key, text)), begins) => {
-                *begins = Some(Fault { key: key.to_owned(), began: now, turns: 1 });
+                *begins = Some(Fault { key: key.to_owned(), began: now });
                 Some(Note::Fault(format!("{subject}: {text}")))
             }
         }
@@ -298,10 +292,10 @@ mod tests {
             (2, Some(("timeout", "no answer in 6 s")), None),
             (3, Some(("denied", "access denied")), Some(Note::Fault("table: access denied".to_owned()))),
             (4, Some(("denied", "access denied")), None),
-            (13, None, Some(Note::Over("table: over, after 4 turns in 12 s".to_owned()))),
+            (13, None, Some(Note::Over("table: over, after 12 s".to_owned()))),
             (14, None, None),
             (15, Some(("denied", "access denied")), Some(Note::Fault("table: access denied".to_owned()))),
-            (16, None, Some(Note::Over("table: over, after 1 turn in 1 s".to_owned()))),
+            (16, None, Some(Note::Over("table: over, after 1 s".to_owned()))),
         ];
         for (second, fault, expected) in cases {
             assert_eq!(episode.note(start + Duration::from_secs(second), fault), expected, "second {second}");

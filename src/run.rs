@@ -21,6 +21,7 @@ use crate::haproxy::socket::{Limits as SocketLimits, Socket};
 use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::{Metrics, ServerSeries};
+use crate::ports::Haproxy;
 use crate::server::{Gauges, Limits, Server, Snapshot, Source};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
@@ -170,7 +171,9 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
     let role = Start::new("client", args, common, shutdown, begun)?;
     let aws = aws(args, regions(common, true), env, &role.metrics, begun)?;
     let table = SlotTable::new(aws, &common.table);
-    let runtime = Runtime::new(Socket::new(&settings.socket, SocketLimits::default()));
+    let backends = settings.backends.len() + usize::from(settings.fallback.is_some());
+    let limits = SocketLimits::of(backends, common.list_size as usize);
+    let runtime = Runtime::new(Socket::new(settings.socket.clone(), limits));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
         let commands = patiently(&role.shutdown, || client.dry_run(Instant::now()))?;
@@ -229,7 +232,7 @@ impl Part for ServerPart {
     }
 }
 
-impl Part for Client<SlotTable> {
+impl<H: Haproxy> Part for Client<SlotTable, H> {
     fn turn(&mut self) -> Vec<Error> {
         Client::turn(self, Instant::now())
     }
@@ -318,6 +321,10 @@ impl Start {
             }
             for (subject, episode) in &mut episodes {
                 let failure = failures.iter().find(|failure| failure.subject() == *subject);
+                // A turn that failed of something else did not get so far: what it was about may not be over.
+                if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
+                    continue;
+                }
                 let texts = failure.map(|failure| (failure.key(), failure.to_string()));
                 episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
             }

@@ -18,8 +18,8 @@ use super::error::{CANCELLED, Cause, Error, one_line};
 use super::http::Budget;
 use super::memory::Memory;
 use super::table::{self, Entry, KEY, MARKED, Raw, RawMarker};
-use crate::client::TableReader;
 use crate::marker::Marker;
+use crate::ports::TableReader;
 use crate::server::{Reading, Store};
 use crate::slot::{Row, Slot, SlotId, Table};
 

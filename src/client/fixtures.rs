@@ -1,26 +1,143 @@
 //! Servers and wishes in few letters. Tests only.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use super::placement::Wanted;
-use super::reconcile::Options;
-use crate::haproxy::{Admin, Health, Running};
-use crate::slot::Weight;
+use super::memory::Memory;
+use super::model;
+use super::placement::{Desired, Wanted};
+use super::reconcile::{Plan, Step, plan};
+use super::sequencer::Sequencer;
+use super::stage::Options;
+use super::view::View;
+use crate::ports::{Admin, Change, Running};
+use crate::slot::{SlotId, Weight};
 
-pub(super) const OPTIONS: Options = Options { port: 80, gate: true, static_weights: false };
+pub(super) const PORT: u16 = 80;
+pub(super) const OPTIONS: Options = Options { port: Some(PORT), gate: true, static_weights: false };
 
 pub(super) fn address(last: u8) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, last], 80))
+    SocketAddr::from(([10, 0, 0, last], PORT))
 }
 
-pub(super) fn server(admin: Admin, health: Health, last: u8, weight: Weight) -> Running {
-    Running { admin, health, address: Some(address(last)), weight: Some(weight) }
+pub(super) fn server(admin: Admin, up: bool, last: u8, weight: Weight) -> Running {
+    Running {
+        admin,
+        inherited: false,
+        up,
+        address: Some(address(last)),
+        weight,
+        configured: 1,
+        checked: true,
+        checking: false,
+    }
 }
 
 pub(super) fn up(last: u8, weight: Weight) -> Running {
-    server(Admin::Ready, Health::Passed, last, weight)
+    server(Admin::Ready, true, last, weight)
+}
+
+pub(super) fn down(last: u8, weight: Weight) -> Running {
+    server(Admin::Ready, false, last, weight)
+}
+
+pub(super) fn maintenance(last: u8, weight: Weight) -> Running {
+    server(Admin::Maintenance, false, last, weight)
+}
+
+pub(super) fn inherited(last: u8, weight: Weight) -> Running {
+    Running { inherited: true, checked: false, ..server(Admin::Ready, false, last, weight) }
 }
 
 pub(super) fn serve_at(last: u8, weight: Weight) -> Wanted {
     Wanted::Serve { address: address(last).ip(), weight }
+}
+
+/// A backend, as a plan sees it, on the model of HAProxy.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) desired: Desired,
+    pub(super) running: BTreeMap<SlotId, Running>,
+    pub(super) memory: Memory,
+    pub(super) options: Options,
+    pub(super) size: SlotId,
+    pub(super) now: Instant,
+}
+
+impl World {
+    /// Slots by their number, each with what is wanted of it, if anything is known.
+    pub(super) fn new(slots: impl IntoIterator<Item = (SlotId, Running, Option<Wanted>)>) -> Self {
+        let mut world = World {
+            desired: Desired::default(),
+            running: BTreeMap::new(),
+            memory: Memory::default(),
+            options: OPTIONS,
+            size: 0,
+            now: Instant::now(),
+        };
+        for (id, running, wanted) in slots {
+            world.running.insert(id, running);
+            world.desired.slots.extend(wanted.map(|wanted| (id, wanted)));
+            world.desired.known = world.desired.known.max(id);
+        }
+        world.size = world.desired.known;
+        world
+    }
+
+    /// What a reading asks for now.
+    pub(super) fn plan(&mut self) -> Plan {
+        self.memory.observe(&self.desired, &self.running, self.options, self.now);
+        let World { desired, running, memory, options, size, .. } = self;
+        plan(View { desired, running, memory, size: *size, options: *options })
+    }
+
+    /// The next steps of a turn.
+    pub(super) fn steps(&mut self, turn: &mut Sequencer) -> Vec<Step> {
+        let steps = turn.next(&self.plan());
+        steps.iter().for_each(|step| self.memory.sending(step.slot, &step.changes));
+        steps
+    }
+
+    pub(super) fn apply(&mut self, slot: SlotId, change: Change) {
+        model::apply(self.running.get_mut(&slot).expect("a planned slot runs"), change);
+    }
+
+    /// One turn to its end; `see` looks at the world after each change of a slot.
+    pub(super) fn turn(&mut self, mut see: impl FnMut(&World, SlotId, Change)) {
+        let mut turn = Sequencer::default();
+        loop {
+            let steps = self.steps(&mut turn);
+            if steps.is_empty() {
+                return;
+            }
+            for Step { slot, changes } in steps {
+                for change in changes {
+                    self.apply(slot, change);
+                    see(self, slot, change);
+                }
+            }
+        }
+    }
+
+    /// Every check that is under way ends, and every one of a ready server passes.
+    pub(super) fn checks_pass(&mut self) {
+        for server in self.running.values_mut() {
+            server.checking = false;
+            server.up |= server.admin == Admin::Ready;
+        }
+    }
+
+    /// Turns, and checks that pass, until nothing is left to do.
+    pub(super) fn converge(&mut self) {
+        for _ in 0..12 {
+            self.turn(|_, _, _| ());
+            let plan = self.plan();
+            if Sequencer::left(&plan) == 0 && !plan.pending && plan.waiting.is_empty() {
+                return;
+            }
+            self.checks_pass();
+        }
+        panic!("still not quiet: {:?} {self:?}", self.plan());
+    }
 }

@@ -1,33 +1,69 @@
 //! The client role: one turn reads the table, reads HAProxy, and sends what makes HAProxy match.
 //!
-//! The last table that was read stays the wanted state while DynamoDB cannot be reached, so HAProxy is repaired all
-//! the same. When the table is read is decided in `watch`, where a slot stands in `placement`, what is sent for it in
-//! `reconcile`.
+//! # The whole rule
+//!
+//! *Which table.* The last one that was read whole stays in force while DynamoDB cannot be reached, so HAProxy is repaired all the
+//! same. When it is read is decided in `watch`.
+//!
+//! *What a slot is to be* (`placement`). In a default backend every occupant of one's own groups serves, in the fallback backend the
+//! others. A slot that has a row and should not be there is in maintenance at weight 0, and so is every server of the template
+//! above the table. A slot without a readable row is unknown: nobody touches it.
+//!
+//! *What it is* (`stage`), told from one reading, never stored: unknown; out, or retiring; held by hand, or blocked by something
+//! that `ready` does not lift; stale (another address), filled, down until its check passes, serving, leaving (weight 0).
+//!
+//! *What is sent for it* (`reconcile`):
+//! - a stale slot: `weight 0`, `state maint`, the address. What HAProxy refuses never becomes ready, as the next reading shows;
+//! - a filled one: `state ready`, `health down`, the weight. It takes no request, persistent ones included, until HAProxy's own
+//!   check has passed as often as `rise` asks, with hsdo or without. `health down` is left out where the server has no check, where
+//!   nobody else serves meanwhile, and with `CLIENT_HEALTH_GATE` false. A check that is under way from before is waited for:
+//!   its result would count for the new server;
+//! - a serving one: its weight. From 0, with `health down` unless it was seen to serve there: the line may have been cut;
+//! - a leaving one: `weight 0`; a retiring one: `weight 0`, `state maint`;
+//! - a held one: only address and weight, so that all is right when the hand is lifted.
+//!
+//! *When* (`sequencer`). What raises is sent first, and HAProxy is read again; what lowers when nothing is left to raise. A step
+//! that did not help is not sent twice in a turn. Every step bears to be cut after any of its commands.
+//!
+//! *May this server's traffic be taken now?* (`cover`). Not while it is on its way to another slot and does not serve there; not
+//! while it leaves and nobody else serves; and if all that serve are to be replaced, one half first.
+//!
+//! *What is remembered* (`memory`), of one HAProxy process only: whose hand a maintenance was, which servers were seen to serve,
+//! which weights another hand sets. `converge` drives all this, a backend as one value, each for itself: one that is missing or
+//! unreadable costs the others nothing. `report` says what a person should know.
 
+mod backend;
+mod converge;
+mod cover;
 #[cfg(test)]
 mod fixtures;
-mod hold;
+mod memory;
 pub(crate) mod model;
-mod moving;
 pub mod placement;
 #[cfg(test)]
 mod properties;
 pub mod reconcile;
-mod repair;
+mod report;
+mod sequencer;
+mod stage;
+mod view;
 mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::haproxy::Runtime;
 use crate::log::Episode;
-use crate::marker::Marker;
 use crate::metrics::{Metrics, ServerSeries};
+use crate::ports::{Haproxy, TableReader};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
+use converge::Converge;
+pub use memory::Memory;
 use placement::{Kind, Rules, Split};
-use repair::Repair;
+pub use sequencer::Sequencer;
+pub use stage::Options;
+pub use view::View;
 use watch::{Doubt, Need, Watch};
 
 /// The time for all that a turn asks of the table: a hung AWS delays the repair of HAProxy by less than 5 seconds.
@@ -35,21 +71,6 @@ const READING: Duration = Duration::from_millis(4_500);
 
 /// How long what was read stands for what AWS would say, where a HAProxy waits to be filled: `INTERVAL` may be an hour.
 const CURRENT: Duration = Duration::from_secs(5);
-
-/// The table, as the client uses it.
-pub trait TableReader {
-    /// The marker, which may be a little old; until `until` at the latest.
-    ///
-    /// # Errors
-    /// The reading failed.
-    fn marker(&mut self, until: Instant) -> Result<Marker, Error>;
-    /// Every row; until `until` at the latest. An eventually consistent reading (`consistent` false) costs half and may
-    /// be a little old.
-    ///
-    /// # Errors
-    /// The reading failed or is not whole.
-    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, Error>;
-}
 
 /// A backend that hsdo fills, with the rules for what stands in it.
 #[derive(Clone, Debug)]
@@ -61,9 +82,9 @@ pub struct Target {
 }
 
 /// The client of one HAProxy.
-pub struct Client<T: TableReader> {
+pub struct Client<T, H> {
     reader: T,
-    repair: Repair,
+    converge: Converge<H>,
     rules: Arc<Rules>,
     size: SlotId,
     metrics: Arc<Metrics>,
@@ -80,9 +101,9 @@ pub struct Client<T: TableReader> {
     doubt: Episode,
 }
 
-impl<T: TableReader> Client<T> {
+impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// A client that has read nothing yet.
-    pub fn new(settings: &ClientSettings, reader: T, runtime: Runtime, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: &ClientSettings, reader: T, haproxy: H, metrics: Arc<Metrics>) -> Self {
         let default = settings.backends.iter().map(|backend| (backend, Kind::Default));
         let fallback = settings.fallback.iter().map(|backend| (backend, Kind::Fallback));
         let targets =
@@ -95,7 +116,14 @@ impl<T: TableReader> Client<T> {
         let size = settings.common.list_size;
         Client {
             reader,
-            repair: Repair::new(runtime, targets, Arc::clone(&rules), size, settings.health_gate, Arc::clone(&metrics)),
+            converge: Converge::new(
+                haproxy,
+                targets,
+                Arc::clone(&rules),
+                size,
+                settings.health_gate,
+                Arc::clone(&metrics),
+            ),
             rules,
             size,
             metrics,
@@ -114,31 +142,31 @@ impl<T: TableReader> Client<T> {
     pub fn turn(&mut self, now: Instant) -> Vec<Error> {
         // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything, unless what was
         // read last is old, and AWS answered then.
-        let first = self.repair.is_down() && self.current_until.is_none_or(|until| now < until);
-        let mended = if first { self.mend() } else { Ok(()) };
+        let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
+        let mended = if first { self.mend(now) } else { Ok(()) };
         let refreshed = self.refresh(now);
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
-        let mended = mended.and_then(|()| self.mend());
+        let mended = mended.and_then(|()| self.mend(now));
         [refreshed, mended].into_iter().filter_map(Result::err).collect()
     }
 
     /// Makes HAProxy match the table, as far as it is known.
-    fn mend(&mut self) -> Result<(), Error> {
-        self.repair.check_once()?;
+    fn mend(&mut self, now: Instant) -> Result<(), Error> {
+        self.converge.check_once()?;
         match &self.table {
-            Some(table) => self.repair.run(table, self.known()),
+            Some(table) => self.converge.run(table, self.known(), now),
             None => Ok(()),
         }
     }
 
     /// Whether HAProxy's socket refused in the last turn.
     pub fn awaits_haproxy(&self) -> bool {
-        self.repair.is_down()
+        self.converge.is_down()
     }
 
     /// Whether somebody listens on HAProxy's socket now.
     pub fn haproxy_answers(&self) -> bool {
-        self.repair.answers()
+        self.converge.answers()
     }
 
     /// What a turn would send now, a command a line, and nothing is changed.
@@ -147,10 +175,10 @@ impl<T: TableReader> Client<T> {
     /// The table or HAProxy cannot be read, or HAProxy lacks what is configured.
     pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, Error> {
         self.refresh(now)?;
-        self.repair.check_once()?;
+        self.converge.check_once()?;
         let known = self.known();
         let table = self.table.as_ref().expect("refresh just read it");
-        self.repair.rehearse(table, known)
+        self.converge.rehearse(table, known, now)
     }
 
     /// The highest slot number about which the table may have something to say. Servers above it are not in use; but
@@ -187,7 +215,7 @@ impl<T: TableReader> Client<T> {
             self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
             self.publish(&table);
             self.table = Some(table);
-            self.repair.table_changed();
+            self.converge.table_changed();
         }
         Ok(())
     }

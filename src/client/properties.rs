@@ -1,25 +1,27 @@
-//! What holds for every plan of `reconcile`, proved on the model of HAProxy. Tests only.
+//! What holds for every turn, proved on the model of HAProxy with the sequencer that the loop drives. Tests only.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
-use super::fixtures::{OPTIONS, serve_at, server, up};
-use super::hold::Holds;
-use super::model;
-use super::placement::{Desired, Wanted};
-use super::reconcile::{Options, Plan, Step, plan, serves};
-use crate::haproxy::{Admin, Change, Health, Running};
+use super::fixtures::{OPTIONS, World, address, maintenance, serve_at, server, up};
+use super::memory::Memory;
+use super::placement::Wanted;
+use super::reconcile::Step;
+use super::sequencer::Sequencer;
+use super::stage::Options;
+use crate::ports::{Admin, Change, Running};
 use crate::slot::SlotId;
 
 fn any_running() -> impl Strategy<Value = Running> {
-    let admin = prop_oneof![
-        6 => Just(Admin::Ready), 4 => Just(Admin::Maintenance), 1 => Just(Admin::Drain), 1 => Just(Admin::Inherited)
-    ];
-    let health = prop_oneof![Just(Health::Passed), Just(Health::Shaky), Just(Health::Unchecked), Just(Health::Down)];
-    (admin, health, 1..6_u8, prop_oneof![Just(0), Just(1), 2..=256_u16])
-        .prop_map(|(admin, health, last, weight)| server(admin, health, last, weight))
+    let admin = prop_oneof![6 => Just(Admin::Ready), 4 => Just(Admin::Maintenance), 1 => Just(Admin::Drain)];
+    let weight = prop_oneof![Just(0), Just(1), 2..=256_u16];
+    (admin, proptest::bool::weighted(0.1), any::<[bool; 3]>(), 1..6_u8, weight).prop_map(
+        |(admin, inherited, [up, checked, checking], last, weight)| {
+            let up = up && admin != Admin::Maintenance;
+            Running { inherited, checked: checked && !inherited, checking, ..server(admin, up, last, weight) }
+        },
+    )
 }
 
 fn any_wanted() -> impl Strategy<Value = Option<Wanted>> {
@@ -32,99 +34,41 @@ fn any_wanted() -> impl Strategy<Value = Option<Wanted>> {
 
 prop_compose! {
     fn any_world()(
-        slots in proptest::collection::btree_map(1..9_u32, (any_running(), any_wanted(), any::<bool>()), 1..8),
+        slots in proptest::collection::btree_map(1..9_u32, (any_running(), any_wanted()), 1..8),
         known in 4..8_u32,
         gate in any::<bool>(),
     ) -> World {
-        let wanted = slots.iter().filter(|(id, _)| **id <= known);
-        World {
-            desired: Desired { slots: wanted.filter_map(|(id, slot)| Some((*id, slot.1?))).collect(), known },
-            checked: slots.iter().filter(|(_, slot)| slot.2).map(|(id, _)| *id).collect(),
-            running: slots.into_iter().map(|(id, slot)| (id, slot.0)).collect(),
-            options: Options { gate, ..OPTIONS },
-            holds: Holds::default(),
-        }
+        let slots = slots.into_iter().map(|(id, (running, wanted))| (id, running, wanted.filter(|_| id <= known)));
+        let mut world = World::new(slots);
+        (world.desired.known, world.size) = (known, known);
+        World { options: Options { gate, ..OPTIONS }, ..world }
     }
 }
 
-#[derive(Clone, Debug)]
-struct World {
-    holds: Holds,
-    desired: Desired,
-    running: BTreeMap<SlotId, Running>,
-    checked: Vec<SlotId>,
-    options: Options,
-}
-
-impl World {
-    fn plan(&mut self) -> Plan {
-        let held = self.holds.observe(&self.desired, &self.running, self.options.port);
-        plan(&self.desired, &self.running, &held, self.desired.known, self.options)
-    }
-
-    /// The steps that a turn sends after this reading: what raises first, and what lowers when nothing is to raise.
-    fn batch(&mut self) -> Vec<Step> {
-        let plan = self.plan();
-        self.holds.sending(&plan);
-        if plan.raise.is_empty() { plan.lower } else { plan.raise }
-    }
-
-    fn apply(&mut self, slot: SlotId, change: Change) {
-        let checked = self.checked.contains(&slot);
-        model::apply(self.running.get_mut(&slot).expect("a planned slot runs"), change, 1, checked);
-    }
-
-    /// Every check of a ready server passes.
-    fn checks_pass(&mut self) {
-        for server in self.running.values_mut().filter(|server| server.admin == Admin::Ready) {
-            if server.health != Health::Unchecked {
-                server.health = Health::Passed;
+/// Whether the slot takes traffic that it should not, balanced or persistent.
+fn exposes(world: &World, slot: SlotId) -> bool {
+    let server = &world.running[&slot];
+    let takes_traffic = server.serves();
+    takes_traffic
+        && match world.desired.of(slot) {
+            Some(Wanted::Serve { address, weight }) => {
+                server.address.map(|there| there.ip()) != Some(address) || server.weight != weight
             }
+            _ => true,
         }
-    }
-
-    /// Turns until nothing is left to send.
-    fn converge(&mut self) {
-        for _ in 0..12 {
-            let batch = self.batch();
-            if batch.is_empty() && self.plan().waiting.is_empty() {
-                return;
-            }
-            for step in batch {
-                step.changes.iter().for_each(|change| self.apply(step.slot, *change));
-            }
-            self.checks_pass();
-        }
-        panic!("still not quiet: {:?}", self.plan());
-    }
-
-    fn exposes(&self, slot: SlotId) -> bool {
-        let server = &self.running[&slot];
-        let takes_traffic = server.admin == Admin::Ready && server.weight != Some(0);
-        takes_traffic
-            && match self.desired.of(slot) {
-                Some(Wanted::Serve { address, weight }) => {
-                    server.address != Some(SocketAddr::new(address, 80)) || server.weight != Some(weight)
-                }
-                _ => true,
-            }
-    }
 }
 
 /// Whoever was on its way out when hsdo was killed, and is wanted again when it is back, is nobody's but hsdo's.
 #[test]
 fn a_cut_step_is_no_operators_hand() {
     for (name, first) in [("it leaves", Wanted::Maintenance), ("another one comes", serve_at(2, 7))] {
-        let slots = |wanted| Desired { slots: BTreeMap::from([(1, wanted)]), known: 1 };
         for cut in 0..=3 {
-            let running = BTreeMap::from([(1, up(1, 7))]);
-            let mut world =
-                World { desired: slots(first), running, checked: vec![1], options: OPTIONS, holds: Holds::default() };
-            for change in world.batch()[0].changes.iter().take(cut) {
+            let mut world = World::new([(1, up(1, 7), Some(first))]);
+            for change in world.steps(&mut Sequencer::default())[0].changes.iter().take(cut) {
                 world.apply(1, *change);
             }
-            world.holds.forget();
-            world.desired = slots(serve_at(1, 7));
+            world.memory = Memory::default();
+            world.desired.slots.insert(1, serve_at(1, 7));
             world.converge();
             assert_eq!(world.running[&1], up(1, 7), "{name}, cut after {cut}");
         }
@@ -134,26 +78,26 @@ fn a_cut_step_is_no_operators_hand() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Applying the plans gives the wanted state, and planning again gives nothing.
+    /// Turns give the wanted state, and the next turn sends nothing.
     #[test]
-    fn plans_reach_what_is_wanted(world in any_world()) {
+    fn turns_reach_what_is_wanted(world in any_world()) {
         let mut world = world;
         let before = world.running.clone();
         world.converge();
-        let Plan { held, .. } = world.plan();
+        let plan = world.plan();
         for (id, server) in &world.running {
             match world.desired.of(*id) {
                 None => {
-                    let untouched = Running { health: before[id].health, ..server.clone() };
+                    let untouched = Running { up: before[id].up, checking: before[id].checking, ..server.clone() };
                     prop_assert_eq!(&untouched, &before[id], "an unknown slot was touched");
                 }
-                Some(Wanted::Maintenance) => prop_assert!(matches!(server.admin, Admin::Maintenance | Admin::Inherited)),
+                Some(Wanted::Maintenance) => prop_assert_eq!((server.admin, server.weight), (Admin::Maintenance, 0)),
                 Some(Wanted::Serve { address, weight }) => {
-                    prop_assert_eq!(server.address, Some(SocketAddr::new(address, 80)));
+                    prop_assert_eq!(server.address.map(|there| there.ip()), Some(address));
                     if server.admin == Admin::Ready {
-                        prop_assert_eq!(server.weight, Some(weight));
+                        prop_assert_eq!(server.weight, weight);
                     } else {
-                        prop_assert!(held.contains(id) || server.admin == Admin::Inherited);
+                        prop_assert!(plan.held.contains(id));
                     }
                 }
             }
@@ -164,15 +108,54 @@ proptest! {
     #[test]
     fn no_prefix_exposes_a_stale_server(world in any_world()) {
         let mut world = world;
-        for _ in 0..12 {
-            let batch = world.batch();
-            for Step { slot, changes } in batch {
-                for change in changes {
-                    world.apply(slot, change);
-                    prop_assert!(!world.exposes(slot), "after {:?} on slot {}", change, slot);
+        for _ in 0..4 {
+            let mut exposed = None;
+            world.turn(|world, slot, change| {
+                if exposes(world, slot) {
+                    exposed = exposed.take().or(Some((slot, change)));
+                }
+            });
+            prop_assert_eq!(exposed, None);
+            world.checks_pass();
+        }
+    }
+
+    /// Where another server serves throughout, a new one takes no request before its own check has passed: at the end of each
+    /// of its steps it is down, or in maintenance. A check from before counts for nobody.
+    #[test]
+    fn a_new_server_waits_for_its_own_check(world in any_world(), cut in 0..4_usize) {
+        let mut world = world;
+        world.options.gate = true;
+        world.running.insert(1, up(1, 5));
+        world.desired.slots.insert(1, serve_at(1, 5));
+        for server in world.running.values_mut() {
+            server.checked = !server.inherited;
+        }
+        world.plan();
+        let begun = world.running.clone();
+        for round in 0..3 {
+            let mut turn = Sequencer::default();
+            loop {
+                let steps = world.steps(&mut turn);
+                if steps.is_empty() {
+                    break;
+                }
+                for Step { slot, changes } in steps {
+                    // In one round a line is cut.
+                    let sent = if round == 1 { cut } else { changes.len() };
+                    let opens = changes.contains(&Change::Ready) && !begun[&slot].inherited;
+                    prop_assert!(!(opens && world.running[&slot].checking), "slot {} opens while it is checked", slot);
+                    for change in changes.iter().take(sent) {
+                        world.apply(slot, *change);
+                        let server = &world.running[&slot];
+                        let moved = server.address != begun[&slot].address || begun[&slot].admin == Admin::Maintenance;
+                        prop_assert!(!(moved && server.serves()), "slot {} serves after {:?}", slot, change);
+                    }
                 }
             }
-            world.checks_pass();
+            for server in world.running.values_mut() {
+                server.checking = false;
+            }
         }
     }
 
@@ -180,7 +163,7 @@ proptest! {
     /// nothing. Each step may be cut after any of its changes: HAProxy 2.2 to 3.0 drop what is left of a line whose client
     /// is gone, and there may be two lines.
     #[test]
-    fn a_cut_plan_is_finished_later(
+    fn a_cut_turn_is_finished_later(
         world in any_world(),
         whole_batches in 0..5_usize,
         cuts in proptest::collection::vec(0..4_usize, 8),
@@ -189,17 +172,18 @@ proptest! {
         let mut whole = world.clone();
         whole.converge();
         let mut broken = world;
+        let mut turn = Sequencer::default();
         for _ in 0..whole_batches {
-            for step in broken.batch() {
+            for step in broken.steps(&mut turn) {
                 step.changes.iter().for_each(|change| broken.apply(step.slot, *change));
             }
             broken.checks_pass();
         }
-        for (step, cut) in broken.batch().iter().zip(cuts) {
+        for (step, cut) in broken.steps(&mut turn).iter().zip(cuts) {
             step.changes.iter().take(cut).for_each(|change| broken.apply(step.slot, *change));
         }
         if restarted {
-            broken.holds.forget();
+            broken.memory = Memory::default();
         }
         broken.converge();
         for (id, server) in &broken.running {
@@ -211,27 +195,128 @@ proptest! {
         }
     }
 
-    /// A backend with a server that serves is not emptied, at any command of any plan: not where that server stays,
+    /// HAProxy refuses some commands for good: the turn ends all the same, nothing is sent twice in it, and the other slots,
+    /// those that are to go included, come to what is wanted.
+    #[test]
+    fn what_is_refused_holds_up_nobody_else(world in any_world(), stuck in 1..9_u32) {
+        let mut world = world;
+        let refused = |slot: SlotId, change: Change| slot == stuck && matches!(change, Change::Address(..) | Change::Weight(1..));
+        for _ in 0..6 {
+            let mut turn = Sequencer::default();
+            let mut sent: Vec<Step> = Vec::new();
+            loop {
+                let steps = world.steps(&mut turn);
+                if steps.is_empty() {
+                    break;
+                }
+                for step in steps {
+                    prop_assert!(!sent.contains(&step), "{:?} twice", step);
+                    for change in step.changes.iter().filter(|change| !refused(step.slot, **change)) {
+                        world.apply(step.slot, *change);
+                    }
+                    sent.push(step);
+                }
+            }
+            world.checks_pass();
+        }
+        let plan = world.plan();
+        let others = plan.raise.iter().chain(&plan.lower).filter(|step| step.slot != stuck);
+        prop_assert_eq!(others.count(), 0);
+        if let (Some(server), Some(Wanted::Serve { address, .. })) = (world.running.get(&stuck), world.desired.of(stuck))
+            && server.address.map(|there| there.ip()) != Some(address)
+        {
+            prop_assert!(!server.serves(), "its address was refused, and it serves");
+        }
+    }
+
+    /// A backend with a server that serves is not emptied, at any command of any turn: not where that server stays,
     /// and not where it leaves while another one is to take over.
     #[test]
     fn somebody_always_serves(world in any_world(), stays in any::<bool>()) {
         let mut world = world;
         world.running.insert(1, up(1, 5));
         world.desired.slots.insert(1, serve_at(1, if stays { 5 } else { 0 }));
-        world.running.insert(9, server(Admin::Maintenance, Health::Down, 99, 1));
+        world.running.insert(9, maintenance(99, 0));
         world.desired.known = 9;
         world.desired.slots.insert(9, serve_at(9, 5));
-        world.checked.push(9);
-        for _ in 0..12 {
-            let mut batch = world.batch();
-            // Lines are done in any order: at worst those that take servers out come first.
-            batch.sort_by_key(|step| !step.changes.contains(&Change::Maintenance));
-            for step in batch {
-                for change in step.changes {
-                    world.apply(step.slot, change);
-                    prop_assert!(world.running.values().any(serves), "empty after {:?} on slot {}", change, step.slot);
+        for _ in 0..6 {
+            let mut turn = Sequencer::default();
+            loop {
+                let mut steps = world.steps(&mut turn);
+                if steps.is_empty() {
+                    break;
+                }
+                // Lines are done in any order: at worst those that take servers out come first.
+                steps.sort_by_key(|step| !step.changes.contains(&Change::Maintenance));
+                for step in steps {
+                    for change in step.changes {
+                        world.apply(step.slot, change);
+                        let serves = world.running.values().any(Running::serves);
+                        prop_assert!(serves, "empty after {:?} on slot {}", change, step.slot);
+                    }
                 }
             }
+            world.checks_pass();
         }
+    }
+
+    /// Whatever becomes of its old slot, and however long its check takes.
+    #[test]
+    fn a_server_that_moves_to_a_free_slot_is_never_out(
+        count in 1..6_u8,
+        mover in any::<proptest::sample::Index>(),
+        weight in 1..256_u16,
+        newcomer in any::<bool>(),
+        gate in any::<bool>(),
+        patience in 0..3_usize,
+    ) {
+        let mover = 1 + mover.index(usize::from(count)) as u8;
+        let (old, new) = (SlotId::from(mover), SlotId::from(count) + 1);
+        let stays = (1..=count).map(|last| (SlotId::from(last), up(last, 10), Some(serve_at(last, 10))));
+        let free = (new, maintenance(99, 0), Some(serve_at(mover, weight)));
+        let mut world = World::new(stays.chain([free]));
+        world.desired.slots.insert(old, if newcomer { serve_at(50, 1) } else { Wanted::Maintenance });
+        world.options.gate = gate;
+        for turn in 0..8 {
+            let mut out = None;
+            world.turn(|world, _, _| {
+                let serves = |last: u8| {
+                    world.running.values().any(|server| server.serves() && server.address == Some(address(last)))
+                };
+                out = out.or((1..=count).find(|last| !serves(*last)));
+            });
+            prop_assert_eq!(out, None);
+            if turn >= patience {
+                world.checks_pass();
+            }
+        }
+        prop_assert_eq!(world.running[&new].weight, weight);
+        prop_assert_eq!(world.running[&old].serves(), newcomer);
+        prop_assert!(!newcomer || world.running[&old].address == Some(address(50)));
+    }
+
+    /// An agent that sets a weight back after each turn ends up alone with it, and one try a minute.
+    #[test]
+    fn a_contest_is_given_up(wanted in 2..200_u16, agents in 201..256_u16, pause in 1..10_u64) {
+        let mut world = World::new([(1, up(1, 5), Some(serve_at(1, wanted))), (2, up(2, 5), Some(serve_at(2, 5)))]);
+        let mut tries = 0;
+        let mut turns = 0;
+        while turns * pause < 600 {
+            world.turn(|_, slot, _| tries += usize::from(slot == 1));
+            world.running.get_mut(&1).expect("slot 1").weight = agents;
+            world.now += std::time::Duration::from_secs(pause);
+            turns += 1;
+        }
+        prop_assert!(tries <= 3 + 11, "{} tries in 10 minutes", tries);
+        prop_assert_eq!(world.plan().contested, vec![1]);
+        // The agent goes.
+        let mut agreed = BTreeMap::new();
+        for _ in 0..200 {
+            world.turn(|_, _, _| ());
+            agreed.insert(world.now, world.running[&1].weight);
+            world.now += std::time::Duration::from_secs(pause);
+        }
+        prop_assert_eq!(world.running[&1].weight, wanted);
+        prop_assert_eq!(world.plan().contested, Vec::<SlotId>::new());
     }
 }

@@ -1,34 +1,13 @@
-//! What must be sent to make one backend match. Pure, and without memory: each plan follows from what HAProxy runs now.
-//!
-//! A slot goes through stages, one a plan; the next reading of HAProxy is the proof that a stage was done:
-//!
-//! 1. *fill*: weight 0, maintenance (unless it is in it), the address. It takes no traffic, and its address is right.
-//! 2. *open*: ready, at weight 0: its checks run. Where the health gate is open, its weight follows at once.
-//! 3. *weight*: what it is to have, once HAProxy reports it fully up.
-//!
-//! A plan that is cut short is therefore finished by the next one, and no stage shows traffic an address or a weight that
-//! is not wanted any more. HAProxy 2.2 to 3.0 drop what is left of a line whose client is gone (measured), so a step may be
-//! cut after any of its changes: weight 0 comes first of all, because in maintenance at the right address a weight is an
-//! operator's. Which servers an operator holds by hand is told by `hold`.
+//! What must be sent to make one backend match: a step a slot, from its stage and from who covers for it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
-use super::moving::moving;
-use super::placement::{Desired, Wanted};
-use crate::haproxy::{Admin, Change, Health, Running};
+use super::cover::Cover;
+use super::placement::Wanted;
+use super::stage::Stage;
+use super::view::View;
+use crate::ports::{Admin, Change, Running};
 use crate::slot::{SlotId, Weight};
-
-/// How a backend is to be treated.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// The port of every server.
-    pub port: u16,
-    /// `CLIENT_HEALTH_GATE`: a new server gets its weight when its check has passed.
-    pub gate: bool,
-    /// The backend's algorithm is static: it accepts weight 0 and the configured weight, nothing else.
-    pub static_weights: bool,
-}
 
 /// The changes of one slot, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +18,7 @@ pub struct Step {
     pub changes: Vec<Change>,
 }
 
-/// What one reading of HAProxy asks for.
+/// What one reading of a backend asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Steps that bring servers into rotation or correct a weight: sent first, and the backend is read again after them.
@@ -47,189 +26,137 @@ pub struct Plan {
     /// Steps that take servers out of rotation: sent when nothing is left to raise, so that a turn which replaces
     /// everything does not leave the backend empty in between.
     pub lower: Vec<Step>,
-    /// Slots that wait: a new one at weight 0 for its check, a leaving one for somebody who can take its traffic, one
-    /// whose server moves to another slot until it serves there.
+    /// Slots whose new server has not passed its check yet, or must not be opened yet.
     pub waiting: Vec<SlotId>,
-    /// Slots that an operator holds in drain or maintenance.
+    /// Slots that somebody holds in drain or maintenance by hand.
     pub held: Vec<SlotId>,
+    /// Slots that a tracked server, or a name, keeps in maintenance.
+    pub blocked: Vec<SlotId>,
+    /// Slots whose weight another hand sets back and forth.
+    pub contested: Vec<SlotId>,
+    /// Slots that can never serve: their configured weight is 0, and the algorithm takes no other.
+    pub weightless: Vec<SlotId>,
     /// Slots that the table speaks of, or that its size promises, and HAProxy does not have.
     pub missing: Vec<SlotId>,
+    /// Something is to be done as soon as HAProxy, or the time, allows it.
+    pub pending: bool,
 }
 
-/// Compares what a backend is to be with what it runs. `held` are the servers that an operator keeps out of rotation,
-/// `size` is `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
-pub fn plan(
-    desired: &Desired,
-    running: &BTreeMap<SlotId, Running>,
-    held: &BTreeSet<SlotId>,
-    size: SlotId,
-    options: Options,
-) -> Plan {
-    let scene = Scene::of(desired, running, held, options);
+/// Compares what a backend is to be with what it runs.
+pub fn plan(view: View<'_>) -> Plan {
+    let cover = Cover::of(&view);
     let mut plan = Plan::default();
-    for (&id, server) in running {
-        match desired.of(id) {
+    for (id, server, stage) in view.slots() {
+        match view.desired.of(id) {
             None => {}
-            Some(_) if scene.moving.contains(&id) => plan.waiting.push(id),
-            Some(Wanted::Maintenance) => retire(&mut plan, id, server),
+            Some(_) if cover.needs(id) => plan.pending = true,
+            Some(Wanted::Maintenance) => retire(&mut plan, id, server, stage),
             Some(Wanted::Serve { address, weight }) => {
-                let address = SocketAddr::new(address, options.port);
-                if held.contains(&id) {
-                    hold(&mut plan, id, server, address, weight, options);
-                } else {
-                    serve(&mut plan, id, server, address, weight, &scene);
-                }
+                let slot = Slot { id, server, stage, address, weight };
+                slot.step(&view, &cover, &mut plan);
             }
         }
     }
-    let serves = |id: &SlotId| matches!(desired.of(*id), Some(Wanted::Serve { .. }));
-    let above = desired.slots.keys().copied().filter(|id| *id > size && serves(id));
-    plan.missing = (1..=size).chain(above).filter(|id| !running.contains_key(id)).collect();
+    let serves = |id: &SlotId| matches!(view.desired.of(*id), Some(Wanted::Serve { .. }));
+    let above = view.desired.slots.keys().copied().filter(|id| *id > view.size && serves(id));
+    plan.missing = (1..=view.size).chain(above).filter(|id| !view.running.contains_key(id)).collect();
     plan
 }
 
-/// What the decision about one slot must know of the others.
-struct Scene {
-    options: Options,
-    /// Slots that take traffic, keep their address, and go on taking traffic.
-    usable: Vec<SlotId>,
-    /// Nobody else can take the traffic yet, so the leaving ones keep theirs until a new one has passed its check:
-    /// a leaving server is better than none.
-    handover: bool,
-    /// Slots that serve at a stale address and wait for the next plan: if all of them were filled at once, the backend
-    /// would be empty for a moment.
-    postponed: Vec<SlotId>,
-    /// Slots that serve at an address which is wanted in another slot, and does not serve there yet.
-    moving: BTreeSet<SlotId>,
-}
-
-impl Scene {
-    fn of(desired: &Desired, running: &BTreeMap<SlotId, Running>, held: &BTreeSet<SlotId>, options: Options) -> Self {
-        let moving = moving(desired, running, held, options.port);
-        let mut scene = Scene { options, usable: Vec::new(), handover: false, postponed: Vec::new(), moving };
-        let (mut leaving, mut hope, mut stale, mut serving) = (false, false, Vec::new(), false);
-        for (&id, server) in running {
-            let serves = serves(server);
-            match desired.of(id) {
-                wanted if wanted.is_none() && serves || scene.moving.contains(&id) => {
-                    scene.usable.push(id);
-                    serving = true;
-                }
-                Some(Wanted::Serve { address, weight }) => {
-                    let stays = server.address == Some(SocketAddr::new(address, options.port));
-                    // A check that has passed gives the slot its weight in this very plan.
-                    let soon = server.admin == Admin::Ready && has_passed(server);
-                    match (stays, weight > 0) {
-                        (true, true) if serves || soon => {
-                            scene.usable.push(id);
-                            serving |= serves;
-                        }
-                        (true, false) if serves => leaving = true,
-                        (false, _) if serves && !held.contains(&id) => stale.push(id),
-                        _ => {}
-                    }
-                    hope |= weight > 0 && !held.contains(&id) && server.admin != Admin::Inherited;
-                }
-                _ => {}
-            }
-        }
-        scene.handover = scene.usable.is_empty() && leaving && hope;
-        // Who serves soon does not serve yet, and its line may fail; who leaves serves until nothing is left to raise.
-        if !(serving || leaving && hope) {
-            scene.postponed = stale.split_off(stale.len().div_ceil(2));
-        }
-        scene
-    }
-
-    /// Whether the slot may have its weight without a passed check: the gate is off, or nothing else serves.
-    fn is_open_for(&self, slot: SlotId) -> bool {
-        !self.options.gate || !(self.handover || self.usable.iter().any(|other| *other != slot))
-    }
-
-    fn weight(&self, weight: Weight) -> Change {
-        set_weight(weight, self.options)
-    }
-}
-
-/// Whether it takes traffic.
-pub(super) fn serves(server: &Running) -> bool {
-    server.admin == Admin::Ready && server.health != Health::Down && server.weight != Some(0)
-}
-
-fn set_weight(weight: Weight, options: Options) -> Change {
-    if weight > 0 && options.static_weights { Change::ConfiguredWeight } else { Change::Weight(weight) }
-}
-
-fn has_weight(server: &Running, weight: Weight, options: Options) -> bool {
-    match server.weight {
-        Some(running) if options.static_weights => (running > 0) == (weight > 0),
-        running => running == Some(weight),
-    }
-}
-
-/// A slot that should not be in rotation here.
-fn retire(plan: &mut Plan, slot: SlotId, server: &Running) {
-    if matches!(server.admin, Admin::Ready | Admin::Drain) {
-        plan.lower.push(Step { slot, changes: vec![Change::Weight(0), Change::Maintenance] });
-    }
-}
-
-/// A slot that an operator keeps out of rotation: only its address and weight are kept right, for when the hand is
-/// lifted. In maintenance it never gets weight 0: after a restart of hsdo that would look like a stage of its own.
-fn hold(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, weight: Weight, options: Options) {
-    let mut changes = Vec::new();
-    if server.address != Some(address) {
-        changes.push(Change::Address(address.ip(), address.port()));
-    }
-    if !has_weight(server, weight, options) && (weight > 0 || server.admin == Admin::Drain) {
-        changes.push(set_weight(weight, options));
-    }
-    if !changes.is_empty() {
-        plan.raise.push(Step { slot, changes });
-    }
-    plan.held.push(slot);
-}
-
-fn serve(plan: &mut Plan, slot: SlotId, server: &Running, address: SocketAddr, weight: Weight, scene: &Scene) {
-    let move_to = Change::Address(address.ip(), address.port());
-    let fill = || match server.admin {
-        Admin::Maintenance => vec![Change::Weight(0), move_to],
-        _ => vec![Change::Weight(0), Change::Maintenance, move_to],
+/// A slot that should not be in rotation here: at weight 0 too, so that it serves nobody if somebody lifts its maintenance.
+fn retire(plan: &mut Plan, slot: SlotId, server: &Running, stage: Stage) {
+    let changes = match (stage, server.admin) {
+        (Stage::Out, _) => return,
+        (_, Admin::Maintenance) => vec![Change::Weight(0)],
+        _ => vec![Change::Weight(0), Change::Maintenance],
     };
-    let mut raise = |changes| plan.raise.push(Step { slot, changes });
-    if server.address != Some(address) {
-        match server.admin {
-            // What keeps it out of rotation is not ours to lift; it gets its weight when that is over.
-            Admin::Inherited => raise(vec![Change::Weight(0), move_to, Change::Ready]),
-            _ if scene.postponed.contains(&slot) => {}
-            _ => raise(fill()),
-        }
-        return;
-    }
-    let matches = has_weight(server, weight, scene.options);
-    match server.admin {
-        Admin::Maintenance | Admin::Drain if server.weight != Some(0) => raise(fill()),
-        Admin::Maintenance | Admin::Drain => {
-            let mut changes = vec![Change::Ready];
-            if weight > 0 && scene.is_open_for(slot) {
-                changes.push(scene.weight(weight));
-            }
-            raise(changes);
-        }
-        Admin::Inherited => {}
-        Admin::Ready if matches => {}
-        Admin::Ready if weight == 0 && scene.handover && server.health != Health::Down => plan.waiting.push(slot),
-        Admin::Ready if weight == 0 => plan.lower.push(Step { slot, changes: vec![Change::Weight(0)] }),
-        Admin::Ready if server.weight != Some(0) || scene.is_open_for(slot) || has_passed(server) => {
-            raise(vec![scene.weight(weight)]);
-        }
-        Admin::Ready => plan.waiting.push(slot),
-    }
+    plan.lower.push(Step { slot, changes });
 }
 
-/// Whether the gate has nothing to wait for: the check passed, or there is none.
-fn has_passed(server: &Running) -> bool {
-    matches!(server.health, Health::Passed | Health::Unchecked)
+/// A slot that is to serve.
+struct Slot<'a> {
+    id: SlotId,
+    server: &'a Running,
+    stage: Stage,
+    address: IpAddr,
+    weight: Weight,
+}
+
+impl Slot<'_> {
+    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut Plan) {
+        let options = view.options;
+        let move_to = Change::Address(self.address, options.port);
+        let right = options.has_weight(self.server, self.weight);
+        // A check that HAProxy has never seen pass here is waited for, if the server has one and others serve meanwhile.
+        let gated = options.gate && self.server.checked && cover.has_time(self.id);
+        let weight = options.set_weight(self.weight);
+        if options.static_weights && self.weight > 0 && self.server.configured == 0 {
+            plan.weightless.push(self.id);
+        }
+        let changes = match self.stage {
+            Stage::Unknown | Stage::Out | Stage::Retiring => return,
+            Stage::Held => {
+                plan.held.push(self.id);
+                let mut changes = Vec::new();
+                if !options.is_there(self.server.address, self.address) {
+                    changes.push(move_to);
+                }
+                // In maintenance never weight 0: after a restart of hsdo that would look like a stage of its own.
+                if !right && (self.weight > 0 || self.server.admin == Admin::Drain) {
+                    changes.push(weight);
+                }
+                changes
+            }
+            Stage::Stale => {
+                let out = (self.server.admin != Admin::Maintenance).then_some(Change::Maintenance);
+                [Change::Weight(0)].into_iter().chain(out).chain([move_to]).collect()
+            }
+            Stage::Filled if gated && self.server.checking => {
+                // That check is of the server before, and its result would count for this one.
+                plan.waiting.push(self.id);
+                plan.pending = true;
+                return;
+            }
+            Stage::Filled => {
+                let gate = gated.then_some(Change::HealthDown);
+                let weight = (self.weight > 0).then_some(weight);
+                [Change::Ready].into_iter().chain(gate).chain(weight).collect()
+            }
+            Stage::Leaving => {
+                self.note_contest(view, plan);
+                if self.server.weight > 0 {
+                    plan.lower.push(Step { slot: self.id, changes: vec![Change::Weight(0)] });
+                }
+                return;
+            }
+            Stage::Blocked | Stage::Down | Stage::Serving => {
+                match self.stage {
+                    Stage::Blocked => plan.blocked.push(self.id),
+                    Stage::Down if !view.memory.is_proven(self.id) => plan.waiting.push(self.id),
+                    _ => {}
+                }
+                self.note_contest(view, plan);
+                if right || view.memory.rests(self.id) {
+                    return;
+                }
+                // The line that opened it was cut before `health down`, or it comes back from draining.
+                let unproven =
+                    self.stage == Stage::Serving && self.server.weight == 0 && !view.memory.is_proven(self.id);
+                let gate = (unproven && gated).then_some(Change::HealthDown);
+                gate.into_iter().chain([weight]).collect()
+            }
+        };
+        if !changes.is_empty() {
+            plan.raise.push(Step { slot: self.id, changes });
+        }
+    }
+
+    fn note_contest(&self, view: &View<'_>, plan: &mut Plan) {
+        if view.memory.is_contested(self.id) {
+            plan.contested.push(self.id);
+            plan.pending = true;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 use crate::error::one_line;
+use crate::settings::HaproxySocket;
 
-/// How many names a message lists, and how much of each it shows.
-const LISTED: usize = 20;
+/// How much of a text from outside a message shows.
 const SHOWN: usize = 60;
 
 /// Why HAProxy could not be read or commanded.
@@ -16,7 +15,7 @@ pub enum Error {
     /// The socket could not be reached.
     Connect {
         /// `CLIENT_HAPROXY_SOCKET_PATH`.
-        path: PathBuf,
+        place: HaproxySocket,
         /// What the system said.
         source: io::Error,
     },
@@ -24,6 +23,8 @@ pub enum Error {
     Talk {
         /// What was being asked, shortened.
         asked: String,
+        /// How long the line was, in bytes.
+        length: usize,
         /// What went wrong.
         source: io::Error,
     },
@@ -34,26 +35,19 @@ pub enum Error {
         /// What is wrong with the answer.
         fault: String,
     },
-    /// HAProxy has no backend of that name.
-    NoBackend {
-        /// The configured backend.
-        backend: String,
-        /// The backends that HAProxy has; empty where it did not say.
-        known: Vec<String>,
+    /// A line is longer than HAProxy's buffer (`tune.bufsize`).
+    LongLine {
+        /// How long it was, in bytes.
+        length: usize,
     },
-    /// The backend has no server of that base name.
-    NoServers {
-        /// The configured backend.
-        backend: String,
-        /// The configured base name.
-        base: String,
-        /// The base names that the backend has.
-        known: Vec<String>,
-    },
+    /// None of the configured backends can be kept in step: a text for each.
+    Backends(Vec<String>),
+    /// Several processes stand behind the socket (`nbproc`, up to 2.4).
+    Processes(String),
     /// The socket's level does not allow commands that change servers.
     Level {
         /// `CLIENT_HAPROXY_SOCKET_PATH`.
-        path: PathBuf,
+        place: HaproxySocket,
         /// The level that HAProxy reports.
         level: String,
     },
@@ -64,13 +58,18 @@ impl Error {
     pub fn needs_a_person(&self) -> bool {
         match self {
             Error::Connect { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
-            Error::Talk { .. } | Error::Answer { .. } => false,
-            Error::NoBackend { .. } | Error::NoServers { .. } | Error::Level { .. } => true,
+            Error::Talk { .. } | Error::Answer { .. } | Error::LongLine { .. } => false,
+            Error::Backends(_) | Error::Processes(_) | Error::Level { .. } => true,
         }
     }
 }
 
 impl Error {
+    /// Whether HAProxy was silent: it was stopped, its socket is crowded, or it does not take what was sent.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Error::Connect { source, .. } | Error::Talk { source, .. } if is_silence(source))
+    }
+
     /// A text that stays the same while the same fault goes on, whatever was being asked when it struck.
     pub fn key(&self) -> String {
         match self {
@@ -79,7 +78,8 @@ impl Error {
             Error::Connect { source, .. } => format!("unreachable: {:?}", source.kind()),
             Error::Talk { source, .. } => format!("broken: {:?}", source.kind()),
             Error::Answer { .. } => "answer".to_owned(),
-            Error::NoBackend { .. } | Error::NoServers { .. } | Error::Level { .. } => self.to_string(),
+            Error::LongLine { .. } => "long line".to_owned(),
+            Error::Backends(_) | Error::Processes(_) | Error::Level { .. } => self.to_string(),
         }
     }
 }
@@ -94,12 +94,15 @@ const SILENCE: &str = "is it stopped, or do others use up its `stats maxconn`?";
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Connect { path, source } => {
-                write!(f, "cannot reach HAProxy at {} (CLIENT_HAPROXY_SOCKET_PATH): {source}", path.display())?;
+            Error::Connect { place, source } => {
+                write!(f, "cannot reach HAProxy at {place} (CLIENT_HAPROXY_SOCKET_PATH): {source}")?;
                 match source.kind() {
                     io::ErrorKind::NotFound => f.write_str("; is HAProxy running, with that `stats socket`?"),
+                    io::ErrorKind::ConnectionRefused if matches!(place, HaproxySocket::Path(_)) => f.write_str(
+                        "; the socket file is there, but no HAProxy answers (where a container mounts that file, mount its folder)",
+                    ),
                     io::ErrorKind::ConnectionRefused => {
-                        f.write_str("; the socket file is there, but no HAProxy answers")
+                        f.write_str("; is HAProxy running, with that `stats socket`?")
                     }
                     io::ErrorKind::PermissionDenied => {
                         f.write_str("; run hsdo as a user that may use the socket (`stats socket … user … mode …`)")
@@ -108,37 +111,30 @@ impl fmt::Display for Error {
                     _ => Ok(()),
                 }
             }
-            Error::Talk { asked, source } if is_silence(source) => {
+            Error::Talk { asked, source, .. } if is_silence(source) => {
                 write!(f, "HAProxy did not answer `{asked}` in time; {SILENCE}")
             }
-            Error::Talk { asked, source } => write!(f, "the talk with HAProxy broke at `{asked}`: {source}"),
+            Error::Talk { asked, source, .. } => write!(f, "the talk with HAProxy broke at `{asked}`: {source}"),
             Error::Answer { asked, fault } => write!(f, "HAProxy's answer to `{asked}` cannot be used: {fault}"),
-            Error::NoBackend { backend, known } => {
-                write!(f, "HAProxy has no backend {backend}; ")?;
-                list(f, "it has", known, "mend the name in CLIENT_HAPROXY_BACKEND_LIST or haproxy.cfg")
+            Error::LongLine { length } => {
+                write!(
+                    f,
+                    "HAProxy's buffer (`tune.bufsize`) does not hold a line of {length} bytes; a shorter one is tried"
+                )
             }
-            Error::NoServers { backend, base, known } => {
-                write!(f, "HAProxy's backend {backend} has no server {base}<number>; ")?;
-                list(f, "its base names are", known, "add `server-template` to it or mend baseName")
-            }
-            Error::Level { path, level } => write!(
+            Error::Backends(faults) => f.write_str(&faults.join("; ")),
+            Error::Processes(number) => write!(
                 f,
-                "HAProxy's socket {} has level {}, which may not change servers; give it `level admin` in haproxy.cfg",
-                path.display(),
+                "HAProxy runs {} processes behind this socket (`nbproc`), and hsdo would reach any of them; use `nbthread`",
+                one_line(number, SHOWN)
+            ),
+            Error::Level { place, level } => write!(
+                f,
+                "HAProxy's socket {place} has level {}, which may not change servers; give it `level admin` in haproxy.cfg",
                 one_line(level, SHOWN)
             ),
         }
     }
-}
-
-fn list(f: &mut fmt::Formatter<'_>, label: &str, known: &[String], remedy: &str) -> fmt::Result {
-    let shown: Vec<String> = known.iter().take(LISTED).map(|name| one_line(name, SHOWN)).collect();
-    match known.len().saturating_sub(LISTED) {
-        0 if known.is_empty() => {}
-        0 => write!(f, "{label} {}; ", shown.join(", "))?,
-        more => write!(f, "{label} {} and {more} more; ", shown.join(", "))?,
-    }
-    f.write_str(remedy)
 }
 
 impl std::error::Error for Error {
@@ -156,8 +152,10 @@ mod tests {
 
     #[test]
     fn one_fault_has_one_key_whatever_was_asked() {
-        let connect = |kind: io::ErrorKind| Error::Connect { path: "/s".into(), source: kind.into() };
-        let talk = |asked: &str, kind: io::ErrorKind| Error::Talk { asked: asked.to_owned(), source: kind.into() };
+        let connect =
+            |kind: io::ErrorKind| Error::Connect { place: HaproxySocket::Path("/s".into()), source: kind.into() };
+        let talk =
+            |asked: &str, kind: io::ErrorKind| Error::Talk { asked: asked.to_owned(), length: 9, source: kind.into() };
         let answer = |asked: &str, fault: &str| Error::Answer { asked: asked.to_owned(), fault: fault.to_owned() };
         use io::ErrorKind::{BrokenPipe, ConnectionRefused, NotFound, TimedOut, WouldBlock};
         for (one, other, same) in [

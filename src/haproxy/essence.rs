@@ -1,11 +1,14 @@
-//! What of a reading decides what is done, kept to compare the next reading with: HAProxy's counters are other ones with
-//! each turn, what hsdo reads of its servers hardly ever is. Pure.
+//! What of `show stat` tells whether anything changed, kept to compare the next answer with: HAProxy's counters are other ones
+//! with each turn, what counts for hsdo hardly ever is. Pure.
 //!
 //! The comparison takes a fraction of the work of reading: an answer is gone through once, as the bytes it came in, and
 //! nothing of it is copied. Who is unsure says that the answers differ, and they are read.
 
 use super::columns::Columns;
-use super::state::{CHECK, READ, UNDER_WAY};
+
+/// The columns of `show stat` that tell whether anything changed: who is there, where, how, and at which weight. The last one is
+/// not there on 2.2, of which nothing can be told without reading.
+pub(super) const READ: [&str; 5] = ["svname", "type", "status", "addr", "uweight"];
 
 /// What of `show info` tells one process from another.
 const WHO: [&[u8]; 3] = [b"Version: ", b"Pid: ", b"Start_time_sec: "];
@@ -24,8 +27,6 @@ pub(super) struct Essence {
 struct Table {
     head: Vec<u8>,
     columns: Columns,
-    /// Which of them is the check's result.
-    check: usize,
     /// The fields that are read, row after row, each with the comma that ends it.
     fields: Vec<u8>,
     /// The length of each of them, comma included.
@@ -122,8 +123,7 @@ impl Table {
         let place = |name: &str| names.iter().position(|other| *other == name);
         let places = READ.into_iter().map(place).collect::<Option<Vec<_>>>()?;
         self.columns = Columns::new(&places, names.len());
-        self.check = self.columns.index(place(CHECK)?)?;
-        walk(&self.columns, self.check, rows, |bytes| {
+        walk(&self.columns, rows, |bytes| {
             let field = &bytes[..=memchr::memchr(b',', bytes)?];
             self.fields.extend_from_slice(field);
             self.lengths.push(u16::try_from(field.len()).ok()?);
@@ -135,7 +135,7 @@ impl Table {
     fn after<'a>(&self, answer: &'a [u8]) -> Option<&'a [u8]> {
         let rows = after(answer, &self.head)?;
         let (mut fields, mut lengths) = (self.fields.as_slice(), self.lengths.iter());
-        let rest = walk(&self.columns, self.check, rows, |bytes| {
+        let rest = walk(&self.columns, rows, |bytes| {
             let length = usize::from(*lengths.next()?);
             let (field, more) = fields.split_at_checked(length)?;
             fields = more;
@@ -145,15 +145,9 @@ impl Table {
     }
 }
 
-/// Gives `take` what stands from each wanted field on to the end of its row, the check's without the mark of a check that is
-/// under way; it tells how long the field is, with the comma that ends it, or that this is no use. What follows the empty
-/// line at the end.
-fn walk<'a>(
-    columns: &Columns,
-    check: usize,
-    mut rows: &'a [u8],
-    mut take: impl FnMut(&[u8]) -> Option<usize>,
-) -> Option<&'a [u8]> {
+/// Gives `take` what stands from each wanted field on to the end of its row; it tells how long the field is, with the comma that
+/// ends it, or that this is no use. What follows the empty line at the end.
+fn walk<'a>(columns: &Columns, mut rows: &'a [u8], mut take: impl FnMut(&[u8]) -> Option<usize>) -> Option<&'a [u8]> {
     loop {
         let end = memchr::memchr2(b'\n', b'"', rows)?;
         if rows[end] == b'"' {
@@ -162,11 +156,7 @@ fn walk<'a>(
         if end == 0 {
             return Some(&rows[1..]);
         }
-        columns.pass(rows, end, |index, field| {
-            let plain = if index == check { field.strip_prefix(UNDER_WAY.as_bytes()) } else { None };
-            let plain = plain.unwrap_or(field);
-            Some(field.len() - plain.len() + take(plain)?)
-        })?;
+        columns.pass(rows, end, &mut take)?;
         rows = &rows[end + 1..];
     }
 }

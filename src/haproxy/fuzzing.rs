@@ -1,34 +1,31 @@
 //! What HAProxy sends, as a fuzz target: its tables, its replies, and the commands that follow from them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
-use super::command::Verdict;
+use super::command::judge;
 use super::essence::Essence;
-use super::state::{self, Servers};
-use super::{Admin, Change, Command, Error, Health, Running, reply};
-use crate::client::model;
+use super::known::{is_master, level, processes};
+use super::{Error, reply, socket, state};
 use crate::client::placement::{Desired, Wanted};
-use crate::client::reconcile::{self, Options};
+use crate::client::reconcile::plan;
+use crate::client::{Memory, Options, Sequencer, View, model};
 use crate::fuzzing::{assert_command, assert_message, cuts, kind, text};
+use crate::ports::{Admin, BackendFault, Change, Command, Running, Servers, Verdict, likely_base, number_of};
+use crate::settings::HaproxySocket;
 use crate::slot::{MAX_WEIGHT, SlotId};
 
 const PORT: u16 = 80;
-/// The most readings that two turns take (`client::repair`), one before the checks of the new servers have passed, one after.
-const PASSES: usize = 2 * 8;
 
 /// `r`: an answer with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything that is read beside them.
 pub fn haproxy(data: &[u8]) {
     let (kind, rest) = kind(data);
-    let text = text(rest);
     match kind {
-        b'r' => replies(&text),
-        b's' => stat(&text),
-        b'w' => match state::parse_weights(&text) {
-            Ok(weights) => assert!(weights.values().all(|weight| *weight <= MAX_WEIGHT)),
-            Err(fault) => assert_fault("show servers state back", fault, text.len()),
-        },
-        b'i' => beside(&text),
+        b'r' => replies(&text(rest)),
+        b's' => stat(rest),
+        b'w' => servers_state(&socket::text(rest)),
+        b'i' => beside(&text(rest)),
         _ => {}
     }
 }
@@ -59,14 +56,16 @@ fn replies(text: &str) {
     let changes = [
         Change::Maintenance,
         Change::Ready,
-        Change::Address(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT),
+        Change::HealthDown,
+        Change::Address(IpAddr::V4(Ipv4Addr::LOCALHOST), Some(PORT)),
+        Change::Address(IpAddr::V4(Ipv4Addr::LOCALHOST), None),
         Change::Weight(1),
         Change::ConfiguredWeight,
     ];
     for reply in replies {
         for change in changes {
             let command = Command::new("back", "web1", change).expect("both are names");
-            match command.judge(reply) {
+            match judge(&command, reply) {
                 Verdict::Done => assert!(matches!(change, Change::Address(..)) || reply.is_empty(), "{reply:?}"),
                 Verdict::StaticWeight => assert!(!reply.is_empty()),
                 Verdict::Refused(words) => {
@@ -82,54 +81,67 @@ fn beside(text: &str) {
     for name in ["Pid", "Version"] {
         assert!(state::info_value(text, name).is_none_or(|value| !value.contains('\n')));
     }
-    match state::parse_numbers(text) {
-        // A number goes into the next command.
-        Ok(numbers) => numbers.values().for_each(|number| assert!(number.bytes().all(|byte| byte.is_ascii_digit()))),
-        Err(fault) => assert_fault("show stat -1 2 -1", fault, text.len()),
+    let _ = (is_master(text), state::has_resolver(text));
+    if let Some(number) = processes(text) {
+        assert_message(&Error::Processes(number.to_owned()), text.len());
     }
-    let known = state::parse_backends(text);
-    let bases = known.iter().map(|name| state::likely_base(name).to_owned()).collect();
-    assert_message(&Error::NoBackend { backend: "back".to_owned(), known }, text.len());
-    assert_message(&Error::NoServers { backend: "back".to_owned(), base: "web".to_owned(), known: bases }, text.len());
-    assert_message(&Error::Level { path: "/run/haproxy.sock".into(), level: text.to_owned() }, text.len());
+    assert_message(&state::absence("back", text), text.len());
+    let level = level(text).0.to_owned();
+    assert_message(&Error::Level { place: HaproxySocket::Path("/run/haproxy.sock".into()), level }, text.len());
 }
 
-fn stat(text: &str) {
-    let _ = (state::is_unknown_backend(text), state::is_of_backend(text, "back"));
-    let servers = match state::parse_stat(text) {
-        Ok(servers) => servers,
-        Err(fault) => return assert_fault("show stat back 4 -1", fault, text.len()),
-    };
-    assert!(servers.values().all(|server| server.weight.is_none_or(|weight| weight <= MAX_WEIGHT)));
-    alike(text, &servers);
-    let bases: BTreeSet<&str> = servers.keys().take(8).map(|name| state::likely_base(name)).collect();
-    for base in bases {
-        converge(base, &servers);
-    }
-}
-
-/// What has the essence of `text`, whose servers these are, reads like it.
-fn alike(text: &str, servers: &Servers) {
-    let info = "Version: 1\nPid: 1\n\n";
-    let known = format!("{info}{text}\n\n");
-    let Some(essence) = Essence::of(&[known.as_bytes()], 1) else { return };
-    assert!(essence.is_that_of(&[known.as_bytes()]));
-    for place in cuts(text.len()).filter(|place| text.is_char_boundary(*place)) {
-        for other in [",", "\n", "\"", "* ", "1", ""] {
-            let after = text[place..].char_indices().nth(1).map_or(text.len(), |(length, _)| place + length);
-            let other = format!("{}{other}{}", &text[..place], &text[after..]);
-            if essence.is_that_of(&[format!("{info}{other}\n\n").as_bytes()]) {
-                assert_eq!(state::parse_stat(&other).as_ref(), Ok(servers), "{other:?}");
+/// Whoever has the essence of a table has its fields too, as a plain reading of them tells.
+fn stat(table: &[u8]) {
+    let answer = |table: &[u8]| [b"Version: 1\nPid: 1\n\n", table, b"\n\n"].concat();
+    let known = answer(table);
+    let Some(essence) = Essence::of(&[&known], 1) else { return };
+    assert!(essence.is_that_of(&[&known]));
+    for place in cuts(table.len()) {
+        for other in [b",".as_slice(), b"\n", b"\"", b"1", b"\xe9", b""] {
+            let other = [&table[..place], other, &table[place + 1..]].concat();
+            if essence.is_that_of(&[&answer(&other)]) {
+                assert_eq!(picked(&other), picked(table), "{:?}", String::from_utf8_lossy(&other));
             }
         }
     }
 }
 
-/// Plans for these servers end, at the wanted addresses, and by commands that are one each.
+/// The fields of a table without quotes that count.
+pub(super) fn picked(table: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    let mut lines = table.split(|byte| *byte == b'\n');
+    let fields = |line: &[u8]| line.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let head = fields(lines.next().unwrap_or_default());
+    let wanted = |name: &[u8]| super::essence::READ.iter().any(|read| read.as_bytes() == name.trim_ascii_start());
+    let pick = |line: &[u8]| {
+        let both = head.iter().zip(fields(line)).filter(|(name, _)| wanted(name));
+        both.map(|(_, field)| field).collect::<Vec<_>>()
+    };
+    lines.map(pick).collect()
+}
+
+fn servers_state(text: &str) {
+    let _ = state::is_unknown_backend(text);
+    let table = match state::parse(text) {
+        Ok(table) => table,
+        Err(fault) => return assert_message(&BackendFault::Unreadable(fault), text.len()),
+    };
+    for server in table.by_name.iter().chain(&table.by_record) {
+        assert_message(&BackendFault::Resolved(server.clone()), text.len());
+    }
+    // It goes into the next command.
+    assert!(table.number.is_none_or(|number| number.bytes().all(|byte| byte.is_ascii_digit())));
+    assert!(table.servers.values().all(|server| server.weight <= MAX_WEIGHT));
+    let bases: std::collections::BTreeSet<&str> = table.servers.keys().take(8).map(|name| likely_base(name)).collect();
+    for base in bases {
+        converge(base, &table.servers);
+    }
+}
+
+/// Turns end, at the wanted addresses, and by commands that are one each.
 fn converge(base: &str, servers: &Servers) {
     let mut running: BTreeMap<SlotId, Running> = BTreeMap::new();
     for (name, server) in servers {
-        running.extend(state::number_of(name, base).map(|id| (id, server.clone())));
+        running.extend(number_of(name, base).map(|id| (id, server.clone())));
     }
     let wanted = |id: SlotId| match id % 4 {
         0 => Wanted::Maintenance,
@@ -138,29 +150,35 @@ fn converge(base: &str, servers: &Servers) {
     // Of every fifth slot nothing is known.
     let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
     let desired = Desired { slots, known: SlotId::MAX };
-    let options = Options { port: PORT, gate: true, static_weights: false };
-    let before = running.clone();
+    let options = Options { port: Some(PORT), gate: true, static_weights: false };
+    let (before, mut memory) = (running.clone(), Memory::default());
+    // Several turns: what waits for a check is done after it.
     let mut ended = false;
-    for _ in 0..PASSES {
-        let plan = reconcile::plan(&desired, &running, &BTreeSet::new(), 0, options);
-        let steps = if plan.raise.is_empty() { plan.lower } else { plan.raise };
-        if steps.is_empty() {
-            // Whoever waits for a check waits no longer.
-            let known = running.iter_mut().filter(|(id, _)| desired.of(**id).is_some()).map(|(_, server)| server);
-            let waits = |server: &&mut Running| server.admin == Admin::Ready && server.health == Health::Shaky;
-            ended = known.filter(waits).map(|server| server.health = Health::Passed).count() == 0;
-            if ended {
+    for _ in 0..6 {
+        let mut turn = Sequencer::default();
+        loop {
+            memory.observe(&desired, &running, options, Instant::now());
+            let plan = plan(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
+            let steps = turn.next(&plan);
+            steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));
+            for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, *change))) {
+                if let Some(command) = Command::new("back", &format!("{base}{}", step.slot), change) {
+                    assert_command(&command.to_string());
+                }
+                model::apply(running.get_mut(&step.slot).expect("a plan is for slots that run"), change);
+            }
+            if steps.is_empty() {
+                assert_eq!(Sequencer::left(&plan), 0, "the turn does not end: {running:?}");
+                ended = !plan.pending;
                 break;
             }
         }
-        for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, *change))) {
-            if let Some(command) = Command::new("back", &format!("{base}{}", step.slot), change) {
-                assert_command(&command.to_string());
-            }
-            model::apply(running.get_mut(&step.slot).expect("a plan is for slots that run"), change, 1, true);
+        for (_, server) in running.iter_mut().filter(|(id, _)| desired.of(**id).is_some()) {
+            server.up |= server.admin == Admin::Ready;
+            server.checking = false;
         }
     }
-    assert!(ended, "the plans do not end: {running:?}");
+    assert!(ended, "something is left to do: {running:?}");
     for (id, server) in &running {
         match desired.of(*id) {
             None => assert_eq!(server, &before[id], "slot {id} is unknown and was touched"),
@@ -168,7 +186,7 @@ fn converge(base: &str, servers: &Servers) {
                 assert_eq!(server.address, Some(SocketAddr::new(address, PORT)), "slot {id}");
             }
             Some(Wanted::Maintenance) => {
-                assert!(matches!(server.admin, Admin::Maintenance | Admin::Inherited), "slot {id}: {server:?}");
+                assert_eq!((server.admin, server.weight), (Admin::Maintenance, 0), "slot {id}: {server:?}");
             }
         }
     }

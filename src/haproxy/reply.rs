@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// The answer does not end with an empty line: HAProxy cuts a dump whose reader was too slow with a plain end of file.
-pub fn split(answer: &str) -> Result<Vec<&str>, String> {
+pub(super) fn split(answer: &str) -> Result<Vec<&str>, String> {
     let mut replies = Vec::new();
     let (mut start, mut line) = (0, 0);
     while let Some(length) = memchr::memchr(b'\n', &answer.as_bytes()[line..]) {
@@ -16,6 +16,17 @@ pub fn split(answer: &str) -> Result<Vec<&str>, String> {
         line += length + 1;
     }
     if start == answer.len() { Ok(replies) } else { Err("it was cut before its end".to_owned()) }
+}
+
+/// How many whole replies these bytes hold.
+pub(super) fn count(answer: &[u8]) -> usize {
+    let mut count = 0;
+    let mut line = 0;
+    while let Some(length) = memchr::memchr(b'\n', &answer[line..]) {
+        count += usize::from(length == 0);
+        line += length + 1;
+    }
+    count
 }
 
 #[cfg(test)]
@@ -40,6 +51,11 @@ mod tests {
         ];
         for (name, answer, expected) in cases {
             assert_eq!(split(answer).ok().as_deref(), expected, "{name}");
+            assert_eq!(
+                count(answer.as_bytes()),
+                answer.matches("\n\n").count().max(expected.map_or(0, <[_]>::len)),
+                "{name}"
+            );
         }
     }
 }

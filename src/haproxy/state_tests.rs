@@ -1,159 +1,138 @@
-//! The tables as HAProxy 2.2 to 2.8 print them, and tables that it never printed.
+//! Tables that HAProxy printed, and tables that it never printed. What each version printed stands in `recorded`.
 
 use super::*;
 
-/// As HAProxy of that version prints it, but for the number of rows.
-fn recorded(version: &str) -> Servers {
-    let text = match version {
-        "2.6" => include_str!("../../tests/data/show-stat-2.6.csv"),
-        "2.8" => include_str!("../../tests/data/show-stat-2.8.csv"),
-        _ => unreachable!(),
+const HEAD: &str = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight \
+                    srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state \
+                    srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord";
+
+/// A table with one server: its address, op state, admin state, weights, check state, name, port and record.
+fn table(fields: [&str; 9]) -> String {
+    let [address, op, admin, weight, configured, check, fqdn, port, record] = fields;
+    format!(
+        "1\n{HEAD}\n3 http-back 1 web1 {address} {op} {admin} {weight} {configured} 8 6 3 4 {check} 0 0 0 {fqdn} {port} {record}"
+    )
+}
+
+fn server(fields: [&str; 9]) -> Running {
+    parse(&table(fields)).expect("a table").servers.remove("web1").expect("web1")
+}
+
+#[test]
+fn the_states_of_a_server() {
+    let plain = ["10.0.0.1", "2", "4", "7", "1", "6", "-", "80", "-"];
+    let with = |place: usize, value: &'static str| {
+        let mut fields = plain;
+        fields[place] = value;
+        server(fields)
     };
-    parse_stat(text.trim_end()).unwrap()
-}
-
-#[test]
-fn recorded_tables_read_alike() {
-    for version in ["2.6", "2.8"] {
-        let servers = recorded(version);
-        let ready = &servers["s1"];
-        assert_eq!(ready.admin, Admin::Ready, "{version}");
-        assert_eq!(ready.health, Health::Passed, "{version}");
-        assert_eq!(ready.address, Some("127.0.0.1:18901".parse().unwrap()), "{version}");
-        assert_eq!(ready.weight, Some(7), "{version}");
-        assert_eq!(servers["s2"].admin, Admin::Maintenance, "{version}");
-        assert_eq!(servers["s2"].address, Some("127.0.0.2:18900".parse().unwrap()), "{version}");
-        assert_eq!(servers["s3"].admin, Admin::Drain, "{version}");
-        assert_eq!((servers["s4"].admin, servers["s4"].health), (Admin::Ready, Health::Down), "{version}");
-        assert_eq!(servers["s5"].address, Some("[2001:db8::1]:80".parse().unwrap()), "{version}");
-    }
-}
-
-/// 2.2 prints the first 99 of these columns, at the same places, and not `uweight`.
-#[test]
-fn the_table_of_2_2_has_no_weight() {
-    let newer = include_str!("../../tests/data/show-stat-2.6.csv");
-    let older: Vec<String> =
-        newer.trim_end().lines().map(|line| line.split(',').take(99).collect::<Vec<_>>().join(",") + ",").collect();
-    let servers = parse_stat(&older.join("\n")).unwrap();
-    assert_eq!(servers["s1"].weight, None);
-    assert_eq!(servers["s1"].health, Health::Passed);
-    let state = include_str!("../../tests/data/show-servers-state-2.6.txt");
-    assert_eq!(parse_weights(state.trim_end()).unwrap()["s1"], 7);
-}
-
-#[test]
-fn the_number_of_a_backend_carries_no_command() {
-    let numbers = |number: &str| parse_numbers(&format!("# pxname,svname,iid,\nhttp-back,BACKEND,{number},"));
-    assert_eq!(numbers("3"), Ok(BTreeMap::from([("http-back".to_owned(), "3".to_owned())])));
-    for bad in ["", "3;shutdown sessions server b/s", "-1", "3 4"] {
-        assert!(numbers(bad).is_err(), "{bad}");
-    }
-}
-
-#[test]
-fn rows_with_and_without_quotes_read_alike() {
-    for text in [include_str!("../../tests/data/show-stat-2.6.csv"), include_str!("../../tests/data/show-stat-2.8.csv")]
-    {
-        let text = text.trim_end();
-        let quoted = text.split_once('\n').map(|(head, rows)| {
-            let row = |row: &str| row.split_once(',').map(|(name, rest)| format!("\"{name}\",{rest}"));
-            format!("{head}\n{}", rows.lines().filter_map(row).collect::<Vec<_>>().join("\n"))
-        });
-        assert_eq!(parse_stat(&quoted.unwrap()), parse_stat(text));
-        assert!(!parse_stat(text).unwrap().is_empty());
-    }
-}
-
-#[test]
-fn every_status() {
-    use Admin::{Drain, Inherited, Maintenance, Ready};
-    use Health::{Down, Passed, Shaky, Unchecked};
-    for (status, check, expected) in [
-        ("UP", "L4OK", (Ready, Passed)),
-        ("UP", "* L7OK", (Ready, Passed)),
-        ("UP", "L6OK", (Ready, Passed)),
-        ("UP", "PROCOK", (Ready, Passed)),
-        ("UP", "", (Ready, Passed)),
-        ("UP", "INI", (Ready, Shaky)),
-        ("UP 1/3", "INI", (Ready, Shaky)),
-        ("UP 2/3", "L4TOUT", (Ready, Shaky)),
-        ("no check", "", (Ready, Unchecked)),
-        ("DOWN", "L4CON", (Ready, Down)),
-        ("DOWN 1/2", "L4OK", (Ready, Down)),
-        ("DOWN (agent)", "L4OK", (Ready, Down)),
-        ("NOLB", "L7OKC", (Ready, Down)),
-        ("NOLB 1/2", "L7OKC", (Ready, Down)),
-        ("DRAIN", "L4OK", (Drain, Down)),
-        ("DRAIN 1/3", "INI", (Drain, Down)),
-        ("DRAIN (agent)", "", (Drain, Down)),
-        ("MAINT", "", (Maintenance, Down)),
-        ("MAINT (via b/s1)", "", (Inherited, Down)),
-        ("MAINT (resolution)", "", (Inherited, Down)),
+    let ready = server(plain);
+    let expected = Running {
+        admin: Admin::Ready,
+        inherited: false,
+        up: true,
+        address: Some("10.0.0.1:80".parse().unwrap()),
+        weight: 7,
+        configured: 1,
+        checked: true,
+        checking: false,
+    };
+    assert_eq!(ready, expected, "`disabled` in the configuration leaves bit 4 for ever");
+    for (admin, expected, inherited, why) in [
+        ("0", Admin::Ready, false, "enabled in the configuration"),
+        ("5", Admin::Maintenance, false, "in maintenance"),
+        ("1", Admin::Maintenance, false, "in maintenance, enabled in the configuration"),
+        ("12", Admin::Drain, false, "drained"),
+        ("13", Admin::Maintenance, false, "drained, then in maintenance"),
+        ("2", Admin::Ready, true, "tracks one in maintenance"),
+        ("7", Admin::Maintenance, true, "tracks one in maintenance, and is in it itself"),
+        ("16", Admin::Ready, true, "tracks one that is drained"),
+        ("36", Admin::Ready, true, "its name does not resolve"),
     ] {
-        assert_eq!(parse_status(status, check), expected, "{status} {check}");
+        let server = with(2, admin);
+        assert_eq!((server.admin, server.inherited), (expected, inherited), "{why}");
     }
-}
-
-#[test]
-fn quoted_fields() {
-    for (line, expected) in [
-        ("a,b,", Ok(vec!["a", "b", ""])),
-        (r#"a,"b,c",d"#, Ok(vec!["a", "b,c", "d"])),
-        (r#""a ""quoted"" word",b"#, Ok(vec![r#"a "quoted" word"#, "b"])),
-        (r#"a,"""#, Ok(vec!["a", ""])),
-        (r#"a,"b"#, Err(())),
-        (r#""a"b,c"#, Err(())),
+    for (op, up) in [("0", false), ("1", true), ("2", true), ("3", false)] {
+        assert_eq!(with(1, op).up, up, "{op}");
+    }
+    for (check, checked, checking) in [
+        ("0", false, false),
+        ("8", false, false),
+        ("14", true, false),
+        ("15", true, true),
+        ("6", true, false),
+        ("7", true, true),
+        ("2", false, false),
     ] {
-        let mut fields = Vec::new();
-        let read = split_csv(line, &mut fields).map(|()| fields.iter().map(AsRef::as_ref).collect());
-        assert_eq!(read.map_err(|_| ()), expected, "{line}");
+        let server = with(5, check);
+        assert_eq!((server.checked, server.checking), (checked, checking), "{check}");
     }
+    assert_eq!(with(0, "2001:db8::1").address, Some("[2001:db8::1]:80".parse().unwrap()));
+    assert_eq!(with(0, "-").address, None);
+    assert_eq!(with(7, "0").address, Some("10.0.0.1:0".parse().unwrap()));
 }
 
 #[test]
-fn what_is_no_table_is_an_error() {
-    let head = "# pxname,svname,status,type,check_status,addr,uweight,";
-    for (name, reply) in [
-        ("empty", String::new()),
-        ("permission", "Permission denied".to_owned()),
-        ("a column less", "# pxname,svname,status,type,addr,uweight,\n".to_owned()),
-        ("a short row", format!("{head}\nb,s1,UP,2,")),
-        ("a long row", format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,1,,")),
-        ("a strange weight", format!("{head}\nb,s1,UP,2,L4OK,1.2.3.4:80,257,")),
+fn names_that_a_resolver_may_look_up() {
+    let plain = parse(&table(["10.0.0.1", "2", "4", "7", "1", "6", "-", "80", "-"])).unwrap();
+    assert_eq!((plain.number.as_deref(), plain.by_name, plain.by_record), (Some("3"), None, None));
+    let named = parse(&table(["10.0.0.1", "2", "4", "7", "1", "6", "web.test", "80", "-"])).unwrap();
+    assert_eq!((named.by_name.as_deref(), named.by_record), (Some("web1"), None));
+    let record = parse(&table(["-", "0", "36", "7", "1", "6", "-", "0", "_web._tcp.test"])).unwrap();
+    assert_eq!((record.by_name, record.by_record.as_deref()), (None, Some("web1")));
+}
+
+#[test]
+fn a_resolver_of_the_configuration_is_told_from_one_that_haproxy_makes() {
+    let section = |name: &str, sent: u32| {
+        format!("Resolvers section {name}\n nameserver 127.0.0.53:\n  sent:        {sent}\n  snd_error:   0\n")
+    };
+    for (reply, expected) in [
+        (String::new(), false),
+        (section("default", 0), false),
+        (section("default", 3), true),
+        (section("consul", 0), true),
+        (section("default", 0) + &section("consul", 0), true),
+        ("Can't find resolvers section".to_owned(), false),
     ] {
-        assert!(parse_stat(&reply).is_err(), "{name}");
-    }
-    assert_eq!(parse_stat(head).unwrap(), Servers::new(), "a backend without servers");
-}
-
-#[test]
-fn weights_of_servers_state() {
-    let reply = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight\n\
-                 3 b 1 s1 127.0.0.1 2 4 7\n3 b 2 s2 127.0.0.2 0 5 1";
-    let weights = parse_weights(reply).unwrap();
-    assert_eq!(weights, BTreeMap::from([("s1".to_owned(), 7), ("s2".to_owned(), 1)]));
-    for bad in
-        ["", "Can't find backend.", "2\n# srv_name srv_uweight", "1\n# srv_name\ns1", "1\n# srv_name srv_uweight\ns1"]
-    {
-        assert!(parse_weights(bad).is_err(), "{bad:?}");
+        assert_eq!(has_resolver(&reply), expected, "{reply}");
     }
 }
 
 #[test]
-fn numbered_names() {
-    for (name, base, expected) in [
-        ("web1", "web", Some(1)),
-        ("web-10", "web-", Some(10)),
-        ("web11", "web1", Some(1)),
-        ("web11", "web", Some(11)),
-        ("web01", "web", None),
-        ("web0", "web", None),
-        ("web", "web", None),
-        ("web+1", "web", None),
-        ("api1", "web", None),
-        ("web99999999999", "web", None),
+fn a_backend_that_is_not_shown_is_missing_or_disabled() {
+    let shown = "# name\nhttp-back\nold\nMASTER";
+    assert_eq!(absence("old", shown), BackendFault::Disabled);
+    let known = vec!["http-back".to_owned(), "old".to_owned()];
+    assert_eq!(absence("new", shown), BackendFault::Missing(known));
+}
+
+#[test]
+fn tables_that_are_none() {
+    for (reply, fault) in [
+        ("", "it is empty"),
+        ("No such proxy.", "it begins with \"No such proxy.\""),
+        ("1", "it begins with \"1\""),
+        ("1\n# be_id srv_name", "`show servers state` has no column srv_addr"),
     ] {
-        assert_eq!(number_of(name, base), expected, "{name}");
+        assert_eq!(parse(reply).unwrap_err(), fault);
     }
+    let good = table(["10.0.0.1", "2", "4", "7", "1", "6", "-", "80", "-"]);
+    assert!(parse(&format!("{good} more fields than the head")).is_ok());
+    assert!(parse(&good.replace(" - 80 -", "")).unwrap_err().contains("only 17 fields"));
+    for (from, to) in [(" 7 1 ", " 257 1 "), (" 7 1 ", " 7 x "), (" 2 4 ", " 2 x ")] {
+        let fault = parse(&good.replace(from, to)).unwrap_err();
+        assert!(fault.contains("it shows a"), "{fault}");
+    }
+    for bad in ["", "-1", "3;shutdown"] {
+        assert_eq!(parse(&good.replace("\n3 ", &format!("\n{bad} "))).unwrap().number, None, "{bad}");
+    }
+}
+
+/// `disabled` in its section: the servers are shown, and HAProxy refuses to change them.
+#[test]
+fn a_backend_that_is_disabled_has_servers_without_a_number() {
+    let live = table(["10.0.0.1", "2", "4", "7", "1", "6", "-", "80", "-"]);
+    let disabled = live.replace("3 http-back 1 web1", "3 http-back 0 web1");
+    assert_eq!((parse(&live).unwrap().disabled, parse(&disabled).unwrap().disabled), (false, true));
 }

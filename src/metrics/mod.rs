@@ -92,6 +92,9 @@ struct State {
     haproxy_commands: BTreeMap<&'static str, u64>,
     missing_slots: Option<usize>,
     held_slots: Option<usize>,
+    waiting_slots: Option<usize>,
+    blocked_slots: Option<usize>,
+    missing_backends: Option<usize>,
     aws_requests: BTreeMap<(&'static str, &'static str, String), u64>,
     consumed: BTreeMap<&'static str, f64>,
     consul_requests: BTreeMap<&'static str, u64>,
@@ -213,6 +216,21 @@ impl Metrics {
         self.state().held_slots = Some(n);
     }
 
+    /// Client: how many new servers have not passed their check yet.
+    pub fn set_waiting_slots(&self, n: usize) {
+        self.state().waiting_slots = Some(n);
+    }
+
+    /// Client: how many servers something keeps out, or at another weight, that hsdo cannot lift.
+    pub fn set_blocked_slots(&self, n: usize) {
+        self.state().blocked_slots = Some(n);
+    }
+
+    /// Client: how many configured backends cannot be kept in step.
+    pub fn set_missing_backends(&self, n: usize) {
+        self.state().missing_backends = Some(n);
+    }
+
     /// An attempt of an AWS request ended with `result`: `ok`, AWS's error code, or a word for what failed (`timeout`, `connect`).
     ///
     /// The answer comes from outside, so it is bounded: other characters than letters, digits, `_`, `-` and `.` become `_`, and
@@ -328,6 +346,9 @@ mod tests {
         client.set_haproxy_up(false);
         client.set_missing_slots(0);
         client.set_held_slots(0);
+        client.set_waiting_slots(0);
+        client.set_blocked_slots(0);
+        client.set_missing_backends(0);
         server.set_leads(true);
         let (server, client) = (server.render(), client.render());
         for family in [
@@ -344,6 +365,9 @@ mod tests {
             "hsdo_haproxy_up 0\n",
             "hsdo_haproxy_missing_slots 0\n",
             "hsdo_haproxy_held_slots 0\n",
+            "hsdo_haproxy_waiting_slots 0\n",
+            "hsdo_haproxy_blocked_slots 0\n",
+            "hsdo_haproxy_missing_backends 0\n",
             "hsdo_haproxy_commands_total{result=\"refused\"} 0\n",
         ] {
             assert!(client.contains(family) && !server.contains(family), "{family}");

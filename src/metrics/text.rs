@@ -95,8 +95,14 @@ fn haproxy(text: &mut Text, state: &State) {
     }
     let missing = "Slots that have no server in HAProxy, over all backends.";
     text.gauge("hsdo_haproxy_missing_slots", missing, state.missing_slots);
-    let held = "Servers that an operator put in drain or maint by hand.";
+    let held = "Servers that somebody put in drain or maint by hand.";
     text.gauge("hsdo_haproxy_held_slots", held, state.held_slots);
+    let waiting = "New servers whose check has not passed yet.";
+    text.gauge("hsdo_haproxy_waiting_slots", waiting, state.waiting_slots);
+    let blocked = "Servers that something keeps out, or at another weight, which hsdo cannot lift.";
+    text.gauge("hsdo_haproxy_blocked_slots", blocked, state.blocked_slots);
+    let absent = "Configured backends that are missing, or cannot be kept in step.";
+    text.gauge("hsdo_haproxy_missing_backends", absent, state.missing_backends);
 }
 
 fn aws(text: &mut Text, state: &State) {
@@ -223,6 +229,9 @@ mod tests {
             haproxy_commands: [("ok", 12), ("refused", 1), ("failed", 0)].into(),
             missing_slots: Some(2),
             held_slots: Some(1),
+            waiting_slots: Some(2),
+            blocked_slots: Some(0),
+            missing_backends: Some(1),
             aws_requests: [
                 (("dynamodb", "Scan", "ok".to_owned()), 7),
                 (("dynamodb", "Scan", "timeout".to_owned()), 1),

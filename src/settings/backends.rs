@@ -14,6 +14,11 @@ use crate::conf_file::{self, Node};
 const BASE_NAME: &str = "baseName";
 const SERVER_PORT: &str = "serverPort";
 
+/// The port of a backend's servers; none leaves each server's own port alone, which is spelt 0.
+pub(super) fn server_port(number: u16) -> Option<u16> {
+    Some(number).filter(|number| *number > 0)
+}
+
 /// Reads the default backends. `port` holds where an entry names none; `None` if that setting is faulty.
 pub(super) fn read(sources: &mut Sources<'_>, port: Option<u16>) -> Vec<Backend> {
     let list = sources.given(&CLIENT_HAPROXY_BACKEND_LIST);
@@ -91,7 +96,7 @@ fn pair(sources: &mut Sources<'_>, name_key: &Key, base_key: &Key, port: Option<
     }
     let name = sources.read(name_key, scalar(haproxy_name));
     let base = sources.read(base_key, scalar(haproxy_name));
-    Some(Backend { name: name?, base: base?, port: port? })
+    Some(Backend { name: name?, base: base?, port: server_port(port?) })
 }
 
 /// The entries of the list, from a map or from a text of any form. The error ends the sentence of what was expected.
@@ -108,20 +113,32 @@ fn entries(node: &Node) -> Result<Vec<(String, Node)>, String> {
     }
 }
 
-/// `backend:baseName:port` or `backend:baseName`, separated by commas.
+/// `backend:baseName:port` or `backend:baseName`, separated by commas. A backend's name may hold colons where the port is given.
 fn short_form(text: &str) -> Result<Vec<(String, Node)>, String> {
     let mut entries = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let text = |text: &str| Node::Text(text.trim().to_owned());
-        let parts: Vec<&str> = item.split(':').collect();
-        let entry = match parts[..] {
-            [_, base] => vec![(BASE_NAME.to_owned(), text(base))],
-            [_, base, port] => vec![(BASE_NAME.to_owned(), text(base)), (SERVER_PORT.to_owned(), text(port))],
-            _ => return Err(format!("; {} is not backend:baseName or backend:baseName:port", shown(item))),
+        let mut parts = item.rsplitn(3, ':');
+        let (name, base, port) = match (parts.next(), parts.next(), parts.next()) {
+            (Some(base), Some(name), None) => (name, base, None),
+            (Some(port), Some(base), Some(name)) if !name.contains(':') || is_number(port) => (name, base, Some(port)),
+            _ => {
+                return Err(format!(
+                    "; {} is not backend:baseName or backend:baseName:port (a backend's name with colons needs the port)",
+                    shown(item)
+                ));
+            }
         };
-        entries.push((parts[0].trim().to_owned(), Node::Map(entry)));
+        let mut entry = vec![(BASE_NAME.to_owned(), text(base))];
+        entry.extend(port.map(|port| (SERVER_PORT.to_owned(), text(port))));
+        entries.push((name.trim().to_owned(), Node::Map(entry)));
     }
     if entries.is_empty() { Err("; it names none".to_owned()) } else { Ok(entries) }
+}
+
+fn is_number(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// One entry of the list; its faults are reported, each where it stands.
@@ -156,7 +173,7 @@ fn backend(sources: &mut Sources<'_>, origin: Origin, name: &str, entry: &Node, 
     let checked_port = match own_port.filter(|value| !value.is_blank()) {
         None => port,
         Some(value) => {
-            let checked = scalar(whole(1..=u16::MAX))(value);
+            let checked = scalar(whole(0..=u16::MAX))(value);
             if checked.is_none() {
                 let expected = CLIENT_HAPROXY_BACKEND_SERVER_PORT.expected;
                 sources.wrong_inside(list, origin, &[name, SERVER_PORT], Some(value), expected);
@@ -164,5 +181,5 @@ fn backend(sources: &mut Sources<'_>, origin: Origin, name: &str, entry: &Node, 
             checked
         }
     };
-    Some(Backend { name: checked_name?, base: checked_base?, port: checked_port? })
+    Some(Backend { name: checked_name?, base: checked_base?, port: server_port(checked_port?) })
 }

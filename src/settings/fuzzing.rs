@@ -8,8 +8,7 @@ use crate::conf_file::{self, ConfFile};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::fuzzing::{assert_command, assert_message, parts, text};
-use crate::haproxy::state::number_of;
-use crate::haproxy::{Change, Command};
+use crate::ports::{Change, Command, number_of};
 use crate::slot::{MAX_SLOT, MAX_WEIGHT};
 
 /// The longest line about a fault, in bytes, whatever the value is.
@@ -69,7 +68,7 @@ fn client(settings: &ClientSettings) {
     let backends: Vec<&Backend> = settings.backends.iter().chain(&settings.fallback).collect();
     assert!(!settings.backends.is_empty());
     for (place, backend) in backends.iter().enumerate() {
-        assert!(backend.port > 0 && backend.name.len() <= 255 && backend.base.len() <= 255);
+        assert!(backend.port != Some(0) && backend.name.len() <= 255 && backend.base.len() <= 255);
         let server = format!("{}{MAX_SLOT}", backend.base);
         let command = Command::new(&backend.name, &server, Change::Ready).expect("settings hold names");
         assert_command(&command.to_string());
@@ -81,7 +80,9 @@ fn client(settings: &ClientSettings) {
             }
         }
     }
-    assert!(!settings.socket.as_os_str().is_empty() && settings.socket.as_os_str().len() <= 107);
+    let socket = settings.socket.to_string();
+    assert_message(&socket, socket.len());
+    assert!(!socket.is_empty() && socket.len() <= 400, "{socket}");
     assert!(!settings.dedicated || (settings.fallback.is_some() && !settings.groups.is_empty()));
     assert!(!settings.all_in_fallback || settings.fallback.is_some());
     assert!((1..=MAX_SLOT).contains(&settings.common.list_size));

@@ -86,15 +86,15 @@ table! {
         expected "seconds from 0.000001 to 1000000000, fractions allowed",
         help "seconds between two steps, above 0, fractions allowed";
     CLIENT_HAPROXY_SOCKET_PATH, Client, default "/var/run/haproxy/admin.sock",
-        expected "the path of a Unix socket, at most 107 bytes",
-        help "HAProxy's Runtime API socket, with level admin";
+        expected "a socket as HAProxy spells it: a path of at most 107 bytes, unix@path, abns@name, ipv4@host:port or ipv6@[host]:port",
+        help "HAProxy's Runtime API socket, with level admin: a path, abns@name, ipv4@host:port or ipv6@[host]:port; or the master's";
     CLIENT_HAPROXY_BACKEND_LIST, Client, default "",
         expected "backends with the base names of their servers, such as http-back:mywebapp:80,api-back:api:8080, \
                   or a map such as {http-back: {baseName: mywebapp, serverPort: 80}}",
         help "backends to fill, such as http-back:mywebapp:80 or {http-back: {baseName: mywebapp, serverPort: 80}} (required)";
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, Client, default "80",
-        expected "a port from 1 to 65535",
-        help "port of the servers of a backend that names none, and of the fallback backend, 1 to 65535";
+        expected "a port from 1 to 65535, or 0 to leave the port alone",
+        help "port of the servers of a backend that names none, and of the fallback backend, 1 to 65535; 0 leaves the port alone";
     CLIENT_HAPROXY_BACKEND_NAME, Client, default "",
         expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
         help "older spelling of a list with one backend: its name, in place of CLIENT_HAPROXY_BACKEND_LIST";
@@ -118,7 +118,7 @@ table! {
         help "whether the servers of the default backends stand in the fallback backend too";
     CLIENT_HEALTH_GATE, Client, default "true",
         expected "true or false",
-        help "whether a server waits at weight 0 until HAProxy's first health check of it has passed";
+        help "whether a new server is down until HAProxy's check of it has passed as often as `rise` asks";
     INTERVAL, Both, default "1",
         expected "seconds from 0.05 to 3600, fractions allowed",
         help "seconds from the start of one turn to the start of the next, 0.05 to 3600, fractions allowed";

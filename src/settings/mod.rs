@@ -9,13 +9,14 @@ mod consul;
 pub(crate) mod fuzzing;
 mod keys;
 mod parse;
+mod socket;
 mod sources;
 mod strays;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::conf_file::Node;
@@ -35,7 +36,8 @@ use keys::{
     SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Key, Scope, help};
-use parse::{TableName, address, boolean, is_odd, names, region, scalar, seconds, socket_path, table_name, whole};
+use parse::{TableName, address, boolean, is_odd, names, region, scalar, seconds, table_name, whole};
+pub use socket::HaproxySocket;
 use sources::{LISTED, Sources, cut};
 
 /// Where a configuration file is looked for when `--config` names none: the first that can be read.
@@ -110,8 +112,8 @@ pub struct RampSettings {
 pub struct ClientSettings {
     /// What both roles need.
     pub common: Common,
-    /// HAProxy's Runtime API socket, at most 107 bytes.
-    pub socket: PathBuf,
+    /// HAProxy's Runtime API socket.
+    pub socket: HaproxySocket,
     /// The default backends, at least one.
     pub backends: Vec<Backend>,
     /// Whether only the servers of `groups` stand in the default backends. `fallback` is there then.
@@ -122,7 +124,7 @@ pub struct ClientSettings {
     pub fallback: Option<Backend>,
     /// Whether the servers of the default backends stand in the fallback too. `fallback` is there then.
     pub all_in_fallback: bool,
-    /// Whether a server waits at weight 0 until HAProxy's first check of it has passed.
+    /// Whether a new server is down until HAProxy's check of it has passed.
     pub health_gate: bool,
 }
 
@@ -134,8 +136,8 @@ pub struct Backend {
     pub name: String,
     /// The prefix of its `server-template`, made as `name` is.
     pub base: String,
-    /// The port of its servers, 1 to 65535.
-    pub port: u16,
+    /// The port of its servers, 1 to 65535; none leaves the port of each server alone.
+    pub port: Option<u16>,
 }
 
 /// Loads what the server runs on. `config` is the file that `--config` names.
@@ -248,8 +250,8 @@ fn ramp(sources: &mut Sources<'_>) -> RampSettings {
 }
 
 fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Error> {
-    let socket = sources.read(&CLIENT_HAPROXY_SOCKET_PATH, scalar(socket_path)).unwrap_or_default();
-    let port = sources.read(&CLIENT_HAPROXY_BACKEND_SERVER_PORT, scalar(whole(1..=u16::MAX)));
+    let socket = sources.read(&CLIENT_HAPROXY_SOCKET_PATH, scalar(HaproxySocket::parse)).unwrap_or_default();
+    let port = sources.read(&CLIENT_HAPROXY_BACKEND_SERVER_PORT, scalar(whole(0..=u16::MAX)));
     let backends = backends::read(&mut sources, port);
     let mut flag = |key| sources.read(key, scalar(boolean)).unwrap_or_default();
     let dedicated = flag(&CLIENT_DEDICATED_ASG);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::conf_file::ConfFile;
 
@@ -48,7 +50,7 @@ fn client_file(text: &str, env: &[(&str, &str)]) -> Result<ClientSettings, Error
 }
 
 fn backend(name: &str, base: &str, port: u16) -> Backend {
-    Backend { name: name.to_owned(), base: base.to_owned(), port }
+    Backend { name: name.to_owned(), base: base.to_owned(), port: Some(port).filter(|port| *port > 0) }
 }
 
 fn addr(text: &str) -> Option<SocketAddr> {
@@ -103,7 +105,7 @@ fn the_defaults_hold_where_nothing_is_set() {
         client_of(&[]).expect("settings"),
         ClientSettings {
             common,
-            socket: PathBuf::from("/var/run/haproxy/admin.sock"),
+            socket: HaproxySocket::Path(PathBuf::from("/var/run/haproxy/admin.sock")),
             backends: vec![backend("http-back", "mywebapp", 80)],
             dedicated: false,
             groups: vec![],
@@ -220,7 +222,7 @@ DEBUG: true
                 debug: true,
                 notes: vec![],
             },
-            socket: PathBuf::from("/run/h.sock"),
+            socket: HaproxySocket::Path(PathBuf::from("/run/h.sock")),
             backends: vec![backend("http-back", "mywebapp", 81), backend("api-back", "api", 8080)],
             dedicated: true,
             groups: vec!["one".to_owned(), "two".to_owned()],
@@ -313,7 +315,7 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         );
     }
     for (key, value, expected) in [
-        ("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "0", "a port from 1 to 65535"),
+        ("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "65536", "a port from 1 to 65535, or 0 to leave the port alone"),
         ("CLIENT_DEDICATED_ASG", "2", "true or false"),
         ("CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND", "on", "true or false"),
         ("CLIENT_HEALTH_GATE", "off", "true or false"),
@@ -330,7 +332,8 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         faults(client_of(&[("CLIENT_HAPROXY_SOCKET_PATH", &long)])),
         [format!(
             "CLIENT_HAPROXY_SOCKET_PATH: found \"{}\"... (the environment), \
-             expected the path of a Unix socket, at most 107 bytes",
+             expected a socket as HAProxy spells it: a path of at most 107 bytes, unix@path, abns@name, ipv4@host:port \
+             or ipv6@[host]:port",
             "x".repeat(100)
         )]
     );

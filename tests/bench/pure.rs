@@ -1,6 +1,6 @@
 //! The decisions and the parsers alone, at several sizes of table: `make bench` runs it, criterion judges it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
@@ -8,9 +8,11 @@ use std::time::Duration;
 use criterion::Criterion;
 use hsdo::aws::read_page;
 use hsdo::client::placement::{Kind, Rules, place};
-use hsdo::client::reconcile::{Options, plan};
+use hsdo::client::reconcile::plan;
+use hsdo::client::{Memory, Options, View};
 use hsdo::clock::Timestamp;
-use hsdo::haproxy::state::{number_of, parse_stat};
+use hsdo::haproxy::state::parse;
+use hsdo::ports::{Admin, Running, number_of};
 use hsdo::server::{Limits, decide};
 use hsdo::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
 
@@ -41,15 +43,14 @@ fn seen(size: SlotId) -> Observation {
     Observation { instances: (1..=size).map(instance).collect(), ..Observation::default() }
 }
 
-/// `show stat` of a backend whose servers are as the table wants them, in HAProxy 2.8's columns.
-fn stat(size: SlotId) -> String {
-    let recorded = include_str!("../data/show-stat-2.8.csv");
+/// `show servers state` of a backend whose servers are as the table wants them.
+fn state(size: SlotId) -> String {
+    let recorded = include_str!("../data/show-servers-state-2.6.txt");
     let mut lines = recorded.lines();
-    let mut text = lines.next().expect("a head").to_owned();
-    let ready = lines.find(|line| line.contains(",s1,")).expect("a ready server");
+    let mut text = lines.by_ref().take(2).collect::<Vec<_>>().join("\n");
+    let ready = lines.find(|line| line.contains(" s1 ")).expect("a ready server");
     for id in 1..=size {
-        let line =
-            ready.replace(",s1,", &format!(",web{id},")).replace("127.0.0.1:18901", &format!("{}:80", address(id)));
+        let line = ready.replace(" s1 127.0.0.1 ", &format!(" web{id} {} ", address(id))).replace(" 18901 ", " 80 ");
         let _ = write!(text, "\n{line}");
     }
     text
@@ -94,31 +95,32 @@ fn main() {
         turn("allocate: an empty table is filled", &Table::default(), 1);
         turn("ramp: every server takes a step", &table(size, 5), 31);
 
-        let (table, stat, page) = (table(size, 7), stat(size), page(size));
-        let slots: BTreeMap<SlotId, _> = parse_stat(&stat)
+        let (table, state, page) = (table(size, 7), state(size), page(size));
+        let slots: BTreeMap<SlotId, Running> = parse(&state)
             .expect("a table")
+            .servers
             .into_iter()
             .filter_map(|(name, server)| Some((number_of(&name, "web")?, server)))
             .collect();
         assert_eq!(slots.len(), size as usize);
-        let options = Options { port: 80, gate: true, static_weights: false };
+        let options = Options { port: Some(80), gate: true, static_weights: false };
         let desired = place(&table, Kind::Default, &Rules::default(), size);
-        let held = BTreeSet::new();
-        let steady = plan(&desired, &slots, &held, size, options);
+        let memory = Memory::default();
+        let look = |running| View { desired: &desired, running, memory: &memory, size, options };
+        let steady = plan(look(&slots));
         assert!(steady.raise.is_empty() && steady.lower.is_empty(), "{steady:?}");
         criterion.bench_function(&format!("reconcile: nothing differs, {size}"), |bench| {
-            bench.iter(|| plan(black_box(&desired), black_box(&slots), &held, size, options));
+            bench.iter(|| plan(black_box(look(&slots))));
         });
-        let empty = parse_stat(&stat.replace(",UP,", ",MAINT,").replace(",10.", ",127.")).expect("a table");
-        let slots: BTreeMap<SlotId, _> =
-            empty.into_iter().filter_map(|(name, server)| Some((number_of(&name, "web")?, server))).collect();
-        let refill = plan(&desired, &slots, &held, size, options);
-        assert_eq!(refill.raise.len(), size as usize, "all of them are filled");
+        let empty =
+            |server: &Running| Running { admin: Admin::Maintenance, up: false, address: None, ..server.clone() };
+        let anew: BTreeMap<SlotId, Running> = slots.iter().map(|(id, server)| (*id, empty(server))).collect();
+        assert_eq!(plan(look(&anew)).raise.len(), size as usize, "all of them are filled");
         criterion.bench_function(&format!("reconcile: HAProxy has started anew, {size}"), |bench| {
-            bench.iter(|| plan(black_box(&desired), black_box(&slots), &held, size, options));
+            bench.iter(|| plan(black_box(look(&anew))));
         });
-        criterion.bench_function(&format!("parse show stat, {size}"), |bench| {
-            bench.iter(|| parse_stat(black_box(&stat)).expect("a table"));
+        criterion.bench_function(&format!("parse show servers state, {size}"), |bench| {
+            bench.iter(|| parse(black_box(&state)).expect("a table"));
         });
         criterion.bench_function(&format!("parse a scan page, {size}"), |bench| {
             bench.iter(|| read_page(black_box(&page)).expect("a page"));

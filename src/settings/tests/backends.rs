@@ -23,6 +23,9 @@ fn a_list_of_backends_has_many_spellings() {
         assert_eq!(client_file(&yaml, &[]).expect(text).backends, two, "in the file: {text}");
     }
     let odd = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", "{'a:b': {baseName: 'c.d'}, 1e3: {baseName: 007}}")]);
+    let colons = "be_http:shop:web:_dynamic-pod-:80,http-back:mywebapp:0";
+    let colons = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", colons)]).expect("settings").backends;
+    assert_eq!(colons, [backend("be_http:shop:web", "_dynamic-pod-", 80), backend("http-back", "mywebapp", 0)]);
     assert_eq!(odd.expect("settings").backends, [backend("a:b", "c.d", 80), backend("1e3", "007", 80)]);
 }
 
@@ -33,7 +36,7 @@ DYNAMODB_TABLE_NAME: slots
 CLIENT_HAPROXY_BACKEND_LIST:
   http-back:
     basename: mywebapp
-    serverPort: 0
+    serverPort: x
   b/c:
     baseName: a b
   api-back: api
@@ -46,8 +49,8 @@ CLIENT_HAPROXY_BACKEND_LIST:
              the nearest known one is baseName",
             "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"baseName\": not set (env.yaml:3), \
              expected the prefix of a server-template: letters, digits and _.:- only, at most 255",
-            "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"serverPort\": found \"0\" (env.yaml:5), \
-             expected a port from 1 to 65535",
+            "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"serverPort\": found \"x\" (env.yaml:5), \
+             expected a port from 1 to 65535, or 0 to leave the port alone",
             "CLIENT_HAPROXY_BACKEND_LIST: found \"b/c\" (env.yaml:2), \
              expected the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
             "CLIENT_HAPROXY_BACKEND_LIST \"b/c\" \"baseName\": found \"a b\" (env.yaml:7), \
@@ -61,8 +64,14 @@ CLIENT_HAPROXY_BACKEND_LIST:
     let example = "backends with the base names of their servers, such as http-back:mywebapp:80,api-back:api:8080, \
                    or a map such as {http-back: {baseName: mywebapp, serverPort: 80}}";
     for (value, reason) in [
-        ("http-back", "; \"http-back\" is not backend:baseName or backend:baseName:port"),
-        ("a:b:1:2,c:d", "; \"a:b:1:2\" is not backend:baseName or backend:baseName:port"),
+        (
+            "http-back",
+            "; \"http-back\" is not backend:baseName or backend:baseName:port (a backend's name with colons needs the port)",
+        ),
+        (
+            "a:b:1:x,c:d",
+            "; \"a:b:1:x\" is not backend:baseName or backend:baseName:port (a backend's name with colons needs the port)",
+        ),
         (",", "; it names none"),
         ("{}", "; it names none"),
     ] {
@@ -95,10 +104,11 @@ CLIENT_HAPROXY_BACKEND_LIST:
 
 #[test]
 fn a_bad_default_port_is_one_fault() {
-    let port = [("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "0"), ("CLIENT_HAPROXY_BACKEND_LIST", "a:b")];
+    let port = [("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "x"), ("CLIENT_HAPROXY_BACKEND_LIST", "a:b")];
     assert_eq!(
         faults(client_of(&port)),
-        ["CLIENT_HAPROXY_BACKEND_SERVER_PORT: found \"0\" (the environment), expected a port from 1 to 65535"]
+        ["CLIENT_HAPROXY_BACKEND_SERVER_PORT: found \"x\" (the environment), \
+          expected a port from 1 to 65535, or 0 to leave the port alone"]
     );
 }
 

@@ -1,0 +1,245 @@
+//! Makes HAProxy match a table: reads it, plans, sends, and reads again, until nothing differs or nothing helps.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::{debug, info, warn};
+
+use super::Target;
+use super::backend::Backend;
+use super::placement::Rules;
+use super::reconcile::Step;
+use super::report::{Refusals, Report};
+use crate::error::Error;
+use crate::haproxy;
+use crate::metrics::Metrics;
+use crate::ports::{Change, Command, Haproxy, Process, Reading, Verdict};
+use crate::slot::{SlotId, Table};
+
+/// Who keeps one HAProxy in step.
+pub(super) struct Converge<H> {
+    haproxy: H,
+    backends: Vec<Backend>,
+    rules: Arc<Rules>,
+    metrics: Arc<Metrics>,
+    process: Option<Process>,
+    /// Whether HAProxy was read, and at least one backend could be kept in step.
+    started: bool,
+    /// Whether nothing was to be done about the last reading of HAProxy: while that stays so and the table is the same,
+    /// nothing is to be done again.
+    settled: bool,
+    /// Whether the socket refused in the last turn.
+    down: bool,
+    report: Report,
+}
+
+impl<H: Haproxy> Converge<H> {
+    pub(super) fn new(
+        haproxy: H,
+        targets: Vec<Target>,
+        rules: Arc<Rules>,
+        size: SlotId,
+        gate: bool,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Converge {
+            haproxy,
+            backends: targets.into_iter().map(|target| Backend::new(target, size, gate)).collect(),
+            rules,
+            report: Report::new(size, Arc::clone(&metrics)),
+            metrics,
+            process: None,
+            started: false,
+            settled: false,
+            down: false,
+        }
+    }
+
+    /// Before there is a table: does HAProxy have what is configured, and may we change it?
+    pub(super) fn check_once(&mut self) -> Result<(), Error> {
+        if self.started {
+            return Ok(());
+        }
+        let checked = self.read();
+        self.note(&checked);
+        checked
+    }
+
+    /// One turn's work. `known` is the highest slot number that may have a row.
+    pub(super) fn run(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), Error> {
+        let result = self.converge(table, known, now);
+        self.note(&result);
+        result
+    }
+
+    fn note<T>(&mut self, result: &Result<T, Error>) {
+        self.metrics.set_haproxy_up(!matches!(result, Err(Error::Haproxy(_))));
+        self.down = matches!(result, Err(Error::Haproxy(haproxy::Error::Connect { .. })));
+    }
+
+    /// The table is another one than in the last [`Converge::run`].
+    pub(super) fn table_changed(&mut self) {
+        self.settled = false;
+    }
+
+    /// Whether the socket refused in the last turn.
+    pub(super) fn is_down(&self) -> bool {
+        self.down
+    }
+
+    /// Whether anybody listens on the socket now.
+    pub(super) fn answers(&self) -> bool {
+        self.haproxy.answers()
+    }
+
+    fn converge(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), Error> {
+        if std::mem::take(&mut self.settled) {
+            let names: Vec<&str> = names(&self.backends);
+            if self.haproxy.is_as_it_was(&names)? {
+                self.settled = true;
+                return Ok(());
+            }
+        }
+        self.begin(table, known);
+        let mut refusals = Refusals::default();
+        loop {
+            self.read()?;
+            let mut commands = Vec::new();
+            for backend in &mut self.backends {
+                let steps = backend.next(now);
+                announce(backend, &steps);
+                commands.extend(backend.commands(&steps));
+            }
+            if commands.is_empty() {
+                break;
+            }
+            self.send(&commands, &mut refusals)?;
+        }
+        self.report.tell(&self.backends);
+        let left: usize = self.backends.iter().map(Backend::left).sum();
+        let open = |backend: &Backend| backend.plan.pending || backend.fault().is_some();
+        self.settled = left == 0 && !self.backends.iter().any(open);
+        if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
+    }
+
+    /// The commands that a turn would send, played on a model of HAProxy.
+    pub(super) fn rehearse(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<Vec<String>, Error> {
+        self.read()?;
+        self.begin(table, known);
+        let mut texts = Vec::new();
+        for backend in &mut self.backends {
+            loop {
+                let steps = backend.next(now);
+                if steps.is_empty() {
+                    break;
+                }
+                texts.extend(backend.commands(&steps).iter().flatten().map(Command::to_string));
+                backend.play(&steps);
+            }
+        }
+        self.report.tell(&self.backends);
+        Ok(texts)
+    }
+
+    /// Begins a turn by this table.
+    fn begin(&mut self, table: &Table, known: SlotId) {
+        for backend in &mut self.backends {
+            backend.begin(table, &self.rules, known);
+        }
+    }
+
+    /// Reads HAProxy, and forgets what was known of a process if another one answered.
+    fn read(&mut self) -> Result<(), Error> {
+        let Reading { process, backends } = self.haproxy.read(&names(&self.backends))?;
+        let before = self.process.replace(process.clone());
+        let Process { pid, version, .. } = &process;
+        let other = match before {
+            Some(before) if !process.is_other_than(&before) => false,
+            Some(before) => {
+                info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid);
+                true
+            }
+            None => {
+                info!("HAProxy {version} answers, pid {pid}");
+                true
+            }
+        };
+        for backend in &mut self.backends {
+            if other {
+                backend.forget();
+            }
+            backend.see(&backends[backend.name()]);
+        }
+        if self.backends.iter().all(|backend| backend.fault().is_some()) {
+            self.report.tell(&self.backends);
+            return Err(haproxy::Error::Backends(self.report.faults(&self.backends)).into());
+        }
+        self.started = true;
+        Ok(())
+    }
+
+    fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), Error> {
+        let (mut refused, mut done) = (0_u64, Vec::new());
+        let mut static_backends = BTreeSet::new();
+        let sent = self.haproxy.send(steps, &mut |command, verdict| match verdict {
+            Verdict::Done => done.push(command.clone()),
+            Verdict::StaticWeight => {
+                refused += 1;
+                static_backends.insert(command.backend().to_owned());
+            }
+            Verdict::Refused(reply) => {
+                refused += 1;
+                refusals.add(command, reply);
+            }
+        });
+        // Not between two lines: HAProxy would wait.
+        done.iter().for_each(tell);
+        let ok = done.len() as u64;
+        for backend in &mut self.backends {
+            if static_backends.contains(backend.name()) && backend.is_static() {
+                warn!(
+                    "backend {} has a static balancing algorithm and takes no weights but 0 and the configured \
+                     one, so servers do not ramp there; add `hash-type consistent` to it, or balance by roundrobin, \
+                     leastconn or random",
+                    backend.name()
+                );
+            }
+        }
+        self.metrics.haproxy_command("ok", ok);
+        self.metrics.haproxy_command("refused", refused);
+        if sent.is_err() {
+            let all: usize = steps.iter().map(Vec::len).sum();
+            self.metrics.haproxy_command("failed", (all as u64).saturating_sub(ok + refused));
+        }
+        sent
+    }
+}
+
+/// The names of the backends, each once.
+fn names(backends: &[Backend]) -> Vec<&str> {
+    let names: BTreeSet<&str> = backends.iter().map(Backend::name).collect();
+    names.into_iter().collect()
+}
+
+/// What is about to be taken out of rotation, for the log.
+fn announce(backend: &Backend, steps: &[Step]) {
+    let target = &backend.target.backend;
+    for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
+        info!("{}/{}{}: out, into maintenance", target.name, target.base, step.slot);
+    }
+}
+
+/// What a done command means, for the log.
+fn tell(command: &Command) {
+    let (backend, server) = (command.backend(), command.server());
+    match command.change() {
+        Change::Address(address, Some(port)) => info!("{backend}/{server}: now {address} port {port}"),
+        Change::Address(address, None) => info!("{backend}/{server}: now {address}"),
+        Change::HealthDown => info!("{backend}/{server}: waits for its check"),
+        Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
+        Change::Ready => debug!("{backend}/{server}: ready"),
+        Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),
+        Change::ConfiguredWeight => debug!("{backend}/{server}: configured weight"),
+    }
+}

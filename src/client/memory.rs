@@ -1,0 +1,257 @@
+//! What must be remembered of the slots of one backend, as no reading tells it. Pure; it lives as long as one HAProxy process.
+//!
+//! *Whose hand.* HAProxy does not tell who set a server to maintenance, so this remembers what each slot was when it was last
+//! read. A server that served and is in maintenance now, though hsdo did not put it there, is held by hand; unless its weight
+//! went to 0 as well, which is how hsdo takes one out: the last line of a client that was killed may reach HAProxy when the next
+//! client is at work. And unless its address is another one too: that is a HAProxy which has just started, and which no process id
+//! tells from the one before if it runs in a container. Drain is always somebody else's hand, since hsdo drains by weight 0.
+//! After its own start hsdo remembers nothing. Then the weight tells: hsdo leaves a server in maintenance only at weight
+//! 0, so one that stands there at its right address with a weight is held.
+//!
+//! *Proven.* A server that was seen to take traffic at its address need not wait for its check when it comes back from draining.
+//!
+//! *Contests.* A weight that another hand, such as an agent, sets back each time is given up after three rounds within a minute,
+//! and tried again once a minute.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::placement::{Desired, Wanted};
+use super::stage::Options;
+use crate::ports::{Admin, Change, Running};
+use crate::slot::{SlotId, Weight};
+
+/// After how many rounds a weight is given up, if they lie within [`TRUCE`].
+const ROUNDS: u32 = 3;
+/// How long a weight that was given up is left alone, and how long it must stay right to be no contest any more.
+const TRUCE: Duration = Duration::from_secs(60);
+
+/// Who keeps a slot out of rotation, or who would be to blame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Trace {
+    /// Nothing was seen yet.
+    #[default]
+    New,
+    /// If it is in maintenance, hsdo put it there, or wanted it there.
+    Ours,
+    /// It was ready at this address, at weight 0 if `idle`.
+    Served { address: IpAddr, idle: bool },
+    /// Somebody holds the server of this address.
+    Held(IpAddr),
+}
+
+/// A weight that another hand sets too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Contest {
+    rounds: u32,
+    first: Instant,
+    last: Instant,
+    next_try: Instant,
+}
+
+/// What is remembered of a slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    trace: Trace,
+    /// Where it was seen to take traffic, or to be able to.
+    proven: Option<IpAddr>,
+    /// The weight that was wanted and was seen.
+    agreed: Option<Weight>,
+    contest: Option<Contest>,
+    rests: bool,
+}
+
+/// The memory of one backend.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(BTreeMap<SlotId, Seen>);
+
+impl Memory {
+    /// Takes in a reading of HAProxy.
+    pub fn observe(&mut self, desired: &Desired, running: &BTreeMap<SlotId, Running>, options: Options, now: Instant) {
+        for (&id, server) in running {
+            let wanted = desired.of(id);
+            if wanted.is_none() {
+                continue;
+            }
+            let seen = self.0.entry(id).or_default();
+            let Some(Wanted::Serve { address, weight }) = wanted else {
+                *seen = Seen { trace: Trace::Ours, ..Seen::default() };
+                continue;
+            };
+            let there = options.is_there(server.address, address);
+            seen.trace = trace(seen.trace, server, address, there);
+            if there && server.serves() {
+                seen.proven = Some(address);
+            } else if !there || seen.proven != Some(address) {
+                seen.proven = None;
+            }
+            let right = options.has_weight(server, weight);
+            let disputed = there && server.admin == Admin::Ready && !right && seen.agreed == Some(weight);
+            seen.agreed = (there && (right || seen.rests) && server.admin == Admin::Ready).then_some(weight);
+            seen.contest = contest(seen.contest, disputed && !seen.rests, right, now);
+            let lasting = seen.contest.filter(|contest| contest.rounds >= ROUNDS && !right);
+            seen.rests = lasting.is_some_and(|contest| now < contest.next_try);
+            if let Some(contest) = seen.contest.as_mut().filter(|contest| contest.rounds >= ROUNDS && !right) {
+                contest.last = now;
+            }
+        }
+    }
+
+    /// Remembers that hsdo itself is about to send this for a slot: whoever serves there after maintenance is another one.
+    pub fn sending(&mut self, slot: SlotId, changes: &[Change]) {
+        if changes.contains(&Change::Maintenance) {
+            let seen = self.0.entry(slot).or_default();
+            *seen = Seen { trace: Trace::Ours, contest: seen.contest, ..Seen::default() };
+        }
+    }
+
+    /// Whether somebody keeps the server of this slot out of rotation by hand.
+    pub fn is_held(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).is_some_and(|seen| matches!(seen.trace, Trace::Held(_)))
+    }
+
+    /// Whether the server of this slot was seen to take traffic at its address.
+    pub fn is_proven(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).is_some_and(|seen| seen.proven.is_some())
+    }
+
+    /// Whether another hand sets the weight of this slot back and forth.
+    pub fn is_contested(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).and_then(|seen| seen.contest).is_some_and(|contest| contest.rounds >= ROUNDS)
+    }
+
+    /// Whether the weight of this slot is left to the other hand for now.
+    pub fn rests(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).is_some_and(|seen| seen.rests)
+    }
+}
+
+fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool) -> Trace {
+    let idle = server.weight == 0;
+    match (server.admin, before) {
+        (Admin::Ready, _) if right => Trace::Served { address: wanted, idle },
+        (Admin::Drain | Admin::Maintenance, Trace::Held(address)) if address == wanted => Trace::Held(wanted),
+        (Admin::Drain, _) if right => Trace::Held(wanted),
+        (Admin::Maintenance, Trace::Served { address, idle: before })
+            if right && address == wanted && (before || !idle) =>
+        {
+            Trace::Held(wanted)
+        }
+        (Admin::Maintenance, Trace::New) if right && !idle => Trace::Held(wanted),
+        _ => Trace::Ours,
+    }
+}
+
+/// What becomes of a contest: a weight that was right is `disputed` now, or it is `right`, or neither is news.
+fn contest(before: Option<Contest>, disputed: bool, right: bool, now: Instant) -> Option<Contest> {
+    let since = |then: Instant| now.saturating_duration_since(then);
+    match before {
+        Some(contest) if right && since(contest.last) > TRUCE => None,
+        Some(contest) if disputed => {
+            let lapsed = contest.rounds < ROUNDS && since(contest.first) > TRUCE;
+            let (rounds, first) = if lapsed { (1, now) } else { (contest.rounds.saturating_add(1), contest.first) };
+            Some(Contest { rounds, first, last: now, next_try: now + TRUCE })
+        }
+        None if disputed => Some(Contest { rounds: 1, first: now, last: now, next_try: now }),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fixtures::{OPTIONS, server};
+
+    /// A reading of the slot: state, last byte of its address, weight; and the last byte of the address that is wanted.
+    type Look = (Admin, u8, u16, Option<u8>);
+
+    /// Shows readings of one slot, and tells after each whether it is held.
+    fn watch(readings: &[Look]) -> Vec<bool> {
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        let look = |(admin, last, weight, wanted): &Look| {
+            let running = BTreeMap::from([(1, server(*admin, *admin == Admin::Ready, *last, *weight))]);
+            let serve = |last: u8| Wanted::Serve { address: [10, 0, 0, last].into(), weight: 7 };
+            let slots = BTreeMap::from([(1, wanted.map_or(Wanted::Maintenance, serve))]);
+            memory.observe(&Desired { slots, known: 1 }, &running, OPTIONS, now);
+            memory.is_held(1)
+        };
+        readings.iter().map(look).collect()
+    }
+
+    #[test]
+    fn whose_hand_it_was() {
+        use Admin::{Drain, Maintenance, Ready};
+        #[rustfmt::skip]
+        let cases: [(&str, &[Look], &[bool]); 15] = [
+            ("it serves", &[(Ready, 1, 7, Some(1))], &[false]),
+            ("it served, and is in maintenance", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1))], &[false, true]),
+            ("it waited at weight 0, and is in maintenance", &[(Ready, 1, 0, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, true]),
+            ("it served, and another hsdo's last line takes it out", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, false]),
+            ("the hand is lifted", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1)), (Ready, 1, 7, Some(1))], &[false, true, false]),
+            ("drain is always a hand", &[(Drain, 1, 7, Some(1)), (Drain, 1, 0, Some(1))], &[true, true]),
+            ("another instance is to serve there", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1)), (Maintenance, 1, 7, Some(2))], &[false, true, false]),
+            ("its address was changed under the hand", &[(Drain, 1, 7, Some(1)), (Drain, 9, 7, Some(1)), (Maintenance, 9, 7, Some(1))], &[true, true, true]),
+            ("HAProxy started anew, and nothing else tells", &[(Ready, 1, 7, Some(1)), (Maintenance, 99, 1, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, false, false]),
+            ("at its address while another is wanted there", &[(Ready, 2, 7, Some(1)), (Maintenance, 2, 7, Some(1))], &[false, false]),
+            ("at hsdo's start, in maintenance with a weight", &[(Maintenance, 1, 7, Some(1))], &[true]),
+            ("at hsdo's start, a stage of its own", &[(Maintenance, 1, 0, Some(1))], &[false]),
+            ("at hsdo's start, a placeholder", &[(Maintenance, 99, 1, Some(1))], &[false]),
+            ("emptied by another program, then in use again", &[(Maintenance, 1, 7, None), (Maintenance, 1, 7, Some(1))], &[false, false]),
+            ("wanted out while it served, then wanted again", &[(Ready, 1, 7, None), (Maintenance, 1, 0, Some(1))], &[false, false]),
+        ];
+        for (name, readings, expected) in cases {
+            assert_eq!(watch(readings), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_hsdo_sends_is_its_own_hand() {
+        let running = |admin| BTreeMap::from([(1, server(admin, true, 1, 7))]);
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
+        let (desired, now) = (Desired { slots, known: 1 }, Instant::now());
+        let mut memory = Memory::default();
+        memory.observe(&desired, &running(Admin::Ready), OPTIONS, now);
+        assert!(memory.is_proven(1));
+        memory.sending(1, &[Change::Maintenance]);
+        memory.observe(&desired, &running(Admin::Maintenance), OPTIONS, now);
+        assert!(!memory.is_held(1) && !memory.is_proven(1));
+    }
+
+    /// What weight is read, so many seconds after the first reading, and whether it rests then and counts as contested.
+    #[test]
+    fn a_weight_that_another_hand_sets_is_given_up_and_tried_again() {
+        let mut memory = Memory::default();
+        let start = Instant::now();
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
+        let desired = Desired { slots, known: 1 };
+        let (free, contested, resting) = ((false, false), (false, true), (true, true));
+        for (second, weight, expected, why) in [
+            (0, 7, free, "right"),
+            (1, 20, free, "the first round"),
+            (1, 7, free, "set right in the same turn"),
+            (2, 20, free, "the second"),
+            (2, 7, free, "set right"),
+            (3, 20, resting, "the third"),
+            (30, 20, resting, "it lasts"),
+            (62, 20, resting, "59 seconds later"),
+            (63, 20, contested, "tried again"),
+            (63, 7, contested, "set right"),
+            (64, 20, resting, "and set back"),
+            (120, 20, resting, "left to it"),
+            (125, 7, contested, "right by itself"),
+            (150, 7, contested, "but not for long yet"),
+            (186, 7, free, "for a minute"),
+            (187, 20, free, "a first round again"),
+            (187, 7, free, "set right"),
+            (300, 20, free, "rounds that lie far apart are no contest"),
+            (300, 7, free, "set right"),
+            (301, 20, free, "the second round of these"),
+        ] {
+            let running = BTreeMap::from([(1, server(Admin::Ready, true, 1, weight))]);
+            memory.observe(&desired, &running, OPTIONS, start + Duration::from_secs(second));
+            assert_eq!((memory.rests(1), memory.is_contested(1)), expected, "second {second}: {why}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a turn says of HAProxy, in the log, in the metrics and on `/readyz`: conditions that last, and refusals.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::backend::Backend;
+use super::reconcile::Plan;
+use crate::error::Error;
+use crate::log::Episode;
+use crate::metrics::Metrics;
+use crate::ports::Command;
+use crate::slot::SlotId;
+
+/// The conditions that last, each told when it begins, changes and ends.
+pub(super) struct Report {
+    size: SlotId,
+    metrics: Arc<Metrics>,
+    backends: Episode,
+    missing: Episode,
+    held: Episode,
+    blocked: Episode,
+    contested: Episode,
+    weightless: Episode,
+}
+
+impl Report {
+    /// `size` is `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
+    pub(super) fn new(size: SlotId, metrics: Arc<Metrics>) -> Self {
+        Report {
+            size,
+            metrics,
+            backends: Episode::new("backends that are left alone"),
+            missing: Episode::new("slots that HAProxy does not have"),
+            held: Episode::new("servers held by hand"),
+            blocked: Episode::new("servers that HAProxy keeps out"),
+            contested: Episode::new("weights that another hand sets"),
+            weightless: Episode::new("servers that can never serve"),
+        }
+    }
+
+    /// A text for each backend that cannot be kept in step.
+    pub(super) fn faults(&self, backends: &[Backend]) -> Vec<String> {
+        let text = |backend: &Backend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
+        backends.iter().filter_map(text).collect()
+    }
+
+    /// Tells what the last plans say beside their commands.
+    pub(super) fn tell(&mut self, backends: &[Backend]) {
+        let all = |pick: fn(&Plan) -> &Vec<SlotId>| {
+            let named = backends.iter().filter(|backend| !pick(&backend.plan).is_empty()).map(|backend| {
+                let target = &backend.target.backend;
+                format!("{}/{}{}", target.name, target.base, ranges(pick(&backend.plan)))
+            });
+            named.collect::<Vec<_>>().join(", ")
+        };
+        let count = |pick: fn(&Plan) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
+        let faults = self.faults(backends);
+        self.metrics.set_missing_backends(faults.len());
+        self.metrics.set_missing_slots(count(|plan| &plan.missing));
+        self.metrics.set_held_slots(count(|plan| &plan.held));
+        self.metrics.set_waiting_slots(count(|plan| &plan.waiting));
+        let (blocked, contested): (usize, usize) = (count(|plan| &plan.blocked), count(|plan| &plan.contested));
+        self.metrics.set_blocked_slots(blocked + contested);
+
+        let mut conditions = faults.clone();
+        let faults = faults.join("; ");
+        report(&mut self.backends, &faults, |_| faults.clone());
+        report(&mut self.missing, &all(|plan| &plan.missing), |names| {
+            format!(
+                "{names}: HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table promises them, and HAProxy has no such server \
+                 (a `server-template` that is too small, or `del server`); they get no traffic here",
+                self.size
+            )
+        });
+        report(&mut self.held, &all(|plan| &plan.held), |names| {
+            format!(
+                "{names}: set to drain or maintenance by an operator or an agent; left so until `set server … state ready`"
+            )
+        });
+        let mut lasting = |episode: &mut Episode, names: String, explain: &str| {
+            let text = report(episode, &names, |names| format!("{names}: {explain}"));
+            conditions.extend(text);
+        };
+        lasting(
+            &mut self.blocked,
+            all(|plan| &plan.blocked),
+            "in maintenance through a server that they track, or a name that does not resolve; `show servers state` tells",
+        );
+        lasting(
+            &mut self.contested,
+            all(|plan| &plan.contested),
+            "another hand, such as an agent (`agent-check`), sets their weight back each time; given up, and tried once a minute",
+        );
+        lasting(
+            &mut self.weightless,
+            all(|plan| &plan.weightless),
+            "their configured weight is 0, and the static algorithm takes no other; give the `server-template` a weight, or \
+             the backend `hash-type consistent`",
+        );
+        self.metrics.set_condition("haproxy", (!conditions.is_empty()).then(|| conditions.join("; ")));
+    }
+}
+
+/// Reports names, where there are any, with their text.
+fn report(episode: &mut Episode, names: &str, text: impl Fn(&str) -> String) -> Option<String> {
+    let text = (!names.is_empty()).then(|| text(names));
+    episode.report(text.as_ref().map(|text| (names, text.as_str())));
+    text
+}
+
+/// What HAProxy refused in a turn.
+#[derive(Default)]
+pub(super) struct Refusals {
+    /// Each command with its answer.
+    commands: Vec<String>,
+    /// The answers, each once.
+    answers: BTreeSet<String>,
+}
+
+impl Refusals {
+    /// HAProxy refused a command with these words.
+    pub(super) fn add(&mut self, command: &Command, words: String) {
+        self.commands.push(format!("`{command}` was answered {words:?}"));
+        self.answers.insert(words);
+    }
+
+    /// The error of a turn that leaves so many commands to do.
+    pub(super) fn error(self, left: usize) -> Error {
+        let count = self.commands.len();
+        let shown = self.commands.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+        let more = if count > 3 { format!("; and {} more", count - 3) } else { String::new() };
+        let text = match count {
+            0 => format!("HAProxy does not show what {left} commands asked of it"),
+            _ => format!("HAProxy refused {count} commands: {shown}{more}"),
+        };
+        Error::Unheeded { answers: self.answers.into_iter().collect::<Vec<_>>().join("; "), text }
+    }
+}
+
+/// Numbers for a person: `[1-3,7]`.
+fn ranges(ids: &[SlotId]) -> String {
+    let mut runs: Vec<(SlotId, SlotId)> = Vec::new();
+    for &id in ids {
+        match runs.last_mut() {
+            Some((_, end)) if *end + 1 == id => *end = id,
+            _ => runs.push((id, id)),
+        }
+    }
+    let runs: Vec<String> = runs
+        .iter()
+        .map(|(start, end)| if start == end { start.to_string() } else { format!("{start}-{end}") })
+        .collect();
+    format!("[{}]", runs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_with_its_commands_and_stays_one_fault_whatever_they_are() {
+        let error = |commands: &[(&str, &str)], left| {
+            let mut refusals = Refusals::default();
+            for (command, answer) in commands {
+                refusals.commands.push(format!("`{command}` was answered {answer:?}"));
+                refusals.answers.insert((*answer).to_owned());
+            }
+            refusals.error(left)
+        };
+        let one = error(&[("a", "No."), ("b", "No."), ("c", "Never."), ("d", "No.")], 4);
+        let text = "HAProxy refused 4 commands: `a` was answered \"No.\"; `b` was answered \"No.\"; \
+                    `c` was answered \"Never.\"; and 1 more";
+        assert_eq!(one.to_string(), text);
+        assert_eq!(one.key(), error(&[("e", "Never."), ("f", "No.")], 2).key());
+        assert_ne!(one.key(), error(&[("a", "No.")], 1).key());
+        let none = error(&[], 3);
+        assert_eq!(none.to_string(), "HAProxy does not show what 3 commands asked of it");
+        assert_eq!(none.key(), error(&[], 5).key());
+    }
+
+    #[test]
+    fn slot_numbers_for_a_person() {
+        for (ids, text) in [(vec![4], "[4]"), (vec![1, 2, 3, 7], "[1-3,7]"), (vec![1, 3], "[1,3]")] {
+            assert_eq!(ranges(&ids), text);
+        }
+    }
+}
