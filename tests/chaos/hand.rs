@@ -200,11 +200,13 @@ impl Chaos {
                 continue;
             }
             self.say(&format!("by hand: row {} is mended", edit.row));
-            if edit.delete {
+            // Slot 1's item carries the lease: deleted, it comes back as a free slot if another server takes that.
+            let delete = edit.delete && edit.row != 1;
+            if delete {
                 self.kept.remove(&edit.row);
             }
             self.still(|moto| match &edit.before {
-                Some(before) if !edit.delete => moto.update_item(edit.row, &json!({edit.attribute: before})),
+                Some(before) if !delete => moto.update_item(edit.row, &json!({edit.attribute: before})),
                 _ => moto.delete_item(edit.row),
             });
         }

@@ -96,6 +96,8 @@ struct Chaos {
     legal: BTreeSet<String>,
     /// The same a round earlier, for requests that were under way.
     legal_before: BTreeSet<String>,
+    /// Who drains since the last round settled, and since the one before: what persists goes there still.
+    drains: [BTreeSet<String>; 2],
     /// The slots of the instances when the last round settled, and which of them were ready.
     seats: BTreeMap<String, u32>,
     ready_seats: BTreeSet<String>,
@@ -137,6 +139,7 @@ impl Chaos {
             born: 0,
             legal: BTreeSet::new(),
             legal_before: BTreeSet::new(),
+            drains: Default::default(),
             seats: BTreeMap::new(),
             ready_seats: BTreeSet::new(),
             moved: BTreeSet::new(),

@@ -75,6 +75,9 @@ impl Chaos {
                 if table_right {
                     since.see(state);
                 }
+                if self.sites[place].waits() {
+                    *since = Since::default();
+                }
                 let (site, since) = (&self.sites[place], *since);
                 if let Some(fault) = site.fault(&scene, &rows, false).filter(|_| round > 0 && since.ok > TURNS) {
                     self.fail(&format!("{} turns of the client, and HAProxy is wrong: {fault}", since.ok));
@@ -112,6 +115,8 @@ impl Chaos {
         self.bed.aws().forget();
         self.legal_before = std::mem::take(&mut self.legal);
         self.legal = scene.of(Part::Ready).map(|instance| instance.id.clone()).collect();
+        let drains = scene.of(Part::Draining).map(|instance| instance.id.clone()).collect();
+        self.drains = [drains, std::mem::take(&mut self.drains[0])];
         let seats = self.seats_now(scene);
         let stays = |id: &String| {
             let part = scene.instances.get(id).map(|instance| scene.part(instance));
@@ -215,7 +220,10 @@ impl Chaos {
                     Ok(name) => {
                         self.report.answered += 1;
                         let before = asked.from < self.settled_at && self.legal_before.contains(name);
-                        if !before && !self.legal.contains(name) {
+                        let drains = self.drains[0].contains(name)
+                            || asked.from < self.settled_at && self.drains[1].contains(name);
+                        let persists = site.persistent && drains;
+                        if !(before || persists || self.legal.contains(name)) {
                             strange.push(format!("{name}, which is not ready, answered in {}", site.name));
                         }
                     }

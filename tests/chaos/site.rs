@@ -42,6 +42,8 @@ pub(crate) struct Site {
     pub(crate) name: &'static str,
     pub(crate) backs: Vec<Back>,
     pub(crate) stream: Stream,
+    /// Requests go to the server that those of their key went to before, at weight 0 too.
+    pub(crate) persistent: bool,
     pub(crate) client: Role,
     pub(crate) tap: Tap,
     pub(crate) haproxy: Haproxy,
@@ -58,11 +60,21 @@ impl Site {
     pub(crate) fn start(bed: &Bed, name: &'static str, dedicated: bool) -> Self {
         let names: &[(&'static str, &'static [usize])] =
             if dedicated { &[("http-back", &[0]), ("fallback", &[1])] } else { &[("http-back", &[0, 1])] };
+        // One site is as the manual has it; in the other a single failed check takes a server out, and every request goes to the
+        // server that the one before with its key went to, whatever the weights say.
         let config = |(name, _): &(&str, _)| {
-            BackendConfig::new(name, BASE, SLOTS as usize + 2)
-                .options("check inter 200ms rise 2 fall 5")
-                .line("option redispatch 1")
-                .line("retries 3")
+            let config =
+                BackendConfig::new(name, BASE, SLOTS as usize + 2).line("option redispatch 1").line("retries 3");
+            if dedicated {
+                config
+                    .options("check inter 2s fastinter 300ms downinter 300ms rise 2 fall 1")
+                    .line("stick-table type integer size 1k expire 1m")
+                    .line("stick on rand(5)")
+                    .line("cookie S insert indirect nocache dynamic")
+                    .line("dynamic-cookie-key k")
+            } else {
+                config.options("check inter 200ms rise 2 fall 5")
+            }
         };
         let configs: Vec<BackendConfig> = names.iter().map(config).collect();
         let haproxy = Haproxy::start_named(bed, name, &configs);
@@ -82,6 +94,7 @@ impl Site {
             name,
             backs,
             stream,
+            persistent: dedicated,
             client,
             tap,
             haproxy,
@@ -128,6 +141,14 @@ impl Site {
         // What came in while it was still empty may end a little later, in the order of HAProxy's queue and retries.
         let after = Duration::from_millis(300);
         self.outages.iter().any(|(begin, end)| to >= *begin && end.is_none_or(|end| from <= end + after))
+    }
+
+    /// Whether a server that is wanted has not passed its checks yet: who leaves, or moves to another slot, may serve meanwhile.
+    pub(crate) fn waits(&self) -> bool {
+        let waits = |server: &Server| server.weight > 0 && server.status.starts_with("DOWN");
+        self.backs
+            .iter()
+            .any(|back| self.haproxy.try_servers(back.name).is_ok_and(|servers| servers.values().any(waits)))
     }
 
     /// What is not right in HAProxy: every wanted server at its address in the right backend and open, nobody else.

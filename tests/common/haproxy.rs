@@ -335,12 +335,13 @@ pub fn ask(socket: &Path, line: &str) -> io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply)?;
     if reply.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a reply"));
     }
-    Ok(reply)
+    // What a check or an agent says stands in it, and may be anything.
+    Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
 /// The rows of `show stat`, its columns found by name. The weight that was set is `uweight`, which 2.2 does not have.

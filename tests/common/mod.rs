@@ -4,11 +4,13 @@
 //! Nothing here decides what is right; that is the test's part. The demo uses the same pieces.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses the part of the bed that it needs")]
 
+pub mod agent;
 pub mod aws_fault;
 pub mod aws_memory;
 pub mod aws_proxy;
 pub mod bed;
 pub mod consul;
+pub mod dns;
 pub mod haproxy;
 pub mod hsdo;
 pub mod http;

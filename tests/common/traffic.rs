@@ -12,6 +12,9 @@ use super::http::lock;
 /// The longest that one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Names and values.
+pub type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// What became of some requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -53,12 +56,25 @@ impl fmt::Display for Tally {
 
 /// Sends `count` requests one after another to HAProxy's frontend on that port, each over a connection and to a path of its own.
 pub fn send(frontend: u16, count: usize) -> Tally {
+    send_with(frontend, count, &[])
+}
+
+/// The same with these headers, such as the cookie of a client that sticks to one server.
+pub fn send_with(frontend: u16, count: usize, headers: Headers<'_>) -> Tally {
     let agent = agent();
     let mut tally = Tally::default();
     for number in 0..count {
-        tally.add(&ask(&agent, frontend, number));
+        tally.add(&ask(&agent, &format!("http://127.0.0.1:{frontend}/{number}"), headers));
     }
     tally
+}
+
+/// What one request to that path brings.
+///
+/// # Errors
+/// It is not answered, or by another status than 200.
+pub fn get(frontend: u16, path: &str) -> Result<String, String> {
+    ask(&agent(), &format!("http://127.0.0.1:{frontend}{path}"), &[])
 }
 
 fn agent() -> ureq::Agent {
@@ -72,9 +88,9 @@ fn agent() -> ureq::Agent {
     )
 }
 
-fn ask(agent: &ureq::Agent, frontend: u16, number: usize) -> Result<String, String> {
-    let url = format!("http://127.0.0.1:{frontend}/{number}");
-    let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
+fn ask(agent: &ureq::Agent, url: &str, headers: Headers<'_>) -> Result<String, String> {
+    let request = headers.iter().fold(agent.get(url), |request, (name, value)| request.header(*name, *value));
+    let mut answer = request.call().map_err(|error| error.to_string())?;
     let status = answer.status().as_u16();
     let body = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
     if status == 200 { Ok(body) } else { Err(format!("status {status}")) }
@@ -102,6 +118,11 @@ pub struct Stream {
 impl Stream {
     /// Sends `count` requests, one each `pause`, by two threads so that a slow one does not hold up the next.
     pub fn start(frontend: u16, pause: Duration, count: usize) -> Self {
+        Self::start_with(frontend, pause, count, &[])
+    }
+
+    /// The same with these headers.
+    pub fn start_with(frontend: u16, pause: Duration, count: usize, headers: Headers<'static>) -> Self {
         const THREADS: usize = 2;
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -118,7 +139,7 @@ impl Stream {
                             return;
                         }
                         let from = Instant::now();
-                        let outcome = ask(&agent, frontend, number);
+                        let outcome = ask(&agent, &format!("http://127.0.0.1:{frontend}/{number}"), headers);
                         lock(&asked).push(Asked { from, to: Instant::now(), outcome });
                     }
                 })

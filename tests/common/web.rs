@@ -1,7 +1,7 @@
 //! Tiny web servers, one for each instance, on the instance's own loopback address; each answers its name and counts.
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,17 +17,30 @@ pub enum Mood {
     Well,
     /// That status, and its name.
     Status(u16),
+    /// 503 with that reason phrase, which need not be UTF-8.
+    Reason(&'static [u8]),
     /// Closes the connection without an answer.
     Close,
     /// Answers after that time.
     Slow(Duration),
 }
 
+/// The path of a health check (`option httpchk GET /check`): its answer has a mood of its own.
+pub const CHECK: &str = "/check";
+
+/// What a server was asked so far, and how it answers.
+#[derive(Debug)]
+struct State {
+    requests: AtomicU64,
+    checks: AtomicU64,
+    mood: Mutex<Mood>,
+    check_mood: Mutex<Mood>,
+}
+
 #[derive(Debug)]
 struct Server {
     name: String,
-    requests: Arc<AtomicU64>,
-    mood: Arc<Mutex<Mood>>,
+    state: Arc<State>,
     _listener: Listener,
 }
 
@@ -56,16 +69,20 @@ impl Web {
             return;
         }
         servers.remove(&address);
-        let requests = Arc::new(AtomicU64::new(0));
-        let mood = Arc::new(Mutex::new(Mood::Well));
+        let state = Arc::new(State {
+            requests: AtomicU64::new(0),
+            checks: AtomicU64::new(0),
+            mood: Mutex::new(Mood::Well),
+            check_mood: Mutex::new(Mood::Well),
+        });
         let serve = {
-            let (name, requests, mood) = (name.to_owned(), Arc::clone(&requests), Arc::clone(&mood));
-            move |reader| answer(reader, &name, &requests, &mood)
+            let (name, state) = (name.to_owned(), Arc::clone(&state));
+            move |reader| answer(reader, &name, &state)
         };
         let place = SocketAddr::new(address, self.port.number());
         let listener =
             Listener::start(place, serve).unwrap_or_else(|error| panic!("cannot serve {name} on {place}: {error}"));
-        servers.insert(address, Server { name: name.to_owned(), requests, mood, _listener: listener });
+        servers.insert(address, Server { name: name.to_owned(), state, _listener: listener });
     }
 
     /// Ends the server of that name: its port is closed and its connections are cut.
@@ -73,29 +90,57 @@ impl Web {
         lock(&self.servers).retain(|_, server| server.name != name);
     }
 
-    /// Changes how the server of that name answers.
+    /// Changes how the server of that name answers requests and checks.
     pub fn set_mood(&self, name: &str, mood: Mood) {
-        let servers = lock(&self.servers);
-        let server = servers.values().find(|server| server.name == name);
-        *lock(&server.unwrap_or_else(|| panic!("no web server named {name}")).mood) = mood;
+        let state = self.state(name);
+        *lock(&state.mood) = mood;
+        *lock(&state.check_mood) = mood;
     }
 
-    /// How many requests each server got, by name. HAProxy's TCP checks send none.
+    /// Changes how the server of that name answers its checks, and nothing else.
+    pub fn set_check_mood(&self, name: &str, mood: Mood) {
+        *lock(&self.state(name).check_mood) = mood;
+    }
+
+    /// How many requests each server got, by name. HAProxy's checks do not count.
     pub fn requests(&self) -> BTreeMap<String, u64> {
         let servers = lock(&self.servers);
-        servers.values().map(|server| (server.name.clone(), server.requests.load(Ordering::SeqCst))).collect()
+        servers.values().map(|server| (server.name.clone(), server.state.requests.load(Ordering::SeqCst))).collect()
+    }
+
+    /// How many requests the server of that name got.
+    pub fn requests_of(&self, name: &str) -> u64 {
+        self.state(name).requests.load(Ordering::SeqCst)
+    }
+
+    /// How many checks by [`CHECK`] have come to the server of that name, the ones that wait for their answer too.
+    pub fn checks_of(&self, name: &str) -> u64 {
+        self.state(name).checks.load(Ordering::SeqCst)
+    }
+
+    fn state(&self, name: &str) -> Arc<State> {
+        let servers = lock(&self.servers);
+        let server = servers.values().find(|server| server.name == name);
+        Arc::clone(&server.unwrap_or_else(|| panic!("no web server named {name}")).state)
     }
 }
 
 /// Serves one connection: one request, since a server that closes is simplest to count.
-fn answer(mut reader: BufReader<TcpStream>, name: &str, requests: &AtomicU64, mood: &Mutex<Mood>) {
-    let Ok(Some(_)) = read_request(&mut reader) else { return };
-    requests.fetch_add(1, Ordering::SeqCst);
+fn answer(mut reader: BufReader<TcpStream>, name: &str, state: &State) {
+    let Ok(Some(request)) = read_request(&mut reader) else { return };
+    let (count, mood) =
+        if request.target == CHECK { (&state.checks, &state.check_mood) } else { (&state.requests, &state.mood) };
+    count.fetch_add(1, Ordering::SeqCst);
     let mood = *lock(mood);
     let status = match mood {
         Mood::Well => 200,
         Mood::Status(status) => status,
         Mood::Close => return,
+        Mood::Reason(phrase) => {
+            let answer = [b"HTTP/1.1 503 ", phrase, b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"].concat();
+            let _ = reader.get_mut().write_all(&answer);
+            return;
+        }
         Mood::Slow(span) => {
             std::thread::sleep(span);
             200

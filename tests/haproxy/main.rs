@@ -1,0 +1,18 @@
+//! HAProxy as other people configure it: each test states a configuration of the shape of a public one, and runs the built
+//! client on a real HAProxy with it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod agents;
+mod backends;
+mod bytes;
+mod fixture;
+mod gate;
+mod hands;
+mod names;
+mod ports;
+mod resolver;
+mod sockets;
+mod tracking;
+mod weights;

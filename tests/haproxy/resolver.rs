@@ -1,0 +1,114 @@
+//! Servers with names instead of addresses.
+
+use std::net::Ipv4Addr;
+
+use super::fixture::{BACK, Config, FAILED, bed_with_table, client, ready, tapped};
+use crate::common::dns::Dns;
+use crate::common::traffic;
+use crate::common::wait::{SOON, wait_for};
+
+/// A backend with a literal placeholder, which is a neighbour in each of these files.
+const LITERAL: &str = "backend http-back\n    server-template web 1-3 127.0.0.2:80 check inter 100ms disabled\n";
+
+/// The shape of a scheduler's file: the template's name is looked up by a resolver, which sets addresses as hsdo does.
+#[test]
+fn a_backend_whose_addresses_a_resolver_sets_is_refused_and_its_neighbour_is_filled() {
+    let bed = bed_with_table("resolver", 3, 2);
+    bed.web().serve("of-dns", "127.1.2.77".parse().unwrap());
+    let dns = Dns::start(&[Ipv4Addr::new(127, 1, 2, 77)]);
+    let config = format!(
+        "resolvers r\n    nameserver one 127.0.0.1:{}\n    resolve_retries 3\n    timeout resolve 100ms\n    \
+         timeout retry 100ms\n    hold valid 200ms\n\n{LITERAL}\nbackend dns-back\n    \
+         server-template web 1-3 web.test:$WEB check inter 100ms resolvers r resolve-prefer ipv4 init-addr last,127.0.0.2\n",
+        dns.port()
+    );
+    let haproxy = Config::of(&config).start(&bed, &[BACK, "dns-back"]);
+    wait_for("DNS to have filled its backend", SOON, || match traffic::send(haproxy.frontend("dns-back"), 1) {
+        tally if tally.of("of-dns") == 1 => Ok(()),
+        tally => Err(tally.to_string()),
+    });
+    let before = haproxy.servers("dns-back");
+    let mut running = client(&bed, 3, "dns-back:web:$WEB,http-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    running.wait_metric("hsdo_haproxy_missing_backends", |missing| missing == 1.0);
+    running.wait_turn();
+    let told = "backend dns-back: HAProxy's resolver sets the address of dns-back/web";
+    let text = ready(&running);
+    assert!(text.contains(told) && text.contains("a literal address such as 127.0.0.2:80"), "{text}");
+    assert_eq!(running.log().matches(told).count(), 1, "{}", running.log());
+    let after = haproxy.servers("dns-back");
+    let changed = |name: &str| (before[name].weight, &before[name].addr) != (after[name].weight, &after[name].addr);
+    assert!(!before.keys().any(|name| changed(name)), "{before:?} {after:?}");
+    let tally = traffic::send(haproxy.frontend("dns-back"), 6);
+    assert_eq!(tally.of("of-dns"), 6, "DNS's own servers go on: {tally}");
+    running.terminate();
+    client(&bed, 3, "dns-back:web:$WEB").run().assert_code(2).assert_stderr(told);
+}
+
+/// The name server is silent: nothing of hsdo's waits for it.
+#[test]
+fn a_silent_name_server_costs_the_neighbour_nothing() {
+    let bed = bed_with_table("silent-dns", 3, 2);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let config = format!(
+        "resolvers r\n    nameserver one {}\n    resolve_retries 1\n    timeout resolve 100ms\n    timeout retry 100ms\n    \
+         hold timeout 200ms\n\n{LITERAL}\nbackend dns-back\n    \
+         server-template web 1-3 web.test:80 check resolvers r init-addr last,127.0.0.2 disabled\n",
+        silent.local_addr().unwrap()
+    );
+    let haproxy = Config::of(&config).start(&bed, &[BACK, "dns-back"]);
+    let mut running = client(&bed, 3, "http-back:web:$WEB,dns-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    running.wait_turn();
+    assert!(ready(&running).contains("backend dns-back: HAProxy's resolver sets"), "{}", ready(&running));
+}
+
+/// A name that the system looks up once, when HAProxy starts: a placeholder as good as an address.
+#[test]
+fn localhost_is_a_good_placeholder() {
+    let bed = bed_with_table("localhost", 3, 2);
+    let config = "backend http-back\n    server-template web 1-3 localhost:80 check inter 100ms disabled\n";
+    let haproxy = Config::of(config).start(&bed, &[BACK]);
+    let mut running = client(&bed, 3, "http-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    bed.moto().put_free(1);
+    haproxy.wait_weights(BACK, &[("web2", 10)]);
+    running.wait_turn();
+    assert_eq!(ready(&running), "ok");
+}
+
+/// Placeholders to which HAProxy gives no address: it refuses every other one, which is told once, with what helps.
+fn without_an_address(name: &str, placeholder: &str) {
+    let bed = bed_with_table(name, 3, 2);
+    let config = format!("{LITERAL}\nbackend odd-back\n    server-template web 1-3 {placeholder} disabled\n");
+    let haproxy = Config::of(&config).start(&bed, &[BACK, "odd-back"]);
+    let (tap, running) = tapped(&bed, 3, "odd-back:web:$WEB,http-back:web:$WEB");
+    let mut running = running.spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    running.wait_metric(FAILED, |failed| failed >= 2.0);
+    let before = running.metric(FAILED).unwrap();
+    tap.forget();
+    running.wait_metric(FAILED, |failed| failed >= before + 5.0);
+    let addresses = tap.changes().iter().filter(|change| change.contains("odd-back/web1 addr")).count();
+    let turns = running.metric(FAILED).unwrap() - before;
+    assert!(addresses as f64 <= turns + 2.0, "{addresses} tries in {turns} turns: {:?}", tap.changes());
+    assert!(addresses >= 4, "tried again each turn: {:?}", tap.changes());
+    let log = running.log();
+    assert_eq!(log.matches("give the `server-template` a literal address").count(), 2, "once, of two slots: {log}");
+    assert!(
+        haproxy.servers("odd-back").values().all(crate::common::haproxy::Server::in_maintenance),
+        "none becomes ready"
+    );
+    bed.moto().put_free(1);
+    haproxy.wait_weights(BACK, &[("web2", 10)]);
+}
+
+#[test]
+fn a_placeholder_that_is_a_name_without_an_address() {
+    without_an_address("init-addr-none", "nowhere.invalid:80 init-addr none check inter 100ms");
+}
+
+#[test]
+fn a_placeholder_that_is_a_unix_socket() {
+    without_an_address("unix-placeholder", "unix@$DIR/nobody.sock check inter 100ms");
+}
