@@ -152,6 +152,17 @@ impl Runtime {
         })
     }
 
+    /// Whether a resolver looks names up again. 2.2 ends its reply with two empty lines, which would be a reply too many.
+    fn has_resolver(&self, dialect: Dialect) -> Result<bool, Error> {
+        let (talk, line) = self.say(dialect, "show resolvers")?;
+        let mut buffer = Vec::new();
+        let answer = socket::text(talk.hear(&line, until(dialect, 1), true, &mut buffer)?);
+        if answer.ends_with("\n\n") {
+            return Ok(state::has_resolver(&answer));
+        }
+        Err(Error::Answer { asked: line, fault: "it was cut before its end".to_owned() })
+    }
+
     /// What is behind a backend that is not there, or whose servers have names.
     fn explain(
         &mut self,
@@ -167,7 +178,7 @@ impl Runtime {
         let has_names = tables.values().flatten().any(|table| table.by_name.is_some());
         let resolver = match (known.resolver, has_names) {
             (Some(resolver), _) => Some(resolver),
-            (None, true) => Some(state::has_resolver(&self.ask(dialect, "show resolvers", 1)?[0])),
+            (None, true) => Some(self.has_resolver(dialect)?),
             (None, false) => None,
         };
         let known = self.known.as_mut().expect("a process was met");
