@@ -244,12 +244,12 @@ impl Chaos {
         self.let_mixtures_hide();
     }
 
-    /// Whoever changed its group in a round of old answers may leave, and come back to another slot.
+    /// An instance that changes its group may leave, and come back to another slot: AWS tells of one group a page, and the change
+    /// may come between two pages, or old answers may be mixed with new ones. That it keeps its
+    /// slot otherwise, the tables of the decision show.
     fn let_mixtures_hide(&mut self) {
-        if self.blurred {
-            self.leave_rotations(&self.regrouped);
-            self.moved.extend(self.regrouped.iter().cloned());
-        }
+        self.leave_rotations(&self.regrouped);
+        self.moved.extend(self.regrouped.iter().cloned());
     }
 
     fn round(&mut self) {

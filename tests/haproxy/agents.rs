@@ -1,6 +1,6 @@
 //! Agents (`agent-check`): another hand on the same servers.
 
-use super::fixture::{BACK, Config, OK, address, bed_with_table, client, occupy, ready, tapped};
+use super::fixture::{BACK, Config, OK, address, bed_with_table, occupy, ready, tapped};
 use crate::common::agent::Agent;
 use crate::common::port::Port;
 use crate::common::wait::{SOON, wait_for};

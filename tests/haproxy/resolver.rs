@@ -86,11 +86,11 @@ fn without_an_address(name: &str, placeholder: &str) {
     let mut running = running.spawn();
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_metric(FAILED, |failed| failed >= 2.0);
-    let before = running.metric(FAILED).unwrap();
+    let before = running.metric(FAILED).expect("it is there from the start");
     tap.forget();
     running.wait_metric(FAILED, |failed| failed >= before + 5.0);
     let addresses = tap.changes().iter().filter(|change| change.contains("odd-back/web1 addr")).count();
-    let turns = running.metric(FAILED).unwrap() - before;
+    let turns = running.metric(FAILED).expect("it is there from the start") - before;
     assert!(addresses as f64 <= turns + 2.0, "{addresses} tries in {turns} turns: {:?}", tap.changes());
     assert!(addresses >= 4, "tried again each turn: {:?}", tap.changes());
     let log = running.log();
