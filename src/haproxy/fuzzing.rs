@@ -85,7 +85,7 @@ fn beside(text: &str) {
     if let Some(number) = processes(text) {
         assert_message(&Error::Processes(number.to_owned()), text.len());
     }
-    assert_message(&state::absence("back", text), text.len());
+    assert_message(&state::absence(text), text.len());
     let level = level(text).0.to_owned();
     assert_message(&Error::Level { place: HaproxySocket::Path("/run/haproxy.sock".into()), level }, text.len());
 }

@@ -185,7 +185,7 @@ impl Runtime {
         known.resolver = resolver;
         let judge = |(name, table): (String, Result<Table, BackendFault>)| {
             let servers = match table {
-                Err(BackendFault::Missing(_)) => Err(state::absence(&name, &show_backend)),
+                Err(BackendFault::Missing(_)) => Err(state::absence(&show_backend)),
                 Err(fault) => Err(fault),
                 Ok(Table { disabled: true, .. }) => Err(BackendFault::Disabled),
                 Ok(Table { by_record: Some(server), .. }) => Err(BackendFault::Resolved(format!("{name}/{server}"))),

@@ -116,10 +116,9 @@ pub fn has_resolver(reply: &str) -> bool {
     })
 }
 
-/// Why a backend is not shown: it is not among these, or it is and was switched off.
-pub fn absence(name: &str, show_backend: &str) -> BackendFault {
-    let known = parse_backends(show_backend);
-    if known.iter().any(|other| other == name) { BackendFault::Disabled } else { BackendFault::Missing(known) }
+/// That a backend is not there, but those in the reply to `show backend`.
+pub fn absence(show_backend: &str) -> BackendFault {
+    BackendFault::Missing(parse_backends(show_backend))
 }
 
 /// Reads the reply to `show backend`: the names of the backends. The master's own is none of them.
