@@ -44,7 +44,7 @@ backend static
     balance uri
     server-template t 1-2 127.0.0.2:{CLOSED} disabled
 backend slow
-    server-template w 1-3 127.0.0.1:{PORT} check inter 60s rise 9 disabled
+    server-template w 1-3 127.0.0.1:{PORT} check inter 6s rise 9 disabled
 backend following
     server f1 127.0.0.1:{PORT} track b/s1
     server f2 127.0.0.1:{PORT} track b/s2
