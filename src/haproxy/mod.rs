@@ -11,6 +11,8 @@ mod essence;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod known;
+#[cfg(test)]
+mod recorded;
 mod reply;
 mod runtime;
 pub mod socket;
