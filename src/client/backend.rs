@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::model;
 use super::placement::{self, Desired, Rules};
 use super::reconcile::{self, Plan, Step};
-use super::sequencer::Sequencer;
+use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
 use crate::ports::{BackendFault, Command, Running, Servers, likely_base, number_of};
@@ -93,8 +93,8 @@ impl Backend {
         self.turn = Sequencer::default();
     }
 
-    /// What is to be sent after the last reading; nothing where the turn is over.
-    pub(super) fn next(&mut self, now: Instant) -> Vec<Step> {
+    /// What the turn does after the last reading.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
         let options =
             Options { port: self.target.backend.port, gate: self.gate, static_weights: self.known.static_weights };
         let Known { memory, .. } = &mut self.known;
@@ -105,9 +105,11 @@ impl Backend {
             }
             Err(_) => Plan::default(),
         };
-        let steps = self.turn.next(&self.plan);
-        steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));
-        steps
+        let next = self.turn.next(&self.plan);
+        if let Next::Send(steps) = &next {
+            steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));
+        }
+        next
     }
 
     /// Plays steps on the model of HAProxy, in place of sending them.

@@ -11,6 +11,7 @@ use super::backend::Backend;
 use super::placement::Rules;
 use super::reconcile::Step;
 use super::report::{Refusals, Report};
+use super::sequencer::Next;
 use crate::error::Error;
 use crate::haproxy;
 use crate::metrics::Metrics;
@@ -105,13 +106,16 @@ impl<H: Haproxy> Converge<H> {
         let mut refusals = Refusals::default();
         loop {
             self.read()?;
-            let mut commands = Vec::new();
+            let (mut commands, mut over) = (Vec::new(), true);
             for backend in &mut self.backends {
-                let steps = backend.next(now);
-                announce(backend, &steps);
-                commands.extend(backend.commands(&steps));
+                let next = backend.next(now);
+                over &= next == Next::Done;
+                if let Next::Send(steps) = next {
+                    announce(backend, &steps);
+                    commands.extend(backend.commands(&steps));
+                }
             }
-            if commands.is_empty() {
+            if over {
                 break;
             }
             self.send(&commands, &mut refusals)?;
@@ -129,11 +133,7 @@ impl<H: Haproxy> Converge<H> {
         self.begin(table, known);
         let mut texts = Vec::new();
         for backend in &mut self.backends {
-            loop {
-                let steps = backend.next(now);
-                if steps.is_empty() {
-                    break;
-                }
+            while let Next::Send(steps) = backend.next(now) {
                 texts.extend(backend.commands(&steps).iter().flatten().map(Command::to_string));
                 backend.play(&steps);
             }

@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::model;
 use super::placement::{Desired, Wanted};
 use super::reconcile::{Plan, Step, plan};
-use super::sequencer::Sequencer;
+use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
 use crate::ports::{Admin, Change, Running};
@@ -92,11 +92,19 @@ impl World {
         plan(View { desired, running, memory, size: *size, options: *options })
     }
 
-    /// The next steps of a turn.
+    /// The next steps of a turn; none when it is over.
     pub(super) fn steps(&mut self, turn: &mut Sequencer) -> Vec<Step> {
-        let steps = turn.next(&self.plan());
-        steps.iter().for_each(|step| self.memory.sending(step.slot, &step.changes));
-        steps
+        loop {
+            match turn.next(&self.plan()) {
+                Next::Send(steps) => {
+                    steps.iter().for_each(|step| self.memory.sending(step.slot, &step.changes));
+                    return steps;
+                }
+                // On the model nothing is late.
+                Next::Look => {}
+                Next::Done => return Vec::new(),
+            }
+        }
     }
 
     pub(super) fn apply(&mut self, slot: SlotId, change: Change) {

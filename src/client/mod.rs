@@ -61,7 +61,7 @@ use crate::slot::{self, SlotId, Table};
 use converge::Converge;
 pub use memory::Memory;
 use placement::{Kind, Rules, Split};
-pub use sequencer::Sequencer;
+pub use sequencer::{Next, Sequencer};
 pub use stage::Options;
 pub use view::View;
 use watch::{Doubt, Need, Watch};

@@ -10,7 +10,7 @@ use super::known::{is_master, level, processes};
 use super::{Error, reply, socket, state};
 use crate::client::placement::{Desired, Wanted};
 use crate::client::reconcile::plan;
-use crate::client::{Memory, Options, Sequencer, View, model};
+use crate::client::{Memory, Next, Options, Sequencer, View, model};
 use crate::fuzzing::{assert_command, assert_message, cuts, kind, text};
 use crate::ports::{Admin, BackendFault, Change, Command, Running, Servers, Verdict, likely_base, number_of};
 use crate::settings::HaproxySocket;
@@ -159,7 +159,11 @@ fn converge(base: &str, servers: &Servers) {
         loop {
             memory.observe(&desired, &running, options, Instant::now());
             let plan = plan(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
-            let steps = turn.next(&plan);
+            let steps = match turn.next(&plan) {
+                Next::Send(steps) => steps,
+                Next::Look => continue,
+                Next::Done => Vec::new(),
+            };
             steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));
             for (step, change) in steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step, *change))) {
                 if let Some(command) = Command::new("back", &format!("{base}{}", step.slot), change) {
