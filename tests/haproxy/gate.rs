@@ -59,6 +59,8 @@ fn replace_under(name: &str, config: &str, headers: Headers<'static>) {
         let tally = stream.stop();
         assert!(tally.failures.is_empty(), "{tally}");
     }
+    let tally = traffic::send_with(port, 10, headers);
+    assert_eq!(tally.of("i-1"), 10, "who stuck to the slot is answered by another one: {tally}");
     assert!(running.log().contains(&format!("{BACK}/web2: waits for its check")), "{}", running.log());
 
     bed.web().set_mood("i-3", Mood::Well);

@@ -53,14 +53,19 @@ fn a_silent_name_server_costs_the_neighbour_nothing() {
     let config = format!(
         "resolvers r\n    nameserver one {}\n    resolve_retries 1\n    timeout resolve 100ms\n    timeout retry 100ms\n    \
          hold timeout 200ms\n\n{LITERAL}\nbackend dns-back\n    \
-         server-template web 1-3 web.test:80 check resolvers r init-addr last,127.0.0.2 disabled\n",
+         server-template web 1-3 web.test:80 check resolvers r init-addr last,127.0.0.2 disabled\n\nbackend srv-back\n    \
+         server-template web 1-3 _web._tcp.web.test resolvers r check\n",
         silent.local_addr().unwrap()
     );
-    let haproxy = Config::of(&config).start(&bed, &[BACK, "dns-back"]);
-    let mut running = client(&bed, 3, "http-back:web:$WEB,dns-back:web:$WEB").spawn();
+    let haproxy = Config::of(&config).start(&bed, &[BACK, "dns-back", "srv-back"]);
+    let mut running = client(&bed, 3, "http-back:web:$WEB,dns-back:web:$WEB,srv-back:web:$WEB").spawn();
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_turn();
-    assert!(ready(&running).contains("backend dns-back: HAProxy's resolver sets"), "{}", ready(&running));
+    for backend in ["dns-back", "srv-back"] {
+        let told = format!("backend {backend}: HAProxy's resolver sets");
+        assert!(ready(&running).contains(&told), "{}", ready(&running));
+    }
+    running.wait_metric("hsdo_haproxy_missing_backends", |missing| missing == 2.0);
 }
 
 /// A name that the system looks up once, when HAProxy starts: a placeholder as good as an address.
@@ -81,7 +86,7 @@ fn localhost_is_a_good_placeholder() {
 fn without_an_address(name: &str, placeholder: &str) {
     let bed = bed_with_table(name, 3, 2);
     let config = format!("{LITERAL}\nbackend odd-back\n    server-template web 1-3 {placeholder} disabled\n");
-    let haproxy = Config::of(&config).start(&bed, &[BACK, "odd-back"]);
+    let mut haproxy = Config::of(&config).start(&bed, &[BACK, "odd-back"]);
     let (tap, running) = tapped(&bed, 3, "odd-back:web:$WEB,http-back:web:$WEB");
     let mut running = running.spawn();
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
@@ -101,6 +106,10 @@ fn without_an_address(name: &str, placeholder: &str) {
     );
     bed.moto().put_free(1);
     haproxy.wait_weights(BACK, &[("web2", 10)]);
+    // A fault that another one replaces is not over.
+    haproxy.kill();
+    running.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
+    assert!(!running.log().contains("turn: over"), "{}", running.log());
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn several_processes_behind_one_socket_are_refused() {
         .assert_stderr("use `nbthread`");
 }
 
-/// A steady turn of each of these is one line, as anywhere.
+/// A steady turn is one line, as anywhere; 2.2, which shows too little in it, is read anew in each turn.
 #[test]
 fn a_severity_costs_a_steady_turn_nothing() {
     let bed = bed_with_table("steady-severity", 3, 2);
@@ -206,5 +206,7 @@ fn a_severity_costs_a_steady_turn_nothing() {
     tap.forget();
     running.wait_metric(super::fixture::OK, |now| now >= before + 5.0);
     let turns = running.metric(super::fixture::OK).unwrap() - before;
-    assert!(tap.connections() as f64 <= turns + 2.0, "{} connections in {turns} turns", tap.connections());
+    let each = if is_version("2.2") { 3.0 } else { 1.0 };
+    assert!(tap.connections() as f64 <= each * (turns + 2.0), "{} connections in {turns} turns", tap.connections());
+    assert!(tap.changes().iter().all(|line| line == "set severity-output none"), "{:?}", tap.changes());
 }
