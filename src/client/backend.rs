@@ -70,6 +70,7 @@ impl Backend {
     /// Another HAProxy process answers.
     pub(super) fn forget(&mut self) {
         self.known = Known::default();
+        self.turn.start_over();
     }
 
     /// Its algorithm is static, as HAProxy says; true where that is news.

@@ -58,6 +58,12 @@ impl Sequencer {
         Next::Send(steps)
     }
 
+    /// Another process answers: nothing was sent to it yet.
+    pub fn start_over(&mut self) {
+        self.sent.clear();
+        self.looked = false;
+    }
+
     /// How many changes the last plan still asks for: they were sent and did not help, or there was no time for them.
     pub fn left(plan: &Plan) -> usize {
         plan.raise.iter().chain(&plan.lower).map(|step| step.changes.len()).sum()
@@ -91,6 +97,17 @@ mod tests {
             assert_eq!(turn.next(&plan(&raise, &[last()])), expected, "{name}");
         }
         assert_eq!(Sequencer::left(&plan(&[stuck()], &[last()])), 2);
+    }
+
+    #[test]
+    fn another_process_is_sent_everything_and_the_turn_still_ends() {
+        let mut turn = Sequencer::default();
+        let fill = || plan(&[step(1, 5)], &[]);
+        let sent = (1..100).take_while(|_| {
+            turn.start_over();
+            turn.next(&fill()) == Next::Send(vec![step(1, 5)])
+        });
+        assert_eq!(sent.count(), PASSES - 1);
     }
 
     #[test]
