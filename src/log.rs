@@ -86,7 +86,10 @@ fn drain(queue: &Receiver<Message>, out: &mut impl Write) {
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.dropped > 0 {
-            let note = format!("... {} lines of the log were dropped: nobody read standard error\n", self.dropped);
+            let note = format!(
+                "... {} lines of the log were dropped: they came faster than standard error took them\n",
+                self.dropped
+            );
             if self.lines.try_send(Message::Line(note.into_bytes())).is_ok() {
                 self.dropped = 0;
             }
@@ -279,7 +282,10 @@ mod tests {
         log.write_all(b"line 6\n").expect("taken");
         read(&queue);
         let text = String::from_utf8(text).expect("text");
-        assert_eq!(text, "line 1\nline 2\n... 3 lines of the log were dropped: nobody read standard error\nline 6\n");
+        assert_eq!(
+            text,
+            "line 1\nline 2\n... 3 lines of the log were dropped: they came faster than standard error took them\nline 6\n"
+        );
     }
 
     #[test]

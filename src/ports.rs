@@ -128,7 +128,7 @@ pub struct Running {
     pub configured: Weight,
     /// Whether it has a check of its own, so that `health down` holds until that passes.
     pub checked: bool,
-    /// Whether a check is under way now. Its result counts for whichever server stands here when it comes.
+    /// Whether a check, or a question to its agent, is under way now. Its result counts for whichever server stands here when it comes.
     pub checking: bool,
 }
 
@@ -178,8 +178,8 @@ impl fmt::Display for BackendFault {
             }
             BackendFault::Resolved(server) => write!(
                 f,
-                "HAProxy's resolver sets the address of {}, and so would hsdo; give the `server-template` a literal address \
-                 such as 127.0.0.2:80 as its placeholder",
+                "{} has a name, whose address a resolver of HAProxy sets, and so would hsdo; give the `server-template` a literal \
+                 address such as 127.0.0.2:80 as its placeholder",
                 one_line(server, SHOWN)
             ),
             BackendFault::Unreadable(fault) => write!(f, "HAProxy's answer about it cannot be used: {fault}"),

@@ -191,6 +191,10 @@ trait Part {
     fn pace(&self) -> Duration;
     /// Between two turns that are further apart than the pace. True asks for the next turn at once.
     fn pulse(&mut self) -> bool;
+    /// Whether the last turn left something that only another one can do, a moment later.
+    fn is_unfinished(&self) -> bool {
+        false
+    }
 }
 
 struct ServerPart {
@@ -243,6 +247,10 @@ impl<H: Haproxy> Part for Client<SlotTable, H> {
 
     fn pulse(&mut self) -> bool {
         self.haproxy_answers()
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.has_unopened()
     }
 }
 
@@ -317,7 +325,14 @@ impl Start {
                 return Err(failures.swap_remove(failure));
             }
             if once && failures.is_empty() {
-                break;
+                if !part.is_unfinished() {
+                    break;
+                }
+                if self.begun.elapsed() > ONE_TURN[0] {
+                    let text =
+                        "a check of the server before is still under way, so a new one is not open yet: run it again";
+                    return Err(Error::Turn(text.to_owned()));
+                }
             }
             for (subject, episode) in &mut episodes {
                 let failure = failures.iter().find(|failure| failure.subject() == *subject);

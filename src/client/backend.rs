@@ -20,8 +20,6 @@ struct Known {
     memory: Memory,
     /// Its algorithm is static, learnt from HAProxy's refusal.
     static_weights: bool,
-    /// The last number of the run of servers that begins with the slots; what follows after a gap is somebody else's.
-    last: Option<SlotId>,
 }
 
 /// One backend: what it is to be, what it runs, and what is known of it.
@@ -81,11 +79,7 @@ impl Backend {
     /// Takes in a reading.
     pub(super) fn see(&mut self, shown: &Result<Servers, BackendFault>) {
         let slots = shown.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
-        self.running = slots.map(|mut slots| {
-            let last = *self.known.last.get_or_insert_with(|| last_of_run(&slots, self.size));
-            slots.retain(|id, _| *id <= last);
-            slots
-        });
+        self.running = slots.map(|slots| ours(slots, self.size, &self.desired));
     }
 
     /// Begins a turn: what it is to be, by this table. `known` is the highest slot number that may have a row.
@@ -157,9 +151,12 @@ fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, Bac
     Ok(slots)
 }
 
-/// The last number of the unbroken run that goes on from the slots `1..size`.
-fn last_of_run(slots: &BTreeMap<SlotId, Running>, size: SlotId) -> SlotId {
-    (size..).take_while(|id| *id == size || slots.contains_key(id)).last().unwrap_or(size)
+/// Those that are hsdo's: the slots up to `size`, the unbroken run that goes on from there, and those that have a row. What follows
+/// after a gap is somebody else's.
+fn ours(mut slots: BTreeMap<SlotId, Running>, size: SlotId, desired: &Desired) -> BTreeMap<SlotId, Running> {
+    let last = (size..).take_while(|id| *id == size || slots.contains_key(id)).last().unwrap_or(size);
+    slots.retain(|id, _| *id <= last || desired.slots.contains_key(id));
+    slots
 }
 
 #[cfg(test)]
@@ -174,17 +171,16 @@ mod tests {
     /// Other people's servers stand beside hsdo's.
     #[test]
     fn which_servers_are_slots() {
+        // Slot 5 has a row.
+        let desired = Desired { slots: BTreeMap::from([(5, placement::Wanted::Maintenance)]), known: 5 };
         let ours = |names: &[&str], base: &str, size: SlotId| {
-            slots(&servers(names), base).map(|mut slots| {
-                let last = last_of_run(&slots, size);
-                slots.retain(|id, _| *id <= last);
-                slots.into_keys().collect::<Vec<_>>()
-            })
+            slots(&servers(names), base).map(|slots| ours(slots, size, &desired).into_keys().collect::<Vec<_>>())
         };
         for (names, base, size, expected, why) in [
             (vec!["web1", "web2", "web3"], "web", 3, vec![1, 2, 3], "a template"),
             (vec!["web1", "web2", "web3", "web4"], "web", 2, vec![1, 2, 3, 4], "a larger one than is used"),
             (vec!["web1", "web3"], "web", 3, vec![1, 3], "one that was deleted"),
+            (vec!["web1", "web2", "web5", "web6"], "web", 2, vec![1, 2, 5], "one beyond a gap that has a row"),
             (vec!["web1", "web2", "web2024"], "web", 2, vec![1, 2], "somebody else's beyond a gap"),
             (vec!["web1", "web2", "web3", "web21", "web22", "web23"], "web", 3, vec![1, 2, 3], "another template's"),
             (vec!["web1", "web2", "web01"], "web", 2, vec![1, 2], "one with a zero beside them"),

@@ -12,6 +12,7 @@ use super::placement::Rules;
 use super::reconcile::Step;
 use super::report::{Refusals, Report};
 use super::sequencer::Next;
+use super::stage::PARKED;
 use crate::error::Error;
 use crate::haproxy;
 use crate::metrics::Metrics;
@@ -89,6 +90,11 @@ impl<H: Haproxy> Converge<H> {
         self.down
     }
 
+    /// Whether a slot waits for the end of a check to be opened.
+    pub(super) fn has_unopened(&self) -> bool {
+        self.backends.iter().any(|backend| backend.plan.unopened)
+    }
+
     /// Whether anybody listens on the socket now.
     pub(super) fn answers(&self) -> bool {
         self.haproxy.answers()
@@ -129,8 +135,8 @@ impl<H: Haproxy> Converge<H> {
 
     /// The commands that a turn would send, played on a model of HAProxy.
     pub(super) fn rehearse(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<Vec<String>, Error> {
-        self.read()?;
         self.begin(table, known);
+        self.read()?;
         let mut texts = Vec::new();
         for backend in &mut self.backends {
             while let Next::Send(steps) = backend.next(now) {
@@ -172,7 +178,7 @@ impl<H: Haproxy> Converge<H> {
             backend.see(&backends[backend.name()]);
         }
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
-            self.report.tell(&self.backends);
+            self.metrics.set_missing_backends(self.backends.len());
             return Err(haproxy::Error::Backends(self.report.faults(&self.backends)).into());
         }
         self.started = true;
@@ -234,6 +240,7 @@ fn announce(backend: &Backend, steps: &[Step]) {
 fn tell(command: &Command) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {
+        Change::Address(PARKED, _) => debug!("{backend}/{server}: parked"),
         Change::Address(address, Some(port)) => info!("{backend}/{server}: now {address} port {port}"),
         Change::Address(address, None) => info!("{backend}/{server}: now {address}"),
         Change::HealthDown => info!("{backend}/{server}: waits for its check"),

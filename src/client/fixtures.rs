@@ -9,7 +9,7 @@ use super::model;
 use super::placement::{Desired, Wanted};
 use super::reconcile::{Plan, Step, plan};
 use super::sequencer::{Next, Sequencer};
-use super::stage::Options;
+use super::stage::{Options, PARKED};
 use super::view::View;
 use crate::ports::{Admin, Change, Running};
 use crate::slot::{SlotId, Weight};
@@ -132,7 +132,8 @@ impl World {
     pub(super) fn checks_pass(&mut self) {
         for server in self.running.values_mut() {
             server.checking = false;
-            server.up |= server.admin == Admin::Ready;
+            let answers = server.address.is_none_or(|address| address.ip() != PARKED);
+            server.up |= server.admin == Admin::Ready && answers;
         }
     }
 

@@ -6,7 +6,8 @@
 //! client is at work. And unless its address is another one too: that is a HAProxy which has just started, and which no process id
 //! tells from the one before if it runs in a container. Drain is always somebody else's hand, since hsdo drains by weight 0.
 //! After its own start hsdo remembers nothing. Then the weight tells: hsdo leaves a server in maintenance only at weight
-//! 0, so one that stands there at its right address with a weight is held.
+//! 0, so one that stands there at its right address with a weight is held, unless that is the configured weight and another one is
+//! wanted: then nobody has touched it yet.
 //!
 //! *Proven.* A server that was seen to take traffic at its address need not wait for its check when it comes back from draining.
 //!
@@ -80,7 +81,9 @@ impl Memory {
                 continue;
             };
             let there = options.is_there(server.address, address);
-            seen.trace = trace(seen.trace, server, address, there);
+            // As it was configured, and not as it is wanted: nobody has touched it yet.
+            let fresh = server.weight == server.configured && server.weight != weight;
+            seen.trace = trace(seen.trace, server, address, there, fresh);
             if there && server.serves() {
                 seen.proven = Some(address);
             } else if !there || seen.proven != Some(address) {
@@ -102,7 +105,7 @@ impl Memory {
     pub fn sending(&mut self, slot: SlotId, changes: &[Change]) {
         if changes.contains(&Change::Maintenance) {
             let seen = self.0.entry(slot).or_default();
-            *seen = Seen { trace: Trace::Ours, contest: seen.contest, ..Seen::default() };
+            *seen = Seen { trace: Trace::Ours, ..Seen::default() };
         }
     }
 
@@ -127,7 +130,7 @@ impl Memory {
     }
 }
 
-fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool) -> Trace {
+fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool, fresh: bool) -> Trace {
     let idle = server.weight == 0;
     match (server.admin, before) {
         (Admin::Ready, _) if right => Trace::Served { address: wanted, idle },
@@ -138,7 +141,7 @@ fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool) -> Trace 
         {
             Trace::Held(wanted)
         }
-        (Admin::Maintenance, Trace::New) if right && !idle => Trace::Held(wanted),
+        (Admin::Maintenance, Trace::New) if right && !idle && !fresh => Trace::Held(wanted),
         _ => Trace::Ours,
     }
 }
@@ -184,7 +187,7 @@ mod tests {
     fn whose_hand_it_was() {
         use Admin::{Drain, Maintenance, Ready};
         #[rustfmt::skip]
-        let cases: [(&str, &[Look], &[bool]); 15] = [
+        let cases: [(&str, &[Look], &[bool]); 16] = [
             ("it serves", &[(Ready, 1, 7, Some(1))], &[false]),
             ("it served, and is in maintenance", &[(Ready, 1, 7, Some(1)), (Maintenance, 1, 7, Some(1))], &[false, true]),
             ("it waited at weight 0, and is in maintenance", &[(Ready, 1, 0, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, true]),
@@ -196,6 +199,7 @@ mod tests {
             ("HAProxy started anew, and nothing else tells", &[(Ready, 1, 7, Some(1)), (Maintenance, 99, 1, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, false, false]),
             ("at its address while another is wanted there", &[(Ready, 2, 7, Some(1)), (Maintenance, 2, 7, Some(1))], &[false, false]),
             ("at hsdo's start, in maintenance with a weight", &[(Maintenance, 1, 7, Some(1))], &[true]),
+            ("at hsdo's start, as it was configured", &[(Maintenance, 1, 1, Some(1))], &[false]),
             ("at hsdo's start, a stage of its own", &[(Maintenance, 1, 0, Some(1))], &[false]),
             ("at hsdo's start, a placeholder", &[(Maintenance, 99, 1, Some(1))], &[false]),
             ("emptied by another program, then in use again", &[(Maintenance, 1, 7, None), (Maintenance, 1, 7, Some(1))], &[false, false]),

@@ -10,14 +10,15 @@
 //! above the table. A slot without a readable row is unknown: nobody touches it.
 //!
 //! *What it is* (`stage`), told from one reading, never stored: unknown; out, or retiring; held by hand, or blocked by something
-//! that `ready` does not lift; stale (another address), filled, down until its check passes, serving, leaving (weight 0).
+//! that `ready` does not lift; stale (another address), parked or filled, down until its check passes, serving, leaving (weight 0).
 //!
 //! *What is sent for it* (`reconcile`):
-//! - a stale slot: `weight 0`, `state maint`, the address. What HAProxy refuses never becomes ready, as the next reading shows;
-//! - a filled one: `state ready`, `health down`, the weight. It takes no request, persistent ones included, until HAProxy's own
-//!   check has passed as often as `rise` asks, with hsdo or without. `health down` is left out where the server has no check, where
-//!   nobody else serves meanwhile, and with `CLIENT_HEALTH_GATE` false. A check that is under way from before is waited for:
-//!   its result would count for the new server;
+//! - a stale slot: `weight 0`, `state maint`, and an address where nothing answers (it is *parked*);
+//! - a parked one: `state ready`, `health down`, its address, its weight. It takes no request, persistent ones included, until
+//!   HAProxy's own check has passed as often as `rise` asks, with hsdo or without. Parked, because what persists gets in between
+//!   `ready` and `health down`. A check that is under way from before is waited for: its result would count for the new server;
+//! - where the server has no check, where nobody else serves meanwhile, or with `CLIENT_HEALTH_GATE` false: the address at once,
+//!   and once that is read back, `state ready` and the weight. An address that HAProxy refuses never becomes ready;
 //! - a serving one: its weight. From 0, with `health down` unless it was seen to serve there: the line may have been cut;
 //! - a leaving one: `weight 0`; a retiring one: `weight 0`, `state maint`;
 //! - a held one: only address and weight, so that all is right when the hand is lifted.
@@ -144,7 +145,8 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         // read last is old, and AWS answered then.
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
         let mended = if first { self.mend(now) } else { Ok(()) };
-        let refreshed = self.refresh(now);
+        // What HAProxy took of the turn is not the table's.
+        let refreshed = self.refresh(if first { Instant::now() } else { now });
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let mended = mended.and_then(|()| self.mend(now));
         [refreshed, mended].into_iter().filter_map(Result::err).collect()
@@ -162,6 +164,11 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// Whether HAProxy's socket refused in the last turn.
     pub fn awaits_haproxy(&self) -> bool {
         self.converge.is_down()
+    }
+
+    /// Whether a slot could not be opened yet, as a check of the server before it is still under way.
+    pub fn has_unopened(&self) -> bool {
+        self.converge.has_unopened()
     }
 
     /// Whether somebody listens on HAProxy's socket now.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::cover::Cover;
 use super::placement::Wanted;
-use super::stage::Stage;
+use super::stage::{PARKED, Stage};
 use super::view::View;
 use crate::ports::{Admin, Change, Running};
 use crate::slot::{SlotId, Weight};
@@ -38,6 +38,8 @@ pub struct Plan {
     pub weightless: Vec<SlotId>,
     /// Slots that the table speaks of, or that its size promises, and HAProxy does not have.
     pub missing: Vec<SlotId>,
+    /// A slot is parked, and a check of the server before is under way: it is opened as soon as that is over.
+    pub unopened: bool,
     /// Something is to be done as soon as HAProxy, or the time, allows it.
     pub pending: bool,
 }
@@ -85,7 +87,7 @@ struct Slot<'a> {
 impl Slot<'_> {
     fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut Plan) {
         let options = view.options;
-        let move_to = Change::Address(self.address, options.port);
+        let (move_to, park) = (Change::Address(self.address, options.port), Change::Address(PARKED, options.port));
         let right = options.has_weight(self.server, self.weight);
         // A check that HAProxy has never seen pass here is waited for, if the server has one and others serve meanwhile.
         let gated = options.gate && self.server.checked && cover.has_time(self.id);
@@ -107,21 +109,24 @@ impl Slot<'_> {
                 }
                 changes
             }
-            Stage::Stale => {
-                let out = (self.server.admin != Admin::Maintenance).then_some(Change::Maintenance);
-                [Change::Weight(0)].into_iter().chain(out).chain([move_to]).collect()
-            }
-            Stage::Filled if gated && self.server.checking => {
+            Stage::Parked if gated && self.server.admin == Admin::Maintenance && self.server.checking => {
                 // That check is of the server before, and its result would count for this one.
                 plan.waiting.push(self.id);
-                plan.pending = true;
+                (plan.unopened, plan.pending) = (true, true);
                 return;
             }
-            Stage::Filled => {
-                let gate = gated.then_some(Change::HealthDown);
+            Stage::Parked if gated => {
+                let ready = (self.server.admin == Admin::Maintenance).then_some(Change::Ready);
+                let down = (ready.is_some() || self.server.up).then_some(Change::HealthDown);
                 let weight = (self.weight > 0).then_some(weight);
-                [Change::Ready].into_iter().chain(gate).chain(weight).collect()
+                ready.into_iter().chain(down).chain([move_to]).chain(weight).collect()
             }
+            Stage::Filled if gated => vec![park],
+            Stage::Stale | Stage::Parked if self.server.admin != Admin::Maintenance => {
+                vec![Change::Weight(0), Change::Maintenance, if gated { park } else { move_to }]
+            }
+            Stage::Stale | Stage::Parked => vec![Change::Weight(0), if gated { park } else { move_to }],
+            Stage::Filled => [Change::Ready].into_iter().chain((self.weight > 0).then_some(weight)).collect(),
             Stage::Leaving => {
                 self.note_contest(view, plan);
                 if self.server.weight > 0 {

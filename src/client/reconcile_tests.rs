@@ -14,11 +14,6 @@ fn fill(last: u8) -> Vec<Change> {
     vec![Change::Weight(0), Change::Maintenance, move_to(last)]
 }
 
-/// The same of a server that is in maintenance.
-fn fill_idle(last: u8) -> Vec<Change> {
-    vec![Change::Weight(0), move_to(last)]
-}
-
 fn changes(steps: &[Step]) -> Vec<Change> {
     steps.iter().flat_map(|step| step.changes.clone()).collect()
 }
@@ -34,19 +29,25 @@ fn each_situation_asks_for_its_stage() {
     use Change::{HealthDown, Maintenance, Ready, Weight};
     let unchecked = |server: Running| Running { checked: false, ..server };
     let checking = |server: Running| Running { checking: true, ..server };
+    let parked = |server: Running| Running { address: Some((PARKED, 80).into()), ..server };
+    const PARK: Change = Change::Address(PARKED, Some(80));
     let drain = |last, weight| server(Admin::Drain, true, last, weight);
     let out = Wanted::Maintenance;
     type Case = (&'static str, Running, Wanted, Vec<Change>, Vec<Change>);
     #[rustfmt::skip]
     let cases: Vec<Case> = vec![
         ("as it should be", up(1, 7), serve_at(1, 7), vec![], vec![]),
-        ("placeholder in maintenance", maintenance(99, 1), serve_at(1, 7), fill_idle(1), vec![]),
-        ("live at a stale address", up(99, 7), serve_at(1, 7), fill(1), vec![]),
-        ("drained at a stale address", drain(99, 7), serve_at(1, 7), fill(1), vec![]),
-        ("filled", maintenance(1, 0), serve_at(1, 7), vec![Ready, HealthDown, Weight(7)], vec![]),
-        ("filled, and a check is under way from before", checking(maintenance(1, 0)), serve_at(1, 7), vec![], vec![]),
+        ("placeholder in maintenance", maintenance(99, 1), serve_at(1, 7), vec![Weight(0), PARK], vec![]),
+        ("live at a stale address", up(99, 7), serve_at(1, 7), vec![Weight(0), Maintenance, PARK], vec![]),
+        ("drained at a stale address", drain(99, 7), serve_at(1, 7), vec![Weight(0), Maintenance, PARK], vec![]),
+        ("the same without a check", unchecked(up(99, 7)), serve_at(1, 7), fill(1), vec![]),
+        ("parked", parked(maintenance(1, 0)), serve_at(1, 7), vec![Ready, HealthDown, move_to(1), Weight(7)], vec![]),
+        ("parked, to drain", parked(maintenance(1, 0)), serve_at(1, 0), vec![Ready, HealthDown, move_to(1)], vec![]),
+        ("parked, and a check is under way from before", parked(checking(maintenance(1, 0))), serve_at(1, 7), vec![], vec![]),
+        ("parked, its line was cut after ready", parked(up(1, 0)), serve_at(1, 7), vec![HealthDown, move_to(1), Weight(7)], vec![]),
+        ("parked, its line was cut later", parked(down(1, 0)), serve_at(1, 7), vec![move_to(1), Weight(7)], vec![]),
+        ("filled without time for a check, and there is some", maintenance(1, 0), serve_at(1, 7), vec![PARK], vec![]),
         ("filled, without a check", unchecked(maintenance(1, 0)), serve_at(1, 7), vec![Ready, Weight(7)], vec![]),
-        ("filled, to drain", maintenance(1, 0), serve_at(1, 0), vec![Ready, HealthDown], vec![]),
         ("down until its check passes", down(1, 7), serve_at(1, 7), vec![], vec![]),
         ("down, its line was cut", down(1, 0), serve_at(1, 7), vec![Weight(7)], vec![]),
         ("ready, its line was cut", up(1, 0), serve_at(1, 7), vec![HealthDown, Weight(7)], vec![]),
@@ -76,7 +77,7 @@ fn who_waits_and_who_is_blocked_is_told() {
         (plan.waiting, plan.blocked, plan.pending)
     };
     assert_eq!(told(down(1, 7), serve_at(1, 7)), (vec![1], vec![], false));
-    let checking = Running { checking: true, ..maintenance(1, 0) };
+    let checking = Running { checking: true, address: Some((PARKED, 80).into()), ..maintenance(1, 0) };
     assert_eq!(
         told(checking, serve_at(1, 7)),
         (vec![1], vec![], true),
@@ -164,7 +165,7 @@ fn a_backend_that_is_replaced_whole_is_not_empty_in_between() {
 
 #[test]
 fn a_port_is_compared_too() {
-    let other = Running { address: Some("10.0.0.1:8080".parse().unwrap()), ..up(1, 7) };
+    let other = Running { address: Some("10.0.0.1:8080".parse().unwrap()), checked: false, ..up(1, 7) };
     assert_eq!(one(Some(serve_at(1, 7)), other, true, OPTIONS).plan().raise, [Step { slot: 1, changes: fill(1) }]);
 }
 
@@ -193,7 +194,7 @@ fn the_gate_opens_where_nothing_else_serves() {
         let mut world = World::new([(1, maintenance(1, 0), Some(serve_at(1, 7))), (2, beside, wanted)]);
         let plan = world.plan();
         let step = plan.raise.iter().find(|step| step.slot == 1).expect("slot 1 becomes ready");
-        assert_eq!(!step.changes.contains(&Change::HealthDown), is_open, "the other slot {name}");
+        assert_eq!(step.changes.contains(&Change::Ready), is_open, "the other slot {name}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where one slot of one backend stands, told from one reading. Pure, and never stored.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::placement::Wanted;
 use crate::ports::{Admin, Change, Running};
@@ -19,7 +19,7 @@ pub struct Options {
 
 impl Options {
     /// Whether a server at `running` is where it is wanted.
-    pub fn is_there(self, running: Option<SocketAddr>, wanted: std::net::IpAddr) -> bool {
+    pub fn is_there(self, running: Option<SocketAddr>, wanted: IpAddr) -> bool {
         running.is_some_and(|running| running.ip() == wanted && self.port.is_none_or(|port| running.port() == port))
     }
 
@@ -34,6 +34,10 @@ impl Options {
     }
 }
 
+/// Where a server is parked while its gate is set up. No connection to it can be made, and none is tried on the network: `connect`
+/// fails at once (ip(7)). `state ready` and `health down` are two commands, and requests that persist get in between them.
+pub(super) const PARKED: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+
 /// What a slot is, between what the table wants and what HAProxy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -47,6 +51,8 @@ pub(super) enum Stage {
     Held,
     /// To serve, and at another address; or in maintenance with a weight that is not hsdo's. It is to be filled.
     Stale,
+    /// At the address where nothing answers, at weight 0: it is to be opened down.
+    Parked,
     /// In maintenance at the right address and at weight 0: it is to be opened.
     Filled,
     /// All is right, but a server that it tracks, or a name, keeps it in maintenance.
@@ -71,6 +77,7 @@ impl Stage {
         let there = options.is_there(server.address, address);
         match server.admin {
             _ if held => Stage::Held,
+            Admin::Ready | Admin::Maintenance if is_parked(server) => Stage::Parked,
             _ if !there => Stage::Stale,
             Admin::Maintenance if server.weight == 0 => Stage::Filled,
             Admin::Maintenance | Admin::Drain => Stage::Stale,
@@ -82,6 +89,11 @@ impl Stage {
     }
 }
 
+/// Whether it stands at the address where nothing answers, and takes no balanced traffic.
+fn is_parked(server: &Running) -> bool {
+    server.weight == 0 && server.address.is_some_and(|address| address.ip() == PARKED)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +101,8 @@ mod tests {
 
     #[test]
     fn every_stage_follows_from_one_reading() {
-        use Stage::{Blocked, Down, Filled, Held, Leaving, Out, Retiring, Serving, Stale, Unknown};
+        use Stage::{Blocked, Down, Filled, Held, Leaving, Out, Parked, Retiring, Serving, Stale, Unknown};
+        let parked = |server: Running| Running { address: Some((PARKED, 80).into()), ..server };
         let out = Some(Wanted::Maintenance);
         let serve = |last, weight| Some(serve_at(last, weight));
         let drain = |last, weight| server(Admin::Drain, true, last, weight);
@@ -105,6 +118,9 @@ mod tests {
             ("another address", serve(1, 5), up(2, 5), false, Stale),
             ("another address, in maintenance", serve(1, 5), maintenance(2, 0), false, Stale),
             ("in maintenance with a weight", serve(1, 5), maintenance(1, 5), false, Stale),
+            ("parked", serve(1, 5), parked(maintenance(1, 0)), false, Parked),
+            ("parked, and ready", serve(1, 5), parked(down(1, 0)), false, Parked),
+            ("at that address with a weight", serve(1, 5), parked(up(1, 5)), false, Stale),
             ("a cut fill", serve(1, 5), maintenance(1, 0), false, Filled),
             ("filled to drain", serve(1, 0), maintenance(1, 0), false, Filled),
             ("its model is in maintenance", serve(1, 5), inherited(1, 5), false, Blocked),

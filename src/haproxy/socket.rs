@@ -126,6 +126,7 @@ impl Socket {
 }
 
 /// A line that was sent, and its answer that is to come.
+#[derive(Debug)]
 pub(super) struct Talk {
     stream: RawSocket,
     deadline: Instant,
@@ -148,7 +149,7 @@ impl Talk {
     /// # Errors
     /// HAProxy falls silent, or says too much.
     pub(super) fn hear<'a>(
-        mut self,
+        &mut self,
         line: &str,
         until: Until,
         hurry: bool,
@@ -161,6 +162,18 @@ impl Talk {
             buffer.shrink_to_fit();
         }
         length.map(|length| &buffer[..length])
+    }
+
+    /// Hears what is left, and throws it away; for as long as a talk may take.
+    ///
+    /// # Errors
+    /// HAProxy is still silent.
+    pub(super) fn drain(&mut self, line: &str) -> Result<(), Error> {
+        self.deadline = Instant::now() + Limits::default().talk;
+        match self.receive(line, Until::Closed, true, &mut Vec::new()) {
+            Err(error) if error.is_silence() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn receive(&mut self, line: &str, until: Until, hurry: bool, buffer: &mut Vec<u8>) -> Result<usize, Error> {
@@ -261,7 +274,7 @@ mod tests {
         let (socket, path) = answering(limits, respond);
         let mut buffer = Vec::new();
         let line = "show a;show b";
-        let heard = socket.say(line).and_then(|talk| talk.hear(line, Until::Closed, true, &mut buffer).map(text));
+        let heard = socket.say(line).and_then(|mut talk| talk.hear(line, Until::Closed, true, &mut buffer).map(text));
         std::fs::remove_file(path).unwrap();
         let owned = |answer: Cow<'_, str>| Ok(replies(line, 2, &answer)?.into_iter().map(str::to_owned).collect());
         heard.and_then(owned)
@@ -306,7 +319,7 @@ mod tests {
             assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it is closed from here");
         });
         let mut buffer = Vec::new();
-        let talk = socket.say("show a;show b").unwrap();
+        let mut talk = socket.say("show a;show b").unwrap();
         assert_eq!(talk.hear("show a;show b", Until::Replies(2), true, &mut buffer).unwrap(), b"one\n\ntwo\n\n");
         std::fs::remove_file(path).unwrap();
     }

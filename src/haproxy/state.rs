@@ -58,10 +58,10 @@ pub fn parse(reply: &str) -> Result<Table, String> {
     };
     let [number, id, name, address, port] = ["be_id", "srv_id", "srv_name", "srv_addr", "srv_port"].map(column);
     let [op, admin, weight, configured] = ["srv_op_state", "srv_admin_state", "srv_uweight", "srv_iweight"].map(column);
-    let [check, fqdn, record] = ["srv_check_state", "srv_fqdn", "srvrecord"].map(column);
+    let [check, agent, fqdn, record] = ["srv_check_state", "srv_agent_state", "srv_fqdn", "srvrecord"].map(column);
     let (number, id, name, address, port) = (number?, id?, name?, address?, port?);
     let (op, admin, weight, configured) = (op?, admin?, weight?, configured?);
-    let (check, fqdn, record) = (check?, fqdn?, record?);
+    let (check, agent, fqdn, record) = (check?, agent?, fqdn?, record?);
     let mut table = Table::default();
     let mut fields: Vec<&str> = Vec::with_capacity(head.len());
     for line in lines {
@@ -78,7 +78,7 @@ pub fn parse(reply: &str) -> Result<Table, String> {
         }
         // HAProxy numbers servers from 1 on, and not those of a backend that it never starts (measured, 2.2 to 3.4).
         table.disabled |= fields[id] == "0";
-        let (admin, checks) = (bits(fields[admin])?, bits(fields[check])?);
+        let (admin, checks, agents) = (bits(fields[admin])?, bits(fields[check])?, bits(fields[agent])?);
         let ip = fields[address].parse::<IpAddr>().ok();
         let running = Running {
             admin: match admin {
@@ -92,11 +92,12 @@ pub fn parse(reply: &str) -> Result<Table, String> {
             weight: parse_weight(fields[weight])?,
             configured: parse_weight(fields[configured])?,
             checked: checks & CHECKED == CHECKED,
-            checking: checks & CHECKING != 0,
+            checking: (checks | agents) & CHECKING != 0,
         };
         let named = |field: &str| (field != "-" && !field.is_empty()).then(|| fields[name].to_owned());
         table.by_record = table.by_record.or_else(|| named(fields[record]));
-        table.by_name = table.by_name.or_else(|| named(fields[fqdn]));
+        // Nobody asks a name server for that one.
+        table.by_name = table.by_name.or_else(|| named(fields[fqdn]).filter(|_| fields[fqdn] != "localhost"));
         table.servers.insert(fields[name].to_owned(), running);
     }
     Ok(table)
