@@ -149,10 +149,11 @@ fn a_client_repairs_haproxy_within_five_seconds_whatever_aws_asks_for() {
         bed.aws().spoil("*", fault.clone());
         let before = bed.aws().count("GetItem");
         wait_for("AWS to be asked", SOON, || if bed.aws().count("GetItem") > before { Ok(()) } else { Err(before) });
-        haproxy.command("set server http-back/mywebapp1 weight 3");
-        wait_for(&format!("the weight to be set back: {fault:?}"), Duration::from_secs(5), || {
-            let weight = haproxy.server("http-back", "mywebapp1").weight;
-            if weight == 10 { Ok(()) } else { Err(weight) }
+        let address = haproxy.server("http-back", "mywebapp1").addr;
+        haproxy.command("set server http-back/mywebapp1 addr 127.9.9.9");
+        wait_for(&format!("the address to be set back: {fault:?}"), Duration::from_secs(5), || {
+            let now = haproxy.server("http-back", "mywebapp1").addr;
+            if now == address { Ok(()) } else { Err(now) }
         });
         bed.aws().heal();
         client.wait_turn();
