@@ -353,15 +353,20 @@ fn the_file_of_the_original_loads() {
     assert_accepted(&server(&bed).run());
 }
 
-/// The cells of every row of the README's table that begins with this line.
-fn readme_table(header: &str) -> Vec<Vec<String>> {
-    let readme = fs::read_to_string(package_dir().join("README.md")).expect("the README");
-    let lines = readme.lines().skip_while(|line| *line != header).skip(2);
+/// A document of this package.
+fn document(path: &str) -> String {
+    fs::read_to_string(package_dir().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The cells of every row of the table in a document that begins with this line.
+fn table(path: &str, header: &str) -> Vec<Vec<String>> {
+    let text = document(path);
+    let lines = text.lines().skip_while(|line| *line != header).skip(2);
     let rows: Vec<Vec<String>> = lines
         .take_while(|line| line.starts_with('|'))
         .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
         .collect();
-    assert!(!rows.is_empty(), "the README has no table {header:?}");
+    assert!(!rows.is_empty(), "{path} has no table {header:?}");
     rows
 }
 
@@ -372,7 +377,7 @@ fn code(cell: &str) -> Vec<&str> {
 
 #[test]
 fn the_readme_lists_every_setting_with_its_role_and_default() {
-    let rows = readme_table("| key | role | default | meaning |");
+    let rows = table("README.md", "| key | role | default | meaning |");
     let mut listed = BTreeSet::new();
     for row in &rows {
         for name in code(&row[0]) {
@@ -414,8 +419,8 @@ fn is_a_test(reference: &str) -> bool {
 }
 
 #[test]
-fn every_row_of_the_readmes_fault_table_names_tests_that_exist() {
-    let rows = readme_table("| fault | what hsdo does | what traffic sees | shown by |");
+fn every_row_of_the_fault_table_names_tests_that_exist() {
+    let rows = table("tests/README.md", "| fault | what hsdo does | what traffic sees | shown by |");
     let mut named = 0;
     for row in rows.iter().filter(|row| !row[0].starts_with("**")) {
         let references = code(&row[3]);
@@ -429,6 +434,49 @@ fn every_row_of_the_readmes_fault_table_names_tests_that_exist() {
     for wrong in ["client::no_such_test", "nowhere::a_reload_is_repaired", "a_reload_is_repaired", "client::tapped"] {
         assert!(!is_a_test(wrong), "{wrong}");
     }
+}
+
+/// The lines of a Markdown text outside its code blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut code = false;
+    text.lines().filter(move |line| {
+        let fence = line.starts_with("```");
+        code ^= fence;
+        !code && !fence
+    })
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let mut followed = 0;
+    for page in ["README.md", "conf/README.md", "src/README.md", "tests/README.md"] {
+        let text = document(page);
+        for link in prose(&text).flat_map(|line| line.split("](").skip(1)) {
+            let link = link.split(')').next().unwrap_or_default();
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                package_dir().join(page)
+            } else {
+                package_dir().join(page).with_file_name("").join(path)
+            };
+            assert!(target.exists(), "{page}: {link}");
+            let target = fs::read_to_string(&target).unwrap_or_default();
+            let there = |line: &str| line.starts_with('#') && anchor(line) == fragment;
+            assert!(fragment.is_empty() || prose(&target).any(there), "{page}: {link}");
+            followed += 1;
+        }
+    }
+    assert!(followed > 30, "{followed} links");
+    assert_eq!(anchor("### The client's rule"), "the-clients-rule");
 }
 
 /// `hsdo --help | head -1`: the reader goes before all is written.

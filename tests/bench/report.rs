@@ -66,7 +66,7 @@ const LINES: [Line; 15] = [
     ("client: --once from start to end, ms", |row| format!("{:.0}", row.start)),
 ];
 
-/// The table, ready for the README.
+/// The tables, ready for `tests/README.md`.
 pub fn text(machine: &str, rows: &[Row], changes: &[Change]) -> String {
     let mut text = format!("{machine}\n\n| slots |");
     for row in rows {

@@ -1,4 +1,4 @@
-//! The faults of the README's table "When parts fail" that no other file of tests strikes: HAProxy stopped, crowded, moved
+//! The faults in the table of `tests/README.md` that no other file causes: HAProxy stopped, crowded, moved
 //! away or closed to changes; hsdo killed between two writes, or without descriptors, disk, a reader of its log or a name
 //! server; answers of AWS that never end, clocks that jump; texts that try to be more than texts.
 
