@@ -8,24 +8,26 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-pub use super::credentials::fuzzing::{credentials, profile_files};
+pub use crate::aws::credentials::fuzzing::{credentials, profile_files};
 
-use super::autoscaling::Group;
-use super::config::Config;
-use super::dynamodb::{Attribute, Item, Maker, TableDescription, Update, answer};
-use super::ec2::{Described, Record};
-use super::endpoint::Service;
-use super::error::{Call, Cause, Error};
-use super::http::result_label;
-use super::memory::Memory;
-use super::number::integer;
-use super::pieces::NOTHING;
-use super::profile_file::ProfileFiles;
-use super::readiness::{observe, question};
-use super::refusal::refusal;
-use super::store::cancelled;
-use super::table::Entry;
-use super::{autoscaling, dates, dynamodb, ec2, store, table};
+use crate::aws::config::Config;
+use crate::aws::config::profile_file::ProfileFiles;
+use crate::aws::error::refusal::refusal;
+use crate::aws::error::{Call, Cause, Error};
+use crate::aws::query::autoscaling::Group;
+use crate::aws::query::ec2::{Described, Record};
+use crate::aws::query::pieces::NOTHING;
+use crate::aws::query::readiness::{observe, question};
+use crate::aws::query::{autoscaling, ec2};
+use crate::aws::reading::dates;
+use crate::aws::reading::memory::Memory;
+use crate::aws::table::dynamodb::{Attribute, Item, Maker, TableDescription, Update, answer};
+use crate::aws::table::number::integer;
+use crate::aws::table::rows::Entry;
+use crate::aws::table::store::cancelled;
+use crate::aws::table::{dynamodb, rows as table, store};
+use crate::aws::transport::endpoint::Service;
+use crate::aws::transport::http::result_label;
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
@@ -279,5 +281,5 @@ pub(crate) fn environment(environment: &Environment, input: usize) {
     if let Err(fault) = Config::new(environment, &ProfileFiles::default()) {
         assert_message(&fault, input);
     }
-    super::credentials::fuzzing::environment(environment, input);
+    crate::aws::credentials::fuzzing::environment(environment, input);
 }

@@ -3,58 +3,33 @@
 //!
 //! Nothing outside this folder knows that AWS speaks HTTP, and nothing in it knows a role or HAProxy.
 
-mod action;
-mod autoscaling;
-mod codes;
 mod config;
 mod credentials;
-mod dates;
-mod denial;
-mod dynamodb;
-mod ec2;
-pub mod endpoint;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod http;
-mod memory;
-mod net;
-mod number;
-mod pages;
-mod partition;
-mod pieces;
-mod profile_file;
-mod profile_text;
-mod proxy;
 mod query;
-mod readiness;
-mod refusal;
-mod retry;
-mod sign;
-mod single;
-mod skew;
-mod source;
-mod store;
+mod reading;
 mod table;
 #[cfg(test)]
 mod testing;
-mod tls;
-mod xml;
+mod transport;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::config::Config;
+use self::config::profile_file::{ProfileFiles, profile};
 use self::credentials::cache::Cache;
 use self::credentials::metadata::{Metadata, Why};
 use self::credentials::{Chain, Context};
-use self::endpoint::Service;
 pub use self::error::Error;
-use self::http::{Budget, Caller};
-use self::net::{Net, Wire};
-use self::profile_file::{ProfileFiles, profile};
-pub use self::source::GroupSource;
-pub use self::store::{Created, SlotTable, read_page};
+pub use self::query::source::GroupSource;
+pub use self::table::store::{Created, SlotTable, read_page};
+use self::transport::endpoint;
+pub use self::transport::endpoint::Service;
+use self::transport::http::{Budget, Caller};
+use self::transport::net::{Net, Wire};
 use crate::environment::Environment;
 
 /// Who counts the calls.

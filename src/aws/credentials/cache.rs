@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Credentials;
 use crate::aws::error::Error;
-use crate::aws::retry::{fraction, random};
+use crate::aws::transport::retry::{fraction, random};
 use crate::clock::Timestamp;
 use crate::log::Episode;
 

@@ -11,7 +11,7 @@ use ureq::http::Uri;
 
 use super::{Context, Found, Provider, document, small};
 use crate::aws::error::{Error, one_line};
-use crate::aws::net::Ask;
+use crate::aws::transport::net::Ask;
 use crate::environment::Environment;
 use crate::text_file;
 

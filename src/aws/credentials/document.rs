@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::Credentials;
-use crate::aws::dates;
 use crate::aws::error::one_line;
+use crate::aws::reading::dates;
 
 /// The credentials in a document of the metadata service or a container's endpoint. The error says what is not as it should
 /// be, without a secret.

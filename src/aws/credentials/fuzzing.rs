@@ -10,12 +10,13 @@ use super::container::FromContainer;
 use super::metadata::{FromMetadata, Metadata};
 use super::plan::{Base, plan};
 use super::{Context, Credentials, Found, Provider, document, sso, sts};
+use crate::aws::Observer;
+use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::config::{self, Config};
 use crate::aws::error::{Cause, Error};
-use crate::aws::http::Caller;
-use crate::aws::net::{Answer, Ask, Fault, Wire};
-use crate::aws::profile_file::ProfileFiles;
-use crate::aws::{Observer, endpoint};
+use crate::aws::transport::endpoint;
+use crate::aws::transport::http::Caller;
+use crate::aws::transport::net::{Answer, Ask, Fault, Wire};
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, kind, parts, text};
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::small::{self, Reply};
 use super::{Context, Credentials, Found, Provider, document};
+use crate::aws::config;
 use crate::aws::error::{Cause, Error, one_line};
-use crate::aws::net::{Ask, Wire};
-use crate::aws::{config, endpoint};
+use crate::aws::transport::endpoint;
+use crate::aws::transport::net::{Ask, Wire};
 
 /// How long a session's token is asked to hold: the longest there is.
 const TOKEN_SECONDS: &str = "21600";

@@ -31,8 +31,8 @@ use self::environment::FromEnvironment;
 use self::metadata::{FromMetadata, Metadata};
 use self::profile::FromProfile;
 use self::web_identity::FromWebIdentity;
-use super::error::Error;
-use super::http::Caller;
+use crate::aws::error::Error;
+use crate::aws::transport::http::Caller;
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 

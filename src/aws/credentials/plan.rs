@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use super::Credentials;
 use super::sso::Login;
 use super::sts::Role;
+use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::error::{Error, one_line};
-use crate::aws::profile_file::ProfileFiles;
 
 /// Where a profile's credentials begin.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use super::environment::FromEnvironment;
 use super::metadata::FromMetadata;
 use super::plan::{Base, Named, plan};
 use super::{Context, Credentials, Found, Provider, process, sso, sts, web_identity};
+use crate::aws::config::profile_file::{ProfileFiles, named_profile, profile};
 use crate::aws::error::Error;
-use crate::aws::profile_file::{ProfileFiles, named_profile, profile};
 
 /// The provider of the profile in use. The files are read at each search, so that keys replaced there are found.
 pub(crate) struct FromProfile;

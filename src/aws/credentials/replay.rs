@@ -11,12 +11,12 @@ use super::cache::Source;
 use super::metadata::Metadata;
 use super::{Chain, Context};
 use crate::aws::config::Config;
-use crate::aws::dates;
+use crate::aws::config::profile_file::{ProfileFiles, profile};
 use crate::aws::error::Cause;
-use crate::aws::http::Caller;
-use crate::aws::net::{Answer, Ask, Fault, Wire};
-use crate::aws::profile_file::{ProfileFiles, profile};
+use crate::aws::reading::dates;
 use crate::aws::testing::{Folder, Results};
+use crate::aws::transport::http::Caller;
+use crate::aws::transport::net::{Answer, Ask, Fault, Wire};
 use crate::environment::Environment;
 
 /// A question that must come next, and its answer.

@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Context, Credentials, sha1, small};
-use crate::aws::dates;
-use crate::aws::endpoint::{self, Service, endpoint};
 use crate::aws::error::{Error, one_line};
-use crate::aws::net::Ask;
-use crate::aws::query::encoded;
+use crate::aws::reading::dates;
+use crate::aws::transport::endpoint::{self, Service, endpoint};
+use crate::aws::transport::form::encoded;
+use crate::aws::transport::net::Ask;
 use crate::clock::Timestamp;
 use crate::text_file;
 

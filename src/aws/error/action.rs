@@ -1,0 +1,76 @@
+//! Which IAM action allows an operation: for the message of a refusal, and for the policies in `conf/terraform`.
+
+use crate::aws::transport::endpoint::Service;
+
+/// Every operation that hsdo calls, with the action that a policy must allow. Service Authorization Reference.
+/// `TransactWriteItems` is no action of its own: what the transaction holds is authorised, and ours hold updates.
+/// Calling `AssumeRoleWithWebIdentity` needs no policy of the caller, only the trust of the role.
+const ACTIONS: [(Service, &str, &str); 9] = [
+    (Service::DynamoDb, "CreateTable", "dynamodb:CreateTable"),
+    (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable"),
+    (Service::DynamoDb, "GetItem", "dynamodb:GetItem"),
+    (Service::DynamoDb, "Scan", "dynamodb:Scan"),
+    (Service::DynamoDb, "TransactWriteItems", "dynamodb:UpdateItem"),
+    (Service::DynamoDb, "UpdateItem", "dynamodb:UpdateItem"),
+    (Service::AutoScaling, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups"),
+    (Service::Ec2, "DescribeInstances", "ec2:DescribeInstances"),
+    (Service::Sts, "AssumeRole", "sts:AssumeRole"),
+];
+
+/// The action that allows this operation, where one does.
+pub(crate) fn action(service: Service, operation: &str) -> Option<&'static str> {
+    ACTIONS.iter().find(|(s, known, _)| *s == service && *known == operation).map(|(_, _, action)| *action)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The first text in quotes after each `marker` in the part of a source file that is not its tests.
+    fn literals(source: &'static str, marker: &str) -> BTreeSet<&'static str> {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        code.split(marker).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    /// The operations that the code calls, read from the code itself.
+    fn called() -> Vec<(Service, &'static str)> {
+        let mut called = Vec::new();
+        for (service, source, marker) in [
+            (Service::DynamoDb, include_str!("../table/dynamodb.rs"), "request(\""),
+            (Service::AutoScaling, include_str!("../query/autoscaling.rs"), "Query::new(\""),
+            (Service::Ec2, include_str!("../query/ec2.rs"), "Query::new(\""),
+        ] {
+            let found = literals(source, marker);
+            assert!(!found.is_empty(), "no operation of {service:?} is found: has the spelling of its calls changed?");
+            called.extend(found.into_iter().map(|operation| (service, operation)));
+        }
+        called
+    }
+
+    /// The actions that the policies in `conf/terraform` allow.
+    fn allowed() -> BTreeSet<&'static str> {
+        let text = include_str!("../../../conf/terraform/iam.tf");
+        let quoted = text.split('"').skip(1).step_by(2);
+        let services = ["dynamodb:", "autoscaling:", "ec2:", "sts:", "iam:"];
+        quoted.filter(|text| services.iter().any(|service| text.starts_with(service))).collect()
+    }
+
+    #[test]
+    fn the_policies_allow_what_the_code_calls_and_nothing_else() {
+        let needed: BTreeSet<&str> = called()
+            .into_iter()
+            .map(|(service, operation)| {
+                action(service, operation).unwrap_or_else(|| panic!("no action for {operation}"))
+            })
+            .collect();
+        assert_eq!(allowed(), needed);
+    }
+
+    #[test]
+    fn what_needs_no_action_has_none() {
+        assert_eq!(action(Service::Sts, "AssumeRoleWithWebIdentity"), None);
+        assert_eq!(action(Service::Ec2, "Scan"), None);
+    }
+}

@@ -1,0 +1,206 @@
+use std::time::Duration;
+
+use super::*;
+use crate::aws::testing::{Answer, Responder, Seen, aws};
+
+fn budget() -> Budget {
+    Budget::new(Duration::from_secs(10), Duration::from_secs(4))
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("i-{n:04}")).collect()
+}
+
+fn asked(seen: &Seen) -> Vec<String> {
+    (1..).map_while(|n| seen.query(&format!("InstanceId.{n}"))).collect()
+}
+
+fn item(id: &str) -> String {
+    format!(
+        "<item><instancesSet><item><instanceId>{id}</instanceId><instanceState><code>16</code><name>running</name>\
+         </instanceState><privateIpAddress>10.0.0.1</privateIpAddress><networkInterfaceSet><item>\
+         <privateIpAddress>10.9.9.9</privateIpAddress></item></networkInterfaceSet></item></instancesSet></item>"
+    )
+}
+
+fn page(items: &str, token: &str) -> String {
+    format!(
+        "<DescribeInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>R</requestId>\
+         <reservationSet>{items}</reservationSet>{token}</DescribeInstancesResponse>"
+    )
+}
+
+fn refusal(code: &str, message: &str) -> Answer {
+    let body =
+        format!("<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>");
+    Answer { status: 400, body }
+}
+
+/// An EC2 that does not know some ids, and names them by `spell` in its refusal.
+fn without(unknown: &[&str], code: &'static str, spell: fn(&[String]) -> String) -> Responder {
+    let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+    Responder::new(move |seen: &Seen| {
+        let asked = asked(seen);
+        assert!(!asked.is_empty(), "a call without ids lists the whole account");
+        let bad: Vec<String> = asked.iter().filter(|id| unknown.contains(id)).cloned().collect();
+        if bad.is_empty() {
+            Answer::ok(page(&asked.iter().map(|id| item(id)).collect::<String>(), ""))
+        } else {
+            refusal(code, &spell(&bad))
+        }
+    })
+}
+
+fn fetch<'a>(aws: &Aws, listed: &'a [String], unlisted: &'a [String]) -> Result<Described<'a>, Error> {
+    let [listed, unlisted] = [listed, unlisted].map(|ids| ids.iter().map(String::as_str).collect());
+    fetch_instances(aws, &Question { listed, unlisted }, &Memory::default(), &budget())
+}
+
+fn fetched(server: &Responder, ids: &[String]) -> Vec<String> {
+    let (aws, _) = aws(&server.url);
+    let answer = fetch(&aws, ids, &[]).expect("instances");
+    known(&answer)
+}
+
+fn known(answer: &Described<'_>) -> Vec<String> {
+    let mut found: Vec<String> = answer.records().map(|record| record.id.clone()).collect();
+    found.sort();
+    found
+}
+
+fn read(text: &str) -> Result<(Vec<Record>, Option<String>), String> {
+    let (records, token) = parse(&mut text.as_bytes(), &Memory::default())?;
+    Ok((records.iter().flat_map(|some| some.iter().cloned()).collect(), token))
+}
+
+#[test]
+fn a_record_is_read_by_the_place_of_its_elements() {
+    let record = |id: &str, state: &str, address: Option<Ipv4Addr>| Record {
+        id: id.to_string(),
+        state: state.to_string(),
+        address,
+    };
+    let pending = "<item><instancesSet><item><instanceId>i-2</instanceId><instanceState><name>pending</name>\
+                   </instanceState><privateIpAddress/></item></instancesSet></item>";
+    let text = page(&format!("{}{pending}", item("i-1")), "<nextToken>T</nextToken>");
+    let (records, token) = read(&text).expect("a page");
+    assert_eq!(token.as_deref(), Some("T"));
+    let expected = [record("i-1", "running", Some(Ipv4Addr::new(10, 0, 0, 1))), record("i-2", "pending", None)];
+    assert_eq!(records, expected);
+    assert_eq!(read(&page("", "")), Ok((Vec::new(), None)));
+}
+
+#[test]
+fn an_answer_of_another_shape_is_no_answer() {
+    let whole = page(&item("i-1"), "");
+    for bad in [
+        "",
+        "<html/>",
+        "<DescribeInstancesResponse/>",
+        "<Response><reservationSet/></Response>",
+        &whole[..whole.len() - 40],
+        &whole.replace("10.0.0.1", "10.0.0"),
+        &whole.replace("<instanceId>i-1</instanceId>", ""),
+        &whole.replace("<name>running</name>", ""),
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn two_thousand_five_hundred_instances_take_three_calls_and_pages_are_joined() {
+    let server = Responder::new(|seen: &Seen| {
+        let asked = asked(seen);
+        let from = seen.query("NextToken").map_or(0, |token| token.parse().expect("our token"));
+        let to = asked.len().min(from + 400);
+        let token = if to < asked.len() { format!("<nextToken>{to}</nextToken>") } else { String::new() };
+        Answer::ok(page(&asked[from..to].iter().map(|id| item(id)).collect::<String>(), &token))
+    });
+    let ids = ids(2_500);
+    assert_eq!(fetched(&server, &ids), ids);
+    let mut calls: Vec<usize> = server.seen().iter().map(|seen| seen.count("InstanceId.")).collect();
+    calls.dedup();
+    assert_eq!(calls, [500, 1_000]);
+    assert!(server.seen().iter().all(|seen| seen.query("MaxResults").is_none()));
+}
+
+#[test]
+fn no_ids_ask_nothing() {
+    let server = Responder::new(|_: &Seen| Answer::ok(page(&item("i-of-the-whole-account"), "")));
+    assert_eq!(fetched(&server, &[]), Vec::<String>::new());
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn unknown_ids_are_left_out_and_the_rest_asked_again() {
+    let many = |bad: &[String]| match bad {
+        [id] => format!("The instance ID '{id}' does not exist"),
+        more => format!("The instance IDs '{}' do not exist", more.join(", ")),
+    };
+    let server = without(&["i-0001", "i-0003"], "InvalidInstanceID.NotFound", many);
+    assert_eq!(fetched(&server, &ids(4)), ["i-0000", "i-0002"]);
+    assert_eq!(server.seen().len(), 2);
+    let one = |bad: &[String]| format!("Invalid id: &quot;{}&quot; (expecting &quot;i-...&quot;)", bad[0]);
+    let server = without(&["i-0001", "i-0003"], "InvalidInstanceID.Malformed", one);
+    assert_eq!(fetched(&server, &ids(4)), ["i-0000", "i-0002"]);
+    assert_eq!(server.seen().len(), 3);
+    let server = without(&["i-0000"], "InvalidInstanceID.NotFound", many);
+    assert_eq!(fetched(&server, &ids(1)), Vec::<String>::new());
+}
+
+#[test]
+fn a_message_that_names_nobody_is_narrowed_down() {
+    let server = without(&["i-0003", "i-0700"], "InvalidInstanceID.NotFound", |_| "Some do not exist".to_string());
+    let found = fetched(&server, &ids(1_000));
+    assert_eq!(found.len(), 998);
+    assert!(server.seen().len() < 45, "{} calls", server.seen().len());
+}
+
+#[test]
+fn a_service_that_refuses_everything_is_an_error_in_the_end() {
+    let server = Responder::new(|_: &Seen| refusal("InvalidInstanceID.NotFound", "no"));
+    let (aws, _) = aws(&server.url);
+    let error = fetch(&aws, &ids(1_000), &[]).expect_err("no end");
+    assert_eq!(error.code(), Some("InvalidInstanceID.NotFound"));
+    assert_eq!(server.seen().len(), EXTRA_CALLS + 1);
+}
+
+#[test]
+fn the_unlisted_join_the_calls_of_the_listed() {
+    let all = |bad: &[String]| format!("The instance IDs '{}' do not exist", bad.join(", "));
+    let server = without(&["i-0001", "i-0006"], "InvalidInstanceID.NotFound", all);
+    let (aws, _) = aws(&server.url);
+    let ids = ids(8);
+    let answer = fetch(&aws, &ids[..5], &ids[5..]).expect("instances");
+    assert_eq!(known(&answer), ["i-0000", "i-0002", "i-0003", "i-0004", "i-0005", "i-0007"]);
+    assert_eq!(answer.denied, HashSet::from(["i-0001", "i-0006"]));
+    assert_eq!(server.seen().iter().map(|seen| seen.count("InstanceId.")).collect::<Vec<_>>(), [8, 6]);
+}
+
+/// Rows that anybody may edit must not cost the others their turn.
+#[test]
+fn unlisted_ids_that_ec2_refuses_without_end_are_not_asked_about() {
+    let (listed, unlisted): (Vec<_>, Vec<_>) = (ids(3), (0..200).map(|n| format!("i-bad{n:04}")).collect());
+    let bad: Vec<&str> = unlisted.iter().map(String::as_str).collect();
+    let server = without(&bad, "InvalidInstanceID.Malformed", |bad| format!("Invalid id: &quot;{}&quot;", bad[0]));
+    let (aws, _) = aws(&server.url);
+    let answer = fetch(&aws, &listed, &unlisted).expect("a turn");
+    assert_eq!(known(&answer), listed);
+    assert_eq!(answer.denied.len(), EXTRA_CALLS, "those that EC2 named");
+    assert_eq!(server.seen().len(), EXTRA_CALLS + 2);
+}
+
+#[test]
+fn any_other_refusal_is_an_error() {
+    let server = Responder::new(|_: &Seen| refusal("UnauthorizedOperation", "not you"));
+    let (aws, _) = aws(&server.url);
+    let error = fetch(&aws, &ids(2), &[]).expect_err("refused");
+    assert!(error.needs_a_person(), "{error}");
+}
+
+#[test]
+fn a_message_names_whole_words() {
+    assert!(names("The instance ID 'i-12' does not exist", "i-12"));
+    assert!(!names("The instance ID 'i-123' does not exist", "i-12"));
+    assert!(!names("The instance ID 'ai-12' does not exist", "i-12"));
+}

@@ -1,0 +1,141 @@
+//! Instances out of AutoScaling groups: asks Auto Scaling, then EC2, and joins the two answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::autoscaling::{Member, fetch_groups};
+use super::ec2::{Record, fetch_instances};
+use super::readiness::{observe, question};
+use crate::aws::Aws;
+use crate::aws::reading::memory::Memory;
+use crate::error::Error;
+use crate::server::Source;
+use crate::slot::Observation;
+
+/// The time for one whole answer: all calls, pages and attempts.
+const TOTAL: Duration = Duration::from_secs(20);
+/// The time for one attempt at one call; AWS takes a second or two for 1,000 instances.
+const ATTEMPT: Duration = Duration::from_secs(4);
+
+/// The groups of `SERVER_ASG_NAMES` as a source of instances.
+pub struct GroupSource {
+    aws: Arc<Aws>,
+    groups: Vec<String>,
+    members: Memory<Vec<Member>>,
+    records: Memory<Vec<Record>>,
+}
+
+impl GroupSource {
+    /// The source of these groups. Their order is that in which new instances of one turn take slots.
+    pub fn new(aws: Arc<Aws>, groups: Vec<String>) -> Self {
+        GroupSource { aws, groups, members: Memory::default(), records: Memory::default() }
+    }
+}
+
+impl Source for GroupSource {
+    /// Within 20 seconds, one whole answer or an error.
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
+        let budget = self.aws.budget(TOTAL, ATTEMPT);
+        let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
+        let answer = fetch_instances(&self.aws, &question(&groups, occupants), &self.records, &budget)?;
+        Ok(observe(&self.groups, &groups, occupants, &answer))
+    }
+
+    fn unseen_because(&self) -> Option<&'static str> {
+        Some("EC2 does not list them, or gives them no private IPv4 address")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::testing::{Answer, Responder, Seen, aws};
+    use crate::slot::{Fate, Part, Unlisted};
+
+    const LISTED: &str = "i-00000000000000001";
+    const DETACHED: &str = "i-00000000000000002";
+    const ENDED: &str = "i-00000000000000003";
+
+    fn groups(members: &str) -> String {
+        format!(
+            "<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult><AutoScalingGroups><member>\
+             <AutoScalingGroupName>web</AutoScalingGroupName><Instances>{members}</Instances></member>\
+             </AutoScalingGroups></DescribeAutoScalingGroupsResult></DescribeAutoScalingGroupsResponse>"
+        )
+    }
+
+    fn member() -> String {
+        format!(
+            "<member><InstanceId>{LISTED}</InstanceId><LifecycleState>InService</LifecycleState>\
+             <HealthStatus>Healthy</HealthStatus></member>"
+        )
+    }
+
+    /// The records of those that are asked about.
+    fn records(seen: &Seen) -> String {
+        let item = |id: String| {
+            let state = if id == ENDED { "terminated" } else { "running" };
+            format!(
+                "<item><instancesSet><item><instanceId>{id}</instanceId><instanceState><name>{state}</name></instanceState>\
+                 <privateIpAddress>10.0.0.1</privateIpAddress></item></instancesSet></item>"
+            )
+        };
+        let items: String = (1..).map_while(|n| seen.query(&format!("InstanceId.{n}"))).map(item).collect();
+        format!("<DescribeInstancesResponse><reservationSet>{items}</reservationSet></DescribeInstancesResponse>")
+    }
+
+    fn answering(members: String) -> Responder {
+        Responder::new(move |seen: &Seen| {
+            let body = if seen.operation() == "DescribeInstances" { records(seen) } else { groups(&members) };
+            Answer::ok(body)
+        })
+    }
+
+    fn source(url: &str) -> GroupSource {
+        GroupSource::new(aws(url).0, vec!["web".to_string(), "gone".to_string()])
+    }
+
+    #[test]
+    fn the_two_answers_are_joined() {
+        let server = answering(member());
+        let observed = source(&server.url).fetch(&[]).expect("an answer");
+        assert_eq!(observed.missing_groups, ["gone"]);
+        assert_eq!(observed.instances.len(), 1);
+        assert_eq!((observed.instances[0].name.as_str(), observed.instances[0].part), (LISTED, Part::Ready));
+    }
+
+    /// Whoever is in the table is asked about in the calls that are made anyway: two a turn.
+    #[test]
+    fn occupants_that_no_group_lists_cost_no_call() {
+        let server = answering(member());
+        let mut source = source(&server.url);
+        let observed = source.fetch(&[ENDED, LISTED, "by-hand", DETACHED]).expect("an answer");
+        let fates = [(DETACHED, Fate::Open), (ENDED, Fate::Gone), ("by-hand", Fate::Open)];
+        let fates = fates.into_iter().map(|(name, fate)| (name.to_owned(), fate)).collect();
+        assert_eq!(observed.unlisted, Unlisted::Told(fates));
+        source.fetch(&[LISTED]).expect("a steady turn");
+        let calls: Vec<(String, usize)> =
+            server.seen().iter().map(|seen| (seen.operation(), seen.count("InstanceId."))).collect();
+        let (of_groups, of_ec2) = ("DescribeAutoScalingGroups".to_owned(), "DescribeInstances".to_owned());
+        assert_eq!(calls, [(of_groups.clone(), 0), (of_ec2.clone(), 3), (of_groups, 0), (of_ec2, 1)]);
+    }
+
+    #[test]
+    fn empty_groups_ask_ec2_nothing() {
+        let server = Responder::new(|seen: &Seen| {
+            assert_eq!(seen.operation(), "DescribeAutoScalingGroups");
+            Answer::ok(groups(""))
+        });
+        let observed = source(&server.url).fetch(&["by-hand"]).expect("an answer");
+        assert!(observed.instances.is_empty() && observed.hidden.is_empty());
+        assert_eq!(server.seen().len(), 1);
+    }
+
+    #[test]
+    fn one_answer_without_the_other_is_an_error() {
+        let server = Responder::new(|seen: &Seen| {
+            if seen.operation() == "DescribeInstances" { Answer::ok("<html/>") } else { Answer::ok(groups(&member())) }
+        });
+        assert!(source(&server.url).fetch(&[]).is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! The table of slots in DynamoDB: its calls, how a slot is spelled as an item, and the store that both roles use.
+//!
+//! It may import all of [`crate::aws`] but `query` and the inside of `credentials`.
+
+pub(super) mod dynamodb;
+pub(super) mod number;
+pub(super) mod rows;
+mod single;
+pub(super) mod store;

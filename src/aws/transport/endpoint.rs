@@ -1,0 +1,231 @@
+//! Which services are called, and where each of them is. Pure.
+//!
+//! Spellings: AWS SDKs and Tools Reference Guide, "Service-specific endpoints", which names the variables
+//! `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` and their counterparts in the profile.
+
+use ureq::http::Uri;
+
+use super::partition;
+use crate::aws::config::Config;
+use crate::aws::error::Error;
+
+/// A service that hsdo calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The table.
+    DynamoDb,
+    /// Groups and their members.
+    AutoScaling,
+    /// Addresses and states of instances.
+    Ec2,
+    /// Credentials of roles.
+    Sts,
+    /// Credentials of people who logged in.
+    Sso,
+}
+
+impl Service {
+    /// Every one.
+    pub(crate) const ALL: [Service; 5] =
+        [Service::DynamoDb, Service::AutoScaling, Service::Ec2, Service::Sts, Service::Sso];
+
+    /// The name that people use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Service::DynamoDb => "DynamoDB",
+            Service::AutoScaling => "AutoScaling",
+            Service::Ec2 => "EC2",
+            Service::Sts => "STS",
+            Service::Sso => "SSO",
+        }
+    }
+
+    /// The name in the scope of a signature, and in metrics.
+    pub fn id(self) -> &'static str {
+        match self {
+            Service::DynamoDb => "dynamodb",
+            Service::AutoScaling => "autoscaling",
+            Service::Ec2 => "ec2",
+            Service::Sts => "sts",
+            Service::Sso => "sso",
+        }
+    }
+
+    /// The name in host names.
+    fn host_name(self) -> &'static str {
+        if self == Service::Sso { "portal.sso" } else { self.id() }
+    }
+
+    /// The variable that replaces this service's endpoint.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Service::DynamoDb => "AWS_ENDPOINT_URL_DYNAMODB",
+            Service::AutoScaling => "AWS_ENDPOINT_URL_AUTO_SCALING",
+            Service::Ec2 => "AWS_ENDPOINT_URL_EC2",
+            Service::Sts => "AWS_ENDPOINT_URL_STS",
+            Service::Sso => "AWS_ENDPOINT_URL_SSO",
+        }
+    }
+
+    /// Its name in a `services` section of the shared config file.
+    pub(crate) fn section(self) -> &'static str {
+        if self == Service::AutoScaling { "auto_scaling" } else { self.id() }
+    }
+}
+
+/// Where a service is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// The URL that requests are posted to; it ends with a slash where no path is configured.
+    pub(crate) url: String,
+    /// Its host, and its port where one is given: for messages.
+    pub(crate) host: String,
+}
+
+/// Takes a region's name, or says what is wrong with it: it becomes part of a host name.
+pub(crate) fn region(name: &str) -> Result<String, Error> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
+        return Err(Error::Setup(format!("{name:?} is not the name of an AWS region: one looks like eu-west-1")));
+    }
+    if name.ends_with("-global") {
+        let text = format!("{name:?} stands for all regions, and a table is in one: name that, such as eu-west-1");
+        return Err(Error::Setup(text));
+    }
+    match region_of_zone(name) {
+        Some(region) => Err(Error::Setup(format!("{name:?} is a zone of the AWS region {region}: name that"))),
+        None => Ok(name.to_string()),
+    }
+}
+
+/// The region in the name of a zone: `eu-west-1a`, `us-west-2-lax-1a`, `us-east-1-wl1-bos-wlz-1`. A region is words of
+/// letters and then one number, and the name of each of its zones begins with it and goes on.
+fn region_of_zone(name: &str) -> Option<&str> {
+    let number = name.find(|c: char| c.is_ascii_digit())?;
+    let end = name[number..].find(|c: char| !c.is_ascii_digit())? + number;
+    let words = name[..number].strip_suffix('-')?;
+    let is_region = words.contains('-') && words.split('-').all(|word| !word.is_empty());
+    is_region.then(|| &name[..end])
+}
+
+/// The endpoint of `service` in `region`: the configured one, else AWS's own.
+pub(crate) fn endpoint(service: Service, region: &str, config: &Config) -> Endpoint {
+    config.endpoints.get(service.id()).cloned().unwrap_or_else(|| {
+        let host = partition::host(service.host_name(), region, config.fips, config.dual_stack);
+        Endpoint { url: format!("https://{host}/"), host }
+    })
+}
+
+/// The endpoint that a configured URL names. The error says what is wrong with it.
+pub(crate) fn from_url(url: &str) -> Result<Endpoint, &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "not a URL")?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("it does not start with http:// or https://");
+    }
+    let authority = uri.authority().ok_or("it names no host")?;
+    if authority.as_str().contains('@') {
+        return Err("it may not carry a user name");
+    }
+    if uri.query().is_some() {
+        return Err("it may not carry a query");
+    }
+    Ok(Endpoint { url: uri.to_string(), host: authority.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+
+    fn url(service: Service, region: &str, environment: &Environment) -> String {
+        let config = Config::of(environment).expect("a configuration");
+        endpoint(service, region, &config).url
+    }
+
+    #[test]
+    fn without_variables_the_region_decides() {
+        let none = Environment::default();
+        for (service, region, expected) in [
+            (Service::DynamoDb, "eu-west-1", "https://dynamodb.eu-west-1.amazonaws.com/"),
+            (Service::AutoScaling, "us-gov-west-1", "https://autoscaling.us-gov-west-1.amazonaws.com/"),
+            (Service::Ec2, "cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn/"),
+            (Service::Sts, "us-iso-east-1", "https://sts.us-iso-east-1.c2s.ic.gov/"),
+            (Service::Sso, "us-east-1", "https://portal.sso.us-east-1.amazonaws.com/"),
+        ] {
+            assert_eq!(url(service, region, &none), expected);
+        }
+    }
+
+    #[test]
+    fn switches_change_the_host() {
+        let both = Environment::from([("AWS_USE_FIPS_ENDPOINT", "TRUE"), ("AWS_USE_DUALSTACK_ENDPOINT", "true")]);
+        assert_eq!(url(Service::DynamoDb, "us-east-1", &both), "https://dynamodb-fips.us-east-1.api.aws/");
+    }
+
+    #[test]
+    fn a_services_own_variable_wins_over_the_common_one() {
+        let both = Environment::from([
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:5000"),
+            ("AWS_ENDPOINT_URL_AUTO_SCALING", "http://127.0.0.1:6000/groups"),
+            ("AWS_ENDPOINT_URL_EC2", ""),
+        ]);
+        assert_eq!(url(Service::DynamoDb, "eu-west-1", &both), "http://127.0.0.1:5000/");
+        assert_eq!(url(Service::AutoScaling, "eu-west-1", &both), "http://127.0.0.1:6000/groups");
+        assert_eq!(url(Service::Ec2, "eu-west-1", &both), "http://127.0.0.1:5000/");
+        let config = Config::of(&both).expect("a configuration");
+        assert_eq!(endpoint(Service::AutoScaling, "eu-west-1", &config).host, "127.0.0.1:6000");
+    }
+
+    #[test]
+    fn configured_endpoints_can_be_ignored() {
+        let ignored = Environment::from([
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:5000"),
+            ("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:5001"),
+            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"),
+        ]);
+        assert_eq!(url(Service::Ec2, "eu-west-1", &ignored), "https://ec2.eu-west-1.amazonaws.com/");
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_named_with_its_variable() {
+        for bad in ["127.0.0.1:5000", "ftp://host", "http://", "http://u:p@host", "http://host/?x=1", "http://a b"] {
+            let environment = Environment::from([("AWS_ENDPOINT_URL_DYNAMODB", bad)]);
+            let error = Config::of(&environment).err().expect(bad);
+            assert!(error.to_string().starts_with("AWS_ENDPOINT_URL_DYNAMODB is "), "{error}");
+            assert!(error.needs_a_person());
+            assert!(!error.to_string().contains("u:p"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_zone_and_all_regions_are_no_region() {
+        for (name, expected) in [
+            ("eu-west-1a", "eu-west-1"),
+            ("ap-southeast-12c", "ap-southeast-12"),
+            ("us-gov-west-1b", "us-gov-west-1"),
+            ("us-west-2-lax-1a", "us-west-2"),
+            ("us-east-1-wl1-bos-wlz-1", "us-east-1"),
+        ] {
+            let error = region(name).expect_err(name);
+            assert_eq!(error.to_string(), format!("{name:?} is a zone of the AWS region {expected}: name that"));
+            assert!(error.needs_a_person());
+        }
+        for name in ["aws-global", "aws-cn-global", "aws-us-gov-global"] {
+            let error = region(name).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains("stands for all regions"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_region_is_checked_before_it_becomes_a_host_name() {
+        for good in ["eu-west-1", "us-gov-east-1", "us-iso-east-1", "local"] {
+            assert_eq!(region(good).expect("a region"), good);
+        }
+        for good in ["ap-southeast-12", "mx-central-1", "eusc-de-east-1", "localhost", "test1a", "us-east"] {
+            assert_eq!(region(good).expect("a region"), good);
+        }
+        for bad in ["", "EU-WEST-1", "eu west", "evil.example/", "eu-west-1\n", &"x".repeat(64)] {
+            assert!(region(bad).is_err(), "{bad:?}");
+        }
+    }
+}

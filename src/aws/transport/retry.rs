@@ -1,0 +1,259 @@
+//! Whether and when a failed call is tried again: the standard retry mode of the AWS SDKs, with the numbers that it has
+//! by default since November 2026. Pure but for its counters.
+//!
+//! AWS Developer Tools Blog, "Announcing updated retry behavior for AWS SDKs and Tools", and AWS SDKs and Tools Reference
+//! Guide, "Retry behavior"; where they leave a detail open, botocore's `retries/standard.py` and smithy-rs's
+//! `retries/strategy/standard.rs` agree on it. Three attempts (DynamoDB: four), exponential backoff with full jitter, and
+//! a quota of retries for each service, so that an outage does not multiply the calls.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::endpoint::Service;
+use crate::aws::error::Cause;
+
+/// The bound of the first wait; each further one doubles.
+const BASE: Duration = Duration::from_millis(50);
+/// The same for DynamoDB, whose answers are quick.
+const DYNAMODB_BASE: Duration = Duration::from_millis(25);
+/// The same, for every service, after a throttled call.
+const THROTTLED_BASE: Duration = Duration::from_secs(1);
+/// No bound grows beyond this. (The time that a whole task has ends the waiting sooner.)
+const LONGEST: Duration = Duration::from_secs(20);
+/// How much longer than its own wait a client waits because the service asks for it.
+const LONGER: Duration = Duration::from_secs(5);
+
+/// Attempts at one call, the first included, where nobody says otherwise.
+const ATTEMPTS: u32 = 3;
+/// The same for DynamoDB: with its shorter waits they take about as long.
+const DYNAMODB_ATTEMPTS: u32 = 4;
+
+/// The tokens that a service's quota holds at first, and at most.
+const CAPACITY: u32 = 500;
+/// What a retry costs.
+const COST: u32 = 14;
+/// What a retry after a throttled call costs: the service is there, and says that it wants to be asked later.
+const THROTTLED_COST: u32 = 5;
+/// What a call that succeeds at once gives back; one that succeeds later gives back what its last retry cost.
+const REFUND: u32 = 1;
+
+/// The retries that a service has left.
+pub(crate) struct Quota(AtomicU32);
+
+impl Default for Quota {
+    fn default() -> Self {
+        Quota(AtomicU32::new(CAPACITY))
+    }
+}
+
+impl Quota {
+    /// Takes what a retry after `cause` costs; `None` if that is not left.
+    pub(crate) fn take(&self, cause: &Cause) -> Option<u32> {
+        let cost = if throttled(cause) { THROTTLED_COST } else { COST };
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost));
+        taken.is_ok().then_some(cost)
+    }
+
+    /// A call succeeded whose last retry cost that much, if it needed any.
+    pub(crate) fn refund(&self, cost: Option<u32>) {
+        let back = cost.unwrap_or(REFUND);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some((left + back).min(CAPACITY)));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the same call may succeed a moment later.
+pub(crate) fn passes(cause: &Cause) -> bool {
+    match cause {
+        Cause::Unreachable(_) | Cause::TimedOut(_) => true,
+        Cause::Refused(refusal) => refusal.passes(),
+        Cause::Unreadable(_) => false,
+    }
+}
+
+fn throttled(cause: &Cause) -> bool {
+    matches!(cause, Cause::Refused(refusal) if refusal.is_throttled())
+}
+
+/// Attempts at one call of this service, the first included, where nobody says otherwise.
+pub(crate) fn attempts(service: Service) -> u32 {
+    if service == Service::DynamoDb { DYNAMODB_ATTEMPTS } else { ATTEMPTS }
+}
+
+/// The wait after the `failed`th failed attempt at a call of `service`: its own, or the one that the service `asked` for
+/// where that is longer, up to a limit.
+pub(crate) fn pause(service: Service, cause: &Cause, failed: u32, asked: Option<Duration>, random: u64) -> Duration {
+    let base = if service == Service::DynamoDb { DYNAMODB_BASE } else { BASE };
+    let own = jittered(base, cause, failed, random);
+    asked.unwrap_or_default().clamp(own, own + LONGER)
+}
+
+/// The same for a small question to whoever gives credentials.
+pub(crate) fn backoff(cause: &Cause, failed: u32, random: u64) -> Duration {
+    jittered(BASE, cause, failed, random)
+}
+
+/// Anything from zero to a bound that doubles with each failure.
+fn jittered(base: Duration, cause: &Cause, failed: u32, random: u64) -> Duration {
+    let base = if throttled(cause) { THROTTLED_BASE } else { base };
+    let bound = base.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(LONGEST);
+    bound.mul_f64(fraction(random))
+}
+
+/// The wait that a service asks for by its header `x-amz-retry-after`, in milliseconds; `None` for what is no such number.
+pub(crate) fn asked(header: &str) -> Option<Duration> {
+    header.trim().parse().ok().map(Duration::from_millis)
+}
+
+/// A number from 0 to 1.
+pub(crate) fn fraction(random: u64) -> f64 {
+    random as f64 / u64::MAX as f64
+}
+
+/// 64 bits that nobody can foretell: the standard library seeds a hasher from the system's randomness.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::aws::error::refusal::refusal;
+
+    fn fault() -> Cause {
+        Cause::Unreachable("x".to_string())
+    }
+
+    fn refused(status: u16, code: &str) -> Cause {
+        Cause::Refused(refusal(status, None, format!("{{\"__type\":\"x#{code}\"}}").as_bytes()))
+    }
+
+    #[test]
+    fn waits_grow_up_to_their_bound() {
+        use Service::{DynamoDb, Ec2, Sts};
+        let cases = [
+            (Ec2, fault(), [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 20_000, 20_000]),
+            (
+                Sts,
+                refused(500, "InternalFailure"),
+                [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 20_000, 20_000],
+            ),
+            (
+                DynamoDb,
+                Cause::TimedOut(String::new()),
+                [25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 20_000],
+            ),
+            (
+                DynamoDb,
+                refused(400, "ThrottlingException"),
+                [1, 2, 4, 8, 16, 20, 20, 20, 20, 20, 20].map(|s| s * 1_000),
+            ),
+            (Ec2, refused(503, "RequestLimitExceeded"), [1, 2, 4, 8, 16, 20, 20, 20, 20, 20, 20].map(|s| s * 1_000)),
+        ];
+        for (service, cause, expected) in cases {
+            let longest: Vec<u128> =
+                (1..).map(|failed| pause(service, &cause, failed, None, u64::MAX).as_millis()).take(11).collect();
+            assert_eq!(longest, expected, "{service:?} {cause}");
+            assert_eq!(pause(service, &cause, 3, None, 0), Duration::ZERO);
+        }
+        assert_eq!(pause(Ec2, &fault(), u32::MAX, None, u64::MAX), LONGEST);
+        assert_eq!(backoff(&fault(), 1, u64::MAX), BASE);
+        assert_ne!(random(), random());
+    }
+
+    #[test]
+    fn a_service_may_ask_for_a_longer_wait_and_not_for_a_shorter_one() {
+        for (asked, random, expected) in [
+            (None, u64::MAX, 50),
+            (Some(10), u64::MAX, 50),
+            (Some(0), 0, 0),
+            (Some(1_500), u64::MAX, 1_500),
+            (Some(1_500), 0, 1_500),
+            (Some(60_000), u64::MAX, 5_050),
+            (Some(60_000), 0, 5_000),
+        ] {
+            let wait = pause(Service::Ec2, &fault(), 1, asked.map(Duration::from_millis), random);
+            assert_eq!(wait, Duration::from_millis(expected), "{asked:?} {random}");
+        }
+        for (header, expected) in [
+            ("1500", Some(1_500)),
+            (" 0 ", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+            ("99999999999999999999999", None),
+        ] {
+            assert_eq!(asked(header), expected.map(Duration::from_millis), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn dynamodb_is_tried_once_more() {
+        assert_eq!(Service::ALL.map(attempts), [4, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn the_quota_runs_out_and_fills_again() {
+        for (cause, cost) in [
+            (fault(), 14),
+            (Cause::TimedOut(String::new()), 14),
+            (refused(500, "InternalServerError"), 14),
+            (refused(400, "ProvisionedThroughputExceededException"), 5),
+            (refused(429, "Other"), 5),
+        ] {
+            let quota = Quota::default();
+            let taken = std::iter::from_fn(|| quota.take(&cause)).inspect(|taken| assert_eq!(*taken, cost)).count();
+            assert_eq!(taken, 500 / cost as usize, "{cause}");
+            assert_eq!(quota.take(&cause), None);
+            // What is left of 500 and one call that went well too few: a retry waits for many that go well.
+            let missing = cost - 500 % cost;
+            (0..missing - 1).for_each(|_| quota.refund(None));
+            assert_eq!(quota.take(&cause), None);
+            quota.refund(None);
+            assert_eq!(quota.take(&cause), Some(cost));
+            quota.refund(Some(cost));
+            assert_eq!(quota.take(&cause), Some(cost));
+            (0..1_000).for_each(|_| quota.refund(None));
+            assert_eq!(quota.left(), 500);
+        }
+    }
+
+    proptest! {
+        /// However calls fail and succeed: there are no more retries than the quota and what succeeded give.
+        #[test]
+        fn retries_are_paid_for(steps in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..2_000)) {
+            let quota = Quota::default();
+            let (mut paid, mut back, mut last) = (0, 0, None);
+            for (fails, throttled) in steps {
+                if fails {
+                    let cause = if throttled { refused(400, "Throttling") } else { fault() };
+                    last = quota.take(&cause);
+                    paid += last.unwrap_or(0);
+                } else {
+                    quota.refund(last);
+                    back += last.take().unwrap_or(1);
+                }
+                prop_assert!(paid <= 500 + back);
+                prop_assert!(quota.left() <= 500);
+            }
+        }
+
+        #[test]
+        fn a_wait_is_never_longer_than_its_bound(failed in 0_u32..200, random: u64, asked: Option<u32>) {
+            let asked = asked.map(|millis| Duration::from_millis(millis.into()));
+            for service in Service::ALL {
+                let own = pause(service, &fault(), failed, None, random);
+                let wait = pause(service, &fault(), failed, asked, random);
+                prop_assert!(own <= LONGEST && wait >= own && wait <= own + LONGER);
+            }
+        }
+    }
+}
