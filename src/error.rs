@@ -6,6 +6,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+pub(crate) use crate::text::one_line;
+
 /// The exit codes of the program, in one place.
 pub mod exit {
     /// The work is done, or the process was asked to stop.
@@ -131,23 +133,4 @@ impl From<crate::haproxy::Error> for Error {
     fn from(error: crate::haproxy::Error) -> Self {
         Error::Haproxy(error)
     }
-}
-
-/// Whether a character can end a line, steer a terminal, or make a line read as what it is not: control characters,
-/// Unicode's line separators, and the marks that turn the direction of writing.
-pub(crate) fn steers(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A text from outside as a log line can carry it: what [`steers`] is escaped, and at most `most` characters are shown.
-pub(crate) fn one_line(text: &str, most: usize) -> String {
-    let mut line = String::new();
-    for (count, char) in text.chars().enumerate() {
-        if count == most {
-            line.push_str("...");
-            break;
-        }
-        if steers(char) { line.extend(char.escape_default()) } else { line.push(char) }
-    }
-    line
 }

@@ -13,7 +13,7 @@ pub use crate::haproxy::fuzzing::haproxy;
 pub use crate::resolver::fuzzing::resolver;
 pub use crate::settings::fuzzing::{settings_environment, settings_file};
 
-use crate::error::steers;
+use crate::text::steers;
 
 /// Takes the bytes of one input.
 pub type Target = fn(&[u8]);

@@ -24,5 +24,6 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+pub mod text;
 mod text_file;
 mod tls;

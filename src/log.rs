@@ -3,7 +3,7 @@
 //! It knows no role and no setting but "debug or not". Nothing here may be trusted to hide a secret:
 //! a dependency's chatter is kept out by level, what hsdo itself says is the caller's care.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -13,10 +13,7 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter};
 
 use crate::clock::Timestamp;
-use crate::error::steers;
-
-/// The longest message of a line, in bytes before escaping; the rest is cut and the cut is shown.
-const LONGEST: usize = 4096;
+use crate::text::escape;
 
 /// Sends the log to stderr: hsdo's own lines from `info`, or from `debug` if `debug` is set.
 ///
@@ -120,31 +117,6 @@ pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arg
     line
 }
 
-/// A text as people may see it on a terminal: what could steer that is escaped, and what is beyond any sense of a line is cut.
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    escape(text, &mut plain);
-    plain
-}
-
-/// Appends `message` so that it can neither start a line of its own nor steer a terminal.
-///
-/// The answer of a server, or a row of the table, may stand in it.
-fn escape(message: &str, line: &mut String) {
-    let end = message.floor_char_boundary(LONGEST);
-    for character in message[..end].chars() {
-        if steers(character) {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    if end < message.len() {
-        // Writing to a `String` cannot fail.
-        let _ = write!(line, "... ({} bytes more)", message.len() - end);
-    }
-}
-
 /// A fault that lasts: logged when it begins, when it becomes another one, and when it ends, not every turn.
 #[derive(Debug)]
 pub struct Episode {
@@ -219,6 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::text::LONGEST;
 
     const MOMENT: i64 = 1_767_323_045_678_999;
 
@@ -232,28 +205,6 @@ mod tests {
         ] {
             assert_eq!(line(Timestamp::from_micros(MOMENT), level, target, format_args!("message")), expected);
         }
-    }
-
-    #[test]
-    fn a_message_cannot_start_a_line_or_steer_a_terminal() {
-        for (message, expected) in [
-            ("plain, ünïcode, \"quoted\" and \\", "plain, ünïcode, \"quoted\" and \\"),
-            ("a\nb\r\n", "a\\nb\\r\\n"),
-            ("\u{1b}[31mred", "\\u{1b}[31mred"),
-            ("nul\0, c1 \u{9b}1m", "nul\\u{0}, c1 \\u{9b}1m"),
-            ("a\u{2028}b\u{202e}c", "a\\u{2028}b\\u{202e}c"),
-        ] {
-            let mut text = String::new();
-            escape(message, &mut text);
-            assert_eq!(text, expected);
-        }
-    }
-
-    #[test]
-    fn a_long_message_is_cut_between_characters() {
-        let mut text = String::new();
-        escape(&format!("a{}", "é".repeat(3000)), &mut text);
-        assert_eq!(text, format!("a{}... (1906 bytes more)", "é".repeat(2047)));
     }
 
     proptest! {

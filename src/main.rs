@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     hsdo::log::flush();
     result.unwrap_or_else(|error| {
         let mut text: String =
-            error.to_string().lines().map(|line| format!("hsdo: {}\n", hsdo::log::plain(line))).collect();
+            error.to_string().lines().map(|line| format!("hsdo: {}\n", hsdo::text::plain(line))).collect();
         if matches!(error, Error::Usage(_)) {
             text += cli::usage();
         }

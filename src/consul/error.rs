@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::settings::ConsulApi;
+use crate::text;
 
 /// How much of a message of Consul is shown, in characters: an error page of a proxy must not fill the log.
 const MESSAGE_SHOWN: usize = 300;
@@ -157,7 +158,7 @@ impl std::error::Error for Error {}
 
 /// A text of Consul as a log line can carry it, without the full stop at its end.
 fn one_line(text: &str) -> String {
-    crate::error::one_line(text.trim().trim_end_matches('.'), MESSAGE_SHOWN)
+    text::one_line(text.trim().trim_end_matches('.'), MESSAGE_SHOWN)
 }
 
 #[cfg(test)]

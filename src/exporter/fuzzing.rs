@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::Site;
 use super::http::{Answer, parse, read_head};
 use crate::clock::Timestamp;
-use crate::error::one_line;
 use crate::fuzzing::{assert_message, kind, text};
 use crate::log::{Episode, line};
 use crate::metrics::{Metrics, ServerSeries};
+use crate::text::one_line;
 
 /// `h`: an HTTP request; `n`: names in metrics, a line each; `l`: a message of the log.
 pub fn output(data: &[u8]) {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 pub use self::health::Health;
 use crate::clock::Timestamp;
-use crate::log::plain;
 use crate::slot::{Occupant, Slot, SlotId, Weight};
+use crate::text::plain;
 
 /// The role that speaks to HAProxy.
 const CLIENT: &str = "client";
