@@ -17,7 +17,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredA
 
 use self::kind::Kind;
 use self::merge::{MERGE, Merged};
-use crate::error::{Error, one_line};
+use crate::text::one_line;
 use crate::text_file;
 
 /// The most bytes that a configuration file may hold: far above any real one, so that a wrong path fills no memory.
@@ -70,6 +70,18 @@ impl fmt::Display for Node {
     }
 }
 
+/// Why a configuration file cannot be used: one line that names the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable(pub String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
 /// A configuration file that was read whole.
 #[derive(Clone, Debug)]
 pub struct ConfFile {
@@ -80,22 +92,22 @@ pub struct ConfFile {
 }
 
 impl ConfFile {
-    /// Reads the file; [`Error::Config`] with one line when it cannot be read or is no YAML map.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = read_text(path).map_err(|error| fault(unreadable(path, &error)))?;
+    /// Reads the file; [`Unusable`] when it cannot be read or is no YAML map.
+    pub fn read(path: &Path) -> Result<Self, Unusable> {
+        let text = read_text(path).map_err(|error| Unusable(unreadable(path, &error)))?;
         Self::from_text(path, text)
     }
 
     /// Reads the first of the files that is there and that the system lets us read; `None` if there is none. Nobody
     /// asked for any of them, so one that may not be read, or is a directory, is left out with a line in `left_out`.
     /// One whose contents cannot be used is an error.
-    pub fn read_first(paths: &[&Path], left_out: &mut Vec<String>) -> Result<Option<Self>, Error> {
+    pub fn read_first(paths: &[&Path], left_out: &mut Vec<String>) -> Result<Option<Self>, Unusable> {
         for path in paths {
             match read_text(path) {
                 Ok(text) => return Self::from_text(path, text).map(Some),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge) => {
-                    return Err(fault(unreadable(path, &error)));
+                    return Err(Unusable(unreadable(path, &error)));
                 }
                 Err(error) => left_out.push(format!(
                     "{}; it is left out, since nobody named it: make it readable, or name a file with --config",
@@ -106,17 +118,17 @@ impl ConfFile {
         Ok(None)
     }
 
-    /// The file of that path and text; [`Error::Config`] with one line when it is no YAML map. An empty text is one.
-    pub fn from_text(path: &Path, text: String) -> Result<Self, Error> {
+    /// The file of that path and text; [`Unusable`] when it is no YAML map. An empty text is one.
+    pub fn from_text(path: &Path, text: String) -> Result<Self, Unusable> {
         let shown = shown(path);
         let merged = RefCell::default();
         let entries = match parse_and_note(&text, &merged) {
             Ok(Node::Map(entries)) => entries,
             Ok(Node::Null) => Vec::new(),
-            Ok(_) => return Err(fault(format!("{shown}: expected a YAML map of keys and values"))),
+            Ok(_) => return Err(Unusable(format!("{shown}: expected a YAML map of keys and values"))),
             Err(SyntaxError { line, text }) => {
                 let line = line.map(|line| format!(":{line}")).unwrap_or_default();
-                return Err(fault(format!("{shown}{line}: not valid YAML: {text}")));
+                return Err(Unusable(format!("{shown}{line}: not valid YAML: {text}")));
             }
         };
         Ok(ConfFile { path: path.to_owned(), text, entries, merged: merged.into_inner() })
@@ -201,10 +213,6 @@ fn read_text(path: &Path) -> std::io::Result<String> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {
     format!("{}: cannot read the configuration file: {error}", shown(path))
-}
-
-fn fault(line: String) -> Error {
-    Error::Config(vec![line])
 }
 
 fn shown(path: &Path) -> String {

@@ -123,6 +123,12 @@ impl From<crate::aws::Error> for Error {
     }
 }
 
+impl From<crate::settings::Faults> for Error {
+    fn from(crate::settings::Faults(faults): crate::settings::Faults) -> Self {
+        Error::Config(faults)
+    }
+}
+
 impl From<crate::consul::Error> for Error {
     fn from(error: crate::consul::Error) -> Self {
         Error::Consul(Box::new(error))

@@ -1,13 +1,14 @@
 //! The backends of the client: the list in all its spellings, the older two keys, and the fallback backend.
 
-use super::Backend;
 use super::keys::{
     CLIENT_HAPROXY_BACKEND_BASE_NAME, CLIENT_HAPROXY_BACKEND_LIST, CLIENT_HAPROXY_BACKEND_NAME,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME,
     CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Key,
 };
 use super::parse::{haproxy_name, scalar, whole};
-use super::sources::{Origin, Sources, shown};
+use super::shown::shown;
+use super::sources::{Origin, Sources};
+use super::values::Backend;
 use crate::conf_file::{self, Node};
 
 /// The keys of an entry of `CLIENT_HAPROXY_BACKEND_LIST`.

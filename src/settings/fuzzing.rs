@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::sources::Sources;
-use super::{Backend, ClientSettings, Common, ConsulApi, ServerSettings, SourceSettings};
+use super::{Backend, ClientSettings, Common, ConsulApi, Faults, ServerSettings, SourceSettings};
 use crate::conf_file::{self, ConfFile};
 use crate::environment::Environment;
-use crate::error::Error;
 use crate::fuzzing::{assert_command, assert_message, parts, text};
 use crate::ports::{Change, Command, number_of};
 use crate::slot::{MAX_SLOT, MAX_WEIGHT};
@@ -19,7 +18,7 @@ pub fn settings_file(data: &[u8]) {
     let text = text(data);
     let file = match ConfFile::from_text(Path::new("env.yaml"), text.clone()) {
         Ok(file) => file,
-        Err(error) => return assert_faults(&error),
+        Err(error) => return assert_faults(&Faults::from(error)),
     };
     for (name, node) in file.entries() {
         let _ = (file.place(&[name]), node.is_blank());
@@ -55,8 +54,7 @@ fn load(file: Option<&ConfFile>, environment: &Environment) {
     }
 }
 
-fn assert_faults(error: &Error) {
-    let Error::Config(faults) = error else { panic!("{error}") };
+fn assert_faults(Faults(faults): &Faults) {
     assert!(!faults.is_empty());
     for fault in faults {
         assert_message(fault, 0);

@@ -5,27 +5,29 @@
 
 mod backends;
 mod consul;
+mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keys;
 mod parse;
+mod shown;
 mod socket;
 mod sources;
 mod strays;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::conf_file::Node;
 use crate::environment::Environment;
-use crate::error::Error;
-use crate::slot::{MAX_SLOT, MAX_WEIGHT, SlotId, Weight};
+use crate::slot::{MAX_SLOT, MAX_WEIGHT};
 
 pub use consul::ConsulApi;
 use consul::consul_api;
+pub use faults::Faults;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
@@ -37,130 +39,35 @@ use keys::{
 };
 pub use keys::{KEYS, Key, Scope, help};
 use parse::{TableName, address, boolean, is_odd, names, region, scalar, seconds, table_name, whole};
+use shown::{LISTED, cut};
 pub use socket::HaproxySocket;
-use sources::{LISTED, Sources, cut};
+use sources::Sources;
+pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings};
 
 /// Where a configuration file is looked for when `--config` names none: the first that can be read.
 pub const USUAL_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
 
-/// What both roles need.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Common {
-    /// From the start of one turn to the start of the next, 50 ms to one hour.
-    pub interval: Duration,
-    /// The number of slots, 1 to [`MAX_SLOT`].
-    pub list_size: SlotId,
-    /// The name of the DynamoDB table, or its ARN.
-    pub table: String,
-    /// The table's region, where it is named by its ARN.
-    pub table_region: Option<String>,
-    /// The region, where the configuration names one; else the profile's or the instance's own holds.
-    pub region: Option<String>,
-    /// Where the Prometheus exporter listens; `None` turns it off.
-    pub exporter: Option<SocketAddr>,
-    /// Whether the log shows debug lines.
-    pub debug: bool,
-    /// What is no fault of the configuration and will surprise, a line each: the log says it at a start.
-    pub notes: Vec<String>,
-}
-
-/// What `hsdo --server` runs on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSettings {
-    /// What both roles need.
-    pub common: Common,
-    /// Where the instances come from.
-    pub source: SourceSettings,
-    /// How a new server gains weight.
-    pub ramp: RampSettings,
-    /// How long servers are kept that leave every group too many at once; zero: not at all.
-    pub removal_guard: Duration,
-}
-
-/// Where the instances come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceSettings {
-    /// AutoScaling groups.
-    Aws {
-        /// Their names, at least one, none twice, in the order of the configuration.
-        groups: Vec<String>,
-    },
-    /// Services of Consul.
-    Consul {
-        /// Where Consul is asked.
-        api: ConsulApi,
-        /// Their names, at least one, none twice, in the order of the configuration.
-        services: Vec<String>,
-    },
-}
-
-/// How a new server gains weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RampSettings {
-    /// The weight of a new server, 0 to [`MAX_WEIGHT`].
-    pub min: Weight,
-    /// The weight that it reaches in the end, `min` to [`MAX_WEIGHT`].
-    pub max: Weight,
-    /// What it gains at each step, 1 to [`MAX_WEIGHT`].
-    pub step: Weight,
-    /// The time between two steps, at least one microsecond.
-    pub interval: Duration,
-}
-
-/// What `hsdo --client` runs on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientSettings {
-    /// What both roles need.
-    pub common: Common,
-    /// HAProxy's Runtime API socket.
-    pub socket: HaproxySocket,
-    /// The default backends, at least one.
-    pub backends: Vec<Backend>,
-    /// Whether only the servers of `groups` stand in the default backends. `fallback` is there then.
-    pub dedicated: bool,
-    /// The groups of the default backends; at least one when `dedicated`.
-    pub groups: Vec<String>,
-    /// The fallback backend. Where neither `dedicated` nor `all_in_fallback` is set, its slots are in maintenance.
-    pub fallback: Option<Backend>,
-    /// Whether the servers of the default backends stand in the fallback too. `fallback` is there then.
-    pub all_in_fallback: bool,
-    /// Whether a new server is down until HAProxy's check of it has passed.
-    pub health_gate: bool,
-}
-
-/// A backend of HAProxy that hsdo fills. No two of one configuration with the same `name` have base names whose
-/// servers could be confused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Its name: letters, digits and `_.:-`, 1 to 255 of them.
-    pub name: String,
-    /// The prefix of its `server-template`, made as `name` is.
-    pub base: String,
-    /// The port of its servers, 1 to 65535; none leaves the port of each server alone.
-    pub port: Option<u16>,
-}
-
 /// Loads what the server runs on. `config` is the file that `--config` names.
 ///
 /// # Errors
-/// [`Error::Config`] with one line for each fault: the key, what was found and where, and what was expected.
-pub fn load_server(config: Option<&Path>, env: &Environment) -> Result<ServerSettings, Error> {
+/// [`Faults`] with one line for each fault: the key, what was found and where, and what was expected.
+pub fn load_server(config: Option<&Path>, env: &Environment) -> Result<ServerSettings, Faults> {
     server(open(config, env)?)
 }
 
 /// Loads what the client runs on. `config` is the file that `--config` names.
 ///
 /// # Errors
-/// [`Error::Config`] with one line for each fault: the key, what was found and where, and what was expected.
-pub fn load_client(config: Option<&Path>, env: &Environment) -> Result<ClientSettings, Error> {
+/// [`Faults`] with one line for each fault: the key, what was found and where, and what was expected.
+pub fn load_client(config: Option<&Path>, env: &Environment) -> Result<ClientSettings, Faults> {
     client(open(config, env)?)
 }
 
 /// Loads what `--create-table` needs: it creates no table by its ARN.
 ///
 /// # Errors
-/// [`Error::Config`] with one line for each fault of the keys that both roles read.
-pub fn load_common(config: Option<&Path>, env: &Environment) -> Result<Common, Error> {
+/// [`Faults`] with one line for each fault of the keys that both roles read.
+pub fn load_common(config: Option<&Path>, env: &Environment) -> Result<Common, Faults> {
     let mut sources = open(config, env)?;
     let common = common(&mut sources);
     if common.table_region.is_some()
@@ -172,14 +79,14 @@ pub fn load_common(config: Option<&Path>, env: &Environment) -> Result<Common, E
     sources.finish(common)
 }
 
-fn open<'a>(config: Option<&Path>, env: &'a Environment) -> Result<Sources<'a>, Error> {
+fn open<'a>(config: Option<&Path>, env: &'a Environment) -> Result<Sources<'a>, Faults> {
     Sources::open(config, &USUAL_FILES.map(Path::new), env)
 }
 
 // In the three functions below a value that is not there or faulty is reported to `sources`, and a stand-in takes its
 // place: `finish` gives the settings away only when nothing was reported.
 
-fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Error> {
+fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Faults> {
     let source = source(&mut sources);
     let ramp = ramp(&mut sources);
     let removal_guard = sources.read(&SERVER_REMOVAL_GUARD, scalar(seconds(0.0..=86_400.0))).unwrap_or_default();
@@ -249,7 +156,7 @@ fn ramp(sources: &mut Sources<'_>) -> RampSettings {
     }
 }
 
-fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Error> {
+fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     let socket = sources.read(&CLIENT_HAPROXY_SOCKET_PATH, scalar(HaproxySocket::parse)).unwrap_or_default();
     let port = sources.read(&CLIENT_HAPROXY_BACKEND_SERVER_PORT, scalar(whole(0..=u16::MAX)));
     let backends = backends::read(&mut sources, port);

@@ -8,16 +8,12 @@
 
 use std::path::Path;
 
+use super::faults::Faults;
 use super::keys::{self, Key};
+use super::shown::shown;
 use super::strays;
 use crate::conf_file::{ConfFile, Node};
 use crate::environment::Environment;
-use crate::error::{Error, one_line};
-
-/// The most characters of a value that a fault shows.
-const SHOWN: usize = 100;
-/// The most names that a note lists.
-pub(super) const LISTED: usize = 10;
 
 /// A value that is set, and by whom.
 #[derive(Clone, Debug)]
@@ -47,7 +43,7 @@ pub(super) struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// Reads the file that `--config` names, else the first of `usual` that can be read.
     /// An error is a named file that cannot be read, or one that is no YAML: nothing more can be said of its keys then.
-    pub(super) fn open(config: Option<&Path>, usual: &[&Path], env: &'a Environment) -> Result<Self, Error> {
+    pub(super) fn open(config: Option<&Path>, usual: &[&Path], env: &'a Environment) -> Result<Self, Faults> {
         let mut left_out = Vec::new();
         let file = match config {
             Some(path) => Some(ConfFile::read(path)?),
@@ -164,12 +160,12 @@ impl<'a> Sources<'a> {
     }
 
     /// The value if nothing was wrong, else every fault, and what was noted after them.
-    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Error> {
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Faults> {
         if self.faults.is_empty() {
             return Ok(value);
         }
         self.faults.append(&mut self.notes);
-        Err(Error::Config(self.faults))
+        Err(Faults(self.faults))
     }
 
     fn place(&self, key: &Key, origin: Origin, path: &[&str]) -> String {
@@ -193,31 +189,4 @@ fn unknown(subject: &str, place: &str, nearest: Option<&str>) -> String {
 fn subject(key: &Key, path: &[&str]) -> String {
     let path: String = path.iter().map(|name| format!(" {}", shown(name))).collect();
     format!("{}{path}", key.name)
-}
-
-/// A text as it stands, on one line, the end of a long one left out.
-pub(super) fn cut(text: &str) -> String {
-    one_line(text, SHOWN)
-}
-
-/// The text in quotes, what could move a terminal's cursor escaped, the end of a long one left out.
-pub(super) fn shown(text: &str) -> String {
-    if text.chars().count() <= SHOWN {
-        return format!("{text:?}");
-    }
-    let start: String = text.chars().take(SHOWN).collect();
-    format!("{start:?}...")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shown_text_moves_no_cursor() {
-        assert_eq!(shown("a b"), "\"a b\"");
-        assert_eq!(shown("a\"\n\u{1b}[2J\u{202e}"), "\"a\\\"\\n\\u{1b}[2J\\u{202e}\"");
-        assert_eq!(shown(&"x".repeat(100)), format!("\"{}\"", "x".repeat(100)));
-        assert_eq!(shown(&"é".repeat(101)), format!("\"{}\"...", "é".repeat(100)));
-    }
 }

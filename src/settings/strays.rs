@@ -2,7 +2,7 @@
 //! In the file such a key is a fault; the environment has other owners too, so here it is a note.
 
 use super::keys::{is_known, names, nearest};
-use super::sources::{LISTED, shown};
+use super::shown::{LISTED, shown};
 use crate::environment::Environment;
 
 /// How the names of our settings begin; those that begin otherwise are too common to be judged by.

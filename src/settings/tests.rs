@@ -22,9 +22,9 @@ fn environment(base: &[(&str, &str)], more: &[(&str, &str)]) -> Environment {
     Environment::from(base.iter().chain(more).copied())
 }
 
-fn faults<T: std::fmt::Debug>(result: Result<T, Error>) -> Vec<String> {
+fn faults<T: std::fmt::Debug>(result: Result<T, Faults>) -> Vec<String> {
     match result {
-        Err(Error::Config(faults)) => faults,
+        Err(Faults(faults)) => faults,
         other => panic!("no faults of a configuration: {other:?}"),
     }
 }
@@ -33,19 +33,19 @@ fn file(text: &str) -> ConfFile {
     ConfFile::from_text(Path::new("env.yaml"), text.to_owned()).expect("a YAML map")
 }
 
-fn server_of(env: &[(&str, &str)]) -> Result<ServerSettings, Error> {
+fn server_of(env: &[(&str, &str)]) -> Result<ServerSettings, Faults> {
     server(Sources::new(None, &environment(&SERVER, env)))
 }
 
-fn client_of(env: &[(&str, &str)]) -> Result<ClientSettings, Error> {
+fn client_of(env: &[(&str, &str)]) -> Result<ClientSettings, Faults> {
     client(Sources::new(None, &environment(&CLIENT, env)))
 }
 
-fn server_file(text: &str, env: &[(&str, &str)]) -> Result<ServerSettings, Error> {
+fn server_file(text: &str, env: &[(&str, &str)]) -> Result<ServerSettings, Faults> {
     server(Sources::new(Some(file(text)), &environment(&[], env)))
 }
 
-fn client_file(text: &str, env: &[(&str, &str)]) -> Result<ClientSettings, Error> {
+fn client_file(text: &str, env: &[(&str, &str)]) -> Result<ClientSettings, Faults> {
     client(Sources::new(Some(file(text)), &environment(&[], env)))
 }
 
@@ -518,7 +518,7 @@ CLIENT_HAPROXY_BACKEND_LIST:
     assert_eq!(unknown("INTERVALL: {a: 1}\n"), [format!("\"INTERVALL\": unknown key (env.yaml:1), {nearest}")]);
     let of_merged = unknown("base: &base {INTERVALL: 1}\n<<: *base\n");
     assert_eq!(of_merged, [format!("\"INTERVALL\": unknown key (env.yaml), {nearest}")]);
-    let broken = faults(ConfFile::from_text(Path::new("env.yaml"), "<<: 1\n".to_owned()));
+    let broken = faults(ConfFile::from_text(Path::new("env.yaml"), "<<: 1\n".to_owned()).map_err(Faults::from));
     assert_eq!(broken, ["env.yaml:1: not valid YAML: <<: expected a map or a list of maps to merge"]);
 }
 
@@ -634,11 +634,11 @@ proptest! {
         let env = Environment::from(values.iter().map(|(index, value)| (KEYS[*index].name, value.as_str())));
         let read = || match ConfFile::from_text(Path::new("a\u{1b}.yaml"), text.clone()) {
             Ok(file) => Ok(Sources::new(Some(file), &env)),
-            Err(error) => Err(error),
+            Err(error) => Err(Faults::from(error)),
         };
         let results = [read().and_then(server).map(|_| ()), read().and_then(client).map(|_| ())];
         for result in results {
-            if let Err(Error::Config(faults)) = result {
+            if let Err(Faults(faults)) = result {
                 for fault in faults {
                     prop_assert!(!fault.chars().any(char::is_control), "{fault:?}");
                 }
