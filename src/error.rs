@@ -1,6 +1,8 @@
 //! What can go wrong, said in one line, and the exit code that follows from it.
 //!
-//! A variant names the attempt and its subject; the edge that failed wrote the sentence.
+//! A variant names the attempt and its subject; the edge that failed wrote the sentence, as an error of its own. Here they are
+//! put together for the roles and for `run`, so this file imports the edges, and no edge needs it but for the ports that it
+//! implements.
 //! `main` is the only place that prints one of these and ends the process.
 
 use std::fmt;
@@ -119,7 +121,11 @@ impl std::error::Error for Error {}
 
 impl From<crate::aws::Error> for Error {
     fn from(error: crate::aws::Error) -> Self {
-        Error::Aws(error)
+        match error {
+            // No fault of AWS: the turn was another process's.
+            crate::aws::Error::OtherHand(text) => Error::Turn(text),
+            error => Error::Aws(error),
+        }
     }
 }
 

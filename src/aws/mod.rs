@@ -1,235 +1,36 @@
 //! AWS: region, endpoints, credentials and the connections that all calls share, and the two edges built on them:
 //! [`GroupSource`] for instances, [`SlotTable`] for slots.
 //!
-//! Nothing outside this folder knows that AWS speaks HTTP, and nothing in it knows a role or HAProxy.
+//! Nothing outside this folder knows that AWS speaks HTTP, and nothing in it knows a role or HAProxy. Its rooms, each of which
+//! may import those before it, but `query` and `table` not each other (`service` and `random` stand below all of them):
+//!
+//! * `reading`: XML, dates, pages, and a memory of the last answer;
+//! * `error`: why AWS did not do what was asked, and the remedy;
+//! * `transport`: one call;
+//! * `config`: what the environment and the shared files say about calls;
+//! * `credentials`: where they come from, a file a provider;
+//! * `calls`: what all calls share;
+//! * `query`: instances out of AutoScaling groups;
+//! * `table`: slots in DynamoDB.
 
+mod calls;
 mod config;
 mod credentials;
-pub mod error;
+mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod query;
+mod random;
 mod reading;
+mod service;
 mod table;
 #[cfg(test)]
 mod testing;
 mod transport;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-
-use self::config::Config;
-use self::config::profile_file::{ProfileFiles, profile};
-use self::credentials::cache::Cache;
-use self::credentials::metadata::{Metadata, Why};
-use self::credentials::{Chain, Context};
+pub use self::calls::{Aws, Regions};
 pub use self::error::Error;
 pub use self::query::source::GroupSource;
+pub use self::service::Service;
 pub use self::table::store::{Created, SlotTable, read_page};
-use self::transport::endpoint;
-pub use self::transport::endpoint::Service;
-use self::transport::http::{Budget, Caller};
-use self::transport::net::{Net, Wire};
-use crate::environment::Environment;
-
-/// Who counts the calls.
-pub trait Observer: Send + Sync {
-    /// An attempt at a call ended: `service` is `dynamodb`, `autoscaling`, `ec2` or `sts`; `operation` is AWS's spelling;
-    /// `result` is `ok`, AWS's error code (`HTTP 503` where it gave none, `other` for one that is no plain word),
-    /// `timeout`, `unreachable` or `unreadable`.
-    fn request(&self, service: &'static str, operation: &'static str, result: &str);
-    /// DynamoDB says that a call consumed so many capacity units.
-    fn consumed(&self, operation: &'static str, units: f64);
-}
-
-/// The regions that are called, as far as the configuration names them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Regions<'a> {
-    /// The region of all services; `None` for that of the profile in use, else of this instance.
-    pub named: Option<&'a str>,
-    /// The region of the table, where its ARN names it: it can be reached in no other.
-    pub table: Option<&'a str>,
-    /// Whether the table is all that is called, so that its region stands in for the instance's. The groups are not
-    /// looked for where the table happens to be.
-    pub only_table: bool,
-}
-
-/// What all calls to AWS share.
-pub struct Aws {
-    /// Once the region is known.
-    placed: OnceLock<Placed>,
-    /// Until then.
-    unplaced: Mutex<Option<Unplaced>>,
-    observer: Arc<dyn Observer>,
-    /// No call goes on beyond this moment.
-    end: Option<Instant>,
-}
-
-/// How calls are made in the region.
-struct Placed {
-    caller: Arc<Caller>,
-    credentials: Cache,
-}
-
-/// What calls need beside a region.
-struct Unplaced {
-    wire: Arc<dyn Wire>,
-    config: Config,
-    metadata: Metadata,
-    environment: Environment,
-    /// The region of the table, where its ARN names it.
-    table: Option<String>,
-    /// Where a region was looked for, for the message.
-    places: String,
-}
-
-impl Aws {
-    /// Prepares calls in `regions`, or where they name none in the region of the profile in use, or of this instance, which
-    /// its metadata service is asked for by the first call. All else comes from the standard variables and files, and
-    /// credentials are first looked for when a call needs them. Errors: no region or a wrong one, a setting that cannot be
-    /// used, a shared file or a certificate bundle that cannot be read.
-    pub fn new(
-        regions: Regions<'_>,
-        environment: &Environment,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Arc<Aws>, Error> {
-        Aws::until(None, regions, environment, observer)
-    }
-
-    /// The same for calls that all end by `end`, whatever they meet.
-    pub fn until(
-        end: Option<Instant>,
-        regions: Regions<'_>,
-        environment: &Environment,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Arc<Aws>, Error> {
-        let files = ProfileFiles::read(environment)?;
-        let mut config = Config::new(environment, &files)?;
-        let named = regions.named.or_else(|| files.region(profile(environment)));
-        let region = named.or(regions.table.filter(|_| regions.only_table)).map(endpoint::region).transpose()?;
-        let table = regions.table.map(endpoint::region).transpose()?;
-        let wire: Arc<dyn Wire> = Arc::new(Net::new(&mut config)?);
-        let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
-        let name = profile(environment);
-        let lacks = if files.has(name) { "has none" } else { "is not" };
-        let places = format!("profile {name:?} {lacks} in {}", files.places());
-        let unplaced = Unplaced { wire, config, metadata, environment: environment.clone(), table, places };
-        let aws = Aws { placed: OnceLock::new(), unplaced: Mutex::new(None), observer, end };
-        match region {
-            Some(region) => aws.place(unplaced, region),
-            None if unplaced.config.metadata.disabled => {
-                return Err(unplaced.without("AWS_EC2_METADATA_DISABLED is set"));
-            }
-            None => *aws.unplaced.lock().unwrap_or_else(PoisonError::into_inner) = Some(unplaced),
-        }
-        Ok(Arc::new(aws))
-    }
-
-    /// The region that a service is called in, where it is known.
-    pub fn region(&self, service: Service) -> &str {
-        self.placed.get().map_or("an unknown region", |placed| placed.caller.region_of(service))
-    }
-
-    /// A budget that starts now: `total` for everything, `attempt` for one attempt at one call.
-    pub(crate) fn budget(&self, total: Duration, attempt: Duration) -> Budget {
-        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
-        Budget::new(left.map_or(total, |left| total.min(left)), attempt)
-    }
-
-    /// How calls are made, asking the instance for its region if nobody else has said it, until `until` at most. Errors:
-    /// there is no region, or it is not to be had just now.
-    fn placed(&self, until: Instant) -> Result<&Placed, Error> {
-        if let Some(placed) = self.placed.get() {
-            return Ok(placed);
-        }
-        let mut waiting = self.unplaced.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unplaced) = waiting.take() {
-            match unplaced.metadata.region(until) {
-                Ok(region) => self.place(unplaced, region),
-                Err(why) => {
-                    let error = match why {
-                        Why::Nothing(text) => unplaced.without(&text),
-                        Why::Fault(text) => Error::Unavailable(format!("no AWS region yet: {text}")),
-                    };
-                    *waiting = Some(unplaced);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(self.placed.get().expect("whoever takes what waits for a region places it or puts it back"))
-    }
-
-    fn place(&self, unplaced: Unplaced, region: String) {
-        let Unplaced { wire, config, metadata, environment, table, .. } = unplaced;
-        let mut caller = Caller::new(wire, config, region, Arc::clone(&self.observer));
-        if let Some(region) = table {
-            caller.move_service(Service::DynamoDb, region);
-        }
-        let caller = Arc::new(caller);
-        let clock = Arc::clone(&caller.clock);
-        let context = Context { environment, caller: Arc::clone(&caller), metadata };
-        let credentials = Cache::new(Box::new(Chain::new(context)), Box::new(move || clock.now()));
-        let _ = self.placed.set(Placed { caller, credentials });
-    }
-}
-
-impl Unplaced {
-    fn without(&self, why: &str) -> Error {
-        Error::Setup(format!("no AWS region: {}; {why}; set AWS_DEFAULT_REGION", self.places))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::testing::{Folder, Results};
-    use super::*;
-
-    #[test]
-    fn the_region_is_the_argument_else_the_profiles() {
-        let folder = Folder::new();
-        let config =
-            folder.file("config", "[default]\nregion = eu-west-1\n[profile ops]\nregion = us-east-1\n[profile bare]\n[profile role]\nsource_profile = ops\n");
-        let region = |argument: Option<&str>, profile: &str| {
-            let environment = Environment::from([
-                ("AWS_CONFIG_FILE", config.as_str()),
-                ("AWS_PROFILE", profile),
-                ("AWS_EC2_METADATA_DISABLED", "true"),
-            ]);
-            let regions = Regions { named: argument, ..Regions::default() };
-            let aws = Aws::new(regions, &environment, Arc::new(Results::default()))?;
-            Ok::<_, Error>(aws.region(Service::Ec2).to_string())
-        };
-        assert_eq!(region(Some("ap-south-1"), "ops").expect("a region"), "ap-south-1");
-        assert_eq!(region(None, "ops").expect("a region"), "us-east-1");
-        assert_eq!(region(None, "").expect("a region"), "eu-west-1");
-        assert_eq!(region(None, "role").expect("a region"), "us-east-1");
-        let error = region(None, "bare").expect_err("no region");
-        assert!(error.to_string().contains("AWS_DEFAULT_REGION") && error.to_string().contains(&config), "{error}");
-        assert!(error.needs_a_person());
-        assert!(region(Some("Europe"), "").is_err());
-    }
-
-    #[test]
-    fn the_table_may_be_in_another_region_than_the_groups() {
-        let folder = Folder::new();
-        let config = folder.file("config", "[default]\n[profile ops]\nregion = us-east-1\n");
-        let regions = |named: Option<&str>, only_table: bool, profile: &str| {
-            let environment = Environment::from([
-                ("AWS_CONFIG_FILE", config.as_str()),
-                ("AWS_PROFILE", profile),
-                ("AWS_EC2_METADATA_DISABLED", "true"),
-            ]);
-            let regions = Regions { named, table: Some("eu-west-1"), only_table };
-            let aws = Aws::new(regions, &environment, Arc::new(Results::default()))?;
-            Ok::<_, Error>([Service::DynamoDb, Service::AutoScaling].map(|service| aws.region(service).to_string()))
-        };
-        for only_table in [false, true] {
-            let region = regions(Some("ap-south-1"), only_table, "ops");
-            assert_eq!(region.expect("named"), ["eu-west-1", "ap-south-1"]);
-            assert_eq!(regions(None, only_table, "ops").expect("the profile's"), ["eu-west-1", "us-east-1"]);
-        }
-        assert_eq!(regions(None, true, "").expect("the table's"), ["eu-west-1", "eu-west-1"]);
-        let error = regions(None, false, "").expect_err("nobody says where the groups are");
-        assert!(error.to_string().contains("set AWS_DEFAULT_REGION"), "{error}");
-    }
-}
+pub use self::transport::http::Observer;

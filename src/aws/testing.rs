@@ -169,11 +169,8 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!(
-            "hsdo-test-{}-{:x}",
-            std::process::id(),
-            crate::aws::transport::retry::random()
-        ));
+        let path =
+            std::env::temp_dir().join(format!("hsdo-test-{}-{:x}", std::process::id(), crate::aws::random::random()));
         std::fs::create_dir_all(&path).expect("a folder");
         Folder(path)
     }

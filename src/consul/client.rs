@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
-use super::Observer;
 use super::access::{Access, Password, Token};
 use super::answer::Answer;
 use super::error::{Cause, Side};
@@ -14,6 +13,12 @@ use super::tls::{Fault, VERIFY};
 use super::unix::UnixConnector;
 use crate::resolver::Names;
 use crate::settings::ConsulApi;
+
+/// Who counts the requests.
+pub trait Observer: Send + Sync {
+    /// A request ended: `ok`, `timeout`, `unreachable`, `no_leader`, `denied`, `refused`, `unreadable` or `setup`.
+    fn request(&self, result: &'static str);
+}
 
 /// The time for a connection to stand, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use self::access::Access;
 use self::board::{Board, Unknown, join};
+pub use self::client::Observer;
 use self::client::{Ask, Client};
 use self::error::Cause;
 pub use self::error::Error;
@@ -35,12 +36,6 @@ use crate::slot::Observation;
 const PATIENCE: Duration = Duration::from_secs(9);
 /// How many instances without an address a log line names.
 const NAMED: usize = 10;
-
-/// Who counts the requests.
-pub trait Observer: Send + Sync {
-    /// A request ended: `ok`, `timeout`, `unreachable`, `no_leader`, `denied`, `refused`, `unreadable` or `setup`.
-    fn request(&self, result: &'static str);
-}
 
 /// The services of `SERVER_CONSUL_SERVICE_NAME` as a source of instances.
 pub struct ServiceSource {

@@ -2,7 +2,8 @@
 //! certificate bundle, proxies and the metadata service. The environment wins over the profile.
 //!
 //! Names and values: AWS SDKs and Tools Reference Guide, "Settings reference". It holds no credentials, but a
-//! proxy's password may be among it, so nothing here is printed whole.
+//! proxy's password may be among it, so nothing here is printed whole. It may import `error` and the types of `transport`
+//! that it fills.
 
 pub(crate) mod profile_file;
 mod profile_text;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use self::profile_file::{ProfileFiles, profile};
 use crate::aws::error::Error;
-use crate::aws::transport::endpoint::{Endpoint, Service, from_url};
+use crate::aws::service::Service;
+use crate::aws::transport::endpoint::{Endpoint, Endpoints, from_url};
 use crate::aws::transport::proxy::Proxies;
 use crate::environment::Environment;
 
@@ -26,12 +28,8 @@ const METADATA_ATTEMPTS: u32 = 3;
 
 /// How calls are made.
 pub(crate) struct Config {
-    /// Endpoints that replace AWS's own, by [`Service::id`].
-    pub(crate) endpoints: BTreeMap<&'static str, Endpoint>,
-    /// Whether FIPS endpoints are wanted.
-    pub(crate) fips: bool,
-    /// Whether endpoints with IPv6 addresses are wanted.
-    pub(crate) dual_stack: bool,
+    /// Where services are.
+    pub(crate) endpoints: Endpoints,
     /// Attempts at one call of any service, the first included, where someone says so: 1 or more.
     pub(crate) attempts: Option<u32>,
     /// Certificates to trust beside the built-in ones, and the setting that names them.
@@ -65,9 +63,11 @@ impl Config {
         let settings = Settings { environment, files, profile: profile(environment) };
         retry_mode(&settings)?;
         Ok(Config {
-            endpoints: endpoints(&settings)?,
-            fips: settings.switch("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint")?.unwrap_or(false),
-            dual_stack: settings.switch("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint")?.unwrap_or(false),
+            endpoints: Endpoints {
+                configured: endpoints(&settings)?,
+                fips: settings.switch("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint")?.unwrap_or(false),
+                dual_stack: settings.switch("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint")?.unwrap_or(false),
+            },
             attempts: settings.count("AWS_MAX_ATTEMPTS", "max_attempts")?,
             ca_bundle: settings.get("AWS_CA_BUNDLE", "ca_bundle").map(|(path, place)| (PathBuf::from(path), place)),
             proxies: Proxies::new(environment)?,
@@ -226,9 +226,9 @@ mod tests {
     fn the_environment_wins_over_the_profile() {
         let file = "[default]\nuse_fips_endpoint = true\nmax_attempts = 5\nca_bundle = /profile.pem\n";
         let config = read(file, &[("AWS_USE_FIPS_ENDPOINT", "false"), ("AWS_MAX_ATTEMPTS", "1")]).expect("read");
-        assert!(!config.fips && config.attempts == Some(1));
+        assert!(!config.endpoints.fips && config.attempts == Some(1));
         let config = read(file, &[]).expect("read");
-        assert!(config.fips && config.attempts == Some(5) && !config.dual_stack);
+        assert!(config.endpoints.fips && config.attempts == Some(5) && !config.endpoints.dual_stack);
         assert_eq!(read("", &[]).expect("read").attempts, None);
         assert_eq!(config.ca_bundle.expect("a bundle").0, PathBuf::from("/profile.pem"));
     }
@@ -239,14 +239,14 @@ mod tests {
                     [services mine]\ndynamodb =\n  endpoint_url = http://section\nsts =\n  other = x\n";
         let urls = |variables: &[(&str, &str)]| {
             let config = read(file, variables).expect("read");
-            ["dynamodb", "sts"].map(|id| config.endpoints[id].url.clone())
+            ["dynamodb", "sts"].map(|id| config.endpoints.configured[id].url.clone())
         };
         assert_eq!(urls(&[]), ["http://section/", "http://profile/"]);
         assert_eq!(urls(&[("AWS_ENDPOINT_URL", "http://common")]), ["http://common/", "http://common/"]);
         let own = [("AWS_ENDPOINT_URL", "http://common"), ("AWS_ENDPOINT_URL_STS", "http://own")];
         assert_eq!(urls(&own), ["http://common/", "http://own/"]);
         let ignored = read(file, &[("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]).expect("read");
-        assert!(ignored.endpoints.is_empty());
+        assert!(ignored.endpoints.configured.is_empty());
     }
 
     #[test]

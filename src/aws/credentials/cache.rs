@@ -8,9 +8,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Credentials;
 use crate::aws::error::Error;
-use crate::aws::transport::retry::{fraction, random};
+use crate::aws::random::{fraction, random};
+use crate::aws::transport::identity::Credentials;
 use crate::clock::Timestamp;
 use crate::log::Episode;
 

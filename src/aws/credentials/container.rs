@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
-use super::{Context, Found, Provider, document, small};
-use crate::aws::error::{Error, one_line};
+use super::provider::{Context, Found, Provider};
+use super::{document, small};
+use crate::aws::error::Error;
 use crate::aws::transport::net::Ask;
 use crate::environment::Environment;
+use crate::text::one_line;
 use crate::text_file;
 
 /// Where the agent of ECS answers.

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::Credentials;
-use crate::aws::error::one_line;
 use crate::aws::reading::dates;
+use crate::aws::transport::identity::Credentials;
+use crate::text::one_line;
 
 /// The credentials in a document of the metadata service or a container's endpoint. The error says what is not as it should
 /// be, without a secret.

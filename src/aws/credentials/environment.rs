@@ -1,8 +1,9 @@
 //! Credentials out of the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (which botocore,
 //! and so the Python version, also knows by its older name `AWS_SECURITY_TOKEN`, and takes by that first).
 
-use super::{Context, Credentials, Found, Provider};
+use super::provider::{Context, Found, Provider};
 use crate::aws::error::Error;
+use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
 
 /// The provider of the standard variables.

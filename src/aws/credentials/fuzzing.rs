@@ -7,15 +7,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::container::FromContainer;
-use super::metadata::{FromMetadata, Metadata};
+use super::instance::FromMetadata;
+use super::metadata::Metadata;
 use super::plan::{Base, plan};
-use super::{Context, Credentials, Found, Provider, document, sso, sts};
+use super::provider::{Context, Found, Provider};
+use super::{document, sso, sts};
 use crate::aws::Observer;
 use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::config::{self, Config};
 use crate::aws::error::{Cause, Error};
-use crate::aws::transport::endpoint;
+use crate::aws::transport::endpoint::{self, Endpoints};
 use crate::aws::transport::http::Caller;
+use crate::aws::transport::identity::Credentials;
 use crate::aws::transport::net::{Answer, Ask, Fault, Wire};
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, kind, parts, text};
@@ -138,14 +141,13 @@ fn from(provider: &dyn Provider, status: u16, text: &str) -> Result<Credentials,
 fn context(environment: Environment, status: u16, mut bodies: Vec<String>) -> Context {
     bodies.reverse();
     let wire: Arc<dyn Wire> = Arc::new(Played { status, bodies: Mutex::new(bodies) });
-    let config = Config::new(&Environment::default(), &ProfileFiles::default()).expect("nothing is set");
     let second = Duration::from_secs(1);
     let url = "http://169.254.169.254".to_string();
     let metadata = config::Metadata { disabled: false, url, expected: false, v1: false, time: second, attempts: 1 };
     let metadata = Metadata::new(Arc::clone(&wire), metadata);
     Context {
         environment,
-        caller: Arc::new(Caller::new(wire, config, "eu-west-1".to_string(), Arc::new(Uncounted))),
+        caller: Arc::new(Caller::new(wire, Endpoints::default(), None, "eu-west-1".to_string(), Arc::new(Uncounted))),
         metadata,
     }
 }

@@ -6,12 +6,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::document;
 use super::small::{self, Reply};
-use super::{Context, Credentials, Found, Provider, document};
 use crate::aws::config;
-use crate::aws::error::{Cause, Error, one_line};
+use crate::aws::error::Cause;
 use crate::aws::transport::endpoint;
+use crate::aws::transport::identity::Credentials;
 use crate::aws::transport::net::{Ask, Wire};
+use crate::text::one_line;
 
 /// How long a session's token is asked to hold: the longest there is.
 const TOKEN_SECONDS: &str = "21600";
@@ -34,23 +36,6 @@ pub(crate) enum Why {
     Fault(String),
 }
 
-/// The provider of the instance's role.
-pub(crate) struct FromMetadata;
-
-impl Provider for FromMetadata {
-    fn name(&self) -> &'static str {
-        "the instance's metadata service"
-    }
-
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
-        match context.metadata.credentials() {
-            Ok(found) => Ok(Found::Here(found)),
-            Err(Why::Nothing(text)) => Ok(Found::Nothing(text)),
-            Err(Why::Fault(text)) => Err(Error::Unavailable(text)),
-        }
-    }
-}
-
 impl Metadata {
     /// The service as `config` has it, asked over `wire`.
     pub(crate) fn new(wire: Arc<dyn Wire>, config: config::Metadata) -> Self {
@@ -69,7 +54,8 @@ impl Metadata {
         }
     }
 
-    fn credentials(&self) -> Result<Credentials, Why> {
+    /// The credentials of the instance's role.
+    pub(crate) fn credentials(&self) -> Result<Credentials, Why> {
         let roles = self.get(ROLES, None)?;
         let fault = |text: String| Why::Fault(self.text(&text));
         let role = match roles.status {

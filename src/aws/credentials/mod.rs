@@ -2,6 +2,8 @@
 //!
 //! A provider says what it found, or what it looked at in vain; the chain takes the first find. How long a find is
 //! used is the business of `cache`. This file knows no provider's details.
+//!
+//! The room may import `reading`, `error`, `transport` and `config`.
 
 pub(crate) mod cache;
 mod container;
@@ -9,10 +11,12 @@ mod document;
 mod environment;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod instance;
 pub(crate) mod metadata;
 mod plan;
 mod process;
 mod profile;
+mod provider;
 #[cfg(test)]
 mod replay;
 mod sha1;
@@ -21,126 +25,18 @@ mod sso;
 mod sts;
 mod web_identity;
 
-use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::cache::Source;
 use self::container::FromContainer;
 use self::environment::FromEnvironment;
-use self::metadata::{FromMetadata, Metadata};
+use self::instance::FromMetadata;
 use self::profile::FromProfile;
+pub(crate) use self::provider::Context;
+use self::provider::{Found, Provider};
 use self::web_identity::FromWebIdentity;
 use crate::aws::error::Error;
-use crate::aws::transport::http::Caller;
-use crate::clock::Timestamp;
-use crate::environment::Environment;
-
-/// AWS's own secrets have 40 characters and more.
-const SHORTEST_SECRET: usize = 16;
-
-/// An access key with its secret. `Debug` shows neither the secret nor the token.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    /// The public half.
-    pub(crate) access_key_id: String,
-    /// The secret half.
-    pub(crate) secret_access_key: String,
-    /// The token of temporary credentials.
-    pub(crate) session_token: Option<String>,
-    /// When they end; `None` for those that do not.
-    pub(crate) expires: Option<Timestamp>,
-    /// Where they are from, for people: `the environment`, `role arn:aws:iam::123456789012:role/web`.
-    pub(crate) from: String,
-}
-
-impl Credentials {
-    /// Static credentials out of texts; spaces and line ends around them are dropped, since files and secret stores
-    /// often add a newline. The error says which text cannot be sent, without showing it.
-    pub(crate) fn fixed(key: &str, secret: &str, token: Option<&str>) -> Result<Self, &'static str> {
-        let sendable = |text: &str| text.trim().chars().all(|c| c.is_ascii_graphic());
-        for (name, text) in
-            [("access key id", key), ("secret access key", secret), ("session token", token.unwrap_or(""))]
-        {
-            if !sendable(text) {
-                return Err(name);
-            }
-        }
-        Ok(Credentials {
-            access_key_id: key.trim().to_string(),
-            secret_access_key: secret.trim().to_string(),
-            session_token: token.map(str::trim).filter(|token| !token.is_empty()).map(str::to_string),
-            expires: None,
-            from: String::new(),
-        })
-    }
-
-    /// The same, with where they are from.
-    #[must_use]
-    pub(crate) fn of(self, from: impl Into<String>) -> Self {
-        Credentials { from: from.into(), ..self }
-    }
-
-    /// Who signs with them, for messages: `key ...MPLE (the environment)`.
-    pub(crate) fn who(&self) -> String {
-        format!("key {} ({})", self.shown(), self.from)
-    }
-
-    /// Whether these would sign as `other` does.
-    pub(crate) fn same_key(&self, other: &Credentials) -> bool {
-        self.access_key_id == other.access_key_id
-            && self.secret_access_key == other.secret_access_key
-            && self.session_token == other.session_token
-    }
-
-    /// What no text may show. (A text as short as those of emulators stands in too many others.)
-    pub(crate) fn secrets(&self) -> Vec<&str> {
-        let all = [Some(self.secret_access_key.as_str()), self.session_token.as_deref()];
-        all.into_iter().flatten().filter(|secret| secret.len() >= SHORTEST_SECRET).collect()
-    }
-
-    fn shown(&self) -> String {
-        let count = self.access_key_id.chars().count();
-        format!("...{}", self.access_key_id.chars().skip(count.saturating_sub(4)).collect::<String>())
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("access_key_id", &self.shown())
-            .field("expires", &self.expires)
-            .field("from", &self.from)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a provider found.
-pub(crate) enum Found {
-    /// Credentials.
-    Here(Credentials),
-    /// None, and what was looked at, for the message: `AWS_ACCESS_KEY_ID is not set`.
-    Nothing(String),
-}
-
-/// One place where credentials may come from.
-pub(crate) trait Provider: Send + Sync {
-    /// Its name, for people.
-    fn name(&self) -> &'static str;
-
-    /// Looks there. A place that is set up but broken is an error, which ends the search.
-    fn fetch(&self, context: &Context) -> Result<Found, Error>;
-}
-
-/// What providers share.
-pub(crate) struct Context {
-    /// The variables.
-    pub(crate) environment: Environment,
-    /// Makes their calls.
-    pub(crate) caller: Arc<Caller>,
-    /// The metadata service of the instance.
-    pub(crate) metadata: Metadata,
-}
+use crate::aws::transport::identity::Credentials;
 
 /// The providers in the order of the SDKs.
 pub(crate) struct Chain {
@@ -182,26 +78,5 @@ impl Source for Chain {
 
     fn asked(&self) -> &'static str {
         self.providers[self.asked.load(Ordering::Relaxed)].name()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_shows_a_secret() {
-        let credentials =
-            Credentials::fixed("AKIDEXAMPLE", "hush-hush", Some("token-hush")).expect("sendable").of("the environment");
-        let text = format!("{credentials:?}");
-        assert!(text.contains("...MPLE") && !text.contains("hush") && !text.contains("AKID"), "{text}");
-        assert_eq!(credentials.who(), "key ...MPLE (the environment)");
-    }
-
-    #[test]
-    fn a_newline_around_a_secret_is_dropped_and_one_inside_refused() {
-        assert_eq!(Credentials::fixed(" AK\n", "s\n", None).expect("sendable").secret_access_key, "s");
-        assert_eq!(Credentials::fixed("AK", "a\nb", None), Err("secret access key"));
-        assert_eq!(Credentials::fixed("AK", "s", Some("t t")), Err("session token"));
     }
 }

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Credentials;
 use super::sso::Login;
 use super::sts::Role;
 use crate::aws::config::profile_file::ProfileFiles;
-use crate::aws::error::{Error, one_line};
+use crate::aws::error::Error;
+use crate::aws::transport::identity::Credentials;
+use crate::text::one_line;
 
 /// Where a profile's credentials begin.
 #[derive(Debug, PartialEq, Eq)]

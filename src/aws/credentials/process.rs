@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::IgnoredAny;
 
-use super::{Credentials, document};
-use crate::aws::error::{Error, one_line};
+use super::document;
+use crate::aws::error::Error;
+use crate::aws::transport::identity::Credentials;
 use crate::children::{self, Helper};
+use crate::text::one_line;
 
 /// How long the command may take: it may ask a person for a second factor.
 const TIME: Duration = Duration::from_secs(60);

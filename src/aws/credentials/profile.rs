@@ -2,11 +2,13 @@
 
 use super::container::FromContainer;
 use super::environment::FromEnvironment;
-use super::metadata::FromMetadata;
+use super::instance::FromMetadata;
 use super::plan::{Base, Named, plan};
-use super::{Context, Credentials, Found, Provider, process, sso, sts, web_identity};
+use super::provider::{Context, Found, Provider};
+use super::{process, sso, sts, web_identity};
 use crate::aws::config::profile_file::{ProfileFiles, named_profile, profile};
 use crate::aws::error::Error;
+use crate::aws::transport::identity::Credentials;
 
 /// The provider of the profile in use. The files are read at each search, so that keys replaced there are found.
 pub(crate) struct FromProfile;

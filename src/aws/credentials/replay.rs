@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 
+use super::Chain;
 use super::cache::Source;
 use super::metadata::Metadata;
-use super::{Chain, Context};
+use super::provider::Context;
 use crate::aws::config::Config;
 use crate::aws::config::profile_file::{ProfileFiles, profile};
 use crate::aws::error::Cause;
@@ -120,7 +121,8 @@ fn check(case: &Case) {
         let region = environment.get("AWS_REGION").or_else(|| files.region(profile(&environment)));
         let region = region.unwrap_or("us-east-1").to_string();
         let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
-        let caller = Arc::new(Caller::new(wire, config, region, Arc::new(Results::default())));
+        let caller =
+            Arc::new(Caller::new(wire, config.endpoints, config.attempts, region, Arc::new(Results::default())));
         Chain::new(Context { environment: environment.clone(), caller, metadata }).fetch()
     });
     replay.assert_done();

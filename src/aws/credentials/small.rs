@@ -4,8 +4,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use crate::aws::error::Cause;
+use crate::aws::random::random;
 use crate::aws::transport::net::{Ask, Wire, fault_of};
-use crate::aws::transport::retry::{backoff, random};
+use crate::aws::transport::retry::backoff;
 
 /// The largest answer that is read, in bytes; a real one has two kilobytes.
 const LIMIT: u64 = 64 * 1024;

@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Context, Credentials, sha1, small};
-use crate::aws::error::{Error, one_line};
+use super::provider::Context;
+use super::{sha1, small};
+use crate::aws::error::Error;
 use crate::aws::reading::dates;
-use crate::aws::transport::endpoint::{self, Service, endpoint};
+use crate::aws::service::Service;
+use crate::aws::transport::endpoint;
 use crate::aws::transport::form::encoded;
+use crate::aws::transport::identity::Credentials;
 use crate::aws::transport::net::Ask;
 use crate::clock::Timestamp;
+use crate::text::one_line;
 use crate::text_file;
 
 /// The time for one attempt, and how many there are.
@@ -83,7 +87,7 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
     if ends <= context.caller.clock.now() {
         return Err(lapsed("has lapsed"));
     }
-    let place = endpoint(Service::Sso, &endpoint::region(&login.region)?, &context.caller.config);
+    let place = context.caller.endpoints.of(Service::Sso, &endpoint::region(&login.region)?);
     let url = format!(
         "{}/federation/credentials?account_id={}&role_name={}",
         place.url.trim_end_matches('/'),

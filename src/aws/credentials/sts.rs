@@ -5,13 +5,13 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use super::Credentials;
 use crate::aws::error::Error;
 use crate::aws::reading::dates;
 use crate::aws::reading::xml;
-use crate::aws::transport::endpoint::Service;
+use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
 use crate::aws::transport::http::{Budget, Caller, Request};
+use crate::aws::transport::identity::Credentials;
 
 const VERSION: &str = "2011-06-15";
 /// The name of a session where none is configured: what CloudTrail shows.

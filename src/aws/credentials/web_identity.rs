@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
-use super::{Context, Credentials, Found, Provider, sts};
+use super::provider::{Context, Found, Provider};
+use super::sts;
 use crate::aws::error::Error;
+use crate::aws::transport::identity::Credentials;
 use crate::text_file;
 
 /// The provider of `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`.

@@ -1,6 +1,6 @@
 //! Which IAM action allows an operation: for the message of a refusal, and for the policies in `conf/terraform`.
 
-use crate::aws::transport::endpoint::Service;
+use crate::aws::service::Service;
 
 /// Every operation that hsdo calls, with the action that a policy must allow. Service Authorization Reference.
 /// `TransactWriteItems` is no action of its own: what the transaction holds is authorised, and ours hold updates.

@@ -6,7 +6,7 @@
 //! less, and then the IAM policy of the caller is the likely place.
 
 use super::action::action;
-use crate::aws::transport::endpoint::Service;
+use crate::aws::service::Service;
 
 /// The kinds of policies that can stand in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

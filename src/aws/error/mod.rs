@@ -1,7 +1,8 @@
 //! Why AWS did not do what was asked, in one line, and whether only a person can mend it.
 //!
 //! It knows what AWS's error codes ask of a person and nothing of how a call is made. No credential can get into it:
-//! what it holds is the subject of a call, the host, who called (a key's last four characters) and what AWS answered.
+//! what it holds is the subject of a call, the host, who called (a key's last four characters) and what AWS answered. The
+//! room may import `reading`.
 
 pub(crate) mod action;
 pub(crate) mod codes;
@@ -11,8 +12,8 @@ pub(crate) mod refusal;
 use std::fmt;
 
 use self::codes::Kind;
-use crate::aws::transport::endpoint::Service;
-pub(crate) use crate::error::one_line;
+use crate::aws::service::Service;
+use crate::text::one_line;
 
 /// How much of a message of AWS is shown, in characters.
 const MESSAGE_SHOWN: usize = 600;
@@ -28,6 +29,8 @@ pub enum Error {
     Table(String),
     /// Something that comes with time, such as a table that is being created.
     NotYet(String),
+    /// The table, or a row of it, is another process's by now: the sentence says which.
+    OtherHand(String),
     /// Credentials that are set up but could not be had just now.
     Unavailable(String),
     /// A call failed.
@@ -162,7 +165,7 @@ impl Error {
     pub fn needs_a_person(&self) -> bool {
         match self {
             Error::Setup(_) | Error::Table(_) => true,
-            Error::NotYet(_) | Error::Unavailable(_) => false,
+            Error::NotYet(_) | Error::OtherHand(_) | Error::Unavailable(_) => false,
             Error::Call(call) => {
                 let passes = call.others.as_ref().is_some_and(|why| !why.needs_a_person());
                 !passes && matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_a_person())
@@ -179,14 +182,18 @@ impl Error {
                 let of_key = matches!(&call.cause, Cause::Refused(refusal) if refusal.is_of_unknown_key());
                 of_key || call.others.as_ref().is_some_and(|why| why.is_early())
             }
-            Error::Setup(_) | Error::Table(_) | Error::NotYet(_) => false,
+            Error::Setup(_) | Error::Table(_) | Error::NotYet(_) | Error::OtherHand(_) => false,
         }
     }
 
     /// A text that is the same each time the same thing goes wrong: without request ids, times and counts.
     pub fn key(&self) -> String {
         match self {
-            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) | Error::Unavailable(text) => text.clone(),
+            Error::Setup(text)
+            | Error::Table(text)
+            | Error::NotYet(text)
+            | Error::OtherHand(text)
+            | Error::Unavailable(text) => text.clone(),
             Error::Call(call) => {
                 let cause = match &call.cause {
                     Cause::Unreachable(text) => text.as_str(),
@@ -227,9 +234,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Setup(text) | Error::Table(text) | Error::NotYet(text) | Error::Unavailable(text) => {
-                f.write_str(text)
-            }
+            Error::Setup(text)
+            | Error::Table(text)
+            | Error::NotYet(text)
+            | Error::OtherHand(text)
+            | Error::Unavailable(text) => f.write_str(text),
             Error::Call(call) => call.fmt(f),
         }
     }

@@ -6,14 +6,14 @@ use std::io::BufRead;
 use std::sync::Arc;
 
 use super::pieces::{self, Cut, PIECE};
-use crate::aws::Aws;
+use crate::aws::calls::{Aws, failed, send};
 use crate::aws::error::{Cause, Error};
 use crate::aws::reading::memory::Memory;
 use crate::aws::reading::pages::Pages;
 use crate::aws::reading::xml;
-use crate::aws::transport::endpoint::Service;
+use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
-use crate::aws::transport::http::{Budget, failed, send};
+use crate::aws::transport::http::Budget;
 
 /// How many names one call may carry: the most that `MaxRecords` allows. Without `MaxRecords` AWS takes only 50.
 const NAMES_A_CALL: usize = 100;

@@ -8,15 +8,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::pieces::{self, Cut};
-use super::readiness::Question;
-use crate::aws::Aws;
+use crate::aws::calls::{Aws, failed, send};
 use crate::aws::error::{Cause, Error};
 use crate::aws::reading::memory::Memory;
 use crate::aws::reading::pages::Pages;
 use crate::aws::reading::xml;
-use crate::aws::transport::endpoint::Service;
+use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
-use crate::aws::transport::http::{Budget, Request, failed, send};
+use crate::aws::transport::http::{Budget, Request};
 
 /// How many ids one call may carry. `MaxResults` cannot be given together with ids.
 const IDS_A_CALL: usize = 1_000;
@@ -38,6 +37,15 @@ pub(crate) struct Record {
 /// What EC2's answer repeats: a reservation and its instances, often one.
 const RESERVATION: Cut =
     Cut { from: "<reservationId>", to: "</instancesSet>", inside: "DescribeInstancesResponse/reservationSet/item" };
+
+/// Whom EC2 is asked about, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Question<'a> {
+    /// Instances that their groups list: those in service, and those that hold a slot.
+    pub(crate) listed: Vec<&'a str>,
+    /// Occupants that no group lists.
+    pub(crate) unlisted: Vec<&'a str>,
+}
 
 /// What EC2 says of the instances that it was asked about.
 #[derive(Debug, Default)]

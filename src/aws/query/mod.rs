@@ -1,6 +1,6 @@
 //! Instances out of AutoScaling groups: what Auto Scaling and EC2 answer, joined into one observation.
 //!
-//! It may import all of [`crate::aws`] but `table` and the inside of `credentials`.
+//! It may import `reading`, `error`, `transport` and `calls`.
 
 pub(super) mod autoscaling;
 pub(super) mod ec2;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
-use super::ec2::{Described, Record};
+use super::ec2::{Described, Question, Record};
 use crate::slot::{Fate, Hidden, Instance, Observation, Part, Strange, Unlisted, is_servers, row_name};
 
 /// The one lifecycle state in which an instance may take traffic.
@@ -69,15 +69,6 @@ fn strange(group: &str, member: &Member) -> Strange {
 fn is_instance_id(name: &str) -> bool {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     name.strip_prefix("i-").is_some_and(|rest| matches!(rest.len(), 8 | 17) && rest.bytes().all(hex))
-}
-
-/// Whom EC2 is asked about, each once.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Question<'a> {
-    /// Instances that their groups list: those in service, and those that hold a slot.
-    pub(crate) listed: Vec<&'a str>,
-    /// Occupants that no group lists.
-    pub(crate) unlisted: Vec<&'a str>,
 }
 
 /// Whom to ask EC2 about. An instance that is neither in service nor an occupant takes no slot and holds none.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::autoscaling::{Member, fetch_groups};
 use super::ec2::{Record, fetch_instances};
 use super::readiness::{observe, question};
-use crate::aws::Aws;
+use crate::aws::calls::Aws;
 use crate::aws::reading::memory::Memory;
 use crate::error::Error;
 use crate::server::Source;

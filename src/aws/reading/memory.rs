@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use twox_hash::XxHash3_128;
 
-use crate::aws::transport::retry::random;
+use crate::aws::random::random;
 
 /// What the parts of the last answer said, by their bytes. Two parts are taken for the same by 128 bits of a hash with a
 /// seed of this process's own: of two that differ, one pair in 10³⁸ is.

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::aws::Aws;
+use crate::aws::calls::{Aws, failed, send};
 use crate::aws::error::{Cause, Error};
+use crate::aws::random::random;
 use crate::aws::reading::memory::Memory;
 use crate::aws::reading::pages::Pages;
-use crate::aws::transport::endpoint::Service;
-use crate::aws::transport::http::{Budget, Request, failed, random, send};
+use crate::aws::service::Service;
+use crate::aws::transport::http::{Budget, Request};
 
 /// A value of an item (DynamoDB API Reference, "AttributeValue").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -337,7 +338,7 @@ pub(crate) fn answer<T: DeserializeOwned>(body: &mut dyn BufRead) -> Result<T, S
 
 fn report(aws: &Aws, operation: &'static str, consumed: &[Consumed]) {
     if !consumed.is_empty() {
-        aws.observer.consumed(operation, consumed.iter().map(|consumed| consumed.units).sum());
+        aws.consumed(operation, consumed.iter().map(|consumed| consumed.units).sum());
     }
 }
 

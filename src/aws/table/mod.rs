@@ -1,6 +1,6 @@
 //! The table of slots in DynamoDB: its calls, how a slot is spelled as an item, and the store that both roles use.
 //!
-//! It may import all of [`crate::aws`] but `query` and the inside of `credentials`.
+//! It may import `reading`, `error`, `transport` and `calls`.
 
 pub(super) mod dynamodb;
 pub(super) mod number;

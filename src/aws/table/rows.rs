@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::dynamodb::{Attribute, Item, Update};
 use super::number::integer;
-use crate::aws::error::one_line;
 use crate::clock::Timestamp;
 use crate::marker::{self, Marker};
 use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight, is_servers};
+use crate::text::one_line;
 
 /// The key: the slot's number.
 pub(crate) const KEY: &str = "BackendServerID";

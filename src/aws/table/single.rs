@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::dynamodb::get_item;
 use super::rows::{self as table, MARKED, Raw};
 use super::store::{ATTEMPT, SlotTable, WRITE_TOTAL};
+use crate::aws::error::Error;
 use crate::aws::transport::http::Budget;
-use crate::error::Error;
 use crate::marker::{MOST, Marker};
 use crate::slot::{Slot, SlotId};
 
@@ -83,7 +83,10 @@ impl SlotTable {
         // A write whose answer was lost is repeated, and finds that it has been done.
         if !self.update(&update, &budget)? && !self.says(slot.id, &wanted, &budget) {
             self.untold = told;
-            return Err(Error::Turn(format!("table {:?}: slot {} was changed by another hand", self.name, slot.id)));
+            return Err(Error::OtherHand(format!(
+                "table {:?}: slot {} was changed by another hand",
+                self.name, slot.id
+            )));
         }
         self.rows.get_or_insert_default().insert(slot.id, wanted);
         Ok(())
@@ -95,7 +98,7 @@ impl SlotTable {
         if self.update(&table::mark(&marker, None), &self.aws.budget(budget.left().min(HELD), ATTEMPT))? {
             Ok(Hold { marker, since })
         } else {
-            Err(Error::Turn(format!("another server leads table {:?}", self.name)))
+            Err(Error::OtherHand(format!("another server leads table {:?}", self.name)))
         }
     }
 

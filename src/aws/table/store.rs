@@ -13,15 +13,16 @@ use super::dynamodb::{
     is_unknown_operation, scan, transact, update_item,
 };
 use super::rows::{self as table, Entry, KEY, MARKED, Raw, RawMarker};
-use crate::aws::Aws;
-use crate::aws::error::{CANCELLED, Cause, Error, one_line};
+use crate::aws::calls::Aws;
+use crate::aws::error::{CANCELLED, Cause, Error};
 use crate::aws::reading::memory::Memory;
-use crate::aws::transport::endpoint::Service;
+use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::marker::Marker;
 use crate::ports::TableReader;
 use crate::server::{Reading, Store};
 use crate::slot::{Row, Slot, SlotId, Table};
+use crate::text::one_line;
 
 /// The time for one whole reading by a server, all pages and attempts.
 const READ_TOTAL: Duration = Duration::from_millis(4_500);
@@ -353,7 +354,7 @@ impl Store for SlotTable {
                 result => return Ok(result?),
             }
         }
-        self.write_singly(slots, next)
+        Ok(self.write_singly(slots, next)?)
     }
 
     /// Within half a second; also where another one holds it by now.

@@ -1,77 +1,12 @@
-//! Which services are called, and where each of them is. Pure.
-//!
-//! Spellings: AWS SDKs and Tools Reference Guide, "Service-specific endpoints", which names the variables
-//! `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` and their counterparts in the profile.
+//! Where each service is. Pure.
+
+use std::collections::BTreeMap;
 
 use ureq::http::Uri;
 
 use super::partition;
-use crate::aws::config::Config;
 use crate::aws::error::Error;
-
-/// A service that hsdo calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// The table.
-    DynamoDb,
-    /// Groups and their members.
-    AutoScaling,
-    /// Addresses and states of instances.
-    Ec2,
-    /// Credentials of roles.
-    Sts,
-    /// Credentials of people who logged in.
-    Sso,
-}
-
-impl Service {
-    /// Every one.
-    pub(crate) const ALL: [Service; 5] =
-        [Service::DynamoDb, Service::AutoScaling, Service::Ec2, Service::Sts, Service::Sso];
-
-    /// The name that people use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Service::DynamoDb => "DynamoDB",
-            Service::AutoScaling => "AutoScaling",
-            Service::Ec2 => "EC2",
-            Service::Sts => "STS",
-            Service::Sso => "SSO",
-        }
-    }
-
-    /// The name in the scope of a signature, and in metrics.
-    pub fn id(self) -> &'static str {
-        match self {
-            Service::DynamoDb => "dynamodb",
-            Service::AutoScaling => "autoscaling",
-            Service::Ec2 => "ec2",
-            Service::Sts => "sts",
-            Service::Sso => "sso",
-        }
-    }
-
-    /// The name in host names.
-    fn host_name(self) -> &'static str {
-        if self == Service::Sso { "portal.sso" } else { self.id() }
-    }
-
-    /// The variable that replaces this service's endpoint.
-    pub(crate) fn variable(self) -> &'static str {
-        match self {
-            Service::DynamoDb => "AWS_ENDPOINT_URL_DYNAMODB",
-            Service::AutoScaling => "AWS_ENDPOINT_URL_AUTO_SCALING",
-            Service::Ec2 => "AWS_ENDPOINT_URL_EC2",
-            Service::Sts => "AWS_ENDPOINT_URL_STS",
-            Service::Sso => "AWS_ENDPOINT_URL_SSO",
-        }
-    }
-
-    /// Its name in a `services` section of the shared config file.
-    pub(crate) fn section(self) -> &'static str {
-        if self == Service::AutoScaling { "auto_scaling" } else { self.id() }
-    }
-}
+use crate::aws::service::Service;
 
 /// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,12 +43,25 @@ fn region_of_zone(name: &str) -> Option<&str> {
     is_region.then(|| &name[..end])
 }
 
-/// The endpoint of `service` in `region`: the configured one, else AWS's own.
-pub(crate) fn endpoint(service: Service, region: &str, config: &Config) -> Endpoint {
-    config.endpoints.get(service.id()).cloned().unwrap_or_else(|| {
-        let host = partition::host(service.host_name(), region, config.fips, config.dual_stack);
-        Endpoint { url: format!("https://{host}/"), host }
-    })
+/// How the endpoints of services are found.
+#[derive(Default)]
+pub(crate) struct Endpoints {
+    /// Those that replace AWS's own, by [`Service::id`].
+    pub(crate) configured: BTreeMap<&'static str, Endpoint>,
+    /// Whether FIPS endpoints are wanted.
+    pub(crate) fips: bool,
+    /// Whether endpoints with IPv6 addresses are wanted.
+    pub(crate) dual_stack: bool,
+}
+
+impl Endpoints {
+    /// The endpoint of `service` in `region`: the configured one, else AWS's own.
+    pub(crate) fn of(&self, service: Service, region: &str) -> Endpoint {
+        self.configured.get(service.id()).cloned().unwrap_or_else(|| {
+            let host = partition::host(service.host_name(), region, self.fips, self.dual_stack);
+            Endpoint { url: format!("https://{host}/"), host }
+        })
+    }
 }
 
 /// The endpoint that a configured URL names. The error says what is wrong with it.
@@ -135,11 +83,12 @@ pub(crate) fn from_url(url: &str) -> Result<Endpoint, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::config::Config;
     use crate::environment::Environment;
 
     fn url(service: Service, region: &str, environment: &Environment) -> String {
         let config = Config::of(environment).expect("a configuration");
-        endpoint(service, region, &config).url
+        config.endpoints.of(service, region).url
     }
 
     #[test]
@@ -173,7 +122,7 @@ mod tests {
         assert_eq!(url(Service::AutoScaling, "eu-west-1", &both), "http://127.0.0.1:6000/groups");
         assert_eq!(url(Service::Ec2, "eu-west-1", &both), "http://127.0.0.1:5000/");
         let config = Config::of(&both).expect("a configuration");
-        assert_eq!(endpoint(Service::AutoScaling, "eu-west-1", &config).host, "127.0.0.1:6000");
+        assert_eq!(config.endpoints.of(Service::AutoScaling, "eu-west-1").host, "127.0.0.1:6000");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Requests of the Query APIs (Auto Scaling, EC2): a form in the body. Pure.
 
-use super::endpoint::Service;
 use super::http::Request;
+use crate::aws::service::Service;
 
 /// A request whose parameters are added one by one.
 pub(crate) struct Query {

@@ -8,19 +8,19 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::endpoint::{Endpoint, Service, endpoint};
+use super::endpoint::{Endpoint, Endpoints};
+use super::identity::Credentials;
 use super::net::{Answer, Ask, Fault, UNRESOLVED, Wire, fault_of};
-pub(crate) use super::retry::random;
 use super::retry::{self, Quota, passes, pause};
 use super::sign::{Scope, sign};
 use super::skew::{Clock, Seen};
-use crate::aws::config::Config;
-use crate::aws::credentials::Credentials;
 use crate::aws::error::codes::Kind;
 use crate::aws::error::refusal::{destination, of_page, refusal};
-use crate::aws::error::{Call, Cause, Error, PAGE_SHOWN, hidden, one_line};
-use crate::aws::{Aws, Observer, Placed};
+use crate::aws::error::{Call, Cause, Error, PAGE_SHOWN, hidden};
+use crate::aws::random::random;
+use crate::aws::service::Service;
 use crate::clock::Timestamp;
+use crate::text::one_line;
 
 /// The time for a connection to stand, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -33,6 +33,16 @@ const ITEMS_LIMIT: u64 = 10 * 1024 * 1024;
 const BEGINNING: usize = 4 * 1024;
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: u64 = 256 * 1024;
+
+/// Who counts the calls.
+pub trait Observer: Send + Sync {
+    /// An attempt at a call ended: `service` is `dynamodb`, `autoscaling`, `ec2` or `sts`; `operation` is AWS's spelling;
+    /// `result` is `ok`, AWS's error code (`HTTP 503` where it gave none, `other` for one that is no plain word),
+    /// `timeout`, `unreachable` or `unreadable`.
+    fn request(&self, service: &'static str, operation: &'static str, result: &str);
+    /// DynamoDB says that a call consumed so many capacity units.
+    fn consumed(&self, operation: &'static str, units: f64);
+}
 
 /// A request before it is signed.
 pub(crate) struct Request {
@@ -62,6 +72,11 @@ impl Budget {
         Budget { end: Instant::now() + total, total, attempt }
     }
 
+    /// When it is over.
+    pub(crate) fn end(&self) -> Instant {
+        self.end
+    }
+
     /// Whether nothing is left of it.
     pub(crate) fn is_over(&self) -> bool {
         self.left().is_zero()
@@ -76,52 +91,14 @@ impl Budget {
 /// Reads an answer's body to its end. The error says what is not as it should be.
 pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
-/// Sends `request` within `budget`, the wait for region and credentials included, and reads the answer's body by `read`.
-/// Credentials that AWS refuses are looked up again, and others are tried once.
-pub(crate) fn send<T>(aws: &Aws, request: &Request, budget: &Budget, read: ReadBody<'_, T>) -> Result<T, Error> {
-    let Placed { caller, credentials } = aws.placed(budget.end)?;
-    let found = credentials.get(budget.end)?;
-    let cause = match caller.send(request, Some(&found), budget, read) {
-        Err(cause) => cause,
-        Ok(answer) => return Ok(answer),
-    };
-    let Cause::Refused(refusal) = &cause else { return Err(caller.failed(request, Some(&found), cause)) };
-    if !refusal.is_of_credentials() {
-        return Err(caller.failed(request, Some(&found), cause));
-    }
-    let why = match credentials.renew(&found, budget.end) {
-        Ok(others) => {
-            let again = caller.send(request, Some(&others), budget, read);
-            return again.map_err(|cause| caller.failed(request, Some(&others), cause));
-        }
-        Err(Some(why)) => Some(why),
-        // As the metadata service does while it cannot renew them itself.
-        Err(None) if refusal.is_of_end() && found.expires.is_some() => {
-            Some(Error::Unavailable(format!("{} has no newer ones yet", found.from)))
-        }
-        Err(None) => None,
-    };
-    let mut error = caller.failed(request, Some(&found), cause);
-    if let Error::Call(call) = &mut error {
-        call.others = why.map(Box::new);
-    }
-    Err(error)
-}
-
-/// The error of `request`, for whoever finds that its answer cannot be used.
-pub(crate) fn failed(aws: &Aws, request: &Request, cause: Cause) -> Error {
-    match aws.placed(Instant::now()) {
-        Ok(placed) => placed.caller.failed(request, None, cause),
-        Err(error) => error,
-    }
-}
-
 /// What all calls share but the credentials, which some of the calls are there to fetch.
 pub(crate) struct Caller {
     /// Who carries requests.
     pub(crate) wire: Arc<dyn Wire>,
-    /// How calls are made.
-    pub(crate) config: Config,
+    /// Where services are.
+    pub(crate) endpoints: Endpoints,
+    /// Attempts at one call, the first included, where someone says so.
+    attempts: Option<u32>,
     /// AWS's time.
     pub(crate) clock: Arc<Clock>,
     remotes: [Remote; Service::ALL.len()],
@@ -141,21 +118,28 @@ struct Remote {
 }
 
 impl Caller {
-    /// Calls over `wire` in `region`, counted by `observer`.
-    pub(crate) fn new(wire: Arc<dyn Wire>, config: Config, region: String, observer: Arc<dyn Observer>) -> Self {
+    /// Calls over `wire` in `region`, counted by `observer`, each with so many `attempts` (1 or more), or as many as the
+    /// service's retries allow.
+    pub(crate) fn new(
+        wire: Arc<dyn Wire>,
+        endpoints: Endpoints,
+        attempts: Option<u32>,
+        region: String,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let region: Arc<str> = region.into();
         let remotes = Service::ALL.map(|service| Remote {
             region: Arc::clone(&region),
-            endpoint: endpoint(service, &region, &config),
+            endpoint: endpoints.of(service, &region),
             quota: Quota::default(),
         });
-        Caller { wire, config, clock: Arc::default(), remotes, observer }
+        Caller { wire, endpoints, attempts, clock: Arc::default(), remotes, observer }
     }
 
     /// Calls one service in another region than the others.
     pub(crate) fn move_service(&mut self, service: Service, region: String) {
         let remote = &mut self.remotes[place(service)];
-        remote.endpoint = endpoint(service, &region, &self.config);
+        remote.endpoint = self.endpoints.of(service, &region);
         remote.region = region.into();
     }
 
@@ -190,7 +174,7 @@ impl Caller {
         read: ReadBody<'_, T>,
     ) -> Result<T, Cause> {
         let remote = self.remote(request.service);
-        let most = self.config.attempts.unwrap_or_else(|| retry::attempts(request.service));
+        let most = self.attempts.unwrap_or_else(|| retry::attempts(request.service));
         let (mut attempts, mut reconnected, mut reset, mut cost) = (0, false, false, None);
         loop {
             let time = budget.attempt.min(budget.left());
@@ -293,7 +277,7 @@ impl Caller {
     fn explain(&self, service: Service, mut fault: Fault) -> Fault {
         if let Cause::Unreachable(text) = &mut fault.cause
             && text.starts_with(UNRESOLVED)
-            && !self.config.endpoints.contains_key(service.id())
+            && !self.endpoints.configured.contains_key(service.id())
         {
             text.push_str(&format!("; is {} an AWS region, and does DNS work?", self.region_of(service)));
         }

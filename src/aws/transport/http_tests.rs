@@ -4,8 +4,9 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use super::*;
-use crate::aws::Regions;
+use crate::aws::calls::send;
 use crate::aws::testing::{Answer, Responder, Seen, aws, raw_server, read_request};
+use crate::aws::{Aws, Regions};
 
 fn request() -> Request {
     Request {

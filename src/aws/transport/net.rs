@@ -1,6 +1,7 @@
 //! One HTTP exchange: a request out, an answer in, each bounded in time. What either means is the business of others.
 
 use std::io::{self, ErrorKind, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::{Request, Uri};
@@ -8,7 +9,6 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 
 use super::proxy::{Named, Proxies};
 use super::tls::tls;
-use crate::aws::config::Config;
 use crate::aws::error::{Cause, Error};
 use crate::resolver::Names;
 
@@ -72,9 +72,10 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// A network with the proxies and the certificate bundle of `config`. Errors: a bundle that cannot be used.
-    pub(crate) fn new(config: &mut Config) -> Result<Self, Error> {
-        let tls = tls(config.ca_bundle.as_ref().map(|(path, place)| (path.as_path(), place.as_str())))?;
+    /// A network with these proxies, that trusts the certificates of `bundle` too, which comes with the setting that names
+    /// it. Errors: a bundle that cannot be used.
+    pub(crate) fn new(proxies: Proxies, bundle: Option<(&Path, &str)>) -> Result<Self, Error> {
+        let tls = tls(bundle)?;
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -83,7 +84,7 @@ impl Net {
             .user_agent(concat!("hsdo/", env!("CARGO_PKG_VERSION")))
             .build();
         let agent = ureq::Agent::with_parts(settings, connector, Names::default());
-        Ok(Net { agent, proxies: std::mem::take(&mut config.proxies) })
+        Ok(Net { agent, proxies })
     }
 }
 

@@ -6,12 +6,12 @@
 //! `retries/strategy/standard.rs` agree on it. Three attempts (DynamoDB: four), exponential backoff with full jitter, and
 //! a quota of retries for each service, so that an outage does not multiply the calls.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::endpoint::Service;
 use crate::aws::error::Cause;
+use crate::aws::random::fraction;
+use crate::aws::service::Service;
 
 /// The bound of the first wait; each further one doubles.
 const BASE: Duration = Duration::from_millis(50);
@@ -110,16 +110,6 @@ pub(crate) fn asked(header: &str) -> Option<Duration> {
     header.trim().parse().ok().map(Duration::from_millis)
 }
 
-/// A number from 0 to 1.
-pub(crate) fn fraction(random: u64) -> f64 {
-    random as f64 / u64::MAX as f64
-}
-
-/// 64 bits that nobody can foretell: the standard library seeds a hasher from the system's randomness.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -165,7 +155,6 @@ mod tests {
         }
         assert_eq!(pause(Ec2, &fault(), u32::MAX, None, u64::MAX), LONGEST);
         assert_eq!(backoff(&fault(), 1, u64::MAX), BASE);
-        assert_ne!(random(), random());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, si
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
 
-use crate::aws::credentials::Credentials;
+use super::identity::Credentials;
 use crate::clock::Timestamp;
 
 /// What a signature is valid for: the region, and the service by its name in signatures.
