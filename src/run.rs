@@ -20,12 +20,11 @@ use crate::haproxy::Runtime;
 use crate::haproxy::socket::{Limits as SocketLimits, Socket};
 use crate::log::{self, Episode};
 use crate::marker::Moment;
-use crate::metrics::{Metrics, ServerSeries};
-use crate::ports::Haproxy;
-use crate::server::{Gauges, Limits, Server, Snapshot, Source};
+use crate::metrics::Metrics;
+use crate::ports::{Haproxy, Source};
+use crate::server::{Limits, Server};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
-use crate::slot;
 
 /// How often a server looks around between two turns that are further apart: a leader has to show that it lives.
 const PULSE: Duration = Duration::from_secs(1);
@@ -358,27 +357,6 @@ impl Start {
         }
         info!("stopped");
         Ok(ExitCode::from(exit::DONE))
-    }
-}
-
-impl Gauges for Metrics {
-    fn publish(&self, state: &Snapshot) {
-        self.set_servers(ServerSeries::all(state.slots.values()));
-        self.set_slots(&slot::counts(state.slots.values(), state.unreadable));
-        self.set_unplaced(state.unplaced);
-        self.set_missing_groups(state.missing_groups);
-        self.set_last_resort(state.last_resort);
-        self.set_guarded(state.guarded);
-        self.set_unseen(state.unseen);
-        self.set_strange(state.strange);
-    }
-
-    fn leads(&self, leads: bool) {
-        self.set_leads(leads);
-    }
-
-    fn heartbeat(&self, when: Instant) {
-        self.set_heartbeat(Some(when));
     }
 }
 

@@ -28,7 +28,7 @@ use self::health::Unaddressed;
 use self::round::{Timing, round};
 use crate::environment::Environment;
 use crate::log::Episode;
-use crate::server::Source;
+use crate::ports::Source;
 use crate::settings::ConsulApi;
 use crate::slot::Observation;
 

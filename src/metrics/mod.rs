@@ -5,6 +5,7 @@
 
 mod health;
 mod process;
+mod server;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,7 +20,7 @@ mod properties;
 #[cfg(test)]
 mod turns;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,100 +31,12 @@ pub use plan::{Plan, decide};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::marker::{Marker, Moment};
+use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
 use crate::slot::{Observation, Slot, SlotId, Table, Weight};
 use conditions::{Conditions, Line, Words, conditions};
 use guard::Guard;
 use lease::Lease;
 use plan::Known;
-
-/// Where the instances come from: AutoScaling groups, or Consul.
-pub trait Source {
-    /// One whole answer, and what the source knows of those `occupants`, by their names in the table, that it does not
-    /// list. A failed, partial or unreadable answer is an error, never a shorter list.
-    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error>;
-    /// What a person can do about configured groups that the source does not know, for the log.
-    fn missing_remedy(&self) -> &'static str {
-        "correct the configured names or create the groups"
-    }
-    /// Why instances in service may have no address, for the log; `None` where the source tells of them itself.
-    fn unseen_because(&self) -> Option<&'static str> {
-        None
-    }
-}
-
-impl<S: Source + ?Sized> Source for Box<S> {
-    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
-        (**self).fetch(occupants)
-    }
-
-    fn missing_remedy(&self) -> &'static str {
-        (**self).missing_remedy()
-    }
-
-    fn unseen_because(&self) -> Option<&'static str> {
-        (**self).unseen_because()
-    }
-}
-
-/// One whole reading of the table by a server.
-#[derive(Clone, Debug, Default)]
-pub struct Reading {
-    /// The rows.
-    pub table: Table,
-    /// The marker on slot 1's item.
-    pub marker: Marker,
-    /// Some row differs from what this store last read or wrote: another hand changed it.
-    pub changed: bool,
-}
-
-/// The table, as the server uses it.
-pub trait Store {
-    /// The marker alone; it may be a moment old.
-    fn read_marker(&mut self) -> Result<Marker, Error>;
-    /// Every row and the marker, strongly consistent.
-    fn read(&mut self) -> Result<Reading, Error>;
-    /// Writes `claim` on the condition that the marker is still as it was last read. False: it is not.
-    fn take(&mut self, claim: &Marker) -> Result<bool, Error>;
-    /// Writes `next` (a version of `None` stays as it is) on the condition that the table names its leader. False: it does not.
-    fn beat(&mut self, next: &Marker) -> Result<bool, Error>;
-    /// Writes these slots, each on the condition that its row is still as the last [`Store::read`] found it, and with
-    /// them the marker `next`, on the condition that the table names its leader. Gives the marker as it stands then.
-    /// Some groups of slots may be written when a later one fails: the next turn reads again.
-    fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error>;
-    /// Takes the leader out of the marker, if it is this one.
-    fn release(&mut self, leader: &str) -> Result<(), Error>;
-}
-
-/// Where the state of the table goes after a turn: the exporter's numbers.
-pub trait Gauges: Send + Sync {
-    /// Replaces everything shown before by `state`: a server that is not in it is gone.
-    fn publish(&self, state: &Snapshot);
-    /// Whether this server leads.
-    fn leads(&self, leads: bool);
-    /// The heartbeat in the table was written, or seen to change, at `when`.
-    fn heartbeat(&self, when: Instant);
-}
-
-/// What the gauges show.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The readable rows of the table by their number, as the turn left them.
-    pub slots: BTreeMap<SlotId, Slot>,
-    /// Items of the table that cannot be read.
-    pub unreadable: usize,
-    /// Ready instances that wait for a slot.
-    pub unplaced: usize,
-    /// Configured groups that the source does not know.
-    pub missing_groups: usize,
-    /// Slots whose leaving server keeps serving because no other can.
-    pub last_resort: usize,
-    /// Slots whose servers left every group too many at once, and are kept for a while.
-    pub guarded: usize,
-    /// Instances in service that the source does not show with an address.
-    pub unseen: usize,
-    /// Instances in a state that hsdo does not know.
-    pub strange: usize,
-}
 
 /// What the configuration says about slots and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +74,7 @@ impl Settled {
 }
 
 /// The server role's loop, a turn at a time.
-pub struct Server<S: Source, T: Store> {
+pub struct Server<S: Source, T: SlotStore> {
     source: S,
     store: T,
     limits: Limits,
@@ -186,7 +98,7 @@ pub struct Server<S: Source, T: Store> {
     told_words: BTreeSet<String>,
 }
 
-impl<S: Source, T: Store> Server<S, T> {
+impl<S: Source, T: SlotStore> Server<S, T> {
     /// A server that has not turned yet. `process` is a name that no other process has, now or later.
     pub fn new(source: S, store: T, limits: Limits, gauges: Arc<dyn Gauges>, process: String) -> Self {
         gauges.leads(false);
@@ -299,7 +211,7 @@ impl<S: Source, T: Store> Server<S, T> {
 
     /// The part of a turn that only the leader does.
     fn lead(&mut self, mut seen: Observation, passed: Duration, now: Moment) -> Result<(), Error> {
-        let Reading { table, marker, changed } = self.store.read()?;
+        let TableReading { table, marker, changed } = self.store.read()?;
         if !self.lease.confirm(&marker) {
             self.step_down();
             return Ok(());

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::fixtures::{at, limits, seen, show, table};
-use super::{Gauges, Limits, Reading, Server, Snapshot, Source, Store};
+use super::{Limits, Server};
 use crate::error::Error;
 use crate::marker::{Marker, Moment};
+use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
 use crate::slot::{Observation, Row, Slot, Table};
 
 fn broken(what: &str) -> Error {
@@ -55,13 +56,13 @@ impl Memory {
     }
 }
 
-impl Store for Shared {
+impl SlotStore for Shared {
     fn read_marker(&mut self) -> Result<Marker, Error> {
         self.1.borrow_mut().marker = self.0.borrow().marker.clone();
         Ok(self.0.borrow().marker.clone())
     }
 
-    fn read(&mut self) -> Result<Reading, Error> {
+    fn read(&mut self) -> Result<TableReading, Error> {
         let memory = self.0.borrow();
         if memory.fail_read {
             return Err(broken("read"));
@@ -70,7 +71,7 @@ impl Store for Shared {
         let mut view = self.1.borrow_mut();
         let changed = view.rows.replace(table.clone()).is_some_and(|known| known != table);
         view.marker = marker.clone();
-        Ok(Reading { table, marker, changed })
+        Ok(TableReading { table, marker, changed })
     }
 
     fn take(&mut self, claim: &Marker) -> Result<bool, Error> {

@@ -9,7 +9,7 @@ use super::readiness::{observe, question};
 use crate::aws::calls::Aws;
 use crate::aws::reading::memory::Memory;
 use crate::error::Error;
-use crate::server::Source;
+use crate::ports::Source;
 use crate::slot::Observation;
 
 /// The time for one whole answer: all calls, pages and attempts.

@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::aws::testing::{Answer, Responder, Seen, aws};
-    use crate::server::Store;
+    use crate::ports::SlotStore;
     use crate::slot::{Occupant, Status};
 
     fn taken(id: SlotId) -> Slot {
@@ -179,7 +179,7 @@ mod tests {
     fn without_transactions_slots_go_one_by_one_under_the_lease_and_the_version_last() {
         let server = without(|_| None);
         let mut slots = table(&server);
-        Store::read(&mut slots).expect("a table");
+        SlotStore::read(&mut slots).expect("a table");
         let plan = [Slot::empty(1), taken(2), Slot::empty(3), taken(4)];
         let written = slots.write(&plan, &next()).expect("written");
         assert_eq!(written, Marker { heartbeat: Some(21), ..next() });
@@ -219,7 +219,7 @@ mod tests {
             let error = slots.write(&[taken(2), taken(3), taken(4)], &next()).expect_err(text);
             assert!(error.to_string().contains(text) && !error.needs_a_person(), "{error}");
             assert_eq!(steps(&server), expected);
-            assert!(!Store::read(&mut slots).expect("a table").changed || fails == "slot 3");
+            assert!(!SlotStore::read(&mut slots).expect("a table").changed || fails == "slot 3");
         }
     }
 
@@ -231,7 +231,7 @@ mod tests {
         slots.rows = Some(Default::default());
         assert!(slots.write(&[taken(2)], &next()).is_err());
         assert!(slots.untold);
-        assert!(Store::read(&mut slots).expect("a table").changed, "the server raises the version");
+        assert!(SlotStore::read(&mut slots).expect("a table").changed, "the server raises the version");
         assert!(slots.beat(&Marker { version: None, ..next() }).expect("beaten") && slots.untold);
         assert!(slots.beat(&Marker { version: Some(8), ..next() }).expect("beaten") && !slots.untold);
     }

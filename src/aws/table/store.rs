@@ -19,8 +19,7 @@ use crate::aws::reading::memory::Memory;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::marker::Marker;
-use crate::ports::TableReader;
-use crate::server::{Reading, Store};
+use crate::ports::{SlotStore, TableReader, TableReading};
 use crate::slot::{Row, Slot, SlotId, Table};
 use crate::text::one_line;
 
@@ -52,7 +51,7 @@ pub enum Created {
 pub struct SlotTable {
     pub(super) aws: Arc<Aws>,
     pub(super) name: String,
-    /// What the last [`Store::read`] found, and what was written since; `None` before the first one of a term.
+    /// What the last [`SlotStore::read`] found, and what was written since; `None` before the first one of a term.
     pub(super) rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
     /// The items of the last reading.
     entries: Memory<Entry>,
@@ -191,7 +190,7 @@ impl SlotTable {
         ))
     }
 
-    /// Carries out what [`Store::write`] promises.
+    /// Carries out what [`SlotStore::write`] promises.
     fn write_in_transactions(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error> {
         let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
         let mut next = next.clone();
@@ -294,7 +293,7 @@ pub(crate) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
     error
 }
 
-impl Store for SlotTable {
+impl SlotStore for SlotTable {
     /// Within 2 seconds. Where the credentials may not read one item, the whole table is read instead.
     fn read_marker(&mut self) -> Result<Marker, crate::error::Error> {
         match self.marked_item(&self.aws.budget(BEAT_TOTAL, ATTEMPT)) {
@@ -302,13 +301,13 @@ impl Store for SlotTable {
                 self.marker = item.as_ref().map(table::raw_marker);
                 Ok(item.as_ref().map(table::marker).unwrap_or_default())
             }
-            Err(error) if error.is_access_denied() => Ok(Store::read(self)?.marker),
+            Err(error) if error.is_access_denied() => Ok(SlotStore::read(self)?.marker),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Within 4.5 seconds, the whole table or an error.
-    fn read(&mut self) -> Result<Reading, crate::error::Error> {
+    fn read(&mut self) -> Result<TableReading, crate::error::Error> {
         let entries = self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?;
         let (mut rows, mut raw_marker, mut marker) = (Vec::with_capacity(entries.len()), None, Marker::default());
         for entry in &entries {
@@ -321,7 +320,7 @@ impl Store for SlotTable {
         let rows = rows.into_iter().collect();
         let changed = self.untold || self.rows.as_ref().is_some_and(|known| *known != rows);
         (self.rows, self.marker) = (Some(rows), raw_marker);
-        Ok(Reading { table: table_of(&entries), marker, changed })
+        Ok(TableReading { table: table_of(&entries), marker, changed })
     }
 
     /// Within 2 seconds.

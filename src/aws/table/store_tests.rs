@@ -70,7 +70,7 @@ fn a_whole_table_is_read_with_its_unreadable_rows_and_strays() {
     assert_eq!(table.slots().cloned().collect::<Vec<_>>(), [slot(1), Slot::empty(3)]);
     assert!(matches!(table.rows.get(&2), Some(Row::Unreadable { .. })));
     assert_eq!(table.strays.len(), 1);
-    assert_eq!(Store::read(&mut slots).expect("a table").table, table);
+    assert_eq!(SlotStore::read(&mut slots).expect("a table").table, table);
     let consistent: Vec<Value> = server.seen().iter().map(|seen| seen.json()["ConsistentRead"].clone()).collect();
     assert_eq!(consistent, [json!(false), json!(true)]);
 }
@@ -82,7 +82,7 @@ fn groups_of_slots_go_with_the_marker_and_no_transaction_is_too_large() {
         _ => Answer::ok(r#"{"ConsumedCapacity":[{"CapacityUnits":200.0}]}"#),
     });
     let mut slots = slot_table(&server.url);
-    Store::read(&mut slots).expect("a table");
+    SlotStore::read(&mut slots).expect("a table");
     for (ids, sizes) in [(1..=250, vec![100, 100, 52]), (2..=100, vec![100]), (2..=101, vec![100, 2]), (1..=1, vec![1])]
     {
         let before = server.seen().len();
@@ -115,7 +115,7 @@ fn a_server_sees_that_another_hand_changed_a_row() {
         _ => Answer::ok("{}"),
     });
     let mut slots = slot_table(&server.url);
-    let mut changed = || Store::read(&mut slots).expect("a table").changed;
+    let mut changed = || SlotStore::read(&mut slots).expect("a table").changed;
     assert!(!changed(), "the first reading has nothing to compare with");
     assert!(!changed());
     rows.lock().expect("rows")[0]["HsdoHeartbeat"] = json!({ "N": "5" });
@@ -126,7 +126,7 @@ fn a_server_sees_that_another_hand_changed_a_row() {
     assert!(changed() && !changed(), "a lost row is a change");
     slots.write(&[Slot::empty(1)], &next(7)).expect("written");
     rows.lock().expect("rows")[0] = item(&Slot { last_group: None, ..Slot::empty(1) });
-    assert!(!Store::read(&mut slots).expect("a table").changed, "what it wrote itself is none");
+    assert!(!SlotStore::read(&mut slots).expect("a table").changed, "what it wrote itself is none");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_write_asks_for_the_rows_as_they_were_read_and_then_as_they_were_written() {
         _ => Answer::ok("{}"),
     });
     let mut slots = slot_table(&server.url);
-    Store::read(&mut slots).expect("a table");
+    SlotStore::read(&mut slots).expect("a table");
     for slots_written in [[slot(1), slot(2)], [Slot::empty(1), Slot::empty(2)]] {
         slots.write(&slots_written, &next(7)).expect("written");
     }
@@ -228,7 +228,7 @@ fn a_table_that_is_missing_is_told_with_the_remedy() {
         slots.read_marker().expect_err("missing"),
         TableReader::marker(&mut slots, soon()).expect_err("missing"),
         slots.check_schema().expect_err("missing").into(),
-        Store::read(&mut slots).expect_err("missing"),
+        SlotStore::read(&mut slots).expect_err("missing"),
         TableReader::read(&mut slots, true, soon()).expect_err("missing"),
         slots.write(&[slot(1)], &next(7)).expect_err("missing"),
     ];

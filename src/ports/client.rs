@@ -1,5 +1,4 @@
-//! What the client role asks of its edges, and the words that it shares with them: the table that it reads, and the HAProxy
-//! that it keeps in step. Neither the role nor an edge owns this place, and nothing here does anything.
+//! What the client role needs of its edges: the table that it reads, and the HAProxy that it keeps in step.
 
 use std::collections::BTreeMap;
 use std::fmt;

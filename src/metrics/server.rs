@@ -1,0 +1,28 @@
+//! The gauges of the server role.
+
+use std::time::Instant;
+
+use super::{Metrics, ServerSeries};
+use crate::ports::{Gauges, Snapshot};
+use crate::slot;
+
+impl Gauges for Metrics {
+    fn publish(&self, state: &Snapshot) {
+        self.set_servers(ServerSeries::all(state.slots.values()));
+        self.set_slots(&slot::counts(state.slots.values(), state.unreadable));
+        self.set_unplaced(state.unplaced);
+        self.set_missing_groups(state.missing_groups);
+        self.set_last_resort(state.last_resort);
+        self.set_guarded(state.guarded);
+        self.set_unseen(state.unseen);
+        self.set_strange(state.strange);
+    }
+
+    fn leads(&self, leads: bool) {
+        self.set_leads(leads);
+    }
+
+    fn heartbeat(&self, when: Instant) {
+        self.set_heartbeat(Some(when));
+    }
+}

@@ -1,0 +1,8 @@
+//! What each role needs of the world, as traits, with the types that they exchange. Edges implement them, roles call them,
+//! and only `run` knows both. Nothing here does anything.
+
+mod client;
+mod server;
+
+pub use client::*;
+pub use server::{Gauges, SlotStore, Snapshot, Source, TableReading};
