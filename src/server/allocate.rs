@@ -8,12 +8,13 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use super::Limits;
 use super::guard::Guard;
 use super::judge::{Judged, judge_all};
-use super::plan::Known;
+use super::limits::Limits;
+use super::previous::Previous;
+use super::seat::{free, seat};
 use crate::clock::Timestamp;
-use crate::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table, Weight};
+use crate::slot::{Instance, Observation, Part, Row, Slot, SlotId, Table};
 
 /// Who holds which slot after this turn.
 pub(super) struct Assignment {
@@ -37,18 +38,18 @@ pub(super) struct Assignment {
 /// Judges every occupant by what was seen, then seats the newcomers.
 pub(super) fn assign(
     table: &Table,
-    known: &Known<'_>,
+    previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
     limits: &Limits,
 ) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
-    restore(&mut slots, table, known.slots);
+    restore(&mut slots, table, previous.slots);
     let missing: BTreeSet<SlotId> =
         (1..=limits.size).filter(|id| !table.rows.contains_key(id) && !slots.contains_key(id)).collect();
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
-    let Judged { kept, guarded, guard } = judge_all(&mut slots, &holders, seen, known, now, limits);
+    let Judged { kept, guarded, guard } = judge_all(&mut slots, &holders, seen, previous, now, limits);
     ignored.extend(reserve(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
     let unplaced = if hides_somebody(seen, &slots) {
@@ -90,14 +91,14 @@ fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
 }
 
 /// Puts back the occupants of rows that are lost, but for those whose address stands in another row: a hand moved them.
-fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, known: &BTreeMap<SlotId, Slot>) {
+fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<SlotId, Slot>) {
     let held = |row: &Row| match row {
         Row::Known(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
         Row::Unreadable { address, .. } => *address,
     };
     let held: BTreeSet<IpAddr> = table.rows.values().filter_map(held).collect();
     let stays = |slot: &&Slot| slot.occupant.as_ref().is_some_and(|occupant| !held.contains(&occupant.address));
-    let lost = known.values().filter(|slot| !table.rows.contains_key(&slot.id)).filter(stays);
+    let lost = before.values().filter(|slot| !table.rows.contains_key(&slot.id)).filter(stays);
     slots.extend(lost.map(|slot| (slot.id, slot.clone())));
 }
 
@@ -159,25 +160,6 @@ fn holders<'a>(
         }
     }
     (holders, ignored)
-}
-
-/// Frees a slot, and remembers whose group had it.
-pub(super) fn free(slot: &mut Slot) {
-    if let Some(group) = slot.occupant.take().and_then(|occupant| occupant.group) {
-        slot.last_group = Some(group);
-    }
-}
-
-/// Gives a slot to a new server.
-pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
-    slot.occupant = Some(Occupant {
-        address: instance.address,
-        name: instance.name.clone(),
-        group: Some(instance.group.clone()),
-        weight: min,
-        status: Status::Enabled,
-        last_step: Some(now),
-    });
 }
 
 fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use super::{Limits, Plan};
+use super::limits::Limits;
+use super::plan::Plan;
 use crate::slot::{Instance, Observation, Part, Slot, Table};
 
 /// How many names a sentence lists before it only counts the rest.
@@ -153,7 +154,7 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
 }
 
 /// What to log when the conditions go from `before` to `after`: a sentence that is new or has changed, and one for each end.
-pub(super) fn turned(before: &Conditions, after: &Conditions) -> Vec<Line> {
+pub(super) fn changes(before: &Conditions, after: &Conditions) -> Vec<Line> {
     let begun = after.iter().filter(|(condition, text)| before.get(condition) != Some(text));
     let ended = before.keys().filter(|condition| !after.contains_key(condition));
     begun
@@ -206,12 +207,12 @@ mod tests {
         ]);
         let warn = |text: &str| Line::Warn(text.to_owned());
         let info = |condition: Condition| Line::Info(condition.over().to_owned());
-        assert_eq!(turned(&none, &none), []);
-        assert_eq!(turned(&none, &one), [warn("one waits")]);
-        assert_eq!(turned(&one, &one), []);
-        assert_eq!(turned(&one, &two), [warn("a is missing"), warn("two wait")]);
-        assert_eq!(turned(&two, &one), [warn("one waits"), info(Condition::MissingGroups)]);
-        assert_eq!(turned(&one, &none), [info(Condition::Unplaced)]);
+        assert_eq!(changes(&none, &none), []);
+        assert_eq!(changes(&none, &one), [warn("one waits")]);
+        assert_eq!(changes(&one, &one), []);
+        assert_eq!(changes(&one, &two), [warn("a is missing"), warn("two wait")]);
+        assert_eq!(changes(&two, &one), [warn("one waits"), info(Condition::MissingGroups)]);
+        assert_eq!(changes(&one, &none), [info(Condition::Unplaced)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Limits;
+use super::limits::Limits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
@@ -10,7 +10,7 @@ use crate::slot::{Occupant, Slot, SlotId, Status};
 ///
 /// A draining server has weight 0 as soon as any enabled one has weight. Until then those that had weight keep it;
 /// where none has any, each gets the weight of a new server, and 1 at least.
-pub(super) fn settle(
+pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     kept: &BTreeSet<SlotId>,
     now: Timestamp,
@@ -87,7 +87,7 @@ mod tests {
         for (name, kept, min, max, before, after, last_resort) in cases {
             let mut slots = rows(before);
             let limits = Limits { min, max, ..limits(2) };
-            let found = settle(&mut slots, &kept.iter().copied().collect(), at(100), &limits);
+            let found = set_weights(&mut slots, &kept.iter().copied().collect(), at(100), &limits);
             assert_eq!(show(&slots), after, "{name}");
             assert_eq!(found, last_resort, "{name}");
         }

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::Limits;
-use super::allocate::{free, seat};
 use super::guard::{Guard, Vanished, serves};
-use super::plan::Known;
+use super::limits::Limits;
+use super::previous::Previous;
+use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::slot::{Fate, Instance, Observation, Occupant, Part, Slot, SlotId, Status, Unlisted, Weight};
 
@@ -28,7 +28,7 @@ pub(super) fn judge_all(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
     seen: &Observation,
-    known: &Known<'_>,
+    previous: &Previous<'_>,
     now: Timestamp,
     limits: &Limits,
 ) -> Judged {
@@ -45,7 +45,7 @@ pub(super) fn judge_all(
         .map(|(slot, occupant)| Vanished { slot, occupant })
         .collect();
     let serving = occupants().filter(|(_, occupant)| serves(occupant)).count();
-    let guard = known.guard.after(&vanished, serving, known.passed, limits.removal_guard);
+    let guard = previous.guard.after(&vanished, serving, previous.elapsed, limits.removal_guard);
     let keeps = |one: &&Vanished<'_>| guard.keeps(one, limits.removal_guard);
     let guarded: Vec<SlotId> = vanished.iter().filter(keeps).map(|one| one.slot).collect();
 

@@ -9,9 +9,12 @@ mod drain;
 mod guard;
 mod judge;
 mod lease;
+mod limits;
 mod plan;
+mod previous;
 mod ramp;
 mod report;
+mod seat;
 
 #[cfg(test)]
 mod fixtures;
@@ -26,36 +29,19 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+pub use limits::Limits;
 pub use plan::{Plan, decide};
 
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::marker::{Marker, Moment};
 use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
-use crate::slot::{Observation, Slot, SlotId, Table, Weight};
+use crate::slot::{Observation, Slot, Table};
 use conditions::{Conditions, Line, Words, conditions};
 use guard::Guard;
 use lease::Lease;
-use plan::Known;
-
-/// What the configuration says about slots and weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// N, the number of slots that take servers: 1 to [`crate::slot::MAX_SLOT`].
-    pub size: SlotId,
-    /// The groups in the order of the configuration: the order in which their instances are seated.
-    pub groups: Vec<String>,
-    /// The weight of a new server, 0 to `max`.
-    pub min: Weight,
-    /// The weight that a server ramps to, `min` to [`crate::slot::MAX_WEIGHT`].
-    pub max: Weight,
-    /// What one step of the ramp adds, 1 to [`crate::slot::MAX_WEIGHT`].
-    pub step: Weight,
-    /// The time between two steps, above zero.
-    pub interval: Duration,
-    /// How long servers are kept that leave every group too many at once; zero: not at all.
-    pub removal_guard: Duration,
-}
+use plan::decide_after;
+use previous::Previous;
 
 /// A turn that found nothing to do: while the same is seen and no step of a ramp is due, there is nothing to do again.
 struct Settled {
@@ -130,9 +116,9 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         }
         if self.lease.is_held() {
             let before = self.turned.replace(now.clock);
-            let passed = before.map_or(Duration::ZERO, |before| now.clock.saturating_duration_since(before));
+            let elapsed = before.map_or(Duration::ZERO, |before| now.clock.saturating_duration_since(before));
             let seen = self.ask(&Table::default())?;
-            return self.lead(seen, passed, now);
+            return self.lead(seen, elapsed, now);
         }
         let marker = self.store.read_marker()?;
         let free = self.watch(&marker, now);
@@ -210,7 +196,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     }
 
     /// The part of a turn that only the leader does.
-    fn lead(&mut self, mut seen: Observation, passed: Duration, now: Moment) -> Result<(), Error> {
+    fn lead(&mut self, mut seen: Observation, elapsed: Duration, now: Moment) -> Result<(), Error> {
         let TableReading { table, marker, changed } = self.store.read()?;
         if !self.lease.confirm(&marker) {
             self.step_down();
@@ -227,8 +213,8 @@ impl<S: Source, T: SlotStore> Server<S, T> {
             return Ok(());
         }
         self.settled = None;
-        let known = Known { slots: &self.published.slots, guard: &self.guard, passed };
-        let plan = plan::decide_knowing(&table, &known, &seen, now.time, &self.limits);
+        let previous = Previous { slots: &self.published.slots, guard: &self.guard, elapsed };
+        let plan = decide_after(&table, &previous, &seen, now.time, &self.limits);
         // Also where the write fails: the answer said what it said.
         self.guard.clone_from(&plan.guard);
         let unreadable = table.faults().len();
@@ -358,7 +344,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         let words =
             Words { missing_remedy: self.source.missing_remedy(), unseen_because: self.source.unseen_because() };
         let current = conditions(table, seen, plan, &self.limits, words);
-        for line in conditions::turned(&self.conditions, &current) {
+        for line in conditions::changes(&self.conditions, &current) {
             match line {
                 Line::Warn(text) => warn!("{text}"),
                 Line::Info(text) => info!("{text}"),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::guard::Guard;
-use super::{Limits, allocate, drain, ramp};
+use super::limits::Limits;
+use super::previous::Previous;
+use super::{allocate, drain, ramp};
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight, full_weight};
 
@@ -40,31 +42,21 @@ impl Plan {
     }
 }
 
-/// What a turn knows of those before it.
-pub(super) struct Known<'a> {
-    /// What the table held: a row that is lost counts as it was, unless its server has another one.
-    pub(super) slots: &'a BTreeMap<SlotId, Slot>,
-    /// Those that vanished.
-    pub(super) guard: &'a Guard,
-    /// The time since the turn before, whether it got an answer or not.
-    pub(super) passed: Duration,
-}
-
 /// Decides what the table must hold at `now`, for who knows of no turn before.
 pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Plan {
-    let known = Known { slots: &BTreeMap::new(), guard: &Guard::default(), passed: Duration::ZERO };
-    decide_knowing(table, &known, seen, now, limits)
+    let previous = Previous { slots: &BTreeMap::new(), guard: &Guard::default(), elapsed: Duration::ZERO };
+    decide_after(table, &previous, seen, now, limits)
 }
 
 /// The same for who remembers the turns before. Deciding again on the result, and what it remembers, changes nothing.
-pub(super) fn decide_knowing(
+pub(super) fn decide_after(
     table: &Table,
-    known: &Known<'_>,
+    previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
     limits: &Limits,
 ) -> Plan {
-    let mut assigned = allocate::assign(table, known, seen, now, limits);
+    let mut assigned = allocate::assign(table, previous, seen, now, limits);
     let mut due = None;
     for (id, slot) in &mut assigned.slots {
         if let Some(occupant) = slot.occupant.as_mut()
@@ -76,7 +68,7 @@ pub(super) fn decide_knowing(
         }
     }
     // After the ramp: it may have given the first ready server its first weight.
-    let last_resort = drain::settle(&mut assigned.slots, &assigned.kept, now, limits);
+    let last_resort = drain::set_weights(&mut assigned.slots, &assigned.kept, now, limits);
     let slots = assigned.slots;
     let changes = slots
         .values()

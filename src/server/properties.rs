@@ -6,7 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::fixtures::{address, at, config, limits, secs};
-use super::plan::{Known, decide_knowing};
+use super::plan::decide_after;
+use super::previous::Previous;
 use super::{Limits, Plan, decide};
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
@@ -315,8 +316,8 @@ proptest! {
                 table.rows.insert(slot.id, Row::Known(slot.clone().into()));
             }
             let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
-                let known = Known { slots, guard: &plan.guard, passed: secs(0) };
-                decide_knowing(table, &known, &seen, at(now), &limits)
+                let previous = Previous { slots, guard: &plan.guard, elapsed: secs(0) };
+                decide_after(table, &previous, &seen, at(now), &limits)
             };
             let again = knowing(&table, &BTreeMap::new(), now);
             prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");

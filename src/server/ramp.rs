@@ -1,6 +1,6 @@
 //! The ramp of one server's weight. Pure; knows nothing of slots, groups or the rest of the table.
 
-use super::Limits;
+use super::limits::Limits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Status, Weight};
 

@@ -1,6 +1,6 @@
 //! The sentences about slots: what happened to one, what it holds, what a plan would write. Pure; writes no log itself.
 
-use super::Plan;
+use super::plan::Plan;
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
 
 /// What happened to a slot, for the log; a mere step of the ramp is no event until it reaches `full`.
@@ -102,8 +102,8 @@ fn group(name: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decide;
     use super::super::fixtures::{at, limits, seen, slot, table};
-    use super::super::{Plan, decide};
     use super::*;
 
     #[test]
