@@ -1,13 +1,13 @@
-//! The change marker and the lease: what slot 1's item says about the table and its writer. Shared words of both roles.
+//! The change marker and the lease: what slot 1's item says about the table and its writer. Both roles share these types.
 //!
-//! It knows neither how the marker is spelt in the table nor who reads it for what. The numbers only ever rise, and no
-//! reader compares them with a clock: what counts is that they change.
+//! Three types for three meanings: a [`Marker`] was read, a [`Claim`] takes the lease, a [`Stamp`] is written by the
+//! leader. Numbers only ever rise, and no reader compares them with a clock: only that they change matters.
 
 use std::time::Instant;
 
 use crate::clock::Timestamp;
 
-/// What slot 1's item carries beside its slot. What is missing or cannot be read is `None`.
+/// The marker as somebody read it. What is missing or cannot be read is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marker {
     /// Another number after every write of rows (`HsdoVersion`), 0 to [`MOST`].
@@ -16,6 +16,28 @@ pub struct Marker {
     pub heartbeat: Option<u64>,
     /// The term of the server that may write (`HsdoLeader`).
     pub leader: Option<String>,
+}
+
+/// What a server writes to take the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Its first version, 0 to [`MOST`].
+    pub version: u64,
+    /// Its first heartbeat, 0 to [`MOST`].
+    pub heartbeat: u64,
+    /// The name of its term.
+    pub leader: String,
+}
+
+/// What a leader writes to the marker, with rows or alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The next version, 0 to [`MOST`]; `None` leaves the version as it is.
+    pub version: Option<u64>,
+    /// The next heartbeat, 0 to [`MOST`].
+    pub heartbeat: u64,
+    /// The name of its term, which the table must still bear.
+    pub leader: String,
 }
 
 /// The highest number of a marker that is believed, and thousands of years in milliseconds: one above it was written

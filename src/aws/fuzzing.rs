@@ -31,7 +31,7 @@ use crate::aws::transport::http::result_label;
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
-use crate::marker::{self, Marker};
+use crate::marker::{self, Claim, Stamp};
 use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_servers, row_name};
 
 /// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a status of three
@@ -234,12 +234,14 @@ fn page(body: &[u8]) {
         let marker = table::marker(&item);
         assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MOST));
         let raw_marker = table::raw_marker(&item);
-        let next = Marker { version: Some(1), heartbeat: Some(2), leader: Some("host".to_string()) };
-        assert_complete(&table::take(&next, Some(&raw_marker)));
+        let leader = "host".to_string();
+        assert_complete(&table::take(&Claim { version: 1, heartbeat: 2, leader: leader.clone() }, Some(&raw_marker)));
+        let stamp = Stamp { version: Some(1), heartbeat: 2, leader };
         let Entry::Slot { id, raw, .. } = table::entry(item) else { continue };
         let wanted = table::attributes(&Slot::empty(id));
         assert_complete(&table::update(id, &wanted, Some(&raw)));
-        assert_complete(&table::mark(&next, Some((&wanted, Some(&raw)))));
+        assert_complete(&table::mark(&stamp, Some((&wanted, Some(&raw)))));
+        assert_complete(&table::marked_row(&stamp.leader, &wanted, Some(&raw)));
     }
 }
 

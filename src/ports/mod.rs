@@ -5,4 +5,4 @@ mod client;
 mod server;
 
 pub use client::*;
-pub use server::{Gauges, SlotStore, Snapshot, Source, TableReading};
+pub use server::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::error::Error;
-use crate::marker::Marker;
+use crate::marker::{Claim, Marker, Stamp};
 use crate::slot::{Observation, Slot, SlotId, Table};
 
 /// Where instances come from: AutoScaling groups, or Consul.
@@ -52,13 +52,25 @@ pub struct TableReading {
     pub changed: bool,
 }
 
+/// One look at the marker.
+#[derive(Clone, Debug)]
+pub struct Sighting<R> {
+    /// What it says.
+    pub marker: Marker,
+    /// How it was stored, with what cannot be read: the condition of [`SlotStore::take`].
+    pub raw: R,
+}
+
 /// The table, as the server uses it.
 pub trait SlotStore {
+    /// How this store spells a marker.
+    type Raw;
+
     /// Reads the marker alone; it may be slightly stale.
     ///
     /// # Errors
     /// The reading failed.
-    fn read_marker(&mut self) -> Result<Marker, Error>;
+    fn read_marker(&mut self) -> Result<Sighting<Self::Raw>, Error>;
 
     /// Reads every row and the marker, strongly consistent.
     ///
@@ -66,24 +78,25 @@ pub trait SlotStore {
     /// The reading failed or is not whole.
     fn read(&mut self) -> Result<TableReading, Error>;
 
-    /// Writes `claim` on the condition that the marker is still as it was last read. False: it is not.
+    /// Writes `claim` on the condition that the marker is still as it was `seen`. False: it is not. A new term begins
+    /// with nothing known about the rows.
     ///
     /// # Errors
     /// The write failed; it may have been done all the same.
-    fn take(&mut self, claim: &Marker) -> Result<bool, Error>;
+    fn take(&mut self, seen: &Sighting<Self::Raw>, claim: &Claim) -> Result<bool, Error>;
 
-    /// Writes `next` (a version of `None` stays as it is) on the condition that the table names its leader. False: it does not.
+    /// Writes `stamp` on the condition that the table names its leader. False: it does not.
     ///
     /// # Errors
     /// The write failed; it may have been done all the same.
-    fn beat(&mut self, next: &Marker) -> Result<bool, Error>;
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, Error>;
 
     /// Writes these slots, each on the condition that its row is still as the last [`SlotStore::read`] found it, together
-    /// with the marker `next`, on the condition that the table names its leader. Returns the marker as it stands then.
+    /// with `stamp`, on the condition that the table names its leader. Returns the stamp as it was written last.
     ///
     /// # Errors
     /// A condition did not hold, or the write failed: some of the slots may have been written.
-    fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error>;
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error>;
 
     /// Removes `leader` from the marker, if the marker names it.
     ///

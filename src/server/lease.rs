@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::marker::{self, Marker, Moment};
+use crate::marker::{self, Claim, Marker, Moment, Stamp};
 
 /// How often a leader shows that it lives: less than a second, so that turns of a second each do so.
 const BEAT: Duration = Duration::from_millis(900);
@@ -84,17 +84,17 @@ impl Lease {
     }
 
     /// What to write to take the lease from `seen`. The version rises: rows may have changed since its last leader looked.
-    pub(super) fn claim(&self, seen: &Marker, now: Moment) -> Marker {
-        Marker {
-            version: Some(marker::next(seen.version, now.time)),
-            heartbeat: Some(marker::next(seen.heartbeat, now.time)),
-            leader: Some(self.name()),
+    pub(super) fn claim(&self, seen: &Marker, now: Moment) -> Claim {
+        Claim {
+            version: marker::next(seen.version, now.time),
+            heartbeat: marker::next(seen.heartbeat, now.time),
+            leader: self.name(),
         }
     }
 
     /// `written` was accepted: we hold the lease.
-    pub(super) fn won(&mut self, written: &Marker, now: Instant) {
-        self.held = Some(Held { version: written.version, heartbeat: written.heartbeat, beat: now });
+    pub(super) fn won(&mut self, written: &Claim, now: Instant) {
+        self.held = Some(Held { version: Some(written.version), heartbeat: Some(written.heartbeat), beat: now });
         self.rival = None;
     }
 
@@ -120,20 +120,20 @@ impl Lease {
     }
 
     /// The next heartbeat, and with `raise` the next version too.
-    pub(super) fn next(&self, raise: bool, now: Moment) -> Marker {
+    pub(super) fn next(&self, raise: bool, now: Moment) -> Stamp {
         let (version, heartbeat) = self.held.as_ref().map_or((None, None), |held| (held.version, held.heartbeat));
-        Marker {
+        Stamp {
             version: raise.then(|| marker::next(version, now.time)),
-            heartbeat: Some(marker::next(heartbeat, now.time)),
-            leader: Some(self.name()),
+            heartbeat: marker::next(heartbeat, now.time),
+            leader: self.name(),
         }
     }
 
     /// `written` was accepted, and is what the table shows now.
-    pub(super) fn wrote(&mut self, written: &Marker, now: Instant) {
+    pub(super) fn wrote(&mut self, written: &Stamp, now: Instant) {
         if let Some(held) = &mut self.held {
             held.version = written.version.or(held.version);
-            held.heartbeat = written.heartbeat;
+            held.heartbeat = Some(written.heartbeat);
             held.beat = now;
         }
     }
@@ -195,19 +195,19 @@ mod tests {
         let start = Instant::now();
         let mut lease = Lease::new("me".to_owned());
         let claim = lease.claim(&seen("a", 5_000), moment(1_000));
-        assert_eq!(claim, Marker { version: Some(1_000), heartbeat: Some(5_001), leader: Some("me/1".to_owned()) });
+        assert_eq!(claim, Claim { version: 1_000, heartbeat: 5_001, leader: "me/1".to_owned() });
         assert!(!lease.is_held() && !lease.is_due(start));
         lease.won(&claim, start);
         assert!(lease.is_held() && !lease.is_due(start) && lease.is_due(start + Duration::from_secs(1)));
 
         let beat = lease.next(false, moment(1_000));
-        assert_eq!(beat, Marker { version: None, heartbeat: Some(5_002), leader: Some("me/1".to_owned()) });
+        assert_eq!(beat, Stamp { version: None, heartbeat: 5_002, leader: "me/1".to_owned() });
         lease.wrote(&beat, start + Duration::from_secs(1));
         assert!(!lease.is_due(start + Duration::from_secs(1)));
         assert_eq!(lease.next(true, moment(1_000)).version, Some(1_001), "a beat leaves the version as it was");
 
         assert!(lease.confirm(&Marker { leader: Some("me/1".to_owned()), ..seen("-", 70_000) }));
-        assert_eq!(lease.next(true, moment(1_000)).heartbeat, Some(70_001), "above what another hand wrote");
+        assert_eq!(lease.next(true, moment(1_000)).heartbeat, 70_001, "above what another hand wrote");
         assert!(!lease.confirm(&seen("b", 1)) && !lease.confirm(&seen("-", 1)));
         lease.lost();
         assert!(!lease.is_held());

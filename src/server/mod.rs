@@ -34,8 +34,8 @@ pub use plan::{Plan, decide};
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::marker::{Marker, Moment};
-use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
+use crate::marker::{Marker, Moment, Stamp};
+use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};
 use crate::slot::{Observation, Slot, Table};
 use conditions::{Conditions, Line, Words, conditions};
 use guard::Guard;
@@ -120,15 +120,15 @@ impl<S: Source, T: SlotStore> Server<S, T> {
             let seen = self.ask(&Table::default())?;
             return self.lead(seen, elapsed, now);
         }
-        let marker = self.store.read_marker()?;
-        let free = self.watch(&marker, now);
+        let sighting = self.store.read_marker()?;
+        let free = self.watch(&sighting.marker, now);
         if !free && self.fetched {
             return Ok(());
         }
         // Whoever cannot see the instances must not lead.
         let seen = self.ask(&Table::default())?;
         self.fetched = true;
-        if !free || !self.take(&marker, now)? {
+        if !free || !self.take(&sighting, now)? {
             return Ok(());
         }
         self.turned = Some(now.clock);
@@ -156,7 +156,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         let pulse = if self.lease.is_held() {
             self.beat_if_due(now).map(|()| false)
         } else {
-            self.store.read_marker().map(|marker| self.watch(&marker, now))
+            self.store.read_marker().map(|sighting| self.watch(&sighting.marker, now))
         };
         pulse.unwrap_or_else(|error| {
             debug!("between two turns: {error}");
@@ -267,14 +267,14 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     }
 
     /// Tries to take the lease from what `seen` shows. False: another one was quicker.
-    fn take(&mut self, seen: &Marker, now: Moment) -> Result<bool, Error> {
-        let claim = self.lease.claim(seen, now);
-        if !self.store.take(&claim)? {
+    fn take(&mut self, seen: &Sighting<T::Raw>, now: Moment) -> Result<bool, Error> {
+        let claim = self.lease.claim(&seen.marker, now);
+        if !self.store.take(seen, &claim)? {
             debug!("another server was quicker to take the lease");
             return Ok(false);
         }
         let name = self.lease.name();
-        match seen.leader.as_deref().filter(|leader| *leader != name) {
+        match seen.marker.leader.as_deref().filter(|leader| *leader != name) {
             Some(dead) => {
                 warn!("leads the table as {name}: took over from {}, whose heartbeat stood still", dead.escape_debug());
             }
@@ -300,7 +300,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         Ok(())
     }
 
-    fn beaten(&mut self, written: &Marker, now: Instant) {
+    fn beaten(&mut self, written: &Stamp, now: Instant) {
         self.lease.wrote(written, now);
         self.gauges.heartbeat(now);
     }

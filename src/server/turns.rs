@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::fixtures::{at, limits, seen, show, table};
 use super::{Limits, Server};
 use crate::error::Error;
-use crate::marker::{Marker, Moment};
-use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
+use crate::marker::{Claim, Marker, Moment, Stamp};
+use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};
 use crate::slot::{Observation, Row, Slot, Table};
 
 fn broken(what: &str) -> Error {
@@ -40,26 +40,27 @@ struct Memory {
     lose_answers: bool,
 }
 
-/// One server's view of the table.
+/// One server's view of the table: the rows as it last knew them.
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Memory>>, Rc<RefCell<View>>);
-
-#[derive(Default)]
-struct View {
-    rows: Option<Table>,
-    marker: Marker,
-}
+struct Shared(Rc<RefCell<Memory>>, Rc<RefCell<Option<Table>>>);
 
 impl Memory {
-    fn set(&mut self, next: &Marker) {
-        self.marker = Marker { version: next.version.or(self.marker.version), ..next.clone() };
+    fn set(&mut self, stamp: &Stamp) {
+        let Stamp { version, heartbeat, leader } = stamp.clone();
+        self.marker =
+            Marker { version: version.or(self.marker.version), heartbeat: Some(heartbeat), leader: Some(leader) };
+    }
+
+    fn is_led_by(&self, leader: &str) -> bool {
+        self.marker.leader.as_deref() == Some(leader)
     }
 }
 
 impl SlotStore for Shared {
-    fn read_marker(&mut self) -> Result<Marker, Error> {
-        self.1.borrow_mut().marker = self.0.borrow().marker.clone();
-        Ok(self.0.borrow().marker.clone())
+    type Raw = ();
+
+    fn read_marker(&mut self) -> Result<Sighting<()>, Error> {
+        Ok(Sighting { marker: self.0.borrow().marker.clone(), raw: () })
     }
 
     fn read(&mut self) -> Result<TableReading, Error> {
@@ -68,49 +69,48 @@ impl SlotStore for Shared {
             return Err(broken("read"));
         }
         let (table, marker) = (memory.table.clone(), memory.marker.clone());
-        let mut view = self.1.borrow_mut();
-        let changed = view.rows.replace(table.clone()).is_some_and(|known| known != table);
-        view.marker = marker.clone();
+        let changed = self.1.replace(Some(table.clone())).is_some_and(|known| known != table);
         Ok(TableReading { table, marker, changed })
     }
 
-    fn take(&mut self, claim: &Marker) -> Result<bool, Error> {
+    fn take(&mut self, seen: &Sighting<()>, claim: &Claim) -> Result<bool, Error> {
         let mut memory = self.0.borrow_mut();
-        self.1.borrow_mut().rows = None;
-        let fits = memory.marker == self.1.borrow().marker;
+        self.1.replace(None);
+        let fits = memory.marker == seen.marker;
         if fits {
-            memory.set(claim);
+            let Claim { version, heartbeat, leader } = claim.clone();
+            memory.set(&Stamp { version: Some(version), heartbeat, leader });
         }
         if memory.lose_answers { Err(broken("lost")) } else { Ok(fits) }
     }
 
-    fn beat(&mut self, next: &Marker) -> Result<bool, Error> {
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, Error> {
         let mut memory = self.0.borrow_mut();
-        let fits = memory.marker.leader == next.leader;
+        let fits = memory.is_led_by(&stamp.leader);
         if fits {
-            memory.set(next);
+            memory.set(stamp);
             memory.beats += 1;
         }
         Ok(fits)
     }
 
-    fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error> {
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
         let mut memory = self.0.borrow_mut();
         memory.writes.push(slots.iter().map(|slot| slot.id).collect());
-        if memory.fail_write || memory.marker.leader != next.leader {
+        if memory.fail_write || !memory.is_led_by(&stamp.leader) {
             return Err(broken("write"));
         }
-        memory.set(next);
+        memory.set(stamp);
         for slot in slots {
             memory.table.rows.insert(slot.id, Row::Known(slot.clone().into()));
         }
-        self.1.borrow_mut().rows = Some(memory.table.clone());
-        Ok(next.clone())
+        self.1.replace(Some(memory.table.clone()));
+        Ok(stamp.clone())
     }
 
     fn release(&mut self, leader: &str) -> Result<(), Error> {
         let mut memory = self.0.borrow_mut();
-        if memory.marker.leader.as_deref() == Some(leader) {
+        if memory.is_led_by(leader) {
             memory.marker.leader = None;
         }
         Ok(())

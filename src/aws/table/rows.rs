@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::dynamodb::{Attribute, Item, Update};
 use super::number::integer;
 use crate::clock::Timestamp;
-use crate::marker::{self, Marker};
+use crate::marker::{self, Claim, Marker, Stamp};
 use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight, is_servers};
 use crate::text::one_line;
 
@@ -246,25 +246,35 @@ pub(crate) fn update(id: SlotId, wanted: &Raw, before: Option<&Raw>) -> Update {
     Draft::default().row(wanted, before).update(id)
 }
 
-/// The update of slot 1's item that goes with rows, or alone as a heartbeat: the numbers of `next` that are there, on
-/// the condition that the item names its leader. `row` is what slot 1 itself is to say, and what it said before:
-/// a transaction cannot touch an item twice.
-pub(crate) fn mark(next: &Marker, row: Option<(&Raw, Option<&Raw>)>) -> Update {
+/// The update of slot 1's item that goes with rows, or alone as a heartbeat: the numbers of `stamp`, on the condition
+/// that the item names its leader. `row` is what slot 1 itself is to say, and what it said before: a transaction cannot
+/// touch an item twice.
+pub(crate) fn mark(stamp: &Stamp, row: Option<(&Raw, Option<&Raw>)>) -> Update {
     let draft = match row {
         Some((wanted, before)) => Draft::default().row(wanted, before),
         None => Draft::default(),
     };
-    draft.numbers(next).led_by(next.leader.as_deref().unwrap_or_default()).update(MARKED)
+    draft.numbers(stamp.version, stamp.heartbeat).led_by(&stamp.leader).update(MARKED)
+}
+
+/// The update of slot 1's row alone, on the condition that its item names `leader`.
+pub(crate) fn marked_row(leader: &str, wanted: &Raw, before: Option<&Raw>) -> Update {
+    Draft::default().row(wanted, before).led_by(leader).update(MARKED)
 }
 
 /// The update that takes the lease, on the condition that the marker still is as `before`. `None` is an item that did
 /// not exist: it is made as a free slot, since the original ends on an item that lacks one of its attributes.
-pub(crate) fn take(claim: &Marker, before: Option<&RawMarker>) -> Update {
+pub(crate) fn take(claim: &Claim, before: Option<&RawMarker>) -> Update {
     let mut draft = match before {
         Some(_) => Draft::default(),
         None => Draft::default().row(&attributes(&Slot::empty(MARKED)), None),
     };
-    draft = draft.numbers(claim).set("#leader", MARKS[2], ":leader", text_of(claim.leader.as_deref()));
+    draft = draft.numbers(Some(claim.version), claim.heartbeat).set(
+        "#leader",
+        MARKS[2],
+        ":leader",
+        Attribute::S(claim.leader.clone()),
+    );
     let names = ["#version", "#heartbeat", "#leader"];
     for (index, value) in before.into_iter().flatten().enumerate() {
         draft.expect(names[index], MARKS[index], &format!(":seen{index}"), value.as_ref());
@@ -277,10 +287,6 @@ pub(crate) fn release(leader: &str) -> Update {
     let mut draft = Draft::default().led_by(leader);
     draft.remove.push("#leader".to_string());
     draft.update(MARKED)
-}
-
-fn text_of(text: Option<&str>) -> Attribute {
-    Attribute::S(text.unwrap_or_default().to_string())
 }
 
 /// An update in the making. Names stand for themselves, lest one is a reserved word of DynamoDB now or later.
@@ -315,12 +321,10 @@ impl Draft {
         self
     }
 
-    /// The version and the heartbeat, where there are any.
-    fn numbers(mut self, marker: &Marker) -> Self {
-        let numbers = [
-            ("#version", MARKS[0], ":version", marker.version),
-            ("#heartbeat", MARKS[1], ":heartbeat", marker.heartbeat),
-        ];
+    /// The version, where there is one, and the heartbeat.
+    fn numbers(mut self, version: Option<u64>, heartbeat: u64) -> Self {
+        let numbers =
+            [("#version", MARKS[0], ":version", version), ("#heartbeat", MARKS[1], ":heartbeat", Some(heartbeat))];
         for (name, attribute, value, number) in numbers {
             if let Some(number) = number {
                 self = self.set(name, attribute, value, Attribute::N(number.to_string()));
@@ -331,7 +335,7 @@ impl Draft {
 
     /// On the condition that the item names this leader.
     fn led_by(mut self, leader: &str) -> Self {
-        self.expect("#leader", MARKS[2], ":leader", Some(&text_of(Some(leader))));
+        self.expect("#leader", MARKS[2], ":leader", Some(&Attribute::S(leader.to_string())));
         self
     }
 

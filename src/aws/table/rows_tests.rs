@@ -180,11 +180,12 @@ fn every_name_and_value_of_an_update_is_used() {
     for wanted in [attributes(&last), attributes(&Slot::empty(4))] {
         for before in [None, Some(raw(original())), Some(raw(with(GROUP, None)))] {
             every_word_is_used(&update(4, &wanted, before.as_ref()));
-            every_word_is_used(&mark(&marked(1, 2, "me"), Some((&wanted, before.as_ref()))));
+            every_word_is_used(&mark(&stamp(Some(1)), Some((&wanted, before.as_ref()))));
         }
     }
-    let next = marked(1, 2, "me");
-    for update in [mark(&next, None), take(&next, None), take(&next, Some(&[None, None, None])), release("me")] {
+    for update in
+        [mark(&stamp(Some(1)), None), take(&claim(), None), take(&claim(), Some(&[None, None, None])), release("me")]
+    {
         every_word_is_used(&update);
     }
 }
@@ -195,6 +196,14 @@ fn every_word_is_used(made: &Update) {
     for word in made.names.keys().chain(made.values.keys()) {
         assert!(words.contains(&word.as_str()), "{word} in {made:?}");
     }
+}
+
+fn stamp(version: Option<u64>) -> Stamp {
+    Stamp { version, heartbeat: 9, leader: "me".to_string() }
+}
+
+fn claim() -> Claim {
+    Claim { version: 8, heartbeat: 9, leader: "me".to_string() }
 }
 
 fn marked(version: u64, heartbeat: u64, leader: &str) -> Marker {
@@ -225,23 +234,22 @@ fn a_marker_is_read_and_what_cannot_be_read_of_it_is_missing() {
 
 #[test]
 fn the_lease_is_taken_kept_and_given_back_under_conditions() {
-    let claim = marked(8, 9, "me");
     let seen: Item = [("HsdoVersion", n("7")), ("HsdoLeader", n("1"))].map(|(k, v)| (k.to_string(), v)).into();
-    let taken = take(&claim, Some(&raw_marker(&seen)));
+    let taken = take(&claim(), Some(&raw_marker(&seen)));
     assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader");
     assert_eq!(taken.condition, "#version = :seen0 AND attribute_not_exists(#heartbeat) AND #leader = :seen2");
     assert_eq!((taken.values.get(":seen2"), taken.values.get(":leader")), (Some(&n("1")), Some(&s("me"))));
 
-    let made = take(&claim, None);
+    let made = take(&claim(), None);
     assert_eq!(made.condition, "attribute_not_exists(#key)");
     assert_eq!(made.values.get(":w0"), Some(&s("none")), "a whole free slot, for the original's sake");
 
-    let beat = mark(&Marker { version: None, ..claim.clone() }, None);
+    let beat = mark(&stamp(None), None);
     assert_eq!((beat.update.as_str(), beat.condition.as_str()), ("SET #heartbeat = :heartbeat", "#leader = :leader"));
     let back = release("me");
     assert_eq!((back.update.as_str(), back.condition.as_str()), ("REMOVE #leader", "#leader = :leader"));
 
-    let both = mark(&claim, Some((&attributes(&Slot::empty(1)), Some(&raw(original())))));
+    let both = mark(&stamp(Some(8)), Some((&attributes(&Slot::empty(1)), Some(&raw(original())))));
     assert!(
         both.update.starts_with("SET #a0 = :w0,") && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6"),
         "{both:?}"
@@ -250,7 +258,9 @@ fn the_lease_is_taken_kept_and_given_back_under_conditions() {
         both.condition.starts_with("#a0 = :b0 AND") && both.condition.ends_with("AND #leader = :leader"),
         "{both:?}"
     );
-    assert!([taken, made, beat, back, both].iter().all(|update| update.key == key(1)));
+    let row = marked_row("me", &attributes(&Slot::empty(1)), Some(&raw(original())));
+    assert!(!row.update.contains("#heartbeat") && row.condition.ends_with("AND #leader = :leader"), "{row:?}");
+    assert!([taken, made, beat, back, both, row].iter().all(|update| update.key == key(1)));
 }
 
 fn an_occupant() -> impl Strategy<Value = Occupant> {

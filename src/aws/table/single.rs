@@ -16,7 +16,7 @@ use super::rows::{self as table, MARKED, Raw};
 use super::store::{ATTEMPT, SlotTable, WRITE_TOTAL};
 use crate::aws::error::Error;
 use crate::aws::transport::http::Budget;
-use crate::marker::{MOST, Marker};
+use crate::marker::{MOST, Stamp};
 use crate::slot::{Slot, SlotId};
 
 /// How long a confirmation of the lease counts for the writes that begin after it.
@@ -24,9 +24,9 @@ const CONFIRMED: Duration = Duration::from_secs(2);
 /// When the writes that began under it have to be over. The lease lapses six seconds after its last change.
 const HELD: Duration = Duration::from_secs(4);
 
-/// The lease during a write: the marker as it was last written, and when.
+/// The lease during a write: the stamp that was written last, and when.
 struct Hold {
-    marker: Marker,
+    stamp: Stamp,
     since: Instant,
 }
 
@@ -44,37 +44,35 @@ impl SlotTable {
 
     /// Within 10 seconds. After an error, some of the slots are written; the version has risen if any is, or does by the
     /// next turn.
-    pub(super) fn write_singly(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error> {
+    pub(super) fn write_singly(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
         if slots.is_empty() {
-            return Ok(next.clone());
+            return Ok(stamp.clone());
         }
         let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
-        let mut hold = self.confirm(Marker { version: None, ..next.clone() }, &budget)?;
+        let mut hold = self.confirm(Stamp { version: None, ..stamp.clone() }, &budget)?;
         // Servers come before servers go: one that moves stands in two slots for a moment, and never in none.
         let (seats, empty): (Vec<&Slot>, Vec<&Slot>) = slots.iter().partition(|slot| slot.occupant.is_some());
         let written = seats.into_iter().chain(empty).try_for_each(|slot| {
             if hold.since.elapsed() >= CONFIRMED {
-                hold = self.confirm(after(&hold.marker), &budget)?;
+                hold = self.confirm(after(&hold.stamp), &budget)?;
             }
             self.write_one(slot, &hold, &budget)
         });
         if !self.untold {
-            return written.map(|()| hold.marker);
+            return written.map(|()| hold.stamp);
         }
         // However long the slots took.
         let budget = self.aws.budget(CONFIRMED, ATTEMPT);
-        let told = self.confirm(Marker { version: next.version, ..after(&hold.marker) }, &budget);
+        let told = self.confirm(Stamp { version: stamp.version, ..after(&hold.stamp) }, &budget);
         self.untold &= told.is_err();
-        written.and(told).map(|hold| hold.marker)
+        written.and(told).map(|hold| hold.stamp)
     }
 
     fn write_one(&mut self, slot: &Slot, hold: &Hold, budget: &Budget) -> Result<(), Error> {
         let wanted = Arc::new(table::attributes(slot));
         let before = self.rows.as_ref().and_then(|rows| rows.get(&slot.id)).map(Arc::as_ref);
         let update = match slot.id {
-            MARKED => {
-                table::mark(&Marker { version: None, heartbeat: None, ..hold.marker.clone() }, Some((&wanted, before)))
-            }
+            MARKED => table::marked_row(&hold.stamp.leader, &wanted, before),
             id => table::update(id, &wanted, before),
         };
         let budget = self.aws.budget(budget.left().min(HELD.saturating_sub(hold.since.elapsed())), ATTEMPT);
@@ -92,11 +90,11 @@ impl SlotTable {
         Ok(())
     }
 
-    /// Writes the marker, on the condition that the table names its leader.
-    fn confirm(&self, marker: Marker, budget: &Budget) -> Result<Hold, Error> {
+    /// Writes the stamp, on the condition that the table names its leader.
+    fn confirm(&self, stamp: Stamp, budget: &Budget) -> Result<Hold, Error> {
         let since = Instant::now();
-        if self.update(&table::mark(&marker, None), &self.aws.budget(budget.left().min(HELD), ATTEMPT))? {
-            Ok(Hold { marker, since })
+        if self.update(&table::mark(&stamp, None), &self.aws.budget(budget.left().min(HELD), ATTEMPT))? {
+            Ok(Hold { stamp, since })
         } else {
             Err(Error::OtherHand(format!("another server leads table {:?}", self.name)))
         }
@@ -110,8 +108,8 @@ impl SlotTable {
 }
 
 /// The heartbeat after this one, and no version.
-fn after(marker: &Marker) -> Marker {
-    Marker { version: None, heartbeat: marker.heartbeat.map(|heartbeat| (heartbeat + 1).min(MOST)), ..marker.clone() }
+fn after(stamp: &Stamp) -> Stamp {
+    Stamp { version: None, heartbeat: (stamp.heartbeat + 1).min(MOST), leader: stamp.leader.clone() }
 }
 
 #[cfg(test)]
@@ -135,8 +133,8 @@ mod tests {
         Slot { id, occupant: Some(occupant), last_group: None }
     }
 
-    fn next() -> Marker {
-        Marker { version: Some(7), heartbeat: Some(20), leader: Some("me".to_string()) }
+    fn next() -> Stamp {
+        Stamp { version: Some(7), heartbeat: 20, leader: "me".to_string() }
     }
 
     fn refused(code: &str) -> Answer {
@@ -182,7 +180,7 @@ mod tests {
         SlotStore::read(&mut slots).expect("a table");
         let plan = [Slot::empty(1), taken(2), Slot::empty(3), taken(4)];
         let written = slots.write(&plan, &next()).expect("written");
-        assert_eq!(written, Marker { heartbeat: Some(21), ..next() });
+        assert_eq!(written, Stamp { heartbeat: 21, ..next() });
         let expected = ["Scan", "TransactWriteItems", "beat 20", "slot 2", "slot 4", "slot 1", "slot 3", "version 7"];
         assert_eq!(steps(&server), expected);
         for seen in server.seen() {
@@ -232,8 +230,8 @@ mod tests {
         assert!(slots.write(&[taken(2)], &next()).is_err());
         assert!(slots.untold);
         assert!(SlotStore::read(&mut slots).expect("a table").changed, "the server raises the version");
-        assert!(slots.beat(&Marker { version: None, ..next() }).expect("beaten") && slots.untold);
-        assert!(slots.beat(&Marker { version: Some(8), ..next() }).expect("beaten") && !slots.untold);
+        assert!(slots.beat(&Stamp { version: None, ..next() }).expect("beaten") && slots.untold);
+        assert!(slots.beat(&Stamp { version: Some(8), ..next() }).expect("beaten") && !slots.untold);
     }
 
     #[test]

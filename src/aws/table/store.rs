@@ -18,8 +18,8 @@ use crate::aws::error::{CANCELLED, Cause, Error};
 use crate::aws::reading::memory::Memory;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
-use crate::marker::Marker;
-use crate::ports::{SlotStore, TableReader, TableReading};
+use crate::marker::{Claim, Marker, Stamp};
+use crate::ports::{Sighting, SlotStore, TableReader, TableReading};
 use crate::slot::{Row, Slot, SlotId, Table};
 use crate::text::one_line;
 
@@ -55,8 +55,6 @@ pub struct SlotTable {
     pub(super) rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
     /// The items of the last reading.
     entries: Memory<Entry>,
-    /// The marker as it was last read for taking the lease; `None` where slot 1 had no item.
-    marker: Option<RawMarker>,
     /// Whether it was said that the marker may not be read.
     denial_told: bool,
     /// Whether DynamoDB has no transactions for this table; shared by all twins.
@@ -73,7 +71,6 @@ impl SlotTable {
             name: name.to_string(),
             rows: None,
             entries: Memory::default(),
-            marker: None,
             denial_told: false,
             singly: Arc::default(),
             untold: false,
@@ -191,9 +188,9 @@ impl SlotTable {
     }
 
     /// Carries out what [`SlotStore::write`] promises.
-    fn write_in_transactions(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, Error> {
+    fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
         let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
-        let mut next = next.clone();
+        let mut next = stamp.clone();
         let mut rest = slots;
         while let Some(first) = rest.first() {
             let with_marked = first.id == MARKED;
@@ -241,6 +238,17 @@ impl SlotTable {
     pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
         update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain(error))
     }
+}
+
+/// The marker as slot 1's item spells it; of no use but to [`SlotStore::take`].
+pub struct StoredMarker(Option<RawMarker>);
+
+/// The marker among the items of a table.
+fn marked(entries: &[Arc<Entry>]) -> Option<&(RawMarker, Marker)> {
+    entries.iter().find_map(|entry| match &**entry {
+        Entry::Slot { marker, .. } => marker.as_deref(),
+        Entry::Stray(_) => None,
+    })
 }
 
 /// The rows on one page of a scan's answer, for whoever has the bytes: what a reading does with each page.
@@ -294,48 +302,48 @@ pub(crate) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
 }
 
 impl SlotStore for SlotTable {
+    type Raw = StoredMarker;
+
     /// Within 2 seconds. Where the credentials may not read one item, the whole table is read instead.
-    fn read_marker(&mut self) -> Result<Marker, crate::error::Error> {
-        match self.marked_item(&self.aws.budget(BEAT_TOTAL, ATTEMPT)) {
-            Ok(item) => {
-                self.marker = item.as_ref().map(table::raw_marker);
-                Ok(item.as_ref().map(table::marker).unwrap_or_default())
+    fn read_marker(&mut self) -> Result<Sighting<StoredMarker>, crate::error::Error> {
+        let found = match self.marked_item(&self.aws.budget(BEAT_TOTAL, ATTEMPT)) {
+            Ok(item) => item.map(|item| (table::raw_marker(&item), table::marker(&item))),
+            Err(error) if error.is_access_denied() => {
+                marked(&self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?).cloned()
             }
-            Err(error) if error.is_access_denied() => Ok(SlotStore::read(self)?.marker),
-            Err(error) => Err(error.into()),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        let (raw, marker) = found.unzip();
+        Ok(Sighting { marker: marker.unwrap_or_default(), raw: StoredMarker(raw) })
     }
 
     /// Within 4.5 seconds, the whole table or an error.
     fn read(&mut self) -> Result<TableReading, crate::error::Error> {
         let entries = self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?;
-        let (mut rows, mut raw_marker, mut marker) = (Vec::with_capacity(entries.len()), None, Marker::default());
-        for entry in &entries {
-            let Entry::Slot { id, raw, marker: found, .. } = &**entry else { continue };
-            rows.push((*id, Arc::clone(raw)));
-            if let Some(found) = found {
-                (raw_marker, marker) = (Some(found.0.clone()), found.1.clone());
-            }
-        }
-        let rows = rows.into_iter().collect();
+        let rows = entries.iter().filter_map(|entry| match &**entry {
+            Entry::Slot { id, raw, .. } => Some((*id, Arc::clone(raw))),
+            Entry::Stray(_) => None,
+        });
+        let rows = rows.collect();
         let changed = self.untold || self.rows.as_ref().is_some_and(|known| *known != rows);
-        (self.rows, self.marker) = (Some(rows), raw_marker);
+        self.rows = Some(rows);
+        let marker = marked(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
         Ok(TableReading { table: table_of(&entries), marker, changed })
     }
 
     /// Within 2 seconds.
-    fn take(&mut self, claim: &Marker) -> Result<bool, crate::error::Error> {
-        // Of the rows of an earlier term nothing is known any more.
+    fn take(&mut self, seen: &Sighting<StoredMarker>, claim: &Claim) -> Result<bool, crate::error::Error> {
+        // What an earlier term knew about the rows no longer holds.
         self.rows = None;
-        let taken = self.update(&table::take(claim, self.marker.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
+        let taken = self.update(&table::take(claim, seen.raw.0.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
         self.untold &= !taken;
         Ok(taken)
     }
 
     /// Within 2 seconds.
-    fn beat(&mut self, next: &Marker) -> Result<bool, crate::error::Error> {
-        let beaten = self.update(&table::mark(next, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
-        self.untold &= !(beaten && next.version.is_some());
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, crate::error::Error> {
+        let beaten = self.update(&table::mark(stamp, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
+        self.untold &= !(beaten && stamp.version.is_some());
         Ok(beaten)
     }
 
@@ -344,16 +352,16 @@ impl SlotStore for SlotTable {
     /// After an error, the slots before the failed transaction are written; those of it and after it are not, unless the
     /// answer alone was lost. The slots are in the order of their numbers. Where DynamoDB has no transactions, they are
     /// written one by one.
-    fn write(&mut self, slots: &[Slot], next: &Marker) -> Result<Marker, crate::error::Error> {
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, crate::error::Error> {
         if !self.singly.load(Ordering::Relaxed) {
-            match self.write_in_transactions(slots, next) {
+            match self.write_in_transactions(slots, stamp) {
                 Err(error) if is_unknown_operation(&error) => {
                     self.write_singly_from_now_on("what answers as DynamoDB does not know TransactWriteItems");
                 }
                 result => return Ok(result?),
             }
         }
-        Ok(self.write_singly(slots, next)?)
+        Ok(self.write_singly(slots, stamp)?)
     }
 
     /// Within half a second; also where another one holds it by now.

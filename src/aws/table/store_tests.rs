@@ -46,8 +46,8 @@ fn soon() -> Instant {
     Instant::now() + READ_TOTAL
 }
 
-fn next(version: u64) -> Marker {
-    Marker { version: Some(version), heartbeat: Some(9), leader: Some("me".to_string()) }
+fn next(version: u64) -> Stamp {
+    Stamp { version: Some(version), heartbeat: 9, leader: "me".to_string() }
 }
 
 fn slot_table(url: &str) -> SlotTable {
@@ -130,26 +130,28 @@ fn a_server_sees_that_another_hand_changed_a_row() {
 }
 
 #[test]
-fn the_lease_is_taken_from_the_marker_as_it_was_read() {
-    let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
-        "GetItem" => {
-            Answer::ok(r#"{"Item":{"BackendServerID":{"N":"1"},"HsdoLeader":{"S":"a"},"HsdoHeartbeat":{"N":"4"}}}"#)
-        }
+fn the_lease_is_taken_from_the_marker_as_it_was_seen() {
+    let item = r#"{"BackendServerID":{"N":"1"},"HsdoLeader":{"S":"a"},"HsdoHeartbeat":{"N":"4"}}"#;
+    let server = Responder::new(move |seen: &Seen| match seen.operation().as_str() {
+        "GetItem" => Answer::ok(format!("{{\"Item\":{item}}}")),
+        "Scan" => Answer::ok(r#"{"Items":[]}"#),
         _ => refusal("ConditionalCheckFailedException", ""),
     });
     let mut slots = slot_table(&server.url);
     let seen = slots.read_marker().expect("a marker");
-    assert_eq!(seen, Marker { version: None, heartbeat: Some(4), leader: Some("a".to_string()) });
-    assert!(!slots.take(&next(7)).expect("an answer") && !slots.beat(&next(8)).expect("an answer"));
+    assert_eq!(seen.marker, Marker { version: None, heartbeat: Some(4), leader: Some("a".to_string()) });
+    SlotStore::read(&mut slots).expect("a later reading, which is another's business");
+    let claim = Claim { version: 7, heartbeat: 9, leader: "me".to_string() };
+    assert!(!slots.take(&seen, &claim).expect("an answer") && !slots.beat(&next(8)).expect("an answer"));
     slots.release("me").expect("another one has it: no fault");
     let bodies: Vec<Value> = server.seen().iter().map(Seen::json).collect();
     assert_eq!(bodies[0]["ConsistentRead"], json!(false), "half a unit");
     assert_eq!(
-        bodies[1]["ConditionExpression"],
+        bodies[2]["ConditionExpression"],
         json!("attribute_not_exists(#version) AND #heartbeat = :seen1 AND #leader = :seen2")
     );
-    assert_eq!(bodies[2]["ConditionExpression"], json!("#leader = :leader"));
-    assert_eq!(bodies[3]["UpdateExpression"], json!("REMOVE #leader"));
+    assert_eq!(bodies[3]["ConditionExpression"], json!("#leader = :leader"));
+    assert_eq!(bodies[4]["UpdateExpression"], json!("REMOVE #leader"));
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn who_may_not_read_one_item_reads_the_table() {
     });
     let mut slots = slot_table(&server.url);
     assert_eq!(TableReader::marker(&mut slots, soon()).expect("none"), Marker::default());
-    assert_eq!(slots.read_marker().expect("a marker").leader.as_deref(), Some("a"));
+    assert_eq!(slots.read_marker().expect("a marker").marker.leader.as_deref(), Some("a"));
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn a_table_that_is_missing_is_told_with_the_remedy() {
     let server = Responder::new(|_: &Seen| refusal("ResourceNotFoundException", ""));
     let mut slots = slot_table(&server.url);
     let errors: [crate::error::Error; 6] = [
-        slots.read_marker().expect_err("missing"),
+        slots.read_marker().map(|_| ()).expect_err("missing"),
         TableReader::marker(&mut slots, soon()).expect_err("missing"),
         slots.check_schema().expect_err("missing").into(),
         SlotStore::read(&mut slots).expect_err("missing"),
