@@ -164,7 +164,7 @@ pub(super) fn changes(before: &Conditions, after: &Conditions) -> Vec<Line> {
 }
 
 /// The words for states that are new, as lines for the log; `told` holds those that were said before.
-pub(super) fn new_words(told: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
+pub(super) fn new_states(told: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
     let mut lines = Vec::new();
     for one in &seen.strange {
         if told.len() < MOST_WORDS && told.insert(one.state.clone()) {
@@ -264,16 +264,16 @@ mod tests {
         let seen = |strange: Vec<Strange>| Observation { strange, ..Observation::default() };
         let mut told = BTreeSet::new();
         let both = seen(vec![strange("i1", "Dreaming"), strange("i2", "Dreaming"), strange("i3", "Flying")]);
-        let lines = new_words(&mut told, &both);
+        let lines = new_states(&mut told, &both);
         assert_eq!(
             lines[0],
             "lifecycle state \"Dreaming\" of i1 in group a is not known to this version of hsdo: servers in it keep their \
              slots and weights, and no others are seated"
         );
         assert_eq!(lines.len(), 2);
-        assert!(new_words(&mut told, &seen(vec![])).is_empty() && new_words(&mut told, &both).is_empty());
+        assert!(new_states(&mut told, &seen(vec![])).is_empty() && new_states(&mut told, &both).is_empty());
         let many = (0..1_000).map(|n| strange("i1", &n.to_string())).collect();
-        assert_eq!(new_words(&mut told, &seen(many)).len(), MOST_WORDS - 2, "the log is not flooded");
+        assert_eq!(new_states(&mut told, &seen(many)).len(), MOST_WORDS - 2, "the log is not flooded");
     }
 
     #[test]

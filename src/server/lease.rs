@@ -1,36 +1,57 @@
-//! Who may write: the lease on slot 1's item, as one server sees it. Pure; the table is asked by `server`.
+//! The rules of the lease on slot 1's item, from one server's side. Pure.
 //!
-//! A lease is held while its heartbeat keeps changing, as seen on the reader's own clock; two machines' clocks are never
-//! compared. That only decides when to *try*: taking it is a conditional update, and every write of a leader carries the
-//! condition that the table still names its term. So a wrong guess here costs time and never a row.
+//! A lease is alive while its heartbeat keeps changing, by the reader's own clock; the clocks of two machines are never
+//! compared. That only decides when to *try*: taking the lease is a conditional update, and every write of a leader
+//! carries the condition that the table still names its term. So a wrong guess here costs time and never a row.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::marker::{self, Claim, Marker, Moment, Stamp};
 
-/// How often a leader shows that it lives: less than a second, so that turns of a second each do so.
+/// How often a leader beats: a little less than a second, so that every turn of an interval of one second does.
 const BEAT: Duration = Duration::from_millis(900);
 /// How long a heartbeat may stand still before another server tries to take over.
 const EXPIRY: Duration = Duration::from_secs(6);
 
-/// The lease as this process sees it.
-#[derive(Debug)]
-pub(super) struct Lease {
+/// The name of a term. No two terms share one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TermName {
     process: String,
-    term: u64,
-    held: Option<Held>,
+    number: u64,
+}
+
+impl TermName {
+    /// The first term of a process, whose name no other process has, now or later.
+    pub(super) fn first(process: String) -> Self {
+        TermName { process, number: 1 }
+    }
+
+    /// The same process's next term.
+    pub(super) fn next(&self) -> Self {
+        TermName { process: self.process.clone(), number: self.number + 1 }
+    }
+
+    fn is(&self, leader: Option<&str>) -> bool {
+        leader.is_some_and(|leader| leader == self.to_string())
+    }
+}
+
+impl fmt::Display for TermName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.process, self.number)
+    }
+}
+
+/// The lease as a standby watches it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// The name that its next term will have.
+    term: TermName,
     rival: Option<Rival>,
 }
 
-/// A term of our own.
-#[derive(Debug)]
-struct Held {
-    version: Option<u64>,
-    heartbeat: Option<u64>,
-    beat: Instant,
-}
-
-/// What another one's lease showed last, and since when it shows that.
+/// What the lease showed last, and since when.
 #[derive(Debug)]
 struct Rival {
     leader: Option<String>,
@@ -40,102 +61,98 @@ struct Rival {
     alive: bool,
 }
 
-impl Lease {
-    /// For a process by a name that no other has, now or later.
-    pub(super) fn new(process: String) -> Self {
-        Lease { process, term: 1, held: None, rival: None }
+impl Watch {
+    /// Nothing was seen yet.
+    pub(super) fn new(term: TermName) -> Self {
+        Watch { term, rival: None }
     }
 
-    /// The name of our term: the one we hold, or the next one.
-    pub(super) fn name(&self) -> String {
-        format!("{}/{}", self.process, self.term)
+    /// The name that the next term will have.
+    pub(super) fn term(&self) -> &TermName {
+        &self.term
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// Who holds it as far as we saw; `None` where we do, where nobody does, or where we did not look yet.
+    /// The leader that was seen last; `None` where there was none, or nothing was seen yet.
     pub(super) fn rival(&self) -> Option<&str> {
         self.rival.as_ref().and_then(|rival| rival.leader.as_deref())
     }
 
-    /// Since when the other one's lease shows what it shows.
-    pub(super) fn rival_since(&self) -> Option<Instant> {
-        self.rival.as_ref().map(|rival| rival.since)
+    /// When the heartbeat of the leader was last seen to change; `None` where it was not.
+    pub(super) fn alive_since(&self) -> Option<Instant> {
+        self.rival.as_ref().filter(|rival| rival.alive).map(|rival| rival.since)
     }
 
-    /// Whether the other one's heartbeat was seen to change.
-    pub(super) fn rival_is_alive(&self) -> bool {
-        self.rival.as_ref().is_some_and(|rival| rival.alive)
-    }
-
-    /// Notes what the marker shows, read after `now`, and tells whether the lease may be taken: nobody has it, its
-    /// heartbeat stood still for [`EXPIRY`], or it names our own next term (the answer to our taking it was lost).
-    pub(super) fn watch(&mut self, seen: &Marker, now: Instant) -> bool {
-        let same_leader = self.rival.as_ref().is_some_and(|rival| rival.leader == seen.leader);
-        let unchanged = same_leader && self.rival.as_ref().is_some_and(|rival| rival.heartbeat == seen.heartbeat);
+    /// Notes what the marker shows, read after `now`, and returns whether the lease may be taken: it is free, its heartbeat
+    /// stood still for [`EXPIRY`], or it names our own next term (we took it, and the answer was lost).
+    pub(super) fn see(&mut self, marker: &Marker, now: Instant) -> bool {
+        let same_leader = self.rival.as_ref().is_some_and(|rival| rival.leader == marker.leader);
+        let unchanged = same_leader && self.rival.as_ref().is_some_and(|rival| rival.heartbeat == marker.heartbeat);
         if !unchanged {
-            let (leader, heartbeat) = (seen.leader.clone(), seen.heartbeat);
+            let (leader, heartbeat) = (marker.leader.clone(), marker.heartbeat);
             self.rival = Some(Rival { leader, heartbeat, since: now, alive: same_leader });
         }
-        let stands = |rival: &Rival| now.saturating_duration_since(rival.since) >= EXPIRY;
-        seen.leader.is_none() || seen.leader == Some(self.name()) || self.rival.as_ref().is_some_and(stands)
+        let lapsed = |rival: &Rival| now.saturating_duration_since(rival.since) >= EXPIRY;
+        marker.leader.is_none() || self.term.is(marker.leader.as_deref()) || self.rival.as_ref().is_some_and(lapsed)
     }
 
-    /// What to write to take the lease from `seen`. The version rises: rows may have changed since its last leader looked.
+    /// What to write to take the lease from `seen`. The version rises: rows may have changed since its last leader read them.
     pub(super) fn claim(&self, seen: &Marker, now: Moment) -> Claim {
         Claim {
             version: marker::next(seen.version, now.time),
             heartbeat: marker::next(seen.heartbeat, now.time),
-            leader: self.name(),
+            leader: self.term.to_string(),
         }
     }
+}
 
-    /// `written` was accepted: we hold the lease.
-    pub(super) fn won(&mut self, written: &Claim, now: Instant) {
-        self.held = Some(Held { version: Some(written.version), heartbeat: Some(written.heartbeat), beat: now });
-        self.rival = None;
+/// The lease as its holder knows it.
+#[derive(Debug)]
+pub(super) struct Held {
+    term: TermName,
+    version: Option<u64>,
+    heartbeat: Option<u64>,
+    last_beat: Instant,
+}
+
+impl Held {
+    /// The lease of `term`, whose `claim` was accepted.
+    pub(super) fn new(term: TermName, claim: &Claim, now: Instant) -> Self {
+        Held { term, version: Some(claim.version), heartbeat: Some(claim.heartbeat), last_beat: now }
     }
 
-    /// Another one holds it, or nobody: our next term has another name.
-    pub(super) fn lost(&mut self) {
-        if self.held.take().is_some() {
-            self.term += 1;
-        }
+    /// The name of the term.
+    pub(super) fn term(&self) -> &TermName {
+        &self.term
     }
 
-    /// Whether a marker that was read names our term. If so its numbers are noted: ours rise above them.
-    pub(super) fn confirm(&mut self, seen: &Marker) -> bool {
-        let ours = seen.leader == Some(self.name());
-        if let (Some(held), true) = (&mut self.held, ours) {
-            (held.version, held.heartbeat) = (seen.version, seen.heartbeat);
+    /// Whether `marker` still names our term. If so, notes its numbers: ours must rise above them, whoever wrote them.
+    pub(super) fn confirm(&mut self, marker: &Marker) -> bool {
+        let ours = self.term.is(marker.leader.as_deref());
+        if ours {
+            (self.version, self.heartbeat) = (marker.version, marker.heartbeat);
         }
         ours
     }
 
-    /// Whether the heartbeat is to be written.
+    /// Whether the heartbeat is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.held.as_ref().is_some_and(|held| now.saturating_duration_since(held.beat) >= BEAT)
+        now.saturating_duration_since(self.last_beat) >= BEAT
     }
 
-    /// The next heartbeat, and with `raise` the next version too.
-    pub(super) fn next(&self, raise: bool, now: Moment) -> Stamp {
-        let (version, heartbeat) = self.held.as_ref().map_or((None, None), |held| (held.version, held.heartbeat));
+    /// The stamp to write next: a new heartbeat and, with `raise`, a new version.
+    pub(super) fn stamp(&self, raise: bool, now: Moment) -> Stamp {
         Stamp {
-            version: raise.then(|| marker::next(version, now.time)),
-            heartbeat: marker::next(heartbeat, now.time),
-            leader: self.name(),
+            version: raise.then(|| marker::next(self.version, now.time)),
+            heartbeat: marker::next(self.heartbeat, now.time),
+            leader: self.term.to_string(),
         }
     }
 
-    /// `written` was accepted, and is what the table shows now.
-    pub(super) fn wrote(&mut self, written: &Stamp, now: Instant) {
-        if let Some(held) = &mut self.held {
-            held.version = written.version.or(held.version);
-            held.heartbeat = Some(written.heartbeat);
-            held.beat = now;
-        }
+    /// `stamp` was written.
+    pub(super) fn wrote(&mut self, stamp: &Stamp, now: Instant) {
+        self.version = stamp.version.or(self.version);
+        self.heartbeat = Some(stamp.heartbeat);
+        self.last_beat = now;
     }
 }
 
@@ -170,9 +187,9 @@ mod tests {
         ];
         let start = Instant::now();
         for (name, steps) in cases {
-            let mut lease = Lease::new("me".to_owned());
+            let mut watch = Watch::new(TermName::first("me".to_owned()));
             for (second, leader, heartbeat, expected) in steps {
-                let may = lease.watch(&seen(leader, *heartbeat), start + Duration::from_secs(*second));
+                let may = watch.see(&seen(leader, *heartbeat), start + Duration::from_secs(*second));
                 assert_eq!(may, *expected, "{name}, at {second}");
             }
         }
@@ -182,37 +199,32 @@ mod tests {
     #[test]
     fn a_heartbeat_that_changed_while_nobody_looked_is_alive() {
         let start = Instant::now();
-        let mut lease = Lease::new("me".to_owned());
-        assert!(!lease.watch(&seen("a", 1), start));
-        assert!(!lease.rival_is_alive(), "seen once is not seen to change");
-        assert!(!lease.watch(&seen("a", 9), start + Duration::from_secs(100)));
-        assert!(lease.rival_is_alive());
-        assert_eq!(lease.rival(), Some("a"));
+        let mut watch = Watch::new(TermName::first("me".to_owned()));
+        assert!(!watch.see(&seen("a", 1), start));
+        assert_eq!(watch.alive_since(), None, "seen once is not seen to change");
+        let later = start + Duration::from_secs(100);
+        assert!(!watch.see(&seen("a", 9), later));
+        assert_eq!((watch.alive_since(), watch.rival()), (Some(later), Some("a")));
     }
 
     #[test]
     fn a_term_is_won_kept_and_lost() {
         let start = Instant::now();
-        let mut lease = Lease::new("me".to_owned());
-        let claim = lease.claim(&seen("a", 5_000), moment(1_000));
+        let watch = Watch::new(TermName::first("me".to_owned()));
+        let claim = watch.claim(&seen("a", 5_000), moment(1_000));
         assert_eq!(claim, Claim { version: 1_000, heartbeat: 5_001, leader: "me/1".to_owned() });
-        assert!(!lease.is_held() && !lease.is_due(start));
-        lease.won(&claim, start);
-        assert!(lease.is_held() && !lease.is_due(start) && lease.is_due(start + Duration::from_secs(1)));
+        let mut held = Held::new(watch.term().clone(), &claim, start);
+        assert!(!held.is_due(start) && held.is_due(start + Duration::from_secs(1)));
 
-        let beat = lease.next(false, moment(1_000));
+        let beat = held.stamp(false, moment(1_000));
         assert_eq!(beat, Stamp { version: None, heartbeat: 5_002, leader: "me/1".to_owned() });
-        lease.wrote(&beat, start + Duration::from_secs(1));
-        assert!(!lease.is_due(start + Duration::from_secs(1)));
-        assert_eq!(lease.next(true, moment(1_000)).version, Some(1_001), "a beat leaves the version as it was");
+        held.wrote(&beat, start + Duration::from_secs(1));
+        assert!(!held.is_due(start + Duration::from_secs(1)));
+        assert_eq!(held.stamp(true, moment(1_000)).version, Some(1_001), "a beat leaves the version as it was");
 
-        assert!(lease.confirm(&Marker { leader: Some("me/1".to_owned()), ..seen("-", 70_000) }));
-        assert_eq!(lease.next(true, moment(1_000)).heartbeat, 70_001, "above what another hand wrote");
-        assert!(!lease.confirm(&seen("b", 1)) && !lease.confirm(&seen("-", 1)));
-        lease.lost();
-        assert!(!lease.is_held());
-        assert_eq!(lease.name(), "me/2", "no two terms have one name");
-        lease.lost();
-        assert_eq!(lease.name(), "me/2");
+        assert!(held.confirm(&Marker { leader: Some("me/1".to_owned()), ..seen("-", 70_000) }));
+        assert_eq!(held.stamp(true, moment(1_000)).heartbeat, 70_001, "above what another hand wrote");
+        assert!(!held.confirm(&seen("b", 1)) && !held.confirm(&seen("-", 1)));
+        assert_eq!(held.term().next().to_string(), "me/2", "no two terms have one name");
     }
 }

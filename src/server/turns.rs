@@ -38,6 +38,8 @@ struct Memory {
     fail_read: bool,
     fail_write: bool,
     lose_answers: bool,
+    /// Another server takes the lease as soon as the table was read.
+    lose_after_read: bool,
 }
 
 /// One server's view of the table: the rows as it last knew them.
@@ -64,11 +66,14 @@ impl SlotStore for Shared {
     }
 
     fn read(&mut self) -> Result<TableReading, Error> {
-        let memory = self.0.borrow();
+        let mut memory = self.0.borrow_mut();
         if memory.fail_read {
             return Err(broken("read"));
         }
         let (table, marker) = (memory.table.clone(), memory.marker.clone());
+        if memory.lose_after_read {
+            memory.marker.leader = Some("two/1".to_owned());
+        }
         let changed = self.1.replace(Some(table.clone())).is_some_and(|known| known != table);
         Ok(TableReading { table, marker, changed })
     }
@@ -168,7 +173,7 @@ impl Bed {
         let gauges = Arc::new(Recorder::default());
         let asked = Rc::default();
         let script = Script([Ok(seen(script))].into(), Rc::clone(&asked));
-        let server = Server::new(script, shared, self.server.limits.clone(), gauges.clone(), "two".to_owned());
+        let server = Server::new(script, shared, self.server.context.limits.clone(), gauges.clone(), "two".to_owned());
         Bed { server, memory: Rc::clone(&self.memory), gauges, asked, start: self.start }
     }
 
@@ -329,7 +334,7 @@ fn the_last_resort_is_counted_while_it_lasts() {
     );
     bed.turn(100);
     assert_eq!(bed.gauges.last().last_resort, 1);
-    bed.server.limits.size = 2;
+    bed.server.context.limits.size = 2;
     bed.turn(101);
     assert_eq!(bed.gauges.last().last_resort, 0);
     assert_eq!(bed.rows(), "1 .1 i1 a draining 0@101; 2 .2 i2 a enabled 1@101");
@@ -473,6 +478,18 @@ fn a_leader_that_slept_in_the_middle_of_its_turn_writes_nothing() {
     assert!(!one.leads());
     assert_eq!(one.rows(), "1 .1 i1 a enabled 1@100");
     assert_eq!(one.writes().len(), 1);
+}
+
+/// The reading shows our term, and the lease is lost by the time that an edit is told.
+#[test]
+fn a_leader_that_loses_the_lease_while_it_tells_of_an_edit_shows_nothing_of_its_own() {
+    let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
+    one.turn(100);
+    one.memory.borrow_mut().table = table("1 .1 i1 a disabled 1@100");
+    one.memory.borrow_mut().lose_after_read = true;
+    one.turn(100);
+    assert!(!one.leads());
+    assert_eq!((one.gauges.last(), one.gauges.count()), (Snapshot::default(), 2));
 }
 
 #[test]

@@ -1,0 +1,61 @@
+//! What every turn works with, whoever leads: the edges, the limits, and what was said once for the whole process.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use log::{debug, info, warn};
+
+use super::conditions::{self, Conditions, Line, Words, conditions};
+use super::limits::Limits;
+use super::plan::Plan;
+use super::report;
+use crate::ports::{Gauges, Source};
+use crate::slot::{Observation, Table};
+
+pub(super) struct Context<S, T> {
+    pub(super) source: S,
+    pub(super) store: T,
+    pub(super) limits: Limits,
+    pub(super) gauges: Arc<dyn Gauges>,
+    /// The unknown states that the log has named.
+    pub(super) named_states: BTreeSet<String>,
+}
+
+impl<S: Source, T> Context<S, T> {
+    /// Logs what `plan` changed.
+    pub(super) fn log_changes(&self, table: &Table, plan: &Plan) {
+        for slot in &plan.changes {
+            debug!("wrote {}", report::row(slot));
+            let full = plan.full_weight(slot.id, self.limits.max);
+            for line in report::events(table.rows.get(&slot.id), slot, full) {
+                info!("{line}");
+            }
+        }
+        for instance in &plan.ignored {
+            debug!("ignored {}", report::instance(instance));
+        }
+    }
+
+    /// Logs which conditions began, changed and ended since `before`, and returns those that hold now.
+    pub(super) fn log_conditions(
+        &mut self,
+        before: &Conditions,
+        table: &Table,
+        seen: &Observation,
+        plan: &Plan,
+    ) -> Conditions {
+        for line in conditions::new_states(&mut self.named_states, seen) {
+            warn!("{line}");
+        }
+        let words =
+            Words { missing_remedy: self.source.missing_remedy(), unseen_because: self.source.unseen_because() };
+        let now = conditions(table, seen, plan, &self.limits, words);
+        for line in conditions::changes(before, &now) {
+            match line {
+                Line::Warn(text) => warn!("{text}"),
+                Line::Info(text) => info!("{text}"),
+            }
+        }
+        now
+    }
+}

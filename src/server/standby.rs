@@ -1,0 +1,97 @@
+//! A server that does not lead: it watches the lease, and takes it when it may.
+
+use log::{debug, info, warn};
+
+use super::context::Context;
+use super::lease::{Held, TermName, Watch};
+use super::term::Term;
+use crate::error::Error;
+use crate::marker::Moment;
+use crate::ports::{Sighting, SlotStore, Source};
+use crate::slot::Observation;
+
+/// What a server knows between two terms.
+pub(super) struct Standby {
+    watch: Watch,
+    /// Whether the source ever answered: until then it is asked too, so that a wrong set-up shows at the start.
+    source_answered: bool,
+}
+
+impl Standby {
+    /// A process that has not led yet.
+    pub(super) fn first(process: String) -> Self {
+        Standby { watch: Watch::new(TermName::first(process)), source_answered: false }
+    }
+
+    /// A server whose `term` is over.
+    pub(super) fn after(term: &TermName) -> Self {
+        Standby { watch: Watch::new(term.next()), source_answered: true }
+    }
+
+    /// Whether another server leads, and its heartbeat was seen to change.
+    pub(super) fn sees_a_leader(&self) -> bool {
+        self.watch.alive_since().is_some()
+    }
+
+    /// One turn. A new term comes with the observation that its first turn acts on.
+    pub(super) fn turn<S: Source, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        now: Moment,
+    ) -> Result<Option<(Term, Observation)>, Error> {
+        let sighting = context.store.read_marker()?;
+        let free = self.note(context, &sighting, now);
+        if !free && self.source_answered {
+            return Ok(None);
+        }
+        // A server that cannot see the instances must not lead.
+        let seen = context.source.fetch(&[])?;
+        self.source_answered = true;
+        if !free {
+            return Ok(None);
+        }
+        Ok(self.take(context, &sighting, now)?.map(|term| (term, seen)))
+    }
+
+    /// Looks at the lease, between two turns. True: it may be taken.
+    pub(super) fn look<S, T: SlotStore>(&mut self, context: &mut Context<S, T>, now: Moment) -> Result<bool, Error> {
+        let sighting = context.store.read_marker()?;
+        Ok(self.note(context, &sighting, now))
+    }
+
+    fn note<S, T: SlotStore>(&mut self, context: &Context<S, T>, seen: &Sighting<T::Raw>, now: Moment) -> bool {
+        let before = self.watch.rival().map(str::to_owned);
+        let free = self.watch.see(&seen.marker, now.clock);
+        if let Some(since) = self.watch.alive_since() {
+            context.gauges.heartbeat(since);
+        }
+        if let Some(rival) = self.watch.rival().filter(|rival| before.as_deref() != Some(*rival)) {
+            info!("standing by: {} leads the table", rival.escape_debug());
+        }
+        free
+    }
+
+    /// Tries to take the lease from what was `seen`. None: another server won it.
+    fn take<S, T: SlotStore>(
+        &self,
+        context: &mut Context<S, T>,
+        seen: &Sighting<T::Raw>,
+        now: Moment,
+    ) -> Result<Option<Term>, Error> {
+        let claim = self.watch.claim(&seen.marker, now);
+        if !context.store.take(seen, &claim)? {
+            debug!("another server was quicker to take the lease");
+            return Ok(None);
+        }
+        let name = self.watch.term();
+        match seen.marker.leader.as_deref().filter(|leader| *leader != claim.leader) {
+            Some(dead) => {
+                warn!("leads the table as {name}: took over from {}, whose heartbeat stood still", dead.escape_debug());
+            }
+            None => info!("leads the table as {name}"),
+        }
+        context.gauges.leads(true);
+        context.gauges.heartbeat(now.clock);
+        Ok(Some(Term::new(Held::new(name.clone(), &claim, now.clock), now.clock)))
+    }
+}

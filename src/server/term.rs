@@ -1,0 +1,250 @@
+//! A server that leads: one term, from the claim that won the lease to its loss. Everything that a leader knows is here,
+//! and ends with its term.
+
+use std::time::{Duration, Instant};
+
+use log::debug;
+
+use super::conditions::Conditions;
+use super::context::Context;
+use super::guard::Guard;
+use super::lease::{Held, TermName};
+use super::limits::Limits;
+use super::plan::{Plan, decide_after};
+use super::previous::Previous;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::marker::{Moment, Stamp};
+use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
+use crate::slot::{Observation, Slot, Table};
+
+/// Whether a term goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Lease {
+    /// The table still names this term.
+    Held,
+    /// It does not: the term is over.
+    Lost,
+}
+
+/// What a leader knows.
+pub(super) struct Term {
+    lease: Held,
+    last_turn: Instant,
+    /// What the gauges show; `None` until the first turn is over.
+    published: Option<Snapshot>,
+    conditions: Conditions,
+    /// The servers that the removal guard holds.
+    guard: Guard,
+    /// Somebody else changed a row, and the version has not been raised since: the clients do not know yet.
+    edited: bool,
+    /// The last turn, if it found nothing to do.
+    steady: Option<Steady>,
+}
+
+/// A turn that found nothing to do. While table and observation stay the same and no step of a ramp is due, neither will
+/// the next.
+struct Steady {
+    table: Table,
+    seen: Observation,
+    from: Timestamp,
+    until: Option<Timestamp>,
+}
+
+impl Steady {
+    fn holds(&self, table: &Table, seen: &Observation, now: Timestamp) -> bool {
+        // If the clock went back, times in the table lie in the future.
+        let in_time = now >= self.from && self.until.is_none_or(|until| now < until);
+        in_time && self.table == *table && self.seen == *seen
+    }
+}
+
+impl Term {
+    /// The term of a lease that was just taken.
+    pub(super) fn new(lease: Held, now: Instant) -> Self {
+        Term {
+            lease,
+            last_turn: now,
+            published: None,
+            conditions: Conditions::new(),
+            guard: Guard::default(),
+            edited: false,
+            steady: None,
+        }
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &TermName {
+        self.lease.term()
+    }
+
+    /// The first turn, on what was seen before the lease was taken.
+    pub(super) fn first_turn<S: Source, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        seen: Observation,
+        now: Moment,
+    ) -> Result<Lease, Error> {
+        self.act(context, seen, Duration::ZERO, now)
+    }
+
+    /// Every later turn.
+    pub(super) fn turn<S: Source, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        now: Moment,
+    ) -> Result<Lease, Error> {
+        let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
+        let seen = self.ask(&mut context.source, &Table::default())?;
+        self.act(context, seen, elapsed, now)
+    }
+
+    /// Writes the heartbeat, if it is due.
+    pub(super) fn beat_if_due<S, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        now: Moment,
+    ) -> Result<Lease, Error> {
+        if self.lease.is_due(now.clock) { self.beat(context, false, now) } else { Ok(Lease::Held) }
+    }
+
+    fn beat<S, T: SlotStore>(&mut self, context: &mut Context<S, T>, raise: bool, now: Moment) -> Result<Lease, Error> {
+        let stamp = self.lease.stamp(raise, now);
+        if !context.store.beat(&stamp)? {
+            return Ok(Lease::Lost);
+        }
+        self.wrote(&*context.gauges, &stamp, now.clock);
+        Ok(Lease::Held)
+    }
+
+    fn wrote(&mut self, gauges: &dyn Gauges, stamp: &Stamp, now: Instant) {
+        self.lease.wrote(stamp, now);
+        gauges.heartbeat(now);
+    }
+
+    /// Asks the source, also about the occupants of `table` and of the table as the last turn left it.
+    fn ask(&self, source: &mut impl Source, table: &Table) -> Result<Observation, Error> {
+        let before = self.published.iter().flat_map(|published| published.slots.values());
+        let occupants: Vec<&str> = before.chain(table.slots()).filter_map(name).collect();
+        source.fetch(&occupants)
+    }
+
+    /// Whether `seen`, for which the occupants of the last turn were named, says something of every occupant of `table`.
+    fn covers(&self, seen: &Observation, table: &Table) -> bool {
+        let before = |id| self.published.as_ref().and_then(|published| published.slots.get(id)).and_then(name);
+        let mut new = table.slots().filter(|slot| name(slot) != before(&slot.id)).filter_map(name).peekable();
+        new.peek().is_none() || seen.tells_of_all(&new.collect::<Vec<_>>())
+    }
+
+    /// Reads the table, decides, writes what changed, and reports.
+    fn act<S: Source, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        mut seen: Observation,
+        elapsed: Duration,
+        now: Moment,
+    ) -> Result<Lease, Error> {
+        let TableReading { table, marker, changed } = context.store.read()?;
+        if !self.lease.confirm(&marker) {
+            return Ok(Lease::Lost);
+        }
+        self.edited |= changed;
+        if !self.covers(&seen, &table) {
+            seen = self.ask(&mut context.source, &table)?;
+        }
+        if self.is_steady(&table, &seen, now.time) {
+            return Ok(Lease::Held);
+        }
+        self.steady = None;
+        let plan = self.decide(&table, &seen, elapsed, now.time, &context.limits);
+        if self.write(context, &table, &plan, now)? == Lease::Lost {
+            return Ok(Lease::Lost);
+        }
+        context.log_changes(&table, &plan);
+        self.conditions = context.log_conditions(&self.conditions, &table, &seen, &plan);
+        let steady_until = plan.changes.is_empty().then_some(plan.due);
+        self.publish(&*context.gauges, snapshot(&table, &seen, plan));
+        self.steady = steady_until.map(|until| Steady { table, seen, from: now.time, until });
+        Ok(Lease::Held)
+    }
+
+    fn is_steady(&self, table: &Table, seen: &Observation, now: Timestamp) -> bool {
+        let steady = || self.steady.as_ref().is_some_and(|steady| steady.holds(table, seen, now));
+        !self.edited && self.guard.is_idle() && steady()
+    }
+
+    fn decide(
+        &mut self,
+        table: &Table,
+        seen: &Observation,
+        elapsed: Duration,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Plan {
+        let none = Snapshot::default();
+        let slots = &self.published.as_ref().unwrap_or(&none).slots;
+        let plan = decide_after(table, &Previous { slots, guard: &self.guard, elapsed }, seen, now, limits);
+        // Before the write, which may fail: the answer counts all the same.
+        self.guard.clone_from(&plan.guard);
+        plan
+    }
+
+    /// Writes the changes. Without any, raises the version if somebody else edited a row.
+    fn write<S, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        table: &Table,
+        plan: &Plan,
+        now: Moment,
+    ) -> Result<Lease, Error> {
+        if plan.changes.is_empty() {
+            if !self.edited {
+                return Ok(Lease::Held);
+            }
+            debug!("a row was changed by another hand: the clients are told");
+            let lease = self.beat(context, true, now)?;
+            self.edited = false;
+            return Ok(lease);
+        }
+        match context.store.write(&plan.changes, &self.lease.stamp(true, now)) {
+            Ok(stamp) => {
+                self.edited = false;
+                self.wrote(&*context.gauges, &stamp, now.clock);
+                Ok(Lease::Held)
+            }
+            Err(error) => {
+                let slots = table.slots().map(|slot| (slot.id, slot.clone())).collect();
+                let unreadable = table.faults().len();
+                let before = self.published.clone().unwrap_or_default();
+                self.publish(&*context.gauges, Snapshot { slots, unreadable, ..before });
+                Err(error)
+            }
+        }
+    }
+
+    fn publish(&mut self, gauges: &dyn Gauges, state: Snapshot) {
+        if self.published.as_ref() != Some(&state) {
+            gauges.publish(&state);
+            self.published = Some(state);
+        }
+    }
+}
+
+fn snapshot(table: &Table, seen: &Observation, plan: Plan) -> Snapshot {
+    Snapshot {
+        slots: plan.slots,
+        unreadable: table.faults().len(),
+        unplaced: plan.unplaced.len(),
+        missing_groups: seen.missing_groups.len(),
+        last_resort: plan.last_resort.len(),
+        guarded: plan.guarded.len(),
+        unseen: seen.unseen().count(),
+        strange: seen.strange.len(),
+    }
+}
+
+/// The name of a slot's occupant.
+fn name(slot: &Slot) -> Option<&str> {
+    slot.occupant.as_ref().map(|occupant| occupant.name.as_str())
+}
