@@ -134,13 +134,32 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
         print(&format!("{preview}\n"));
         return Ok(ExitCode::from(exit::DONE));
     }
-    let one_turn = (args.mode == Mode::Once).then(|| begun + ONE_TURN[0]);
-    let mut part = ServerPart { server, schema, one_turn, shutdown: role.shutdown.clone() };
-    let ended = role.turns(&mut part);
-    if let Err(error) = part.server.release() {
+    let mut runner = ServerRunner { server, schema };
+    let ended = match args.mode {
+        Mode::Once => role.once(&mut runner, |runner| looked_after(&runner.server, begun + ONE_TURN[0])),
+        _ => role.turns(&mut runner),
+    };
+    if let Err(error) = runner.server.release() {
         warn!("cannot give the lease of the table back, so the next server waits until it runs out: {error}");
     }
     ended
+}
+
+/// Whether the table is looked after: by this server, or by another one that is alive. Until one of the two is known, a
+/// single turn has to look again, at the latest at `end`.
+fn looked_after(server: &Server<Box<dyn Source>, SlotTable>, end: Instant) -> Result<bool, Error> {
+    if server.leads() {
+        return Ok(true);
+    }
+    if server.sees_a_leader() {
+        info!("another server leads the table, and looks after it: nothing was done");
+        return Ok(true);
+    }
+    if Instant::now() + LOOK < end {
+        return Ok(false);
+    }
+    let text = "the lease of the table is neither free nor held by a server whose heartbeat changes";
+    Err(Error::Turn(text.to_owned()))
 }
 
 /// A name for this process that no other has, now or later: where it runs, for people, and a random part.
@@ -179,50 +198,41 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
         print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
-    role.turns(&mut client)
-}
-
-/// A role, as the loop drives it.
-trait Part {
-    /// One turn; gives what failed, and nothing for a success.
-    fn turn(&mut self) -> Vec<Error>;
-    /// How often to call [`Part::pulse`] between two turns.
-    fn pace(&self) -> Duration;
-    /// Between two turns that are further apart than the pace. True asks for the next turn at once.
-    fn pulse(&mut self) -> bool;
-    /// Whether the last turn left something that only another one can do, a moment later.
-    fn is_unfinished(&self) -> bool {
-        false
+    match args.mode {
+        Mode::Once => role.once(&mut client, |client| all_open(client.has_unopened(), begun + ONE_TURN[0])),
+        _ => role.turns(&mut client),
     }
 }
 
-struct ServerPart {
-    server: Server<Box<dyn Source>, SlotTable>,
-    schema: Option<SlotTable>,
-    /// With one turn only: when that has to be over.
-    one_turn: Option<Instant>,
-    shutdown: Shutdown,
+/// Whether every slot that should be is open. One whose server before is still being checked has to wait for the end of that
+/// check, at the latest until `end`.
+fn all_open(has_unopened: bool, end: Instant) -> Result<bool, Error> {
+    if has_unopened && Instant::now() + LOOK >= end {
+        let text = "a check of the server before is still under way, so a new one is not open yet: run it again";
+        return Err(Error::Turn(text.to_owned()));
+    }
+    Ok(!has_unopened)
 }
 
-impl Part for ServerPart {
+/// A role, as it is driven.
+trait Runner {
+    /// One turn; gives what failed, and nothing for a success.
+    fn turn(&mut self) -> Vec<Error>;
+    /// How often to call [`Runner::pulse`] between two turns.
+    fn pace(&self) -> Duration;
+    /// Between two turns that are further apart than the pace. True asks for the next turn at once.
+    fn pulse(&mut self) -> bool;
+}
+
+struct ServerRunner {
+    server: Server<Box<dyn Source>, SlotTable>,
+    /// The table whose schema is still to be checked.
+    schema: Option<SlotTable>,
+}
+
+impl Runner for ServerRunner {
     fn turn(&mut self) -> Vec<Error> {
-        let mut turn = check_schema(&mut self.schema).and_then(|()| self.server.turn(Moment::now()));
-        // With one turn only: one that finds the lease taken waits until it knows whether its holder lives.
-        while let Some(end) = self.one_turn.filter(|_| turn.is_ok() && !self.server.leads()) {
-            if self.server.sees_a_leader() {
-                info!("another server leads the table, and looks after it: nothing was done");
-                break;
-            }
-            if self.shutdown.wait(LOOK) {
-                break;
-            }
-            turn = if Instant::now() < end {
-                self.server.turn(Moment::now())
-            } else {
-                let text = "the lease of the table is neither free nor held by a server whose heartbeat changes";
-                Err(Error::Turn(text.to_owned()))
-            };
-        }
+        let turn = check_schema(&mut self.schema).and_then(|()| self.server.turn(Moment::now()));
         turn.err().into_iter().collect()
     }
 
@@ -235,7 +245,7 @@ impl Part for ServerPart {
     }
 }
 
-impl<H: Haproxy> Part for Client<SlotTable, H> {
+impl<H: Haproxy> Runner for Client<SlotTable, H> {
     fn turn(&mut self) -> Vec<Error> {
         Client::turn(self, Instant::now())
     }
@@ -246,10 +256,6 @@ impl<H: Haproxy> Part for Client<SlotTable, H> {
 
     fn pulse(&mut self) -> bool {
         self.haproxy_answers()
-    }
-
-    fn is_unfinished(&self) -> bool {
-        self.has_unopened()
     }
 }
 
@@ -273,7 +279,6 @@ fn start_log(args: &Args, common: &Common) {
 
 /// What both roles need before their first turn, and while they turn.
 struct Start {
-    mode: Mode,
     interval: Duration,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -295,68 +300,109 @@ impl Start {
             Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);
         }
         info!("hsdo {} starts as {role}, table {}", env!("CARGO_PKG_VERSION"), common.table);
-        Ok(Start { mode: args.mode, interval: common.interval, metrics, shutdown, begun })
+        Ok(Start { interval: common.interval, metrics, shutdown, begun })
     }
 
     /// Turns until asked to stop.
     ///
     /// A fault that only a person can mend ends the process as long as no turn has succeeded. After that, nothing does.
-    /// What the first moments bring is waited for, with one turn too.
-    fn turns(self, part: &mut impl Part) -> Result<ExitCode, Error> {
-        let mut episodes = [
+    /// What the first moments bring is waited for.
+    fn turns(self, runner: &mut impl Runner) -> Result<ExitCode, Error> {
+        let mut episodes = Episodes::new();
+        let mut started = false;
+        while !self.shutdown.requested() {
+            let begun = Instant::now();
+            let failures = runner.turn();
+            self.metrics.turn(failures.is_empty(), begun.elapsed());
+            started |= failures.is_empty();
+            let early = self.is_early(&failures);
+            let failures = if started { failures } else { no_fatal(failures, early)? };
+            episodes.report(&failures);
+            let next = begun + if early { self.interval.min(PULSE) } else { self.interval };
+            self.pause(next, runner);
+        }
+        info!("stopped");
+        Ok(ExitCode::from(exit::DONE))
+    }
+
+    /// One turn, which is tried again while it fails of what the first moments bring, and repeated until it `is_done`.
+    fn once<R: Runner>(
+        self,
+        runner: &mut R,
+        mut is_done: impl FnMut(&R) -> Result<bool, Error>,
+    ) -> Result<ExitCode, Error> {
+        let mut episodes = Episodes::new();
+        while !self.shutdown.requested() {
+            let failures = runner.turn();
+            if failures.is_empty() {
+                if is_done(runner)? {
+                    break;
+                }
+            } else {
+                let early = self.is_early(&failures);
+                let mut failures = no_fatal(failures, early)?;
+                if !early {
+                    return Err(failures.swap_remove(0));
+                }
+                episodes.report(&failures);
+            }
+            self.pause(Instant::now() + LOOK, runner);
+        }
+        info!("stopped");
+        Ok(ExitCode::from(exit::DONE))
+    }
+
+    /// Whether a turn failed of what the first moments bring, and these last.
+    fn is_early(&self, failures: &[Error]) -> bool {
+        self.begun.elapsed() < EARLY && failures.iter().any(Error::is_early)
+    }
+
+    /// Waits for the `next` turn, or until there is reason to turn or to end at once.
+    fn pause(&self, next: Instant, runner: &mut impl Runner) {
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            let pace = runner.pace();
+            if self.shutdown.wait(left.min(pace)) || left <= pace || runner.pulse() {
+                return;
+            }
+        }
+    }
+}
+
+/// The failures of a turn, or the first of them that only a person can mend; of an early turn, some pass by themselves.
+fn no_fatal(mut failures: Vec<Error>, early: bool) -> Result<Vec<Error>, Error> {
+    let is_fatal = |failure: &Error| failure.needs_a_person() && !(early && failure.is_early());
+    match failures.iter().position(is_fatal) {
+        Some(fatal) => Err(failures.swap_remove(fatal)),
+        None => Ok(failures),
+    }
+}
+
+/// What the log says of failures: when one begins, changes and ends.
+struct Episodes([(Subject, Episode); 4]);
+
+impl Episodes {
+    fn new() -> Self {
+        let names = [
             (Subject::Aws, "AWS"),
             (Subject::Consul, "Consul"),
             (Subject::Haproxy, "HAProxy"),
             (Subject::Turn, "turn"),
-        ]
-        .map(|(s, n)| (s, Episode::new(n)));
-        let mut started = false;
-        while !self.shutdown.requested() {
-            let begun = Instant::now();
-            let mut failures = part.turn();
-            self.metrics.turn(failures.is_empty(), begun.elapsed());
-            started |= failures.is_empty();
-            let early = self.begun.elapsed() < EARLY && failures.iter().any(Error::is_early);
-            let is_fatal = |failure: &Error| failure.needs_a_person() && !(early && failure.is_early());
-            let fatal = failures.iter().position(|failure| !started && is_fatal(failure));
-            let once = self.mode == Mode::Once;
-            if let Some(failure) = fatal.or((once && !early && !failures.is_empty()).then_some(0)) {
-                return Err(failures.swap_remove(failure));
+        ];
+        Episodes(names.map(|(subject, name)| (subject, Episode::new(name))))
+    }
+
+    /// Reports the failures of one turn.
+    fn report(&mut self, failures: &[Error]) {
+        for (subject, episode) in &mut self.0 {
+            let failure = failures.iter().find(|failure| failure.subject() == *subject);
+            // A turn that failed of something else did not get so far: what it was about may not be over.
+            if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
+                continue;
             }
-            if once && failures.is_empty() {
-                if !part.is_unfinished() {
-                    break;
-                }
-                if self.begun.elapsed() > ONE_TURN[0] {
-                    let text =
-                        "a check of the server before is still under way, so a new one is not open yet: run it again";
-                    return Err(Error::Turn(text.to_owned()));
-                }
-            }
-            for (subject, episode) in &mut episodes {
-                let failure = failures.iter().find(|failure| failure.subject() == *subject);
-                // A turn that failed of something else did not get so far: what it was about may not be over.
-                if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
-                    continue;
-                }
-                let texts = failure.map(|failure| (failure.key(), failure.to_string()));
-                episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
-            }
-            let next = match (once, early) {
-                (true, _) => Instant::now() + LOOK,
-                (false, true) => begun + self.interval.min(PULSE),
-                (false, false) => begun + self.interval,
-            };
-            loop {
-                let left = next.saturating_duration_since(Instant::now());
-                let pace = part.pace();
-                if self.shutdown.wait(left.min(pace)) || left <= pace || part.pulse() {
-                    break;
-                }
-            }
+            let texts = failure.map(|failure| (failure.key(), failure.to_string()));
+            episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
         }
-        info!("stopped");
-        Ok(ExitCode::from(exit::DONE))
     }
 }
 
