@@ -133,9 +133,9 @@ pub fn counts<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [
     counts
 }
 
-/// Whether an instance may take traffic, as its group sees it.
+/// Whether an instance can take traffic, as its group sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum Readiness {
     /// In service and healthy.
     Ready,
     /// Leaving, unhealthy or on its way back: keeps a slot it has, at weight 0, and takes no new one.
@@ -153,8 +153,8 @@ pub struct Instance {
     pub name: String,
     /// The group or service that it belongs to.
     pub group: String,
-    /// What may become of it.
-    pub part: Part,
+    /// Whether it can take traffic.
+    pub readiness: Readiness,
     /// Other names under which the table may hold it. A Consul node that carries one instance of a service lends it its
     /// name, and a row written then is still that instance's when a second one joins the node. Empty on AWS.
     pub aliases: Vec<String>,
@@ -164,8 +164,8 @@ pub struct Instance {
 
 impl Instance {
     /// An instance with no other name, whose full weight is MAX. Its name becomes one that a row can bear.
-    pub fn new(address: IpAddr, name: String, group: String, part: Part) -> Self {
-        Instance { address, name: row_name(name), group, part, aliases: vec![], scale: 1 }
+    pub fn new(address: IpAddr, name: String, group: String, readiness: Readiness) -> Self {
+        Instance { address, name: row_name(name), group, readiness, aliases: vec![], scale: 1 }
     }
 
     /// Whether a row of its address that bears `name` is about this instance.
@@ -201,7 +201,7 @@ pub struct Hidden {
     /// The names under which the table may hold it; the first one is for the log.
     pub names: Vec<String>,
     /// What its group says: an occupant of that name drains, or is kept as it is.
-    pub part: Part,
+    pub readiness: Readiness,
     /// Whether its group has it in service, so that it is missed.
     pub in_service: bool,
 }

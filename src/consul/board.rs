@@ -113,12 +113,12 @@ impl Board {
 mod tests {
     use super::super::health::Health;
     use super::*;
-    use crate::slot::{Instance, Part};
+    use crate::slot::{Instance, Readiness};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn instance(name: &str, group: &str) -> Instance {
-        Instance::new([10, 0, 0, 1].into(), name.to_owned(), group.to_owned(), Part::Ready)
+        Instance::new([10, 0, 0, 1].into(), name.to_owned(), group.to_owned(), Readiness::Ready)
     }
 
     fn known(instances: Vec<Instance>, unaddressed: Vec<Unaddressed>) -> Option<Result<Seen, Cause>> {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Hidden, Instance, Part, is_servers, row_name};
+use crate::slot::{Hidden, Instance, Readiness, is_servers, row_name};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -31,7 +31,7 @@ impl Health {
     /// Whether any instance passes its checks.
     pub(super) fn any_ready(&self) -> bool {
         // One without a usable address passes too: it is known to be there.
-        !self.unaddressed.is_empty() || self.instances.iter().any(|instance| instance.part == Part::Ready)
+        !self.unaddressed.is_empty() || self.instances.iter().any(|instance| instance.readiness == Readiness::Ready)
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Unaddressed {
 impl Unaddressed {
     /// For the decision: whoever has a slot keeps it as it is.
     pub(super) fn hidden(&self) -> Hidden {
-        Hidden { names: self.names.clone(), part: Part::Ready, in_service: true }
+        Hidden { names: self.names.clone(), readiness: Readiness::Ready, in_service: true }
     }
 }
 
@@ -108,13 +108,13 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
     let mut nodes: BTreeMap<&str, BTreeMap<IpAddr, Place>> = BTreeMap::new();
     let mut unaddressed = Vec::new();
     for entry in &entries {
-        let Some(part) = part(&entry.checks) else { continue };
+        let Some(readiness) = readiness(&entry.checks) else { continue };
         let node = entry.node.node.as_str();
         let address = if entry.service.address.is_empty() { &entry.node.address } else { &entry.service.address };
         match address.parse().ok().filter(|address| is_servers(*address)) {
             Some(address) => {
-                let place = nodes.entry(node).or_default().entry(address).or_insert_with(|| Place::new(part));
-                place.add(&entry.service.id, part, scale(entry.service.weights.as_ref()));
+                let place = nodes.entry(node).or_default().entry(address).or_insert_with(|| Place::new(readiness));
+                place.add(&entry.service.id, readiness, scale(entry.service.weights.as_ref()));
             }
             None => unaddressed.push(Unaddressed {
                 service: service.to_owned(),
@@ -130,16 +130,16 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
 
 /// What the checks of an instance say: all passing is ready, in maintenance is draining, anything else is absent.
 /// (That is what `?passing` gives, and the maintenance besides, which `?passing` hides.)
-fn part(checks: &[Check]) -> Option<Part> {
+fn readiness(checks: &[Check]) -> Option<Readiness> {
     let maintenance =
         |check: &Check| check.check_id == NODE_MAINTENANCE || check.check_id.starts_with(SERVICE_MAINTENANCE);
     if checks.iter().any(maintenance) {
         // Whatever the service's own checks say: restarted under maintenance it keeps its slot. A node that is gone
         // does not: Consul lists it for another three days.
         let gone = checks.iter().any(|check| check.check_id == NODE_HEALTH && check.status == "critical");
-        return (!gone).then_some(Part::Draining);
+        return (!gone).then_some(Readiness::Draining);
     }
-    checks.iter().all(|check| check.status == "passing").then_some(Part::Ready)
+    checks.iter().all(|check| check.status == "passing").then_some(Readiness::Ready)
 }
 
 /// `Weights.Passing`, which Consul keeps from 1 to 65535.
@@ -152,18 +152,18 @@ fn scale(weights: Option<&Weights>) -> u16 {
 struct Place {
     /// The service ids at this address, and the scale of each.
     ids: BTreeMap<String, u16>,
-    part: Part,
+    readiness: Readiness,
 }
 
 impl Place {
-    fn new(part: Part) -> Self {
-        Place { ids: BTreeMap::new(), part }
+    fn new(readiness: Readiness) -> Self {
+        Place { ids: BTreeMap::new(), readiness }
     }
 
-    fn add(&mut self, id: &str, part: Part, scale: u16) {
+    fn add(&mut self, id: &str, readiness: Readiness, scale: u16) {
         self.ids.insert(id.to_owned(), scale);
         // Ready comes before draining.
-        self.part = self.part.min(part);
+        self.readiness = self.readiness.min(readiness);
     }
 }
 
@@ -181,7 +181,7 @@ fn named(service: &str, node: &str, places: BTreeMap<IpAddr, Place>) -> Vec<Inst
         }
         let name = names.remove(0);
         let scale = place.ids.values().copied().max().unwrap_or(1);
-        let instance = Instance::new(address, name, service.to_owned(), place.part);
+        let instance = Instance::new(address, name, service.to_owned(), place.readiness);
         Instance { aliases: names, scale, ..instance }
     };
     places.into_iter().map(instance).collect()

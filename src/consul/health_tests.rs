@@ -25,12 +25,12 @@ fn health(entries: &[Value]) -> Health {
     read("web", Value::from(entries).to_string().as_bytes()).expect("readable")
 }
 
-/// Each instance as `name address part`, with its scale where that is not 1.
+/// Each instance as `name address readiness`, with its scale where that is not 1.
 fn shown(health: &Health) -> Vec<String> {
     let shown = |one: &Instance| {
-        let part = format!("{:?}", one.part).to_lowercase();
+        let readiness = format!("{:?}", one.readiness).to_lowercase();
         let scale = if one.scale == 1 { String::new() } else { format!(" x{}", one.scale) };
-        format!("{} {} {part}{scale}", one.name, one.address)
+        format!("{} {} {readiness}{scale}", one.name, one.address)
     };
     health.instances.iter().map(shown).collect()
 }
@@ -38,25 +38,25 @@ fn shown(health: &Health) -> Vec<String> {
 #[test]
 fn checks_decide_the_part() {
     #[rustfmt::skip]
-    let cases: [(&[&str], Option<Part>); 13] = [
-        (&[], Some(Part::Ready)),
-        (&["serfHealth=passing"], Some(Part::Ready)),
-        (&["serfHealth=passing", "web=passing"], Some(Part::Ready)),
+    let cases: [(&[&str], Option<Readiness>); 13] = [
+        (&[], Some(Readiness::Ready)),
+        (&["serfHealth=passing"], Some(Readiness::Ready)),
+        (&["serfHealth=passing", "web=passing"], Some(Readiness::Ready)),
         (&["serfHealth=passing", "web=warning"], None),
         (&["serfHealth=passing", "web=critical"], None),
         (&["serfHealth=critical", "web=passing"], None),
         (&["web=maintenance"], None),
         (&["web=Passing"], None),
-        (&["serfHealth=passing", "_service_maintenance:web-1=critical"], Some(Part::Draining)),
-        (&["_node_maintenance=critical", "web=passing"], Some(Part::Draining)),
-        (&["_node_maintenance=critical", "serfHealth=passing", "web=critical"], Some(Part::Draining)),
+        (&["serfHealth=passing", "_service_maintenance:web-1=critical"], Some(Readiness::Draining)),
+        (&["_node_maintenance=critical", "web=passing"], Some(Readiness::Draining)),
+        (&["_node_maintenance=critical", "serfHealth=passing", "web=critical"], Some(Readiness::Draining)),
         (&["_node_maintenance=critical", "serfHealth=critical", "web=critical"], None),
         (&["my_node_maintenance=critical"], None),
     ];
     for (checks, expected) in cases {
         let found = health(&[entry("n1", "10.0.0.1", "web-1", "", checks)]);
-        assert_eq!(found.instances.first().map(|one| one.part), expected, "{checks:?}");
-        assert_eq!((found.registered, found.any_ready()), (1, expected == Some(Part::Ready)), "{checks:?}");
+        assert_eq!(found.instances.first().map(|one| one.readiness), expected, "{checks:?}");
+        assert_eq!((found.registered, found.any_ready()), (1, expected == Some(Readiness::Ready)), "{checks:?}");
     }
 }
 

@@ -1,8 +1,8 @@
-//! Who holds which slot: the gone are freed, the present stay where they are, the new are seated in order. Pure.
+//! Assigns instances to slots: departed instances are evicted, present ones stay where they are, new ones are seated. Pure.
 //!
-//! Every HAProxy must see an instance under the same number for as long as it lives, or consistent hashing
-//! moves keys for nothing: so nobody is ever moved, and a newcomer takes the slot of a predecessor of its own group.
-//! Weights of those who stay are not decided here (`ramp`, `drain`).
+//! HAProxy must see an instance under the same number for its whole life, or consistent hashing moves keys needlessly. So
+//! an instance never moves, and a newcomer prefers a slot that its own group had before. Weights are decided elsewhere
+//! (`ramp`, `drain`).
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashSet};
@@ -14,28 +14,27 @@ use super::limits::Limits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
-use crate::slot::{Instance, Observation, Part, Row, Slot, SlotId, Table};
+use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Table};
 
-/// Who holds which slot after this turn.
+/// The slots after this turn, but for the weights.
 pub(super) struct Assignment {
     /// The readable rows and those of 1..N that had no row, by number.
     pub(super) slots: BTreeMap<SlotId, Slot>,
-    /// Slots whose instance is unknown this turn: nothing of them may change.
+    /// Slots that must not change this turn, since the state of their instance is unknown.
     pub(super) kept: BTreeSet<SlotId>,
-    /// Those of them that the guard keeps, in order.
+    /// The kept slots that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
-    /// What the guard remembers.
+    /// The removal guard after this turn.
     pub(super) guard: Guard,
     /// Ready instances without a slot, in order.
     pub(super) unplaced: Vec<Instance>,
-    /// Reports that take no slot because their address is another's: of a report that outranks them, or of a row that
-    /// cannot be read.
+    /// Reports that take no slot because a report that outranks them, or an unreadable row, has their address.
     pub(super) ignored: Vec<Instance>,
-    /// The scales of the occupants that are reported with another one than 1.
+    /// The scales of the occupants whose scale is not 1.
     pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
-/// Judges every occupant by what was seen, then seats the newcomers.
+/// Judges every occupant, then seats the newcomers.
 pub(super) fn assign(
     table: &Table,
     previous: &Previous<'_>,
@@ -53,8 +52,8 @@ pub(super) fn assign(
     ignored.extend(reserve(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
     let unplaced = if hides_somebody(seen, &slots) {
-        // A row that is not there may have been that of somebody who cannot be seen now, and who serves: it is not said to
-        // be free, and a newcomer takes it only where there is no other.
+        // A missing row may have held a serving instance that cannot be seen now. So it is not declared free, and a
+        // newcomer takes it only when no other slot is left.
         let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
         if !unplaced.is_empty() {
             slots.extend(empty);
@@ -70,8 +69,8 @@ pub(super) fn assign(
     Assignment { slots, kept, guarded, guard, unplaced, ignored, scales }
 }
 
-/// Whether there may be servers without a row that cannot be seated now: of a group that the source does not know, left
-/// out of its answer, or in a state that is not known.
+/// Whether there may be serving instances without a row that cannot be seated now: their group is missing, they have no
+/// address, or their state is unknown.
 fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     if !seen.missing_groups.is_empty() {
         return true;
@@ -84,13 +83,13 @@ fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     }
     let mut shown: HashSet<&str> =
         slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str()).collect();
-    for instance in seen.instances.iter().filter(|instance| instance.part != Part::Unknown) {
+    for instance in seen.instances.iter().filter(|instance| instance.readiness != Readiness::Unknown) {
         shown.extend(instance.aliases.iter().chain([&instance.name]).map(String::as_str));
     }
     hidden.any(|names| !names.iter().any(|name| shown.contains(name.as_str())))
 }
 
-/// Puts back the occupants of rows that are lost, but for those whose address stands in another row: a hand moved them.
+/// Restores the occupants of rows that were lost, unless another row has their address: then somebody moved them by hand.
 fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<SlotId, Slot>) {
     let held = |row: &Row| match row {
         Row::Known(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
@@ -102,7 +101,7 @@ fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<
     slots.extend(lost.map(|slot| (slot.id, slot.clone())));
 }
 
-/// Takes out who has its slot in a row that cannot be read: a second one would double its share of the traffic.
+/// Removes and returns the instances whose address is in an unreadable row: a second slot would double their traffic.
 fn reserve(holders: &mut BTreeMap<IpAddr, &Instance>, table: &Table, slots: &BTreeMap<SlotId, Slot>) -> Vec<Instance> {
     let seated = |address: &IpAddr| {
         slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.address == *address))
@@ -114,7 +113,7 @@ fn reserve(holders: &mut BTreeMap<IpAddr, &Instance>, table: &Table, slots: &BTr
     unreadable.filter(|address| !seated(address)).filter_map(|address| holders.remove(&address).cloned()).collect()
 }
 
-/// Of the slots with one address the lowest keeps it.
+/// Where several slots have the same address, the lowest one keeps it.
 fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     let mut taken = BTreeSet::new();
     for slot in slots.values_mut() {
@@ -124,8 +123,8 @@ fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     }
 }
 
-/// The one report that counts for each address, and the reports that do not: a ready instance outranks the others,
-/// then the present occupant a stranger, then the order of the groups and of the names decides.
+/// The report that counts for each address, and the reports that do not. A ready instance outranks others; then the
+/// occupant outranks a stranger; then the order of groups and of names decides.
 fn holders<'a>(
     slots: &BTreeMap<SlotId, Slot>,
     seen: &'a Observation,
@@ -141,12 +140,12 @@ fn holders<'a>(
         let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.is_called(name));
         (
             instance.address,
-            instance.part != Part::Ready,
+            instance.readiness != Readiness::Ready,
             stranger,
             position(groups, &instance.group),
             &instance.name,
             &instance.group,
-            instance.part,
+            instance.readiness,
         )
     });
     let mut holders = BTreeMap::new();
@@ -171,7 +170,7 @@ fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>)
     slots.values().filter_map(scale).collect()
 }
 
-/// Seats the ready instances that have no slot yet; returns those for whom none is free, in order.
+/// Seats the ready instances that have no slot yet. Returns those that found no free slot, in order.
 fn seat_newcomers(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
@@ -183,12 +182,12 @@ fn seat_newcomers(
     let mut newcomers: Vec<&Instance> = holders
         .values()
         .copied()
-        .filter(|instance| instance.part == Part::Ready && !seated.contains(&instance.address))
+        .filter(|instance| instance.readiness == Readiness::Ready && !seated.contains(&instance.address))
         .collect();
     newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
 
     let mut free = Free::of(slots, limits.size);
-    // First everybody who has a slot of its own group waiting, so that no other group's newcomer takes it as "any".
+    // First those that find a free slot of their own group, so that no other group's newcomer takes it as "any".
     let (own, others): (Vec<_>, Vec<_>) = newcomers
         .into_iter()
         .map(|instance| (instance, free.of_group(&instance.group)))
@@ -205,7 +204,7 @@ fn seat_newcomers(
     unplaced
 }
 
-/// The free slots of 1..N by their last group; `None` for those that never had one.
+/// The free slots of 1..N by their last group; `None` if they never had one.
 struct Free(BTreeMap<Option<String>, BTreeSet<SlotId>>);
 
 impl Free {
@@ -233,7 +232,7 @@ impl Free {
     }
 }
 
-/// The place of a group in the configuration; one that is not there comes last.
+/// The position of a group in the configuration; an unconfigured group comes last.
 fn position(groups: &[String], group: &str) -> usize {
     groups.iter().position(|name| name == group).unwrap_or(usize::MAX)
 }

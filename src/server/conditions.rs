@@ -1,19 +1,19 @@
-//! The conditions an operator should know of for as long as they last: said when they begin, change and end,
-//! not every turn. Pure; writes no log itself.
+//! Conditions that an operator should know about while they last. They are logged when they begin, change and end, not
+//! every turn. Pure; the caller writes the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::limits::Limits;
 use super::plan::Plan;
-use crate::slot::{Instance, Observation, Part, Slot, Table};
+use crate::slot::{Instance, Observation, Readiness, Slot, Table};
 
 /// How many names a sentence lists before it only counts the rest.
 const LISTED: usize = 10;
-/// How many words for states are told in the life of a process: far more than AWS will ever add.
-const MOST_WORDS: usize = 100;
+/// How many unknown states one process logs: far more than AWS will ever add.
+const MOST_STATES: usize = 100;
 
-/// What an operator should know for as long as it lasts.
+/// A condition that an operator should know about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition {
     Guarded,
@@ -27,7 +27,7 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    /// Said when the condition is over.
+    /// The sentence for its end.
     fn over(self) -> &'static str {
         match self {
             Condition::Guarded => "no server is kept by SERVER_REMOVAL_GUARD any more",
@@ -52,18 +52,24 @@ pub(super) enum Line {
     Info(String),
 }
 
-/// What a source says of its conditions.
+/// A source's own words for its conditions.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Words {
-    /// What helps against groups that do not exist.
+pub(super) struct SourceWords {
+    /// The remedy for groups that do not exist.
     pub(super) missing_remedy: &'static str,
-    /// Why instances in service are not seen; `None` where the source tells of them itself.
+    /// Why instances in service have no address; `None` if the source reports them itself.
     pub(super) unseen_because: Option<&'static str>,
 }
 
 /// The conditions of one turn.
-pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits: &Limits, words: Words) -> Conditions {
-    let Words { missing_remedy, unseen_because } = words;
+pub(super) fn conditions(
+    table: &Table,
+    seen: &Observation,
+    plan: &Plan,
+    limits: &Limits,
+    words: SourceWords,
+) -> Conditions {
+    let SourceWords { missing_remedy, unseen_because } = words;
     let unreadable = table.faults();
     let unplaced = plan.unplaced.iter().map(|instance| instance.name.escape_debug().to_string()).collect::<Vec<_>>();
     let missing: Vec<_> = seen.missing_groups.iter().map(|group| group.escape_debug().to_string()).collect();
@@ -123,7 +129,7 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
     let holds = |one: &Instance, slot: &Slot| {
         slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.is_called(&occupant.name))
     };
-    let outranked = plan.ignored.iter().filter(|one| one.part == Part::Ready);
+    let outranked = plan.ignored.iter().filter(|one| one.readiness == Readiness::Ready);
     let shared: Vec<_> = outranked
         .filter(|one| !plan.slots.values().any(|slot| holds(one, slot)))
         .map(|one| format!("{} at {}", one.name.escape_debug(), one.address))
@@ -153,7 +159,7 @@ pub(super) fn conditions(table: &Table, seen: &Observation, plan: &Plan, limits:
     conditions
 }
 
-/// What to log when the conditions go from `before` to `after`: a sentence that is new or has changed, and one for each end.
+/// What to log when the conditions go from `before` to `after`: each sentence that is new or has changed, and each end.
 pub(super) fn changes(before: &Conditions, after: &Conditions) -> Vec<Line> {
     let begun = after.iter().filter(|(condition, text)| before.get(condition) != Some(text));
     let ended = before.keys().filter(|condition| !after.contains_key(condition));
@@ -163,11 +169,11 @@ pub(super) fn changes(before: &Conditions, after: &Conditions) -> Vec<Line> {
         .collect()
 }
 
-/// The words for states that are new, as lines for the log; `told` holds those that were said before.
-pub(super) fn new_states(told: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
+/// A line for each unknown state that is not in `named` yet; adds it there.
+pub(super) fn new_states(named: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
     let mut lines = Vec::new();
     for one in &seen.strange {
-        if told.len() < MOST_WORDS && told.insert(one.state.clone()) {
+        if named.len() < MOST_STATES && named.insert(one.state.clone()) {
             lines.push(format!(
                 "{} of {} in group {} is not known to this version of hsdo: servers in it keep their slots and weights, \
                  and no others are seated",
@@ -195,7 +201,8 @@ mod tests {
     use super::*;
     use crate::slot::Strange;
 
-    const WORDS: Words = Words { missing_remedy: "create them", unseen_because: Some("EC2 does not list them") };
+    const WORDS: SourceWords =
+        SourceWords { missing_remedy: "create them", unseen_because: Some("EC2 does not list them") };
 
     #[test]
     fn a_condition_is_said_when_it_begins_changes_and_ends() {
@@ -250,30 +257,30 @@ mod tests {
                  they have",
             ]
         );
-        let silent = Words { unseen_because: None, ..WORDS };
+        let silent = SourceWords { unseen_because: None, ..WORDS };
         assert_eq!(conditions(&table, &seen, &plan, &limits(4), silent).len(), 1, "the source tells of them itself");
     }
 
     #[test]
-    fn a_word_for_a_state_is_told_once() {
+    fn an_unknown_state_is_named_once() {
         let strange = |name: &str, state: &str| Strange {
             name: name.to_owned(),
             group: "a".to_owned(),
             state: format!("lifecycle state {state:?}"),
         };
         let seen = |strange: Vec<Strange>| Observation { strange, ..Observation::default() };
-        let mut told = BTreeSet::new();
+        let mut named = BTreeSet::new();
         let both = seen(vec![strange("i1", "Dreaming"), strange("i2", "Dreaming"), strange("i3", "Flying")]);
-        let lines = new_states(&mut told, &both);
+        let lines = new_states(&mut named, &both);
         assert_eq!(
             lines[0],
             "lifecycle state \"Dreaming\" of i1 in group a is not known to this version of hsdo: servers in it keep their \
              slots and weights, and no others are seated"
         );
         assert_eq!(lines.len(), 2);
-        assert!(new_states(&mut told, &seen(vec![])).is_empty() && new_states(&mut told, &both).is_empty());
+        assert!(new_states(&mut named, &seen(vec![])).is_empty() && new_states(&mut named, &both).is_empty());
         let many = (0..1_000).map(|n| strange("i1", &n.to_string())).collect();
-        assert_eq!(new_states(&mut told, &seen(many)).len(), MOST_WORDS - 2, "the log is not flooded");
+        assert_eq!(new_states(&mut named, &seen(many)).len(), MOST_STATES - 2, "the log is not flooded");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use log::{debug, info, warn};
 
-use super::conditions::{self, Conditions, Line, Words, conditions};
+use super::conditions::{self, Conditions, Line, SourceWords, conditions};
 use super::limits::Limits;
 use super::plan::Plan;
 use super::report;
@@ -48,7 +48,7 @@ impl<S: Source, T> Context<S, T> {
             warn!("{line}");
         }
         let words =
-            Words { missing_remedy: self.source.missing_remedy(), unseen_because: self.source.unseen_because() };
+            SourceWords { missing_remedy: self.source.missing_remedy(), unseen_because: self.source.unseen_because() };
         let now = conditions(table, seen, plan, &self.limits, words);
         for line in conditions::changes(before, &now) {
             match line {

@@ -1,4 +1,4 @@
-//! What a leaving server weighs: nothing, unless nobody else is there. Pure.
+//! The weight of a draining server: 0, unless nothing else can serve. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,10 @@ use super::limits::Limits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
-/// Sets the weight of every draining occupant that is not in `kept`, and names the slots that serve as the last resort.
+/// Sets the weight of every draining occupant that is not in `kept`. Returns the slots that serve as the last resort.
 ///
-/// A draining server has weight 0 as soon as any enabled one has weight. Until then those that had weight keep it;
-/// where none has any, each gets the weight of a new server, and 1 at least.
+/// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep the weight they
+/// have; if none has any, each gets the weight of a new server, at least 1.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     kept: &BTreeSet<SlotId>,
@@ -20,10 +20,10 @@ pub(super) fn set_weights(
         .values()
         .filter_map(|slot| slot.occupant.as_ref())
         .any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
-    // With a MAX of 0 no server is to have traffic, so a leaving one is not to have any either.
+    // With a MAX of 0 no server should get traffic, so a draining one should not either.
     let last_resort = !served && limits.max > 0;
-    let idle = leaving(slots, kept).all(|(_, occupant)| occupant.weight == 0);
-    for (_, occupant) in leaving(slots, kept) {
+    let idle = draining(slots, kept).all(|(_, occupant)| occupant.weight == 0);
+    for (_, occupant) in draining(slots, kept) {
         let weight = match (last_resort, idle) {
             (false, _) => 0,
             (true, false) => occupant.weight,
@@ -34,11 +34,11 @@ pub(super) fn set_weights(
             occupant.last_step = Some(now);
         }
     }
-    leaving(slots, kept).filter(|(_, occupant)| occupant.weight > 0).map(|(id, _)| id).collect()
+    draining(slots, kept).filter(|(_, occupant)| occupant.weight > 0).map(|(id, _)| id).collect()
 }
 
-/// The draining occupants that are known to be there still, with their slots.
-fn leaving<'a>(
+/// The draining occupants that may change this turn, with their slots.
+fn draining<'a>(
     slots: &'a mut BTreeMap<SlotId, Slot>,
     kept: &'a BTreeSet<SlotId>,
 ) -> impl Iterator<Item = (SlotId, &'a mut Occupant)> {

@@ -2,11 +2,11 @@
 //!
 //! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last part of the address 10.0.0.0/24, name, group or `-`,
 //! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
-//! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too. An observation lists
-//! `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; `draining` and `unknown` are parts too),
-//! `missing web`, `unseen i7`, `strange i7`, and `hidden i7 draining` for one that is not in service. Whoever it does not mention is
-//! gone, unless it says what is known of some of those: `i7 gone`, `i7 denied`, `i7 open`; then nothing is known of the
-//! others.
+//! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too.
+//!
+//! An observation lists `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; or `draining`, `unknown`),
+//! `missing web`, `unseen i7`, `strange i7`, and `hidden i7 draining` for an instance that is not in service. What it does
+//! not mention is gone, unless it lists fates (`i7 gone`, `i7 denied`, `i7 open`): then the others are unknown.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{Limits, Plan};
 use crate::clock::Timestamp;
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
 };
 
 const EPOCH: i64 = 1_700_000_000;
@@ -99,13 +99,13 @@ pub(super) fn seen(text: &str) -> Observation {
     for line in parts(text) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["missing", group] => seen.missing_groups.push(group.to_owned()),
-            ["unseen", name] => seen.hidden.push(hidden(name, Part::Ready, true)),
+            ["unseen", name] => seen.hidden.push(hidden(name, Readiness::Ready, true)),
             ["strange", name] => seen.strange.push(Strange {
                 name: name.to_owned(),
                 group: "a".to_owned(),
                 state: "lifecycle state \"Dreaming\"".to_owned(),
             }),
-            ["hidden", name, word] => seen.hidden.push(hidden(name, part(word), false)),
+            ["hidden", name, word] => seen.hidden.push(hidden(name, readiness(word), false)),
             [name, word] => {
                 let fate = match word {
                     "gone" => Fate::Gone,
@@ -121,7 +121,7 @@ pub(super) fn seen(text: &str) -> Observation {
                 seen.unlisted = Unlisted::Told(fates);
             }
             [host, name, group, word, ref rest @ ..] => {
-                let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), part(word));
+                let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), readiness(word));
                 for word in rest {
                     match word.split_once('=').expect("scale=3 or alias=n1") {
                         ("scale", scale) => instance.scale = scale.parse().expect("a scale"),
@@ -136,17 +136,17 @@ pub(super) fn seen(text: &str) -> Observation {
     seen
 }
 
-fn part(word: &str) -> Part {
+fn readiness(word: &str) -> Readiness {
     match word {
-        "ready" => Part::Ready,
-        "draining" => Part::Draining,
-        "unknown" => Part::Unknown,
-        other => panic!("no part: {other}"),
+        "ready" => Readiness::Ready,
+        "draining" => Readiness::Draining,
+        "unknown" => Readiness::Unknown,
+        other => panic!("no readiness: {other}"),
     }
 }
 
-fn hidden(name: &str, part: Part, in_service: bool) -> Hidden {
-    Hidden { names: vec![name.to_owned()], part, in_service }
+fn hidden(name: &str, readiness: Readiness, in_service: bool) -> Hidden {
+    Hidden { names: vec![name.to_owned()], readiness, in_service }
 }
 
 /// The slots in the notation.

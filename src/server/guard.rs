@@ -1,56 +1,56 @@
-//! The removal guard: where many servers leave every group at once, and have not ended, they are kept for a while. Pure.
+//! The removal guard: if many servers leave every group at once, but have not ended, it keeps them for a grace period. Pure.
 //!
-//! A bogus answer, or a wrong configuration, looks like that. What AWS says to have ended is not the guard's business:
-//! a real scale-in is not delayed.
+//! That is what a bogus answer or a wrong configuration looks like. Instances that AWS reports as ended are none of its
+//! concern, so a real scale-in is not delayed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::slot::{Occupant, SlotId, Status};
 
-/// So many serving slots at least have to vanish at once.
+/// The fewest serving slots that trigger the guard when they vanish at once.
 const LEAST: usize = 3;
 
-/// An occupant that is in no group any more, though nobody says that it has ended.
+/// An occupant that no group lists any more, but that is not reported as ended.
 pub(super) struct Vanished<'a> {
     pub(super) slot: SlotId,
     pub(super) occupant: &'a Occupant,
 }
 
-/// Those that vanished too many at once: by slot and name, for how long answers have said so.
+/// The held occupants by slot and name, each with the time for which answers have confirmed that it vanished.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Guard(BTreeMap<(SlotId, String), Duration>);
 
 impl Guard {
-    /// Whether nobody is held.
+    /// Whether it holds nothing.
     pub(super) fn is_idle(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The guard after an answer by which these have vanished from a table with so many serving slots. The answer stands
-    /// for the time that has `passed` since the turn before it. Whoever vanishes while others are held is held too.
-    pub(super) fn after(&self, vanished: &[Vanished<'_>], serving: usize, passed: Duration, span: Duration) -> Guard {
+    /// The guard after an answer in which `vanished` are missing from a table with so many `serving` slots. The answer
+    /// counts for the time `elapsed` since the previous turn. What vanishes while others are held is held too.
+    pub(super) fn after(&self, vanished: &[Vanished<'_>], serving: usize, elapsed: Duration, grace: Duration) -> Guard {
         let lost = vanished.iter().filter(|one| serves(one.occupant)).count();
         let key = |one: &Vanished<'_>| (one.slot, one.occupant.name.clone());
         let too_many = lost >= LEAST && 2 * lost > serving;
         let going_on = || vanished.iter().any(|one| self.0.contains_key(&key(one)));
-        if span.is_zero() || !(too_many || (!self.is_idle() && going_on())) {
+        if grace.is_zero() || !(too_many || (!self.is_idle() && going_on())) {
             return Guard::default();
         }
         let aged = |key| {
-            let age = self.0.get(&key).map_or(Duration::ZERO, |age| age.saturating_add(passed));
+            let age = self.0.get(&key).map_or(Duration::ZERO, |age| age.saturating_add(elapsed));
             (key, age)
         };
         Guard(vanished.iter().map(key).map(aged).collect())
     }
 
-    /// Whether it keeps this occupant. After `span` it does not, and remembers it until its slot is free.
-    pub(super) fn keeps(&self, one: &Vanished<'_>, span: Duration) -> bool {
-        !self.is_idle() && self.0.get(&(one.slot, one.occupant.name.clone())).is_some_and(|age| *age < span)
+    /// Whether it still keeps this occupant. After `grace` it does not, but remembers it until its slot is free.
+    pub(super) fn keeps(&self, one: &Vanished<'_>, grace: Duration) -> bool {
+        !self.is_idle() && self.0.get(&(one.slot, one.occupant.name.clone())).is_some_and(|age| *age < grace)
     }
 }
 
-/// Whether an occupant takes traffic, as far as the table goes.
+/// Whether an occupant takes traffic, according to the table.
 pub(super) fn serves(occupant: &Occupant) -> bool {
     match occupant.status {
         Status::Enabled => true,

@@ -1,7 +1,7 @@
-//! What becomes of each occupant, by what was seen of it and of its group. Pure.
+//! Decides what becomes of each occupant, from what was seen of it and of its group. Pure.
 //!
-//! Unknown is not empty: an occupant is freed only where the source says that it has ended, that its group has put it
-//! aside, or that it is in no group; and where too many are in no group all at once, not so soon (`guard`).
+//! Unknown is not empty: an occupant is evicted only if the source says that it has ended, that its group has set it aside,
+//! or that no group has it. If too many are in no group all at once, eviction waits (`guard`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -11,19 +11,19 @@ use super::limits::Limits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
-use crate::slot::{Fate, Instance, Observation, Occupant, Part, Slot, SlotId, Status, Unlisted, Weight};
+use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
-/// What came of judging the occupants, beside the slots.
+/// What judging found, apart from the changed slots.
 pub(super) struct Judged {
-    /// Slots of which nothing may change this turn.
+    /// Slots that must not change this turn.
     pub(super) kept: BTreeSet<SlotId>,
-    /// Those of them that the guard keeps, in order.
+    /// The kept slots that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
-    /// What the guard remembers.
+    /// The removal guard after this turn.
     pub(super) guard: Guard,
 }
 
-/// Judges every occupant, and applies the verdicts.
+/// Judges every occupant and applies the verdicts to `slots`.
 pub(super) fn judge_all(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
@@ -54,11 +54,11 @@ pub(super) fn judge_all(
         let Some(slot) = slots.get_mut(&id) else { continue };
         let Some(occupant) = slot.occupant.as_mut() else { continue };
         match verdict {
-            Verdict::Present(instance) if instance.part != Part::Unknown => {
+            Verdict::Present(instance) if instance.readiness != Readiness::Unknown => {
                 occupant.group = Some(instance.group.clone());
-                stay(occupant, instance.part, now, limits.min);
+                stay(occupant, instance.readiness, now, limits.min);
             }
-            Verdict::Drains => stay(occupant, Part::Draining, now, limits.min),
+            Verdict::Drains => stay(occupant, Readiness::Draining, now, limits.min),
             Verdict::Replaced(instance) => seat(slot, instance, now, limits.min),
             Verdict::Present(_) | Verdict::Kept => {
                 kept.insert(id);
@@ -75,27 +75,27 @@ pub(super) fn judge_all(
 enum Verdict<'a> {
     /// It is reported.
     Present(&'a Instance),
-    /// A ready instance of another name has its address.
+    /// A ready instance with another name has its address.
     Replaced(&'a Instance),
     /// It stays, at weight 0.
     Drains,
-    /// Whether it is there, or what has become of it, is unknown.
+    /// Its state is unknown: it stays as it is.
     Kept,
-    /// It is in no group any more, though nobody says that it has ended.
+    /// No group lists it any more, but the source does not say that it has ended.
     Vanished,
-    /// It is not there any more.
+    /// It is gone.
     Gone,
 }
 
-/// What was seen of those that no report of their address is about, by name.
+/// What was seen of instances by name, for occupants whose address nobody reports.
 struct Names<'a> {
-    hidden: HashMap<&'a str, Part>,
+    hidden: HashMap<&'a str, Readiness>,
     reported: HashSet<&'a str>,
 }
 
 impl<'a> Names<'a> {
     fn of(seen: &'a Observation) -> Self {
-        let of_hidden = seen.hidden.iter().flat_map(|one| one.names.iter().map(|name| (name.as_str(), one.part)));
+        let of_hidden = seen.hidden.iter().flat_map(|one| one.names.iter().map(|name| (name.as_str(), one.readiness)));
         Names {
             hidden: of_hidden.collect(),
             reported: seen.instances.iter().map(|instance| instance.name.as_str()).collect(),
@@ -113,11 +113,11 @@ fn judge<'a>(
     let name = occupant.name.as_str();
     match holder {
         Some(instance) if instance.is_called(name) => return Verdict::Present(instance),
-        Some(instance) if instance.part == Part::Ready => return Verdict::Replaced(instance),
+        Some(instance) if instance.readiness == Readiness::Ready => return Verdict::Replaced(instance),
         _ => {}
     }
-    if let Some(part) = names.hidden.get(name) {
-        return if *part == Part::Draining { Verdict::Drains } else { Verdict::Kept };
+    if let Some(readiness) = names.hidden.get(name) {
+        return if *readiness == Readiness::Draining { Verdict::Drains } else { Verdict::Kept };
     }
     let missing = may_be_missing(occupant.group.as_ref(), seen, groups);
     match &seen.unlisted {
@@ -125,36 +125,36 @@ fn judge<'a>(
         Unlisted::Gone => Verdict::Gone,
         Unlisted::Told(fates) => match fates.get(name) {
             Some(Fate::Gone) => Verdict::Gone,
-            // With its group, the id is not known either: this may be another region, or another account.
+            // Its group is missing too: we may be looking at another region or account.
             Some(Fate::Denied) if missing => Verdict::Vanished,
             Some(Fate::Denied) => Verdict::Gone,
             Some(Fate::Open) if missing => Verdict::Kept,
             Some(Fate::Open) => Verdict::Vanished,
-            // Its instance has another address by now.
+            // Its instance has a new address.
             None if names.reported.contains(name) => Verdict::Gone,
             None => Verdict::Kept,
         },
     }
 }
 
-/// Whether an occupant that is not reported may belong to a group that the source does not know. A misspelt name is
-/// not the one in its row, and an old row has none: so while any group is missing, only those who belong to a
-/// configured group that is known can be said to be gone.
+/// Whether an unreported occupant may belong to a group that the source does not know. The name in the row does not settle
+/// it: a misspelt group has another name there, and an old row has none. So while any group is missing, an occupant counts
+/// as gone only if its own group is configured and present.
 fn may_be_missing(group: Option<&String>, seen: &Observation, groups: &[String]) -> bool {
-    let known = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
-    !seen.missing_groups.is_empty() && !group.is_some_and(known)
+    let present = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
+    !seen.missing_groups.is_empty() && !group.is_some_and(present)
 }
 
-/// An occupant that is ready, or drains.
-fn stay(occupant: &mut Occupant, part: Part, now: Timestamp, min: Weight) {
-    match (occupant.status, part) {
-        // An operator took it out: only its departure ends that.
-        (Status::Disabled, _) | (Status::Enabled, Part::Ready) | (_, Part::Unknown) => {}
-        (Status::Draining, Part::Ready) => {
+/// Updates an occupant that stays.
+fn stay(occupant: &mut Occupant, readiness: Readiness, now: Timestamp, min: Weight) {
+    match (occupant.status, readiness) {
+        // An operator disabled it: that ends only when it leaves.
+        (Status::Disabled, _) | (Status::Enabled, Readiness::Ready) | (_, Readiness::Unknown) => {}
+        (Status::Draining, Readiness::Ready) => {
             occupant.status = Status::Enabled;
             occupant.weight = min;
             occupant.last_step = Some(now);
         }
-        (_, Part::Draining) => occupant.status = Status::Draining,
+        (_, Readiness::Draining) => occupant.status = Status::Draining,
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// A stopped process that wakes up has a long time behind it, and must look before it judges.
+    /// A process that slept must look twice before it judges.
     #[test]
     fn a_heartbeat_that_changed_while_nobody_looked_is_alive() {
         let start = Instant::now();

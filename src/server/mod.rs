@@ -2,8 +2,8 @@
 //!
 //! # The whole rule
 //!
-//! *Who writes* (`lease`). Of all servers on a table one leads. A [`Standby`] watches the heartbeat in slot 1's item and claims
-//! the lease when it is free or has lapsed. A [`Term`] lasts until the table names another one; what a leader knows ends
+//! *Who writes* (`lease`). Of all servers on a table one leads. A `Standby` watches the heartbeat in slot 1's item and claims
+//! the lease when it is free or has lapsed. A `Term` lasts until the table names another one; what a leader knows ends
 //! with it.
 //!
 //! *What a turn does* (`term`). It beats, asks the source, reads the table, decides, and writes only the slots that differ. After

@@ -1,4 +1,4 @@
-//! The whole decision of a turn: table, observation and time in, the rows to write out. Pure.
+//! The whole decision of a turn: from table, observation and time to the rows to write. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,42 +13,42 @@ use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight, full_
 /// What a turn decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The slots that differ from the table's rows, or have no row yet, in the order of their numbers.
+    /// The slots that differ from their rows or have none, in ascending order.
     pub changes: Vec<Slot>,
-    /// The table after the plan: every row but those that cannot be read.
+    /// The table after the plan, without unreadable rows.
     pub slots: BTreeMap<SlotId, Slot>,
     /// Ready instances that found no free slot, in the order in which they wait.
     pub unplaced: Vec<Instance>,
-    /// Slots of draining servers that keep serving because no ready server can; in order.
+    /// Slots of draining servers that keep serving because no ready server can, in order.
     pub last_resort: Vec<SlotId>,
-    /// Slots whose servers left every group too many at once, and are kept for a while; in order.
+    /// Slots that the removal guard keeps, in order.
     pub guarded: Vec<SlotId>,
-    /// What is to be known of them in the next turn.
+    /// The removal guard after this turn.
     pub(super) guard: Guard,
-    /// Slots above the configured number that are still occupied, in order.
+    /// Occupied slots above the configured number, in order.
     pub above_size: Vec<SlotId>,
-    /// Reports of an address that another report of the same address outranks.
+    /// Reports that take no slot because a report that outranks them, or an unreadable row, has their address.
     pub ignored: Vec<Instance>,
-    /// The scales of the slots whose occupants are reported with another one than 1.
+    /// The scales of the occupants whose scale is not 1.
     pub scales: BTreeMap<SlotId, u16>,
-    /// When the first step of a ramp is due; `None` where nobody ramps. Until then, nothing follows from time alone.
+    /// When the next step of any ramp is due; `None` if nothing ramps. Until then, time alone changes nothing.
     pub due: Option<Timestamp>,
 }
 
 impl Plan {
-    /// The weight that the occupant of slot `id` reaches in the end, where MAX is `max`.
+    /// The weight that the occupant of slot `id` ramps to, if MAX is `max`.
     pub fn full_weight(&self, id: SlotId, max: Weight) -> Weight {
         full_weight(max, self.scales.get(&id).copied().unwrap_or(1))
     }
 }
 
-/// Decides what the table must hold at `now`, for who knows of no turn before.
+/// Decides what the table must hold at `now`, without knowing any earlier turn.
 pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Plan {
     let previous = Previous { slots: &BTreeMap::new(), guard: &Guard::default(), elapsed: Duration::ZERO };
     decide_after(table, &previous, seen, now, limits)
 }
 
-/// The same for who remembers the turns before. Deciding again on the result, and what it remembers, changes nothing.
+/// The same, knowing the previous turn. Deciding again on the result changes nothing.
 pub(super) fn decide_after(
     table: &Table,
     previous: &Previous<'_>,

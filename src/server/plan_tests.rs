@@ -423,7 +423,7 @@ fn the_largest_table_is_filled_in_one_turn() {
     let instances = (0..MAX_SLOT + 5).map(|n| {
         let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into();
         let group = ["a", "b", "c"][n as usize % 3].to_owned();
-        Instance::new(address, format!("i{n}"), group, crate::slot::Part::Ready)
+        Instance::new(address, format!("i{n}"), group, crate::slot::Readiness::Ready)
     });
     let observed = Observation { instances: instances.collect(), ..Observation::default() };
     let plan = decide(&Table::default(), &observed, at(0), &limits(MAX_SLOT));

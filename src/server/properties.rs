@@ -10,17 +10,18 @@ use super::plan::decide_after;
 use super::previous::Previous;
 use super::{Limits, Plan, decide};
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
 };
 
 /// Few addresses, names and groups, so that they meet often.
 fn instance() -> impl Strategy<Value = Instance> {
     // Mostly one name for each address; now and then another one has it.
     let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
-    let part = prop_oneof![6 => Just(Part::Ready), 1 => Just(Part::Draining), 1 => Just(Part::Unknown)];
-    ((1..=9_u8).prop_flat_map(name), 0..4_usize, part).prop_map(|((host, name), group, part)| {
+    let readiness =
+        prop_oneof![6 => Just(Readiness::Ready), 1 => Just(Readiness::Draining), 1 => Just(Readiness::Unknown)];
+    ((1..=9_u8).prop_flat_map(name), 0..4_usize, readiness).prop_map(|((host, name), group, readiness)| {
         let group = ["a", "b", "c", "d"][group].to_owned();
-        Instance::new(address(&format!(".{host}")), format!("i{name}"), group, part)
+        Instance::new(address(&format!(".{host}")), format!("i{name}"), group, readiness)
     })
 }
 
@@ -34,8 +35,8 @@ fn unlisted() -> impl Strategy<Value = Unlisted> {
 
 fn observation() -> impl Strategy<Value = Observation> {
     let group = prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned);
-    let part = prop::sample::select(vec![Part::Ready, Part::Draining, Part::Unknown]);
-    let hidden = (1..=9_u8, (part, any::<bool>()));
+    let readiness = prop::sample::select(vec![Readiness::Ready, Readiness::Draining, Readiness::Unknown]);
+    let hidden = (1..=9_u8, (readiness, any::<bool>()));
     let few = prop_oneof![3 => Just(0..1_usize), 1 => Just(0..3_usize)];
     (prop::collection::vec(instance(), 0..12), few.clone(), few, unlisted())
         .prop_flat_map(move |(instances, missing, some, unlisted)| {
@@ -47,15 +48,15 @@ fn observation() -> impl Strategy<Value = Observation> {
             // A group that the source does not know has no instances.
             let known = |one: &Instance| !missing_groups.contains(&one.group);
             let instances: Vec<Instance> = instances.into_iter().filter(known).collect();
-            let strange = instances.iter().filter(|one| one.part == Part::Unknown).map(|one| Strange {
+            let strange = instances.iter().filter(|one| one.readiness == Readiness::Unknown).map(|one| Strange {
                 name: one.name.clone(),
                 group: one.group.clone(),
                 state: "lifecycle state \"Dreaming\"".to_owned(),
             });
             let strange = strange.collect();
-            let hidden = hidden.into_iter().map(|(name, (part, in_service))| {
-                let in_service = in_service || part == Part::Ready;
-                Hidden { names: vec![format!("i{name}")], part, in_service }
+            let hidden = hidden.into_iter().map(|(name, (readiness, in_service))| {
+                let in_service = in_service || readiness == Readiness::Ready;
+                Hidden { names: vec![format!("i{name}")], readiness, in_service }
             });
             Observation { instances, missing_groups, hidden: hidden.collect(), strange, unlisted }
         })
@@ -147,7 +148,10 @@ fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan
     }
     let shown = |name: &String| {
         plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
-            || seen.instances.iter().any(|instance| instance.part != Part::Unknown && instance.is_called(name))
+            || seen
+                .instances
+                .iter()
+                .any(|instance| instance.readiness != Readiness::Unknown && instance.is_called(name))
     };
     let missed = |one: &Hidden| one.in_service && !one.names.iter().any(shown);
     let strange = || seen.strange.iter().any(|one| !shown(&one.name));
@@ -181,19 +185,19 @@ enum May {
 
 fn may(old: &Occupant, seen: &Observation, limits: &Limits) -> May {
     let reports: Vec<&Instance> = seen.instances.iter().filter(|one| is(old, one)).collect();
-    if reports.iter().any(|one| one.part == Part::Ready) {
+    if reports.iter().any(|one| one.readiness == Readiness::Ready) {
         return May::Stay;
     }
-    if seen.instances.iter().any(|one| one.address == old.address && one.part == Part::Ready) {
+    if seen.instances.iter().any(|one| one.address == old.address && one.readiness == Readiness::Ready) {
         return May::BeReplaced;
     }
     let place = |one: &Instance| limits.groups.iter().position(|group| *group == one.group).unwrap_or(9);
-    let rank = |one: &&&Instance| (place(one), one.group.clone(), one.part);
-    let part = reports.iter().min_by_key(rank).map(|one| one.part);
-    let hidden = || seen.hidden.iter().find(|one| one.names.contains(&old.name)).map(|one| one.part);
-    match part.or_else(hidden) {
-        Some(Part::Draining) => return May::Drain,
-        Some(Part::Ready | Part::Unknown) => return May::BeKept,
+    let rank = |one: &&&Instance| (place(one), one.group.clone(), one.readiness);
+    let readiness = reports.iter().min_by_key(rank).map(|one| one.readiness);
+    let hidden = || seen.hidden.iter().find(|one| one.names.contains(&old.name)).map(|one| one.readiness);
+    match readiness.or_else(hidden) {
+        Some(Readiness::Draining) => return May::Drain,
+        Some(Readiness::Ready | Readiness::Unknown) => return May::BeKept,
         None => {}
     }
     let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
@@ -252,7 +256,7 @@ fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &L
     if !plan.unplaced.is_empty() {
         assert_eq!(still_free().next(), None, "{:?} wait", plan.unplaced);
     }
-    for one in seen.instances.iter().filter(|one| one.part == Part::Ready) {
+    for one in seen.instances.iter().filter(|one| one.readiness == Readiness::Ready) {
         let placed = plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|o| o.address == one.address));
         assert!(placed || plan.unplaced.iter().any(|waiting| waiting.address == one.address), "{one:?} is forgotten");
     }
@@ -371,7 +375,7 @@ proptest! {
         let size = u32::try_from(groups.len()).expect("few");
         let instance = |host: usize, group: usize| {
             let group = ["a", "b", "c"][group].to_owned();
-            Instance::new(address(&format!(".{host}")), format!("i{host}"), group, Part::Ready)
+            Instance::new(address(&format!(".{host}")), format!("i{host}"), group, Readiness::Ready)
         };
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));

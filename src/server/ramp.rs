@@ -1,18 +1,18 @@
-//! The ramp of one server's weight. Pure; knows nothing of slots, groups or the rest of the table.
+//! The ramp of one server's weight. Pure; it does not know slots, groups or the rest of the table.
 
 use super::limits::Limits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Status, Weight};
 
-/// Gives an enabled occupant the weight that is due at `now`, on its way to `full`: at most one step.
+/// Raises the weight of an enabled occupant towards `full`, by one step at most, if a step is due at `now`.
 pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &Limits) {
     if occupant.status == Status::Enabled {
         (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, full, now, limits);
     }
 }
 
-/// When the next step of an occupant is due, on its way to `full`; `None`: none is. Until then, and from its last step
-/// on, [`advance`] changes nothing that it has not changed.
+/// When an occupant's next step towards `full` is due; `None` if there is none. Between its last step and that time,
+/// [`advance`] changes nothing.
 pub(super) fn due(occupant: &Occupant, full: Weight, limits: &Limits) -> Option<Timestamp> {
     let ramps = occupant.status == Status::Enabled && occupant.weight < full;
     occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
@@ -25,7 +25,7 @@ fn next(
     now: Timestamp,
     limits: &Limits,
 ) -> (Weight, Option<Timestamp>) {
-    // Outside the limits: the configuration has changed, or the original wrote its fixed 1.
+    // Outside the limits: the configuration has changed, or the Python version wrote its fixed 1.
     if weight < limits.min {
         return (limits.min, Some(now));
     }
@@ -36,14 +36,14 @@ fn next(
         return (weight, last_step);
     }
     let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
-        // Unreadable or in the future: the ramp goes on from here, or it never would.
+        // Unreadable or in the future: restart the interval now, or the ramp would be stuck.
         return (weight, Some(now));
     };
     if age < limits.interval {
         return (weight, last_step);
     }
-    // By the interval and not to now: a turn that comes late does not delay the steps after it. Two whole
-    // intervals late is an outage and not lateness; catching up would pile step on step.
+    // Count from the last step, not from now, so that a late turn does not delay later steps. Two intervals late is an
+    // outage: catching up would take several steps in a row.
     let step_at = if age < limits.interval.saturating_mul(2) { last.plus(limits.interval) } else { now };
     (weight.saturating_add(limits.step).min(full), Some(step_at))
 }

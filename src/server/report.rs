@@ -1,9 +1,9 @@
-//! The sentences about slots: what happened to one, what it holds, what a plan would write. Pure; writes no log itself.
+//! Sentences about slots: what happened to one, what it holds, what a plan would write. Pure; the caller writes the log.
 
 use super::plan::Plan;
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
 
-/// What happened to a slot, for the log; a mere step of the ramp is no event until it reaches `full`.
+/// What happened to a slot, for the log. A step of the ramp is no event unless it reaches `full`.
 pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<String> {
     let old = match before {
         Some(Row::Known(slot)) => slot.occupant.as_ref(),
@@ -30,7 +30,7 @@ fn removed(id: SlotId, old: &Occupant) -> String {
     format!("slot {id}: removed {}", who(old))
 }
 
-/// The events of an occupant that is the same server as before.
+/// The events of an occupant that stayed.
 fn lasting(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<String> {
     let mut events = Vec::new();
     if old.group != new.group {
@@ -56,7 +56,7 @@ fn lasting(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Stri
     events
 }
 
-/// What a row holds, or is about to.
+/// What a row holds, or would hold.
 pub(super) fn row(slot: &Slot) -> String {
     let id = slot.id;
     match (&slot.occupant, &slot.last_group) {
@@ -91,7 +91,7 @@ pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
     if lines.is_empty() { "nothing to write".to_owned() } else { lines.join("\n") }
 }
 
-// Names come from outside; escaped, they cannot start a line of the log of their own.
+// Names come from outside: unescaped, one could forge a log line.
 fn who(occupant: &Occupant) -> String {
     format!("{} at {} (group {})", occupant.name.escape_debug(), occupant.address, group(occupant.group.as_deref()))
 }

@@ -1,16 +1,16 @@
-//! Fills a slot and empties it. Pure.
+//! Seats an instance in a slot, and evicts it. Pure.
 
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Occupant, Slot, Status, Weight};
 
-/// Frees a slot, and remembers whose group had it.
+/// Frees a slot. It remembers the group that had it.
 pub(super) fn free(slot: &mut Slot) {
     if let Some(group) = slot.occupant.take().and_then(|occupant| occupant.group) {
         slot.last_group = Some(group);
     }
 }
 
-/// Gives a slot to a new server.
+/// Gives the slot to a new server, at weight `min`.
 pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
     slot.occupant = Some(Occupant {
         address: instance.address,

@@ -1,4 +1,4 @@
-//! The loop turn by turn, with a source, a table and gauges in memory. Tests only.
+//! The server turn by turn, with source, table and gauges in memory. Tests only.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +17,7 @@ fn broken(what: &str) -> Error {
     Error::Turn(what.to_owned())
 }
 
-/// Answers in the order of the script; the last one for ever. Notes about whom it was asked.
+/// Answers in order, the last one for ever, and records which occupants each question named.
 struct Script(VecDeque<Result<Observation, &'static str>>, Rc<RefCell<Vec<String>>>);
 
 impl Source for Script {
@@ -151,7 +151,7 @@ struct Bed {
     server: Server<Script, Shared>,
     memory: Rc<RefCell<Memory>>,
     gauges: Arc<Recorder>,
-    /// About whom the source was asked, a line a question.
+    /// The occupants that each question to the source named.
     asked: Rc<RefCell<Vec<String>>>,
     start: Instant,
 }
@@ -167,7 +167,7 @@ impl Bed {
         Bed { server, memory, gauges, asked, start: Instant::now() }
     }
 
-    /// Another server on the same table, which sees what this one sees at last.
+    /// Another server on the same table, with its own source.
     fn rival(&self, script: &'static str) -> Bed {
         let shared = Shared(Rc::clone(&self.memory), Rc::default());
         let gauges = Arc::new(Recorder::default());
@@ -462,7 +462,7 @@ fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
     assert!(two.leads() && two.marker().version > version);
     assert_eq!(two.rows(), "1 free was=a");
 
-    // The one that slept sees no sooner than now that it is not the leader any more.
+    // The one that slept notices only now that it no longer leads.
     one.turn(116);
     assert!(!one.leads());
     assert_eq!((one.rows(), one.gauges.last()), ("1 free was=a".to_owned(), Snapshot::default()));
@@ -550,8 +550,8 @@ fn a_marker_that_is_gone_is_made_anew() {
     assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, since others may have written meanwhile");
 }
 
-/// The source is asked before the table is read, about whom the table had in the turn before: once a turn, but where
-/// that leaves somebody out.
+/// The source is asked before the table is read, about the occupants of the previous turn: once a turn, unless that leaves
+/// somebody out.
 #[test]
 fn the_source_is_asked_once_a_turn_about_everybody_in_the_table() {
     let two = ".1 i1 a ready; .2 i2 a ready; i0 gone";
@@ -585,7 +585,7 @@ fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
     assert_eq!(bed.rows(), "1 free was=c; 2 .2 i2 a enabled 10");
 }
 
-/// A hand's edit reaches the clients though the turn that saw it failed.
+/// An edit reaches the clients even if the turn that saw it failed.
 #[test]
 fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
     let (before, after) = (".1 i1 a ready; i0 gone", ".1 i1 a ready; .7 i7 a unknown; i0 gone");
@@ -662,7 +662,7 @@ fn a_write_that_fails_does_not_begin_the_guard_anew() {
     assert_eq!(bed.rows(), FREED);
 }
 
-/// What a leader remembers goes with its term; the next one waits its own time.
+/// What a leader remembers ends with its term; the next leader waits the full grace period.
 #[test]
 fn another_leader_begins_the_guard_anew() {
     let mut one = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
@@ -687,7 +687,7 @@ fn what_is_kept_or_not_known_is_counted() {
     assert_eq!((shown.unseen, shown.strange, shown.guarded), (2, 1, 0));
 }
 
-/// It has no time for a second answer: it keeps them, and says so.
+/// A single turn gets no second answer, so it keeps them.
 #[test]
 fn a_dry_run_shows_what_one_turn_would_do() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);

@@ -14,7 +14,7 @@ use hsdo::clock::Timestamp;
 use hsdo::haproxy::state::parse;
 use hsdo::ports::{Admin, Running, number_of};
 use hsdo::server::{Limits, decide};
-use hsdo::slot::{Instance, Observation, Occupant, Part, Row, Slot, SlotId, Status, Table};
+use hsdo::slot::{Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table};
 
 const SIZES: [SlotId; 4] = [10, 100, 1_000, 10_000];
 const START: i64 = 1_700_000_000_000_000;
@@ -39,7 +39,7 @@ fn table(size: SlotId, weight: u16) -> Table {
 }
 
 fn seen(size: SlotId) -> Observation {
-    let instance = |id| Instance::new(address(id), format!("i-{id:017x}"), "web".to_owned(), Part::Ready);
+    let instance = |id| Instance::new(address(id), format!("i-{id:017x}"), "web".to_owned(), Readiness::Ready);
     Observation { instances: (1..=size).map(instance).collect(), ..Observation::default() }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::{Described, Question, Record};
-use crate::slot::{Fate, Hidden, Instance, Observation, Part, Strange, Unlisted, is_servers, row_name};
+use crate::slot::{Fate, Hidden, Instance, Observation, Readiness, Strange, Unlisted, is_servers, row_name};
 
 /// The one lifecycle state in which an instance may take traffic.
 const IN_SERVICE: &str = "InService";
@@ -47,11 +47,11 @@ fn view(member: &Member) -> View {
     }
 }
 
-fn part(view: View) -> Option<Part> {
+fn readiness(view: View) -> Option<Readiness> {
     match view {
-        View::Ready => Some(Part::Ready),
-        View::Draining | View::Replacing => Some(Part::Draining),
-        View::Unknown => Some(Part::Unknown),
+        View::Ready => Some(Readiness::Ready),
+        View::Draining | View::Replacing => Some(Readiness::Draining),
+        View::Unknown => Some(Readiness::Unknown),
         View::Absent => None,
     }
 }
@@ -135,7 +135,7 @@ pub(crate) fn observe(
         };
         for member in group.members.iter() {
             let (id, view) = (member.id.as_str(), view(member));
-            let Some(part) = part(view) else {
+            let Some(readiness) = readiness(view) else {
                 absent.insert(id);
                 continue;
             };
@@ -151,7 +151,7 @@ pub(crate) fn observe(
             }
             match end(records.get(id).copied()) {
                 End::Runs(address) => {
-                    observation.instances.push(Instance::new(address, id.to_owned(), name.clone(), part));
+                    observation.instances.push(Instance::new(address, id.to_owned(), name.clone(), readiness));
                 }
                 End::Gone if view != View::Replacing => {
                     if holds.contain(id) {
@@ -159,7 +159,7 @@ pub(crate) fn observe(
                     }
                 }
                 End::Open | End::Gone => {
-                    observation.hidden.push(Hidden { names: vec![row_name(id.to_owned())], part, in_service });
+                    observation.hidden.push(Hidden { names: vec![row_name(id.to_owned())], readiness, in_service });
                 }
             }
         }

@@ -27,8 +27,8 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-fn instance(id: &str, group: &str, part: Part) -> Instance {
-    Instance::new(IpAddr::V4(ADDRESS), id.to_string(), group.to_string(), part)
+fn instance(id: &str, group: &str, readiness: Readiness) -> Instance {
+    Instance::new(IpAddr::V4(ADDRESS), id.to_string(), group.to_string(), readiness)
 }
 
 fn fates(told: &[(&str, Fate)]) -> Unlisted {
@@ -122,9 +122,9 @@ fn the_group_and_ec2_together_decide() {
         let groups = [group("web", &[(ONE, lifecycle, "Healthy")])];
         let text = format!("{lifecycle} {found:?}");
         let observed = observe(&names(&["web"]), &groups, &[ONE], &answer(found.into_iter().collect()));
-        let part = |part: Part| format!("{part:?}").to_lowercase();
-        let mut outcomes: Vec<String> = observed.instances.iter().map(|one| part(one.part)).collect();
-        outcomes.extend(observed.hidden.iter().map(|one| format!("hidden {}", part(one.part))));
+        let readiness = |readiness: Readiness| format!("{readiness:?}").to_lowercase();
+        let mut outcomes: Vec<String> = observed.instances.iter().map(|one| readiness(one.readiness)).collect();
+        outcomes.extend(observed.hidden.iter().map(|one| format!("hidden {}", readiness(one.readiness))));
         if observed.unlisted == fates(&[(ONE, Fate::Gone)]) {
             outcomes.push("gone".to_owned());
         }
@@ -223,7 +223,7 @@ fn the_first_configured_group_wins_that_does_not_have_it_as_absent() {
     for (order, expected) in [(["a", "b", "c"], "a"), (["b", "a", "c"], "b"), (["c", "b", "a"], "b")] {
         let running = answer(vec![record(ONE, "running", Some(ADDRESS))]);
         let observed = observe(&names(&order), &groups, &[ONE], &running);
-        assert_eq!(observed.instances, [instance(ONE, expected, Part::Ready)], "{order:?}");
+        assert_eq!(observed.instances, [instance(ONE, expected, Readiness::Ready)], "{order:?}");
         assert_eq!(observed.unlisted, fates(&[]));
     }
     assert_eq!(question(&groups, &[]).listed, [ONE]);

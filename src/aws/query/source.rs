@@ -50,7 +50,7 @@ impl Source for GroupSource {
 mod tests {
     use super::*;
     use crate::aws::testing::{Answer, Responder, Seen, aws};
-    use crate::slot::{Fate, Part, Unlisted};
+    use crate::slot::{Fate, Readiness, Unlisted};
 
     const LISTED: &str = "i-00000000000000001";
     const DETACHED: &str = "i-00000000000000002";
@@ -101,7 +101,7 @@ mod tests {
         let observed = source(&server.url).fetch(&[]).expect("an answer");
         assert_eq!(observed.missing_groups, ["gone"]);
         assert_eq!(observed.instances.len(), 1);
-        assert_eq!((observed.instances[0].name.as_str(), observed.instances[0].part), (LISTED, Part::Ready));
+        assert_eq!((observed.instances[0].name.as_str(), observed.instances[0].readiness), (LISTED, Readiness::Ready));
     }
 
     /// Whoever is in the table is asked about in the calls that are made anyway: two a turn.
