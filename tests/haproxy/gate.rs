@@ -160,6 +160,55 @@ fn a_check_of_the_server_before_does_not_count() {
     assert_eq!(haproxy.server(BACK, "web2").addr, format!("{}:{}", address(4), bed.web().port()));
 }
 
+/// `state ready` and `health down` are two commands. With `fall 1 rise 3` and a cookie, requests come thick while the slot changes its
+/// server again and again, none of which is ready.
+#[test]
+fn no_request_gets_in_between_the_commands_that_open_a_slot() {
+    const CHANGES: u32 = 40;
+    let bed = bed_with_table("gate-between", 4, 2);
+    let haproxy = Config::of(&backend("cookie SRV insert indirect nocache", true)).start(&bed, &[BACK]);
+    let _client = client(&bed, 4, "http-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    let names = [3, 4].map(|host| boot(&bed, host));
+    for name in &names {
+        bed.web().set_mood(name, Mood::Status(503));
+    }
+    let stick =
+        || Stream::start_with(haproxy.frontend(BACK), Duration::from_millis(1), 200_000, &[("Cookie", "SRV=web2")]);
+    let mut streams = [stick(), stick()];
+    for change in 0..CHANGES {
+        let host = 3 + change % 2;
+        seat(&bed, 2, host);
+        wait_down(&haproxy, "web2", host);
+    }
+    for stream in &mut streams {
+        let tally = stream.stop();
+        assert!(tally.failures.is_empty() && tally.answered() > PASSED, "{tally}");
+    }
+    assert_eq!(names.map(|name| bed.web().requests_of(&name)), [0, 0], "a server that is not ready gets no request");
+}
+
+/// With `rise 1`, a check of the server before is under way when `--once` comes: it waits for its end, and leaves no slot parked.
+#[test]
+fn one_turn_opens_what_it_fills() {
+    let bed = bed_with_table("gate-once", 4, 2);
+    let config = backend("", false).replace("rise 3", "rise 1");
+    let haproxy = Config::of(&config).start(&bed, &[BACK]);
+    let once = || client(&bed, 4, "http-back:web:$WEB").once();
+    once().assert_code(0);
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    boot(&bed, 3);
+    bed.web().set_check_mood("i-2", Mood::Slow(Duration::from_secs(2)));
+    let checks = bed.web().checks_of("i-2");
+    wait_for("a check that takes its time", SOON, || {
+        if bed.web().checks_of("i-2") > checks + 1 { Ok(()) } else { Err("not yet") }
+    });
+    seat(&bed, 2, 3);
+    once().assert_code(0);
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    assert!(haproxy.server(BACK, "web2").addr.starts_with(&format!("{}:", address(3))));
+}
+
 /// The shape of a database cluster's file: a check asks each member whether it is the primary, and who stops being it loses its
 /// sessions. A replica joins; hsdo is stopped; the replica becomes the primary.
 #[test]

@@ -76,3 +76,18 @@ fn servers_that_continue_the_slots_are_put_out() {
     let tally = traffic::send(haproxy.frontend(BACK), 10);
     assert_eq!((tally.of("placeholder"), tally.failures.len()), (0, 0), "{tally}");
 }
+
+/// A template of which one server was deleted, and a list size below it: what has a row is a slot, gap or not.
+#[test]
+fn a_row_beyond_a_gap_is_a_slot() {
+    let bed = bed_with_table("gap", 6, 6);
+    let server = |id: u32| format!("    server web{id} 127.0.0.2:80 check inter 100ms disabled\n");
+    let config = format!("backend http-back\n    balance roundrobin\n{}", [1, 2, 3, 5, 6].map(server).concat());
+    let haproxy = Config::of(&config).start(&bed, &[BACK]);
+    let mut running = client(&bed, 3, "http-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10), ("web3", 10), ("web5", 10), ("web6", 10)]);
+    running.wait_metric("hsdo_haproxy_missing_slots", |missing| missing == 1.0);
+    bed.moto().put_free(5);
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10), ("web3", 10), ("web6", 10)]);
+    assert!(haproxy.server(BACK, "web5").in_maintenance());
+}
