@@ -128,10 +128,12 @@ impl World {
         }
     }
 
-    /// Every check that is under way ends, and every one of a ready server passes.
+    /// Every check that is under way ends, and every one of a ready server passes, also of those that others track.
     pub(super) fn checks_pass(&mut self) {
         for server in self.running.values_mut() {
             server.checking = false;
+            // What it tracks has come up.
+            server.inherited &= server.admin != Admin::Maintenance;
             let answers = server.address.is_none_or(|address| address.ip() != PARKED);
             server.up |= server.admin == Admin::Ready && answers;
         }

@@ -18,7 +18,8 @@
 //!   HAProxy's own check has passed as often as `rise` asks, with hsdo or without. Parked, because what persists gets in between
 //!   `ready` and `health down`. A check that is under way from before is waited for: its result would count for the new server;
 //! - where the server has no check, where nobody else serves meanwhile, or with `CLIENT_HEALTH_GATE` false: the address at once,
-//!   and once that is read back, `state ready` and the weight. An address that HAProxy refuses never becomes ready;
+//!   and once that is read back, `state ready` and the weight. An address that HAProxy refuses never becomes ready, and a server
+//!   that tracks another one is opened after it;
 //! - a serving one: its weight. From 0, with `health down` unless it was seen to serve there: the line may have been cut;
 //! - a leaving one: `weight 0`; a retiring one: `weight 0`, `state maint`;
 //! - a held one: only address and weight, so that all is right when the hand is lifted.

@@ -88,7 +88,8 @@ proptest! {
         for (id, server) in &world.running {
             match world.desired.of(*id) {
                 None => {
-                    let untouched = Running { up: before[id].up, checking: before[id].checking, ..server.clone() };
+                    let Running { up, checking, inherited, .. } = before[id];
+                    let untouched = Running { up, checking, inherited, ..server.clone() };
                     prop_assert_eq!(&untouched, &before[id], "an unknown slot was touched");
                 }
                 Some(Wanted::Maintenance) => prop_assert_eq!((server.admin, server.weight), (Admin::Maintenance, 0)),

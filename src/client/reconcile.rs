@@ -126,6 +126,12 @@ impl Slot<'_> {
                 vec![Change::Weight(0), Change::Maintenance, if gated { park } else { move_to }]
             }
             Stage::Stale | Stage::Parked => vec![Change::Weight(0), if gated { park } else { move_to }],
+            Stage::Filled if self.server.inherited => {
+                // It would take requests in the moment in which the server that it tracks is opened: that one comes first.
+                plan.blocked.push(self.id);
+                plan.pending = true;
+                return;
+            }
             Stage::Filled => [Change::Ready].into_iter().chain((self.weight > 0).then_some(weight)).collect(),
             Stage::Leaving => {
                 self.note_contest(view, plan);

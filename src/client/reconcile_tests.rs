@@ -32,6 +32,7 @@ fn each_situation_asks_for_its_stage() {
     let parked = |server: Running| Running { address: Some((PARKED, 80).into()), ..server };
     const PARK: Change = Change::Address(PARKED, Some(80));
     let drain = |last, weight| server(Admin::Drain, true, last, weight);
+    let filled_follower = Running { admin: Admin::Maintenance, ..inherited(1, 0) };
     let out = Wanted::Maintenance;
     type Case = (&'static str, Running, Wanted, Vec<Change>, Vec<Change>);
     #[rustfmt::skip]
@@ -62,6 +63,7 @@ fn each_situation_asks_for_its_stage() {
         ("out", maintenance(1, 0), out, vec![], vec![]),
         ("to be out, kept out by what it tracks", inherited(1, 7), out, vec![], vec![Weight(0), Maintenance]),
         ("kept out by what it tracks, at a stale address", inherited(99, 1), serve_at(1, 7), fill(1), vec![]),
+        ("filled, and what it tracks is not open yet", filled_follower, serve_at(1, 7), vec![], vec![]),
         ("kept out by what it tracks", inherited(1, 0), serve_at(1, 7), vec![Weight(7)], vec![]),
     ];
     for (name, running, wanted, raise, lower) in cases {
