@@ -62,7 +62,7 @@ fn a_silent_name_server_costs_the_neighbour_nothing() {
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_turn();
     for backend in ["dns-back", "srv-back"] {
-        let told = format!("backend {backend}: HAProxy's resolver sets");
+        let told = format!("backend {backend}: {backend}/web1 has a name, whose address a resolver of HAProxy sets");
         assert!(ready(&running).contains(&told), "{}", ready(&running));
     }
     running.wait_metric("hsdo_haproxy_missing_backends", |missing| missing == 2.0);
