@@ -76,7 +76,11 @@ fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
 #[test]
 fn a_client_that_goes_leaves_haproxy_as_it_is() {
     let mut scene = Scene::set("goes");
-    let before = scene.haproxy.servers(BACK);
+    let before = wait_for("their checks to pass", SOON, || {
+        let servers = scene.haproxy.servers(BACK);
+        let settled = servers.values().all(|server| server.in_maintenance() || server.status == "UP");
+        if settled { Ok(servers) } else { Err(format!("{servers:?}")) }
+    });
     for way in ["killed", "stopped"] {
         if way == "killed" {
             scene.client.kill();
