@@ -649,20 +649,26 @@ fn servers_above_every_row_and_foreign_servers() {
     });
 }
 
-/// HAProxy finds the frontend first when it is asked for `show stat <name>`, and that has no servers.
+/// HAProxy finds the frontend first when it is asked for `show stat <name>`, and that has no servers. 3.3 and later refuse the two,
+/// and take only a `listen` section, which is both.
 #[test]
 fn a_frontend_may_have_the_backends_name() {
     let bed = bed_with_table("twins", 2, 1);
     let (socket, front) = (bed.socket(), common::port::Port::reserve());
-    let text = |lines: &str| {
+    let bind = format!("bind 127.0.0.1:{}", front.number());
+    let servers = "server-template mywebapp 1-2 127.0.0.2:80 check inter 100ms disabled";
+    let whole = |lines: &str, sections: &str| {
         format!(
             "global\n  stats socket {} level admin\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  \
-             timeout server 1s\n{lines}frontend http-back\n  bind 127.0.0.1:{}\n  default_backend http-back\n\
-             backend http-back\n  server-template mywebapp 1-2 127.0.0.2:80 check inter 100ms disabled\n",
+             timeout server 1s\n{lines}{sections}",
             socket.display(),
-            front.number()
         )
     };
+    let twins = format!("frontend http-back\n  {bind}\n  default_backend http-back\nbackend http-back\n  {servers}\n");
+    let listen = format!("listen http-back\n  {bind}\n  {servers}\n");
+    let refusal = Haproxy::refusal(&bed, &whole("", &twins));
+    assert!(refusal.iter().all(|refusal| refusal.contains("no longer supported as of 3.3")), "{refusal:?}");
+    let text = |lines: &str| whole(lines, if refusal.is_none() { &twins } else { &listen });
     let no_ports = std::collections::BTreeMap::new;
     let mut haproxy = Haproxy::start_text(&bed, &text(""), no_ports(), &["-db"]);
     let mut client = sized(&bed, 2).spawn();

@@ -71,8 +71,8 @@ impl Backend {
         self.turn.start_over();
     }
 
-    /// Its algorithm is static, as HAProxy says; true where that is news.
-    pub(super) fn is_static(&mut self) -> bool {
+    /// Notes that its algorithm is static, as HAProxy says; true where that is news.
+    pub(super) fn note_static(&mut self) -> bool {
         !std::mem::replace(&mut self.known.static_weights, true)
     }
 

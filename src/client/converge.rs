@@ -10,7 +10,7 @@ use super::Target;
 use super::backend::Backend;
 use super::placement::Rules;
 use super::reconcile::Step;
-use super::report::{Refusals, Report};
+use super::report::{self, Refusals, Report};
 use super::sequencer::Next;
 use super::stage::PARKED;
 use crate::error::Error;
@@ -179,7 +179,7 @@ impl<H: Haproxy> Converge<H> {
         }
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
-            return Err(haproxy::Error::Backends(self.report.faults(&self.backends)).into());
+            return Err(haproxy::Error::Backends(report::faults(&self.backends)).into());
         }
         self.started = true;
         Ok(())
@@ -203,7 +203,7 @@ impl<H: Haproxy> Converge<H> {
         done.iter().for_each(tell);
         let ok = done.len() as u64;
         for backend in &mut self.backends {
-            if static_backends.contains(backend.name()) && backend.is_static() {
+            if static_backends.contains(backend.name()) && backend.note_static() {
                 warn!(
                     "backend {} has a static balancing algorithm and takes no weights but 0 and the configured \
                      one, so servers do not ramp there; add `hash-type consistent` to it, or balance by roundrobin, \

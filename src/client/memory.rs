@@ -6,8 +6,8 @@
 //! client is at work. And unless its address is another one too: that is a HAProxy which has just started, and which no process id
 //! tells from the one before if it runs in a container. Drain is always somebody else's hand, since hsdo drains by weight 0.
 //! After its own start hsdo remembers nothing. Then the weight tells: hsdo leaves a server in maintenance only at weight
-//! 0, so one that stands there at its right address with a weight is held, unless that is the configured weight and another one is
-//! wanted: then nobody has touched it yet.
+//! 0, so one that stands there at its right address with a weight is held. (The configured weight tells no fresh server: where the
+//! algorithm is static every held one has it, and so has one whose ramp went on while hsdo was away.)
 //!
 //! *Proven.* A server that was seen to take traffic at its address need not wait for its check when it comes back from draining.
 //!
@@ -81,9 +81,7 @@ impl Memory {
                 continue;
             };
             let there = options.is_there(server.address, address);
-            // As it was configured, and not as it is wanted: nobody has touched it yet.
-            let fresh = server.weight == server.configured && server.weight != weight;
-            seen.trace = trace(seen.trace, server, address, there, fresh);
+            seen.trace = trace(seen.trace, server, address, there);
             if there && server.serves() {
                 seen.proven = Some(address);
             } else if !there || seen.proven != Some(address) {
@@ -130,7 +128,7 @@ impl Memory {
     }
 }
 
-fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool, fresh: bool) -> Trace {
+fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool) -> Trace {
     let idle = server.weight == 0;
     match (server.admin, before) {
         (Admin::Ready, _) if right => Trace::Served { address: wanted, idle },
@@ -141,7 +139,7 @@ fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool, fresh: bo
         {
             Trace::Held(wanted)
         }
-        (Admin::Maintenance, Trace::New) if right && !idle && !fresh => Trace::Held(wanted),
+        (Admin::Maintenance, Trace::New) if right && !idle => Trace::Held(wanted),
         _ => Trace::Ours,
     }
 }
@@ -199,7 +197,7 @@ mod tests {
             ("HAProxy started anew, and nothing else tells", &[(Ready, 1, 7, Some(1)), (Maintenance, 99, 1, Some(1)), (Maintenance, 1, 0, Some(1))], &[false, false, false]),
             ("at its address while another is wanted there", &[(Ready, 2, 7, Some(1)), (Maintenance, 2, 7, Some(1))], &[false, false]),
             ("at hsdo's start, in maintenance with a weight", &[(Maintenance, 1, 7, Some(1))], &[true]),
-            ("at hsdo's start, as it was configured", &[(Maintenance, 1, 1, Some(1))], &[false]),
+            ("at hsdo's start, in maintenance with the configured weight", &[(Maintenance, 1, 1, Some(1))], &[true]),
             ("at hsdo's start, a stage of its own", &[(Maintenance, 1, 0, Some(1))], &[false]),
             ("at hsdo's start, a placeholder", &[(Maintenance, 99, 1, Some(1))], &[false]),
             ("emptied by another program, then in use again", &[(Maintenance, 1, 7, None), (Maintenance, 1, 7, Some(1))], &[false, false]),

@@ -38,7 +38,8 @@ pub struct Split {
 impl Split {
     /// Looks for the own groups of `rules` in the table.
     pub fn of(table: &Table, rules: &Rules) -> Self {
-        if !rules.dedicated {
+        // A table without rows says nothing, of the groups too.
+        if !rules.dedicated || table.rows.is_empty() {
             return Split::default();
         }
         let mut seen = BTreeSet::new();
@@ -208,6 +209,7 @@ mod tests {
             };
             assert_eq!(serving(Kind::Default, &rules), default, "{names:?}");
             assert_eq!(serving(Kind::Fallback, &rules), fallback, "{names:?}");
+            assert_eq!(Split::of(&Table::default(), &rules), Split::default());
             rules.dedicated = false;
             assert_eq!(Split::of(&table, &rules), Split::default());
         }

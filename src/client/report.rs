@@ -38,12 +38,6 @@ impl Report {
         }
     }
 
-    /// A text for each backend that cannot be kept in step.
-    pub(super) fn faults(&self, backends: &[Backend]) -> Vec<String> {
-        let text = |backend: &Backend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
-        backends.iter().filter_map(text).collect()
-    }
-
     /// Tells what the last plans say beside their commands.
     pub(super) fn tell(&mut self, backends: &[Backend]) {
         let all = |pick: fn(&Plan) -> &Vec<SlotId>| {
@@ -54,7 +48,7 @@ impl Report {
             named.collect::<Vec<_>>().join(", ")
         };
         let count = |pick: fn(&Plan) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
-        let faults = self.faults(backends);
+        let faults = faults(backends);
         self.metrics.set_missing_backends(faults.len());
         self.metrics.set_missing_slots(count(|plan| &plan.missing));
         self.metrics.set_held_slots(count(|plan| &plan.held));
@@ -99,6 +93,12 @@ impl Report {
         );
         self.metrics.set_condition("haproxy", (!conditions.is_empty()).then(|| conditions.join("; ")));
     }
+}
+
+/// A text for each backend that cannot be kept in step.
+pub(super) fn faults(backends: &[Backend]) -> Vec<String> {
+    let text = |backend: &Backend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
+    backends.iter().filter_map(text).collect()
 }
 
 /// Reports names, where there are any, with their text.

@@ -151,6 +151,13 @@ impl Haproxy {
         haproxy
     }
 
+    /// What this HAProxy says against a configuration; none where it takes it.
+    pub fn refusal(bed: &Bed, text: &str) -> Option<String> {
+        let config = bed.file("check.cfg", text);
+        let checked = Command::new(program()).arg("-c").arg("-f").arg(config).output().expect("haproxy runs");
+        (!checked.status.success()).then(|| String::from_utf8_lossy(&checked.stderr).into_owned())
+    }
+
     /// Starts it, as it was written, after it was killed; returns once its socket answers.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "HAProxy runs already");

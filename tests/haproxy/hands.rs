@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use super::fixture::{BACK, Config, bed_with_table, client, occupy};
+use crate::common::bed::Bed;
+use crate::common::haproxy::Haproxy;
+use crate::common::hsdo::Running;
 use crate::common::traffic::{self, Stream};
 use crate::common::wait::{SOON, wait_for};
 
@@ -17,15 +20,21 @@ backend http-back
     server web3 127.0.0.2:80 cookie web3 check disabled
 ";
 
-#[test]
-fn maintenance_that_is_lifted_after_the_instance_left_serves_nobody() {
-    let bed = bed_with_table("lifted", 3, 2);
+/// Two instances serve, and an operator holds the second one in maintenance.
+fn held(name: &str) -> (Bed, Haproxy, Running) {
+    let bed = bed_with_table(name, 3, 2);
     let haproxy = Config::of(CONFIG).start(&bed, &[BACK]);
     let mut running = client(&bed, 3, "http-back:web:$WEB").spawn();
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_turn();
     haproxy.command("set server http-back/web2 state maint");
     running.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
+    (bed, haproxy, running)
+}
+
+#[test]
+fn maintenance_that_is_lifted_after_the_instance_left_serves_nobody() {
+    let (bed, haproxy, mut running) = held("lifted");
     bed.moto().put_free(2);
     wait_for("the slot to be at weight 0", SOON, || {
         let server = haproxy.server(BACK, "web2");
@@ -59,13 +68,7 @@ fn maintenance_that_is_lifted_after_the_instance_left_serves_nobody() {
 /// A slot is given to another instance under the hand: the row's newcomer is in nobody's maintenance, and waits for its check.
 #[test]
 fn an_instance_that_replaces_a_held_one_is_a_new_one() {
-    let bed = bed_with_table("held-replaced", 3, 2);
-    let haproxy = Config::of(CONFIG).start(&bed, &[BACK]);
-    let mut running = client(&bed, 3, "http-back:web:$WEB").spawn();
-    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
-    running.wait_turn();
-    haproxy.command("set server http-back/web2 state maint");
-    running.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
+    let (bed, haproxy, mut running) = held("held-replaced");
     let mut stream = Stream::start(haproxy.frontend(BACK), Duration::from_millis(2), 20_000);
     occupy(&bed, 2, 22);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
