@@ -25,7 +25,8 @@ pub(super) struct Converge<H> {
     backends: Vec<Backend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    process: Option<Process>,
+    /// Which HAProxy process answered last, for the log.
+    pid: Option<String>,
     /// Whether HAProxy was read, and at least one backend could be kept in step.
     started: bool,
     /// Whether nothing was to be done about the last reading of HAProxy: while that stays so and the table is the same,
@@ -51,7 +52,7 @@ impl<H: Haproxy> Converge<H> {
             rules,
             report: Report::new(size, Arc::clone(&metrics)),
             metrics,
-            process: None,
+            pid: None,
             started: false,
             settled: false,
             down: false,
@@ -157,22 +158,17 @@ impl<H: Haproxy> Converge<H> {
 
     /// Reads HAProxy, and forgets what was known of a process if another one answered.
     fn read(&mut self) -> Result<(), Error> {
-        let Reading { process, backends } = self.haproxy.read(&names(&self.backends))?;
-        let before = self.process.replace(process.clone());
-        let Process { pid, version, .. } = &process;
-        let other = match before {
-            Some(before) if !process.is_other_than(&before) => false,
-            Some(before) => {
-                info!("another HAProxy answers: {version}, pid {pid}, after pid {}", before.pid);
-                true
+        let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
+        if is_new {
+            let Process { pid, version, .. } = &process;
+            match &self.pid {
+                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {before}"),
+                None => info!("HAProxy {version} answers, pid {pid}"),
             }
-            None => {
-                info!("HAProxy {version} answers, pid {pid}");
-                true
-            }
-        };
+            self.pid = Some(process.pid);
+        }
         for backend in &mut self.backends {
-            if other {
+            if is_new {
                 backend.forget();
             }
             backend.see(&backends[backend.name()]);

@@ -8,7 +8,8 @@ use super::columns::Columns;
 
 /// The columns of `show stat` that tell whether anything changed: who is there, where, how, and at which weight. The last one is
 /// not there on 2.2, of which nothing can be told without reading.
-pub(super) const READ: [&str; 5] = ["svname", "type", "status", "addr", "uweight"];
+pub(super) const READ: [&str; 5] = ["svname", "type", "status", "addr", WEIGHT];
+pub(super) const WEIGHT: &str = "uweight";
 
 /// What of `show info` tells one process from another.
 const WHO: [&[u8]; 3] = [b"Version: ", b"Pid: ", b"Start_time_sec: "];

@@ -49,6 +49,10 @@ pub(super) struct Known {
     longest: usize,
     /// The number of each backend: asked for by name, `show stat` finds a frontend of that name first.
     pub(super) numbers: BTreeMap<String, String>,
+    /// Whether a reading has told of it.
+    pub(super) told: bool,
+    /// Whether its `show stat` tells all that counts: that of 2.2 lacks the weight.
+    pub(super) stat_tells: bool,
     /// Whether it has a resolver; none as long as it was not asked.
     pub(super) resolver: Option<bool>,
 }
@@ -56,7 +60,15 @@ pub(super) struct Known {
 impl Known {
     /// A process that was met now.
     pub(super) fn new(process: Process, dialect: Dialect) -> Self {
-        Known { process, dialect, longest: MAX_LINE, numbers: BTreeMap::new(), resolver: None }
+        Known {
+            process,
+            dialect,
+            longest: MAX_LINE,
+            numbers: BTreeMap::new(),
+            told: false,
+            stat_tells: true,
+            resolver: None,
+        }
     }
 
     /// The same process, met again now.
@@ -67,6 +79,11 @@ impl Known {
     /// The same, that wants to be spoken to so.
     pub(super) fn speaking(self, dialect: Dialect) -> Self {
         Known { dialect, ..self }
+    }
+
+    /// Whether it dies of a few dumps that nobody hears to their end: 3.2 does, those before 3.1 do not (facts.md).
+    pub(super) fn dies_of_cut_dumps(&self) -> bool {
+        version(&self.process.version) >= (3, 1)
     }
 
     /// How long the commands of a line may be together, with the line end.
@@ -93,9 +110,14 @@ impl Known {
 }
 
 /// Whether this version hangs on a line that is longer than its buffer: 2.2 does, 2.6 does not (measured).
-fn hangs_on_long_lines(version: &str) -> bool {
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(u32::MAX));
-    (numbers.next(), numbers.next()) < (Some(2), Some(6))
+fn hangs_on_long_lines(text: &str) -> bool {
+    version(text) < (2, 6)
+}
+
+/// The first two numbers of a version; what cannot be read counts as a late one.
+fn version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
+    (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX))
 }
 
 /// Whether the reply to `show proc` is the master's. A worker does not know the command.
@@ -147,6 +169,20 @@ mod tests {
         ] {
             let mut known = known(version);
             assert_eq!((known.learn(&error), known.room()), (at_once, room), "{version} {error}");
+        }
+    }
+
+    #[test]
+    fn only_late_versions_are_asked_whether_they_answer_before_a_dump() {
+        for (version, dies) in [
+            ("2.2.9-2+deb11u7", false),
+            ("2.10.1", false),
+            ("3.0.11", false),
+            ("3.2.26-1", true),
+            ("3.4-dev1", true),
+            ("x", true),
+        ] {
+            assert_eq!(known(version).dies_of_cut_dumps(), dies, "{version}");
         }
     }
 

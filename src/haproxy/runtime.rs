@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{judge, lines};
 use super::error::Error;
-use super::essence::Essence;
+use super::essence::{self, Essence};
 use super::known::{Dialect, Known, is_master, level, processes};
 use super::socket::{self, Socket, Talk, Until};
 use super::state::{self, Table, info_value};
@@ -61,8 +61,8 @@ impl Runtime {
                 Ok(replies.into_iter().map(str::to_owned).collect())
             }
             Err(error) => {
-                // 3.2 dies of a few dumps that nobody hears to the end (facts.md).
-                if error.is_silence() && commands.contains(DUMP) && !dialect.master {
+                let dies = self.known.as_ref().is_none_or(Known::dies_of_cut_dumps);
+                if dies && error.is_silence() && commands.contains(DUMP) && !dialect.master {
                     self.unfinished = Some((talk, line));
                 }
                 Err(error)
@@ -139,9 +139,11 @@ impl Runtime {
 
     fn read_all(&mut self, names: &[&str]) -> Result<Reading, Error> {
         for _ in 0..ATTEMPTS {
-            // `show servers state` must be heard to its end (3.2 dies of a few that are not: facts.md), so it is asked only
-            // of a process that has just answered.
-            self.meet()?;
+            // Where a dump must be heard to its end, it is asked only of a process that has just answered.
+            let is_met = self.sure && self.unfinished.is_none();
+            if !is_met || self.known.as_ref().is_none_or(Known::dies_of_cut_dumps) {
+                self.meet()?;
+            }
             let asked = Instant::now();
             let mut commands = vec!["show info".to_owned()];
             commands.extend(names.iter().map(|name| format!("{DUMP} {name}")));
@@ -149,8 +151,10 @@ impl Runtime {
             let process = process(&replies[0], asked, Instant::now())?;
             let known = self.known.as_mut().expect("a process was met");
             if process.is_other_than(&known.process) {
+                self.meet()?;
                 continue;
             }
+            known.process = process.clone();
             known.numbers.clear();
             let mut backends = BTreeMap::new();
             for (name, reply) in names.iter().zip(&replies[1..]) {
@@ -162,7 +166,9 @@ impl Runtime {
                 backends.insert((*name).to_owned(), shown);
             }
             let backends = self.explain(backends)?;
-            return Ok(Reading { process, backends });
+            let known = self.known.as_mut().expect("a process was met");
+            let is_new = !std::mem::replace(&mut known.told, true);
+            return Ok(Reading { process, is_new, backends });
         }
         Err(Error::Answer {
             asked: "show info".to_owned(),
@@ -221,7 +227,7 @@ impl Runtime {
     }
 
     fn compare(&mut self, names: &[&str]) -> Result<bool, Error> {
-        let Some(known) = &self.known else { return Ok(false) };
+        let Some(known) = self.known.as_mut().filter(|known| known.stat_tells) else { return Ok(false) };
         let mut commands = vec!["show info".to_owned()];
         for name in names {
             // What has no number is not there; the next reading tells whether it still is not.
@@ -232,8 +238,10 @@ impl Runtime {
         let mut buffers = std::mem::take(&mut self.buffers);
         buffers.resize_with(lines.len(), Vec::new);
         let mut answers = Vec::with_capacity(lines.len());
+        let asked = Instant::now();
         for (line, buffer) in lines.iter().zip(&mut buffers) {
-            let (mut talk, text) = self.say(known.dialect, &line.join(";"))?;
+            let text = known.dialect.line(&line.join(";"));
+            let mut talk = self.socket.say(&text)?;
             // An answer that is most likely the last one again is waited for without hurry.
             let hurry = self.essence.is_none();
             let answer = talk.hear(&text, until(known.dialect, line.len()), hurry, buffer)?;
@@ -243,6 +251,12 @@ impl Runtime {
         let same = self.essence.as_ref().is_some_and(|essence| essence.is_that_of(&answers));
         if !same {
             self.essence = Essence::of(&answers, names.len());
+            let text = socket::text(answers[0]);
+            known.stat_tells = self.essence.is_some() || text.contains(essence::WEIGHT);
+            // It may have been stopped while it was asked: then its uptime did not grow, and it is the same one still.
+            if let Some(again) = known.again(process(&text, asked, Instant::now())?, known.dialect) {
+                *known = again;
+            }
         }
         self.buffers = buffers;
         Ok(same)

@@ -92,6 +92,8 @@ impl Process {
 pub struct Reading {
     /// Who answered.
     pub process: Process,
+    /// Whether that is another process than the one of the reading before, or the first.
+    pub is_new: bool,
     /// The servers of each backend that was asked for, or why they cannot be told.
     pub backends: BTreeMap<String, Result<Servers, BackendFault>>,
 }
