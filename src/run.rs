@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::consul::{self, ServiceSource};
 use crate::environment::Environment;
-use crate::error::{Error, Subject, exit};
+use crate::error::{Error, exit};
 use crate::exporter::Exporter;
 use crate::haproxy::Runtime;
 use crate::haproxy::socket::{Limits as SocketLimits, Socket};
@@ -22,6 +22,7 @@ use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
 use crate::ports::{Haproxy, Source};
+use crate::ports::{Subject, TurnError};
 use crate::server::{Limits, Server};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
@@ -72,13 +73,13 @@ fn aws(
 }
 
 /// The same attempt until it brings something, or an error other than the first moments do, or those are over.
-fn patiently<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+fn patiently<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<T, TurnError>) -> Result<T, TurnError> {
     let begun = Instant::now();
     let mut episode = Episode::new("AWS");
     loop {
         match attempt() {
-            Err(error) if error.is_early() && begun.elapsed() < EARLY => {
-                episode.report(Some((&error.key(), &error.to_string())));
+            Err(error) if error.is_early && begun.elapsed() < EARLY => {
+                episode.report(Some((&error.key, &error.text)));
                 if shutdown.wait(LOOK) {
                     return Err(error);
                 }
@@ -159,7 +160,7 @@ fn looked_after(server: &Server<Box<dyn Source>, SlotTable>, end: Instant) -> Re
         return Ok(false);
     }
     let text = "the lease of the table is neither free nor held by a server whose heartbeat changes";
-    Err(Error::Turn(text.to_owned()))
+    Err(TurnError::new(Subject::Turn, text.to_owned()).into())
 }
 
 /// A name for this process that no other has, now or later: where it runs, for people, and a random part.
@@ -172,7 +173,7 @@ fn process_name() -> String {
 
 /// Checks once that the table can hold slots. A role that may not describe tables, as the Python version's need not,
 /// goes on without: the first reading tells what is wrong, only less clearly.
-fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), Error> {
+fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), TurnError> {
     if let Some(table) = unchecked {
         match table.check_schema() {
             Err(error) if error.is_access_denied() => debug!("the table's schema is not checked: {error}"),
@@ -209,7 +210,7 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
 fn all_open(has_unopened: bool, end: Instant) -> Result<bool, Error> {
     if has_unopened && Instant::now() + LOOK >= end {
         let text = "a check of the server before is still under way, so a new one is not open yet: run it again";
-        return Err(Error::Turn(text.to_owned()));
+        return Err(TurnError::new(Subject::Turn, text.to_owned()).into());
     }
     Ok(!has_unopened)
 }
@@ -217,7 +218,7 @@ fn all_open(has_unopened: bool, end: Instant) -> Result<bool, Error> {
 /// A role, as it is driven.
 trait Runner {
     /// One turn; gives what failed, and nothing for a success.
-    fn turn(&mut self) -> Vec<Error>;
+    fn turn(&mut self) -> Vec<TurnError>;
     /// How often to call [`Runner::pulse`] between two turns.
     fn pace(&self) -> Duration;
     /// Between two turns that are further apart than the pace. True asks for the next turn at once.
@@ -231,7 +232,7 @@ struct ServerRunner {
 }
 
 impl Runner for ServerRunner {
-    fn turn(&mut self) -> Vec<Error> {
+    fn turn(&mut self) -> Vec<TurnError> {
         let turn = check_schema(&mut self.schema).and_then(|()| self.server.turn(Moment::now()));
         turn.err().into_iter().collect()
     }
@@ -246,7 +247,7 @@ impl Runner for ServerRunner {
 }
 
 impl<H: Haproxy> Runner for Client<SlotTable, H> {
-    fn turn(&mut self) -> Vec<Error> {
+    fn turn(&mut self) -> Vec<TurnError> {
         Client::turn(self, Instant::now())
     }
 
@@ -342,7 +343,7 @@ impl Start {
                 let early = self.is_early(&failures);
                 let mut failures = no_fatal(failures, early)?;
                 if !early {
-                    return Err(failures.swap_remove(0));
+                    return Err(failures.swap_remove(0).into());
                 }
                 episodes.report(&failures);
             }
@@ -353,8 +354,8 @@ impl Start {
     }
 
     /// Whether a turn failed of what the first moments bring, and these last.
-    fn is_early(&self, failures: &[Error]) -> bool {
-        self.begun.elapsed() < EARLY && failures.iter().any(Error::is_early)
+    fn is_early(&self, failures: &[TurnError]) -> bool {
+        self.begun.elapsed() < EARLY && failures.iter().any(|failure| failure.is_early)
     }
 
     /// Waits for the `next` turn, or until there is reason to turn or to end at once.
@@ -370,8 +371,8 @@ impl Start {
 }
 
 /// The failures of a turn, or the first of them that only a person can mend; of an early turn, some pass by themselves.
-fn no_fatal(mut failures: Vec<Error>, early: bool) -> Result<Vec<Error>, Error> {
-    let is_fatal = |failure: &Error| failure.needs_a_person() && !(early && failure.is_early());
+fn no_fatal(mut failures: Vec<TurnError>, early: bool) -> Result<Vec<TurnError>, TurnError> {
+    let is_fatal = |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early);
     match failures.iter().position(is_fatal) {
         Some(fatal) => Err(failures.swap_remove(fatal)),
         None => Ok(failures),
@@ -393,15 +394,14 @@ impl Episodes {
     }
 
     /// Reports the failures of one turn.
-    fn report(&mut self, failures: &[Error]) {
+    fn report(&mut self, failures: &[TurnError]) {
         for (subject, episode) in &mut self.0 {
-            let failure = failures.iter().find(|failure| failure.subject() == *subject);
+            let failure = failures.iter().find(|failure| failure.subject == *subject);
             // A turn that failed of something else did not get so far: what it was about may not be over.
             if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
                 continue;
             }
-            let texts = failure.map(|failure| (failure.key(), failure.to_string()));
-            episode.report(texts.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
+            episode.report(failure.map(|failure| (failure.key.as_str(), failure.text.as_str())));
         }
     }
 }

@@ -13,10 +13,8 @@ use super::reconcile::Step;
 use super::report::{self, Refusals, Report};
 use super::sequencer::Next;
 use super::stage::PARKED;
-use crate::error::Error;
-use crate::haproxy;
 use crate::metrics::Metrics;
-use crate::ports::{Change, Command, Haproxy, Process, Reading, Verdict};
+use crate::ports::{Change, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
 use crate::slot::{SlotId, Table};
 
 /// Who keeps one HAProxy in step.
@@ -60,7 +58,7 @@ impl<H: Haproxy> Converge<H> {
     }
 
     /// Before there is a table: does HAProxy have what is configured, and may we change it?
-    pub(super) fn check_once(&mut self) -> Result<(), Error> {
+    pub(super) fn check_once(&mut self) -> Result<(), TurnError> {
         if self.started {
             return Ok(());
         }
@@ -70,15 +68,15 @@ impl<H: Haproxy> Converge<H> {
     }
 
     /// One turn's work. `known` is the highest slot number that may have a row.
-    pub(super) fn run(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), Error> {
+    pub(super) fn run(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), TurnError> {
         let result = self.converge(table, known, now);
         self.note(&result);
         result
     }
 
-    fn note<T>(&mut self, result: &Result<T, Error>) {
-        self.metrics.set_haproxy_up(!matches!(result, Err(Error::Haproxy(_))));
-        self.down = matches!(result, Err(Error::Haproxy(haproxy::Error::Connect { .. })));
+    fn note<T>(&mut self, result: &Result<T, TurnError>) {
+        self.metrics.set_haproxy_up(!matches!(result, Err(error) if error.subject == Subject::Haproxy));
+        self.down = matches!(result, Err(error) if error.is_disconnected);
     }
 
     /// The table is another one than in the last [`Converge::run`].
@@ -101,7 +99,7 @@ impl<H: Haproxy> Converge<H> {
         self.haproxy.answers()
     }
 
-    fn converge(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), Error> {
+    fn converge(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), TurnError> {
         if std::mem::take(&mut self.settled) {
             let names: Vec<&str> = names(&self.backends);
             if self.haproxy.is_as_it_was(&names)? {
@@ -135,7 +133,7 @@ impl<H: Haproxy> Converge<H> {
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
-    pub(super) fn rehearse(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<Vec<String>, Error> {
+    pub(super) fn rehearse(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<Vec<String>, TurnError> {
         self.begin(table, known);
         self.read()?;
         let mut texts = Vec::new();
@@ -157,7 +155,7 @@ impl<H: Haproxy> Converge<H> {
     }
 
     /// Reads HAProxy, and forgets what was known of a process if another one answered.
-    fn read(&mut self) -> Result<(), Error> {
+    fn read(&mut self) -> Result<(), TurnError> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
             let Process { pid, version, .. } = &process;
@@ -175,13 +173,14 @@ impl<H: Haproxy> Converge<H> {
         }
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
-            return Err(haproxy::Error::Backends(report::faults(&self.backends)).into());
+            let text = report::faults(&self.backends).join("; ");
+            return Err(TurnError { needs_a_person: true, ..TurnError::new(Subject::Haproxy, text) });
         }
         self.started = true;
         Ok(())
     }
 
-    fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), Error> {
+    fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), TurnError> {
         let (mut refused, mut done) = (0_u64, Vec::new());
         let mut static_backends = BTreeSet::new();
         let sent = self.haproxy.send(steps, &mut |command, verdict| match verdict {

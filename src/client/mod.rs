@@ -54,10 +54,9 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
 use crate::log::Episode;
 use crate::metrics::{Metrics, ServerSeries};
-use crate::ports::{Haproxy, TableReader};
+use crate::ports::{Haproxy, Subject, TableReader, TurnError};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
@@ -141,7 +140,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     }
 
     /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
-    pub fn turn(&mut self, now: Instant) -> Vec<Error> {
+    pub fn turn(&mut self, now: Instant) -> Vec<TurnError> {
         // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything, unless what was
         // read last is old, and AWS answered then.
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
@@ -154,7 +153,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     }
 
     /// Makes HAProxy match the table, as far as it is known.
-    fn mend(&mut self, now: Instant) -> Result<(), Error> {
+    fn mend(&mut self, now: Instant) -> Result<(), TurnError> {
         self.converge.check_once()?;
         match &self.table {
             Some(table) => self.converge.run(table, self.known(), now),
@@ -181,7 +180,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     ///
     /// # Errors
     /// The table or HAProxy cannot be read, or HAProxy lacks what is configured.
-    pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, Error> {
+    pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, TurnError> {
         self.refresh(now)?;
         self.converge.check_once()?;
         let known = self.known();
@@ -198,7 +197,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// Reads the marker, and the table where the marker asks for it. An eventually consistent reading may come from a
     /// replica that is behind, and following it would send traffic back to an address that is gone; so it only tells that
     /// something differs, and a consistent reading tells what.
-    fn refresh(&mut self, now: Instant) -> Result<(), Error> {
+    fn refresh(&mut self, now: Instant) -> Result<(), TurnError> {
         let until = now + READING;
         let marker = self.reader.marker(until)?;
         let need = self.watch.see(&marker, now);
@@ -216,7 +215,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let table = self.reader.read(true, until)?;
         if table.rows.is_empty() && self.table.as_ref().is_some_and(|before| !before.rows.is_empty()) {
             let text = "the table holds no row at all any more; the last one that was read stays in force";
-            return Err(Error::Turn(text.to_owned()));
+            return Err(TurnError::new(Subject::Turn, text.to_owned()));
         }
         self.watch.read(&marker, now);
         if self.table.as_ref() != Some(&table) {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use super::reconcile::Plan;
-use crate::error::Error;
 use crate::log::Episode;
 use crate::metrics::Metrics;
-use crate::ports::Command;
+use crate::ports::{Command, Subject, TurnError};
 use crate::slot::SlotId;
 
 /// The conditions that last, each told when it begins, changes and ends.
@@ -125,7 +124,7 @@ impl Refusals {
     }
 
     /// The error of a turn that leaves so many commands to do.
-    pub(super) fn error(self, left: usize) -> Error {
+    pub(super) fn error(self, left: usize) -> TurnError {
         let count = self.commands.len();
         let shown = self.commands.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
         let more = if count > 3 { format!("; and {} more", count - 3) } else { String::new() };
@@ -133,7 +132,10 @@ impl Refusals {
             0 => format!("HAProxy does not show what {left} commands asked of it"),
             _ => format!("HAProxy refused {count} commands: {shown}{more}"),
         };
-        Error::Unheeded { answers: self.answers.into_iter().collect::<Vec<_>>().join("; "), text }
+        TurnError {
+            key: self.answers.into_iter().collect::<Vec<_>>().join("; "),
+            ..TurnError::new(Subject::Turn, text)
+        }
     }
 }
 
@@ -171,11 +173,11 @@ mod tests {
         let text = "HAProxy refused 4 commands: `a` was answered \"No.\"; `b` was answered \"No.\"; \
                     `c` was answered \"Never.\"; and 1 more";
         assert_eq!(one.to_string(), text);
-        assert_eq!(one.key(), error(&[("e", "Never."), ("f", "No.")], 2).key());
-        assert_ne!(one.key(), error(&[("a", "No.")], 1).key());
+        assert_eq!(one.key, error(&[("e", "Never."), ("f", "No.")], 2).key);
+        assert_ne!(one.key, error(&[("a", "No.")], 1).key);
         let none = error(&[], 3);
         assert_eq!(none.to_string(), "HAProxy does not show what 3 commands asked of it");
-        assert_eq!(none.key(), error(&[], 5).key());
+        assert_eq!(none.key, error(&[], 5).key);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::ports::{Subject, TurnError};
 use crate::settings::ConsulApi;
 use crate::text;
 
@@ -155,6 +156,16 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for TurnError {
+    fn from(error: Error) -> Self {
+        TurnError {
+            key: error.key(),
+            needs_a_person: error.needs_a_person(),
+            ..TurnError::new(Subject::Consul, error.to_string())
+        }
+    }
+}
 
 /// A text of Consul as a log line can carry it, without the full stop at its end.
 fn one_line(text: &str) -> String {

@@ -28,7 +28,7 @@ use self::health::Unaddressed;
 use self::round::{Timing, round};
 use crate::environment::Environment;
 use crate::log::Episode;
-use crate::ports::Source;
+use crate::ports::{Source, TurnError};
 use crate::settings::ConsulApi;
 use crate::slot::Observation;
 
@@ -74,7 +74,7 @@ impl Source for ServiceSource {
 
     /// At once, but for the first answers, which are waited for at most nine seconds. Consul forgets an instance that
     /// ends: an occupant that it does not list is gone.
-    fn fetch(&mut self, _: &[&str]) -> Result<Observation, crate::error::Error> {
+    fn fetch(&mut self, _: &[&str]) -> Result<Observation, TurnError> {
         let states = self.board.states(PATIENCE);
         match join(&self.services, &states, Instant::now(), PATIENCE) {
             Ok((observation, unaddressed)) => {

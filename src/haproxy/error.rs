@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 
-use crate::error::one_line;
+use crate::ports::{Subject, TurnError};
 use crate::settings::HaproxySocket;
+use crate::text::one_line;
 
 /// How much of a text from outside a message shows.
 const SHOWN: usize = 60;
@@ -40,8 +41,6 @@ pub enum Error {
         /// How long it was, in bytes.
         length: usize,
     },
-    /// None of the configured backends can be kept in step: a text for each.
-    Backends(Vec<String>),
     /// Several processes stand behind the socket (`nbproc`, up to 2.4).
     Processes(String),
     /// The socket's level does not allow commands that change servers.
@@ -59,7 +58,7 @@ impl Error {
         match self {
             Error::Connect { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             Error::Talk { .. } | Error::Answer { .. } | Error::LongLine { .. } => false,
-            Error::Backends(_) | Error::Processes(_) | Error::Level { .. } => true,
+            Error::Processes(_) | Error::Level { .. } => true,
         }
     }
 }
@@ -79,7 +78,7 @@ impl Error {
             Error::Talk { source, .. } => format!("broken: {:?}", source.kind()),
             Error::Answer { .. } => "answer".to_owned(),
             Error::LongLine { .. } => "long line".to_owned(),
-            Error::Backends(_) | Error::Processes(_) | Error::Level { .. } => self.to_string(),
+            Error::Processes(_) | Error::Level { .. } => self.to_string(),
         }
     }
 }
@@ -122,7 +121,6 @@ impl fmt::Display for Error {
                     "HAProxy's buffer (`tune.bufsize`) does not hold a line of {length} bytes; a shorter one is tried"
                 )
             }
-            Error::Backends(faults) => f.write_str(&faults.join("; ")),
             Error::Processes(number) => write!(
                 f,
                 "HAProxy runs {} processes behind this socket (`nbproc`), and hsdo would reach any of them; use `nbthread`",
@@ -142,6 +140,17 @@ impl std::error::Error for Error {
         match self {
             Error::Connect { source, .. } | Error::Talk { source, .. } => Some(source),
             _ => None,
+        }
+    }
+}
+
+impl From<Error> for TurnError {
+    fn from(error: Error) -> Self {
+        TurnError {
+            key: error.key(),
+            needs_a_person: error.needs_a_person(),
+            is_disconnected: matches!(error, Error::Connect { .. }),
+            ..TurnError::new(Subject::Haproxy, error.to_string())
         }
     }
 }

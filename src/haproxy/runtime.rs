@@ -10,7 +10,7 @@ use super::essence::{self, Essence};
 use super::known::{Dialect, Known, is_master, level, processes};
 use super::socket::{self, Socket, Talk, Until};
 use super::state::{self, Table, info_value};
-use crate::ports::{BackendFault, Command, Haproxy, Process, Reading, Servers, Verdict};
+use crate::ports::{BackendFault, Command, Haproxy, Process, Reading, Servers, TurnError, Verdict};
 
 /// How many lines of commands are under way at a time. With one, HAProxy waits for hsdo between two of them, a third of
 /// the time; with three it is hardly faster than with two (measured on 2.6 with two threads and 1,000 servers).
@@ -308,7 +308,7 @@ impl Runtime {
     }
 
     /// What was learnt of the socket may be wrong after this: it is asked anew.
-    fn doubt<T>(&mut self, result: Result<T, Error>) -> Result<T, crate::error::Error> {
+    fn doubt<T>(&mut self, result: Result<T, Error>) -> Result<T, TurnError> {
         if let Err(error) = &result {
             self.essence = None;
             self.sure &= !matches!(error, Error::Connect { .. } | Error::Answer { .. } | Error::Level { .. });
@@ -322,21 +322,17 @@ impl Haproxy for Runtime {
         self.socket.answers()
     }
 
-    fn is_as_it_was(&mut self, backends: &[&str]) -> Result<bool, crate::error::Error> {
+    fn is_as_it_was(&mut self, backends: &[&str]) -> Result<bool, TurnError> {
         let same = self.compare(backends);
         self.doubt(same)
     }
 
-    fn read(&mut self, backends: &[&str]) -> Result<Reading, crate::error::Error> {
+    fn read(&mut self, backends: &[&str]) -> Result<Reading, TurnError> {
         let reading = self.read_all(backends);
         self.doubt(reading)
     }
 
-    fn send(
-        &mut self,
-        steps: &[Vec<Command>],
-        tell: &mut dyn FnMut(&Command, Verdict),
-    ) -> Result<(), crate::error::Error> {
+    fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError> {
         let sent = self.send_all(steps, tell);
         self.doubt(sent)
     }

@@ -226,7 +226,7 @@ pub(super) fn replies<'a>(line: &str, count: usize, answer: &'a str) -> Result<V
         _ if answer.contains(TOO_LONG) => return Err(Error::LongLine { length: line.len() + 1 }),
         Ok(replies) => format!("{} replies to {count} commands", replies.len()),
         Err(fault) => match answer.lines().next() {
-            Some(first) => format!("{fault}; it begins with {:?}", crate::error::one_line(first, 80)),
+            Some(first) => format!("{fault}; it begins with {:?}", crate::text::one_line(first, 80)),
             None => fault,
         },
     };

@@ -6,9 +6,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::error::one_line;
 use crate::ports::{Admin, BackendFault, Running, Servers};
 use crate::slot::{MAX_WEIGHT, Weight};
+use crate::text::one_line;
 
 /// Bits of `srv_admin_state` (management manual, section 9.3; `SRV_ADMF_*`): maintenance and drain of its own; those that come
 /// from a tracked server, or from a name that does not resolve. Maintenance of the configuration (0x04) stays set for ever.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use super::TurnError;
 use crate::marker::Marker;
 use crate::slot::{Table, Weight};
 
@@ -15,13 +15,13 @@ pub trait TableReader {
     ///
     /// # Errors
     /// The reading failed.
-    fn marker(&mut self, until: Instant) -> Result<Marker, Error>;
+    fn marker(&mut self, until: Instant) -> Result<Marker, TurnError>;
     /// Every row; until `until` at the latest. An eventually consistent reading (`consistent` false) costs half and may
     /// be a little old.
     ///
     /// # Errors
     /// The reading failed or is not whole.
-    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, Error>;
+    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError>;
 }
 
 /// One HAProxy, as the client uses it.
@@ -34,13 +34,13 @@ pub trait Haproxy {
     ///
     /// # Errors
     /// The talk failed.
-    fn is_as_it_was(&mut self, backends: &[&str]) -> Result<bool, Error>;
+    fn is_as_it_was(&mut self, backends: &[&str]) -> Result<bool, TurnError>;
 
     /// What these backends run. Each stands for itself: one that is not there or cannot be read costs the others nothing.
     ///
     /// # Errors
     /// The talk failed, or this HAProxy cannot be used at all: its socket's level, several processes behind it.
-    fn read(&mut self, backends: &[&str]) -> Result<Reading, Error>;
+    fn read(&mut self, backends: &[&str]) -> Result<Reading, TurnError>;
 
     /// Sends the commands of `steps`, no step cut in two, and gives `tell` what HAProxy made of each. HAProxy does a line to
     /// its end as long as its sender is there; of a line whose sender is gone 2.2 to 3.0 may drop what is left, so every step
@@ -49,7 +49,7 @@ pub trait Haproxy {
     /// # Errors
     /// A talk failed, the first one is named: the commands of its line may or may not have been done, and nothing further
     /// was sent.
-    fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), Error>;
+    fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError>;
 }
 
 /// Which HAProxy process answered, and when.
@@ -168,7 +168,7 @@ const SHOWN: usize = 60;
 
 impl fmt::Display for BackendFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::error::one_line;
+        use crate::text::one_line;
         match self {
             BackendFault::Missing(known) => {
                 f.write_str("HAProxy has no such backend; ")?;
@@ -198,7 +198,7 @@ impl fmt::Display for BackendFault {
 }
 
 fn list(f: &mut fmt::Formatter<'_>, label: &str, known: &[String], remedy: &str) -> fmt::Result {
-    let shown: Vec<String> = known.iter().take(LISTED).map(|name| crate::error::one_line(name, SHOWN)).collect();
+    let shown: Vec<String> = known.iter().take(LISTED).map(|name| crate::text::one_line(name, SHOWN)).collect();
     match known.len().saturating_sub(LISTED) {
         0 if known.is_empty() => {}
         0 => write!(f, "{label} {}; ", shown.join(", "))?,

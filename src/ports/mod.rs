@@ -2,7 +2,9 @@
 //! and only `run` knows both. Nothing here does anything.
 
 mod client;
+mod error;
 mod server;
 
 pub use client::*;
+pub use error::{Subject, TurnError};
 pub use server::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};

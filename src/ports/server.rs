@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::error::Error;
+use super::TurnError;
 use crate::marker::{Claim, Marker, Stamp};
 use crate::slot::{Observation, Slot, SlotId, Table};
 
@@ -14,7 +14,7 @@ pub trait Source {
     ///
     /// # Errors
     /// The answer failed, is partial or cannot be read: never a shorter list.
-    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error>;
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError>;
 
     /// For the log: the remedy for configured groups that the source does not know.
     fn missing_remedy(&self) -> &'static str {
@@ -28,7 +28,7 @@ pub trait Source {
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
-    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         (**self).fetch(occupants)
     }
 
@@ -70,39 +70,39 @@ pub trait SlotStore {
     ///
     /// # Errors
     /// The reading failed.
-    fn read_marker(&mut self) -> Result<Sighting<Self::Raw>, Error>;
+    fn read_marker(&mut self) -> Result<Sighting<Self::Raw>, TurnError>;
 
     /// Reads every row and the marker, strongly consistent.
     ///
     /// # Errors
     /// The reading failed or is not whole.
-    fn read(&mut self) -> Result<TableReading, Error>;
+    fn read(&mut self) -> Result<TableReading, TurnError>;
 
     /// Writes `claim` on the condition that the marker is still as it was `seen`. False: it is not. A new term begins
     /// with nothing known about the rows.
     ///
     /// # Errors
     /// The write failed; it may have been done all the same.
-    fn take(&mut self, seen: &Sighting<Self::Raw>, claim: &Claim) -> Result<bool, Error>;
+    fn take(&mut self, seen: &Sighting<Self::Raw>, claim: &Claim) -> Result<bool, TurnError>;
 
     /// Writes `stamp` on the condition that the table names its leader. False: it does not.
     ///
     /// # Errors
     /// The write failed; it may have been done all the same.
-    fn beat(&mut self, stamp: &Stamp) -> Result<bool, Error>;
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError>;
 
     /// Writes these slots, each on the condition that its row is still as the last [`SlotStore::read`] found it, together
     /// with `stamp`, on the condition that the table names its leader. Returns the stamp as it was written last.
     ///
     /// # Errors
     /// A condition did not hold, or the write failed: some of the slots may have been written.
-    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error>;
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError>;
 
     /// Removes `leader` from the marker, if the marker names it.
     ///
     /// # Errors
     /// The write failed.
-    fn release(&mut self, leader: &str) -> Result<(), Error>;
+    fn release(&mut self, leader: &str) -> Result<(), TurnError>;
 }
 
 /// Where a server shows its state: the exporter's numbers.

@@ -51,9 +51,8 @@ pub use limits::Limits;
 pub use plan::{Plan, decide};
 
 use crate::clock::Timestamp;
-use crate::error::Error;
 use crate::marker::Moment;
-use crate::ports::{Gauges, SlotStore, Snapshot, Source};
+use crate::ports::{Gauges, SlotStore, Snapshot, Source, TurnError};
 use conditions::Conditions;
 use context::Context;
 use standby::Standby;
@@ -84,7 +83,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// # Errors
     /// An error of the source or of a reading leaves table and gauges as they are. After a failed write the gauges show the
     /// table as it was read.
-    pub fn turn(&mut self, now: Moment) -> Result<(), Error> {
+    pub fn turn(&mut self, now: Moment) -> Result<(), TurnError> {
         if let Role::Leading(term) = &mut self.role {
             // Before anything else: a leader that sees no instances still leads.
             let lease = term.beat_if_due(&mut self.context, now)?;
@@ -136,7 +135,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     ///
     /// # Errors
     /// The table could not be told; the lease lapses by itself.
-    pub fn release(&mut self) -> Result<(), Error> {
+    pub fn release(&mut self) -> Result<(), TurnError> {
         if let Role::Leading(term) = &self.role {
             let name = term.name().clone();
             self.role = Role::StandingBy(Standby::after(&name));
@@ -152,7 +151,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     ///
     /// # Errors
     /// The reading or the source failed.
-    pub fn dry_run(&mut self, now: Timestamp) -> Result<String, Error> {
+    pub fn dry_run(&mut self, now: Timestamp) -> Result<String, TurnError> {
         let Context { source, store, limits, .. } = &mut self.context;
         let table = store.read()?.table;
         let occupants = table.slots().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str());

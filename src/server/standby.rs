@@ -5,9 +5,8 @@ use log::{debug, info, warn};
 use super::context::Context;
 use super::lease::{Held, TermName, Watch};
 use super::term::Term;
-use crate::error::Error;
 use crate::marker::Moment;
-use crate::ports::{Sighting, SlotStore, Source};
+use crate::ports::{Sighting, SlotStore, Source, TurnError};
 use crate::slot::Observation;
 
 /// What a server knows between two terms.
@@ -38,7 +37,7 @@ impl Standby {
         &mut self,
         context: &mut Context<S, T>,
         now: Moment,
-    ) -> Result<Option<(Term, Observation)>, Error> {
+    ) -> Result<Option<(Term, Observation)>, TurnError> {
         let sighting = context.store.read_marker()?;
         let free = self.note(context, &sighting, now);
         if !free && self.source_answered {
@@ -54,7 +53,11 @@ impl Standby {
     }
 
     /// Looks at the lease, between two turns. True: it may be taken.
-    pub(super) fn look<S, T: SlotStore>(&mut self, context: &mut Context<S, T>, now: Moment) -> Result<bool, Error> {
+    pub(super) fn look<S, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        now: Moment,
+    ) -> Result<bool, TurnError> {
         let sighting = context.store.read_marker()?;
         Ok(self.note(context, &sighting, now))
     }
@@ -77,7 +80,7 @@ impl Standby {
         context: &mut Context<S, T>,
         seen: &Sighting<T::Raw>,
         now: Moment,
-    ) -> Result<Option<Term>, Error> {
+    ) -> Result<Option<Term>, TurnError> {
         let claim = self.watch.claim(&seen.marker, now);
         if !context.store.take(seen, &claim)? {
             debug!("another server was quicker to take the lease");

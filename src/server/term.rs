@@ -13,9 +13,8 @@ use super::limits::Limits;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
 use crate::clock::Timestamp;
-use crate::error::Error;
 use crate::marker::{Moment, Stamp};
-use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading};
+use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading, TurnError};
 use crate::slot::{Observation, Slot, Table};
 
 /// Whether a term goes on.
@@ -85,7 +84,7 @@ impl Term {
         context: &mut Context<S, T>,
         seen: Observation,
         now: Moment,
-    ) -> Result<Lease, Error> {
+    ) -> Result<Lease, TurnError> {
         self.act(context, seen, Duration::ZERO, now)
     }
 
@@ -94,7 +93,7 @@ impl Term {
         &mut self,
         context: &mut Context<S, T>,
         now: Moment,
-    ) -> Result<Lease, Error> {
+    ) -> Result<Lease, TurnError> {
         let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
         let seen = self.ask(&mut context.source, &Table::default())?;
         self.act(context, seen, elapsed, now)
@@ -105,11 +104,16 @@ impl Term {
         &mut self,
         context: &mut Context<S, T>,
         now: Moment,
-    ) -> Result<Lease, Error> {
+    ) -> Result<Lease, TurnError> {
         if self.lease.is_due(now.clock) { self.beat(context, false, now) } else { Ok(Lease::Held) }
     }
 
-    fn beat<S, T: SlotStore>(&mut self, context: &mut Context<S, T>, raise: bool, now: Moment) -> Result<Lease, Error> {
+    fn beat<S, T: SlotStore>(
+        &mut self,
+        context: &mut Context<S, T>,
+        raise: bool,
+        now: Moment,
+    ) -> Result<Lease, TurnError> {
         let stamp = self.lease.stamp(raise, now);
         if !context.store.beat(&stamp)? {
             return Ok(Lease::Lost);
@@ -124,7 +128,7 @@ impl Term {
     }
 
     /// Asks the source, also about the occupants of `table` and of the table as the last turn left it.
-    fn ask(&self, source: &mut impl Source, table: &Table) -> Result<Observation, Error> {
+    fn ask(&self, source: &mut impl Source, table: &Table) -> Result<Observation, TurnError> {
         let before = self.published.iter().flat_map(|published| published.slots.values());
         let occupants: Vec<&str> = before.chain(table.slots()).filter_map(name).collect();
         source.fetch(&occupants)
@@ -144,7 +148,7 @@ impl Term {
         mut seen: Observation,
         elapsed: Duration,
         now: Moment,
-    ) -> Result<Lease, Error> {
+    ) -> Result<Lease, TurnError> {
         let TableReading { table, marker, changed } = context.store.read()?;
         if !self.lease.confirm(&marker) {
             return Ok(Lease::Lost);
@@ -197,7 +201,7 @@ impl Term {
         table: &Table,
         plan: &Plan,
         now: Moment,
-    ) -> Result<Lease, Error> {
+    ) -> Result<Lease, TurnError> {
         if plan.changes.is_empty() {
             if !self.edited {
                 return Ok(Lease::Held);

@@ -8,20 +8,19 @@ use std::time::{Duration, Instant};
 
 use super::fixtures::{at, limits, seen, show, table};
 use super::{Limits, Server};
-use crate::error::Error;
 use crate::marker::{Claim, Marker, Moment, Stamp};
-use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};
+use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, Subject, TableReading, TurnError};
 use crate::slot::{Observation, Row, Slot, Table};
 
-fn broken(what: &str) -> Error {
-    Error::Turn(what.to_owned())
+fn broken(what: &str) -> TurnError {
+    TurnError::new(Subject::Turn, what.to_owned())
 }
 
 /// Answers in order, the last one for ever, and records which occupants each question named.
 struct Script(VecDeque<Result<Observation, &'static str>>, Rc<RefCell<Vec<String>>>);
 
 impl Source for Script {
-    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         self.1.borrow_mut().push(occupants.join(" "));
         let answer = if self.0.len() > 1 { self.0.pop_front() } else { self.0.front().cloned() };
         answer.expect("a script").map_err(broken)
@@ -61,11 +60,11 @@ impl Memory {
 impl SlotStore for Shared {
     type Raw = ();
 
-    fn read_marker(&mut self) -> Result<Sighting<()>, Error> {
+    fn read_marker(&mut self) -> Result<Sighting<()>, TurnError> {
         Ok(Sighting { marker: self.0.borrow().marker.clone(), raw: () })
     }
 
-    fn read(&mut self) -> Result<TableReading, Error> {
+    fn read(&mut self) -> Result<TableReading, TurnError> {
         let mut memory = self.0.borrow_mut();
         if memory.fail_read {
             return Err(broken("read"));
@@ -78,7 +77,7 @@ impl SlotStore for Shared {
         Ok(TableReading { table, marker, changed })
     }
 
-    fn take(&mut self, seen: &Sighting<()>, claim: &Claim) -> Result<bool, Error> {
+    fn take(&mut self, seen: &Sighting<()>, claim: &Claim) -> Result<bool, TurnError> {
         let mut memory = self.0.borrow_mut();
         self.1.replace(None);
         let fits = memory.marker == seen.marker;
@@ -89,7 +88,7 @@ impl SlotStore for Shared {
         if memory.lose_answers { Err(broken("lost")) } else { Ok(fits) }
     }
 
-    fn beat(&mut self, stamp: &Stamp) -> Result<bool, Error> {
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError> {
         let mut memory = self.0.borrow_mut();
         let fits = memory.is_led_by(&stamp.leader);
         if fits {
@@ -99,7 +98,7 @@ impl SlotStore for Shared {
         Ok(fits)
     }
 
-    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError> {
         let mut memory = self.0.borrow_mut();
         memory.writes.push(slots.iter().map(|slot| slot.id).collect());
         if memory.fail_write || !memory.is_led_by(&stamp.leader) {
@@ -113,7 +112,7 @@ impl SlotStore for Shared {
         Ok(stamp.clone())
     }
 
-    fn release(&mut self, leader: &str) -> Result<(), Error> {
+    fn release(&mut self, leader: &str) -> Result<(), TurnError> {
         let mut memory = self.0.borrow_mut();
         if memory.is_led_by(leader) {
             memory.marker.leader = None;

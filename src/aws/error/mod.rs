@@ -13,6 +13,7 @@ use std::fmt;
 
 use self::codes::Kind;
 use crate::aws::service::Service;
+use crate::ports::{Subject, TurnError};
 use crate::text::one_line;
 
 /// How much of a message of AWS is shown, in characters.
@@ -245,6 +246,22 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for TurnError {
+    fn from(error: Error) -> Self {
+        let subject = match error {
+            // Nothing is wrong with AWS: another process wrote first.
+            Error::OtherHand(_) => Subject::Turn,
+            _ => Subject::Aws,
+        };
+        TurnError {
+            key: error.key(),
+            needs_a_person: error.needs_a_person(),
+            is_early: error.is_early(),
+            ..TurnError::new(subject, error.to_string())
+        }
+    }
+}
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,8 +8,7 @@ use super::ec2::{Record, fetch_instances};
 use super::readiness::{observe, question};
 use crate::aws::calls::Aws;
 use crate::aws::reading::memory::Memory;
-use crate::error::Error;
-use crate::ports::Source;
+use crate::ports::{Source, TurnError};
 use crate::slot::Observation;
 
 /// The time for one whole answer: all calls, pages and attempts.
@@ -34,7 +33,7 @@ impl GroupSource {
 
 impl Source for GroupSource {
     /// Within 20 seconds, one whole answer or an error.
-    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, Error> {
+    fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         let budget = self.aws.budget(TOTAL, ATTEMPT);
         let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
         let answer = fetch_instances(&self.aws, &question(&groups, occupants), &self.records, &budget)?;

@@ -19,7 +19,7 @@ use crate::aws::reading::memory::Memory;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::marker::{Claim, Marker, Stamp};
-use crate::ports::{Sighting, SlotStore, TableReader, TableReading};
+use crate::ports::{Sighting, SlotStore, TableReader, TableReading, TurnError};
 use crate::slot::{Row, Slot, SlotId, Table};
 use crate::text::one_line;
 
@@ -305,7 +305,7 @@ impl SlotStore for SlotTable {
     type Raw = StoredMarker;
 
     /// Within 2 seconds. Where the credentials may not read one item, the whole table is read instead.
-    fn read_marker(&mut self) -> Result<Sighting<StoredMarker>, crate::error::Error> {
+    fn read_marker(&mut self) -> Result<Sighting<StoredMarker>, TurnError> {
         let found = match self.marked_item(&self.aws.budget(BEAT_TOTAL, ATTEMPT)) {
             Ok(item) => item.map(|item| (table::raw_marker(&item), table::marker(&item))),
             Err(error) if error.is_access_denied() => {
@@ -318,7 +318,7 @@ impl SlotStore for SlotTable {
     }
 
     /// Within 4.5 seconds, the whole table or an error.
-    fn read(&mut self) -> Result<TableReading, crate::error::Error> {
+    fn read(&mut self) -> Result<TableReading, TurnError> {
         let entries = self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?;
         let rows = entries.iter().filter_map(|entry| match &**entry {
             Entry::Slot { id, raw, .. } => Some((*id, Arc::clone(raw))),
@@ -332,7 +332,7 @@ impl SlotStore for SlotTable {
     }
 
     /// Within 2 seconds.
-    fn take(&mut self, seen: &Sighting<StoredMarker>, claim: &Claim) -> Result<bool, crate::error::Error> {
+    fn take(&mut self, seen: &Sighting<StoredMarker>, claim: &Claim) -> Result<bool, TurnError> {
         // What an earlier term knew about the rows no longer holds.
         self.rows = None;
         let taken = self.update(&table::take(claim, seen.raw.0.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
@@ -341,7 +341,7 @@ impl SlotStore for SlotTable {
     }
 
     /// Within 2 seconds.
-    fn beat(&mut self, stamp: &Stamp) -> Result<bool, crate::error::Error> {
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError> {
         let beaten = self.update(&table::mark(stamp, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
         self.untold &= !(beaten && stamp.version.is_some());
         Ok(beaten)
@@ -352,7 +352,7 @@ impl SlotStore for SlotTable {
     /// After an error, the slots before the failed transaction are written; those of it and after it are not, unless the
     /// answer alone was lost. The slots are in the order of their numbers. Where DynamoDB has no transactions, they are
     /// written one by one.
-    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, crate::error::Error> {
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError> {
         if !self.singly.load(Ordering::Relaxed) {
             match self.write_in_transactions(slots, stamp) {
                 Err(error) if is_unknown_operation(&error) => {
@@ -365,7 +365,7 @@ impl SlotStore for SlotTable {
     }
 
     /// Within half a second; also where another one holds it by now.
-    fn release(&mut self, leader: &str) -> Result<(), crate::error::Error> {
+    fn release(&mut self, leader: &str) -> Result<(), TurnError> {
         // Also where everything else has to be over: the next server waits for this.
         self.update(&table::release(leader), &Budget::new(RELEASE_TOTAL, ATTEMPT))?;
         Ok(())
@@ -374,7 +374,7 @@ impl SlotStore for SlotTable {
 
 impl TableReader for SlotTable {
     /// Until then, the marker; none where the credentials may not read one item, which is said once.
-    fn marker(&mut self, until: Instant) -> Result<Marker, crate::error::Error> {
+    fn marker(&mut self, until: Instant) -> Result<Marker, TurnError> {
         match self.marked_item(&self.time_until(until)) {
             Ok(item) => Ok(item.as_ref().map(table::marker).unwrap_or_default()),
             Err(error) if error.is_access_denied() => {
@@ -388,7 +388,7 @@ impl TableReader for SlotTable {
     }
 
     /// Until then, the whole table or an error.
-    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, crate::error::Error> {
+    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError> {
         Ok(table_of(&self.scan(consistent, &self.time_until(until))?))
     }
 }

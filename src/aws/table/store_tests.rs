@@ -207,7 +207,7 @@ fn a_cancelled_write_names_its_slots_and_passes() {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("slot 3"), "{text}");
-    assert!(!error.needs_a_person());
+    assert!(!error.needs_a_person);
     assert_eq!(server.seen().len(), 1, "it is not tried again: the next turn reads first");
 }
 
@@ -226,7 +226,7 @@ fn a_long_list_of_reasons_is_cut() {
 fn a_table_that_is_missing_is_told_with_the_remedy() {
     let server = Responder::new(|_: &Seen| refusal("ResourceNotFoundException", ""));
     let mut slots = slot_table(&server.url);
-    let errors: [crate::error::Error; 6] = [
+    let errors: [TurnError; 6] = [
         slots.read_marker().map(|_| ()).expect_err("missing"),
         TableReader::marker(&mut slots, soon()).expect_err("missing"),
         slots.check_schema().expect_err("missing").into(),
@@ -235,7 +235,7 @@ fn a_table_that_is_missing_is_told_with_the_remedy() {
         slots.write(&[slot(1)], &next(7)).expect_err("missing"),
     ];
     for error in errors {
-        assert!(error.needs_a_person());
+        assert!(error.needs_a_person);
         let text = error.to_string();
         assert!(
             text.contains("table \"web\" does not exist in eu-west-1") && text.contains("--create-table"),
