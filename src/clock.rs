@@ -12,12 +12,13 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 pub struct Timestamp(i64);
 
 /// `YYYY-MM-DD HH:MM:SS.ffffff`: Python's `str(datetime)`, as the original writes it.
-const WRITTEN: &[BorrowedFormatItem<'_>] =
+const WRITE_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
-const READ_FRACTION: &[BorrowedFormatItem<'_>] =
+const FORMAT_WITH_FRACTION: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond]");
 /// Python leaves the fraction out when it is zero.
-const READ_WHOLE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+const FORMAT_WITHOUT_FRACTION: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
 
 impl Timestamp {
     /// The present moment by the system's clock.
@@ -56,7 +57,7 @@ impl Timestamp {
     /// `None` for anything else, such as the `0-0-0 00:00:00.000000` of a free slot.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim().replacen('T', " ", 1);
-        let format = if text.contains('.') { READ_FRACTION } else { READ_WHOLE };
+        let format = if text.contains('.') { FORMAT_WITH_FRACTION } else { FORMAT_WITHOUT_FRACTION };
         let moment = PrimitiveDateTime::parse(&text, format).ok()?.assume_utc();
         i64::try_from(moment.unix_timestamp_nanos() / 1_000).ok().map(Timestamp)
     }
@@ -66,7 +67,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
             .ok()
-            .and_then(|moment| moment.format(WRITTEN).ok());
+            .and_then(|moment| moment.format(WRITE_FORMAT).ok());
         f.write_str(text.as_deref().unwrap_or("9999-12-31 23:59:59.999999"))
     }
 }

@@ -49,7 +49,7 @@ pub fn flush() {
 static QUEUE: OnceLock<SyncSender<Message>> = OnceLock::new();
 
 /// How many lines may wait; the ones after that are dropped, and counted.
-const WAITING: usize = 256;
+const MAX_QUEUED: usize = 256;
 
 enum Message {
     Line(Vec<u8>),
@@ -57,17 +57,17 @@ enum Message {
 }
 
 /// The end of the queue that the log writes to.
-struct Queue {
+struct QueueWriter {
     lines: SyncSender<Message>,
     dropped: u64,
 }
 
 /// Starts the writing thread; `None` where the system refuses one.
-fn background() -> Option<Queue> {
-    let (lines, queue) = sync_channel(WAITING);
+fn background() -> Option<QueueWriter> {
+    let (lines, queue) = sync_channel(MAX_QUEUED);
     thread::Builder::new().name("log".to_owned()).spawn(move || drain(&queue, &mut io::stderr())).ok()?;
     let _ = QUEUE.set(lines.clone());
-    Some(Queue { lines, dropped: 0 })
+    Some(QueueWriter { lines, dropped: 0 })
 }
 
 /// Writes what comes until nobody can send any more. An error of the reader's end changes nothing for the process.
@@ -80,13 +80,10 @@ fn drain(queue: &Receiver<Message>, out: &mut impl Write) {
     }
 }
 
-impl Write for Queue {
+impl Write for QueueWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.dropped > 0 {
-            let note = format!(
-                "... {} lines of the log were dropped: they came faster than standard error took them\n",
-                self.dropped
-            );
+            let note = format!("... {} log lines were dropped: standard error could not keep up\n", self.dropped);
             if self.lines.try_send(Message::Line(note.into_bytes())).is_ok() {
                 self.dropped = 0;
             }
@@ -122,11 +119,11 @@ pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arg
 pub struct Episode {
     subject: &'static str,
     target: &'static str,
-    fault: Option<Fault>,
+    fault: Option<OngoingFault>,
 }
 
 #[derive(Debug)]
-struct Fault {
+struct OngoingFault {
     key: String,
     began: Instant,
 }
@@ -135,7 +132,7 @@ struct Fault {
 #[derive(Debug, PartialEq, Eq)]
 enum Note {
     Fault(String),
-    Over(String),
+    Recovered(String),
 }
 
 impl Episode {
@@ -157,7 +154,7 @@ impl Episode {
     pub fn report(&mut self, fault: Option<(&str, &str)>) {
         match self.note(Instant::now(), fault) {
             Some(Note::Fault(text)) => log::warn!(target: self.target, "{text}"),
-            Some(Note::Over(text)) => log::info!(target: self.target, "{text}"),
+            Some(Note::Recovered(text)) => log::info!(target: self.target, "{text}"),
             None => {}
         }
     }
@@ -169,7 +166,7 @@ impl Episode {
             (None, over) => {
                 let over = over.take()?;
                 let seconds = now.saturating_duration_since(over.began).as_secs();
-                Some(Note::Over(format!("{subject}: over, after {seconds} s")))
+                Some(Note::Recovered(format!("{subject}: recovered after {seconds} s")))
             }
             (Some((key, _)), Some(lasting)) if lasting.key == key => None,
             (Some((key, text)), Some(changed)) => {
@@ -177,7 +174,7 @@ impl Episode {
                 Some(Note::Fault(format!("{subject}: {text}")))
             }
             (Some((key, text)), begins) => {
-                *begins = Some(Fault { key: key.to_owned(), began: now });
+                *begins = Some(OngoingFault { key: key.to_owned(), began: now });
                 Some(Note::Fault(format!("{subject}: {text}")))
             }
         }
@@ -219,7 +216,7 @@ mod tests {
     #[test]
     fn a_log_that_nobody_reads_holds_up_nobody() {
         let (lines, queue) = sync_channel(2);
-        let mut log = Queue { lines, dropped: 0 };
+        let mut log = QueueWriter { lines, dropped: 0 };
         for number in 1..=5 {
             log.write_all(format!("line {number}\n").as_bytes()).expect("taken or dropped");
         }
@@ -233,10 +230,7 @@ mod tests {
         log.write_all(b"line 6\n").expect("taken");
         read(&queue);
         let text = String::from_utf8(text).expect("text");
-        assert_eq!(
-            text,
-            "line 1\nline 2\n... 3 lines of the log were dropped: they came faster than standard error took them\nline 6\n"
-        );
+        assert_eq!(text, "line 1\nline 2\n... 3 log lines were dropped: standard error could not keep up\nline 6\n");
     }
 
     #[test]
@@ -249,10 +243,10 @@ mod tests {
             (2, Some(("timeout", "no answer in 6 s")), None),
             (3, Some(("denied", "access denied")), Some(Note::Fault("table: access denied".to_owned()))),
             (4, Some(("denied", "access denied")), None),
-            (13, None, Some(Note::Over("table: over, after 12 s".to_owned()))),
+            (13, None, Some(Note::Recovered("table: recovered after 12 s".to_owned()))),
             (14, None, None),
             (15, Some(("denied", "access denied")), Some(Note::Fault("table: access denied".to_owned()))),
-            (16, None, Some(Note::Over("table: over, after 1 s".to_owned()))),
+            (16, None, Some(Note::Recovered("table: recovered after 1 s".to_owned()))),
         ];
         for (second, fault, expected) in cases {
             assert_eq!(episode.note(start + Duration::from_secs(second), fault), expected, "second {second}");

@@ -22,7 +22,7 @@ use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
 use crate::ports::{Haproxy, Source};
-use crate::server::{Limits, Server};
+use crate::server::{Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
 
@@ -115,7 +115,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
     };
     let table = SlotTable::new(aws, &common.table);
     let mut schema = Some(table.twin());
-    let limits = Limits {
+    let limits = SlotLimits {
         size: common.list_size,
         groups,
         min: ramp.min,
@@ -151,7 +151,7 @@ fn looked_after(server: &Server<Box<dyn Source>, SlotTable>, end: Instant) -> Re
     if server.leads() {
         return Ok(true);
     }
-    if server.sees_a_leader() {
+    if server.sees_leader() {
         info!("another server leads the table, and looks after it: nothing was done");
         return Ok(true);
     }

@@ -19,13 +19,13 @@ pub const MAX_SLOT: SlotId = 10_000;
 pub const MAX_WEIGHT: u16 = 256;
 
 /// The longest name of an instance or a group in the table, in characters: AWS's own limit for a group's name.
-pub const LONGEST_NAME: usize = 255;
+pub const MAX_NAME_CHARS: usize = 255;
 
 /// A server's weight, 0 to [`MAX_WEIGHT`].
 pub type Weight = u16;
 
 /// Whether a server can have this address.
-pub fn is_servers(address: IpAddr) -> bool {
+pub fn is_server_address(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !(address.is_unspecified() || address.is_multicast() || broadcast)
 }
@@ -80,7 +80,7 @@ impl Slot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// The row was understood. Shared with whoever read it: a table of which little changes is read every turn.
-    Known(Arc<Slot>),
+    Readable(Arc<Slot>),
     /// The row was not: its slot is unknown, and neither role touches it.
     Unreadable {
         /// What is wrong with it, for the log.
@@ -103,7 +103,7 @@ impl Table {
     /// The rows that were understood, in the order of their numbers.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.rows.values().filter_map(|row| match row {
-            Row::Known(slot) => Some(slot.as_ref()),
+            Row::Readable(slot) => Some(slot.as_ref()),
             Row::Unreadable { .. } => None,
         })
     }
@@ -111,7 +111,7 @@ impl Table {
     /// A text for each item that was not understood, with its id: what is logged and counted.
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {
-            Row::Known(_) => None,
+            Row::Readable(_) => None,
             Row::Unreadable { reason, .. } => Some(format!("slot {id}: {reason}")),
         });
         rows.chain(self.strays.iter().cloned()).collect()
@@ -119,7 +119,7 @@ impl Table {
 }
 
 /// How many slots are in each state, by the state's name in the metric `hsdo_slots`; `unreadable` is known beside them.
-pub fn counts<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [(&'static str, usize); 5] {
+pub fn counts_by_state<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [(&'static str, usize); 5] {
     let mut counts = [("enabled", 0), ("draining", 0), ("disabled", 0), ("free", 0), ("unreadable", unreadable)];
     for slot in slots {
         let state = match slot.occupant.as_ref().map(|occupant| occupant.status) {
@@ -169,7 +169,7 @@ impl Instance {
     }
 
     /// Whether a row of its address that bears `name` is about this instance.
-    pub fn is_called(&self, name: &str) -> bool {
+    pub fn has_name(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
@@ -179,17 +179,17 @@ pub fn full_weight(max: Weight, scale: u16) -> Weight {
     max.saturating_mul(scale.max(1)).min(MAX_WEIGHT)
 }
 
-/// `name` as a row can bear it and be read again: control characters escaped, and cut at [`LONGEST_NAME`]. A source's
+/// `name` as a row can bear it and be read again: control characters escaped, and cut at [`MAX_NAME_CHARS`]. A source's
 /// names are free text (a node of Consul may be called anything), and a row that cannot be read is a slot lost.
 pub fn row_name(name: String) -> String {
-    if !name.contains(char::is_control) && name.chars().nth(LONGEST_NAME).is_none() {
+    if !name.contains(char::is_control) && name.chars().nth(MAX_NAME_CHARS).is_none() {
         return name;
     }
     let mut text = String::with_capacity(name.len());
     for char in name.chars() {
         if char.is_control() { text.extend(char.escape_default()) } else { text.push(char) }
     }
-    if let Some((end, _)) = text.char_indices().nth(LONGEST_NAME) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_NAME_CHARS) {
         text.truncate(end);
     }
     text
@@ -208,7 +208,7 @@ pub struct Hidden {
 
 /// An instance in a state that hsdo does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strange {
+pub struct UnknownState {
     /// Its id.
     pub name: String,
     /// Its group.
@@ -223,9 +223,9 @@ pub enum Fate {
     /// It has ended, or its group has put it aside.
     Gone,
     /// The source denies that there is such an instance, any more or here.
-    Denied,
+    NotFound,
     /// It runs, or nothing was found out about it.
-    Open,
+    Unconfirmed,
 }
 
 /// What a source says of those occupants that it was asked about and does not list.
@@ -235,7 +235,7 @@ pub enum Unlisted {
     #[default]
     Gone,
     /// What it knows of each, by name. One that is not here was not asked about.
-    Told(BTreeMap<String, Fate>),
+    Fates(BTreeMap<String, Fate>),
 }
 
 /// One whole answer of a source. A partial answer is an error and never gets here.
@@ -249,15 +249,15 @@ pub struct Observation {
     /// Instances that their group lists, but whose address is not told: an occupant keeps its slot.
     pub hidden: Vec<Hidden>,
     /// Instances in a state that hsdo does not know.
-    pub strange: Vec<Strange>,
+    pub unknown_states: Vec<UnknownState>,
     /// The occupants that no group lists.
     pub unlisted: Unlisted,
 }
 
 impl Observation {
     /// Whether it says something of each of these occupants, so that nothing more need be asked about them.
-    pub fn tells_of_all(&self, names: &[&str]) -> bool {
-        let Unlisted::Told(fates) = &self.unlisted else { return true };
+    pub fn covers(&self, names: &[&str]) -> bool {
+        let Unlisted::Fates(fates) = &self.unlisted else { return true };
         let mut told: HashSet<&str> = fates.keys().map(String::as_str).collect();
         told.extend(self.instances.iter().map(|instance| instance.name.as_str()));
         told.extend(self.hidden.iter().flat_map(|hidden| &hidden.names).map(String::as_str));
@@ -285,7 +285,7 @@ mod tests {
             ("i-0a", "i-0a".to_owned()),
             ("node é/web \"1\"", "node é/web \"1\"".to_owned()),
             ("a\nb\u{1b}[2J\u{85}", "a\\nb\\u{1b}[2J\\u{85}".to_owned()),
-            (&"é".repeat(300), "é".repeat(LONGEST_NAME)),
+            (&"é".repeat(300), "é".repeat(MAX_NAME_CHARS)),
         ] {
             assert_eq!(row_name(name.to_owned()), expected);
         }
@@ -295,7 +295,7 @@ mod tests {
         #[test]
         fn whatever_the_name_it_is_short_plain_and_stays_itself(name in "(?s:.){0,300}") {
             let text = row_name(name);
-            prop_assert!(text.chars().count() <= LONGEST_NAME && !text.contains(char::is_control));
+            prop_assert!(text.chars().count() <= MAX_NAME_CHARS && !text.contains(char::is_control));
             prop_assert_eq!(row_name(text.clone()), text);
         }
     }

@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::Site;
-use super::http::{Answer, parse, read_head};
+use super::Service;
+use super::http::{Reply, parse_head, read_head};
 use crate::clock::Timestamp;
 use crate::fuzzing::{assert_message, kind, text};
 use crate::log::{Episode, line};
@@ -46,28 +46,28 @@ fn request(data: &[u8], pieces: usize) {
         return;
     };
     assert!(data.len() - input.0.len() <= 10 * 1024, "it read on");
-    let Some((method, path)) = head.as_deref().and_then(parse) else { return };
+    let Some((method, path)) = head.as_deref().and_then(parse_head) else { return };
     assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']), "{path:?}");
-    let Answer { status, kind, body } = site().answer(method, path);
+    let Reply { status, kind, body } = service().answer(method, path);
     assert!([200, 404, 405, 503].contains(&status), "{status}");
     // Only these three, and only to those who may ask.
     let known = ["/metrics", "/healthz", "/readyz"].contains(&path) && ["GET", "HEAD"].contains(&method);
     assert_eq!(known, ![404, 405].contains(&status), "{method:?} {path:?}");
     let length = body.len();
-    let head = Answer { status, kind, body }.head();
+    let head = Reply { status, kind, body }.head();
     assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head:?}");
     assert!(head.contains(&format!("\r\nContent-Length: {length}\r\n")), "{head:?}");
 }
 
 /// An exporter that serves nobody.
-fn site() -> &'static Site {
-    static SITE: OnceLock<Site> = OnceLock::new();
-    SITE.get_or_init(|| Site {
+fn service() -> &'static Service {
+    static SERVICE: OnceLock<Service> = OnceLock::new();
+    SERVICE.get_or_init(|| Service {
         listener: TcpListener::bind("127.0.0.1:0").expect("a free port"),
         metrics: Metrics::new("client"),
         interval: Duration::from_secs(1),
         deadline: Duration::from_secs(1),
-        trouble: Mutex::new(Episode::new("exporter")),
+        accept_faults: Mutex::new(Episode::new("exporter")),
     })
 }
 

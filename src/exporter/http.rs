@@ -14,14 +14,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Reads up to the empty line after the head; `None` if it is too long, or no text.
 pub(super) fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     let mut head = Vec::with_capacity(1024);
-    let mut part = [0; 1024];
+    let mut chunk = [0; 1024];
     while !ends(&head) {
         if head.len() > LONGEST_HEAD {
             return Ok(None);
         }
-        match stream.read(&mut part)? {
+        match stream.read(&mut chunk)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => head.extend_from_slice(&part[..count]),
+            count => head.extend_from_slice(&chunk[..count]),
         }
     }
     Ok(String::from_utf8(head).ok())
@@ -33,7 +33,7 @@ fn ends(head: &[u8]) -> bool {
 }
 
 /// The method, and the path without its query.
-pub(super) fn parse(head: &str) -> Option<(&str, &str)> {
+pub(super) fn parse_head(head: &str) -> Option<(&str, &str)> {
     let mut words = head.lines().next()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let understood = words.next().is_none() && version.starts_with("HTTP/1.") && target.starts_with('/');
@@ -41,21 +41,21 @@ pub(super) fn parse(head: &str) -> Option<(&str, &str)> {
 }
 
 /// An answer, whole.
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) body: String,
 }
 
-impl Answer {
+impl Reply {
     /// A line for people and probes.
     pub(super) fn text(status: u16, line: impl fmt::Display) -> Self {
-        Answer { status, kind: TEXT, body: format!("{line}\n") }
+        Reply { status, kind: TEXT, body: format!("{line}\n") }
     }
 
     /// The status line and the headers, to the empty line.
     pub(super) fn head(&self) -> String {
-        let Answer { status, kind, body } = self;
+        let Reply { status, kind, body } = self;
         let reason = match status {
             200 => "OK",
             400 => "Bad Request",
@@ -73,14 +73,14 @@ impl Answer {
 }
 
 /// A connection with a deadline for all of it, not for each call: a peer that sends or takes a byte now and then does not push it out.
-pub(super) struct Timed {
+pub(super) struct DeadlineStream {
     pub(super) socket: TcpStream,
     end: Instant,
 }
 
-impl Timed {
+impl DeadlineStream {
     pub(super) fn new(socket: TcpStream, span: Duration) -> Self {
-        Timed { socket, end: Instant::now() + span }
+        DeadlineStream { socket, end: Instant::now() + span }
     }
 
     /// Lets the exchange go on for `span` from now.
@@ -89,22 +89,22 @@ impl Timed {
     }
 
     /// What is left, or the error that nothing is.
-    fn left(&self) -> io::Result<Option<Duration>> {
+    fn remaining(&self) -> io::Result<Option<Duration>> {
         let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::Error::new(ErrorKind::TimedOut, "it took too long")) } else { Ok(Some(left)) }
+        if left.is_zero() { Err(io::Error::new(ErrorKind::TimedOut, "deadline exceeded")) } else { Ok(Some(left)) }
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.set_read_timeout(self.remaining()?)?;
         self.socket.read(buffer)
     }
 }
 
-impl Write for Timed {
+impl Write for DeadlineStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.set_write_timeout(self.remaining()?)?;
         self.socket.write(buffer)
     }
 
@@ -142,7 +142,7 @@ mod tests {
             (vec!["\r\n\r\n"], None),
         ] {
             let head = read_head(&mut Pieces(pieces.clone())).expect("a head").expect("text");
-            assert_eq!(parse(&head), expected, "{pieces:?}");
+            assert_eq!(parse_head(&head), expected, "{pieces:?}");
         }
         let cut = read_head(&mut Pieces(vec!["GET /metrics HTTP/1.1\r\n"])).expect_err("it ends too soon");
         assert_eq!(cut.kind(), ErrorKind::UnexpectedEof);
@@ -155,7 +155,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let (socket, _) = listener.accept().expect("a connection");
-        let mut timed = Timed::new(socket, Duration::from_millis(40));
+        let mut timed = DeadlineStream::new(socket, Duration::from_millis(40));
         let started = Instant::now();
         let error = loop {
             // A byte is always there to be read.

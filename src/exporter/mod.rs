@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::http::{Answer, Timed, parse, read_head};
+use self::http::{DeadlineStream, Reply, parse_head, read_head};
 use crate::error::Error;
 use crate::log::Episode;
 use crate::metrics::Metrics;
@@ -70,7 +70,7 @@ impl Bound {
         self.address
     }
 
-    /// Serves from now on, in threads of its own, until the process ends. `interval` is what health is judged by.
+    /// Serves from now on, in threads of its own, until the process ends. `interval` is what liveness is judged by.
     ///
     /// A thread that the system refuses is logged, and the others serve.
     pub fn serve(self, metrics: Arc<Metrics>, interval: Duration) {
@@ -78,19 +78,19 @@ impl Bound {
     }
 
     fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
-        let site = Arc::new(Site {
+        let service = Arc::new(Service {
             listener: self.listener,
             metrics,
             interval,
             deadline,
-            trouble: Mutex::new(Episode::new("exporter").target(module_path!())),
+            accept_faults: Mutex::new(Episode::new("exporter").target(module_path!())),
         });
         for number in 1..=WORKERS {
-            let site = Arc::clone(&site);
+            let service = Arc::clone(&service);
             let worker = thread::Builder::new().name(format!("exporter {number}")).stack_size(STACK);
-            if let Err(error) = worker.spawn(move || site.work()) {
+            if let Err(error) = worker.spawn(move || service.serve_forever()) {
                 log::warn!(
-                    "cannot start thread {number} of the exporter's {WORKERS}: {error}: check the limits of the process"
+                    "cannot start exporter thread {number} of {WORKERS}: {error}: check the limits of the process"
                 );
             }
         }
@@ -98,37 +98,37 @@ impl Bound {
 }
 
 /// What the workers share.
-struct Site {
+struct Service {
     listener: TcpListener,
     metrics: Arc<Metrics>,
     interval: Duration,
     deadline: Duration,
-    trouble: Mutex<Episode>,
+    accept_faults: Mutex<Episode>,
 }
 
-impl Site {
-    fn work(&self) -> ! {
+impl Service {
+    fn serve_forever(&self) -> ! {
         loop {
             let accepted = self.listener.accept();
             let fault = accepted.as_ref().err().map(ToString::to_string);
             let fault = fault.as_deref().map(|text| (text, text));
-            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
+            self.accept_faults.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
             match accepted {
                 // A peer that left, or was too slow, is no news: anyone could fill the log with it.
-                Ok((stream, _)) => drop(self.exchange(Timed::new(stream, self.deadline.min(HEAD_DEADLINE)))),
+                Ok((stream, _)) => drop(self.exchange(DeadlineStream::new(stream, self.deadline.min(HEAD_DEADLINE)))),
                 Err(_) => thread::sleep(PAUSE),
             }
         }
     }
 
     /// One request, one answer.
-    fn exchange(&self, mut stream: Timed) -> io::Result<()> {
+    fn exchange(&self, mut stream: DeadlineStream) -> io::Result<()> {
         let head = read_head(&mut stream)?;
         stream.extend(self.deadline);
-        let request = head.as_deref().and_then(parse);
+        let request = head.as_deref().and_then(parse_head);
         let answer = match request {
             Some((method, path)) => self.answer(method, path),
-            None => Answer::text(400, "this is no HTTP request of at most 8 KiB"),
+            None => Reply::text(400, "not an HTTP request with a head of at most 8 KiB"),
         };
         let with_body = !matches!(request, Some(("HEAD", _)));
         stream.write_all(answer.head().as_bytes())?;
@@ -140,23 +140,23 @@ impl Site {
         io::copy(&mut stream, &mut io::sink()).map(drop)
     }
 
-    fn answer(&self, method: &str, path: &str) -> Answer {
+    fn answer(&self, method: &str, path: &str) -> Reply {
         if !matches!(method, "GET" | "HEAD") {
-            return Answer::text(405, "only GET and HEAD are served here");
+            return Reply::text(405, "only GET and HEAD are served here");
         }
-        let health = || self.metrics.health(Instant::now(), self.interval);
-        let verdict = |good: bool, reason: &str| Answer::text(if good { 200 } else { 503 }, reason);
+        let liveness = || self.metrics.liveness(Instant::now(), self.interval);
+        let verdict = |good: bool, reason: &str| Reply::text(if good { 200 } else { 503 }, reason);
         match path {
-            "/metrics" => Answer { status: 200, kind: PROMETHEUS, body: self.metrics.render() },
+            "/metrics" => Reply { status: 200, kind: PROMETHEUS, body: self.metrics.render() },
             "/healthz" => {
-                let health = health();
-                verdict(health.alive, if health.alive { "ok" } else { &health.reason })
+                let liveness = liveness();
+                verdict(liveness.alive, if liveness.alive { "ok" } else { &liveness.reason })
             }
             "/readyz" => {
-                let health = health();
-                verdict(health.ready, &health.reason)
+                let liveness = liveness();
+                verdict(liveness.ready, &liveness.reason)
             }
-            _ => Answer::text(404, "not found: there are /metrics, /healthz and /readyz"),
+            _ => Reply::text(404, "not found: there are /metrics, /healthz and /readyz"),
         }
     }
 }
@@ -229,7 +229,7 @@ mod tests {
         for (request, status, line) in [
             ("GET /healthz HTTP/1.1\r\n\r\n", "200 OK", "ok\n"),
             ("GET /healthz HTTP/1.0\n\n", "200 OK", "ok\n"),
-            ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn ended yet, 0 s after the start\n"),
+            ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn has ended yet, 0 s after start\n"),
             ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", "not found: there are /metrics, /healthz and /readyz\n"),
             (
                 "GET /metrics/ HTTP/1.1\r\n\r\n",
@@ -238,10 +238,14 @@ mod tests {
             ),
             ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
             ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed", "only GET and HEAD are served here\n"),
-            ("GET /metrics\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
-            ("GET /metrics HTTP/2.0\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
-            ("GET http://x/metrics HTTP/1.1\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
-            ("\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
+            ("GET /metrics\r\n\r\n", "400 Bad Request", "not an HTTP request with a head of at most 8 KiB\n"),
+            ("GET /metrics HTTP/2.0\r\n\r\n", "400 Bad Request", "not an HTTP request with a head of at most 8 KiB\n"),
+            (
+                "GET http://x/metrics HTTP/1.1\r\n\r\n",
+                "400 Bad Request",
+                "not an HTTP request with a head of at most 8 KiB\n",
+            ),
+            ("\r\n\r\n", "400 Bad Request", "not an HTTP request with a head of at most 8 KiB\n"),
         ] {
             let answer = ask(address, request);
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");

@@ -3,7 +3,7 @@
 //! A role tells what it saw; nothing here decides anything for it. The text format is `text`'s, the process's own
 //! numbers are `process`'s. A number that nobody has told yet is absent, not zero.
 
-mod health;
+mod liveness;
 mod process;
 mod server;
 mod text;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::health::Health;
+pub use self::liveness::Liveness;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Weight};
 use crate::text::plain;
@@ -25,9 +25,9 @@ const CLIENT: &str = "client";
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// How many different results of AWS requests get series of their own; the ones after that are counted as `other`.
-const MOST_RESULTS: usize = 32;
+const MAX_RESULTS: usize = 32;
 /// The longest result of an AWS request, in characters; its rest is cut.
-const LONGEST_RESULT: usize = 64;
+const MAX_RESULT_CHARS: usize = 64;
 
 /// A server in the table, as `hsdo_server_weight` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +69,12 @@ pub struct Metrics {
     /// When the process started, in seconds since the epoch: it never changes, so it is read once.
     process_start: Option<f64>,
     started: Instant,
-    state: Mutex<State>,
+    state: Mutex<Values>,
 }
 
 /// All that is told, at one moment.
 #[derive(Clone, Debug, Default)]
-struct State {
+struct Values {
     turns: Turns,
     /// Behind an `Arc`, so that a copy of the state costs the same for 10 slots and for 10,000.
     servers: Arc<Vec<ServerSeries>>,
@@ -84,7 +84,7 @@ struct State {
     last_resort: Option<usize>,
     guarded: Option<usize>,
     unseen: Option<usize>,
-    strange: Option<usize>,
+    unknown_states: Option<usize>,
     leads: Option<bool>,
     heartbeat: Option<Instant>,
     /// How old the heartbeat is when the state is shown.
@@ -118,7 +118,7 @@ struct Turns {
 impl Metrics {
     /// For a process of this role, `server` or `client`, that starts now.
     pub fn new(role: &'static str) -> Arc<Self> {
-        let mut state = State::default();
+        let mut state = Values::default();
         if role == CLIENT {
             // From the start, so that the first refusal is a rise that an alert can see.
             state.haproxy_commands.extend([("ok", 0), ("refused", 0), ("failed", 0)]);
@@ -183,8 +183,8 @@ impl Metrics {
     }
 
     /// Server: how many instances are in a state that hsdo does not know.
-    pub fn set_strange(&self, n: usize) {
-        self.state().strange = Some(n);
+    pub fn set_unknown_states(&self, n: usize) {
+        self.state().unknown_states = Some(n);
     }
 
     /// Server: whether this process holds the lease of the table.
@@ -237,11 +237,11 @@ impl Metrics {
     /// The answer comes from outside, so it is bounded: other characters than letters, digits, `_`, `-` and `.` become `_`, and
     /// once 32 different results were seen a new one counts as `other`.
     pub fn aws_request(&self, service: &'static str, operation: &'static str, result: &str) {
-        let mut result = bounded(result);
+        let mut result = result_label(result);
         let requests = &mut self.state().aws_requests;
         if result != "ok" {
             let seen: BTreeSet<&str> = requests.keys().map(|(_, _, result)| result.as_str()).collect();
-            if seen.len() >= MOST_RESULTS && !seen.contains(result.as_str()) {
+            if seen.len() >= MAX_RESULTS && !seen.contains(result.as_str()) {
                 "other".clone_into(&mut result);
             }
         }
@@ -272,20 +272,20 @@ impl Metrics {
     /// How the role does at `now`, when its turns are to start every `interval`.
     ///
     /// A process that has not ended a turn yet is alive for its first minute (or ten intervals), and not ready.
-    pub fn health(&self, now: Instant, interval: Duration) -> Health {
+    pub fn liveness(&self, now: Instant, interval: Duration) -> Liveness {
         let (turns, leads, conditions) = {
             let state = self.state();
             (state.turns.clone(), state.leads, state.conditions.values().cloned().collect::<Vec<_>>())
         };
-        let mut health = turns.health(self.started, now, interval);
-        if health.ready && leads == Some(false) {
-            health.reason.push_str(", standby: another server leads the table");
+        let mut liveness = turns.liveness(self.started, now, interval);
+        if liveness.ready && leads == Some(false) {
+            liveness.reason.push_str(", standby: another server leads the table");
         }
-        if health.ready && !conditions.is_empty() {
-            health.reason.push_str(", but ");
-            health.reason.push_str(&plain(&conditions.join("; ")));
+        if liveness.ready && !conditions.is_empty() {
+            liveness.reason.push_str(", but ");
+            liveness.reason.push_str(&plain(&conditions.join("; ")));
         }
-        health
+        liveness
     }
 
     /// The text for a scrape: Prometheus' text format, version 0.0.4.
@@ -298,15 +298,15 @@ impl Metrics {
     }
 
     /// A panic elsewhere leaves numbers that are still worth showing.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Values> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A result of an AWS request as a label: short, and of harmless characters.
-fn bounded(result: &str) -> String {
+fn result_label(result: &str) -> String {
     let harmless = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
-    let result: String = result.chars().take(LONGEST_RESULT).map(harmless).collect();
+    let result: String = result.chars().take(MAX_RESULT_CHARS).map(harmless).collect();
     if result.is_empty() { "unknown".to_owned() } else { result }
 }
 
@@ -343,7 +343,7 @@ mod tests {
         server.set_last_resort(0);
         server.set_guarded(0);
         server.set_unseen(0);
-        server.set_strange(0);
+        server.set_unknown_states(0);
         client.set_haproxy_up(false);
         client.set_missing_slots(0);
         client.set_held_slots(0);
@@ -409,7 +409,7 @@ mod tests {
         metrics.aws_request("ec2", "DescribeInstances", "ok");
         let text = metrics.render();
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hsdo_aws_requests_total")).collect();
-        assert_eq!(lines.len(), MOST_RESULTS + 2, "the first ones, other, and ok");
+        assert_eq!(lines.len(), MAX_RESULTS + 2, "the first ones, other, and ok");
         assert!(lines.iter().all(|line| line.len() < 160));
         assert!(text.contains("result=\"other\"} 468\n") && text.contains("result=\"ok\"} 1\n"), "{text}");
     }
@@ -418,12 +418,12 @@ mod tests {
     fn a_turn_counts_for_health_and_for_the_scrape() {
         let metrics = Metrics::new("server");
         let second = Duration::from_secs(1);
-        assert!(!metrics.health(Instant::now(), second).ready);
+        assert!(!metrics.liveness(Instant::now(), second).ready);
         assert!(!metrics.render().contains("hsdo_last_success_timestamp_seconds"), "unknown before the first success");
         metrics.turn(true, Duration::from_millis(20));
-        assert!(metrics.health(Instant::now(), second).ready);
+        assert!(metrics.liveness(Instant::now(), second).ready);
         metrics.turn(false, second);
-        assert!(!metrics.health(Instant::now(), second).ready);
+        assert!(!metrics.liveness(Instant::now(), second).ready);
         let text = metrics.render();
         assert!(text.contains("hsdo_turns_total{result=\"ok\"} 1\nhsdo_turns_total{result=\"failed\"} 1\n"), "{text}");
         assert!(text.contains("hsdo_turn_duration_seconds_count 2\n"), "{text}");
@@ -433,18 +433,18 @@ mod tests {
     #[test]
     fn a_standby_is_ready_and_says_what_it_is() {
         let metrics = Metrics::new("server");
-        let health = || metrics.health(Instant::now(), Duration::from_secs(1));
+        let liveness = || metrics.liveness(Instant::now(), Duration::from_secs(1));
         metrics.set_leads(false);
         metrics.turn(true, Duration::from_millis(1));
-        assert!(health().ready && health().reason.contains("standby"), "{:?}", health());
+        assert!(liveness().ready && liveness().reason.contains("standby"), "{:?}", liveness());
         metrics.set_leads(true);
-        assert_eq!(health().reason, "ok");
+        assert_eq!(liveness().reason, "ok");
     }
 
     #[test]
     fn what_a_person_should_know_stands_behind_the_ok() {
         let metrics = Metrics::new("client");
-        let reason = || metrics.health(Instant::now(), Duration::from_secs(1)).reason;
+        let reason = || metrics.liveness(Instant::now(), Duration::from_secs(1)).reason;
         metrics.turn(true, Duration::from_millis(1));
         metrics.set_condition("split", Some("no row carries \"a\nb\"".to_owned()));
         metrics.set_condition("backends", Some("one is missing".to_owned()));

@@ -10,7 +10,7 @@ const TICKS: f64 = 100.0;
 
 /// The numbers of one reading.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Process {
+pub(super) struct ProcessStats {
     pub(super) cpu_seconds: Option<f64>,
     pub(super) open_fds: Option<usize>,
     pub(super) max_fds: Option<u64>,
@@ -20,11 +20,11 @@ pub(super) struct Process {
 }
 
 /// Reads all but the start, which is handed in: it does not change.
-pub(super) fn read(start_seconds: Option<f64>) -> Process {
+pub(super) fn read(start_seconds: Option<f64>) -> ProcessStats {
     let text = |path| fs::read_to_string(path).ok();
     let stat = text("/proc/self/stat");
     let stat = stat.as_deref();
-    Process {
+    ProcessStats {
         cpu_seconds: stat.and_then(cpu_seconds),
         // The handle that lists the directory is one of them.
         open_fds: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1)),

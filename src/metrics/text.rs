@@ -4,12 +4,12 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::process::Process;
-use super::{BUCKETS, State};
+use super::process::ProcessStats;
+use super::{BUCKETS, Values};
 use crate::clock::Timestamp;
 
 /// The whole text.
-pub(super) fn render(role: &str, state: &State, process: &Process) -> String {
+pub(super) fn render(role: &str, state: &Values, process: &ProcessStats) -> String {
     let mut text = Text(String::with_capacity(6144 + state.servers.len() * 120));
     turns(&mut text, state);
     table(&mut text, state);
@@ -22,7 +22,7 @@ pub(super) fn render(role: &str, state: &State, process: &Process) -> String {
     text.0
 }
 
-fn turns(text: &mut Text, state: &State) {
+fn turns(text: &mut Text, state: &Values) {
     let turns = &state.turns;
     let name = "hsdo_turns_total";
     text.family(name, "counter", "Turns of the role's loop, by how they ended.");
@@ -45,7 +45,7 @@ fn turns(text: &mut Text, state: &State) {
     );
 }
 
-fn table(text: &mut Text, state: &State) {
+fn table(text: &mut Text, state: &Values) {
     if !state.servers.is_empty() {
         let name = "hsdo_server_weight";
         text.family(name, "gauge", "The weight of each server in the table.");
@@ -79,11 +79,11 @@ fn table(text: &mut Text, state: &State) {
     text.gauge("hsdo_removal_guard_slots", guarded, state.guarded);
     let unseen = "Instances in service of which the source tells no address that a server can have.";
     text.gauge("hsdo_unseen_instances", unseen, state.unseen);
-    let strange = "Instances in a lifecycle or health state that this version of hsdo does not know.";
-    text.gauge("hsdo_unknown_state_instances", strange, state.strange);
+    let unknown_states = "Instances in a lifecycle or health state that this version of hsdo does not know.";
+    text.gauge("hsdo_unknown_state_instances", unknown_states, state.unknown_states);
 }
 
-fn haproxy(text: &mut Text, state: &State) {
+fn haproxy(text: &mut Text, state: &Values) {
     let up = "Whether HAProxy answered in the last turn (1) or not (0).";
     text.gauge("hsdo_haproxy_up", up, state.haproxy_up.map(u8::from));
     if !state.haproxy_commands.is_empty() {
@@ -105,7 +105,7 @@ fn haproxy(text: &mut Text, state: &State) {
     text.gauge("hsdo_haproxy_missing_backends", absent, state.missing_backends);
 }
 
-fn aws(text: &mut Text, state: &State) {
+fn aws(text: &mut Text, state: &Values) {
     if !state.aws_requests.is_empty() {
         let name = "hsdo_aws_requests_total";
         text.family(name, "counter", "Requests to AWS, retries included, by how they ended.");
@@ -122,7 +122,7 @@ fn aws(text: &mut Text, state: &State) {
     }
 }
 
-fn consul(text: &mut Text, state: &State) {
+fn consul(text: &mut Text, state: &Values) {
     if !state.consul_requests.is_empty() {
         let name = "hsdo_consul_requests_total";
         text.family(name, "counter", "Requests to Consul, by how they ended.");
@@ -133,7 +133,7 @@ fn consul(text: &mut Text, state: &State) {
 }
 
 /// The families that every Prometheus client library has, with its names and its words.
-fn process_families(text: &mut Text, process: &Process) {
+fn process_families(text: &mut Text, process: &ProcessStats) {
     let cpu = "Total user and system CPU time spent in seconds.";
     text.single("process_cpu_seconds_total", "counter", cpu, process.cpu_seconds);
     text.gauge("process_open_fds", "Number of open file descriptors.", process.open_fds);
@@ -197,11 +197,11 @@ mod tests {
     /// Every family, as `promtool check metrics` accepts it.
     const EXPECTED: &str = include_str!("expected.metrics");
 
-    fn everything() -> State {
+    fn everything() -> Values {
         let mut turns = Turns { ok: 5, failed: 1, seconds: 12.3125, ..Turns::default() };
         (turns.buckets[0], turns.buckets[3], turns.buckets[13]) = (3, 2, 1);
         turns.last_success = Some(Timestamp::from_micros(1_767_323_045_678_000));
-        State {
+        Values {
             turns,
             servers: vec![
                 ServerSeries {
@@ -221,7 +221,7 @@ mod tests {
             last_resort: Some(0),
             guarded: Some(6),
             unseen: Some(1),
-            strange: Some(2),
+            unknown_states: Some(2),
             leads: Some(true),
             heartbeat: None,
             heartbeat_age: Some(std::time::Duration::from_millis(250)),
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_family_as_prometheus_reads_it() {
-        let process = Process {
+        let process = ProcessStats {
             cpu_seconds: Some(0.25),
             open_fds: Some(9),
             max_fds: Some(1024),
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_nobody_told_is_absent() {
-        let text = render("client", &State::default(), &Process::default());
+        let text = render("client", &Values::default(), &ProcessStats::default());
         let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(
             families,
@@ -288,8 +288,8 @@ mod tests {
             let server = ServerSeries { id: 1, name: name.clone(), ip: [10, 0, 0, 1].into(), asg: None, weight: 1 };
             let plain = ServerSeries { name: "a".to_owned(), ..server.clone() };
             let text = |server| {
-                let state = State { servers: vec![server].into(), ..State::default() };
-                render("server", &state, &Process::default())
+                let state = Values { servers: vec![server].into(), ..Values::default() };
+                render("server", &state, &ProcessStats::default())
             };
             let (shown, plain) = (text(server), text(plain));
             prop_assert_eq!(shown.lines().count(), plain.lines().count());

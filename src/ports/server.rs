@@ -22,7 +22,7 @@ pub trait Source {
     }
 
     /// For the log: why instances in service may have no address; `None` where the source reports them itself.
-    fn unseen_because(&self) -> Option<&'static str> {
+    fn unseen_reason(&self) -> Option<&'static str> {
         None
     }
 }
@@ -36,8 +36,8 @@ impl<S: Source + ?Sized> Source for Box<S> {
         (**self).missing_remedy()
     }
 
-    fn unseen_because(&self) -> Option<&'static str> {
-        (**self).unseen_because()
+    fn unseen_reason(&self) -> Option<&'static str> {
+        (**self).unseen_reason()
     }
 }
 
@@ -133,5 +133,5 @@ pub struct Snapshot {
     /// Instances in service for which the source gives no address.
     pub unseen: usize,
     /// Instances in a state that hsdo does not know.
-    pub strange: usize,
+    pub unknown_states: usize,
 }

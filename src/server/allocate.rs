@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::guard::Guard;
 use super::judge::{Judged, judge_all};
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
@@ -40,7 +40,7 @@ pub(super) fn assign(
     previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
     restore(&mut slots, table, previous.slots);
@@ -49,9 +49,9 @@ pub(super) fn assign(
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
     let Judged { kept, guarded, guard } = judge_all(&mut slots, &holders, seen, previous, now, limits);
-    ignored.extend(reserve(&mut holders, table, &slots));
+    ignored.extend(exclude_unreadable(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
-    let unplaced = if hides_somebody(seen, &slots) {
+    let unplaced = if may_hide_instances(seen, &slots) {
         // A missing row may have held a serving instance that cannot be seen now. So it is not declared free, and a
         // newcomer takes it only when no other slot is left.
         let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
@@ -71,13 +71,13 @@ pub(super) fn assign(
 
 /// Whether there may be serving instances without a row that cannot be seated now: their group is missing, they have no
 /// address, or their state is unknown.
-fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
+fn may_hide_instances(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     if !seen.missing_groups.is_empty() {
         return true;
     }
     let unseen = seen.hidden.iter().filter(|hidden| hidden.in_service).map(|hidden| hidden.names.as_slice());
-    let strange = seen.strange.iter().map(|strange| std::slice::from_ref(&strange.name));
-    let mut hidden = unseen.chain(strange).peekable();
+    let unknown_states = seen.unknown_states.iter().map(|unknown_states| std::slice::from_ref(&unknown_states.name));
+    let mut hidden = unseen.chain(unknown_states).peekable();
     if hidden.peek().is_none() {
         return false;
     }
@@ -92,7 +92,7 @@ fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
 /// Restores the occupants of rows that were lost, unless another row has their address: then somebody moved them by hand.
 fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<SlotId, Slot>) {
     let held = |row: &Row| match row {
-        Row::Known(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
+        Row::Readable(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
         Row::Unreadable { address, .. } => *address,
     };
     let held: BTreeSet<IpAddr> = table.rows.values().filter_map(held).collect();
@@ -102,13 +102,17 @@ fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<
 }
 
 /// Removes and returns the instances whose address is in an unreadable row: a second slot would double their traffic.
-fn reserve(holders: &mut BTreeMap<IpAddr, &Instance>, table: &Table, slots: &BTreeMap<SlotId, Slot>) -> Vec<Instance> {
+fn exclude_unreadable(
+    holders: &mut BTreeMap<IpAddr, &Instance>,
+    table: &Table,
+    slots: &BTreeMap<SlotId, Slot>,
+) -> Vec<Instance> {
     let seated = |address: &IpAddr| {
         slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.address == *address))
     };
     let unreadable = table.rows.values().filter_map(|row| match row {
         Row::Unreadable { address, .. } => *address,
-        Row::Known(_) => None,
+        Row::Readable(_) => None,
     });
     unreadable.filter(|address| !seated(address)).filter_map(|address| holders.remove(&address).cloned()).collect()
 }
@@ -137,7 +141,7 @@ fn holders<'a>(
         .collect();
     let mut reports: Vec<&Instance> = seen.instances.iter().collect();
     reports.sort_by_key(|instance| {
-        let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.is_called(name));
+        let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.has_name(name));
         (
             instance.address,
             instance.readiness != Readiness::Ready,
@@ -164,7 +168,7 @@ fn holders<'a>(
 fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {
     let scale = |slot: &Slot| {
         let occupant = slot.occupant.as_ref()?;
-        let holder = holders.get(&occupant.address).filter(|holder| holder.is_called(&occupant.name))?;
+        let holder = holders.get(&occupant.address).filter(|holder| holder.has_name(&occupant.name))?;
         (holder.scale != 1).then_some((slot.id, holder.scale))
     };
     slots.values().filter_map(scale).collect()
@@ -175,7 +179,7 @@ fn seat_newcomers(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Vec<Instance> {
     let seated: BTreeSet<IpAddr> =
         slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.address).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
@@ -14,7 +14,7 @@ pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     kept: &BTreeSet<SlotId>,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Vec<SlotId> {
     let served = slots
         .values()
@@ -86,7 +86,7 @@ mod tests {
         ];
         for (name, kept, min, max, before, after, last_resort) in cases {
             let mut slots = rows(before);
-            let limits = Limits { min, max, ..limits(2) };
+            let limits = SlotLimits { min, max, ..limits(2) };
             let found = set_weights(&mut slots, &kept.iter().copied().collect(), at(100), &limits);
             assert_eq!(show(&slots), after, "{name}");
             assert_eq!(found, last_resort, "{name}");

@@ -5,17 +5,17 @@
 //! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too.
 //!
 //! An observation lists `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; or `draining`, `unknown`),
-//! `missing web`, `unseen i7`, `strange i7`, and `hidden i7 draining` for an instance that is not in service. What it does
+//! `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service. What it does
 //! not mention is gone, unless it lists fates (`i7 gone`, `i7 denied`, `i7 open`): then the others are unknown.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{Limits, Plan};
+use super::{Plan, SlotLimits};
 use crate::clock::Timestamp;
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
 
 const EPOCH: i64 = 1_700_000_000;
@@ -30,9 +30,9 @@ pub(super) fn secs(seconds: u64) -> Duration {
 }
 
 /// N slots, groups a, b and c, weights 1 to 10 by 1 every 30 seconds.
-pub(super) fn limits(size: SlotId) -> Limits {
+pub(super) fn limits(size: SlotId) -> SlotLimits {
     let groups = ["a", "b", "c"].map(str::to_owned).to_vec();
-    Limits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
+    SlotLimits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
 }
 
 /// The settings of every property: `cases` runs, and no files of found failures beside the source.
@@ -46,14 +46,14 @@ pub(super) fn address(text: &str) -> IpAddr {
 }
 
 pub(super) fn table(text: &str) -> Table {
-    let rows = parts(text).map(|line| {
+    let rows = items(text).map(|line| {
         let id = line.split_whitespace().next().and_then(|id| id.parse().ok()).expect("a number");
         let row = match line.split_once(" unreadable") {
             Some((_, held)) => {
                 let address = (!held.is_empty()).then(|| address(held.trim()));
                 Row::Unreadable { reason: "broken".to_owned(), address }
             }
-            None => Row::Known(slot(line).into()),
+            None => Row::Readable(slot(line).into()),
         };
         (id, row)
     });
@@ -61,7 +61,7 @@ pub(super) fn table(text: &str) -> Table {
 }
 
 pub(super) fn rows(text: &str) -> BTreeMap<SlotId, Slot> {
-    parts(text).map(slot).map(|slot| (slot.id, slot)).collect()
+    items(text).map(slot).map(|slot| (slot.id, slot)).collect()
 }
 
 pub(super) fn slot(line: &str) -> Slot {
@@ -96,11 +96,11 @@ pub(super) fn slot(line: &str) -> Slot {
 
 pub(super) fn seen(text: &str) -> Observation {
     let mut seen = Observation::default();
-    for line in parts(text) {
+    for line in items(text) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["missing", group] => seen.missing_groups.push(group.to_owned()),
             ["unseen", name] => seen.hidden.push(hidden(name, Readiness::Ready, true)),
-            ["strange", name] => seen.strange.push(Strange {
+            ["unknown", name] => seen.unknown_states.push(UnknownState {
                 name: name.to_owned(),
                 group: "a".to_owned(),
                 state: "lifecycle state \"Dreaming\"".to_owned(),
@@ -109,16 +109,16 @@ pub(super) fn seen(text: &str) -> Observation {
             [name, word] => {
                 let fate = match word {
                     "gone" => Fate::Gone,
-                    "denied" => Fate::Denied,
-                    "open" => Fate::Open,
+                    "denied" => Fate::NotFound,
+                    "open" => Fate::Unconfirmed,
                     other => panic!("no fate: {other}"),
                 };
                 let mut fates = match std::mem::take(&mut seen.unlisted) {
-                    Unlisted::Told(fates) => fates,
+                    Unlisted::Fates(fates) => fates,
                     Unlisted::Gone => BTreeMap::new(),
                 };
                 fates.insert(name.to_owned(), fate);
-                seen.unlisted = Unlisted::Told(fates);
+                seen.unlisted = Unlisted::Fates(fates);
             }
             [host, name, group, word, ref rest @ ..] => {
                 let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), readiness(word));
@@ -191,6 +191,6 @@ fn show_slot(slot: &Slot) -> String {
     format!("{} {host} {} {group} {status} {}{time}{was}", slot.id, occupant.name, occupant.weight)
 }
 
-fn parts(text: &str) -> impl Iterator<Item = &str> {
-    text.split(';').map(str::trim).filter(|part| !part.is_empty())
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(';').map(str::trim).filter(|item| !item.is_empty())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::slot::{Occupant, SlotId, Status};
 
 /// The fewest serving slots that trigger the guard when they vanish at once.
-const LEAST: usize = 3;
+const MIN_VANISHED: usize = 3;
 
 /// An occupant that no group lists any more, but that is not reported as ended.
 pub(super) struct Vanished<'a> {
@@ -32,7 +32,7 @@ impl Guard {
     pub(super) fn after(&self, vanished: &[Vanished<'_>], serving: usize, elapsed: Duration, grace: Duration) -> Guard {
         let lost = vanished.iter().filter(|one| serves(one.occupant)).count();
         let key = |one: &Vanished<'_>| (one.slot, one.occupant.name.clone());
-        let too_many = lost >= LEAST && 2 * lost > serving;
+        let too_many = lost >= MIN_VANISHED && 2 * lost > serving;
         let going_on = || vanished.iter().any(|one| self.0.contains_key(&key(one)));
         if grace.is_zero() || !(too_many || (!self.is_idle() && going_on())) {
             return Guard::default();

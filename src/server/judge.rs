@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::guard::{Guard, Vanished, serves};
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
@@ -23,25 +23,25 @@ pub(super) struct Judged {
     pub(super) guard: Guard,
 }
 
-/// Judges every occupant and applies the verdicts to `slots`.
+/// Judges every occupant and applies the decisions to `slots`.
 pub(super) fn judge_all(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
     seen: &Observation,
     previous: &Previous<'_>,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Judged {
-    let names = Names::of(seen);
+    let names = SeenNames::of(seen);
     let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
-    let verdict = |(id, occupant): (SlotId, &Occupant)| {
+    let decision = |(id, occupant): (SlotId, &Occupant)| {
         let holder = holders.get(&occupant.address).copied();
         (id, judge(occupant, holder, &names, seen, &limits.groups))
     };
-    let verdicts: BTreeMap<SlotId, Verdict<'_>> = occupants().map(verdict).collect();
+    let decisions: BTreeMap<SlotId, Decision<'_>> = occupants().map(decision).collect();
 
     let vanished: Vec<Vanished<'_>> = occupants()
-        .filter(|(id, _)| matches!(verdicts.get(id), Some(Verdict::Vanished)))
+        .filter(|(id, _)| matches!(decisions.get(id), Some(Decision::Vanished)))
         .map(|(slot, occupant)| Vanished { slot, occupant })
         .collect();
     let serving = occupants().filter(|(_, occupant)| serves(occupant)).count();
@@ -50,21 +50,21 @@ pub(super) fn judge_all(
     let guarded: Vec<SlotId> = vanished.iter().filter(keeps).map(|one| one.slot).collect();
 
     let mut kept: BTreeSet<SlotId> = guarded.iter().copied().collect();
-    for (id, verdict) in verdicts {
+    for (id, decision) in decisions {
         let Some(slot) = slots.get_mut(&id) else { continue };
         let Some(occupant) = slot.occupant.as_mut() else { continue };
-        match verdict {
-            Verdict::Present(instance) if instance.readiness != Readiness::Unknown => {
+        match decision {
+            Decision::Present(instance) if instance.readiness != Readiness::Unknown => {
                 occupant.group = Some(instance.group.clone());
                 stay(occupant, instance.readiness, now, limits.min);
             }
-            Verdict::Drains => stay(occupant, Readiness::Draining, now, limits.min),
-            Verdict::Replaced(instance) => seat(slot, instance, now, limits.min),
-            Verdict::Present(_) | Verdict::Kept => {
+            Decision::Drains => stay(occupant, Readiness::Draining, now, limits.min),
+            Decision::Replaced(instance) => seat(slot, instance, now, limits.min),
+            Decision::Present(_) | Decision::Kept => {
                 kept.insert(id);
             }
-            Verdict::Vanished if kept.contains(&id) => {}
-            Verdict::Vanished | Verdict::Gone => free(slot),
+            Decision::Vanished if kept.contains(&id) => {}
+            Decision::Vanished | Decision::Gone => free(slot),
         }
     }
     Judged { kept, guarded, guard }
@@ -72,7 +72,7 @@ pub(super) fn judge_all(
 
 /// What becomes of an occupant.
 #[derive(Clone, Copy)]
-enum Verdict<'a> {
+enum Decision<'a> {
     /// It is reported.
     Present(&'a Instance),
     /// A ready instance with another name has its address.
@@ -88,15 +88,15 @@ enum Verdict<'a> {
 }
 
 /// What was seen of instances by name, for occupants whose address nobody reports.
-struct Names<'a> {
+struct SeenNames<'a> {
     hidden: HashMap<&'a str, Readiness>,
     reported: HashSet<&'a str>,
 }
 
-impl<'a> Names<'a> {
+impl<'a> SeenNames<'a> {
     fn of(seen: &'a Observation) -> Self {
         let of_hidden = seen.hidden.iter().flat_map(|one| one.names.iter().map(|name| (name.as_str(), one.readiness)));
-        Names {
+        SeenNames {
             hidden: of_hidden.collect(),
             reported: seen.instances.iter().map(|instance| instance.name.as_str()).collect(),
         }
@@ -106,33 +106,33 @@ impl<'a> Names<'a> {
 fn judge<'a>(
     occupant: &Occupant,
     holder: Option<&'a Instance>,
-    names: &Names<'_>,
+    names: &SeenNames<'_>,
     seen: &Observation,
     groups: &[String],
-) -> Verdict<'a> {
+) -> Decision<'a> {
     let name = occupant.name.as_str();
     match holder {
-        Some(instance) if instance.is_called(name) => return Verdict::Present(instance),
-        Some(instance) if instance.readiness == Readiness::Ready => return Verdict::Replaced(instance),
+        Some(instance) if instance.has_name(name) => return Decision::Present(instance),
+        Some(instance) if instance.readiness == Readiness::Ready => return Decision::Replaced(instance),
         _ => {}
     }
     if let Some(readiness) = names.hidden.get(name) {
-        return if *readiness == Readiness::Draining { Verdict::Drains } else { Verdict::Kept };
+        return if *readiness == Readiness::Draining { Decision::Drains } else { Decision::Kept };
     }
     let missing = may_be_missing(occupant.group.as_ref(), seen, groups);
     match &seen.unlisted {
-        Unlisted::Gone if missing => Verdict::Kept,
-        Unlisted::Gone => Verdict::Gone,
-        Unlisted::Told(fates) => match fates.get(name) {
-            Some(Fate::Gone) => Verdict::Gone,
+        Unlisted::Gone if missing => Decision::Kept,
+        Unlisted::Gone => Decision::Gone,
+        Unlisted::Fates(fates) => match fates.get(name) {
+            Some(Fate::Gone) => Decision::Gone,
             // Its group is missing too: we may be looking at another region or account.
-            Some(Fate::Denied) if missing => Verdict::Vanished,
-            Some(Fate::Denied) => Verdict::Gone,
-            Some(Fate::Open) if missing => Verdict::Kept,
-            Some(Fate::Open) => Verdict::Vanished,
+            Some(Fate::NotFound) if missing => Decision::Vanished,
+            Some(Fate::NotFound) => Decision::Gone,
+            Some(Fate::Unconfirmed) if missing => Decision::Kept,
+            Some(Fate::Unconfirmed) => Decision::Vanished,
             // Its instance has a new address.
-            None if names.reported.contains(name) => Verdict::Gone,
-            None => Verdict::Kept,
+            None if names.reported.contains(name) => Decision::Gone,
+            None => Decision::Kept,
         },
     }
 }

@@ -45,7 +45,7 @@ impl fmt::Display for TermName {
 
 /// The lease as a standby watches it.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct LeaseWatch {
     /// The name that its next term will have.
     term: TermName,
     rival: Option<Rival>,
@@ -61,10 +61,10 @@ struct Rival {
     alive: bool,
 }
 
-impl Watch {
+impl LeaseWatch {
     /// Nothing was seen yet.
     pub(super) fn new(term: TermName) -> Self {
-        Watch { term, rival: None }
+        LeaseWatch { term, rival: None }
     }
 
     /// The name that the next term will have.
@@ -107,17 +107,17 @@ impl Watch {
 
 /// The lease as its holder knows it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldLease {
     term: TermName,
     version: Option<u64>,
     heartbeat: Option<u64>,
     last_beat: Instant,
 }
 
-impl Held {
+impl HeldLease {
     /// The lease of `term`, whose `claim` was accepted.
     pub(super) fn new(term: TermName, claim: &Claim, now: Instant) -> Self {
-        Held { term, version: Some(claim.version), heartbeat: Some(claim.heartbeat), last_beat: now }
+        HeldLease { term, version: Some(claim.version), heartbeat: Some(claim.heartbeat), last_beat: now }
     }
 
     /// The name of the term.
@@ -187,7 +187,7 @@ mod tests {
         ];
         let start = Instant::now();
         for (name, steps) in cases {
-            let mut watch = Watch::new(TermName::first("me".to_owned()));
+            let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
             for (second, leader, heartbeat, expected) in steps {
                 let may = watch.see(&seen(leader, *heartbeat), start + Duration::from_secs(*second));
                 assert_eq!(may, *expected, "{name}, at {second}");
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_heartbeat_that_changed_while_nobody_looked_is_alive() {
         let start = Instant::now();
-        let mut watch = Watch::new(TermName::first("me".to_owned()));
+        let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
         assert!(!watch.see(&seen("a", 1), start));
         assert_eq!(watch.alive_since(), None, "seen once is not seen to change");
         let later = start + Duration::from_secs(100);
@@ -210,10 +210,10 @@ mod tests {
     #[test]
     fn a_term_is_won_kept_and_lost() {
         let start = Instant::now();
-        let watch = Watch::new(TermName::first("me".to_owned()));
+        let watch = LeaseWatch::new(TermName::first("me".to_owned()));
         let claim = watch.claim(&seen("a", 5_000), moment(1_000));
         assert_eq!(claim, Claim { version: 1_000, heartbeat: 5_001, leader: "me/1".to_owned() });
-        let mut held = Held::new(watch.term().clone(), &claim, start);
+        let mut held = HeldLease::new(watch.term().clone(), &claim, start);
         assert!(!held.is_due(start) && held.is_due(start + Duration::from_secs(1)));
 
         let beat = held.stamp(false, moment(1_000));

@@ -6,7 +6,7 @@ use crate::slot::{SlotId, Weight};
 
 /// What the configuration says about slots and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SlotLimits {
     /// N, the number of slots that take servers: 1 to [`crate::slot::MAX_SLOT`].
     pub size: SlotId,
     /// The groups in the order of the configuration: the order in which their instances are seated.

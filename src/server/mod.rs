@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use log::{debug, info, warn};
 
-pub use limits::Limits;
+pub use limits::SlotLimits;
 pub use plan::{Plan, decide};
 
 use crate::clock::Timestamp;
@@ -55,13 +55,13 @@ use crate::error::Error;
 use crate::marker::Moment;
 use crate::ports::{Gauges, SlotStore, Snapshot, Source};
 use conditions::Conditions;
-use context::Context;
+use context::TurnContext;
 use standby::Standby;
 use term::{Lease, Term};
 
 /// The server role, a turn at a time.
 pub struct Server<S: Source, T: SlotStore> {
-    context: Context<S, T>,
+    context: TurnContext<S, T>,
     role: Role,
 }
 
@@ -73,9 +73,9 @@ enum Role {
 
 impl<S: Source, T: SlotStore> Server<S, T> {
     /// A server that stands by. `process` is a name that no other process has, now or later.
-    pub fn new(source: S, store: T, limits: Limits, gauges: Arc<dyn Gauges>, process: String) -> Self {
+    pub fn new(source: S, store: T, limits: SlotLimits, gauges: Arc<dyn Gauges>, process: String) -> Self {
         gauges.leads(false);
-        let context = Context { source, store, limits, gauges, named_states: BTreeSet::new() };
+        let context = TurnContext { source, store, limits, gauges, named_states: BTreeSet::new() };
         Server { context, role: Role::StandingBy(Standby::first(process)) }
     }
 
@@ -88,18 +88,18 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         if let Role::Leading(term) = &mut self.role {
             // Before anything else: a leader that sees no instances still leads.
             let lease = term.beat_if_due(&mut self.context, now)?;
-            self.follow(lease);
+            self.stand_down_if_lost(lease);
         }
         match &mut self.role {
             Role::Leading(term) => {
                 let lease = term.turn(&mut self.context, now)?;
-                self.follow(lease);
+                self.stand_down_if_lost(lease);
             }
             Role::StandingBy(standby) => {
                 if let Some((mut term, seen)) = standby.turn(&mut self.context, now)? {
                     let outcome = term.first_turn(&mut self.context, seen, now);
                     self.role = Role::Leading(Box::new(term));
-                    self.follow(outcome?);
+                    self.stand_down_if_lost(outcome?);
                 }
             }
         }
@@ -111,13 +111,13 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     pub fn pulse(&mut self, now: Moment) -> bool {
         let pulse = match &mut self.role {
             Role::Leading(term) => term.beat_if_due(&mut self.context, now).map(|lease| {
-                self.follow(lease);
+                self.stand_down_if_lost(lease);
                 false
             }),
             Role::StandingBy(standby) => standby.look(&mut self.context, now),
         };
         pulse.unwrap_or_else(|error| {
-            debug!("between two turns: {error}");
+            debug!("between turns: {error}");
             false
         })
     }
@@ -128,8 +128,8 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     }
 
     /// Whether another server leads, and its heartbeat was seen to change.
-    pub fn sees_a_leader(&self) -> bool {
-        matches!(&self.role, Role::StandingBy(standby) if standby.sees_a_leader())
+    pub fn sees_leader(&self) -> bool {
+        matches!(&self.role, Role::StandingBy(standby) if standby.sees_leader())
     }
 
     /// Gives the lease back, if this server has it, so that another one can lead at once.
@@ -142,7 +142,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
             self.role = Role::StandingBy(Standby::after(&name));
             self.context.gauges.leads(false);
             self.context.store.release(&name.to_string())?;
-            info!("gave the lease of the table back");
+            info!("released the lease of the table");
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// # Errors
     /// The reading or the source failed.
     pub fn dry_run(&mut self, now: Timestamp) -> Result<String, Error> {
-        let Context { source, store, limits, .. } = &mut self.context;
+        let TurnContext { source, store, limits, .. } = &mut self.context;
         let table = store.read()?.table;
         let occupants = table.slots().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str());
         let seen = source.fetch(&occupants.collect::<Vec<_>>())?;
@@ -164,9 +164,9 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     }
 
     /// Stands by if the lease was lost. What the term showed is another server's to show.
-    fn follow(&mut self, lease: Lease) {
+    fn stand_down_if_lost(&mut self, lease: Lease) {
         if let (Role::Leading(term), Lease::Lost) = (&self.role, lease) {
-            warn!("lost the lease of the table, and stands by");
+            warn!("lost the lease of the table: standing by");
             self.role = Role::StandingBy(Standby::after(term.name()));
             self.context.gauges.leads(false);
             self.context.gauges.publish(&Snapshot::default());

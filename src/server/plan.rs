@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::guard::Guard;
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::{allocate, drain, ramp};
 use crate::clock::Timestamp;
@@ -43,7 +43,7 @@ impl Plan {
 }
 
 /// Decides what the table must hold at `now`, without knowing any earlier turn.
-pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Plan {
+pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &SlotLimits) -> Plan {
     let previous = Previous { slots: &BTreeMap::new(), guard: &Guard::default(), elapsed: Duration::ZERO };
     decide_after(table, &previous, seen, now, limits)
 }
@@ -54,7 +54,7 @@ pub(super) fn decide_after(
     previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Plan {
     let mut assigned = allocate::assign(table, previous, seen, now, limits);
     let mut due = None;
@@ -72,7 +72,7 @@ pub(super) fn decide_after(
     let slots = assigned.slots;
     let changes = slots
         .values()
-        .filter(|slot| !matches!(table.rows.get(&slot.id), Some(Row::Known(old)) if **old == **slot))
+        .filter(|slot| !matches!(table.rows.get(&slot.id), Some(Row::Readable(old)) if **old == **slot))
         .cloned()
         .collect();
     let above_size =

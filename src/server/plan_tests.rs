@@ -4,7 +4,7 @@ use crate::slot::MAX_SLOT;
 
 /// One case: the table and the observation at 100 seconds, and the table that must follow; no ramp is due.
 fn check(name: &str, size: SlotId, before: &str, observed: &str, after: &str) {
-    let limits = Limits { interval: secs(1_000), ..limits(size) };
+    let limits = SlotLimits { interval: secs(1_000), ..limits(size) };
     let plan = decide(&table(before), &seen(observed), at(100), &limits);
     assert_eq!(show_plan(&plan), after, "{name}");
 }
@@ -202,7 +202,7 @@ fn whoever_stays_the_same_server_keeps_its_slot() {
         let names = |id: SlotId| plan.slots[&id].occupant.as_ref().map(|occupant| occupant.name.clone());
         assert_eq!([1, 2, 3].map(names), ["i1", "i2", "i3"].map(|name| Some(name.to_owned())), "at {now}");
         before = Table {
-            rows: plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect(),
+            rows: plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect(),
             strays: vec![],
         };
     }
@@ -325,9 +325,9 @@ fn the_number_of_slots_may_change() {
          "1 .4 i4 a enabled 1@100; 2 .2 i2 a enabled 3"),
         ("a lost row may be that of one left out of the answer", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; unseen i1",
          "2 .2 i2 a enabled 3"),
-        ("or that of one in an unknown state", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; strange i1",
+        ("or that of one in an unknown state", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; unknown i1",
          "2 .2 i2 a enabled 3"),
-        ("one in an unknown state that has its row hides nobody", 2, "2 .2 i2 a enabled 3", ".2 i2 a unknown; strange i2",
+        ("one in an unknown state that has its row hides nobody", 2, "2 .2 i2 a enabled 3", ".2 i2 a unknown; unknown i2",
          "1 free; 2 .2 i2 a enabled 3"),
         ("one left out that has its row hides nobody", 2, "2 .2 i2 a enabled 3", "unseen i2",
          "1 free; 2 .2 i2 a enabled 3"),
@@ -351,7 +351,7 @@ fn the_number_of_slots_may_change() {
 
 #[test]
 fn the_last_resort_ends_with_the_first_weight_of_a_ready_server() {
-    let limits = Limits { min: 0, ..limits(2) };
+    let limits = SlotLimits { min: 0, ..limits(2) };
     let observed = seen(".1 i1 a draining; .2 i2 a ready");
     let mut now = 100;
     let mut text = "1 .1 i1 a enabled 7; 2 free".to_owned();
@@ -397,7 +397,7 @@ fn nothing_flaps_after_a_row_is_lost() {
     let before = table("2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10");
     let plan = decide(&before, &observed, at(10), &limits(3));
     assert_eq!(plan.changes.iter().map(|slot| slot.id).collect::<Vec<_>>(), [1]);
-    let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
+    let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect();
     assert_eq!(decide(&Table { rows, strays: vec![] }, &observed, at(11), &limits(3)).changes, []);
 }
 
@@ -405,7 +405,7 @@ fn nothing_flaps_after_a_row_is_lost() {
 #[test]
 fn a_new_server_starts_at_min_and_reaches_max_whatever_min_is() {
     for min in [0, 1, 5, 10] {
-        let limits = Limits { min, ..limits(1) };
+        let limits = SlotLimits { min, ..limits(1) };
         let observed = seen(".1 i1 a ready");
         let mut rows = BTreeMap::new();
         for turn in 0..=i64::from(10 - min) {
@@ -413,7 +413,7 @@ fn a_new_server_starts_at_min_and_reaches_max_whatever_min_is() {
             let plan = decide(&table, &observed, at(30 * turn), &limits);
             let weight = plan.slots[&1].occupant.as_ref().map(|occupant| i64::from(occupant.weight));
             assert_eq!(weight, Some(i64::from(min) + turn), "MIN {min}, turn {turn}");
-            rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
+            rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect();
         }
     }
 }

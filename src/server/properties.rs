@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::fixtures::{address, at, config, limits, secs};
 use super::plan::decide_after;
 use super::previous::Previous;
-use super::{Limits, Plan, decide};
+use super::{Plan, SlotLimits, decide};
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
 
 /// Few addresses, names and groups, so that they meet often.
@@ -27,9 +27,9 @@ fn instance() -> impl Strategy<Value = Instance> {
 
 /// What is known of some of those that no report is about.
 fn unlisted() -> impl Strategy<Value = Unlisted> {
-    let fates = vec![Fate::Gone, Fate::Denied, Fate::Open, Fate::Open];
+    let fates = vec![Fate::Gone, Fate::NotFound, Fate::Unconfirmed, Fate::Unconfirmed];
     let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
-    let told = prop::collection::btree_map(name, prop::sample::select(fates), 0..9).prop_map(Unlisted::Told);
+    let told = prop::collection::btree_map(name, prop::sample::select(fates), 0..9).prop_map(Unlisted::Fates);
     prop_oneof![Just(Unlisted::Gone), told]
 }
 
@@ -48,17 +48,18 @@ fn observation() -> impl Strategy<Value = Observation> {
             // A group that the source does not know has no instances.
             let known = |one: &Instance| !missing_groups.contains(&one.group);
             let instances: Vec<Instance> = instances.into_iter().filter(known).collect();
-            let strange = instances.iter().filter(|one| one.readiness == Readiness::Unknown).map(|one| Strange {
-                name: one.name.clone(),
-                group: one.group.clone(),
-                state: "lifecycle state \"Dreaming\"".to_owned(),
-            });
-            let strange = strange.collect();
+            let unknown_states =
+                instances.iter().filter(|one| one.readiness == Readiness::Unknown).map(|one| UnknownState {
+                    name: one.name.clone(),
+                    group: one.group.clone(),
+                    state: "lifecycle state \"Dreaming\"".to_owned(),
+                });
+            let unknown_states = unknown_states.collect();
             let hidden = hidden.into_iter().map(|(name, (readiness, in_service))| {
                 let in_service = in_service || readiness == Readiness::Ready;
                 Hidden { names: vec![format!("i{name}")], readiness, in_service }
             });
-            Observation { instances, missing_groups, hidden: hidden.collect(), strange, unlisted }
+            Observation { instances, missing_groups, hidden: hidden.collect(), unknown_states, unlisted }
         })
 }
 
@@ -88,9 +89,9 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
         Edit::Break => Row::Unreadable { reason: "broken".to_owned(), address: None },
         Edit::Free(group) => {
             let last_group = group.map(|group| ["a", "b", "c", "d"][group].to_owned());
-            Row::Known(Slot { id, occupant: None, last_group }.into())
+            Row::Readable(Slot { id, occupant: None, last_group }.into())
         }
-        Edit::Fill(instance, weight, status, time, group) => Row::Known(Arc::new(Slot {
+        Edit::Fill(instance, weight, status, time, group) => Row::Readable(Arc::new(Slot {
             id,
             occupant: Some(Occupant {
                 address: instance.address,
@@ -106,8 +107,8 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
     rows.insert(id, row);
 }
 
-fn some_limits() -> impl Strategy<Value = Limits> {
-    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64).prop_map(|(size, min, rise, step, interval)| Limits {
+fn some_limits() -> impl Strategy<Value = SlotLimits> {
+    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64).prop_map(|(size, min, rise, step, interval)| SlotLimits {
         min,
         max: min + rise,
         step,
@@ -132,30 +133,27 @@ fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
 }
 
 /// Everything that must hold of one turn.
-fn check(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn check(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     rows_are_safe(table, seen, limits, plan);
     nobody_is_moved_or_lost(table, seen, limits, plan);
     newcomers_sit_where_they_should(table, seen, limits, plan);
     weights_are_right(plan, limits);
 }
 
-fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn rows_are_safe(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     for (id, row) in &table.rows {
         match row {
-            Row::Known(_) => assert!(plan.slots.contains_key(id), "row {id} disappears"),
+            Row::Readable(_) => assert!(plan.slots.contains_key(id), "row {id} disappears"),
             Row::Unreadable { .. } => assert!(!plan.slots.contains_key(id), "row {id} is unreadable, and written"),
         }
     }
     let shown = |name: &String| {
         plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
-            || seen
-                .instances
-                .iter()
-                .any(|instance| instance.readiness != Readiness::Unknown && instance.is_called(name))
+            || seen.instances.iter().any(|instance| instance.readiness != Readiness::Unknown && instance.has_name(name))
     };
     let missed = |one: &Hidden| one.in_service && !one.names.iter().any(shown);
-    let strange = || seen.strange.iter().any(|one| !shown(&one.name));
-    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed) || strange();
+    let unknown_states = || seen.unknown_states.iter().any(|one| !shown(&one.name));
+    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed) || unknown_states();
     for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
         let created = plan.slots.get(&id);
         let free = created.is_some_and(|slot| slot.occupant.is_none());
@@ -165,7 +163,7 @@ fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan
     let differing: Vec<Slot> = plan
         .slots
         .values()
-        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Known((*slot).clone().into())))
+        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Readable((*slot).clone().into())))
         .cloned()
         .collect();
     assert_eq!(plan.changes, differing);
@@ -183,7 +181,7 @@ enum May {
     BeFreed,
 }
 
-fn may(old: &Occupant, seen: &Observation, limits: &Limits) -> May {
+fn may(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> May {
     let reports: Vec<&Instance> = seen.instances.iter().filter(|one| is(old, one)).collect();
     if reports.iter().any(|one| one.readiness == Readiness::Ready) {
         return May::Stay;
@@ -202,16 +200,16 @@ fn may(old: &Occupant, seen: &Observation, limits: &Limits) -> May {
     }
     let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
     let missing = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
-    let Unlisted::Told(fates) = &seen.unlisted else { return if missing { May::BeKept } else { May::BeFreed } };
+    let Unlisted::Fates(fates) = &seen.unlisted else { return if missing { May::BeKept } else { May::BeFreed } };
     match (fates.get(&old.name), missing) {
-        (Some(Fate::Gone), _) | (Some(Fate::Denied), false) => May::BeFreed,
-        (Some(Fate::Denied), true) | (Some(Fate::Open), false) => May::Vanish,
+        (Some(Fate::Gone), _) | (Some(Fate::NotFound), false) => May::BeFreed,
+        (Some(Fate::NotFound), true) | (Some(Fate::Unconfirmed), false) => May::Vanish,
         (None, _) if seen.instances.iter().any(|one| one.name == old.name) => May::BeFreed,
         _ => May::BeKept,
     }
 }
 
-fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     let before = without_duplicates(table);
     let occupants: BTreeMap<SlotId, (&Slot, &Occupant)> =
         before.iter().filter_map(|(id, slot)| Some((*id, (slot, slot.occupant.as_ref()?)))).collect();
@@ -250,7 +248,7 @@ fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, p
     }
 }
 
-fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     let free = |slot: &&Slot| slot.id <= limits.size && slot.occupant.is_none();
     let still_free = || plan.slots.values().filter(free);
     if !plan.unplaced.is_empty() {
@@ -285,7 +283,7 @@ fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &L
     }
 }
 
-fn weights_are_right(plan: &Plan, limits: &Limits) {
+fn weights_are_right(plan: &Plan, limits: &SlotLimits) {
     let occupants = || plan.slots.values().filter_map(|slot| slot.occupant.as_ref());
     assert!(occupants().all(|occupant| occupant.weight <= 256));
     let served = occupants().any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
@@ -317,7 +315,7 @@ proptest! {
             let plan = decide(&table, &seen, at(now), &limits);
             check(&table, &seen, &limits, &plan);
             for slot in &plan.changes {
-                table.rows.insert(slot.id, Row::Known(slot.clone().into()));
+                table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
             }
             let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
                 let previous = Previous { slots, guard: &plan.guard, elapsed: secs(0) };
@@ -380,7 +378,7 @@ proptest! {
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));
         let before = decide(&Table::default(), &Observation { instances: first, ..Observation::default() }, at(0), &limits(size));
-        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Known(slot.clone().into()))).collect();
+        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Readable(slot.clone().into()))).collect();
         let table = Table { rows, strays: vec![] };
         let after = decide(&table, &Observation { instances: second.collect(), ..Observation::default() }, at(1), &limits(size));
         let groups_of = |plan: &Plan| -> Vec<Option<String>> {

@@ -1,11 +1,11 @@
 //! The ramp of one server's weight. Pure; it does not know slots, groups or the rest of the table.
 
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Status, Weight};
 
 /// Raises the weight of an enabled occupant towards `full`, by one step at most, if a step is due at `now`.
-pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &Limits) {
+pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &SlotLimits) {
     if occupant.status == Status::Enabled {
         (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, full, now, limits);
     }
@@ -13,7 +13,7 @@ pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, lim
 
 /// When an occupant's next step towards `full` is due; `None` if there is none. Between its last step and that time,
 /// [`advance`] changes nothing.
-pub(super) fn due(occupant: &Occupant, full: Weight, limits: &Limits) -> Option<Timestamp> {
+pub(super) fn due(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
     let ramps = occupant.status == Status::Enabled && occupant.weight < full;
     occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
 }
@@ -23,7 +23,7 @@ fn next(
     last_step: Option<Timestamp>,
     full: Weight,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> (Weight, Option<Timestamp>) {
     // Outside the limits: the configuration has changed, or the Python version wrote its fixed 1.
     if weight < limits.min {
@@ -81,7 +81,7 @@ mod tests {
             ("the largest numbers do not wrap",           (0, 256, 256), 255, Some(0),   256, Some(100)),
         ];
         for (name, (min, max, step), weight, last, expected, expected_last) in cases {
-            let limits = Limits { min, max, step, interval: secs(30), ..limits(1) };
+            let limits = SlotLimits { min, max, step, interval: secs(30), ..limits(1) };
             let found = next(weight, last.map(at), limits.max, at(100), &limits);
             assert_eq!(found, (expected, expected_last.map(at)), "{name}");
         }
@@ -111,7 +111,7 @@ mod tests {
             gaps in prop::collection::vec(1..1_000_i64, 1..50),
         ) {
             let max = (min + rise).min(256);
-            let limits = Limits { min, max, step, interval: secs(1) * u32::try_from(interval).expect("small") / 1_000, ..limits(1) };
+            let limits = SlotLimits { min, max, step, interval: secs(1) * u32::try_from(interval).expect("small") / 1_000, ..limits(1) };
             let steps = i64::from((max - min).div_ceil(step));
             let start = 1_700_000_000_000_123;
             let (mut weight, mut last) = (min, Some(Timestamp::from_micros(start)));

@@ -2,8 +2,8 @@
 
 use log::{debug, info, warn};
 
-use super::context::Context;
-use super::lease::{Held, TermName, Watch};
+use super::context::TurnContext;
+use super::lease::{HeldLease, LeaseWatch, TermName};
 use super::term::Term;
 use crate::error::Error;
 use crate::marker::Moment;
@@ -12,7 +12,7 @@ use crate::slot::Observation;
 
 /// What a server knows between two terms.
 pub(super) struct Standby {
-    watch: Watch,
+    watch: LeaseWatch,
     /// Whether the source ever answered: until then it is asked too, so that a wrong set-up shows at the start.
     source_answered: bool,
 }
@@ -20,23 +20,23 @@ pub(super) struct Standby {
 impl Standby {
     /// A process that has not led yet.
     pub(super) fn first(process: String) -> Self {
-        Standby { watch: Watch::new(TermName::first(process)), source_answered: false }
+        Standby { watch: LeaseWatch::new(TermName::first(process)), source_answered: false }
     }
 
     /// A server whose `term` is over.
     pub(super) fn after(term: &TermName) -> Self {
-        Standby { watch: Watch::new(term.next()), source_answered: true }
+        Standby { watch: LeaseWatch::new(term.next()), source_answered: true }
     }
 
     /// Whether another server leads, and its heartbeat was seen to change.
-    pub(super) fn sees_a_leader(&self) -> bool {
+    pub(super) fn sees_leader(&self) -> bool {
         self.watch.alive_since().is_some()
     }
 
     /// One turn. A new term comes with the observation that its first turn acts on.
     pub(super) fn turn<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<Option<(Term, Observation)>, Error> {
         let sighting = context.store.read_marker()?;
@@ -54,12 +54,16 @@ impl Standby {
     }
 
     /// Looks at the lease, between two turns. True: it may be taken.
-    pub(super) fn look<S, T: SlotStore>(&mut self, context: &mut Context<S, T>, now: Moment) -> Result<bool, Error> {
+    pub(super) fn look<S, T: SlotStore>(
+        &mut self,
+        context: &mut TurnContext<S, T>,
+        now: Moment,
+    ) -> Result<bool, Error> {
         let sighting = context.store.read_marker()?;
         Ok(self.note(context, &sighting, now))
     }
 
-    fn note<S, T: SlotStore>(&mut self, context: &Context<S, T>, seen: &Sighting<T::Raw>, now: Moment) -> bool {
+    fn note<S, T: SlotStore>(&mut self, context: &TurnContext<S, T>, seen: &Sighting<T::Raw>, now: Moment) -> bool {
         let before = self.watch.rival().map(str::to_owned);
         let free = self.watch.see(&seen.marker, now.clock);
         if let Some(since) = self.watch.alive_since() {
@@ -74,24 +78,27 @@ impl Standby {
     /// Tries to take the lease from what was `seen`. None: another server won it.
     fn take<S, T: SlotStore>(
         &self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         seen: &Sighting<T::Raw>,
         now: Moment,
     ) -> Result<Option<Term>, Error> {
         let claim = self.watch.claim(&seen.marker, now);
         if !context.store.take(seen, &claim)? {
-            debug!("another server was quicker to take the lease");
+            debug!("another server took the lease first");
             return Ok(None);
         }
         let name = self.watch.term();
         match seen.marker.leader.as_deref().filter(|leader| *leader != claim.leader) {
             Some(dead) => {
-                warn!("leads the table as {name}: took over from {}, whose heartbeat stood still", dead.escape_debug());
+                warn!(
+                    "leading the table as {name}: took over from {}, whose heartbeat had stopped",
+                    dead.escape_debug()
+                );
             }
-            None => info!("leads the table as {name}"),
+            None => info!("leading the table as {name}"),
         }
         context.gauges.leads(true);
         context.gauges.heartbeat(now.clock);
-        Ok(Some(Term::new(Held::new(name.clone(), &claim, now.clock), now.clock)))
+        Ok(Some(Term::new(HeldLease::new(name.clone(), &claim, now.clock), now.clock)))
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::conditions::Conditions;
-use super::context::Context;
+use super::context::TurnContext;
 use super::guard::Guard;
-use super::lease::{Held, TermName};
-use super::limits::Limits;
+use super::lease::{HeldLease, TermName};
+use super::limits::SlotLimits;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
 use crate::clock::Timestamp;
@@ -30,7 +30,7 @@ pub(super) enum Lease {
 
 /// What a leader knows.
 pub(super) struct Term {
-    lease: Held,
+    lease: HeldLease,
     last_turn: Instant,
     /// What the gauges show; `None` until the first turn is over.
     published: Option<Snapshot>,
@@ -62,7 +62,7 @@ impl Steady {
 
 impl Term {
     /// The term of a lease that was just taken.
-    pub(super) fn new(lease: Held, now: Instant) -> Self {
+    pub(super) fn new(lease: HeldLease, now: Instant) -> Self {
         Term {
             lease,
             last_turn: now,
@@ -82,34 +82,39 @@ impl Term {
     /// The first turn, on what was seen before the lease was taken.
     pub(super) fn first_turn<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         seen: Observation,
         now: Moment,
     ) -> Result<Lease, Error> {
-        self.act(context, seen, Duration::ZERO, now)
+        self.decide_and_write(context, seen, Duration::ZERO, now)
     }
 
     /// Every later turn.
     pub(super) fn turn<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<Lease, Error> {
         let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
-        let seen = self.ask(&mut context.source, &Table::default())?;
-        self.act(context, seen, elapsed, now)
+        let seen = self.fetch(&mut context.source, &Table::default())?;
+        self.decide_and_write(context, seen, elapsed, now)
     }
 
     /// Writes the heartbeat, if it is due.
     pub(super) fn beat_if_due<S, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<Lease, Error> {
         if self.lease.is_due(now.clock) { self.beat(context, false, now) } else { Ok(Lease::Held) }
     }
 
-    fn beat<S, T: SlotStore>(&mut self, context: &mut Context<S, T>, raise: bool, now: Moment) -> Result<Lease, Error> {
+    fn beat<S, T: SlotStore>(
+        &mut self,
+        context: &mut TurnContext<S, T>,
+        raise: bool,
+        now: Moment,
+    ) -> Result<Lease, Error> {
         let stamp = self.lease.stamp(raise, now);
         if !context.store.beat(&stamp)? {
             return Ok(Lease::Lost);
@@ -124,23 +129,23 @@ impl Term {
     }
 
     /// Asks the source, also about the occupants of `table` and of the table as the last turn left it.
-    fn ask(&self, source: &mut impl Source, table: &Table) -> Result<Observation, Error> {
+    fn fetch(&self, source: &mut impl Source, table: &Table) -> Result<Observation, Error> {
         let before = self.published.iter().flat_map(|published| published.slots.values());
         let occupants: Vec<&str> = before.chain(table.slots()).filter_map(name).collect();
         source.fetch(&occupants)
     }
 
     /// Whether `seen`, for which the occupants of the last turn were named, says something of every occupant of `table`.
-    fn covers(&self, seen: &Observation, table: &Table) -> bool {
+    fn covers_occupants(&self, seen: &Observation, table: &Table) -> bool {
         let before = |id| self.published.as_ref().and_then(|published| published.slots.get(id)).and_then(name);
         let mut new = table.slots().filter(|slot| name(slot) != before(&slot.id)).filter_map(name).peekable();
-        new.peek().is_none() || seen.tells_of_all(&new.collect::<Vec<_>>())
+        new.peek().is_none() || seen.covers(&new.collect::<Vec<_>>())
     }
 
     /// Reads the table, decides, writes what changed, and reports.
-    fn act<S: Source, T: SlotStore>(
+    fn decide_and_write<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         mut seen: Observation,
         elapsed: Duration,
         now: Moment,
@@ -150,8 +155,8 @@ impl Term {
             return Ok(Lease::Lost);
         }
         self.edited |= changed;
-        if !self.covers(&seen, &table) {
-            seen = self.ask(&mut context.source, &table)?;
+        if !self.covers_occupants(&seen, &table) {
+            seen = self.fetch(&mut context.source, &table)?;
         }
         if self.is_steady(&table, &seen, now.time) {
             return Ok(Lease::Held);
@@ -180,7 +185,7 @@ impl Term {
         seen: &Observation,
         elapsed: Duration,
         now: Timestamp,
-        limits: &Limits,
+        limits: &SlotLimits,
     ) -> Plan {
         let none = Snapshot::default();
         let slots = &self.published.as_ref().unwrap_or(&none).slots;
@@ -193,7 +198,7 @@ impl Term {
     /// Writes the changes. Without any, raises the version if somebody else edited a row.
     fn write<S, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         table: &Table,
         plan: &Plan,
         now: Moment,
@@ -202,7 +207,7 @@ impl Term {
             if !self.edited {
                 return Ok(Lease::Held);
             }
-            debug!("a row was changed by another hand: the clients are told");
+            debug!("a row was edited from outside: raising the version");
             let lease = self.beat(context, true, now)?;
             self.edited = false;
             return Ok(lease);
@@ -240,7 +245,7 @@ fn snapshot(table: &Table, seen: &Observation, plan: Plan) -> Snapshot {
         last_resort: plan.last_resort.len(),
         guarded: plan.guarded.len(),
         unseen: seen.unseen().count(),
-        strange: seen.strange.len(),
+        unknown_states: seen.unknown_states.len(),
     }
 }
 

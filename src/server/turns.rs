@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::fixtures::{at, limits, seen, show, table};
-use super::{Limits, Server};
+use super::{Server, SlotLimits};
 use crate::error::Error;
 use crate::marker::{Claim, Marker, Moment, Stamp};
 use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};
@@ -107,7 +107,7 @@ impl SlotStore for Shared {
         }
         memory.set(stamp);
         for slot in slots {
-            memory.table.rows.insert(slot.id, Row::Known(slot.clone().into()));
+            memory.table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
         }
         self.1.replace(Some(memory.table.clone()));
         Ok(stamp.clone())
@@ -157,7 +157,11 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(limits: Limits, rows: &str, script: impl IntoIterator<Item = Result<&'static str, &'static str>>) -> Self {
+    fn new(
+        limits: SlotLimits,
+        rows: &str,
+        script: impl IntoIterator<Item = Result<&'static str, &'static str>>,
+    ) -> Self {
         let shared = Shared::default();
         shared.0.borrow_mut().table = table(rows);
         let gauges = Arc::new(Recorder::default());
@@ -216,7 +220,7 @@ impl Bed {
 #[test]
 fn a_server_comes_ramps_drains_and_goes() {
     let mut bed = Bed::new(
-        Limits { max: 2, ..limits(2) },
+        SlotLimits { max: 2, ..limits(2) },
         "",
         [
             Ok(".1 i1 a ready"),
@@ -450,7 +454,7 @@ fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
         two.turn(second);
         assert!(one.leads() && !two.leads());
     }
-    assert!(two.server.sees_a_leader());
+    assert!(two.server.sees_leader());
     assert_eq!((one.rows(), two.gauges.count()), ("1 .1 i1 a enabled 1@100".to_owned(), 0));
     let version = one.marker().version;
     for second in 110..115 {
@@ -680,11 +684,11 @@ fn another_leader_begins_the_guard_anew() {
 
 #[test]
 fn what_is_kept_or_not_known_is_counted() {
-    let answer = "unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready; strange i5";
+    let answer = "unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready; unknown i5";
     let mut bed = Bed::new(limits(3), "1 .1 i1 a enabled 10", [Ok(answer)]);
     bed.turn(100);
     let shown = bed.gauges.last();
-    assert_eq!((shown.unseen, shown.strange, shown.guarded), (2, 1, 0));
+    assert_eq!((shown.unseen, shown.unknown_states, shown.guarded), (2, 1, 0));
 }
 
 /// A single turn gets no second answer, so it keeps them.
