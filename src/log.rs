@@ -1,7 +1,6 @@
-//! The log: one line an event on stderr, and faults told when they begin, change and end.
+//! The log: one line per event on stderr; lasting faults are logged when they begin, change and end.
 //!
-//! It knows no role and no setting but "debug or not". Nothing here may be trusted to hide a secret:
-//! a dependency's chatter is kept out by level, what hsdo itself says is the caller's care.
+//! Nothing here redacts secrets: dependencies are kept quiet by level, and callers must not log any.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,10 +14,10 @@ use log::{Level, LevelFilter};
 use crate::clock::Timestamp;
 use crate::text::escape;
 
-/// Sends the log to stderr: hsdo's own lines from `info`, or from `debug` if `debug` is set.
+/// Sends the log to stderr: hsdo's own lines from `info`, or from `debug` if `debug` is set. A second call has no effect.
 ///
-/// Everything else logs from `warn` only, whatever `debug` says: an HTTP library at `debug` prints headers, and with them
-/// credentials. The environment (`RUST_LOG`) changes nothing. A second call has no effect.
+/// Dependencies log from `warn` only, even with `debug`: an HTTP library at `debug` prints headers, and credentials with
+/// them. `RUST_LOG` is ignored.
 pub fn init(debug: bool) {
     let own = if debug { LevelFilter::Debug } else { LevelFilter::Info };
     let started = env_logger::Builder::new()
@@ -34,7 +33,7 @@ pub fn init(debug: bool) {
     }
 }
 
-/// Waits until what was logged so far is written, for a fifth of a second at most: before the process ends.
+/// Waits up to 200 ms for queued lines to be written. Call it before the process exits.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         let (done, wait) = sync_channel(1);
@@ -44,11 +43,10 @@ pub fn flush() {
     }
 }
 
-/// Who writes the log waits for whoever reads it: a thread of its own, so that a pipe which nobody reads holds up the
-/// log and not the load balancer.
+/// Lines go through a queue to a thread of their own, so that a stalled pipe on stderr blocks the log and no turn.
 static QUEUE: OnceLock<SyncSender<Message>> = OnceLock::new();
 
-/// How many lines may wait; the ones after that are dropped, and counted.
+/// Lines in the queue; any more are dropped and counted.
 const MAX_QUEUED: usize = 256;
 
 enum Message {
@@ -56,13 +54,12 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// The end of the queue that the log writes to.
 struct QueueWriter {
     lines: SyncSender<Message>,
     dropped: u64,
 }
 
-/// Starts the writing thread; `None` where the system refuses one.
+/// Starts the writer thread; `None` if the system refuses one.
 fn background() -> Option<QueueWriter> {
     let (lines, queue) = sync_channel(MAX_QUEUED);
     thread::Builder::new().name("log".to_owned()).spawn(move || drain(&queue, &mut io::stderr())).ok()?;
@@ -70,7 +67,7 @@ fn background() -> Option<QueueWriter> {
     Some(QueueWriter { lines, dropped: 0 })
 }
 
-/// Writes what comes until nobody can send any more. An error of the reader's end changes nothing for the process.
+/// Writes queued lines. Write errors are ignored: a broken stderr must not affect the process.
 fn drain(queue: &Receiver<Message>, out: &mut impl Write) {
     while let Ok(message) = queue.recv() {
         match message {
@@ -99,9 +96,9 @@ impl Write for QueueWriter {
     }
 }
 
-/// The text of one line, without its end.
+/// Formats one line, without the line end.
 pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
-    // `YYYY-MM-DD HH:MM:SS.ffffff` becomes `YYYY-MM-DDTHH:MM:SS.fffZ`.
+    // `YYYY-MM-DDTHH:MM:SS.fffZ`
     let moment = now.to_string();
     let (date, time) = moment.split_once(' ').unwrap_or((&moment, ""));
     let time = time.get(..12).unwrap_or(time);
@@ -114,7 +111,7 @@ pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arg
     line
 }
 
-/// A fault that lasts: logged when it begins, when it becomes another one, and when it ends, not every turn.
+/// A lasting fault: logged when it begins, turns into another one, or ends, not every turn.
 #[derive(Debug)]
 pub struct Episode {
     subject: &'static str,
@@ -128,7 +125,7 @@ struct OngoingFault {
     began: Instant,
 }
 
-/// What a report makes worth a line.
+/// A line to log.
 #[derive(Debug, PartialEq, Eq)]
 enum Note {
     Fault(String),
@@ -136,21 +133,21 @@ enum Note {
 }
 
 impl Episode {
-    /// No fault yet. `subject` opens each of its lines: `aws`, `table`, `haproxy`.
+    /// No fault yet. Each line starts with `subject`, such as `AWS` or `table`.
     pub fn new(subject: &'static str) -> Self {
         Episode { subject, target: "hsdo", fault: None }
     }
 
-    /// The module that its lines name: `Episode::new("table").target(module_path!())`.
+    /// Sets the module shown on its lines: `Episode::new("table").target(module_path!())`.
     #[must_use]
     pub fn target(self, target: &'static str) -> Self {
         Episode { target, ..self }
     }
 
-    /// Says how this turn went: `None` for well, else the fault's `key` and `text`.
+    /// Reports the outcome of a turn: `None` for success, else the fault's `key` and `text`.
     ///
-    /// The key tells one fault from another and is not shown; a fault whose key stays the same is logged once, however
-    /// much its text changes (a request id, a count).
+    /// The key identifies the fault and is not logged. While it stays the same, changes of the text (a request id, a
+    /// count) are not logged.
     pub fn report(&mut self, fault: Option<(&str, &str)>) {
         match self.note(Instant::now(), fault) {
             Some(Note::Fault(text)) => log::warn!(target: self.target, "{text}"),
@@ -163,18 +160,14 @@ impl Episode {
         let subject = self.subject;
         match (fault, &mut self.fault) {
             (None, None) => None,
-            (None, over) => {
-                let over = over.take()?;
-                let seconds = now.saturating_duration_since(over.began).as_secs();
+            (None, fault) => {
+                let seconds = now.saturating_duration_since(fault.take()?.began).as_secs();
                 Some(Note::Recovered(format!("{subject}: recovered after {seconds} s")))
             }
-            (Some((key, _)), Some(lasting)) if lasting.key == key => None,
-            (Some((key, text)), Some(changed)) => {
-                key.clone_into(&mut changed.key);
-                Some(Note::Fault(format!("{subject}: {text}")))
-            }
-            (Some((key, text)), begins) => {
-                *begins = Some(OngoingFault { key: key.to_owned(), began: now });
+            (Some((key, _)), Some(ongoing)) if ongoing.key == key => None,
+            (Some((key, text)), fault) => {
+                let began = fault.as_ref().map_or(now, |ongoing| ongoing.began);
+                *fault = Some(OngoingFault { key: key.to_owned(), began });
                 Some(Note::Fault(format!("{subject}: {text}")))
             }
         }
@@ -206,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_message_it_is_one_bounded_line(message in ".*\n?.{0,50}") {
+        fn any_message_becomes_one_bounded_line(message in ".*\n?.{0,50}") {
             let text = line(Timestamp::from_micros(MOMENT), Level::Info, "hsdo::client", format_args!("{message}"));
             prop_assert!(!text.chars().any(char::is_control));
             prop_assert!(text.len() < LONGEST * 10 + 100);
@@ -214,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_holds_up_nobody() {
+    fn a_log_that_nobody_reads_blocks_nobody() {
         let (lines, queue) = sync_channel(2);
         let mut log = QueueWriter { lines, dropped: 0 };
         for number in 1..=5 {
@@ -234,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_is_told_when_it_begins_changes_and_ends() {
+    fn an_episode_is_logged_when_it_begins_changes_and_ends() {
         let start = Instant::now();
         let mut episode = Episode::new("table");
         let cases = [

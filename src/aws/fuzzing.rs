@@ -232,7 +232,7 @@ fn page(body: &[u8]) {
     }
     for item in plain.items {
         let marker = table::marker(&item);
-        assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MOST));
+        assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MAX_COUNTER));
         let raw_marker = table::raw_marker(&item);
         let leader = "host".to_string();
         assert_complete(&table::take(&Claim { version: 1, heartbeat: 2, leader: leader.clone() }, Some(&raw_marker)));

@@ -1,8 +1,7 @@
-//! Assigns instances to slots: departed instances are evicted, present ones stay where they are, new ones are seated. Pure.
+//! Assigns instances to slots: departed instances are evicted, present ones stay, new ones are seated. Pure.
 //!
-//! HAProxy must see an instance under the same number for its whole life, or consistent hashing moves keys needlessly. So
-//! an instance never moves, and a newcomer prefers a slot that its own group had before. Weights are decided elsewhere
-//! (`ramp`, `drain`).
+//! An instance keeps its slot for life, or consistent hashing would move keys needlessly. For the same reason a new
+//! instance prefers a slot that its group had before. Weights are set elsewhere (`ramp`, `drain`).
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashSet};
@@ -16,25 +15,25 @@ use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Table};
 
-/// The slots after this turn, but for the weights.
+/// The slots after this turn, except for the weights.
 pub(super) struct Assignment {
-    /// The readable rows and those of 1..N that had no row, by number.
+    /// The readable rows, and slots of 1 to N without a row.
     pub(super) slots: BTreeMap<SlotId, Slot>,
-    /// Slots that must not change this turn, since the state of their instance is unknown.
+    /// Slots that must not change this turn.
     pub(super) kept: BTreeSet<SlotId>,
-    /// The kept slots that the removal guard keeps, in order.
+    /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
     /// The removal guard after this turn.
     pub(super) guard: Guard,
     /// Ready instances without a slot, in order.
     pub(super) unplaced: Vec<Instance>,
-    /// Reports that take no slot because a report that outranks them, or an unreadable row, has their address.
+    /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub(super) ignored: Vec<Instance>,
-    /// The scales of the occupants whose scale is not 1.
+    /// The scales other than 1.
     pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
-/// Judges every occupant, then seats the newcomers.
+/// Judges every occupant, then seats new instances.
 pub(super) fn assign(
     table: &Table,
     previous: &Previous<'_>,
@@ -52,8 +51,8 @@ pub(super) fn assign(
     ignored.extend(exclude_unreadable(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
     let unplaced = if may_hide_instances(seen, &slots) {
-        // A missing row may have held a serving instance that cannot be seen now. So it is not declared free, and a
-        // newcomer takes it only when no other slot is left.
+        // A missing row may belong to a serving instance that cannot be seen now. So it is not written as free, and only
+        // used when no other slot is left.
         let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
         if !unplaced.is_empty() {
             slots.extend(empty);
@@ -69,7 +68,7 @@ pub(super) fn assign(
     Assignment { slots, kept, guarded, guard, unplaced, ignored, scales }
 }
 
-/// Whether there may be serving instances without a row that cannot be seated now: their group is missing, they have no
+/// Whether there may be serving instances without a row that cannot be seated: their group is missing, they have no
 /// address, or their state is unknown.
 fn may_hide_instances(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     if !seen.missing_groups.is_empty() {
@@ -89,7 +88,7 @@ fn may_hide_instances(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> boo
     hidden.any(|names| !names.iter().any(|name| shown.contains(name.as_str())))
 }
 
-/// Restores the occupants of rows that were lost, unless another row has their address: then somebody moved them by hand.
+/// Restores the occupants of deleted rows, unless another row has their address: then someone moved them by hand.
 fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<SlotId, Slot>) {
     let held = |row: &Row| match row {
         Row::Readable(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
@@ -101,7 +100,7 @@ fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<
     slots.extend(lost.map(|slot| (slot.id, slot.clone())));
 }
 
-/// Removes and returns the instances whose address is in an unreadable row: a second slot would double their traffic.
+/// Removes and returns instances whose address is in an unreadable row: a second slot would double their traffic.
 fn exclude_unreadable(
     holders: &mut BTreeMap<IpAddr, &Instance>,
     table: &Table,
@@ -117,7 +116,7 @@ fn exclude_unreadable(
     unreadable.filter(|address| !seated(address)).filter_map(|address| holders.remove(&address).cloned()).collect()
 }
 
-/// Where several slots have the same address, the lowest one keeps it.
+/// Of several slots with the same address, the lowest keeps it.
 fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     let mut taken = BTreeSet::new();
     for slot in slots.values_mut() {
@@ -127,8 +126,8 @@ fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     }
 }
 
-/// The report that counts for each address, and the reports that do not. A ready instance outranks others; then the
-/// occupant outranks a stranger; then the order of groups and of names decides.
+/// The instance that holds each address, and the ones that lose out. Ready instances come first, then the occupant, then the
+/// order of groups and names decides.
 fn holders<'a>(
     slots: &BTreeMap<SlotId, Slot>,
     seen: &'a Observation,
@@ -139,13 +138,13 @@ fn holders<'a>(
         .filter_map(|slot| slot.occupant.as_ref())
         .map(|occupant| (occupant.address, occupant.name.as_str()))
         .collect();
-    let mut reports: Vec<&Instance> = seen.instances.iter().collect();
-    reports.sort_by_key(|instance| {
-        let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.has_name(name));
+    let mut instances: Vec<&Instance> = seen.instances.iter().collect();
+    instances.sort_by_key(|instance| {
+        let newcomer = !occupants.get(&instance.address).is_some_and(|name| instance.has_name(name));
         (
             instance.address,
             instance.readiness != Readiness::Ready,
-            stranger,
+            newcomer,
             position(groups, &instance.group),
             &instance.name,
             &instance.group,
@@ -154,7 +153,7 @@ fn holders<'a>(
     });
     let mut holders = BTreeMap::new();
     let mut ignored = Vec::new();
-    for instance in reports {
+    for instance in instances {
         match holders.entry(instance.address) {
             Entry::Vacant(entry) => {
                 entry.insert(instance);
@@ -174,7 +173,7 @@ fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>)
     slots.values().filter_map(scale).collect()
 }
 
-/// Seats the ready instances that have no slot yet. Returns those that found no free slot, in order.
+/// Seats ready instances that have no slot. Returns those that found none free, in order.
 fn seat_newcomers(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
@@ -191,7 +190,7 @@ fn seat_newcomers(
     newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
 
     let mut free = Free::of(slots, limits.size);
-    // First those that find a free slot of their own group, so that no other group's newcomer takes it as "any".
+    // Slots of their own group first, so that no other group takes them as "any".
     let (own, others): (Vec<_>, Vec<_>) = newcomers
         .into_iter()
         .map(|instance| (instance, free.of_group(&instance.group)))
@@ -208,7 +207,7 @@ fn seat_newcomers(
     unplaced
 }
 
-/// The free slots of 1..N by their last group; `None` if they never had one.
+/// The free slots of 1 to N, by last group; `None` if never used.
 struct Free(BTreeMap<Option<String>, BTreeSet<SlotId>>);
 
 impl Free {
@@ -220,23 +219,22 @@ impl Free {
         Free(free)
     }
 
-    /// Takes the lowest slot whose last occupant was of this group.
+    /// Takes the lowest slot last used by this group.
     fn of_group(&mut self, group: &str) -> Option<SlotId> {
         self.0.get_mut(&Some(group.to_owned()))?.pop_first()
     }
 
-    /// Takes the lowest slot that never had a group.
+    /// Takes the lowest slot never used.
     fn unused(&mut self) -> Option<SlotId> {
         self.0.get_mut(&None)?.pop_first()
     }
 
-    /// Takes the lowest slot.
     fn any(&mut self) -> Option<SlotId> {
         self.0.values_mut().filter(|ids| !ids.is_empty()).min_by_key(|ids| ids.first().copied())?.pop_first()
     }
 }
 
-/// The position of a group in the configuration; an unconfigured group comes last.
+/// The position of a group in the configuration; unconfigured groups come last.
 fn position(groups: &[String], group: &str) -> usize {
     groups.iter().position(|name| name == group).unwrap_or(usize::MAX)
 }

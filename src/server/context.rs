@@ -1,4 +1,4 @@
-//! What every turn works with, whoever leads: the edges, the limits, and what was said once for the whole process.
+//! What every turn needs, on standby or leading: the edges, the limits, and the process-wide log state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) struct TurnContext<S, T> {
     pub(super) store: T,
     pub(super) limits: SlotLimits,
     pub(super) gauges: Arc<dyn Gauges>,
-    /// The unknown states that the log has named.
+    /// Unknown states that were already logged.
     pub(super) named_states: BTreeSet<String>,
 }
 

@@ -6,10 +6,10 @@ use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
-/// Sets the weight of every draining occupant that is not in `kept`. Returns the slots that serve as the last resort.
+/// Sets the weight of every draining occupant not in `kept`. Returns the slots that serve as the last resort.
 ///
-/// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep the weight they
-/// have; if none has any, each gets the weight of a new server, at least 1.
+/// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep their weight; if
+/// all are at 0, each gets MIN, at least 1.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     kept: &BTreeSet<SlotId>,
@@ -20,7 +20,7 @@ pub(super) fn set_weights(
         .values()
         .filter_map(|slot| slot.occupant.as_ref())
         .any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
-    // With a MAX of 0 no server should get traffic, so a draining one should not either.
+    // With MAX 0 no server should get traffic, draining or not.
     let last_resort = !served && limits.max > 0;
     let idle = draining(slots, kept).all(|(_, occupant)| occupant.weight == 0);
     for (_, occupant) in draining(slots, kept) {
@@ -37,7 +37,6 @@ pub(super) fn set_weights(
     draining(slots, kept).filter(|(_, occupant)| occupant.weight > 0).map(|(id, _)| id).collect()
 }
 
-/// The draining occupants that may change this turn, with their slots.
 fn draining<'a>(
     slots: &'a mut BTreeMap<SlotId, Slot>,
     kept: &'a BTreeSet<SlotId>,
@@ -55,8 +54,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leaving_server_serves_only_where_nobody_else_can() {
-        /// Name, slots that are kept, MIN, MAX, before, after, last resort. Now is 100.
+    fn a_draining_server_serves_only_if_no_other_can() {
+        /// Name, kept slots, MIN, MAX, before, after, last resort. Now is 100.
         type Case<'a> = (&'a str, &'a [SlotId], u16, u16, &'a str, &'a str, &'a [SlotId]);
         #[rustfmt::skip]
         let cases: [Case<'_>; 12] = [

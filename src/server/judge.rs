@@ -1,7 +1,7 @@
-//! Decides what becomes of each occupant, from what was seen of it and of its group. Pure.
+//! Decides what becomes of each occupant, based on what the source says about it and its group. Pure.
 //!
 //! Unknown is not empty: an occupant is evicted only if the source says that it has ended, that its group has set it aside,
-//! or that no group has it. If too many are in no group all at once, eviction waits (`guard`).
+//! or that it is in no group. If too many leave every group at once, eviction waits (`guard`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,17 +13,17 @@ use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
-/// What judging found, apart from the changed slots.
+/// The result of judging, besides the changed slots.
 pub(super) struct Judged {
     /// Slots that must not change this turn.
     pub(super) kept: BTreeSet<SlotId>,
-    /// The kept slots that the removal guard keeps, in order.
+    /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
     /// The removal guard after this turn.
     pub(super) guard: Guard,
 }
 
-/// Judges every occupant and applies the decisions to `slots`.
+/// Judges every occupant and updates `slots`.
 pub(super) fn judge_all(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
@@ -70,24 +70,21 @@ pub(super) fn judge_all(
     Judged { kept, guarded, guard }
 }
 
-/// What becomes of an occupant.
 #[derive(Clone, Copy)]
 enum Decision<'a> {
-    /// It is reported.
+    /// The source lists it.
     Present(&'a Instance),
-    /// A ready instance with another name has its address.
+    /// Another ready instance has its address.
     Replaced(&'a Instance),
-    /// It stays, at weight 0.
     Drains,
     /// Its state is unknown: it stays as it is.
     Kept,
-    /// No group lists it any more, but the source does not say that it has ended.
+    /// No group lists it any more, but it is not reported as ended.
     Vanished,
-    /// It is gone.
     Gone,
 }
 
-/// What was seen of instances by name, for occupants whose address nobody reports.
+/// Names in the observation, for occupants whose address is not in it.
 struct SeenNames<'a> {
     hidden: HashMap<&'a str, Readiness>,
     reported: HashSet<&'a str>,
@@ -137,18 +134,17 @@ fn judge<'a>(
     }
 }
 
-/// Whether an unreported occupant may belong to a group that the source does not know. The name in the row does not settle
-/// it: a misspelt group has another name there, and an old row has none. So while any group is missing, an occupant counts
-/// as gone only if its own group is configured and present.
+/// Whether an unlisted occupant may belong to a missing group. The row's group is no proof to the contrary: it may be spelt
+/// differently or absent. So while any group is missing, an occupant can be gone only if its own group is configured and
+/// present.
 fn may_be_missing(group: Option<&String>, seen: &Observation, groups: &[String]) -> bool {
     let present = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
     !seen.missing_groups.is_empty() && !group.is_some_and(present)
 }
 
-/// Updates an occupant that stays.
 fn stay(occupant: &mut Occupant, readiness: Readiness, now: Timestamp, min: Weight) {
     match (occupant.status, readiness) {
-        // An operator disabled it: that ends only when it leaves.
+        // Disabled by an operator: stays so until it is freed.
         (Status::Disabled, _) | (Status::Enabled, Readiness::Ready) | (_, Readiness::Unknown) => {}
         (Status::Draining, Readiness::Ready) => {
             occupant.status = Status::Enabled;

@@ -1,18 +1,17 @@
-//! The ramp of one server's weight. Pure; it does not know slots, groups or the rest of the table.
+//! The ramp of one server's weight. Pure.
 
 use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Status, Weight};
 
-/// Raises the weight of an enabled occupant towards `full`, by one step at most, if a step is due at `now`.
+/// Raises an enabled occupant's weight towards `full` by at most one step, if one is due at `now`.
 pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &SlotLimits) {
     if occupant.status == Status::Enabled {
         (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, full, now, limits);
     }
 }
 
-/// When an occupant's next step towards `full` is due; `None` if there is none. Between its last step and that time,
-/// [`advance`] changes nothing.
+/// When the next step towards `full` is due; `None` if there is none. Until then [`advance`] changes nothing.
 pub(super) fn due(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
     let ramps = occupant.status == Status::Enabled && occupant.weight < full;
     occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
@@ -25,7 +24,7 @@ fn next(
     now: Timestamp,
     limits: &SlotLimits,
 ) -> (Weight, Option<Timestamp>) {
-    // Outside the limits: the configuration has changed, or the Python version wrote its fixed 1.
+    // Out of range: the configuration changed, or the Python hsdo wrote its fixed 1.
     if weight < limits.min {
         return (limits.min, Some(now));
     }
@@ -36,14 +35,14 @@ fn next(
         return (weight, last_step);
     }
     let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
-        // Unreadable or in the future: restart the interval now, or the ramp would be stuck.
+        // Unreadable or in the future: restart the interval, or the ramp would be stuck.
         return (weight, Some(now));
     };
     if age < limits.interval {
         return (weight, last_step);
     }
-    // Count from the last step, not from now, so that a late turn does not delay later steps. Two intervals late is an
-    // outage: catching up would take several steps in a row.
+    // Count from the last step, so that a late turn does not delay later steps. After two intervals count from now, or an
+    // outage would be followed by several steps in a row.
     let step_at = if age < limits.interval.saturating_mul(2) { last.plus(limits.interval) } else { now };
     (weight.saturating_add(limits.step).min(full), Some(step_at))
 }
@@ -56,8 +55,7 @@ mod tests {
 
     #[test]
     fn a_step_is_due_when_the_interval_has_passed() {
-        /// Name, (MIN, MAX, step), weight and last step in seconds, and what they must become.
-        /// Now is 100 and the interval 30 seconds.
+        /// Name, (MIN, MAX, step), weight, last step, expected weight, expected last step. Now is 100, the interval 30 s.
         type Case<'a> = (&'a str, (Weight, Weight, Weight), Weight, Option<i64>, Weight, Option<i64>);
         #[rustfmt::skip]
         let cases: [Case<'_>; 18] = [
@@ -101,7 +99,7 @@ mod tests {
     proptest! {
         #![proptest_config(super::super::fixtures::config(256))]
 
-        /// However the turns fall, the ramp takes ceil((MAX - MIN) / step) intervals and at most one turn.
+        /// Whenever turns happen, the ramp takes ceil((MAX - MIN) / step) intervals, and at most one turn more.
         #[test]
         fn a_ramp_takes_its_time_and_does_not_drift(
             min in 0..=256_u16,

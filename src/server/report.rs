@@ -1,9 +1,9 @@
-//! Sentences about slots: what happened to one, what it holds, what a plan would write. Pure; the caller writes the log.
+//! Log messages about slots. Pure; the caller writes the log.
 
 use super::plan::Plan;
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
 
-/// What happened to a slot, for the log. A step of the ramp is no event unless it reaches `full`.
+/// What happened to a slot. A ramp step is only an event when it reaches `full`.
 pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<String> {
     let old = match before {
         Some(Row::Readable(slot)) => slot.occupant.as_ref(),
@@ -30,7 +30,6 @@ fn removed(id: SlotId, old: &Occupant) -> String {
     format!("slot {id}: removed {}", describe(old))
 }
 
-/// The events of an occupant that stayed.
 fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<String> {
     let mut events = Vec::new();
     if old.group != new.group {
@@ -56,7 +55,7 @@ fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Stri
     events
 }
 
-/// What a row holds, or would hold.
+/// The contents of a slot.
 pub(super) fn row(slot: &Slot) -> String {
     let id = slot.id;
     match (&slot.occupant, &slot.last_group) {
@@ -73,12 +72,11 @@ pub(super) fn row(slot: &Slot) -> String {
     }
 }
 
-/// A reported instance.
 pub(super) fn instance(instance: &Instance) -> String {
     format!("{} at {} (group {})", instance.name.escape_debug(), instance.address, instance.group.escape_debug())
 }
 
-/// What the plan would write, a line a slot.
+/// What the plan would write, one line per slot.
 pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
     let lines: Vec<String> = plan
         .changes
@@ -91,7 +89,7 @@ pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
     if lines.is_empty() { "nothing to write".to_owned() } else { lines.join("\n") }
 }
 
-// Names come from outside: unescaped, one could forge a log line.
+// Names are external input: unescaped, one could forge a log line.
 fn describe(occupant: &Occupant) -> String {
     format!(
         "{} at {} (group {})",

@@ -108,7 +108,7 @@ pub(crate) fn raw(mut item: Item) -> Raw {
 /// The marker on an item; an attribute that cannot be read counts as missing.
 pub(crate) fn marker(item: &Item) -> Marker {
     let number = |name: &str| match item.get(name) {
-        Some(Attribute::N(text)) => text.parse().ok().filter(|number| *number <= marker::MOST),
+        Some(Attribute::N(text)) => text.parse().ok().filter(|number| *number <= marker::MAX_COUNTER),
         _ => None,
     };
     let leader = match item.get(MARKS[2]) {
