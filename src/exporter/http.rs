@@ -1,22 +1,20 @@
-//! As much of HTTP/1 as the exporter needs: the head of a request, the text of an answer, and a connection with a deadline.
-//!
-//! It knows no path and no number.
+//! As much of HTTP/1 as the exporter needs: the head of a request, replies, and a connection with a deadline.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The longest head of a request in bytes.
-const LONGEST_HEAD: usize = 8 * 1024;
+/// Maximum size of a request's head, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Reads up to the empty line after the head; `None` if it is too long, or no text.
+/// Reads the head of a request; `None` if it is too long or not UTF-8.
 pub(super) fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     let mut head = Vec::with_capacity(1024);
     let mut chunk = [0; 1024];
     while !ends(&head) {
-        if head.len() > LONGEST_HEAD {
+        if head.len() > MAX_HEAD {
             return Ok(None);
         }
         match stream.read(&mut chunk)? {
@@ -27,7 +25,7 @@ pub(super) fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     Ok(String::from_utf8(head).ok())
 }
 
-/// Whether an empty line has come; whatever follows it is of no interest.
+/// Whether `head` contains an empty line. Anything after it is ignored.
 fn ends(head: &[u8]) -> bool {
     head.windows(4).any(|end| end == b"\r\n\r\n") || head.windows(2).any(|end| end == b"\n\n")
 }
@@ -40,7 +38,6 @@ pub(super) fn parse_head(head: &str) -> Option<(&str, &str)> {
     understood.then(|| (method, target.split_once('?').map_or(target, |(path, _)| path)))
 }
 
-/// An answer, whole.
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) kind: &'static str,
@@ -48,12 +45,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// A line for people and probes.
+    /// A one-line reply.
     pub(super) fn text(status: u16, line: impl fmt::Display) -> Self {
         Reply { status, kind: TEXT, body: format!("{line}\n") }
     }
 
-    /// The status line and the headers, to the empty line.
+    /// The status line and headers, including the empty line.
     pub(super) fn head(&self) -> String {
         let Reply { status, kind, body } = self;
         let reason = match status {
@@ -72,25 +69,25 @@ impl Reply {
     }
 }
 
-/// A connection with a deadline for all of it, not for each call: a peer that sends or takes a byte now and then does not push it out.
+/// A connection with a deadline for the whole exchange, not per call: a peer that sends or reads single bytes does not extend it.
 pub(super) struct DeadlineStream {
     pub(super) socket: TcpStream,
-    end: Instant,
+    deadline: Instant,
 }
 
 impl DeadlineStream {
     pub(super) fn new(socket: TcpStream, span: Duration) -> Self {
-        DeadlineStream { socket, end: Instant::now() + span }
+        DeadlineStream { socket, deadline: Instant::now() + span }
     }
 
-    /// Lets the exchange go on for `span` from now.
+    /// Moves the deadline to `span` from now.
     pub(super) fn extend(&mut self, span: Duration) {
-        self.end = Instant::now() + span;
+        self.deadline = Instant::now() + span;
     }
 
-    /// What is left, or the error that nothing is.
+    /// The time left, or a timeout error.
     fn remaining(&self) -> io::Result<Option<Duration>> {
-        let left = self.end.saturating_duration_since(Instant::now());
+        let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::Error::new(ErrorKind::TimedOut, "deadline exceeded")) } else { Ok(Some(left)) }
     }
 }
@@ -123,7 +120,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(120);
 
     #[test]
-    fn a_head_is_read_in_whatever_pieces_it_comes() {
+    fn a_head_is_read_in_any_pieces() {
         struct Pieces(Vec<&'static str>);
         impl Read for Pieces {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -151,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_trickles_does_not_push_the_deadline_out() {
+    fn a_peer_that_trickles_does_not_extend_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let (socket, _) = listener.accept().expect("a connection");

@@ -1,19 +1,17 @@
-//! Whether the process turns, and turns well, judged by when its last turns ended.
-//!
-//! Whoever restarts a process asks for the first, whoever waits for its work asks for the second.
+//! Liveness and readiness, judged by when the last turns ended.
 
 use std::time::{Duration, Instant};
 
 use super::Turns;
 
-/// Whether the process is to be restarted, and whether it does its work.
+/// The result of `/healthz` (alive) and `/readyz` (ready).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// The process turns, well or not: a turn ended within the longer of ten intervals and 60 s.
+    /// A turn ended, successfully or not, within the longer of ten intervals and 60 s.
     pub alive: bool,
     /// The last turn succeeded, within the longer of three intervals and 15 s.
     pub ready: bool,
-    /// Why it is not ready (or not alive), in one line; that all is well, otherwise.
+    /// Why it is not ready (or not alive), in one line; otherwise `ok`.
     pub reason: String,
 }
 
@@ -43,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_follows_the_turns() {
+    fn liveness_follows_the_turns() {
         let start = Instant::now();
         let at = |second: u64| start + Duration::from_secs(second);
         let none = Turns::default();
@@ -52,8 +50,8 @@ mod tests {
         let failed = Turns { last_ok_end: Some(at(90)), ..never.clone() };
         let cases = [
             ("just started", &none, 5, 1, true, false, "no turn has ended yet, 5 s after start"),
-            ("never turned", &none, 61, 1, false, false, "no turn has ended yet, 61 s after start"),
-            ("never turned, long interval", &none, 61, 30, true, false, "no turn has ended yet, 61 s after start"),
+            ("no turn", &none, 61, 1, false, false, "no turn has ended yet, 61 s after start"),
+            ("no turn, long interval", &none, 61, 30, true, false, "no turn has ended yet, 61 s after start"),
             ("well", &good, 100, 1, true, true, "ok"),
             ("still recent", &good, 115, 1, true, true, "ok"),
             ("late", &good, 116, 1, true, false, "the last turn ended 16 s ago"),

@@ -1,4 +1,4 @@
-//! The gauges of the server role.
+//! The server role's gauges.
 
 use std::time::Instant;
 
