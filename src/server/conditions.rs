@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn guarded_and_unseen_servers_are_named() {
         let table = table("1 .1 i1 a enabled 4; 2 .2 i2 a enabled 4; 3 .3 i3 a enabled 4; 4 .4 i4 a enabled 4");
-        let seen = seen("i1 open; i2 open; i3 open; unseen i4; hidden i5 draining");
+        let seen = seen("i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; unseen i4; hidden i5 draining");
         let plan = decide(&table, &seen, at(100), &limits(4));
         let found: Vec<String> = conditions(&table, &seen, &plan, &limits(4), HINTS).into_values().collect();
         assert_eq!(

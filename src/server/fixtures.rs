@@ -1,12 +1,12 @@
 //! A short notation for tables and observations, so that a test case reads as a line. Tests only.
 //!
-//! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last part of the address 10.0.0.0/24, name, group or `-`,
-//! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
-//! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too.
+//! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last octet of an address in 10.0.0.0/24, name, group or `-`,
+//! status, weight, time of the last step in seconds (0 by default, `?` for unreadable), last group. Other rows are
+//! `1 free was=api`, `1 unreadable` and `1 unreadable .7`.
 //!
-//! An observation lists `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; or `draining`, `unknown`),
-//! `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service. What it does
-//! not mention is gone, unless it lists fates (`i7 gone`, `i7 denied`, `i7 open`): then the others are unknown.
+//! An observation lists `.7 i7 web ready scale=3 alias=n1` (`ready`, `draining` or `unknown`; scale and aliases are
+//! optional), `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service.
+//! Anything else is gone, unless fates are listed (`i7 gone`, `i7 notfound`, `i7 unconfirmed`): then it is unknown.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,7 +20,7 @@ use crate::slot::{
 
 const EPOCH: i64 = 1_700_000_000;
 
-/// A moment of the notation.
+/// A time in the notation.
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros((EPOCH + seconds) * 1_000_000)
 }
@@ -35,7 +35,7 @@ pub(super) fn limits(size: SlotId) -> SlotLimits {
     SlotLimits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
 }
 
-/// The settings of every property: `cases` runs, and no files of found failures beside the source.
+/// Settings for property tests: `cases` runs, and no regression files.
 pub(super) fn config(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
 }
@@ -109,8 +109,8 @@ pub(super) fn seen(text: &str) -> Observation {
             [name, word] => {
                 let fate = match word {
                     "gone" => Fate::Gone,
-                    "denied" => Fate::NotFound,
-                    "open" => Fate::Unconfirmed,
+                    "notfound" => Fate::NotFound,
+                    "unconfirmed" => Fate::Unconfirmed,
                     other => panic!("no fate: {other}"),
                 };
                 let mut fates = match std::mem::take(&mut seen.unlisted) {
@@ -149,12 +149,11 @@ fn hidden(name: &str, readiness: Readiness, in_service: bool) -> Hidden {
     Hidden { names: vec![name.to_owned()], readiness, in_service }
 }
 
-/// The slots in the notation.
 pub(super) fn show(slots: &BTreeMap<SlotId, Slot>) -> String {
     slots.values().map(show_slot).collect::<Vec<_>>().join("; ")
 }
 
-/// The table after a plan, followed by what else it says, where there is anything to say.
+/// The slots after a plan, followed by its other fields if they are not empty.
 pub(super) fn show_plan(plan: &Plan) -> String {
     let names =
         |instances: &[Instance]| instances.iter().map(|instance| instance.name.clone()).collect::<Vec<_>>().join(" ");

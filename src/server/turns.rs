@@ -17,7 +17,7 @@ fn broken(what: &str) -> Error {
     Error::Turn(what.to_owned())
 }
 
-/// Answers in order, the last one for ever, and records which occupants each question named.
+/// Returns the scripted answers in order, repeating the last one, and records the occupants of each call.
 struct Script(VecDeque<Result<Observation, &'static str>>, Rc<RefCell<Vec<String>>>);
 
 impl Source for Script {
@@ -32,13 +32,13 @@ impl Source for Script {
 struct Memory {
     table: Table,
     marker: Marker,
-    /// How often the marker was written without rows.
+    /// Writes of the marker without rows.
     beats: usize,
     writes: Vec<Vec<u32>>,
     fail_read: bool,
     fail_write: bool,
-    lose_answers: bool,
-    /// Another server takes the lease as soon as the table was read.
+    lose_responses: bool,
+    /// Another server takes the lease right after the table was read.
     lose_after_read: bool,
 }
 
@@ -86,7 +86,7 @@ impl SlotStore for Shared {
             let Claim { version, heartbeat, leader } = claim.clone();
             memory.set(&Stamp { version: Some(version), heartbeat, leader });
         }
-        if memory.lose_answers { Err(broken("lost")) } else { Ok(fits) }
+        if memory.lose_responses { Err(broken("lost")) } else { Ok(fits) }
     }
 
     fn beat(&mut self, stamp: &Stamp) -> Result<bool, Error> {
@@ -151,7 +151,7 @@ struct Bed {
     server: Server<Script, Shared>,
     memory: Rc<RefCell<Memory>>,
     gauges: Arc<Recorder>,
-    /// The occupants that each question to the source named.
+    /// The occupants passed with each call to the source.
     asked: Rc<RefCell<Vec<String>>>,
     start: Instant,
 }
@@ -194,7 +194,7 @@ impl Bed {
     }
 
     fn leads(&self) -> bool {
-        assert_eq!(*self.gauges.1.lock().expect("no panic"), Some(self.server.leads()), "the gauge tells");
+        assert_eq!(*self.gauges.1.lock().expect("no panic"), Some(self.server.leads()), "the gauge agrees");
         self.server.leads()
     }
 
@@ -207,7 +207,7 @@ impl Bed {
         show(&slots)
     }
 
-    /// The questions since the last time.
+    /// The calls since the last time.
     fn asked(&self) -> Vec<String> {
         self.asked.take()
     }
@@ -218,7 +218,7 @@ impl Bed {
 }
 
 #[test]
-fn a_server_comes_ramps_drains_and_goes() {
+fn a_server_is_added_ramps_drains_and_is_removed() {
     let mut bed = Bed::new(
         SlotLimits { max: 2, ..limits(2) },
         "",
@@ -274,7 +274,7 @@ fn a_failed_read_writes_nothing_and_leaves_the_gauges() {
 }
 
 #[test]
-fn a_failed_write_shows_the_table_as_it_is_and_is_tried_again() {
+fn a_failed_write_shows_the_table_as_read_and_is_retried() {
     let mut bed = Bed::new(
         limits(2),
         "1 .1 i1 a enabled 10; 2 unreadable",
@@ -297,7 +297,7 @@ fn a_failed_write_shows_the_table_as_it_is_and_is_tried_again() {
 }
 
 #[test]
-fn a_failed_write_after_a_hand_has_edited_shows_the_edit() {
+fn a_failed_write_after_an_edit_shows_the_edit() {
     let mut bed = Bed::new(limits(1), "1 .1 i1 a enabled 10", [Ok(".1 i1 a ready"), Ok("")]);
     bed.turn(100);
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 10");
@@ -316,7 +316,7 @@ fn every_turn_decides_on_the_table_as_it_is_now() {
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 2@130; 2 free", "a lost row is written again");
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 4; 2 free");
     bed.turn(200);
-    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 free", "a hand's edit holds");
+    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 free", "an edit by hand stays");
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn the_last_resort_is_counted_while_it_lasts() {
 }
 
 #[test]
-fn a_dry_run_tells_and_changes_nothing() {
+fn a_dry_run_previews_and_changes_nothing() {
     let mut bed =
         Bed::new(limits(2), "1 .1 i1 a enabled 10", [Ok(".2 i2 a ready"), Ok(".1 i1 a ready"), Err("throttled")]);
     let before = bed.rows();
@@ -366,7 +366,7 @@ fn a_steady_table_has_nothing_to_write() {
 }
 
 #[test]
-fn a_row_that_is_lost_while_its_instance_is_unknown_comes_back_as_it_was() {
+fn a_row_deleted_while_its_instance_is_unknown_is_restored() {
     let (all, missing) = (".1 i1 a ready; .2 i2 b ready", ".2 i2 b ready; missing a");
     let mut bed = Bed::new(limits(2), "", [Ok(all), Ok(missing), Ok(missing), Ok(all)]);
     bed.turn(100);
@@ -375,14 +375,14 @@ fn a_row_that_is_lost_while_its_instance_is_unknown_comes_back_as_it_was() {
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@100; 2 .2 i2 b enabled 1@100", "its group is missing");
     bed.memory.borrow_mut().table = table("3 .1 i1 a enabled 5@100; 2 .2 i2 b enabled 1@100");
     bed.turn(102);
-    assert_eq!(bed.rows(), "2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "a hand moved it");
+    assert_eq!(bed.rows(), "2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "it was moved by hand");
     bed.memory.borrow_mut().table = Table::default();
     bed.turn(103);
     assert_eq!(bed.rows(), "1 free; 2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "the table is emptied");
 }
 
 #[test]
-fn a_steady_table_is_looked_at_in_every_turn_all_the_same() {
+fn a_steady_table_is_still_checked_every_turn() {
     let (one, two) = (".1 i1 a ready", ".1 i1 a ready; .2 i2 a ready");
     let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(one), Ok(one), Ok(one), Ok(one), Ok(two)]);
     for second in 0..3 {
@@ -391,7 +391,7 @@ fn a_steady_table_is_looked_at_in_every_turn_all_the_same() {
     assert_eq!((bed.writes(), bed.gauges.count()), (vec![], 1));
     bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 11; 2 free");
     bed.turn(3);
-    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 free", "a hand changes a weight");
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 free", "a weight is edited by hand");
     bed.turn(4);
     bed.turn(5);
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 .2 i2 a enabled 1@4", "an instance comes");
@@ -423,7 +423,7 @@ fn a_server_alone_leads_in_its_first_turn_and_beats_once_a_second() {
 }
 
 #[test]
-fn every_write_raises_the_version_and_so_does_another_hands_edit() {
+fn every_write_and_every_outside_edit_raises_the_version() {
     let mut bed = Bed::new(limits(2), "", [Ok(".1 i1 a ready"), Ok(".1 i1 a ready; .2 i2 a ready")]);
     let mut last = None;
     let mut raised = |bed: &Bed| std::mem::replace(&mut last, bed.marker().version) < bed.marker().version;
@@ -435,12 +435,12 @@ fn every_write_raises_the_version_and_so_does_another_hands_edit() {
     assert!(!raised(&bed), "nothing changed");
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@101");
     bed.turn(103);
-    assert!(raised(&bed), "a hand's edit that holds");
+    assert!(raised(&bed), "an edit that stays");
     bed.turn(104);
     assert!(!raised(&bed), "once");
     bed.memory.borrow_mut().table.rows.remove(&2);
     bed.turn(105);
-    assert!(raised(&bed), "a hand's edit that does not hold");
+    assert!(raised(&bed), "an edit that is undone");
     assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@101");
 }
 
@@ -466,27 +466,27 @@ fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
     assert!(two.leads() && two.marker().version > version);
     assert_eq!(two.rows(), "1 free was=a");
 
-    // The one that slept notices only now that it no longer leads.
+    // Suspended until now, it notices that it no longer leads.
     one.turn(116);
     assert!(!one.leads());
     assert_eq!((one.rows(), one.gauges.last()), ("1 free was=a".to_owned(), Snapshot::default()));
 }
 
 #[test]
-fn a_leader_that_slept_in_the_middle_of_its_turn_writes_nothing() {
+fn a_leader_suspended_in_the_middle_of_its_turn_writes_nothing() {
     let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready"), Ok("")]);
     one.turn(100);
     one.memory.borrow_mut().marker.leader = Some("two/1".to_owned());
-    // Not due for a heartbeat, so that the reading shows it.
+    // No heartbeat is due, so the read shows it.
     one.turn(100);
     assert!(!one.leads());
     assert_eq!(one.rows(), "1 .1 i1 a enabled 1@100");
     assert_eq!(one.writes().len(), 1);
 }
 
-/// The reading shows our term, and the lease is lost by the time that an edit is told.
+/// The read still shows our term; the lease is lost before the version is raised.
 #[test]
-fn a_leader_that_loses_the_lease_while_it_tells_of_an_edit_shows_nothing_of_its_own() {
+fn a_leader_that_loses_the_lease_while_raising_the_version_clears_its_gauges() {
     let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
     one.turn(100);
     one.memory.borrow_mut().table = table("1 .1 i1 a disabled 1@100");
@@ -511,7 +511,7 @@ fn a_leader_that_stops_is_followed_at_once() {
 }
 
 #[test]
-fn who_cannot_see_the_instances_does_not_take_the_lease() {
+fn a_server_that_cannot_see_the_instances_does_not_take_the_lease() {
     let mut bed = Bed::new(limits(1), "", [Err("denied"), Ok("")]);
     bed.fail(100, "denied");
     assert_eq!(bed.marker(), Marker::default());
@@ -522,11 +522,11 @@ fn who_cannot_see_the_instances_does_not_take_the_lease() {
     one.turn(100);
     let before = one.marker().heartbeat;
     one.fail(101, "throttled");
-    assert!(one.leads() && one.marker().heartbeat > before, "a leader that sees none still leads");
+    assert!(one.leads() && one.marker().heartbeat > before, "a leader that cannot see them still leads");
 }
 
 #[test]
-fn a_standby_shows_a_wrong_set_up_at_its_start() {
+fn a_standby_shows_a_misconfiguration_at_start() {
     let one = Bed::new(limits(1), "", [Err("denied")]);
     one.memory.borrow_mut().marker.leader = Some("two/1".to_owned());
     let mut one = one;
@@ -534,53 +534,53 @@ fn a_standby_shows_a_wrong_set_up_at_its_start() {
 }
 
 #[test]
-fn a_lease_whose_answer_was_lost_is_ours_in_the_next_turn() {
+fn a_lease_whose_response_was_lost_is_ours_in_the_next_turn() {
     let mut bed = Bed::new(limits(1), "", [Ok("")]);
-    bed.memory.borrow_mut().lose_answers = true;
+    bed.memory.borrow_mut().lose_responses = true;
     bed.fail(100, "lost");
     assert!(!bed.leads() && bed.marker().leader.as_deref() == Some("one/1"));
-    bed.memory.borrow_mut().lose_answers = false;
+    bed.memory.borrow_mut().lose_responses = false;
     bed.turn(101);
     assert!(bed.leads());
 }
 
 #[test]
-fn a_marker_that_is_gone_is_made_anew() {
+fn a_deleted_marker_is_recreated() {
     let mut bed = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
     bed.turn(100);
     bed.memory.borrow_mut().marker = Marker::default();
     bed.turn(101);
     assert!(bed.leads());
-    assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, since others may have written meanwhile");
+    assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, as others may have written meanwhile");
 }
 
-/// The source is asked before the table is read, about the occupants of the previous turn: once a turn, unless that leaves
-/// somebody out.
+/// The source is asked before the table is read, about the occupants of the previous turn; a second time only if that
+/// misses an occupant.
 #[test]
-fn the_source_is_asked_once_a_turn_about_everybody_in_the_table() {
+fn the_source_is_asked_once_a_turn_about_every_occupant() {
     let two = ".1 i1 a ready; .2 i2 a ready; i0 gone";
-    let detached = ".2 i2 a ready; i1 open; i9 open";
+    let detached = ".2 i2 a ready; i1 unconfirmed; i9 unconfirmed";
     let mut bed = Bed::new(
         limits(3),
         "1 .1 i1 a enabled 10",
         [Ok(two), Ok(two), Ok(two), Err("throttled"), Ok(two), Ok(detached), Ok(detached)],
     );
     bed.turn(100);
-    assert_eq!(bed.asked(), [""], "nothing is known of the table, and the answer tells of all in it");
+    assert_eq!(bed.asked(), [""], "the table is unknown, but the answer covers its occupants");
     bed.turn(101);
     bed.turn(102);
     bed.fail(103, "throttled");
     assert_eq!(bed.asked(), ["i1 i2", "i1 i2", "i1 i2"]);
     bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 10; 2 .2 i2 a enabled 1@100; 3 .9 i9 a enabled 5");
     bed.turn(104);
-    assert_eq!(bed.asked(), ["i1 i2", "i1 i2 i1 i2 i9"], "a hand wrote a row meanwhile");
+    assert_eq!(bed.asked(), ["i1 i2", "i1 i2 i1 i2 i9"], "a row was written by hand meanwhile");
     assert_eq!(bed.rows(), "1 free was=a; 2 .2 i2 a enabled 1@100; 3 free was=a");
     bed.turn(105);
     assert_eq!(bed.asked(), ["i2"]);
 }
 
 #[test]
-fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
+fn a_new_leader_asks_about_unlisted_occupants_before_it_judges_them() {
     let rows = "1 .1 i1 c enabled 10; 2 .2 i2 a enabled 10";
     let mut bed =
         Bed::new(limits(2), rows, [Ok(".2 i2 a ready; i0 gone; missing c"), Ok(".2 i2 a ready; i1 gone; missing c")]);
@@ -589,9 +589,8 @@ fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
     assert_eq!(bed.rows(), "1 free was=c; 2 .2 i2 a enabled 10");
 }
 
-/// An edit reaches the clients even if the turn that saw it failed.
 #[test]
-fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
+fn an_edit_seen_in_a_failed_turn_raises_the_version_in_the_next() {
     let (before, after) = (".1 i1 a ready; i0 gone", ".1 i1 a ready; .7 i7 a unknown; i0 gone");
     let answers = [Ok(before), Ok(before), Err("throttled"), Ok(after)];
     let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", answers);
@@ -609,11 +608,11 @@ fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
 }
 
 const FOUR: &str = "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10; 4 .4 i4 a enabled 10; 5 free";
-const GONE_ASTRAY: &str = ".4 i4 a ready; i1 open; i2 open; i3 open";
+const GONE_ASTRAY: &str = ".4 i4 a ready; i1 unconfirmed; i2 unconfirmed; i3 unconfirmed";
 const FREED: &str = "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 a enabled 10; 5 free";
 
 #[test]
-fn many_servers_that_vanish_at_once_are_kept_until_answers_have_said_so_for_long_enough() {
+fn many_servers_that_vanish_at_once_are_kept_for_the_grace_period() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     for seconds in 100..130 {
         bed.turn(seconds);
@@ -626,7 +625,7 @@ fn many_servers_that_vanish_at_once_are_kept_until_answers_have_said_so_for_long
 }
 
 #[test]
-fn servers_that_come_back_are_not_held_against_the_next_time() {
+fn servers_that_return_reset_the_guard() {
     let whole = ".1 i1 a ready; .2 i2 a ready; .3 i3 a ready; .4 i4 a ready";
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY), Ok(GONE_ASTRAY), Ok(whole), Ok(GONE_ASTRAY)]);
     for (seconds, guarded) in [(100, 3), (115, 3), (116, 0), (117, 3), (146, 3)] {
@@ -637,9 +636,8 @@ fn servers_that_come_back_are_not_held_against_the_next_time() {
     assert_eq!(bed.rows(), FREED);
 }
 
-/// Nothing said so while turns failed.
 #[test]
-fn a_failed_turn_is_no_answer_and_no_new_beginning() {
+fn a_failed_turn_neither_counts_for_nor_resets_the_guard() {
     let answers = [Ok(GONE_ASTRAY), Ok(GONE_ASTRAY), Err("throttled"), Err("throttled"), Ok(GONE_ASTRAY)];
     let mut bed = Bed::new(limits(5), FOUR, answers);
     bed.turn(100);
@@ -655,7 +653,7 @@ fn a_failed_turn_is_no_answer_and_no_new_beginning() {
 }
 
 #[test]
-fn a_write_that_fails_does_not_begin_the_guard_anew() {
+fn a_failed_write_does_not_reset_the_guard() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     bed.turn(100);
     bed.memory.borrow_mut().fail_write = true;
@@ -666,9 +664,9 @@ fn a_write_that_fails_does_not_begin_the_guard_anew() {
     assert_eq!(bed.rows(), FREED);
 }
 
-/// What a leader remembers ends with its term; the next leader waits the full grace period.
+/// A leader's state ends with its term, so the next one waits the full grace period.
 #[test]
-fn another_leader_begins_the_guard_anew() {
+fn another_leader_starts_the_guard_from_scratch() {
     let mut one = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     let mut two = one.rival(GONE_ASTRAY);
     one.turn(100);
@@ -683,7 +681,7 @@ fn another_leader_begins_the_guard_anew() {
 }
 
 #[test]
-fn what_is_kept_or_not_known_is_counted() {
+fn unseen_and_unknown_instances_are_counted() {
     let answer = "unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready; unknown i5";
     let mut bed = Bed::new(limits(3), "1 .1 i1 a enabled 10", [Ok(answer)]);
     bed.turn(100);
@@ -691,7 +689,7 @@ fn what_is_kept_or_not_known_is_counted() {
     assert_eq!((shown.unseen, shown.unknown_states, shown.guarded), (2, 1, 0));
 }
 
-/// A single turn gets no second answer, so it keeps them.
+/// A single turn cannot confirm that they vanished, so it keeps them.
 #[test]
 fn a_dry_run_shows_what_one_turn_would_do() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
