@@ -36,7 +36,7 @@ pub struct Stamp {
     pub version: Option<u64>,
     /// The next heartbeat, 0 to [`MAX_COUNTER`].
     pub heartbeat: u64,
-    /// The name of its term, which the table must still bear.
+    /// The name of its term: the table must still name it.
     pub leader: String,
 }
 

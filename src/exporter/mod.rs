@@ -34,13 +34,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The exporter before it listens.
-#[derive(Debug)]
-pub struct Exporter;
-
 /// An exporter that listens but does not serve yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct Exporter {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -50,7 +46,7 @@ impl Exporter {
     ///
     /// # Errors
     /// [`Error::Start`] if the port is in use or forbidden, or the address is not of this machine.
-    pub fn bind(address: SocketAddr) -> Result<Bound, Error> {
+    pub fn bind(address: SocketAddr) -> Result<Self, Error> {
         let refused = |error: io::Error| {
             let (ip, port) = (address.ip(), address.port());
             Error::Start(format!(
@@ -60,11 +56,9 @@ impl Exporter {
         };
         let listener = TcpListener::bind(address).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Bound { listener, address })
+        Ok(Exporter { listener, address })
     }
-}
 
-impl Bound {
     /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -67,7 +67,7 @@ mod tests {
              "1 .1 i1 a draining 7; 2 free", "1 .1 i1 a draining 7; 2 free", &[1]),
             ("the other one has no weight yet", &[], 0, 10,
              "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0", "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0", &[1]),
-            ("the other one was taken out by hand", &[], 1, 10,
+            ("the other one is disabled", &[], 1, 10,
              "1 .1 i1 a draining 7; 2 .2 i2 a disabled 5", "1 .1 i1 a draining 7; 2 .2 i2 a disabled 5", &[1]),
             ("one of two has weight: the other stays at 0", &[], 1, 10,
              "1 .1 i1 a draining 0; 2 .2 i2 a draining 3", "1 .1 i1 a draining 0; 2 .2 i2 a draining 3", &[2]),

@@ -65,10 +65,10 @@ mod tests {
     use super::super::fixtures::{rows, secs};
     use super::*;
 
-    const SPAN: Duration = Duration::from_secs(30);
+    const GRACE: Duration = Duration::from_secs(30);
 
     /// The guard after these slots have vanished, and the slots it keeps.
-    fn answer(guard: &Guard, table: &str, vanished: &[SlotId], passed: u64, span: Duration) -> (Guard, Vec<SlotId>) {
+    fn answer(guard: &Guard, table: &str, vanished: &[SlotId], passed: u64, grace: Duration) -> (Guard, Vec<SlotId>) {
         let slots = rows(table);
         let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
         let serving = occupants().filter(|(_, occupant)| serves(occupant)).count();
@@ -76,8 +76,8 @@ mod tests {
             .filter(|(id, _)| vanished.contains(id))
             .map(|(slot, occupant)| Vanished { slot, occupant })
             .collect();
-        let after = guard.after(&lost, serving, secs(passed), span);
-        let kept = lost.iter().filter(|one| after.keeps(one, span)).map(|one| one.slot).collect();
+        let after = guard.after(&lost, serving, secs(passed), grace);
+        let kept = lost.iter().filter(|one| after.keeps(one, grace)).map(|one| one.slot).collect();
         (after, kept)
     }
 
@@ -86,23 +86,23 @@ mod tests {
         let six = "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 0; 4 .4 i4 a enabled 9; 5 .5 i5 a enabled 9; \
                    6 .6 i6 a draining 0; 7 .7 i7 a disabled 9; 8 free";
         let last_resort = "1 .1 i1 a draining 9; 2 .2 i2 a draining 9; 3 .3 i3 a draining 9";
-        /// Name, table, who has vanished, the guard's span, and who is kept.
+        /// Name, table, slots that vanished, grace period, slots kept.
         type Case<'a> = (&'a str, &'a str, &'a [SlotId], Duration, &'a [SlotId]);
         #[rustfmt::skip]
         let cases: [Case<'_>; 9] = [
-            ("nobody", six, &[], SPAN, &[]),
-            ("three of five", six, &[1, 2, 3], SPAN, &[1, 2, 3]),
-            ("two of five", six, &[1, 2], SPAN, &[]),
-            ("two, and two that do not serve", six, &[1, 2, 6, 7], SPAN, &[]),
-            ("three, and two that do not serve", six, &[1, 2, 3, 6, 7], SPAN, &[1, 2, 3, 6, 7]),
-            ("two of two", "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9", &[1, 2], SPAN, &[]),
+            ("none", six, &[], GRACE, &[]),
+            ("three of five", six, &[1, 2, 3], GRACE, &[1, 2, 3]),
+            ("two of five", six, &[1, 2], GRACE, &[]),
+            ("two, and two that do not serve", six, &[1, 2, 6, 7], GRACE, &[]),
+            ("three, and two that do not serve", six, &[1, 2, 3, 6, 7], GRACE, &[1, 2, 3, 6, 7]),
+            ("two of two", "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9", &[1, 2], GRACE, &[]),
             ("half", "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9; 4 .4 i4 a enabled 9; \
-                      5 .5 i5 a enabled 9; 6 .6 i6 a enabled 9", &[1, 2, 3], SPAN, &[]),
-            ("the last resort serves", last_resort, &[1, 2, 3], SPAN, &[1, 2, 3]),
+                      5 .5 i5 a enabled 9; 6 .6 i6 a enabled 9", &[1, 2, 3], GRACE, &[]),
+            ("the last resort serves", last_resort, &[1, 2, 3], GRACE, &[1, 2, 3]),
             ("switched off", six, &[1, 2, 3, 4, 5], Duration::ZERO, &[]),
         ];
-        for (name, table, vanished, span, kept) in cases {
-            assert_eq!(answer(&Guard::default(), table, vanished, 1, span).1, kept, "{name}");
+        for (name, table, vanished, grace, kept) in cases {
+            assert_eq!(answer(&Guard::default(), table, vanished, 1, grace).1, kept, "{name}");
         }
     }
 
@@ -126,12 +126,12 @@ mod tests {
             (25, &[1, 2], &[]),
         ];
         for (passed, vanished, kept) in answers {
-            let (after, found) = answer(&guard, table, vanished, passed, SPAN);
+            let (after, found) = answer(&guard, table, vanished, passed, GRACE);
             assert_eq!(found, kept, "{passed} s later: {guard:?}");
             guard = after;
         }
-        assert!(answer(&guard, table, &[], 1, SPAN).0.is_idle());
-        assert_eq!(answer(&guard, table, &[4, 5], 1, SPAN).1, [0; 0], "none of those held is missing any more");
+        assert!(answer(&guard, table, &[], 1, GRACE).0.is_idle());
+        assert_eq!(answer(&guard, table, &[4, 5], 1, GRACE).1, [0; 0], "none of those held is missing any more");
     }
 
     #[test]
@@ -140,8 +140,8 @@ mod tests {
             "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9",
             "1 .9 i9 a enabled 9; 2 .2 i2 a enabled 9; 3 .3 i3 a enabled 9",
         );
-        let guard = answer(&Guard::default(), old, &[1, 2, 3], 1, SPAN).0;
-        let guard = answer(&guard, old, &[1, 2, 3], 29, SPAN).0;
-        assert_eq!(answer(&guard, new, &[1, 2, 3], 1, SPAN).1, [1]);
+        let guard = answer(&Guard::default(), old, &[1, 2, 3], 1, GRACE).0;
+        let guard = answer(&guard, old, &[1, 2, 3], 29, GRACE).0;
+        assert_eq!(answer(&guard, new, &[1, 2, 3], 1, GRACE).1, [1]);
     }
 }

@@ -56,10 +56,10 @@ use term::{Lease, Term};
 /// The server role, driven one turn at a time.
 pub struct Server<S: Source, T: SlotStore> {
     context: TurnContext<S, T>,
-    role: Role,
+    leadership: Leadership,
 }
 
-enum Role {
+enum Leadership {
     StandingBy(Standby),
     Leading(Box<Term>),
 }
@@ -69,7 +69,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     pub fn new(source: S, store: T, limits: SlotLimits, gauges: Arc<dyn Gauges>, process: String) -> Self {
         gauges.leads(false);
         let context = TurnContext { source, store, limits, gauges, named_states: BTreeSet::new() };
-        Server { context, role: Role::StandingBy(Standby::first(process)) }
+        Server { context, leadership: Leadership::StandingBy(Standby::first(process)) }
     }
 
     /// Runs one turn. A server that finds its term over goes on standby in the same turn.
@@ -78,20 +78,20 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// If the source or a read fails, table and gauges stay as they are. After a failed write the gauges show the table as
     /// read.
     pub fn turn(&mut self, now: Moment) -> Result<(), Error> {
-        if let Role::Leading(term) = &mut self.role {
+        if let Leadership::Leading(term) = &mut self.leadership {
             // First, so that a leader whose source fails keeps its lease.
             let lease = term.beat_if_due(&mut self.context, now)?;
             self.stand_down_if_lost(lease);
         }
-        match &mut self.role {
-            Role::Leading(term) => {
+        match &mut self.leadership {
+            Leadership::Leading(term) => {
                 let lease = term.turn(&mut self.context, now)?;
                 self.stand_down_if_lost(lease);
             }
-            Role::StandingBy(standby) => {
+            Leadership::StandingBy(standby) => {
                 if let Some((mut term, seen)) = standby.turn(&mut self.context, now)? {
                     let outcome = term.first_turn(&mut self.context, seen, now);
-                    self.role = Role::Leading(Box::new(term));
+                    self.leadership = Leadership::Leading(Box::new(term));
                     self.stand_down_if_lost(outcome?);
                 }
             }
@@ -102,12 +102,12 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// Renews or watches the lease between turns; call it once a second. True asks for a turn at once. Errors are left for
     /// the next turn to report.
     pub fn pulse(&mut self, now: Moment) -> bool {
-        let pulse = match &mut self.role {
-            Role::Leading(term) => term.beat_if_due(&mut self.context, now).map(|lease| {
+        let pulse = match &mut self.leadership {
+            Leadership::Leading(term) => term.beat_if_due(&mut self.context, now).map(|lease| {
                 self.stand_down_if_lost(lease);
                 false
             }),
-            Role::StandingBy(standby) => standby.may_take_lease(&mut self.context, now),
+            Leadership::StandingBy(standby) => standby.may_take_lease(&mut self.context, now),
         };
         pulse.unwrap_or_else(|error| {
             debug!("between turns: {error}");
@@ -117,12 +117,12 @@ impl<S: Source, T: SlotStore> Server<S, T> {
 
     /// Whether this server leads.
     pub fn leads(&self) -> bool {
-        matches!(self.role, Role::Leading(_))
+        matches!(self.leadership, Leadership::Leading(_))
     }
 
     /// Whether another server leads and its heartbeat was seen to change.
     pub fn sees_leader(&self) -> bool {
-        matches!(&self.role, Role::StandingBy(standby) if standby.sees_leader())
+        matches!(&self.leadership, Leadership::StandingBy(standby) if standby.sees_leader())
     }
 
     /// Releases the lease, if this server holds it, so that another one can lead at once.
@@ -130,9 +130,9 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// # Errors
     /// The write failed; the lease will expire by itself.
     pub fn release(&mut self) -> Result<(), Error> {
-        if let Role::Leading(term) = &self.role {
+        if let Leadership::Leading(term) = &self.leadership {
             let name = term.name().clone();
-            self.role = Role::StandingBy(Standby::after(&name));
+            self.leadership = Leadership::StandingBy(Standby::after(&name));
             self.context.gauges.leads(false);
             self.context.store.release(&name.to_string())?;
             info!("released the lease of the table");
@@ -158,9 +158,9 @@ impl<S: Source, T: SlotStore> Server<S, T> {
 
     /// Goes on standby if the lease was lost, and clears the gauges, which the new leader publishes.
     fn stand_down_if_lost(&mut self, lease: Lease) {
-        if let (Role::Leading(term), Lease::Lost) = (&self.role, lease) {
+        if let (Leadership::Leading(term), Lease::Lost) = (&self.leadership, lease) {
             warn!("lost the lease of the table: standing by");
-            self.role = Role::StandingBy(Standby::after(term.name()));
+            self.leadership = Leadership::StandingBy(Standby::after(term.name()));
             self.context.gauges.leads(false);
             self.context.gauges.publish(&Snapshot::default());
         }

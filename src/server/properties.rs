@@ -26,10 +26,10 @@ fn instance() -> impl Strategy<Value = Instance> {
 }
 
 fn unlisted() -> impl Strategy<Value = Unlisted> {
-    let fates = vec![Fate::Gone, Fate::NotFound, Fate::Unconfirmed, Fate::Unconfirmed];
+    let kinds = vec![Fate::Gone, Fate::NotFound, Fate::Unconfirmed, Fate::Unconfirmed];
     let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
-    let told = prop::collection::btree_map(name, prop::sample::select(fates), 0..9).prop_map(Unlisted::Fates);
-    prop_oneof![Just(Unlisted::Gone), told]
+    let fates = prop::collection::btree_map(name, prop::sample::select(kinds), 0..9).prop_map(Unlisted::Fates);
+    prop_oneof![Just(Unlisted::Gone), fates]
 }
 
 fn observation() -> impl Strategy<Value = Observation> {
@@ -238,7 +238,7 @@ fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Slot
             }
             Must::BeKept => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes"),
             Must::Vanish if too_many => {
-                assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes")
+                assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes");
             }
             Must::Vanish | Must::BeFreed => assert!(!same, "slot {id} keeps {old:?}"),
         }

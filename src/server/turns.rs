@@ -29,7 +29,7 @@ impl Source for Script {
 }
 
 #[derive(Default)]
-struct Memory {
+struct MemoryTable {
     table: Table,
     marker: Marker,
     /// Writes of the marker without rows.
@@ -44,9 +44,9 @@ struct Memory {
 
 /// One server's view of the table: the rows as it last knew them.
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Memory>>, Rc<RefCell<Option<Table>>>);
+struct Shared(Rc<RefCell<MemoryTable>>, Rc<RefCell<Option<Table>>>);
 
-impl Memory {
+impl MemoryTable {
     fn set(&mut self, stamp: &Stamp) {
         let Stamp { version, heartbeat, leader } = stamp.clone();
         self.marker =
@@ -149,7 +149,7 @@ impl Recorder {
 
 struct Bed {
     server: Server<Script, Shared>,
-    memory: Rc<RefCell<Memory>>,
+    memory: Rc<RefCell<MemoryTable>>,
     gauges: Arc<Recorder>,
     /// The occupants passed with each call to the source.
     asked: Rc<RefCell<Vec<String>>>,
