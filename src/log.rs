@@ -96,7 +96,6 @@ impl Write for QueueWriter {
     }
 }
 
-/// Formats one line, without the line end.
 pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
     // `YYYY-MM-DDTHH:MM:SS.fffZ`
     let moment = now.to_string();

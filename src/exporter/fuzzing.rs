@@ -28,7 +28,6 @@ pub fn output(data: &[u8]) {
     }
 }
 
-/// A request in pieces of at most this size.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {

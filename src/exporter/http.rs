@@ -45,7 +45,6 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// A one-line reply.
     pub(super) fn text(status: u16, line: impl fmt::Display) -> Self {
         Reply { status, kind: TEXT, body: format!("{line}\n") }
     }
@@ -80,7 +79,6 @@ impl DeadlineStream {
         DeadlineStream { socket, deadline: Instant::now() + span }
     }
 
-    /// Moves the deadline to `span` from now.
     pub(super) fn extend(&mut self, span: Duration) {
         self.deadline = Instant::now() + span;
     }
@@ -116,7 +114,6 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test takes.
     const LONG: Duration = Duration::from_secs(120);
 
     #[test]

@@ -27,7 +27,6 @@ const WORKERS: usize = 32;
 const STACK: usize = 256 * 1024;
 /// Timeout for the head of a request: short, because idle peers occupy workers.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
-/// Deadline for the whole exchange.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Backoff after a failed `accept` (out of file descriptors, for example).
 const PAUSE: Duration = Duration::from_millis(200);
@@ -160,7 +159,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    /// Longer than any test takes.
     const LONG: Duration = Duration::from_secs(120);
 
     fn start(deadline: Duration) -> (SocketAddr, Arc<Metrics>) {
@@ -170,7 +168,6 @@ mod tests {
         (address, metrics)
     }
 
-    /// Sends `request` and reads to the end.
     fn send(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(LONG)).expect("a timeout");

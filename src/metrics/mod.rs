@@ -65,7 +65,6 @@ impl ServerSeries {
 #[derive(Debug)]
 pub struct Metrics {
     role: &'static str,
-    /// When the process started, in seconds since the epoch.
     process_start: Option<f64>,
     started: Instant,
     values: Mutex<Values>,
@@ -299,7 +298,6 @@ impl Metrics {
     }
 }
 
-/// Makes a bounded label of an AWS result.
 fn result_label(result: &str) -> String {
     let harmless = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
     let result: String = result.chars().take(MAX_RESULT_CHARS).map(harmless).collect();

@@ -48,7 +48,6 @@ fn field(stat: &str, number: usize) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
-/// `utime` plus `stime`.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((field(stat, 14)? + field(stat, 15)?) as f64 / TICKS)
 }

@@ -143,7 +143,6 @@ fn process_families(text: &mut Text, process: &ProcessStats) {
     text.gauge("process_start_time_seconds", start, process.start_seconds);
 }
 
-/// A label's name and unescaped value.
 type Label<'a> = (&'a str, &'a dyn Display);
 
 /// The text so far. Writing to a `String` cannot fail, so results of `write!` are ignored.
@@ -166,7 +165,6 @@ impl Text {
         let _ = writeln!(self.0, " {value}");
     }
 
-    /// A family of at most one sample.
     fn single(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.family(name, kind, help);

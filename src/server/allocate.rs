@@ -19,13 +19,10 @@ use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Table};
 pub(super) struct Assignment {
     /// The readable rows, and slots of 1 to N without a row.
     pub(super) slots: BTreeMap<SlotId, Slot>,
-    /// Slots that must not change this turn.
     pub(super) kept: BTreeSet<SlotId>,
     /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
-    /// The removal guard after this turn.
     pub(super) guard: Guard,
-    /// Ready instances without a slot, in order.
     pub(super) unplaced: Vec<Instance>,
     /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub(super) ignored: Vec<Instance>,
@@ -33,7 +30,6 @@ pub(super) struct Assignment {
     pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
-/// Judges every occupant, then seats new instances.
 pub(super) fn assign(
     table: &Table,
     previous: &Previous<'_>,
@@ -219,12 +215,10 @@ impl Free {
         Free(free)
     }
 
-    /// Takes the lowest slot last used by this group.
     fn of_group(&mut self, group: &str) -> Option<SlotId> {
         self.0.get_mut(&Some(group.to_owned()))?.pop_first()
     }
 
-    /// Takes the lowest slot never used.
     fn unused(&mut self) -> Option<SlotId> {
         self.0.get_mut(&None)?.pop_first()
     }

@@ -24,7 +24,6 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    /// What is logged when it ends.
     fn end_message(self) -> &'static str {
         match self {
             Condition::Guarded => "no server is kept by SERVER_REMOVAL_GUARD any more",
@@ -39,7 +38,6 @@ impl Condition {
     }
 }
 
-/// The conditions that hold, each with its message.
 pub(super) type Conditions = BTreeMap<Condition, String>;
 
 /// A line for the log.
@@ -57,7 +55,6 @@ pub(super) struct SourceHints {
     pub(super) unseen_reason: Option<&'static str>,
 }
 
-/// The conditions of one turn.
 pub(super) fn conditions(
     table: &Table,
     seen: &Observation,

@@ -22,7 +22,6 @@ pub(super) struct TurnContext<S, T> {
 }
 
 impl<S: Source, T> TurnContext<S, T> {
-    /// Logs what `plan` changed.
     pub(super) fn log_changes(&self, table: &Table, plan: &Plan) {
         for slot in &plan.changes {
             debug!("wrote {}", report::row(slot));

@@ -13,13 +13,11 @@ use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
-/// The result of judging, besides the changed slots.
 pub(super) struct Judged {
     /// Slots that must not change this turn.
     pub(super) kept: BTreeSet<SlotId>,
     /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
-    /// The removal guard after this turn.
     pub(super) guard: Guard,
 }
 

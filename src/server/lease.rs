@@ -56,7 +56,6 @@ struct Rival {
     leader: Option<String>,
     heartbeat: Option<u64>,
     since: Instant,
-    /// Whether the heartbeat was seen to change.
     alive: bool,
 }
 
@@ -65,12 +64,10 @@ impl LeaseWatch {
         LeaseWatch { term, rival: None }
     }
 
-    /// The name of the next term.
     pub(super) fn term(&self) -> &TermName {
         &self.term
     }
 
-    /// The leader seen last, if any.
     pub(super) fn rival(&self) -> Option<&str> {
         self.rival.as_ref().and_then(|rival| rival.leader.as_deref())
     }
@@ -113,7 +110,6 @@ pub(super) struct HeldLease {
 }
 
 impl HeldLease {
-    /// The lease after `claim` was accepted.
     pub(super) fn new(term: TermName, claim: &Claim, now: Instant) -> Self {
         HeldLease { term, version: Some(claim.version), heartbeat: Some(claim.heartbeat), last_beat: now }
     }
@@ -144,7 +140,6 @@ impl HeldLease {
         }
     }
 
-    /// Records that `stamp` was written.
     pub(super) fn wrote(&mut self, stamp: &Stamp, now: Instant) {
         self.version = stamp.version.or(self.version);
         self.heartbeat = Some(stamp.heartbeat);

@@ -23,7 +23,6 @@ pub struct Plan {
     pub last_resort: Vec<SlotId>,
     /// Slots kept by the removal guard, in order.
     pub guarded: Vec<SlotId>,
-    /// The removal guard after this turn.
     pub(super) guard: Guard,
     /// Occupied slots above the configured number, in order.
     pub above_size: Vec<SlotId>,

@@ -55,7 +55,6 @@ fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Stri
     events
 }
 
-/// The contents of a slot.
 pub(super) fn row(slot: &Slot) -> String {
     let id = slot.id;
     match (&slot.occupant, &slot.last_group) {

@@ -17,12 +17,10 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    /// For a process that has not led yet.
     pub(super) fn first(process: String) -> Self {
         Standby { watch: LeaseWatch::new(TermName::first(process)), source_answered: false }
     }
 
-    /// For a server whose `term` is over.
     pub(super) fn after(term: &TermName) -> Self {
         Standby { watch: LeaseWatch::new(term.next()), source_answered: true }
     }

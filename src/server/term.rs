@@ -82,7 +82,6 @@ impl Term {
         self.decide_and_write(context, seen, Duration::ZERO, now)
     }
 
-    /// A later turn.
     pub(super) fn turn<S: Source, T: SlotStore>(
         &mut self,
         context: &mut TurnContext<S, T>,
