@@ -1,4 +1,4 @@
-//! The system's clock, and the text of a time in the table. Only this file asks for the time of day.
+//! The system clock, and timestamps in the table. No other file reads the time of day.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,20 +7,21 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// A moment, in microseconds since 1970-01-01 00:00:00 UTC: the resolution of the table's `LastWeightUpdate`.
+/// Microseconds since 1970-01-01 00:00:00 UTC: the resolution of `LastWeightUpdate` in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// `YYYY-MM-DD HH:MM:SS.ffffff`: Python's `str(datetime)`, as the original writes it.
-const WRITTEN: &[BorrowedFormatItem<'_>] =
+/// `YYYY-MM-DD HH:MM:SS.ffffff`: Python's `str(datetime)`, as the original hsdo writes it.
+const WRITE_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
-const READ_FRACTION: &[BorrowedFormatItem<'_>] =
+const FORMAT_WITH_FRACTION: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond]");
-/// Python leaves the fraction out when it is zero.
-const READ_WHOLE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+/// Python omits a zero fraction.
+const FORMAT_WITHOUT_FRACTION: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
 
 impl Timestamp {
-    /// The present moment by the system's clock.
+    /// The current time.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -41,22 +42,22 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0).unwrap_or(0)).as_secs_f64()
     }
 
-    /// This moment plus `span`, at the end of the range where it would pass it.
+    /// Adds `span`, saturating.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Timestamp(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// The time from `earlier` to this moment; `None` if `earlier` is the later one.
+    /// The time since `earlier`; `None` if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Option<Duration> {
         u64::try_from(self.0.checked_sub(earlier.0)?).ok().map(Duration::from_micros)
     }
 
-    /// Reads a table's text: a space or a `T` between date and time, with or without a fraction, taken as UTC.
-    /// `None` for anything else, such as the `0-0-0 00:00:00.000000` of a free slot.
+    /// Parses a timestamp in UTC: a space or `T` between date and time, fraction optional. `None` for anything else, such as
+    /// the `0-0-0 00:00:00.000000` of a free slot.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim().replacen('T', " ", 1);
-        let format = if text.contains('.') { READ_FRACTION } else { READ_WHOLE };
+        let format = if text.contains('.') { FORMAT_WITH_FRACTION } else { FORMAT_WITHOUT_FRACTION };
         let moment = PrimitiveDateTime::parse(&text, format).ok()?.assume_utc();
         i64::try_from(moment.unix_timestamp_nanos() / 1_000).ok().map(Timestamp)
     }
@@ -66,7 +67,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
             .ok()
-            .and_then(|moment| moment.format(WRITTEN).ok());
+            .and_then(|moment| moment.format(WRITE_FORMAT).ok());
         f.write_str(text.as_deref().unwrap_or("9999-12-31 23:59:59.999999"))
     }
 }
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_the_original_is_read() {
+    fn every_format_of_the_original_is_parsed() {
         let expected = Some(Timestamp::from_micros(1_709_210_096_000_000));
         for text in [
             "2024-02-29 12:34:56",
@@ -100,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_none() {
+    fn anything_else_is_none() {
         for text in ["0-0-0 00:00:00.000000", "", "none", "2024-02-30 00:00:00", "2024-02-29", "2024-02-29 25:00:00"] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
     }
 
     #[test]
-    fn spans_do_not_wrap() {
+    fn arithmetic_saturates() {
         let early = Timestamp::from_micros(10);
         let late = early.plus(Duration::from_secs(2));
         assert_eq!(late.since(early), Some(Duration::from_secs(2)));

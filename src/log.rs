@@ -1,7 +1,6 @@
-//! The log: one line an event on stderr, and faults told when they begin, change and end.
+//! The log: one line per event on stderr; lasting faults are logged when they begin, change and end.
 //!
-//! It knows no role and no setting but "debug or not". Nothing here may be trusted to hide a secret:
-//! a dependency's chatter is kept out by level, what hsdo itself says is the caller's care.
+//! Nothing here redacts secrets: dependencies are kept quiet by level, and callers must not log any.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,10 +14,10 @@ use log::{Level, LevelFilter};
 use crate::clock::Timestamp;
 use crate::text::escape;
 
-/// Sends the log to stderr: hsdo's own lines from `info`, or from `debug` if `debug` is set.
+/// Sends the log to stderr: hsdo's own lines from `info`, or from `debug` if `debug` is set. A second call has no effect.
 ///
-/// Everything else logs from `warn` only, whatever `debug` says: an HTTP library at `debug` prints headers, and with them
-/// credentials. The environment (`RUST_LOG`) changes nothing. A second call has no effect.
+/// Dependencies log from `warn` only, even with `debug`: an HTTP library at `debug` prints headers, and credentials with
+/// them. `RUST_LOG` is ignored.
 pub fn init(debug: bool) {
     let own = if debug { LevelFilter::Debug } else { LevelFilter::Info };
     let started = env_logger::Builder::new()
@@ -34,7 +33,7 @@ pub fn init(debug: bool) {
     }
 }
 
-/// Waits until what was logged so far is written, for a fifth of a second at most: before the process ends.
+/// Waits up to 200 ms for queued lines to be written. Call it before the process exits.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         let (done, wait) = sync_channel(1);
@@ -44,33 +43,31 @@ pub fn flush() {
     }
 }
 
-/// Who writes the log waits for whoever reads it: a thread of its own, so that a pipe which nobody reads holds up the
-/// log and not the load balancer.
+/// Lines go through a queue to a thread of their own, so that a stalled pipe on stderr blocks the log and no turn.
 static QUEUE: OnceLock<SyncSender<Message>> = OnceLock::new();
 
-/// How many lines may wait; the ones after that are dropped, and counted.
-const WAITING: usize = 256;
+/// Lines in the queue; any more are dropped and counted.
+const MAX_QUEUED: usize = 256;
 
 enum Message {
     Line(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
-/// The end of the queue that the log writes to.
-struct Queue {
+struct QueueWriter {
     lines: SyncSender<Message>,
     dropped: u64,
 }
 
-/// Starts the writing thread; `None` where the system refuses one.
-fn background() -> Option<Queue> {
-    let (lines, queue) = sync_channel(WAITING);
+/// Starts the writer thread; `None` if the system refuses one.
+fn background() -> Option<QueueWriter> {
+    let (lines, queue) = sync_channel(MAX_QUEUED);
     thread::Builder::new().name("log".to_owned()).spawn(move || drain(&queue, &mut io::stderr())).ok()?;
     let _ = QUEUE.set(lines.clone());
-    Some(Queue { lines, dropped: 0 })
+    Some(QueueWriter { lines, dropped: 0 })
 }
 
-/// Writes what comes until nobody can send any more. An error of the reader's end changes nothing for the process.
+/// Writes queued lines. Write errors are ignored: a broken stderr must not affect the process.
 fn drain(queue: &Receiver<Message>, out: &mut impl Write) {
     while let Ok(message) = queue.recv() {
         match message {
@@ -80,13 +77,10 @@ fn drain(queue: &Receiver<Message>, out: &mut impl Write) {
     }
 }
 
-impl Write for Queue {
+impl Write for QueueWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.dropped > 0 {
-            let note = format!(
-                "... {} lines of the log were dropped: they came faster than standard error took them\n",
-                self.dropped
-            );
+            let note = format!("... {} log lines were dropped: standard error could not keep up\n", self.dropped);
             if self.lines.try_send(Message::Line(note.into_bytes())).is_ok() {
                 self.dropped = 0;
             }
@@ -102,9 +96,8 @@ impl Write for Queue {
     }
 }
 
-/// The text of one line, without its end.
 pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
-    // `YYYY-MM-DD HH:MM:SS.ffffff` becomes `YYYY-MM-DDTHH:MM:SS.fffZ`.
+    // `YYYY-MM-DDTHH:MM:SS.fffZ`
     let moment = now.to_string();
     let (date, time) = moment.split_once(' ').unwrap_or((&moment, ""));
     let time = time.get(..12).unwrap_or(time);
@@ -117,47 +110,47 @@ pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arg
     line
 }
 
-/// A fault that lasts: logged when it begins, when it becomes another one, and when it ends, not every turn.
+/// A lasting fault: logged when it begins, turns into another one, or ends, not every turn.
 #[derive(Debug)]
 pub struct Episode {
     subject: &'static str,
     target: &'static str,
-    fault: Option<Fault>,
+    fault: Option<OngoingFault>,
 }
 
 #[derive(Debug)]
-struct Fault {
+struct OngoingFault {
     key: String,
     began: Instant,
 }
 
-/// What a report makes worth a line.
+/// A line to log.
 #[derive(Debug, PartialEq, Eq)]
 enum Note {
     Fault(String),
-    Over(String),
+    Recovered(String),
 }
 
 impl Episode {
-    /// No fault yet. `subject` opens each of its lines: `aws`, `table`, `haproxy`.
+    /// No fault yet. Each line starts with `subject`, such as `AWS` or `table`.
     pub fn new(subject: &'static str) -> Self {
         Episode { subject, target: "hsdo", fault: None }
     }
 
-    /// The module that its lines name: `Episode::new("table").target(module_path!())`.
+    /// Sets the module shown on its lines: `Episode::new("table").target(module_path!())`.
     #[must_use]
     pub fn target(self, target: &'static str) -> Self {
         Episode { target, ..self }
     }
 
-    /// Says how this turn went: `None` for well, else the fault's `key` and `text`.
+    /// Reports the outcome of a turn: `None` for success, else the fault's `key` and `text`.
     ///
-    /// The key tells one fault from another and is not shown; a fault whose key stays the same is logged once, however
-    /// much its text changes (a request id, a count).
+    /// The key identifies the fault and is not logged. While it stays the same, changes of the text (a request id, a
+    /// count) are not logged.
     pub fn report(&mut self, fault: Option<(&str, &str)>) {
         match self.note(Instant::now(), fault) {
             Some(Note::Fault(text)) => log::warn!(target: self.target, "{text}"),
-            Some(Note::Over(text)) => log::info!(target: self.target, "{text}"),
+            Some(Note::Recovered(text)) => log::info!(target: self.target, "{text}"),
             None => {}
         }
     }
@@ -166,18 +159,14 @@ impl Episode {
         let subject = self.subject;
         match (fault, &mut self.fault) {
             (None, None) => None,
-            (None, over) => {
-                let over = over.take()?;
-                let seconds = now.saturating_duration_since(over.began).as_secs();
-                Some(Note::Over(format!("{subject}: over, after {seconds} s")))
+            (None, fault) => {
+                let seconds = now.saturating_duration_since(fault.take()?.began).as_secs();
+                Some(Note::Recovered(format!("{subject}: recovered after {seconds} s")))
             }
-            (Some((key, _)), Some(lasting)) if lasting.key == key => None,
-            (Some((key, text)), Some(changed)) => {
-                key.clone_into(&mut changed.key);
-                Some(Note::Fault(format!("{subject}: {text}")))
-            }
-            (Some((key, text)), begins) => {
-                *begins = Some(Fault { key: key.to_owned(), began: now });
+            (Some((key, _)), Some(ongoing)) if ongoing.key == key => None,
+            (Some((key, text)), fault) => {
+                let began = fault.as_ref().map_or(now, |ongoing| ongoing.began);
+                *fault = Some(OngoingFault { key: key.to_owned(), began });
                 Some(Note::Fault(format!("{subject}: {text}")))
             }
         }
@@ -209,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_message_it_is_one_bounded_line(message in ".*\n?.{0,50}") {
+        fn any_message_becomes_one_bounded_line(message in ".*\n?.{0,50}") {
             let text = line(Timestamp::from_micros(MOMENT), Level::Info, "hsdo::client", format_args!("{message}"));
             prop_assert!(!text.chars().any(char::is_control));
             prop_assert!(text.len() < LONGEST * 10 + 100);
@@ -217,9 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_holds_up_nobody() {
+    fn a_log_that_nobody_reads_blocks_nobody() {
         let (lines, queue) = sync_channel(2);
-        let mut log = Queue { lines, dropped: 0 };
+        let mut log = QueueWriter { lines, dropped: 0 };
         for number in 1..=5 {
             log.write_all(format!("line {number}\n").as_bytes()).expect("taken or dropped");
         }
@@ -233,14 +222,11 @@ mod tests {
         log.write_all(b"line 6\n").expect("taken");
         read(&queue);
         let text = String::from_utf8(text).expect("text");
-        assert_eq!(
-            text,
-            "line 1\nline 2\n... 3 lines of the log were dropped: they came faster than standard error took them\nline 6\n"
-        );
+        assert_eq!(text, "line 1\nline 2\n... 3 log lines were dropped: standard error could not keep up\nline 6\n");
     }
 
     #[test]
-    fn an_episode_is_told_when_it_begins_changes_and_ends() {
+    fn an_episode_is_logged_when_it_begins_changes_and_ends() {
         let start = Instant::now();
         let mut episode = Episode::new("table");
         let cases = [
@@ -249,10 +235,10 @@ mod tests {
             (2, Some(("timeout", "no answer in 6 s")), None),
             (3, Some(("denied", "access denied")), Some(Note::Fault("table: access denied".to_owned()))),
             (4, Some(("denied", "access denied")), None),
-            (13, None, Some(Note::Over("table: over, after 12 s".to_owned()))),
+            (13, None, Some(Note::Recovered("table: recovered after 12 s".to_owned()))),
             (14, None, None),
             (15, Some(("denied", "access denied")), Some(Note::Fault("table: access denied".to_owned()))),
-            (16, None, Some(Note::Over("table: over, after 1 s".to_owned()))),
+            (16, None, Some(Note::Recovered("table: recovered after 1 s".to_owned()))),
         ];
         for (second, fault, expected) in cases {
             assert_eq!(episode.note(start + Duration::from_secs(second), fault), expected, "second {second}");

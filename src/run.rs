@@ -21,9 +21,8 @@ use crate::haproxy::socket::{Limits as SocketLimits, Socket};
 use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
-use crate::ports::{Haproxy, Source};
-use crate::ports::{Subject, TurnError};
-use crate::server::{Limits, Server};
+use crate::ports::{Haproxy, Source, Subject, TurnError};
+use crate::server::{Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
 
@@ -116,7 +115,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
     };
     let table = SlotTable::new(aws, &common.table);
     let mut schema = Some(table.twin());
-    let limits = Limits {
+    let limits = SlotLimits {
         size: common.list_size,
         groups,
         min: ramp.min,
@@ -152,7 +151,7 @@ fn looked_after(server: &Server<Box<dyn Source>, SlotTable>, end: Instant) -> Re
     if server.leads() {
         return Ok(true);
     }
-    if server.sees_a_leader() {
+    if server.sees_leader() {
         info!("another server leads the table, and looks after it: nothing was done");
         return Ok(true);
     }

@@ -1,7 +1,6 @@
-//! The words both roles share: slots, their occupants, and what a source reports.
+//! Types that both roles share: slots, their occupants, and what a source reports.
 //!
-//! Nothing here reads or writes anything, and nothing here knows how DynamoDB spells a row
-//! (`aws::table`) or how HAProxy spells a server (`haproxy`).
+//! No I/O, and no wire formats: `aws::table` maps slots to DynamoDB items, `haproxy` to servers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -12,20 +11,20 @@ use crate::clock::Timestamp;
 /// The number of a slot, counted from 1: the `<n>` of HAProxy's server `<baseName><n>`.
 pub type SlotId = u32;
 
-/// The highest slot number that hsdo knows: the upper end of `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
+/// The highest slot number, and the maximum of `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
 pub const MAX_SLOT: SlotId = 10_000;
 
 /// The highest weight of a HAProxy server (HAProxy configuration manual, `weight`: 0 to 256).
 pub const MAX_WEIGHT: u16 = 256;
 
-/// The longest name of an instance or a group in the table, in characters: AWS's own limit for a group's name.
-pub const LONGEST_NAME: usize = 255;
+/// The longest name of an instance or group in the table, in characters: AWS's limit for group names.
+pub const MAX_NAME_CHARS: usize = 255;
 
 /// A server's weight, 0 to [`MAX_WEIGHT`].
 pub type Weight = u16;
 
-/// Whether a server can have this address.
-pub fn is_servers(address: IpAddr) -> bool {
+/// Whether this is a unicast address that a server can have.
+pub fn is_server_address(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !(address.is_unspecified() || address.is_multicast() || broadcast)
 }
@@ -35,37 +34,37 @@ pub fn is_servers(address: IpAddr) -> bool {
 pub enum Status {
     /// Takes its share of the traffic.
     Enabled,
-    /// Leaves: keeps its slot, at weight 0 but for the last resort, until its instance is gone.
+    /// Leaving: keeps its slot until its instance is gone, at weight 0 unless it is the last resort.
     Draining,
-    /// Taken out by an operator's edit of the row: in maintenance in every backend.
+    /// Taken out by an operator who edited the row: in maintenance in every backend.
     Disabled,
 }
 
 /// The instance that holds a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupant {
-    /// Where HAProxy sends the traffic; the port is the client's.
+    /// Where HAProxy sends traffic. The port is a client setting.
     pub address: IpAddr,
     /// The EC2 instance id, or the Consul node.
     pub name: String,
-    /// The AutoScaling group or the Consul service; `None` where a row has none.
+    /// The Auto Scaling group or Consul service; `None` if the row has none.
     pub group: Option<String>,
-    /// The weight that HAProxy is to give it.
+    /// Its weight in HAProxy.
     pub weight: Weight,
-    /// Whether it serves, leaves, or was taken out by hand.
+    /// Whether it serves, is leaving, or was disabled by an operator.
     pub status: Status,
-    /// When the weight last changed; `None` where the row's text cannot be read as a time.
+    /// When the weight last changed; `None` if the row's timestamp does not parse.
     pub last_step: Option<Timestamp>,
 }
 
-/// A row of the table that could be read.
+/// A slot as its row describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// The row's number.
+    /// The slot's number.
     pub id: SlotId,
-    /// Who holds the slot; `None` is a free slot.
+    /// The instance that holds the slot; `None` if it is free.
     pub occupant: Option<Occupant>,
-    /// The group of the last occupant, remembered for who comes next (`HsdoLastASG`).
+    /// The group of the last occupant (`HsdoLastASG`): its next instance prefers this slot.
     pub last_group: Option<String>,
 }
 
@@ -79,47 +78,47 @@ impl Slot {
 /// A row as the table holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// The row was understood. Shared with whoever read it: a table of which little changes is read every turn.
-    Known(Arc<Slot>),
-    /// The row was not: its slot is unknown, and neither role touches it.
+    /// A row that parsed. Shared, because most rows do not change from one read to the next.
+    Readable(Arc<Slot>),
+    /// A row that did not parse. Neither role touches its slot.
     Unreadable {
-        /// What is wrong with it, for the log.
+        /// What is wrong with it.
         reason: String,
-        /// Its address, if at least that can be read: no other slot may hold it.
+        /// Its address, if that much parsed: no other slot may hold it.
         address: Option<IpAddr>,
     },
 }
 
-/// One whole reading of the table.
+/// One complete reading of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// The rows by their number, 1 to [`MAX_SLOT`].
     pub rows: BTreeMap<SlotId, Row>,
-    /// Items that have no usable number at all, each described for the log.
+    /// Descriptions of items without a valid slot number.
     pub strays: Vec<String>,
 }
 
 impl Table {
-    /// The rows that were understood, in the order of their numbers.
+    /// The readable rows, in slot order.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.rows.values().filter_map(|row| match row {
-            Row::Known(slot) => Some(slot.as_ref()),
+            Row::Readable(slot) => Some(slot.as_ref()),
             Row::Unreadable { .. } => None,
         })
     }
 
-    /// A text for each item that was not understood, with its id: what is logged and counted.
+    /// Describes each unreadable item, with its id.
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {
-            Row::Known(_) => None,
+            Row::Readable(_) => None,
             Row::Unreadable { reason, .. } => Some(format!("slot {id}: {reason}")),
         });
         rows.chain(self.strays.iter().cloned()).collect()
     }
 }
 
-/// How many slots are in each state, by the state's name in the metric `hsdo_slots`; `unreadable` is known beside them.
-pub fn counts<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [(&'static str, usize); 5] {
+/// Slots by state, named as in the metric `hsdo_slots`. The caller counts the `unreadable` rows.
+pub fn counts_by_state<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [(&'static str, usize); 5] {
     let mut counts = [("enabled", 0), ("draining", 0), ("disabled", 0), ("free", 0), ("unreadable", unreadable)];
     for slot in slots {
         let state = match slot.occupant.as_ref().map(|occupant| occupant.status) {
@@ -133,138 +132,138 @@ pub fn counts<'a>(slots: impl Iterator<Item = &'a Slot>, unreadable: usize) -> [
     counts
 }
 
-/// Whether an instance can take traffic, as its group sees it.
+/// Whether an instance can take traffic, according to its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
     /// In service and healthy.
     Ready,
-    /// Leaving, unhealthy or on its way back: keeps a slot it has, at weight 0, and takes no new one.
+    /// Leaving, unhealthy or about to return: keeps its slot, at weight 0, and gets no new one.
     Draining,
-    /// In a state that hsdo does not know: keeps a slot it has exactly as it is, and takes no new one.
+    /// In a state unknown to hsdo: its slot stays exactly as it is, and it gets no new one.
     Unknown,
 }
 
-/// What a source reports of one instance. An absent instance is not reported.
+/// An instance as a source reports it. Absent instances are not reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Its private address.
+    /// The private address.
     pub address: IpAddr,
-    /// Its id.
+    /// The EC2 instance id, or the Consul node.
     pub name: String,
-    /// The group or service that it belongs to.
+    /// The group or service it belongs to.
     pub group: String,
     /// Whether it can take traffic.
     pub readiness: Readiness,
-    /// Other names under which the table may hold it. A Consul node that carries one instance of a service lends it its
-    /// name, and a row written then is still that instance's when a second one joins the node. Empty on AWS.
+    /// Other names that a row may have for it. A single instance on a Consul node goes by the node's name, and its row
+    /// keeps that name when a second instance joins the node. Empty on AWS.
     pub aliases: Vec<String>,
-    /// How many times MAX its full weight is, 1 to 65535: 1 but where its Consul registration says otherwise.
+    /// Full weight as a multiple of MAX, 1 to 65535; 1 unless its Consul registration sets it.
     pub scale: u16,
 }
 
 impl Instance {
-    /// An instance with no other name, whose full weight is MAX. Its name becomes one that a row can bear.
+    /// An instance without aliases, at scale 1. The name is sanitized by [`row_name`].
     pub fn new(address: IpAddr, name: String, group: String, readiness: Readiness) -> Self {
         Instance { address, name: row_name(name), group, readiness, aliases: vec![], scale: 1 }
     }
 
-    /// Whether a row of its address that bears `name` is about this instance.
-    pub fn is_called(&self, name: &str) -> bool {
+    /// Whether `name` is this instance's name or one of its aliases.
+    pub fn has_name(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
 
-/// The full weight of an instance whose scale is `scale`: that many times `max`, at most [`MAX_WEIGHT`].
+/// `scale` times `max`, at most [`MAX_WEIGHT`].
 pub fn full_weight(max: Weight, scale: u16) -> Weight {
     max.saturating_mul(scale.max(1)).min(MAX_WEIGHT)
 }
 
-/// `name` as a row can bear it and be read again: control characters escaped, and cut at [`LONGEST_NAME`]. A source's
-/// names are free text (a node of Consul may be called anything), and a row that cannot be read is a slot lost.
+/// Makes `name` safe for a row: escapes control characters and truncates at [`MAX_NAME_CHARS`]. Names from a source are free
+/// text (a Consul node may have any name), and a row that does not parse is a lost slot.
 pub fn row_name(name: String) -> String {
-    if !name.contains(char::is_control) && name.chars().nth(LONGEST_NAME).is_none() {
+    if !name.contains(char::is_control) && name.chars().nth(MAX_NAME_CHARS).is_none() {
         return name;
     }
     let mut text = String::with_capacity(name.len());
     for char in name.chars() {
         if char.is_control() { text.extend(char.escape_default()) } else { text.push(char) }
     }
-    if let Some((end, _)) = text.char_indices().nth(LONGEST_NAME) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_NAME_CHARS) {
         text.truncate(end);
     }
     text
 }
 
-/// An instance that its group lists, but to which no traffic can be sent: the source does not tell its address.
+/// An instance that its group lists, but whose address the source does not report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hidden {
-    /// The names under which the table may hold it; the first one is for the log.
+    /// The names that a row may have for it. The first one is logged.
     pub names: Vec<String>,
-    /// What its group says: an occupant of that name drains, or is kept as it is.
+    /// According to its group. [`Readiness::Draining`] drains its slot, anything else keeps the slot as it is.
     pub readiness: Readiness,
-    /// Whether its group has it in service, so that it is missed.
+    /// Whether its group has it in service.
     pub in_service: bool,
 }
 
-/// An instance in a state that hsdo does not know.
+/// An instance in a state unknown to hsdo.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strange {
-    /// Its id.
+pub struct UnknownState {
+    /// The instance.
     pub name: String,
     /// Its group.
     pub group: String,
-    /// The kind of state, and the word that the source has for it.
+    /// The kind of state and its value, as in `lifecycle state "Foo"`.
     pub state: String,
 }
 
-/// What a source knows of an occupant that it does not list.
+/// What a source says about an occupant that no group lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It has ended, or its group has put it aside.
+    /// Terminated, or set aside by its group.
     Gone,
-    /// The source denies that there is such an instance, any more or here.
-    Denied,
-    /// It runs, or nothing was found out about it.
-    Open,
+    /// No such instance, any more or in this account and region.
+    NotFound,
+    /// It runs, or its state could not be determined.
+    Unconfirmed,
 }
 
-/// What a source says of those occupants that it was asked about and does not list.
+/// What a source says about the occupants that it does not list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Unlisted {
-    /// Nothing: they are gone.
+    /// All of them are gone.
     #[default]
     Gone,
-    /// What it knows of each, by name. One that is not here was not asked about.
-    Told(BTreeMap<String, Fate>),
+    /// The fate of each, by name. The source was not asked about any others.
+    Fates(BTreeMap<String, Fate>),
 }
 
-/// One whole answer of a source. A partial answer is an error and never gets here.
+/// One complete answer of a source. A partial answer is an error instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Every instance that has an address and is not absent. Those that are not in service may be left out where
-    /// the source was not asked about them: only an occupant's state matters then.
+    /// Every present instance with an address. Those out of service may be missing if they are not occupants that the
+    /// source was asked about.
     pub instances: Vec<Instance>,
-    /// Configured groups that the source does not know: their occupants are kept as they are.
+    /// Configured groups that do not exist. Their occupants are kept as they are.
     pub missing_groups: Vec<String>,
-    /// Instances that their group lists, but whose address is not told: an occupant keeps its slot.
+    /// Listed instances without an address. They keep the slot they have.
     pub hidden: Vec<Hidden>,
-    /// Instances in a state that hsdo does not know.
-    pub strange: Vec<Strange>,
+    /// Instances in a state unknown to hsdo.
+    pub unknown_states: Vec<UnknownState>,
     /// The occupants that no group lists.
     pub unlisted: Unlisted,
 }
 
 impl Observation {
-    /// Whether it says something of each of these occupants, so that nothing more need be asked about them.
-    pub fn tells_of_all(&self, names: &[&str]) -> bool {
-        let Unlisted::Told(fates) = &self.unlisted else { return true };
-        let mut told: HashSet<&str> = fates.keys().map(String::as_str).collect();
-        told.extend(self.instances.iter().map(|instance| instance.name.as_str()));
-        told.extend(self.hidden.iter().flat_map(|hidden| &hidden.names).map(String::as_str));
-        names.iter().all(|name| told.contains(name))
+    /// Whether it accounts for each of these occupants, so that the source need not be asked again.
+    pub fn covers(&self, names: &[&str]) -> bool {
+        let Unlisted::Fates(fates) = &self.unlisted else { return true };
+        let mut covered: HashSet<&str> = fates.keys().map(String::as_str).collect();
+        covered.extend(self.instances.iter().map(|instance| instance.name.as_str()));
+        covered.extend(self.hidden.iter().flat_map(|hidden| &hidden.names).map(String::as_str));
+        names.iter().all(|name| covered.contains(name))
     }
 
-    /// The names of instances that are in service for their groups, and cannot be reached.
+    /// The names of instances in service that have no address.
     pub fn unseen(&self) -> impl Iterator<Item = &str> {
         self.hidden
             .iter()
@@ -280,12 +279,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_what_a_row_can_bear() {
+    fn names_are_made_safe_for_a_row() {
         for (name, expected) in [
             ("i-0a", "i-0a".to_owned()),
             ("node é/web \"1\"", "node é/web \"1\"".to_owned()),
             ("a\nb\u{1b}[2J\u{85}", "a\\nb\\u{1b}[2J\\u{85}".to_owned()),
-            (&"é".repeat(300), "é".repeat(LONGEST_NAME)),
+            (&"é".repeat(300), "é".repeat(MAX_NAME_CHARS)),
         ] {
             assert_eq!(row_name(name.to_owned()), expected);
         }
@@ -293,9 +292,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_name_it_is_short_plain_and_stays_itself(name in "(?s:.){0,300}") {
+        fn any_name_becomes_short_and_plain_once_and_for_all(name in "(?s:.){0,300}") {
             let text = row_name(name);
-            prop_assert!(text.chars().count() <= LONGEST_NAME && !text.contains(char::is_control));
+            prop_assert!(text.chars().count() <= MAX_NAME_CHARS && !text.contains(char::is_control));
             prop_assert_eq!(row_name(text.clone()), text);
         }
     }

@@ -413,7 +413,7 @@ fn haproxy_is_filled_again_after_a_kill_also_without_dynamodb() {
     haproxy.start_again();
     wait_weights(&haproxy, BACK, &wanted);
     bed.aws().heal();
-    client.wait_log("AWS: over");
+    client.wait_log("AWS: recovered");
 }
 
 #[test]
@@ -751,7 +751,7 @@ fn haproxy_may_start_after_the_client() {
     let haproxy = Haproxy::start(&bed, &[backend()]);
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
     assert_eq!(client.log().matches("is HAProxy running").count(), 1, "said once: {}", client.log());
-    client.wait_log("HAProxy: over");
+    client.wait_log("HAProxy: recovered");
 }
 
 #[test]

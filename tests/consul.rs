@@ -252,7 +252,7 @@ fn the_agent_is_killed_and_started_again() {
 
     // An agent in dev mode forgets what was registered: its index starts anew, and it knows no service.
     stage.consul.start_again();
-    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_log("Consul: recovered after ");
     stage.server.wait_metric("hsdo_missing_groups", |n| n > 0.0);
     stage.nothing_changes(Duration::from_secs(1));
     stage.consul.register("web", "web-1", &address(1));
@@ -282,7 +282,7 @@ fn an_agent_without_a_leader_changes_nothing() {
     let from = Instant::now();
     stage.wait_haproxy(&["2 127.2.0.2 10"]);
     println!("a leader again, with another catalog: in HAProxy after {} ms", from.elapsed().as_millis());
-    assert_eq!(stage.said("Consul: over, after "), 1, "{}", stage.server.log());
+    assert_eq!(stage.said("Consul: recovered after "), 1, "{}", stage.server.log());
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn an_agent_that_hangs_changes_nothing() {
     stage.server = server(&stage.bed, &stage.consul, "web").spawn();
     stage.server.wait_log("gives no answer within");
     stage.consul.thaw();
-    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_log("Consul: recovered after ");
     stage.server.wait_turn();
     stage.consul.check("web-2", "fail");
     stage.wait_haproxy(&["1 127.2.0.1 10"]);
@@ -356,7 +356,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     });
     stage.nothing_changes(Duration::from_secs(1));
     allow(&stage.consul, BOTH);
-    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_log("Consul: recovered after ");
     assert_eq!(stage.said("slot 1: "), 2, "added and full, once each: {}", stage.server.log());
 
     // No token again, and by now there is somebody to lose.
@@ -373,7 +373,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     stage.server.wait_log("denies service \"web\": ACL not found: give hsdo a token with service:read");
     stage.nothing_changes(Duration::from_secs(1));
     stage.bed.file("token", READER);
-    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_log("Consul: recovered after ");
     stage.server.kill();
 
     // At the start that is for a person to mend. No token is shown anywhere, at any level.
@@ -456,7 +456,7 @@ fn addresses_may_be_ipv6_and_host_names_remove_nobody() {
     stage.nothing_changes(Duration::from_secs(1));
     assert_eq!(stage.said("no IP address"), 1, "{}", stage.server.log());
     stage.consul.register_on_node("node-2", "10.9.9.9", "web", "web-2", &address(2));
-    stage.server.wait_log("Consul: over, after ");
+    stage.server.wait_log("Consul: recovered after ");
     stage.nothing_changes(Duration::from_millis(500));
     stage.consul.deregister_node("node-2");
     stage.wait_haproxy(&["2 [::1] 10"]);

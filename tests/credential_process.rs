@@ -159,7 +159,7 @@ fn process_1_waits_for_orphans_and_leaves_the_helper_its_status() {
     );
     let words = [&unshare()[..], &["--pid", "--fork", "--kill-child", "--mount-proc"]].concat();
     let mut server = server(&bed, &script).under(&words).spawn();
-    server.wait_log("AWS: over, after");
+    server.wait_log("AWS: recovered after");
     let log = server.log();
     assert!(log.contains("failed (exit status: 3)") && !log.contains("is lost"), "{log}");
 

@@ -464,7 +464,7 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     let asked = issuer.asked();
     wait_for("the issuer to be asked again", SOON, || if issuer.asked() > asked { Ok(()) } else { Err(asked) });
     issuer.set_broken(false);
-    server.wait_log("AWS credentials: over, after");
+    server.wait_log("AWS credentials: recovered after");
     let new = issuer.given().into_keys().next_back().expect("a key");
     wait_for("the new key to sign", SOON, || if keys(&bed).contains(&new) { Ok(()) } else { Err(keys(&bed).len()) });
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());

@@ -54,7 +54,7 @@ fn a_standby_is_ready_writes_nothing_and_follows_at_once_when_the_leader_stops()
     let begun = Instant::now();
     assert_eq!(first.terminate().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert!(first.log().contains("gave the lease of the table back"), "{}", first.log());
+    assert!(first.log().contains("released the lease of the table"), "{}", first.log());
     second.wait_metric(LEADER, |leads| leads == 1.0);
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(second.get("/readyz").is_ok_and(|(_, text)| !text.contains("standby")));
@@ -114,9 +114,9 @@ fn a_leader_beats_between_turns_that_are_far_apart() {
 #[test]
 fn one_turn_leaves_a_led_table_alone_and_looks_after_one_that_nobody_leads() {
     let bed = bed("once");
-    Hsdo::server(&bed).once().assert_code(0).assert_stderr("gave the lease of the table back");
+    Hsdo::server(&bed).once().assert_code(0).assert_stderr("released the lease of the table");
     assert_eq!(leader(&bed), None);
-    Hsdo::server(&bed).once().assert_code(0).assert_stderr("leads the table as");
+    Hsdo::server(&bed).once().assert_code(0).assert_stderr("leading the table as");
 
     let mut leading = Hsdo::server(&bed).spawn();
     leading.wait_metric(LEADER, |leads| leads == 1.0);

@@ -115,7 +115,7 @@ fn the_original_may_take_over_as_the_writer_and_ours_again() {
         (scene.haproxy.server(BACK, "mywebapp1").addr.starts_with("127.1.0.")).then_some(())
     });
     scene.wait_quiet();
-    scene.client.wait_log("change marker: over");
+    scene.client.wait_log("change marker: recovered");
 }
 
 #[test]

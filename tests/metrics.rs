@@ -89,7 +89,7 @@ fn health_follows_the_turns() {
             other => Err(format!("{other:?}")),
         });
     };
-    page(&server, "/readyz", 503, "no turn ended yet");
+    page(&server, "/readyz", 503, "no turn has ended yet");
     page(&server, "/healthz", 200, "");
     bed.aws().heal();
     page(&server, "/readyz", 200, "ok");

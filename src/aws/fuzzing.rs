@@ -32,7 +32,7 @@ use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
 use crate::marker::{self, Claim, Stamp};
-use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_servers, row_name};
+use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address, row_name};
 
 /// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a status of three
 /// digits and a refusal's body.
@@ -147,7 +147,7 @@ fn assert_same(slot: &Slot) {
         item.extend(value.map(|value| (name.to_string(), value)));
     }
     let Entry::Slot { id, row, .. } = table::entry(item) else { panic!("{slot:?} is a stray") };
-    assert_eq!((id, row), (slot.id, Row::Known(slot.clone().into())));
+    assert_eq!((id, row), (slot.id, Row::Readable(slot.clone().into())));
 }
 
 fn call(service: Service, operation: &'static str, cause: Cause) -> Error {
@@ -227,12 +227,12 @@ fn page(body: &[u8]) {
     for slot in table.slots() {
         assert_same(slot);
         if let Some(Occupant { weight, address, .. }) = slot.occupant {
-            assert!(weight <= MAX_WEIGHT && is_servers(address), "{slot:?}");
+            assert!(weight <= MAX_WEIGHT && is_server_address(address), "{slot:?}");
         }
     }
     for item in plain.items {
         let marker = table::marker(&item);
-        assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MOST));
+        assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MAX_COUNTER));
         let raw_marker = table::raw_marker(&item);
         let leader = "host".to_string();
         assert_complete(&table::take(&Claim { version: 1, heartbeat: 2, leader: leader.clone() }, Some(&raw_marker)));

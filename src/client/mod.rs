@@ -243,7 +243,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         self.metrics.set_missing_groups(split.missing.len());
         self.metrics.set_condition("split", text.map(|text| format!("CLIENT_ASG_NAMES: {text}")));
         self.metrics.set_servers(ServerSeries::all(table.slots()));
-        self.metrics.set_slots(&slot::counts(table.slots(), faults.len()));
+        self.metrics.set_slots(&slot::counts_by_state(table.slots(), faults.len()));
     }
 }
 

@@ -162,7 +162,7 @@ mod tests {
             slot(4, Some("a"), Status::Draining),
             Slot::empty(5),
         ] {
-            table.rows.insert(slot.id, Row::Known(slot.into()));
+            table.rows.insert(slot.id, Row::Readable(slot.into()));
         }
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
@@ -201,7 +201,7 @@ mod tests {
             let groups: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut rules = Rules { dedicated: true, groups, all_in_fallback: false };
             let mut table = Table::default();
-            table.rows.extend(slots.into_iter().map(|slot| (slot.id, Row::Known(slot.into()))));
+            table.rows.extend(slots.into_iter().map(|slot| (slot.id, Row::Readable(slot.into()))));
             assert_eq!(Split::of(&table, &rules).missing, missing, "{names:?}");
             let serving = |kind, rules: &Rules| {
                 let desired = place(&table, kind, rules, 3);

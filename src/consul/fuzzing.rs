@@ -33,7 +33,7 @@ fn assert_health(found: &health::Health, input: usize) {
     assert!(found.instances.len() + found.unaddressed.len() <= found.registered);
     for instance in &found.instances {
         assert_storable(instance);
-        assert!(instance.scale > 0 && instance.group == SERVICE && instance.is_called(&instance.name));
+        assert!(instance.scale > 0 && instance.group == SERVICE && instance.has_name(&instance.name));
     }
     if let Some(text) = unaddressed_text(&found.unaddressed) {
         assert_message(&text, input);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::error::Cause;
-use crate::slot::{Hidden, Instance, Readiness, is_servers, row_name};
+use crate::slot::{Hidden, Instance, Readiness, is_server_address, row_name};
 
 /// The check by which Consul puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -111,7 +111,7 @@ pub(super) fn read(service: &str, body: &[u8]) -> Result<Health, Cause> {
         let Some(readiness) = readiness(&entry.checks) else { continue };
         let node = entry.node.node.as_str();
         let address = if entry.service.address.is_empty() { &entry.node.address } else { &entry.service.address };
-        match address.parse().ok().filter(|address| is_servers(*address)) {
+        match address.parse().ok().filter(|address| is_server_address(*address)) {
             Some(address) => {
                 let place = nodes.entry(node).or_default().entry(address).or_insert_with(|| Place::new(readiness));
                 place.add(&entry.service.id, readiness, scale(entry.service.weights.as_ref()));

@@ -112,11 +112,11 @@ fn a_node_with_several_instances_names_them_apart() {
     let both = health(&[two.clone(), one]);
     assert_eq!(shown(&alone), ["n1 10.1.0.1 ready"]);
     assert_eq!(shown(&both), ["n1/web-a 10.1.0.1 ready", "n1/web-b 10.1.0.2 ready"]);
-    assert!(both.instances[0].is_called(&alone.instances[0].name), "who was alone is still known");
-    assert!(alone.instances[0].is_called(&both.instances[0].name), "and is again when the other one leaves");
-    assert!(!both.instances[1].is_called("n1/web-a"));
+    assert!(both.instances[0].has_name(&alone.instances[0].name), "who was alone is still known");
+    assert!(alone.instances[0].has_name(&both.instances[0].name), "and is again when the other one leaves");
+    assert!(!both.instances[1].has_name("n1/web-a"));
     let other = health(&[entry("n1", "10.0.0.1", "web-c", "10.1.0.1", ok)]);
-    assert!(!other.instances[0].is_called("n1/web-a"), "another instance at a sibling's address is a new server");
+    assert!(!other.instances[0].has_name("n1/web-a"), "another instance at a sibling's address is a new server");
 }
 
 #[test]
@@ -209,7 +209,7 @@ proptest! {
             let address: IpAddr = [10, node, 0, host].into();
             let one = found.instances.iter().find(|one| one.address == address).expect("it stands");
             for name in [format!("n{node}"), format!("n{node}/w{id}")] {
-                prop_assert!(one.is_called(&name), "{name}");
+                prop_assert!(one.has_name(&name), "{name}");
             }
         }
     }

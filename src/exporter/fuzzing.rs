@@ -1,20 +1,19 @@
-//! What leaves hsdo for people and monitors, as a fuzz target: an answer of the exporter to any request, the text of the
-//! metrics with any names in it, a line of the log about anything.
+//! Fuzz target for hsdo's output: the exporter's replies to any request, metrics with any names, log lines about anything.
 
 use std::io::{self, Read};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::Site;
-use super::http::{Answer, parse, read_head};
+use super::Service;
+use super::http::{Reply, parse_head, read_head};
 use crate::clock::Timestamp;
 use crate::fuzzing::{assert_message, kind, text};
 use crate::log::{Episode, line};
 use crate::metrics::{Metrics, ServerSeries};
 use crate::text::one_line;
 
-/// `h`: an HTTP request; `n`: names in metrics, a line each; `l`: a message of the log.
+/// `h`: an HTTP request; `n`: names in metrics, one per line; `l`: a log message.
 pub fn output(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {
@@ -24,12 +23,11 @@ pub fn output(data: &[u8]) {
             }
         }
         b'n' => names(&text(rest)),
-        b'l' => logged(&text(rest)),
+        b'l' => log_line(&text(rest)),
         _ => {}
     }
 }
 
-/// A request that comes in pieces of this size.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -42,44 +40,42 @@ impl Read for Pieces<'_> {
 fn request(data: &[u8], pieces: usize) {
     let mut input = Pieces(data, pieces);
     let Ok(head) = read_head(&mut input) else {
-        assert!(input.0.is_empty(), "it gave up before the end");
+        assert!(input.0.is_empty(), "it stopped before the end");
         return;
     };
     assert!(data.len() - input.0.len() <= 10 * 1024, "it read on");
-    let Some((method, path)) = head.as_deref().and_then(parse) else { return };
+    let Some((method, path)) = head.as_deref().and_then(parse_head) else { return };
     assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']), "{path:?}");
-    let Answer { status, kind, body } = site().answer(method, path);
+    let Reply { status, kind, body } = service().reply(method, path);
     assert!([200, 404, 405, 503].contains(&status), "{status}");
-    // Only these three, and only to those who may ask.
     let known = ["/metrics", "/healthz", "/readyz"].contains(&path) && ["GET", "HEAD"].contains(&method);
     assert_eq!(known, ![404, 405].contains(&status), "{method:?} {path:?}");
     let length = body.len();
-    let head = Answer { status, kind, body }.head();
+    let head = Reply { status, kind, body }.head();
     assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head:?}");
     assert!(head.contains(&format!("\r\nContent-Length: {length}\r\n")), "{head:?}");
 }
 
-/// An exporter that serves nobody.
-fn site() -> &'static Site {
-    static SITE: OnceLock<Site> = OnceLock::new();
-    SITE.get_or_init(|| Site {
+fn service() -> &'static Service {
+    static SERVICE: OnceLock<Service> = OnceLock::new();
+    SERVICE.get_or_init(|| Service {
         listener: TcpListener::bind("127.0.0.1:0").expect("a free port"),
         metrics: Metrics::new("client"),
         interval: Duration::from_secs(1),
         deadline: Duration::from_secs(1),
-        trouble: Mutex::new(Episode::new("exporter")),
+        accept_faults: Mutex::new(Episode::new("exporter")),
     })
 }
 
 fn names(text: &str) {
     let lines: Vec<&str> = text.split('\n').collect();
     let metrics: Arc<Metrics> = Metrics::new("server");
-    let series = |(place, name): (usize, &&str)| ServerSeries {
-        id: place as u32 + 1,
+    let series = |(index, name): (usize, &&str)| ServerSeries {
+        id: index as u32 + 1,
         name: (*name).to_owned(),
         ip: [10, 0, 0, 1].into(),
-        // With the line end that no line has.
-        asg: (place % 3 != 0).then(|| format!("{name}\n")),
+        // With a newline, which no line contains.
+        asg: (index % 3 != 0).then(|| format!("{name}\n")),
         weight: 7,
     };
     let servers: Vec<ServerSeries> = lines.iter().enumerate().map(series).collect();
@@ -99,9 +95,9 @@ fn names(text: &str) {
             assert!(labels[2].1.len() <= 64 && labels[2].1.is_ascii(), "{line:?}");
         }
     }
-    let told: Vec<(String, String)> =
+    let expected: Vec<(String, String)> =
         (servers.into_iter()).map(|server| (server.name, server.asg.unwrap_or_else(|| "none".to_owned()))).collect();
-    assert_eq!(found, told);
+    assert_eq!(found, expected);
     assert!(shown.len() <= 20_000 + 200 * lines.len() + 5 * text.len(), "{} bytes", shown.len());
 }
 
@@ -119,7 +115,7 @@ fn sample(line: &str) -> Option<(&str, Vec<(&str, String)>)> {
             let mut characters = after.char_indices();
             let end = loop {
                 match characters.next()? {
-                    (place, '"') => break place,
+                    (index, '"') => break index,
                     (_, '\\') => value.push(match characters.next()?.1 {
                         'n' => '\n',
                         escaped @ ('\\' | '"') => escaped,
@@ -139,7 +135,7 @@ fn sample(line: &str) -> Option<(&str, Vec<(&str, String)>)> {
     rest.strip_prefix(' ')?.parse::<f64>().ok().map(|_| (name, labels))
 }
 
-fn logged(message: &str) {
+fn log_line(message: &str) {
     let shown = line(Timestamp::from_micros(0), log::Level::Warn, "hsdo::client", format_args!("{message}"));
     assert_message(&shown, message.len().min(4_096));
     let short = one_line(message, 64);

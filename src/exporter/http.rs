@@ -1,61 +1,57 @@
-//! As much of HTTP/1 as the exporter needs: the head of a request, the text of an answer, and a connection with a deadline.
-//!
-//! It knows no path and no number.
+//! As much of HTTP/1 as the exporter needs: the head of a request, replies, and a connection with a deadline.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The longest head of a request in bytes.
-const LONGEST_HEAD: usize = 8 * 1024;
+/// Maximum size of a request's head, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Reads up to the empty line after the head; `None` if it is too long, or no text.
+/// Reads the head of a request; `None` if it is too long or not UTF-8.
 pub(super) fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     let mut head = Vec::with_capacity(1024);
-    let mut part = [0; 1024];
+    let mut chunk = [0; 1024];
     while !ends(&head) {
-        if head.len() > LONGEST_HEAD {
+        if head.len() > MAX_HEAD {
             return Ok(None);
         }
-        match stream.read(&mut part)? {
+        match stream.read(&mut chunk)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => head.extend_from_slice(&part[..count]),
+            count => head.extend_from_slice(&chunk[..count]),
         }
     }
     Ok(String::from_utf8(head).ok())
 }
 
-/// Whether an empty line has come; whatever follows it is of no interest.
+/// Whether `head` contains an empty line. Anything after it is ignored.
 fn ends(head: &[u8]) -> bool {
     head.windows(4).any(|end| end == b"\r\n\r\n") || head.windows(2).any(|end| end == b"\n\n")
 }
 
 /// The method, and the path without its query.
-pub(super) fn parse(head: &str) -> Option<(&str, &str)> {
+pub(super) fn parse_head(head: &str) -> Option<(&str, &str)> {
     let mut words = head.lines().next()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let understood = words.next().is_none() && version.starts_with("HTTP/1.") && target.starts_with('/');
     understood.then(|| (method, target.split_once('?').map_or(target, |(path, _)| path)))
 }
 
-/// An answer, whole.
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) body: String,
 }
 
-impl Answer {
-    /// A line for people and probes.
+impl Reply {
     pub(super) fn text(status: u16, line: impl fmt::Display) -> Self {
-        Answer { status, kind: TEXT, body: format!("{line}\n") }
+        Reply { status, kind: TEXT, body: format!("{line}\n") }
     }
 
-    /// The status line and the headers, to the empty line.
+    /// The status line and headers, including the empty line.
     pub(super) fn head(&self) -> String {
-        let Answer { status, kind, body } = self;
+        let Reply { status, kind, body } = self;
         let reason = match status {
             200 => "OK",
             400 => "Bad Request",
@@ -72,39 +68,38 @@ impl Answer {
     }
 }
 
-/// A connection with a deadline for all of it, not for each call: a peer that sends or takes a byte now and then does not push it out.
-pub(super) struct Timed {
+/// A connection with a deadline for the whole exchange, not per call: a peer that sends or reads single bytes does not extend it.
+pub(super) struct DeadlineStream {
     pub(super) socket: TcpStream,
-    end: Instant,
+    deadline: Instant,
 }
 
-impl Timed {
+impl DeadlineStream {
     pub(super) fn new(socket: TcpStream, span: Duration) -> Self {
-        Timed { socket, end: Instant::now() + span }
+        DeadlineStream { socket, deadline: Instant::now() + span }
     }
 
-    /// Lets the exchange go on for `span` from now.
     pub(super) fn extend(&mut self, span: Duration) {
-        self.end = Instant::now() + span;
+        self.deadline = Instant::now() + span;
     }
 
-    /// What is left, or the error that nothing is.
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::Error::new(ErrorKind::TimedOut, "it took too long")) } else { Ok(Some(left)) }
+    /// The time left, or a timeout error.
+    fn remaining(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::Error::new(ErrorKind::TimedOut, "deadline exceeded")) } else { Ok(Some(left)) }
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.set_read_timeout(self.remaining()?)?;
         self.socket.read(buffer)
     }
 }
 
-impl Write for Timed {
+impl Write for DeadlineStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.set_write_timeout(self.remaining()?)?;
         self.socket.write(buffer)
     }
 
@@ -119,11 +114,10 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test takes.
     const LONG: Duration = Duration::from_secs(120);
 
     #[test]
-    fn a_head_is_read_in_whatever_pieces_it_comes() {
+    fn a_head_is_read_in_any_pieces() {
         struct Pieces(Vec<&'static str>);
         impl Read for Pieces {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -142,7 +136,7 @@ mod tests {
             (vec!["\r\n\r\n"], None),
         ] {
             let head = read_head(&mut Pieces(pieces.clone())).expect("a head").expect("text");
-            assert_eq!(parse(&head), expected, "{pieces:?}");
+            assert_eq!(parse_head(&head), expected, "{pieces:?}");
         }
         let cut = read_head(&mut Pieces(vec!["GET /metrics HTTP/1.1\r\n"])).expect_err("it ends too soon");
         assert_eq!(cut.kind(), ErrorKind::UnexpectedEof);
@@ -151,11 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_trickles_does_not_push_the_deadline_out() {
+    fn a_peer_that_trickles_does_not_extend_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let (socket, _) = listener.accept().expect("a connection");
-        let mut timed = Timed::new(socket, Duration::from_millis(40));
+        let mut timed = DeadlineStream::new(socket, Duration::from_millis(40));
         let started = Instant::now();
         let error = loop {
             // A byte is always there to be read.

@@ -1,10 +1,10 @@
-//! The exporter: `/metrics`, `/healthz` and `/readyz` over HTTP, to whoever can reach the port.
+//! The exporter: `/metrics`, `/healthz` and `/readyz` over HTTP, without authentication.
 //!
-//! Whoever that is, they must not be able to end the process, to fill its memory or to hold up a turn: a fixed number of threads,
-//! each with one connection at a time, a bound on what is read, a deadline for the whole exchange, no keep-alive. It knows no role.
+//! No peer may crash the process, exhaust its memory or delay a turn. So there is a fixed number of threads with one
+//! connection each, a limit on the request, a deadline for the whole exchange, and no keep-alive.
 //!
-//! The few lines of HTTP (`http`) are our own because the small servers at hand panic when a peer resets its connection at the wrong moment,
-//! or stop listening when `accept` fails once; a panic ends this process.
+//! The few lines of HTTP (`http`) are our own, because the small servers available panic when a peer resets its connection
+//! at the wrong moment, or stop listening after one failed `accept`; a panic ends this process.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -16,41 +16,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::http::{Answer, Timed, parse, read_head};
+use self::http::{DeadlineStream, Reply, parse_head, read_head};
 use crate::error::Error;
 use crate::log::Episode;
 use crate::metrics::Metrics;
 
-/// How many connections are served at a time; further ones wait in the listener's queue.
+/// Concurrent connections; more wait in the listener's backlog.
 const WORKERS: usize = 32;
-/// The stack of a worker in bytes: it holds a request, the text of a scrape is on the heap.
+/// Stack size of a worker in bytes: the text of a scrape is on the heap.
 const STACK: usize = 256 * 1024;
-/// How long a peer may take to say what it wants: those who connect and say nothing must not keep others out for long.
+/// Timeout for the head of a request: short, because idle peers occupy workers.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
-/// How long an exchange may take in all.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long a worker pauses after `accept` failed (no file descriptor left, for example).
+/// Backoff after a failed `accept` (out of file descriptors, for example).
 const PAUSE: Duration = Duration::from_millis(200);
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The exporter before it has its port.
+/// An exporter that listens but does not serve yet.
 #[derive(Debug)]
-pub struct Exporter;
-
-/// An exporter that has its port and serves nobody yet.
-#[derive(Debug)]
-pub struct Bound {
+pub struct Exporter {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Exporter {
-    /// Takes the port. (`EXPORTER_PORT` 0 means no exporter, so the caller does not get here; port 0 here is any free port.)
+    /// Binds the port. Port 0 is any free port here; callers handle `EXPORTER_PORT` 0 (no exporter).
     ///
     /// # Errors
-    /// [`Error::Start`] if the port is taken, forbidden, or the address is not this machine's.
-    pub fn bind(address: SocketAddr) -> Result<Bound, Error> {
+    /// [`Error::Start`] if the port is in use or forbidden, or the address is not of this machine.
+    pub fn bind(address: SocketAddr) -> Result<Self, Error> {
         let refused = |error: io::Error| {
             let (ip, port) = (address.ip(), address.port());
             Error::Start(format!(
@@ -60,103 +55,98 @@ impl Exporter {
         };
         let listener = TcpListener::bind(address).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Bound { listener, address })
+        Ok(Exporter { listener, address })
     }
-}
 
-impl Bound {
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves from now on, in threads of its own, until the process ends. `interval` is what health is judged by.
-    ///
-    /// A thread that the system refuses is logged, and the others serve.
+    /// Serves in background threads until the process ends. `interval` is the one of turns, to judge liveness. Threads that
+    /// cannot be started are logged, and the others serve.
     pub fn serve(self, metrics: Arc<Metrics>, interval: Duration) {
         self.serve_within(metrics, interval, DEADLINE);
     }
 
     fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
-        let site = Arc::new(Site {
+        let service = Arc::new(Service {
             listener: self.listener,
             metrics,
             interval,
             deadline,
-            trouble: Mutex::new(Episode::new("exporter").target(module_path!())),
+            accept_faults: Mutex::new(Episode::new("exporter").target(module_path!())),
         });
         for number in 1..=WORKERS {
-            let site = Arc::clone(&site);
+            let service = Arc::clone(&service);
             let worker = thread::Builder::new().name(format!("exporter {number}")).stack_size(STACK);
-            if let Err(error) = worker.spawn(move || site.work()) {
+            if let Err(error) = worker.spawn(move || service.serve_forever()) {
                 log::warn!(
-                    "cannot start thread {number} of the exporter's {WORKERS}: {error}: check the limits of the process"
+                    "cannot start exporter thread {number} of {WORKERS}: {error}: check the limits of the process"
                 );
             }
         }
     }
 }
 
-/// What the workers share.
-struct Site {
+struct Service {
     listener: TcpListener,
     metrics: Arc<Metrics>,
     interval: Duration,
     deadline: Duration,
-    trouble: Mutex<Episode>,
+    accept_faults: Mutex<Episode>,
 }
 
-impl Site {
-    fn work(&self) -> ! {
+impl Service {
+    fn serve_forever(&self) -> ! {
         loop {
             let accepted = self.listener.accept();
             let fault = accepted.as_ref().err().map(ToString::to_string);
             let fault = fault.as_deref().map(|text| (text, text));
-            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
+            self.accept_faults.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
             match accepted {
-                // A peer that left, or was too slow, is no news: anyone could fill the log with it.
-                Ok((stream, _)) => drop(self.exchange(Timed::new(stream, self.deadline.min(HEAD_DEADLINE)))),
+                // Errors are not logged: any peer could flood the log.
+                Ok((stream, _)) => drop(self.exchange(DeadlineStream::new(stream, self.deadline.min(HEAD_DEADLINE)))),
                 Err(_) => thread::sleep(PAUSE),
             }
         }
     }
 
-    /// One request, one answer.
-    fn exchange(&self, mut stream: Timed) -> io::Result<()> {
+    fn exchange(&self, mut stream: DeadlineStream) -> io::Result<()> {
         let head = read_head(&mut stream)?;
         stream.extend(self.deadline);
-        let request = head.as_deref().and_then(parse);
-        let answer = match request {
-            Some((method, path)) => self.answer(method, path),
-            None => Answer::text(400, "this is no HTTP request of at most 8 KiB"),
+        let request = head.as_deref().and_then(parse_head);
+        let reply = match request {
+            Some((method, path)) => self.reply(method, path),
+            None => Reply::text(400, "not an HTTP request with a head of at most 8 KiB"),
         };
         let with_body = !matches!(request, Some(("HEAD", _)));
-        stream.write_all(answer.head().as_bytes())?;
+        stream.write_all(reply.head().as_bytes())?;
         if with_body {
-            stream.write_all(answer.body.as_bytes())?;
+            stream.write_all(reply.body.as_bytes())?;
         }
-        // What is left unread at the end (the body of a POST) would make the system reset the connection, answer and all.
+        // Closing with unread input (the body of a POST) would reset the connection and lose the reply.
         stream.socket.shutdown(Shutdown::Write)?;
         io::copy(&mut stream, &mut io::sink()).map(drop)
     }
 
-    fn answer(&self, method: &str, path: &str) -> Answer {
+    fn reply(&self, method: &str, path: &str) -> Reply {
         if !matches!(method, "GET" | "HEAD") {
-            return Answer::text(405, "only GET and HEAD are served here");
+            return Reply::text(405, "only GET and HEAD are served here");
         }
-        let health = || self.metrics.health(Instant::now(), self.interval);
-        let verdict = |good: bool, reason: &str| Answer::text(if good { 200 } else { 503 }, reason);
+        let liveness = || self.metrics.liveness(Instant::now(), self.interval);
+        let probe = |good: bool, reason: &str| Reply::text(if good { 200 } else { 503 }, reason);
         match path {
-            "/metrics" => Answer { status: 200, kind: PROMETHEUS, body: self.metrics.render() },
+            "/metrics" => Reply { status: 200, kind: PROMETHEUS, body: self.metrics.render() },
             "/healthz" => {
-                let health = health();
-                verdict(health.alive, if health.alive { "ok" } else { &health.reason })
+                let liveness = liveness();
+                probe(liveness.alive, if liveness.alive { "ok" } else { &liveness.reason })
             }
             "/readyz" => {
-                let health = health();
-                verdict(health.ready, &health.reason)
+                let liveness = liveness();
+                probe(liveness.ready, &liveness.reason)
             }
-            _ => Answer::text(404, "not found: there are /metrics, /healthz and /readyz"),
+            _ => Reply::text(404, "not found: there are /metrics, /healthz and /readyz"),
         }
     }
 }
@@ -169,7 +159,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    /// Longer than any test takes.
     const LONG: Duration = Duration::from_secs(120);
 
     fn start(deadline: Duration) -> (SocketAddr, Arc<Metrics>) {
@@ -179,10 +168,9 @@ mod tests {
         (address, metrics)
     }
 
-    /// Sends `request` and reads to the end.
-    fn ask(address: SocketAddr, request: &str) -> String {
+    fn send(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(LONG)).expect("a time-out");
+        stream.set_read_timeout(Some(LONG)).expect("a timeout");
         stream.write_all(request.as_bytes()).expect("a request sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("a whole answer");
@@ -190,7 +178,7 @@ mod tests {
     }
 
     fn get(address: SocketAddr, path: &str) -> String {
-        ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        send(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
     }
 
     #[test]
@@ -224,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn each_path_and_method_has_its_answer() {
+    fn each_path_and_method_has_its_reply() {
         let (address, metrics) = start(DEADLINE);
         for (request, status, line) in [
             ("GET /healthz HTTP/1.1\r\n\r\n", "200 OK", "ok\n"),
             ("GET /healthz HTTP/1.0\n\n", "200 OK", "ok\n"),
-            ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn ended yet, 0 s after the start\n"),
+            ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn has ended yet, 0 s after start\n"),
             ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", "not found: there are /metrics, /healthz and /readyz\n"),
             (
                 "GET /metrics/ HTTP/1.1\r\n\r\n",
@@ -238,12 +226,16 @@ mod tests {
             ),
             ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
             ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed", "only GET and HEAD are served here\n"),
-            ("GET /metrics\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
-            ("GET /metrics HTTP/2.0\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
-            ("GET http://x/metrics HTTP/1.1\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
-            ("\r\n\r\n", "400 Bad Request", "this is no HTTP request of at most 8 KiB\n"),
+            ("GET /metrics\r\n\r\n", "400 Bad Request", "not an HTTP request with a head of at most 8 KiB\n"),
+            ("GET /metrics HTTP/2.0\r\n\r\n", "400 Bad Request", "not an HTTP request with a head of at most 8 KiB\n"),
+            (
+                "GET http://x/metrics HTTP/1.1\r\n\r\n",
+                "400 Bad Request",
+                "not an HTTP request with a head of at most 8 KiB\n",
+            ),
+            ("\r\n\r\n", "400 Bad Request", "not an HTTP request with a head of at most 8 KiB\n"),
         ] {
-            let answer = ask(address, request);
+            let answer = send(address, request);
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {head}");
             assert!(head.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{request}: {head}");
@@ -255,22 +247,22 @@ mod tests {
     }
 
     #[test]
-    fn the_body_of_a_post_does_not_cost_the_answer() {
+    fn the_body_of_a_post_does_not_cost_the_reply() {
         let (address, _) = start(LONG);
         let body = "x".repeat(300_000);
-        let answer = ask(address, &format!("POST /metrics HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        let answer = send(address, &format!("POST /metrics HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     }
 
     #[test]
     fn an_endless_head_is_refused() {
         let (address, _) = start(LONG);
-        let answer = ask(address, &format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(100_000)));
+        let answer = send(address, &format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(100_000)));
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
 
     #[test]
-    fn slow_peers_do_not_hold_up_the_others() {
+    fn slow_peers_do_not_block_the_others() {
         let (address, _) = start(LONG);
         let slow: Vec<TcpStream> = (1..WORKERS)
             .map(|_| {
@@ -284,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn more_slow_peers_than_workers_are_thrown_out_in_time() {
+    fn more_slow_peers_than_workers_time_out() {
         let (address, _) = start(LONG);
         let slow: Vec<TcpStream> =
             (0..WORKERS * 2).map(|_| TcpStream::connect(address).expect("a connection")).collect();
@@ -293,11 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn peers_that_vanish_end_nothing() {
+    fn peers_that_vanish_do_no_harm() {
         let (address, _) = start(DEADLINE);
         for _ in 0..200 {
             let mut stream = TcpStream::connect(address).expect("a connection");
-            // Closing with the answer unread makes the system reset the connection.
+            // Closing with the reply unread makes the system reset the connection.
             let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
         }
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));

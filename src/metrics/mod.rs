@@ -1,9 +1,9 @@
-//! The numbers that operators watch: both roles write them, the exporter reads them.
+//! Metrics: roles set them, the exporter reads them.
 //!
-//! A role tells what it saw; nothing here decides anything for it. The text format is `text`'s, the process's own
-//! numbers are `process`'s. A number that nobody has told yet is absent, not zero.
+//! `text` has the exposition format, `process` the metrics of the process itself. A value that was never set is absent,
+//! not zero.
 
-mod health;
+mod liveness;
 mod process;
 mod server;
 mod text;
@@ -13,44 +13,43 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::health::Health;
+pub use self::liveness::Liveness;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Weight};
 use crate::text::plain;
 
-/// The role that speaks to HAProxy.
 const CLIENT: &str = "client";
 
-/// The upper bounds of the histogram of turns, in seconds: a steady client turn takes about a millisecond, a turn that waits for AWS seconds.
+/// Upper bounds of the turn histogram, in seconds: a steady client turn takes about a millisecond, one that waits for AWS seconds.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// How many different results of AWS requests get series of their own; the ones after that are counted as `other`.
-const MOST_RESULTS: usize = 32;
-/// The longest result of an AWS request, in characters; its rest is cut.
-const LONGEST_RESULT: usize = 64;
+/// Distinct results of AWS requests with series of their own; later ones count as `other`.
+const MAX_RESULTS: usize = 32;
+/// The longest result label of an AWS request, in characters; longer ones are truncated.
+const MAX_RESULT_CHARS: usize = 64;
 
-/// A server in the table, as `hsdo_server_weight` shows it.
+/// A sample of `hsdo_server_weight`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSeries {
-    /// Its slot.
+    /// The slot.
     pub id: SlotId,
-    /// Its instance.
+    /// The instance.
     pub name: String,
-    /// Its address.
+    /// The address.
     pub ip: IpAddr,
-    /// Its group; shown as `none`, as the original does, where it has none.
+    /// The group; `None` is shown as `none`, as in the original hsdo.
     pub asg: Option<String>,
-    /// Its weight, 0 to 256.
+    /// The weight, 0 to 256.
     pub weight: Weight,
 }
 
 impl ServerSeries {
-    /// The series of all that are occupied.
+    /// The samples of all occupied slots.
     pub fn all<'a>(slots: impl Iterator<Item = &'a Slot>) -> Vec<Self> {
         slots.filter_map(|slot| Some(ServerSeries::of(slot.id, slot.occupant.as_ref()?))).collect()
     }
 
-    /// The series of the occupant of slot `id`.
+    /// The sample of the occupant of slot `id`.
     pub fn of(id: SlotId, occupant: &Occupant) -> Self {
         ServerSeries {
             id,
@@ -62,21 +61,19 @@ impl ServerSeries {
     }
 }
 
-/// The numbers of one role's process.
+/// The metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
     role: &'static str,
-    /// When the process started, in seconds since the epoch: it never changes, so it is read once.
     process_start: Option<f64>,
     started: Instant,
-    state: Mutex<State>,
+    values: Mutex<Values>,
 }
 
-/// All that is told, at one moment.
 #[derive(Clone, Debug, Default)]
-struct State {
+struct Values {
     turns: Turns,
-    /// Behind an `Arc`, so that a copy of the state costs the same for 10 slots and for 10,000.
+    /// In an `Arc`, so that a copy costs the same for 10 slots and for 10,000.
     servers: Arc<Vec<ServerSeries>>,
     slots: Vec<(&'static str, usize)>,
     unplaced: Option<usize>,
@@ -84,10 +81,10 @@ struct State {
     last_resort: Option<usize>,
     guarded: Option<usize>,
     unseen: Option<usize>,
-    strange: Option<usize>,
+    unknown_states: Option<usize>,
     leads: Option<bool>,
     heartbeat: Option<Instant>,
-    /// How old the heartbeat is when the state is shown.
+    /// The age of the heartbeat at the time of the scrape.
     heartbeat_age: Option<Duration>,
     haproxy_up: Option<bool>,
     haproxy_commands: BTreeMap<&'static str, u64>,
@@ -106,7 +103,7 @@ struct State {
 struct Turns {
     ok: u64,
     failed: u64,
-    /// Turns by duration: a bucket of [`BUCKETS`] each, without the ones below it, and last the longer ones.
+    /// Turns per bucket of [`BUCKETS`], not cumulative; the last one counts anything longer.
     buckets: [u64; BUCKETS.len() + 1],
     seconds: f64,
     last_success: Option<Timestamp>,
@@ -116,21 +113,21 @@ struct Turns {
 }
 
 impl Metrics {
-    /// For a process of this role, `server` or `client`, that starts now.
+    /// For a process of this role (`server` or `client`) that starts now.
     pub fn new(role: &'static str) -> Arc<Self> {
-        let mut state = State::default();
+        let mut values = Values::default();
         if role == CLIENT {
-            // From the start, so that the first refusal is a rise that an alert can see.
-            state.haproxy_commands.extend([("ok", 0), ("refused", 0), ("failed", 0)]);
+            // From the start, so that an alert on `increase()` sees the first refusal.
+            values.haproxy_commands.extend([("ok", 0), ("refused", 0), ("failed", 0)]);
         }
         let process_start = process::start();
-        Arc::new(Metrics { role, process_start, started: Instant::now(), state: Mutex::new(state) })
+        Arc::new(Metrics { role, process_start, started: Instant::now(), values: Mutex::new(values) })
     }
 
-    /// A turn ended just now, after `took`; `ok` if it did all of its work.
+    /// A turn just ended after `took`; `ok` if it did all of its work.
     pub fn turn(&self, ok: bool, took: Duration) {
         let (now, moment) = (Instant::now(), Timestamp::now());
-        let turns = &mut self.state().turns;
+        let turns = &mut self.values().turns;
         turns.last_end = Some(now);
         turns.last_failed = !ok;
         if ok {
@@ -145,168 +142,165 @@ impl Metrics {
         turns.seconds += seconds;
     }
 
-    /// The servers of the table as of now, in any order: a server that is not among them loses its series.
+    /// Replaces the series of all servers. Takes them in any order.
     pub fn set_servers(&self, mut series: Vec<ServerSeries>) {
         series.sort_by_key(|server| server.id);
         let series = Arc::new(series);
-        self.state().servers = series;
+        self.values().servers = series;
     }
 
-    /// How many slots are in each state (`enabled`, `draining`, `disabled`, `free`, `unreadable`); a state that is not given is not shown.
+    /// Slots by state (`enabled`, `draining`, `disabled`, `free`, `unreadable`); states left out are not shown.
     pub fn set_slots(&self, counts: &[(&'static str, usize)]) {
-        self.state().slots = counts.to_vec();
+        self.values().slots = counts.to_vec();
     }
 
-    /// Server: how many ready instances wait for a slot.
+    /// Server: ready instances without a slot.
     pub fn set_unplaced(&self, n: usize) {
-        self.state().unplaced = Some(n);
+        self.values().unplaced = Some(n);
     }
 
-    /// How many of the configured groups nobody knows: the source (server), the rows of the table (client).
+    /// Configured groups unknown to the source (server) or absent from the table (client).
     pub fn set_missing_groups(&self, n: usize) {
-        self.state().missing_groups = Some(n);
+        self.values().missing_groups = Some(n);
     }
 
-    /// Server: how many draining servers keep their weight because no ready one is left.
+    /// Server: draining servers that keep their weight because no ready one is left.
     pub fn set_last_resort(&self, n: usize) {
-        self.state().last_resort = Some(n);
+        self.values().last_resort = Some(n);
     }
 
-    /// Server: how many slots keep servers that left every group too many at once.
+    /// Server: slots kept by the removal guard.
     pub fn set_guarded(&self, n: usize) {
-        self.state().guarded = Some(n);
+        self.values().guarded = Some(n);
     }
 
-    /// Server: how many instances in service the source does not show with an address.
+    /// Server: instances in service without an address.
     pub fn set_unseen(&self, n: usize) {
-        self.state().unseen = Some(n);
+        self.values().unseen = Some(n);
     }
 
-    /// Server: how many instances are in a state that hsdo does not know.
-    pub fn set_strange(&self, n: usize) {
-        self.state().strange = Some(n);
+    /// Server: instances in a state unknown to hsdo.
+    pub fn set_unknown_states(&self, n: usize) {
+        self.values().unknown_states = Some(n);
     }
 
     /// Server: whether this process holds the lease of the table.
     pub fn set_leads(&self, leads: bool) {
-        self.state().leads = Some(leads);
+        self.values().leads = Some(leads);
     }
 
-    /// When the heartbeat in the table was last seen to change; `None` where it was not yet.
+    /// When the heartbeat in the table was last seen to change, if ever.
     pub fn set_heartbeat(&self, when: Option<Instant>) {
-        self.state().heartbeat = when;
+        self.values().heartbeat = when;
     }
 
-    /// Client: whether HAProxy's socket answered in this turn.
+    /// Client: whether HAProxy responded in this turn.
     pub fn set_haproxy_up(&self, up: bool) {
-        self.state().haproxy_up = Some(up);
+        self.values().haproxy_up = Some(up);
     }
 
-    /// Client: `n` more commands ended with `result`: `ok`, `refused` (HAProxy answered that it will not) or `failed` (no whole answer).
+    /// Client: `n` more commands ended with `result`: `ok`, `refused` (by HAProxy) or `failed` (no complete response).
     pub fn haproxy_command(&self, result: &'static str, n: u64) {
-        *self.state().haproxy_commands.entry(result).or_default() += n;
+        *self.values().haproxy_commands.entry(result).or_default() += n;
     }
 
-    /// Client: how many slots have no server in HAProxy, in all backends together.
+    /// Client: slots without a server in HAProxy, over all backends.
     pub fn set_missing_slots(&self, n: usize) {
-        self.state().missing_slots = Some(n);
+        self.values().missing_slots = Some(n);
     }
 
-    /// Client: how many servers an operator put in drain or maint by hand.
+    /// Client: servers that an operator put in drain or maint.
     pub fn set_held_slots(&self, n: usize) {
-        self.state().held_slots = Some(n);
+        self.values().held_slots = Some(n);
     }
 
-    /// Client: how many new servers have not passed their check yet.
+    /// Client: new servers that have not passed their health check yet.
     pub fn set_waiting_slots(&self, n: usize) {
-        self.state().waiting_slots = Some(n);
+        self.values().waiting_slots = Some(n);
     }
 
-    /// Client: how many servers something keeps out, or at another weight, that hsdo cannot lift.
+    /// Client: servers kept out, or at another weight, by something hsdo cannot override.
     pub fn set_blocked_slots(&self, n: usize) {
-        self.state().blocked_slots = Some(n);
+        self.values().blocked_slots = Some(n);
     }
 
-    /// Client: how many configured backends cannot be kept in step.
+    /// Client: configured backends that cannot be kept in step.
     pub fn set_missing_backends(&self, n: usize) {
-        self.state().missing_backends = Some(n);
+        self.values().missing_backends = Some(n);
     }
 
-    /// An attempt of an AWS request ended with `result`: `ok`, AWS's error code, or a word for what failed (`timeout`, `connect`).
+    /// An attempt at an AWS request ended with `result`: `ok`, AWS's error code, or a failure such as `timeout` or `connect`.
     ///
-    /// The answer comes from outside, so it is bounded: other characters than letters, digits, `_`, `-` and `.` become `_`, and
-    /// once 32 different results were seen a new one counts as `other`.
+    /// Error codes are external input, so they are bounded: characters other than letters, digits, `_`, `-` and `.` become
+    /// `_`, and after 32 distinct results new ones count as `other`.
     pub fn aws_request(&self, service: &'static str, operation: &'static str, result: &str) {
-        let mut result = bounded(result);
-        let requests = &mut self.state().aws_requests;
+        let mut result = result_label(result);
+        let requests = &mut self.values().aws_requests;
         if result != "ok" {
             let seen: BTreeSet<&str> = requests.keys().map(|(_, _, result)| result.as_str()).collect();
-            if seen.len() >= MOST_RESULTS && !seen.contains(result.as_str()) {
+            if seen.len() >= MAX_RESULTS && !seen.contains(result.as_str()) {
                 "other".clone_into(&mut result);
             }
         }
         *requests.entry((service, operation, result)).or_default() += 1;
     }
 
-    /// DynamoDB says that an operation took `units` capacity units.
+    /// An operation consumed `units` capacity units, according to DynamoDB.
     pub fn consumed(&self, operation: &'static str, units: f64) {
         if units.is_finite() && units >= 0.0 {
-            *self.state().consumed.entry(operation).or_default() += units;
+            *self.values().consumed.entry(operation).or_default() += units;
         }
     }
 
     /// Server: a request to Consul ended with `result`.
     pub fn consul_request(&self, result: &'static str) {
-        *self.state().consul_requests.entry(result).or_default() += 1;
+        *self.values().consul_requests.entry(result).or_default() += 1;
     }
 
-    /// Something that a person should know of a role that is ready nevertheless: `/readyz` tells it. None ends it.
+    /// Sets a condition that `/readyz` shows although the role is ready; `None` clears it.
     pub fn set_condition(&self, key: &'static str, text: Option<String>) {
-        let conditions = &mut self.state().conditions;
+        let conditions = &mut self.values().conditions;
         match text {
             Some(text) => conditions.insert(key, text),
             None => conditions.remove(key),
         };
     }
 
-    /// How the role does at `now`, when its turns are to start every `interval`.
+    /// Liveness and readiness at `now`, with turns due every `interval`.
     ///
-    /// A process that has not ended a turn yet is alive for its first minute (or ten intervals), and not ready.
-    pub fn health(&self, now: Instant, interval: Duration) -> Health {
+    /// Before the end of its first turn, a process is alive for a minute (or ten intervals) and not ready.
+    pub fn liveness(&self, now: Instant, interval: Duration) -> Liveness {
         let (turns, leads, conditions) = {
-            let state = self.state();
-            (state.turns.clone(), state.leads, state.conditions.values().cloned().collect::<Vec<_>>())
+            let values = self.values();
+            (values.turns.clone(), values.leads, values.conditions.values().cloned().collect::<Vec<_>>())
         };
-        let mut health = turns.health(self.started, now, interval);
-        if health.ready && leads == Some(false) {
-            health.reason.push_str(", standby: another server leads the table");
+        let mut liveness = turns.liveness(self.started, now, interval);
+        if liveness.ready && leads == Some(false) {
+            liveness.reason.push_str(", standby: another server leads the table");
         }
-        if health.ready && !conditions.is_empty() {
-            health.reason.push_str(", but ");
-            health.reason.push_str(&plain(&conditions.join("; ")));
+        if liveness.ready && !conditions.is_empty() {
+            liveness.reason.push_str(", but ");
+            liveness.reason.push_str(&plain(&conditions.join("; ")));
         }
-        health
+        liveness
     }
 
-    /// The text for a scrape: Prometheus' text format, version 0.0.4.
-    ///
-    /// It holds the lock only for a copy, so a scrape never makes a turn wait.
+    /// Renders the metrics in Prometheus text format 0.0.4. The lock is held only for a copy, so a scrape blocks no turn.
     pub fn render(&self) -> String {
-        let mut state = self.state().clone();
-        state.heartbeat_age = state.heartbeat.map(|when| when.elapsed());
-        text::render(self.role, &state, &process::read(self.process_start))
+        let mut values = self.values().clone();
+        values.heartbeat_age = values.heartbeat.map(|when| when.elapsed());
+        text::render(self.role, &values, &process::read(self.process_start))
     }
 
-    /// A panic elsewhere leaves numbers that are still worth showing.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ignores poisoning: after a panic elsewhere the metrics are still worth showing.
+    fn values(&self) -> MutexGuard<'_, Values> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A result of an AWS request as a label: short, and of harmless characters.
-fn bounded(result: &str) -> String {
+fn result_label(result: &str) -> String {
     let harmless = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
-    let result: String = result.chars().take(LONGEST_RESULT).map(harmless).collect();
+    let result: String = result.chars().take(MAX_RESULT_CHARS).map(harmless).collect();
     if result.is_empty() { "unknown".to_owned() } else { result }
 }
 
@@ -321,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_goes_when_its_server_goes() {
+    fn a_series_ends_with_its_server() {
         let metrics = Metrics::new("server");
         metrics.set_servers(vec![series(2), series(1)]);
         let both = metrics.render();
@@ -343,7 +337,7 @@ mod tests {
         server.set_last_resort(0);
         server.set_guarded(0);
         server.set_unseen(0);
-        server.set_strange(0);
+        server.set_unknown_states(0);
         client.set_haproxy_up(false);
         client.set_missing_slots(0);
         client.set_held_slots(0);
@@ -409,21 +403,21 @@ mod tests {
         metrics.aws_request("ec2", "DescribeInstances", "ok");
         let text = metrics.render();
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hsdo_aws_requests_total")).collect();
-        assert_eq!(lines.len(), MOST_RESULTS + 2, "the first ones, other, and ok");
+        assert_eq!(lines.len(), MAX_RESULTS + 2, "the first ones, other, and ok");
         assert!(lines.iter().all(|line| line.len() < 160));
         assert!(text.contains("result=\"other\"} 468\n") && text.contains("result=\"ok\"} 1\n"), "{text}");
     }
 
     #[test]
-    fn a_turn_counts_for_health_and_for_the_scrape() {
+    fn a_turn_counts_for_liveness_and_for_the_scrape() {
         let metrics = Metrics::new("server");
         let second = Duration::from_secs(1);
-        assert!(!metrics.health(Instant::now(), second).ready);
+        assert!(!metrics.liveness(Instant::now(), second).ready);
         assert!(!metrics.render().contains("hsdo_last_success_timestamp_seconds"), "unknown before the first success");
         metrics.turn(true, Duration::from_millis(20));
-        assert!(metrics.health(Instant::now(), second).ready);
+        assert!(metrics.liveness(Instant::now(), second).ready);
         metrics.turn(false, second);
-        assert!(!metrics.health(Instant::now(), second).ready);
+        assert!(!metrics.liveness(Instant::now(), second).ready);
         let text = metrics.render();
         assert!(text.contains("hsdo_turns_total{result=\"ok\"} 1\nhsdo_turns_total{result=\"failed\"} 1\n"), "{text}");
         assert!(text.contains("hsdo_turn_duration_seconds_count 2\n"), "{text}");
@@ -431,20 +425,20 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_is_ready_and_says_what_it_is() {
+    fn a_standby_is_ready_and_says_so() {
         let metrics = Metrics::new("server");
-        let health = || metrics.health(Instant::now(), Duration::from_secs(1));
+        let liveness = || metrics.liveness(Instant::now(), Duration::from_secs(1));
         metrics.set_leads(false);
         metrics.turn(true, Duration::from_millis(1));
-        assert!(health().ready && health().reason.contains("standby"), "{:?}", health());
+        assert!(liveness().ready && liveness().reason.contains("standby"), "{:?}", liveness());
         metrics.set_leads(true);
-        assert_eq!(health().reason, "ok");
+        assert_eq!(liveness().reason, "ok");
     }
 
     #[test]
-    fn what_a_person_should_know_stands_behind_the_ok() {
+    fn conditions_follow_the_ok() {
         let metrics = Metrics::new("client");
-        let reason = || metrics.health(Instant::now(), Duration::from_secs(1)).reason;
+        let reason = || metrics.liveness(Instant::now(), Duration::from_secs(1)).reason;
         metrics.turn(true, Duration::from_millis(1));
         metrics.set_condition("split", Some("no row carries \"a\nb\"".to_owned()));
         metrics.set_condition("backends", Some("one is missing".to_owned()));
@@ -466,10 +460,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_turn_falls_into_the_buckets_that_hold_it(millis in 0u64..20_000) {
+        fn a_turn_is_counted_in_its_bucket(millis in 0u64..20_000) {
             let metrics = Metrics::new("client");
             metrics.turn(true, Duration::from_millis(millis));
-            let buckets = metrics.state().turns.buckets;
+            let buckets = metrics.values().turns.buckets;
             let index = buckets.iter().position(|count| *count == 1).expect("one bucket");
             let seconds = Duration::from_millis(millis).as_secs_f64();
             prop_assert!(index == BUCKETS.len() || seconds <= BUCKETS[index]);

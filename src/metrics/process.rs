@@ -1,16 +1,15 @@
-//! What the kernel says about this process, for the `process_*` families: `/proc/self`, read at each scrape.
+//! The `process_*` metrics from `/proc/self`, read at each scrape.
 //!
-//! Where there is no `/proc` (an empty chroot), or a line of it cannot be read, the number is absent.
+//! Without `/proc` (an empty chroot), or if a line does not parse, the value is absent.
 
 use std::fs;
 
-/// Clock ticks a second in `/proc`: `USER_HZ`, which proc(5) calls `sysconf(_SC_CLK_TCK)`. It is 100 on every Linux that hsdo is built
-/// for (kernel: include/asm-generic/param.h; musl's `sysconf` returns the same constant).
+/// Clock ticks per second in `/proc` (`USER_HZ`, `sysconf(_SC_CLK_TCK)` in proc(5)): 100 on every Linux that hsdo is built for
+/// (kernel: include/asm-generic/param.h; musl's `sysconf` returns the same constant).
 const TICKS: f64 = 100.0;
 
-/// The numbers of one reading.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Process {
+pub(super) struct ProcessStats {
     pub(super) cpu_seconds: Option<f64>,
     pub(super) open_fds: Option<usize>,
     pub(super) max_fds: Option<u64>,
@@ -19,14 +18,14 @@ pub(super) struct Process {
     pub(super) start_seconds: Option<f64>,
 }
 
-/// Reads all but the start, which is handed in: it does not change.
-pub(super) fn read(start_seconds: Option<f64>) -> Process {
+/// Reads all but the start time, which does not change.
+pub(super) fn read(start_seconds: Option<f64>) -> ProcessStats {
     let text = |path| fs::read_to_string(path).ok();
     let stat = text("/proc/self/stat");
     let stat = stat.as_deref();
-    Process {
+    ProcessStats {
         cpu_seconds: stat.and_then(cpu_seconds),
-        // The handle that lists the directory is one of them.
+        // Minus the one that lists the directory.
         open_fds: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1)),
         max_fds: text("/proc/self/limits").as_deref().and_then(max_fds),
         virtual_bytes: stat.and_then(|stat| field(stat, 23)),
@@ -35,40 +34,38 @@ pub(super) fn read(start_seconds: Option<f64>) -> Process {
     }
 }
 
-/// When this process started, in seconds since the epoch, to a hundredth.
+/// When this process started, in seconds since the epoch, to 10 ms.
 pub(super) fn start() -> Option<f64> {
     let boot = fs::read_to_string("/proc/stat").ok()?;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     start_seconds(&boot, &stat)
 }
 
-/// A numeric field of `/proc/self/stat`, by its number in proc(5), 3 or higher.
-///
-/// Field 2 is the program's name in parentheses, and may itself hold spaces and parentheses.
+/// A numeric field of `/proc/self/stat`, by its number in proc(5), 3 or higher. Field 2 is the program's name in parentheses,
+/// which may contain spaces and parentheses.
 fn field(stat: &str, number: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
-/// `utime` and `stime`.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((field(stat, 14)? + field(stat, 15)?) as f64 / TICKS)
 }
 
-/// `btime` of `/proc/stat` (the boot, in seconds since the epoch) and `starttime` (ticks since the boot).
+/// `btime` of `/proc/stat` (boot time in seconds since the epoch) plus `starttime` (ticks since boot).
 fn start_seconds(boot: &str, stat: &str) -> Option<f64> {
     let boot: f64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     Some(boot + field(stat, 22)? as f64 / TICKS)
 }
 
-/// `VmRSS`, which is in kB whatever the size of a page.
+/// `VmRSS`, always in kB.
 fn resident_bytes(status: &str) -> Option<u64> {
     let text = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = text.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
 }
 
-/// The soft limit of open files; `None` too if it is `unlimited`.
+/// The soft limit of open files; `None` if `unlimited`.
 fn max_fds(limits: &str) -> Option<u64> {
     let text = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     text.split_ascii_whitespace().next()?.parse().ok()
@@ -82,7 +79,7 @@ mod tests {
                         18446744073709551615 1 1 0 0 0 0 0 0 0\n";
 
     #[test]
-    fn the_files_of_the_kernel_are_understood() {
+    fn files_of_proc_are_parsed() {
         assert_eq!(cpu_seconds(STAT), Some(2.25));
         assert_eq!(field(STAT, 23), Some(4_194_304));
         let boot = "cpu  1 2 3\nintr 5 6\nctxt 7\nbtime 1767323000\nprocesses 8\n";
@@ -94,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_absent() {
+    fn what_does_not_parse_is_absent() {
         for text in ["", "42", "42 (a", "42 (a) S 1", "42 (a) S x x x x x x x x x x x x x x x x x x x x x x x"] {
             assert_eq!(cpu_seconds(text), None, "{text}");
             assert_eq!(start_seconds("btime 5\n", text), None, "{text}");
@@ -105,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_all_of_them() {
+    fn this_process_has_all_values() {
         let start = start();
         let process = read(start);
         assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000), "{process:?}");

@@ -1,4 +1,4 @@
-//! The gauges of the server role.
+//! The server role's gauges.
 
 use std::time::Instant;
 
@@ -9,13 +9,13 @@ use crate::slot;
 impl Gauges for Metrics {
     fn publish(&self, state: &Snapshot) {
         self.set_servers(ServerSeries::all(state.slots.values()));
-        self.set_slots(&slot::counts(state.slots.values(), state.unreadable));
+        self.set_slots(&slot::counts_by_state(state.slots.values(), state.unreadable));
         self.set_unplaced(state.unplaced);
         self.set_missing_groups(state.missing_groups);
         self.set_last_resort(state.last_resort);
         self.set_guarded(state.guarded);
         self.set_unseen(state.unseen);
-        self.set_strange(state.strange);
+        self.set_unknown_states(state.unknown_states);
     }
 
     fn leads(&self, leads: bool) {

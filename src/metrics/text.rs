@@ -1,34 +1,33 @@
-//! The numbers as Prometheus reads them: text format 0.0.4, a pure function of one copy of the state.
+//! Prometheus text format 0.0.4, as a pure function of the values.
 //!
-//! A family without a sample is left out whole, HELP and TYPE included.
+//! A family without samples is omitted, HELP and TYPE included.
 
 use std::fmt::{Display, Write as _};
 
-use super::process::Process;
-use super::{BUCKETS, State};
+use super::process::ProcessStats;
+use super::{BUCKETS, Values};
 use crate::clock::Timestamp;
 
-/// The whole text.
-pub(super) fn render(role: &str, state: &State, process: &Process) -> String {
-    let mut text = Text(String::with_capacity(6144 + state.servers.len() * 120));
-    turns(&mut text, state);
-    table(&mut text, state);
-    haproxy(&mut text, state);
-    aws(&mut text, state);
-    consul(&mut text, state);
+pub(super) fn render(role: &str, values: &Values, process: &ProcessStats) -> String {
+    let mut text = Text(String::with_capacity(6144 + values.servers.len() * 120));
+    turns(&mut text, values);
+    table(&mut text, values);
+    haproxy(&mut text, values);
+    aws(&mut text, values);
+    consul(&mut text, values);
     text.family("hsdo_build_info", "gauge", "The version and the role of this process; always 1.");
     text.sample("hsdo_build_info", &[("version", &env!("CARGO_PKG_VERSION")), ("role", &role)], 1);
     process_families(&mut text, process);
     text.0
 }
 
-fn turns(text: &mut Text, state: &State) {
-    let turns = &state.turns;
+fn turns(text: &mut Text, values: &Values) {
+    let turns = &values.turns;
     let name = "hsdo_turns_total";
-    text.family(name, "counter", "Turns of the role's loop, by how they ended.");
+    text.family(name, "counter", "Turns of the role's loop, by result.");
     text.sample(name, &[("result", &"ok")], turns.ok);
     text.sample(name, &[("result", &"failed")], turns.failed);
-    text.family("hsdo_turn_duration_seconds", "histogram", "How long turns took.");
+    text.family("hsdo_turn_duration_seconds", "histogram", "Duration of turns.");
     let mut below = 0;
     for (count, bound) in turns.buckets.iter().zip(BUCKETS) {
         below += count;
@@ -45,95 +44,95 @@ fn turns(text: &mut Text, state: &State) {
     );
 }
 
-fn table(text: &mut Text, state: &State) {
-    if !state.servers.is_empty() {
+fn table(text: &mut Text, values: &Values) {
+    if !values.servers.is_empty() {
         let name = "hsdo_server_weight";
         text.family(name, "gauge", "The weight of each server in the table.");
-        for server in state.servers.iter() {
+        for server in values.servers.iter() {
             let asg = server.asg.as_deref().unwrap_or("none");
             let labels: [Label<'_>; 4] =
                 [("id", &server.id), ("name", &server.name), ("ip", &server.ip), ("asg", &asg)];
             text.sample(name, &labels, server.weight);
         }
     }
-    if !state.slots.is_empty() {
+    if !values.slots.is_empty() {
         let name = "hsdo_slots";
         text.family(name, "gauge", "Slots of the table, by state.");
-        for (slot_state, count) in &state.slots {
+        for (slot_state, count) in &values.slots {
             text.sample(name, &[("state", slot_state)], count);
         }
     }
-    text.gauge("hsdo_unplaced_servers", "Ready instances that wait because every slot is taken.", state.unplaced);
+    text.gauge("hsdo_unplaced_servers", "Ready instances that wait because every slot is taken.", values.unplaced);
     text.gauge(
         "hsdo_missing_groups",
         "Configured groups that the source (server) or the table (client) does not know.",
-        state.missing_groups,
+        values.missing_groups,
     );
     let leader = "Whether this server leads the table (1) or stands by (0).";
-    text.gauge("hsdo_leader", leader, state.leads.map(u8::from));
+    text.gauge("hsdo_leader", leader, values.leads.map(u8::from));
     let age = "Seconds since the heartbeat of the leading server was last seen to change.";
-    text.gauge("hsdo_heartbeat_age_seconds", age, state.heartbeat_age.map(|age| age.as_secs_f64()));
+    text.gauge("hsdo_heartbeat_age_seconds", age, values.heartbeat_age.map(|age| age.as_secs_f64()));
     let last_resort = "Draining servers that keep their weight because no ready one is left.";
-    text.gauge("hsdo_last_resort_servers", last_resort, state.last_resort);
-    let guarded = "Slots whose servers left every group too many at once, and are kept by SERVER_REMOVAL_GUARD.";
-    text.gauge("hsdo_removal_guard_slots", guarded, state.guarded);
-    let unseen = "Instances in service of which the source tells no address that a server can have.";
-    text.gauge("hsdo_unseen_instances", unseen, state.unseen);
-    let strange = "Instances in a lifecycle or health state that this version of hsdo does not know.";
-    text.gauge("hsdo_unknown_state_instances", strange, state.strange);
+    text.gauge("hsdo_last_resort_servers", last_resort, values.last_resort);
+    let guarded = "Slots kept by SERVER_REMOVAL_GUARD because too many servers left every group at once.";
+    text.gauge("hsdo_removal_guard_slots", guarded, values.guarded);
+    let unseen = "Instances in service without a usable address.";
+    text.gauge("hsdo_unseen_instances", unseen, values.unseen);
+    let unknown_states = "Instances in a lifecycle or health state that this version of hsdo does not know.";
+    text.gauge("hsdo_unknown_state_instances", unknown_states, values.unknown_states);
 }
 
-fn haproxy(text: &mut Text, state: &State) {
-    let up = "Whether HAProxy answered in the last turn (1) or not (0).";
-    text.gauge("hsdo_haproxy_up", up, state.haproxy_up.map(u8::from));
-    if !state.haproxy_commands.is_empty() {
+fn haproxy(text: &mut Text, values: &Values) {
+    let up = "Whether HAProxy responded in the last turn (1) or not (0).";
+    text.gauge("hsdo_haproxy_up", up, values.haproxy_up.map(u8::from));
+    if !values.haproxy_commands.is_empty() {
         let name = "hsdo_haproxy_commands_total";
-        text.family(name, "counter", "Commands sent to HAProxy that change it, by how they ended.");
-        for (result, count) in &state.haproxy_commands {
+        text.family(name, "counter", "Commands sent to change HAProxy, by result.");
+        for (result, count) in &values.haproxy_commands {
             text.sample(name, &[("result", result)], count);
         }
     }
-    let missing = "Slots that have no server in HAProxy, over all backends.";
-    text.gauge("hsdo_haproxy_missing_slots", missing, state.missing_slots);
-    let held = "Servers that somebody put in drain or maint by hand.";
-    text.gauge("hsdo_haproxy_held_slots", held, state.held_slots);
-    let waiting = "New servers whose check has not passed yet.";
-    text.gauge("hsdo_haproxy_waiting_slots", waiting, state.waiting_slots);
-    let blocked = "Servers that something keeps out, or at another weight, which hsdo cannot lift.";
-    text.gauge("hsdo_haproxy_blocked_slots", blocked, state.blocked_slots);
+    let missing = "Slots without a server in HAProxy, over all backends.";
+    text.gauge("hsdo_haproxy_missing_slots", missing, values.missing_slots);
+    let held = "Servers that an operator put in drain or maint.";
+    text.gauge("hsdo_haproxy_held_slots", held, values.held_slots);
+    let waiting = "New servers that have not passed their health check yet.";
+    text.gauge("hsdo_haproxy_waiting_slots", waiting, values.waiting_slots);
+    let blocked = "Servers kept out, or at another weight, by something that hsdo cannot override.";
+    text.gauge("hsdo_haproxy_blocked_slots", blocked, values.blocked_slots);
     let absent = "Configured backends that are missing, or cannot be kept in step.";
-    text.gauge("hsdo_haproxy_missing_backends", absent, state.missing_backends);
+    text.gauge("hsdo_haproxy_missing_backends", absent, values.missing_backends);
 }
 
-fn aws(text: &mut Text, state: &State) {
-    if !state.aws_requests.is_empty() {
+fn aws(text: &mut Text, values: &Values) {
+    if !values.aws_requests.is_empty() {
         let name = "hsdo_aws_requests_total";
-        text.family(name, "counter", "Requests to AWS, retries included, by how they ended.");
-        for ((service, operation, result), count) in &state.aws_requests {
+        text.family(name, "counter", "Requests to AWS, including retries, by result.");
+        for ((service, operation, result), count) in &values.aws_requests {
             text.sample(name, &[("service", service), ("operation", operation), ("result", result)], count);
         }
     }
-    if !state.consumed.is_empty() {
+    if !values.consumed.is_empty() {
         let name = "hsdo_dynamodb_consumed_capacity_units_total";
-        text.family(name, "counter", "Capacity units that DynamoDB says it charged.");
-        for (operation, units) in &state.consumed {
+        text.family(name, "counter", "Capacity units consumed, as reported by DynamoDB.");
+        for (operation, units) in &values.consumed {
             text.sample(name, &[("operation", operation)], units);
         }
     }
 }
 
-fn consul(text: &mut Text, state: &State) {
-    if !state.consul_requests.is_empty() {
+fn consul(text: &mut Text, values: &Values) {
+    if !values.consul_requests.is_empty() {
         let name = "hsdo_consul_requests_total";
-        text.family(name, "counter", "Requests to Consul, by how they ended.");
-        for (result, count) in &state.consul_requests {
+        text.family(name, "counter", "Requests to Consul, by result.");
+        for (result, count) in &values.consul_requests {
             text.sample(name, &[("result", result)], count);
         }
     }
 }
 
-/// The families that every Prometheus client library has, with its names and its words.
-fn process_families(text: &mut Text, process: &Process) {
+/// The standard families of Prometheus client libraries, with their names and help texts.
+fn process_families(text: &mut Text, process: &ProcessStats) {
     let cpu = "Total user and system CPU time spent in seconds.";
     text.single("process_cpu_seconds_total", "counter", cpu, process.cpu_seconds);
     text.gauge("process_open_fds", "Number of open file descriptors.", process.open_fds);
@@ -144,10 +143,9 @@ fn process_families(text: &mut Text, process: &Process) {
     text.gauge("process_start_time_seconds", start, process.start_seconds);
 }
 
-/// A label's name and its value before escaping.
 type Label<'a> = (&'a str, &'a dyn Display);
 
-/// The text so far. Writing to a `String` cannot fail, so the results of `write!` are dropped.
+/// The text so far. Writing to a `String` cannot fail, so results of `write!` are ignored.
 struct Text(String);
 
 impl Text {
@@ -167,7 +165,6 @@ impl Text {
         let _ = writeln!(self.0, " {value}");
     }
 
-    /// A family of one sample, or none.
     fn single(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.family(name, kind, help);
@@ -180,7 +177,7 @@ impl Text {
     }
 }
 
-/// A label's value as the format wants it: backslash, quote and newline are the three that it escapes.
+/// Escapes a label's value: backslash, quote and newline, as the format requires.
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -197,11 +194,11 @@ mod tests {
     /// Every family, as `promtool check metrics` accepts it.
     const EXPECTED: &str = include_str!("expected.metrics");
 
-    fn everything() -> State {
+    fn everything() -> Values {
         let mut turns = Turns { ok: 5, failed: 1, seconds: 12.3125, ..Turns::default() };
         (turns.buckets[0], turns.buckets[3], turns.buckets[13]) = (3, 2, 1);
         turns.last_success = Some(Timestamp::from_micros(1_767_323_045_678_000));
-        State {
+        Values {
             turns,
             servers: vec![
                 ServerSeries {
@@ -221,7 +218,7 @@ mod tests {
             last_resort: Some(0),
             guarded: Some(6),
             unseen: Some(1),
-            strange: Some(2),
+            unknown_states: Some(2),
             leads: Some(true),
             heartbeat: None,
             heartbeat_age: Some(std::time::Duration::from_millis(250)),
@@ -245,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_family_as_prometheus_reads_it() {
-        let process = Process {
+        let process = ProcessStats {
             cpu_seconds: Some(0.25),
             open_fds: Some(9),
             max_fds: Some(1024),
@@ -259,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_told_is_absent() {
-        let text = render("client", &State::default(), &Process::default());
+    fn what_was_never_set_is_absent() {
+        let text = render("client", &Values::default(), &ProcessStats::default());
         let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(
             families,
@@ -284,12 +281,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_can_add_a_line_or_end_its_quotes(name in "[\\\\\"\n{}=,a]{0,12}") {
+        fn no_name_can_break_out_of_its_label(name in "[\\\\\"\n{}=,a]{0,12}") {
             let server = ServerSeries { id: 1, name: name.clone(), ip: [10, 0, 0, 1].into(), asg: None, weight: 1 };
             let plain = ServerSeries { name: "a".to_owned(), ..server.clone() };
             let text = |server| {
-                let state = State { servers: vec![server].into(), ..State::default() };
-                render("server", &state, &Process::default())
+                let values = Values { servers: vec![server].into(), ..Values::default() };
+                render("server", &values, &ProcessStats::default())
             };
             let (shown, plain) = (text(server), text(plain));
             prop_assert_eq!(shown.lines().count(), plain.lines().count());

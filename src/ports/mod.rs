@@ -1,5 +1,5 @@
-//! What each role needs of the world, as traits, with the types that they exchange. Edges implement them, roles call them,
-//! and only `run` knows both. Nothing here does anything.
+//! The traits through which roles reach the outside world, and the types that they exchange. Edges implement them, roles
+//! call them, and only `run` knows both.
 
 mod client;
 mod error;

@@ -1,4 +1,4 @@
-//! What the server role needs of its edges: a source of instances, the table that it writes, and gauges that show its state.
+//! The server role's ports: a source of instances, the table it writes, and the gauges.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -7,22 +7,21 @@ use super::TurnError;
 use crate::marker::{Claim, Marker, Stamp};
 use crate::slot::{Observation, Slot, SlotId, Table};
 
-/// Where instances come from: AutoScaling groups, or Consul.
+/// Where instances come from: Auto Scaling groups or Consul.
 pub trait Source {
-    /// One whole answer. It covers the instances that the source lists, and those `occupants` (by their names in the
-    /// table) that it does not list.
+    /// Fetches all listed instances, and the fate of those `occupants` (by their names in the table) that are not listed.
     ///
     /// # Errors
-    /// The answer failed, is partial or cannot be read: never a shorter list.
+    /// Any failure, including a partial or unparsable response: never a shorter list.
     fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError>;
 
-    /// For the log: the remedy for configured groups that the source does not know.
+    /// For the log: the remedy for configured groups that do not exist.
     fn missing_remedy(&self) -> &'static str {
         "correct the configured names or create the groups"
     }
 
-    /// For the log: why instances in service may have no address; `None` where the source reports them itself.
-    fn unseen_because(&self) -> Option<&'static str> {
+    /// For the log: why instances in service may have no address; `None` if the source logs them itself.
+    fn unseen_reason(&self) -> Option<&'static str> {
         None
     }
 }
@@ -36,102 +35,102 @@ impl<S: Source + ?Sized> Source for Box<S> {
         (**self).missing_remedy()
     }
 
-    fn unseen_because(&self) -> Option<&'static str> {
-        (**self).unseen_because()
+    fn unseen_reason(&self) -> Option<&'static str> {
+        (**self).unseen_reason()
     }
 }
 
-/// The whole table as a server read it.
+/// The whole table as the server read it.
 #[derive(Clone, Debug, Default)]
 pub struct TableReading {
     /// The rows.
     pub table: Table,
     /// The marker on slot 1's item.
     pub marker: Marker,
-    /// A row differs from what this store last read or wrote: somebody else changed it.
+    /// Whether a row differs from what this store last read or wrote: it was edited by someone else.
     pub changed: bool,
 }
 
-/// One look at the marker.
+/// The marker as seen once.
 #[derive(Clone, Debug)]
 pub struct Sighting<R> {
-    /// What it says.
+    /// Its parsed attributes.
     pub marker: Marker,
-    /// How it was stored, with what cannot be read: the condition of [`SlotStore::take`].
+    /// Its raw attributes, valid or not: the condition of [`SlotStore::take`].
     pub raw: R,
 }
 
-/// The table, as the server uses it.
+/// The table, as the server role uses it.
 pub trait SlotStore {
-    /// How this store spells a marker.
+    /// A marker in this store's own representation.
     type Raw;
 
     /// Reads the marker alone; it may be slightly stale.
     ///
     /// # Errors
-    /// The reading failed.
+    /// The read failed.
     fn read_marker(&mut self) -> Result<Sighting<Self::Raw>, TurnError>;
 
     /// Reads every row and the marker, strongly consistent.
     ///
     /// # Errors
-    /// The reading failed or is not whole.
+    /// The read failed or is incomplete.
     fn read(&mut self) -> Result<TableReading, TurnError>;
 
-    /// Writes `claim` on the condition that the marker is still as it was `seen`. False: it is not. A new term begins
-    /// with nothing known about the rows.
+    /// Writes `claim` if the marker is still as it was `seen`; false if it is not. Forgets all rows: a term starts from
+    /// scratch.
     ///
     /// # Errors
-    /// The write failed; it may have been done all the same.
+    /// The write failed, but may have been applied.
     fn take(&mut self, seen: &Sighting<Self::Raw>, claim: &Claim) -> Result<bool, TurnError>;
 
-    /// Writes `stamp` on the condition that the table names its leader. False: it does not.
+    /// Writes `stamp` if the table names its leader; false if it does not.
     ///
     /// # Errors
-    /// The write failed; it may have been done all the same.
+    /// The write failed, but may have been applied.
     fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError>;
 
-    /// Writes these slots, each on the condition that its row is still as the last [`SlotStore::read`] found it, together
-    /// with `stamp`, on the condition that the table names its leader. Returns the stamp as it was written last.
+    /// Writes these slots together with `stamp`. Conditions: each row is unchanged since the last [`SlotStore::read`], and the
+    /// table names the leader of `stamp`. Returns the last stamp written.
     ///
     /// # Errors
-    /// A condition did not hold, or the write failed: some of the slots may have been written.
+    /// A condition did not hold, or the write failed. Some of the slots may have been written.
     fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError>;
 
-    /// Removes `leader` from the marker, if the marker names it.
+    /// Removes `leader` from the marker if the marker names it.
     ///
     /// # Errors
     /// The write failed.
     fn release(&mut self, leader: &str) -> Result<(), TurnError>;
 }
 
-/// Where a server shows its state: the exporter's numbers.
+/// Where the server publishes its state for the exporter.
 pub trait Gauges: Send + Sync {
-    /// Replaces everything shown before by `state`.
+    /// Replaces everything published before.
     fn publish(&self, state: &Snapshot);
-    /// Whether this server leads.
+    /// Sets whether this server leads.
     fn leads(&self, leads: bool);
-    /// The heartbeat in the table was written, or seen to change, at `when`.
+    /// Records that the heartbeat was written, or seen to change, at `when`.
     fn heartbeat(&self, when: Instant);
 }
 
 /// What the gauges show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The readable rows of the table by number, as the turn left them.
+    /// The readable rows by number, as the turn left them.
     pub slots: BTreeMap<SlotId, Slot>,
-    /// Items of the table that cannot be read.
+    /// Unreadable items.
     pub unreadable: usize,
-    /// Ready instances that wait for a slot.
+    /// Ready instances without a slot.
     pub unplaced: usize,
-    /// Configured groups that the source does not know.
+    /// Configured groups that do not exist.
     pub missing_groups: usize,
-    /// Slots whose leaving server keeps serving because no other can.
+    /// Draining servers that keep serving because no other can.
     pub last_resort: usize,
-    /// Slots that the removal guard keeps.
+    /// Slots kept by the removal guard.
     pub guarded: usize,
-    /// Instances in service for which the source gives no address.
+    /// Instances in service without an address.
     pub unseen: usize,
-    /// Instances in a state that hsdo does not know.
-    pub strange: usize,
+    /// Instances in a state unknown to hsdo.
+    pub unknown_states: usize,
 }

@@ -1,8 +1,7 @@
-//! Assigns instances to slots: departed instances are evicted, present ones stay where they are, new ones are seated. Pure.
+//! Assigns instances to slots: departed instances are evicted, present ones stay, new ones are seated. Pure.
 //!
-//! HAProxy must see an instance under the same number for its whole life, or consistent hashing moves keys needlessly. So
-//! an instance never moves, and a newcomer prefers a slot that its own group had before. Weights are decided elsewhere
-//! (`ramp`, `drain`).
+//! An instance keeps its slot for life, or consistent hashing would move keys needlessly. For the same reason a new
+//! instance prefers a slot that its group had before. Weights are set elsewhere (`ramp`, `drain`).
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashSet};
@@ -10,37 +9,33 @@ use std::net::IpAddr;
 
 use super::guard::Guard;
 use super::judge::{Judged, judge_all};
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Table};
 
-/// The slots after this turn, but for the weights.
+/// The slots after this turn, except for the weights.
 pub(super) struct Assignment {
-    /// The readable rows and those of 1..N that had no row, by number.
+    /// The readable rows, and slots of 1 to N without a row.
     pub(super) slots: BTreeMap<SlotId, Slot>,
-    /// Slots that must not change this turn, since the state of their instance is unknown.
     pub(super) kept: BTreeSet<SlotId>,
-    /// The kept slots that the removal guard keeps, in order.
+    /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
-    /// The removal guard after this turn.
     pub(super) guard: Guard,
-    /// Ready instances without a slot, in order.
     pub(super) unplaced: Vec<Instance>,
-    /// Reports that take no slot because a report that outranks them, or an unreadable row, has their address.
+    /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub(super) ignored: Vec<Instance>,
-    /// The scales of the occupants whose scale is not 1.
+    /// The scales other than 1.
     pub(super) scales: BTreeMap<SlotId, u16>,
 }
 
-/// Judges every occupant, then seats the newcomers.
 pub(super) fn assign(
     table: &Table,
     previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Assignment {
     let mut slots: BTreeMap<SlotId, Slot> = table.slots().map(|slot| (slot.id, slot.clone())).collect();
     restore(&mut slots, table, previous.slots);
@@ -49,11 +44,11 @@ pub(super) fn assign(
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
     let Judged { kept, guarded, guard } = judge_all(&mut slots, &holders, seen, previous, now, limits);
-    ignored.extend(reserve(&mut holders, table, &slots));
+    ignored.extend(exclude_unreadable(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
-    let unplaced = if hides_somebody(seen, &slots) {
-        // A missing row may have held a serving instance that cannot be seen now. So it is not declared free, and a
-        // newcomer takes it only when no other slot is left.
+    let unplaced = if may_hide_instances(seen, &slots) {
+        // A missing row may belong to a serving instance that cannot be seen now. So it is not written as free, and only
+        // used when no other slot is left.
         let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
         if !unplaced.is_empty() {
             slots.extend(empty);
@@ -69,15 +64,15 @@ pub(super) fn assign(
     Assignment { slots, kept, guarded, guard, unplaced, ignored, scales }
 }
 
-/// Whether there may be serving instances without a row that cannot be seated now: their group is missing, they have no
+/// Whether there may be serving instances without a row that cannot be seated: their group is missing, they have no
 /// address, or their state is unknown.
-fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
+fn may_hide_instances(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     if !seen.missing_groups.is_empty() {
         return true;
     }
     let unseen = seen.hidden.iter().filter(|hidden| hidden.in_service).map(|hidden| hidden.names.as_slice());
-    let strange = seen.strange.iter().map(|strange| std::slice::from_ref(&strange.name));
-    let mut hidden = unseen.chain(strange).peekable();
+    let unknown_states = seen.unknown_states.iter().map(|unknown_states| std::slice::from_ref(&unknown_states.name));
+    let mut hidden = unseen.chain(unknown_states).peekable();
     if hidden.peek().is_none() {
         return false;
     }
@@ -89,10 +84,10 @@ fn hides_somebody(seen: &Observation, slots: &BTreeMap<SlotId, Slot>) -> bool {
     hidden.any(|names| !names.iter().any(|name| shown.contains(name.as_str())))
 }
 
-/// Restores the occupants of rows that were lost, unless another row has their address: then somebody moved them by hand.
+/// Restores the occupants of deleted rows, unless another row has their address: then someone moved them by hand.
 fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<SlotId, Slot>) {
     let held = |row: &Row| match row {
-        Row::Known(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
+        Row::Readable(slot) => slot.occupant.as_ref().map(|occupant| occupant.address),
         Row::Unreadable { address, .. } => *address,
     };
     let held: BTreeSet<IpAddr> = table.rows.values().filter_map(held).collect();
@@ -101,19 +96,23 @@ fn restore(slots: &mut BTreeMap<SlotId, Slot>, table: &Table, before: &BTreeMap<
     slots.extend(lost.map(|slot| (slot.id, slot.clone())));
 }
 
-/// Removes and returns the instances whose address is in an unreadable row: a second slot would double their traffic.
-fn reserve(holders: &mut BTreeMap<IpAddr, &Instance>, table: &Table, slots: &BTreeMap<SlotId, Slot>) -> Vec<Instance> {
+/// Removes and returns instances whose address is in an unreadable row: a second slot would double their traffic.
+fn exclude_unreadable(
+    holders: &mut BTreeMap<IpAddr, &Instance>,
+    table: &Table,
+    slots: &BTreeMap<SlotId, Slot>,
+) -> Vec<Instance> {
     let seated = |address: &IpAddr| {
         slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.address == *address))
     };
     let unreadable = table.rows.values().filter_map(|row| match row {
         Row::Unreadable { address, .. } => *address,
-        Row::Known(_) => None,
+        Row::Readable(_) => None,
     });
     unreadable.filter(|address| !seated(address)).filter_map(|address| holders.remove(&address).cloned()).collect()
 }
 
-/// Where several slots have the same address, the lowest one keeps it.
+/// Of several slots with the same address, the lowest keeps it.
 fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     let mut taken = BTreeSet::new();
     for slot in slots.values_mut() {
@@ -123,8 +122,8 @@ fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
     }
 }
 
-/// The report that counts for each address, and the reports that do not. A ready instance outranks others; then the
-/// occupant outranks a stranger; then the order of groups and of names decides.
+/// The instance that holds each address, and the ones that lose out. Ready instances come first, then the occupant, then the
+/// order of groups and names decides.
 fn holders<'a>(
     slots: &BTreeMap<SlotId, Slot>,
     seen: &'a Observation,
@@ -135,13 +134,13 @@ fn holders<'a>(
         .filter_map(|slot| slot.occupant.as_ref())
         .map(|occupant| (occupant.address, occupant.name.as_str()))
         .collect();
-    let mut reports: Vec<&Instance> = seen.instances.iter().collect();
-    reports.sort_by_key(|instance| {
-        let stranger = !occupants.get(&instance.address).is_some_and(|name| instance.is_called(name));
+    let mut instances: Vec<&Instance> = seen.instances.iter().collect();
+    instances.sort_by_key(|instance| {
+        let newcomer = !occupants.get(&instance.address).is_some_and(|name| instance.has_name(name));
         (
             instance.address,
             instance.readiness != Readiness::Ready,
-            stranger,
+            newcomer,
             position(groups, &instance.group),
             &instance.name,
             &instance.group,
@@ -150,7 +149,7 @@ fn holders<'a>(
     });
     let mut holders = BTreeMap::new();
     let mut ignored = Vec::new();
-    for instance in reports {
+    for instance in instances {
         match holders.entry(instance.address) {
             Entry::Vacant(entry) => {
                 entry.insert(instance);
@@ -164,18 +163,18 @@ fn holders<'a>(
 fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {
     let scale = |slot: &Slot| {
         let occupant = slot.occupant.as_ref()?;
-        let holder = holders.get(&occupant.address).filter(|holder| holder.is_called(&occupant.name))?;
+        let holder = holders.get(&occupant.address).filter(|holder| holder.has_name(&occupant.name))?;
         (holder.scale != 1).then_some((slot.id, holder.scale))
     };
     slots.values().filter_map(scale).collect()
 }
 
-/// Seats the ready instances that have no slot yet. Returns those that found no free slot, in order.
+/// Seats ready instances that have no slot. Returns those that found none free, in order.
 fn seat_newcomers(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Vec<Instance> {
     let seated: BTreeSet<IpAddr> =
         slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.address).collect();
@@ -187,7 +186,7 @@ fn seat_newcomers(
     newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
 
     let mut free = Free::of(slots, limits.size);
-    // First those that find a free slot of their own group, so that no other group's newcomer takes it as "any".
+    // Slots of their own group first, so that no other group takes them as "any".
     let (own, others): (Vec<_>, Vec<_>) = newcomers
         .into_iter()
         .map(|instance| (instance, free.of_group(&instance.group)))
@@ -204,7 +203,7 @@ fn seat_newcomers(
     unplaced
 }
 
-/// The free slots of 1..N by their last group; `None` if they never had one.
+/// The free slots of 1 to N, by last group; `None` if never used.
 struct Free(BTreeMap<Option<String>, BTreeSet<SlotId>>);
 
 impl Free {
@@ -216,23 +215,20 @@ impl Free {
         Free(free)
     }
 
-    /// Takes the lowest slot whose last occupant was of this group.
     fn of_group(&mut self, group: &str) -> Option<SlotId> {
         self.0.get_mut(&Some(group.to_owned()))?.pop_first()
     }
 
-    /// Takes the lowest slot that never had a group.
     fn unused(&mut self) -> Option<SlotId> {
         self.0.get_mut(&None)?.pop_first()
     }
 
-    /// Takes the lowest slot.
     fn any(&mut self) -> Option<SlotId> {
         self.0.values_mut().filter(|ids| !ids.is_empty()).min_by_key(|ids| ids.first().copied())?.pop_first()
     }
 }
 
-/// The position of a group in the configuration; an unconfigured group comes last.
+/// The position of a group in the configuration; unconfigured groups come last.
 fn position(groups: &[String], group: &str) -> usize {
     groups.iter().position(|name| name == group).unwrap_or(usize::MAX)
 }

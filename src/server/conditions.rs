@@ -1,19 +1,16 @@
-//! Conditions that an operator should know about while they last. They are logged when they begin, change and end, not
-//! every turn. Pure; the caller writes the log.
+//! Conditions that an operator should know about, logged when they begin, change and end. Pure; the caller writes the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::plan::Plan;
 use crate::slot::{Instance, Observation, Readiness, Slot, Table};
 
-/// How many names a sentence lists before it only counts the rest.
-const LISTED: usize = 10;
-/// How many unknown states one process logs: far more than AWS will ever add.
-const MOST_STATES: usize = 100;
+/// Names listed in one message; the rest is only counted.
+const MAX_LISTED: usize = 10;
+/// Unknown states that one process logs: far more than AWS will ever add.
+const MAX_NAMED_STATES: usize = 100;
 
-/// A condition that an operator should know about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition {
     Guarded,
@@ -27,22 +24,20 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    /// The sentence for its end.
-    fn over(self) -> &'static str {
+    fn end_message(self) -> &'static str {
         match self {
             Condition::Guarded => "no server is kept by SERVER_REMOVAL_GUARD any more",
             Condition::MissingGroups => "every configured group is known again",
             Condition::Unseen => "every instance in service has an address again",
             Condition::Unreadable => "every item of the table can be read again",
             Condition::Unplaced => "every ready server has a slot again",
-            Condition::SharedAddress => "no ready server is without a slot for its address any more",
+            Condition::SharedAddress => "no ready server lacks a slot because of its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
             Condition::LastResort => "leaving servers no longer serve as the last resort",
         }
     }
 }
 
-/// The conditions that hold, each with its sentence.
 pub(super) type Conditions = BTreeMap<Condition, String>;
 
 /// A line for the log.
@@ -52,131 +47,101 @@ pub(super) enum Line {
     Info(String),
 }
 
-/// A source's own words for its conditions.
+/// Source-specific text for the messages.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SourceWords {
-    /// The remedy for groups that do not exist.
+pub(super) struct SourceHints {
     pub(super) missing_remedy: &'static str,
-    /// Why instances in service have no address; `None` if the source reports them itself.
-    pub(super) unseen_because: Option<&'static str>,
+    /// Why instances in service have no address; `None` if the source logs them itself.
+    pub(super) unseen_reason: Option<&'static str>,
 }
 
-/// The conditions of one turn.
 pub(super) fn conditions(
     table: &Table,
     seen: &Observation,
     plan: &Plan,
-    limits: &Limits,
-    words: SourceWords,
+    limits: &SlotLimits,
+    hints: SourceHints,
 ) -> Conditions {
-    let SourceWords { missing_remedy, unseen_because } = words;
-    let unreadable = table.faults();
-    let unplaced = plan.unplaced.iter().map(|instance| instance.name.escape_debug().to_string()).collect::<Vec<_>>();
-    let missing: Vec<_> = seen.missing_groups.iter().map(|group| group.escape_debug().to_string()).collect();
-    let mut conditions = Conditions::new();
-    let mut note = |condition, count: usize, text: String| {
-        if count > 0 {
-            conditions.insert(condition, text);
-        }
-    };
-    note(
-        Condition::Guarded,
-        plan.guarded.len(),
+    let SourceHints { missing_remedy, unseen_reason } = hints;
+    let size = limits.size;
+    let guarded = list(&plan.guarded).map(|slots| {
         format!(
-            "no group lists the servers in slots {} any more, and nobody says that they have ended: too many at once, so \
-             they are kept until answers have said so for {} s (SERVER_REMOVAL_GUARD); if they are not to go, correct \
-             SERVER_ASG_NAMES or the groups",
-            list(&plan.guarded),
+            "no group lists the servers in slots {slots} any more, yet they are not reported as terminated: too many at \
+             once, so they are kept until this has been confirmed for {} s (SERVER_REMOVAL_GUARD); if they are to stay, \
+             correct SERVER_ASG_NAMES or the groups",
             limits.removal_guard.as_secs_f64()
-        ),
-    );
-    note(
-        Condition::MissingGroups,
-        missing.len(),
+        )
+    });
+    let missing = list(seen.missing_groups.iter().map(|group| group.escape_debug())).map(|groups| {
         format!(
-            "groups that do not exist: {}: their servers stay until they are known to have ended; {missing_remedy}",
-            list(&missing)
-        ),
-    );
-    if let Some(because) = unseen_because {
-        let unseen: Vec<_> = seen.unseen().map(|name| name.escape_debug().to_string()).collect();
-        note(
-            Condition::Unseen,
-            unseen.len(),
-            format!(
-                "instances in service that cannot be reached: {}: {because}; they take no slot, and keep one they have",
-                list(&unseen)
-            ),
-        );
-    }
-    note(
-        Condition::Unreadable,
-        unreadable.len(),
+            "groups that do not exist: {groups}: their servers stay until they are known to have ended; {missing_remedy}"
+        )
+    });
+    let unseen = list(seen.unseen().map(str::escape_debug)).zip(unseen_reason).map(|(names, reason)| {
         format!(
-            "items of the table that cannot be read: {}: they are left alone; correct or delete them",
-            list(&unreadable)
-        ),
-    );
-    note(
-        Condition::Unplaced,
-        unplaced.len(),
+            "instances in service that cannot be reached: {names}: {reason}; they get no new slot, but keep the one they have"
+        )
+    });
+    let unreadable = list(table.faults()).map(|items| {
+        format!("items of the table that cannot be read: {items}: they are left alone; correct or delete them")
+    });
+    let unplaced = list(plan.unplaced.iter().map(|instance| instance.name.escape_debug())).map(|names| {
+        format!("ready servers without a slot: {names}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}")
+    });
+    let shared = list(shared_addresses(plan)).map(|names| {
         format!(
-            "ready servers without a slot: {}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {}",
-            list(&unplaced),
-            limits.size
-        ),
-    );
-    let holds = |one: &Instance, slot: &Slot| {
-        slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.is_called(&occupant.name))
-    };
-    let outranked = plan.ignored.iter().filter(|one| one.readiness == Readiness::Ready);
-    let shared: Vec<_> = outranked
-        .filter(|one| !plan.slots.values().any(|slot| holds(one, slot)))
-        .map(|one| format!("{} at {}", one.name.escape_debug(), one.address))
-        .collect();
-    note(
-        Condition::SharedAddress,
-        shared.len(),
-        format!(
-            "ready servers whose address is that of another server, or of a row that cannot be read: {}: they get no slot",
-            list(&shared)
-        ),
-    );
-    note(
-        Condition::AboveSize,
-        plan.above_size.len(),
-        format!(
-            "slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {}, hold servers until these leave: {}",
-            limits.size,
-            list(&plan.above_size)
-        ),
-    );
-    note(
-        Condition::LastResort,
-        plan.last_resort.len(),
-        format!("no ready server has weight: leaving servers keep serving in slots {}", list(&plan.last_resort)),
-    );
-    conditions
+            "ready servers whose address is already held by another server or an unreadable row: {names}: they get no slot"
+        )
+    });
+    let above = list(&plan.above_size).map(|slots| {
+        format!("slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}, hold servers until these leave: {slots}")
+    });
+    let last_resort = list(&plan.last_resort)
+        .map(|slots| format!("no ready server has weight: leaving servers keep serving in slots {slots}"));
+    [
+        (Condition::Guarded, guarded),
+        (Condition::MissingGroups, missing),
+        (Condition::Unseen, unseen),
+        (Condition::Unreadable, unreadable),
+        (Condition::Unplaced, unplaced),
+        (Condition::SharedAddress, shared),
+        (Condition::AboveSize, above),
+        (Condition::LastResort, last_resort),
+    ]
+    .into_iter()
+    .filter_map(|(condition, text)| Some((condition, text?)))
+    .collect()
 }
 
-/// What to log when the conditions go from `before` to `after`: each sentence that is new or has changed, and each end.
+/// Ready instances that are left out because of their address, unless another report of theirs has a slot.
+fn shared_addresses(plan: &Plan) -> impl Iterator<Item = String> {
+    let holds = |one: &Instance, slot: &Slot| {
+        slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.has_name(&occupant.name))
+    };
+    let outranked = plan.ignored.iter().filter(|one| one.readiness == Readiness::Ready);
+    outranked
+        .filter(move |one| !plan.slots.values().any(|slot| holds(one, slot)))
+        .map(|one| format!("{} at {}", one.name.escape_debug(), one.address))
+}
+
+/// What to log when the conditions go from `before` to `after`: each new or changed message, and each end.
 pub(super) fn changes(before: &Conditions, after: &Conditions) -> Vec<Line> {
     let begun = after.iter().filter(|(condition, text)| before.get(condition) != Some(text));
     let ended = before.keys().filter(|condition| !after.contains_key(condition));
     begun
         .map(|(_, text)| Line::Warn(text.clone()))
-        .chain(ended.map(|condition| Line::Info(condition.over().to_owned())))
+        .chain(ended.map(|condition| Line::Info(condition.end_message().to_owned())))
         .collect()
 }
 
-/// A line for each unknown state that is not in `named` yet; adds it there.
+/// A line for each unknown state not yet in `named`, to which it is added.
 pub(super) fn new_states(named: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
     let mut lines = Vec::new();
-    for one in &seen.strange {
-        if named.len() < MOST_STATES && named.insert(one.state.clone()) {
+    for one in &seen.unknown_states {
+        if named.len() < MAX_NAMED_STATES && named.insert(one.state.clone()) {
             lines.push(format!(
-                "{} of {} in group {} is not known to this version of hsdo: servers in it keep their slots and weights, \
-                 and no others are seated",
+                "{} of {} in group {} is not known to this version of hsdo: servers in this state keep their slots and \
+                 weights, but get no new slots",
                 one.state,
                 one.name.escape_debug(),
                 one.group.escape_debug()
@@ -186,12 +151,14 @@ pub(super) fn new_states(named: &mut BTreeSet<String>, seen: &Observation) -> Ve
     lines
 }
 
-fn list<T: Display>(items: &[T]) -> String {
-    let mut text = items.iter().take(LISTED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if items.len() > LISTED {
-        text.push_str(&format!(" and {} more", items.len() - LISTED));
+/// The items, cut at [`MAX_LISTED`]; `None` if there are none.
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> Option<String> {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    let mut text = items[..items.len().min(MAX_LISTED)].join(", ");
+    if items.len() > MAX_LISTED {
+        text.push_str(&format!(" and {} more", items.len() - MAX_LISTED));
     }
-    text
+    (!items.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -199,13 +166,13 @@ mod tests {
     use super::super::decide;
     use super::super::fixtures::{at, limits, seen, table};
     use super::*;
-    use crate::slot::Strange;
+    use crate::slot::UnknownState;
 
-    const WORDS: SourceWords =
-        SourceWords { missing_remedy: "create them", unseen_because: Some("EC2 does not list them") };
+    const HINTS: SourceHints =
+        SourceHints { missing_remedy: "create them", unseen_reason: Some("EC2 does not list them") };
 
     #[test]
-    fn a_condition_is_said_when_it_begins_changes_and_ends() {
+    fn a_condition_is_logged_when_it_begins_changes_and_ends() {
         let none = Conditions::new();
         let one = Conditions::from([(Condition::Unplaced, "one waits".to_owned())]);
         let two = Conditions::from([
@@ -213,7 +180,7 @@ mod tests {
             (Condition::MissingGroups, "a is missing".to_owned()),
         ]);
         let warn = |text: &str| Line::Warn(text.to_owned());
-        let info = |condition: Condition| Line::Info(condition.over().to_owned());
+        let info = |condition: Condition| Line::Info(condition.end_message().to_owned());
         assert_eq!(changes(&none, &none), []);
         assert_eq!(changes(&none, &one), [warn("one waits")]);
         assert_eq!(changes(&one, &one), []);
@@ -223,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn each_condition_names_the_thing_and_the_remedy() {
+    fn each_condition_names_its_subject_and_the_remedy() {
         let table = table("1 .1 i1 a draining 4; 2 unreadable; 4 .4 i4 c enabled 0");
         let seen = seen(".1 i1 a draining; .2 i2 a ready; missing c");
-        let limits = Limits { min: 0, size: 1, ..limits(1) };
+        let limits = SlotLimits { min: 0, size: 1, ..limits(1) };
         let plan = decide(&table, &seen, at(100), &limits);
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, WORDS).into_values().collect();
+        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, HINTS).into_values().collect();
         assert_eq!(
             found,
             [
@@ -242,50 +209,55 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_are_kept_or_not_seen_are_named() {
+    fn guarded_and_unseen_servers_are_named() {
         let table = table("1 .1 i1 a enabled 4; 2 .2 i2 a enabled 4; 3 .3 i3 a enabled 4; 4 .4 i4 a enabled 4");
-        let seen = seen("i1 open; i2 open; i3 open; unseen i4; hidden i5 draining");
+        let seen = seen("i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; unseen i4; hidden i5 draining");
         let plan = decide(&table, &seen, at(100), &limits(4));
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits(4), WORDS).into_values().collect();
+        let found: Vec<String> = conditions(&table, &seen, &plan, &limits(4), HINTS).into_values().collect();
         assert_eq!(
             found,
             [
-                "no group lists the servers in slots 1, 2, 3 any more, and nobody says that they have ended: too many at \
-                 once, so they are kept until answers have said so for 30 s (SERVER_REMOVAL_GUARD); if they are not to \
-                 go, correct SERVER_ASG_NAMES or the groups",
-                "instances in service that cannot be reached: i4: EC2 does not list them; they take no slot, and keep one \
-                 they have",
+                "no group lists the servers in slots 1, 2, 3 any more, yet they are not reported as terminated: too many \
+                 at once, so they are kept until this has been confirmed for 30 s (SERVER_REMOVAL_GUARD); if they are to \
+                 stay, correct SERVER_ASG_NAMES or the groups",
+                "instances in service that cannot be reached: i4: EC2 does not list them; they get no new slot, but \
+                 keep the one they have",
             ]
         );
-        let silent = SourceWords { unseen_because: None, ..WORDS };
-        assert_eq!(conditions(&table, &seen, &plan, &limits(4), silent).len(), 1, "the source tells of them itself");
+        let silent = SourceHints { unseen_reason: None, ..HINTS };
+        assert_eq!(conditions(&table, &seen, &plan, &limits(4), silent).len(), 1, "the source logs them itself");
     }
 
     #[test]
-    fn an_unknown_state_is_named_once() {
-        let strange = |name: &str, state: &str| Strange {
+    fn an_unknown_state_is_logged_once() {
+        let unknown_states = |name: &str, state: &str| UnknownState {
             name: name.to_owned(),
             group: "a".to_owned(),
             state: format!("lifecycle state {state:?}"),
         };
-        let seen = |strange: Vec<Strange>| Observation { strange, ..Observation::default() };
+        let seen = |unknown_states: Vec<UnknownState>| Observation { unknown_states, ..Observation::default() };
         let mut named = BTreeSet::new();
-        let both = seen(vec![strange("i1", "Dreaming"), strange("i2", "Dreaming"), strange("i3", "Flying")]);
+        let both = seen(vec![
+            unknown_states("i1", "Dreaming"),
+            unknown_states("i2", "Dreaming"),
+            unknown_states("i3", "Flying"),
+        ]);
         let lines = new_states(&mut named, &both);
         assert_eq!(
             lines[0],
-            "lifecycle state \"Dreaming\" of i1 in group a is not known to this version of hsdo: servers in it keep their \
-             slots and weights, and no others are seated"
+            "lifecycle state \"Dreaming\" of i1 in group a is not known to this version of hsdo: servers in this \
+             state keep their slots and weights, but get no new slots"
         );
         assert_eq!(lines.len(), 2);
         assert!(new_states(&mut named, &seen(vec![])).is_empty() && new_states(&mut named, &both).is_empty());
-        let many = (0..1_000).map(|n| strange("i1", &n.to_string())).collect();
-        assert_eq!(new_states(&mut named, &seen(many)).len(), MOST_STATES - 2, "the log is not flooded");
+        let many = (0..1_000).map(|n| unknown_states("i1", &n.to_string())).collect();
+        assert_eq!(new_states(&mut named, &seen(many)).len(), MAX_NAMED_STATES - 2, "the log is not flooded");
     }
 
     #[test]
-    fn a_long_list_is_cut_and_counted() {
-        assert_eq!(list(&(1..=10).collect::<Vec<_>>()), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10");
-        assert_eq!(list(&(1..=12).collect::<Vec<_>>()), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more");
+    fn a_long_list_is_cut_and_the_rest_counted() {
+        assert_eq!(list::<u8>([]), None);
+        assert_eq!(list(1..=10).as_deref(), Some("1, 2, 3, 4, 5, 6, 7, 8, 9, 10"));
+        assert_eq!(list(1..=12).as_deref(), Some("1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more"));
     }
 }

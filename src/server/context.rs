@@ -1,28 +1,27 @@
-//! What every turn works with, whoever leads: the edges, the limits, and what was said once for the whole process.
+//! What every turn needs, on standby or leading: the edges, the limits, and the process-wide log state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use log::{debug, info, warn};
 
-use super::conditions::{self, Conditions, Line, SourceWords, conditions};
-use super::limits::Limits;
+use super::conditions::{self, Conditions, Line, SourceHints, conditions};
+use super::limits::SlotLimits;
 use super::plan::Plan;
 use super::report;
 use crate::ports::{Gauges, Source};
 use crate::slot::{Observation, Table};
 
-pub(super) struct Context<S, T> {
+pub(super) struct TurnContext<S, T> {
     pub(super) source: S,
     pub(super) store: T,
-    pub(super) limits: Limits,
+    pub(super) limits: SlotLimits,
     pub(super) gauges: Arc<dyn Gauges>,
-    /// The unknown states that the log has named.
+    /// Unknown states that were already logged.
     pub(super) named_states: BTreeSet<String>,
 }
 
-impl<S: Source, T> Context<S, T> {
-    /// Logs what `plan` changed.
+impl<S: Source, T> TurnContext<S, T> {
     pub(super) fn log_changes(&self, table: &Table, plan: &Plan) {
         for slot in &plan.changes {
             debug!("wrote {}", report::row(slot));
@@ -47,9 +46,9 @@ impl<S: Source, T> Context<S, T> {
         for line in conditions::new_states(&mut self.named_states, seen) {
             warn!("{line}");
         }
-        let words =
-            SourceWords { missing_remedy: self.source.missing_remedy(), unseen_because: self.source.unseen_because() };
-        let now = conditions(table, seen, plan, &self.limits, words);
+        let hints =
+            SourceHints { missing_remedy: self.source.missing_remedy(), unseen_reason: self.source.unseen_reason() };
+        let now = conditions(table, seen, plan, &self.limits, hints);
         for line in conditions::changes(before, &now) {
             match line {
                 Line::Warn(text) => warn!("{text}"),

@@ -2,25 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
-/// Sets the weight of every draining occupant that is not in `kept`. Returns the slots that serve as the last resort.
+/// Sets the weight of every draining occupant not in `kept`. Returns the slots that serve as the last resort.
 ///
-/// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep the weight they
-/// have; if none has any, each gets the weight of a new server, at least 1.
+/// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep their weight; if
+/// all are at 0, each gets MIN, at least 1.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     kept: &BTreeSet<SlotId>,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Vec<SlotId> {
     let served = slots
         .values()
         .filter_map(|slot| slot.occupant.as_ref())
         .any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
-    // With a MAX of 0 no server should get traffic, so a draining one should not either.
+    // With MAX 0 no server should get traffic, draining or not.
     let last_resort = !served && limits.max > 0;
     let idle = draining(slots, kept).all(|(_, occupant)| occupant.weight == 0);
     for (_, occupant) in draining(slots, kept) {
@@ -37,7 +37,6 @@ pub(super) fn set_weights(
     draining(slots, kept).filter(|(_, occupant)| occupant.weight > 0).map(|(id, _)| id).collect()
 }
 
-/// The draining occupants that may change this turn, with their slots.
 fn draining<'a>(
     slots: &'a mut BTreeMap<SlotId, Slot>,
     kept: &'a BTreeSet<SlotId>,
@@ -55,8 +54,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leaving_server_serves_only_where_nobody_else_can() {
-        /// Name, slots that are kept, MIN, MAX, before, after, last resort. Now is 100.
+    fn a_draining_server_serves_only_if_no_other_can() {
+        /// Name, kept slots, MIN, MAX, before, after, last resort. Now is 100.
         type Case<'a> = (&'a str, &'a [SlotId], u16, u16, &'a str, &'a str, &'a [SlotId]);
         #[rustfmt::skip]
         let cases: [Case<'_>; 12] = [
@@ -68,7 +67,7 @@ mod tests {
              "1 .1 i1 a draining 7; 2 free", "1 .1 i1 a draining 7; 2 free", &[1]),
             ("the other one has no weight yet", &[], 0, 10,
              "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0", "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0", &[1]),
-            ("the other one was taken out by hand", &[], 1, 10,
+            ("the other one is disabled", &[], 1, 10,
              "1 .1 i1 a draining 7; 2 .2 i2 a disabled 5", "1 .1 i1 a draining 7; 2 .2 i2 a disabled 5", &[1]),
             ("one of two has weight: the other stays at 0", &[], 1, 10,
              "1 .1 i1 a draining 0; 2 .2 i2 a draining 3", "1 .1 i1 a draining 0; 2 .2 i2 a draining 3", &[2]),
@@ -86,7 +85,7 @@ mod tests {
         ];
         for (name, kept, min, max, before, after, last_resort) in cases {
             let mut slots = rows(before);
-            let limits = Limits { min, max, ..limits(2) };
+            let limits = SlotLimits { min, max, ..limits(2) };
             let found = set_weights(&mut slots, &kept.iter().copied().collect(), at(100), &limits);
             assert_eq!(show(&slots), after, "{name}");
             assert_eq!(found, last_resort, "{name}");

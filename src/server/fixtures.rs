@@ -1,26 +1,26 @@
 //! A short notation for tables and observations, so that a test case reads as a line. Tests only.
 //!
-//! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last part of the address 10.0.0.0/24, name, group or `-`,
-//! status, weight, time of the last step in seconds (0 where left out, `?` where unreadable), last group.
-//! `1 free was=api`, `1 unreadable` and `1 unreadable .7` are rows too.
+//! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last octet of an address in 10.0.0.0/24, name, group or `-`,
+//! status, weight, time of the last step in seconds (0 by default, `?` for unreadable), last group. Other rows are
+//! `1 free was=api`, `1 unreadable` and `1 unreadable .7`.
 //!
-//! An observation lists `.7 i7 web ready scale=3 alias=n1` (scale and aliases may be left out; or `draining`, `unknown`),
-//! `missing web`, `unseen i7`, `strange i7`, and `hidden i7 draining` for an instance that is not in service. What it does
-//! not mention is gone, unless it lists fates (`i7 gone`, `i7 denied`, `i7 open`): then the others are unknown.
+//! An observation lists `.7 i7 web ready scale=3 alias=n1` (`ready`, `draining` or `unknown`; scale and aliases are
+//! optional), `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service.
+//! Anything else is gone, unless fates are listed (`i7 gone`, `i7 notfound`, `i7 unconfirmed`): then it is unknown.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{Limits, Plan};
+use super::{Plan, SlotLimits};
 use crate::clock::Timestamp;
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
 
 const EPOCH: i64 = 1_700_000_000;
 
-/// A moment of the notation.
+/// A time in the notation.
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros((EPOCH + seconds) * 1_000_000)
 }
@@ -30,12 +30,12 @@ pub(super) fn secs(seconds: u64) -> Duration {
 }
 
 /// N slots, groups a, b and c, weights 1 to 10 by 1 every 30 seconds.
-pub(super) fn limits(size: SlotId) -> Limits {
+pub(super) fn limits(size: SlotId) -> SlotLimits {
     let groups = ["a", "b", "c"].map(str::to_owned).to_vec();
-    Limits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
+    SlotLimits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
 }
 
-/// The settings of every property: `cases` runs, and no files of found failures beside the source.
+/// Settings for property tests: `cases` runs, and no regression files.
 pub(super) fn config(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
 }
@@ -46,14 +46,14 @@ pub(super) fn address(text: &str) -> IpAddr {
 }
 
 pub(super) fn table(text: &str) -> Table {
-    let rows = parts(text).map(|line| {
+    let rows = items(text).map(|line| {
         let id = line.split_whitespace().next().and_then(|id| id.parse().ok()).expect("a number");
         let row = match line.split_once(" unreadable") {
             Some((_, held)) => {
                 let address = (!held.is_empty()).then(|| address(held.trim()));
                 Row::Unreadable { reason: "broken".to_owned(), address }
             }
-            None => Row::Known(slot(line).into()),
+            None => Row::Readable(slot(line).into()),
         };
         (id, row)
     });
@@ -61,7 +61,7 @@ pub(super) fn table(text: &str) -> Table {
 }
 
 pub(super) fn rows(text: &str) -> BTreeMap<SlotId, Slot> {
-    parts(text).map(slot).map(|slot| (slot.id, slot)).collect()
+    items(text).map(slot).map(|slot| (slot.id, slot)).collect()
 }
 
 pub(super) fn slot(line: &str) -> Slot {
@@ -96,11 +96,11 @@ pub(super) fn slot(line: &str) -> Slot {
 
 pub(super) fn seen(text: &str) -> Observation {
     let mut seen = Observation::default();
-    for line in parts(text) {
+    for line in items(text) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["missing", group] => seen.missing_groups.push(group.to_owned()),
             ["unseen", name] => seen.hidden.push(hidden(name, Readiness::Ready, true)),
-            ["strange", name] => seen.strange.push(Strange {
+            ["unknown", name] => seen.unknown_states.push(UnknownState {
                 name: name.to_owned(),
                 group: "a".to_owned(),
                 state: "lifecycle state \"Dreaming\"".to_owned(),
@@ -109,16 +109,16 @@ pub(super) fn seen(text: &str) -> Observation {
             [name, word] => {
                 let fate = match word {
                     "gone" => Fate::Gone,
-                    "denied" => Fate::Denied,
-                    "open" => Fate::Open,
+                    "notfound" => Fate::NotFound,
+                    "unconfirmed" => Fate::Unconfirmed,
                     other => panic!("no fate: {other}"),
                 };
                 let mut fates = match std::mem::take(&mut seen.unlisted) {
-                    Unlisted::Told(fates) => fates,
+                    Unlisted::Fates(fates) => fates,
                     Unlisted::Gone => BTreeMap::new(),
                 };
                 fates.insert(name.to_owned(), fate);
-                seen.unlisted = Unlisted::Told(fates);
+                seen.unlisted = Unlisted::Fates(fates);
             }
             [host, name, group, word, ref rest @ ..] => {
                 let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), readiness(word));
@@ -149,12 +149,11 @@ fn hidden(name: &str, readiness: Readiness, in_service: bool) -> Hidden {
     Hidden { names: vec![name.to_owned()], readiness, in_service }
 }
 
-/// The slots in the notation.
 pub(super) fn show(slots: &BTreeMap<SlotId, Slot>) -> String {
     slots.values().map(show_slot).collect::<Vec<_>>().join("; ")
 }
 
-/// The table after a plan, followed by what else it says, where there is anything to say.
+/// The slots after a plan, followed by its other fields if they are not empty.
 pub(super) fn show_plan(plan: &Plan) -> String {
     let names =
         |instances: &[Instance]| instances.iter().map(|instance| instance.name.clone()).collect::<Vec<_>>().join(" ");
@@ -191,6 +190,6 @@ fn show_slot(slot: &Slot) -> String {
     format!("{} {host} {} {group} {status} {}{time}{was}", slot.id, occupant.name, occupant.weight)
 }
 
-fn parts(text: &str) -> impl Iterator<Item = &str> {
-    text.split(';').map(str::trim).filter(|part| !part.is_empty())
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(';').map(str::trim).filter(|item| !item.is_empty())
 }

@@ -1,47 +1,45 @@
-//! Decides what becomes of each occupant, from what was seen of it and of its group. Pure.
+//! Decides what becomes of each occupant, based on what the source says about it and its group. Pure.
 //!
 //! Unknown is not empty: an occupant is evicted only if the source says that it has ended, that its group has set it aside,
-//! or that no group has it. If too many are in no group all at once, eviction waits (`guard`).
+//! or that it is in no group. If too many leave every group at once, eviction waits (`guard`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::guard::{Guard, Vanished, serves};
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
-/// What judging found, apart from the changed slots.
 pub(super) struct Judged {
     /// Slots that must not change this turn.
     pub(super) kept: BTreeSet<SlotId>,
-    /// The kept slots that the removal guard keeps, in order.
+    /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
-    /// The removal guard after this turn.
     pub(super) guard: Guard,
 }
 
-/// Judges every occupant and applies the verdicts to `slots`.
+/// Judges every occupant and updates `slots`.
 pub(super) fn judge_all(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
     seen: &Observation,
     previous: &Previous<'_>,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Judged {
-    let names = Names::of(seen);
+    let names = SeenNames::of(seen);
     let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
-    let verdict = |(id, occupant): (SlotId, &Occupant)| {
+    let decision = |(id, occupant): (SlotId, &Occupant)| {
         let holder = holders.get(&occupant.address).copied();
         (id, judge(occupant, holder, &names, seen, &limits.groups))
     };
-    let verdicts: BTreeMap<SlotId, Verdict<'_>> = occupants().map(verdict).collect();
+    let decisions: BTreeMap<SlotId, Decision<'_>> = occupants().map(decision).collect();
 
     let vanished: Vec<Vanished<'_>> = occupants()
-        .filter(|(id, _)| matches!(verdicts.get(id), Some(Verdict::Vanished)))
+        .filter(|(id, _)| matches!(decisions.get(id), Some(Decision::Vanished)))
         .map(|(slot, occupant)| Vanished { slot, occupant })
         .collect();
     let serving = occupants().filter(|(_, occupant)| serves(occupant)).count();
@@ -50,53 +48,50 @@ pub(super) fn judge_all(
     let guarded: Vec<SlotId> = vanished.iter().filter(keeps).map(|one| one.slot).collect();
 
     let mut kept: BTreeSet<SlotId> = guarded.iter().copied().collect();
-    for (id, verdict) in verdicts {
+    for (id, decision) in decisions {
         let Some(slot) = slots.get_mut(&id) else { continue };
         let Some(occupant) = slot.occupant.as_mut() else { continue };
-        match verdict {
-            Verdict::Present(instance) if instance.readiness != Readiness::Unknown => {
+        match decision {
+            Decision::Present(instance) if instance.readiness != Readiness::Unknown => {
                 occupant.group = Some(instance.group.clone());
                 stay(occupant, instance.readiness, now, limits.min);
             }
-            Verdict::Drains => stay(occupant, Readiness::Draining, now, limits.min),
-            Verdict::Replaced(instance) => seat(slot, instance, now, limits.min),
-            Verdict::Present(_) | Verdict::Kept => {
+            Decision::Drains => stay(occupant, Readiness::Draining, now, limits.min),
+            Decision::Replaced(instance) => seat(slot, instance, now, limits.min),
+            Decision::Present(_) | Decision::Kept => {
                 kept.insert(id);
             }
-            Verdict::Vanished if kept.contains(&id) => {}
-            Verdict::Vanished | Verdict::Gone => free(slot),
+            Decision::Vanished if kept.contains(&id) => {}
+            Decision::Vanished | Decision::Gone => free(slot),
         }
     }
     Judged { kept, guarded, guard }
 }
 
-/// What becomes of an occupant.
 #[derive(Clone, Copy)]
-enum Verdict<'a> {
-    /// It is reported.
+enum Decision<'a> {
+    /// The source lists it.
     Present(&'a Instance),
-    /// A ready instance with another name has its address.
+    /// Another ready instance has its address.
     Replaced(&'a Instance),
-    /// It stays, at weight 0.
     Drains,
     /// Its state is unknown: it stays as it is.
     Kept,
-    /// No group lists it any more, but the source does not say that it has ended.
+    /// No group lists it any more, but it is not reported as ended.
     Vanished,
-    /// It is gone.
     Gone,
 }
 
-/// What was seen of instances by name, for occupants whose address nobody reports.
-struct Names<'a> {
+/// Names in the observation, for occupants whose address is not in it.
+struct SeenNames<'a> {
     hidden: HashMap<&'a str, Readiness>,
     reported: HashSet<&'a str>,
 }
 
-impl<'a> Names<'a> {
+impl<'a> SeenNames<'a> {
     fn of(seen: &'a Observation) -> Self {
         let of_hidden = seen.hidden.iter().flat_map(|one| one.names.iter().map(|name| (name.as_str(), one.readiness)));
-        Names {
+        SeenNames {
             hidden: of_hidden.collect(),
             reported: seen.instances.iter().map(|instance| instance.name.as_str()).collect(),
         }
@@ -106,49 +101,48 @@ impl<'a> Names<'a> {
 fn judge<'a>(
     occupant: &Occupant,
     holder: Option<&'a Instance>,
-    names: &Names<'_>,
+    names: &SeenNames<'_>,
     seen: &Observation,
     groups: &[String],
-) -> Verdict<'a> {
+) -> Decision<'a> {
     let name = occupant.name.as_str();
     match holder {
-        Some(instance) if instance.is_called(name) => return Verdict::Present(instance),
-        Some(instance) if instance.readiness == Readiness::Ready => return Verdict::Replaced(instance),
+        Some(instance) if instance.has_name(name) => return Decision::Present(instance),
+        Some(instance) if instance.readiness == Readiness::Ready => return Decision::Replaced(instance),
         _ => {}
     }
     if let Some(readiness) = names.hidden.get(name) {
-        return if *readiness == Readiness::Draining { Verdict::Drains } else { Verdict::Kept };
+        return if *readiness == Readiness::Draining { Decision::Drains } else { Decision::Kept };
     }
     let missing = may_be_missing(occupant.group.as_ref(), seen, groups);
     match &seen.unlisted {
-        Unlisted::Gone if missing => Verdict::Kept,
-        Unlisted::Gone => Verdict::Gone,
-        Unlisted::Told(fates) => match fates.get(name) {
-            Some(Fate::Gone) => Verdict::Gone,
+        Unlisted::Gone if missing => Decision::Kept,
+        Unlisted::Gone => Decision::Gone,
+        Unlisted::Fates(fates) => match fates.get(name) {
+            Some(Fate::Gone) => Decision::Gone,
             // Its group is missing too: we may be looking at another region or account.
-            Some(Fate::Denied) if missing => Verdict::Vanished,
-            Some(Fate::Denied) => Verdict::Gone,
-            Some(Fate::Open) if missing => Verdict::Kept,
-            Some(Fate::Open) => Verdict::Vanished,
+            Some(Fate::NotFound) if missing => Decision::Vanished,
+            Some(Fate::NotFound) => Decision::Gone,
+            Some(Fate::Unconfirmed) if missing => Decision::Kept,
+            Some(Fate::Unconfirmed) => Decision::Vanished,
             // Its instance has a new address.
-            None if names.reported.contains(name) => Verdict::Gone,
-            None => Verdict::Kept,
+            None if names.reported.contains(name) => Decision::Gone,
+            None => Decision::Kept,
         },
     }
 }
 
-/// Whether an unreported occupant may belong to a group that the source does not know. The name in the row does not settle
-/// it: a misspelt group has another name there, and an old row has none. So while any group is missing, an occupant counts
-/// as gone only if its own group is configured and present.
+/// Whether an unlisted occupant may belong to a missing group. The row's group is no proof to the contrary: it may be spelt
+/// differently or absent. So while any group is missing, an occupant can be gone only if its own group is configured and
+/// present.
 fn may_be_missing(group: Option<&String>, seen: &Observation, groups: &[String]) -> bool {
     let present = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
     !seen.missing_groups.is_empty() && !group.is_some_and(present)
 }
 
-/// Updates an occupant that stays.
 fn stay(occupant: &mut Occupant, readiness: Readiness, now: Timestamp, min: Weight) {
     match (occupant.status, readiness) {
-        // An operator disabled it: that ends only when it leaves.
+        // Disabled by an operator: stays so until it is freed.
         (Status::Disabled, _) | (Status::Enabled, Readiness::Ready) | (_, Readiness::Unknown) => {}
         (Status::Draining, Readiness::Ready) => {
             occupant.status = Status::Enabled;

@@ -1,20 +1,20 @@
-//! The rules of the lease on slot 1's item, from one server's side. Pure.
+//! The lease on slot 1's item, from one server's point of view. Pure.
 //!
-//! A lease is alive while its heartbeat keeps changing, by the reader's own clock; the clocks of two machines are never
-//! compared. That only decides when to *try*: taking the lease is a conditional update, and every write of a leader
-//! carries the condition that the table still names its term. So a wrong guess here costs time and never a row.
+//! A lease is alive while its heartbeat keeps changing, by the reader's own clock; clocks of two machines are never
+//! compared. That only decides when to *try*: taking the lease is a conditional update, and each write of a leader is
+//! conditional on the table still naming its term. A wrong guess here costs time, never a row.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::marker::{self, Claim, Marker, Moment, Stamp};
 
-/// How often a leader beats: a little less than a second, so that every turn of an interval of one second does.
+/// How often a leader beats: just under a second, so that it does every turn at an interval of one second.
 const BEAT: Duration = Duration::from_millis(900);
-/// How long a heartbeat may stand still before another server tries to take over.
+/// How long a heartbeat may stay unchanged before another server tries to take over.
 const EXPIRY: Duration = Duration::from_secs(6);
 
-/// The name of a term. No two terms share one.
+/// The unique name of a term.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TermName {
     process: String,
@@ -22,12 +22,11 @@ pub(super) struct TermName {
 }
 
 impl TermName {
-    /// The first term of a process, whose name no other process has, now or later.
+    /// The first term of a process. `process` must be unique among all processes, past and future.
     pub(super) fn first(process: String) -> Self {
         TermName { process, number: 1 }
     }
 
-    /// The same process's next term.
     pub(super) fn next(&self) -> Self {
         TermName { process: self.process.clone(), number: self.number + 1 }
     }
@@ -43,47 +42,43 @@ impl fmt::Display for TermName {
     }
 }
 
-/// The lease as a standby watches it.
+/// The lease as seen by a standby.
 #[derive(Debug)]
-pub(super) struct Watch {
-    /// The name that its next term will have.
+pub(super) struct LeaseWatch {
+    /// The name of its next term.
     term: TermName,
     rival: Option<Rival>,
 }
 
-/// What the lease showed last, and since when.
+/// The lease as last seen, and since when.
 #[derive(Debug)]
 struct Rival {
     leader: Option<String>,
     heartbeat: Option<u64>,
     since: Instant,
-    /// Whether its heartbeat was seen to change.
     alive: bool,
 }
 
-impl Watch {
-    /// Nothing was seen yet.
+impl LeaseWatch {
     pub(super) fn new(term: TermName) -> Self {
-        Watch { term, rival: None }
+        LeaseWatch { term, rival: None }
     }
 
-    /// The name that the next term will have.
     pub(super) fn term(&self) -> &TermName {
         &self.term
     }
 
-    /// The leader that was seen last; `None` where there was none, or nothing was seen yet.
     pub(super) fn rival(&self) -> Option<&str> {
         self.rival.as_ref().and_then(|rival| rival.leader.as_deref())
     }
 
-    /// When the heartbeat of the leader was last seen to change; `None` where it was not.
+    /// When the leader's heartbeat was last seen to change; `None` if it was not.
     pub(super) fn alive_since(&self) -> Option<Instant> {
         self.rival.as_ref().filter(|rival| rival.alive).map(|rival| rival.since)
     }
 
-    /// Notes what the marker shows, read after `now`, and returns whether the lease may be taken: it is free, its heartbeat
-    /// stood still for [`EXPIRY`], or it names our own next term (we took it, and the answer was lost).
+    /// Records a marker that was read after `now`. Returns whether the lease may be taken: it is free, its heartbeat has not
+    /// changed for [`EXPIRY`], or it names our own next term (we took it, but the response was lost).
     pub(super) fn see(&mut self, marker: &Marker, now: Instant) -> bool {
         let same_leader = self.rival.as_ref().is_some_and(|rival| rival.leader == marker.leader);
         let unchanged = same_leader && self.rival.as_ref().is_some_and(|rival| rival.heartbeat == marker.heartbeat);
@@ -91,11 +86,11 @@ impl Watch {
             let (leader, heartbeat) = (marker.leader.clone(), marker.heartbeat);
             self.rival = Some(Rival { leader, heartbeat, since: now, alive: same_leader });
         }
-        let lapsed = |rival: &Rival| now.saturating_duration_since(rival.since) >= EXPIRY;
-        marker.leader.is_none() || self.term.is(marker.leader.as_deref()) || self.rival.as_ref().is_some_and(lapsed)
+        let expired = |rival: &Rival| now.saturating_duration_since(rival.since) >= EXPIRY;
+        marker.leader.is_none() || self.term.is(marker.leader.as_deref()) || self.rival.as_ref().is_some_and(expired)
     }
 
-    /// What to write to take the lease from `seen`. The version rises: rows may have changed since its last leader read them.
+    /// The claim to the lease in `seen`. It raises the version, as rows may have changed since the last leader read them.
     pub(super) fn claim(&self, seen: &Marker, now: Moment) -> Claim {
         Claim {
             version: marker::next(seen.version, now.time),
@@ -105,27 +100,25 @@ impl Watch {
     }
 }
 
-/// The lease as its holder knows it.
+/// The lease as seen by its holder.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldLease {
     term: TermName,
     version: Option<u64>,
     heartbeat: Option<u64>,
     last_beat: Instant,
 }
 
-impl Held {
-    /// The lease of `term`, whose `claim` was accepted.
+impl HeldLease {
     pub(super) fn new(term: TermName, claim: &Claim, now: Instant) -> Self {
-        Held { term, version: Some(claim.version), heartbeat: Some(claim.heartbeat), last_beat: now }
+        HeldLease { term, version: Some(claim.version), heartbeat: Some(claim.heartbeat), last_beat: now }
     }
 
-    /// The name of the term.
     pub(super) fn term(&self) -> &TermName {
         &self.term
     }
 
-    /// Whether `marker` still names our term. If so, notes its numbers: ours must rise above them, whoever wrote them.
+    /// Whether `marker` still names our term. If so, adopts its counters: ours must rise above them, whoever wrote them.
     pub(super) fn confirm(&mut self, marker: &Marker) -> bool {
         let ours = self.term.is(marker.leader.as_deref());
         if ours {
@@ -134,12 +127,11 @@ impl Held {
         ours
     }
 
-    /// Whether the heartbeat is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_beat) >= BEAT
     }
 
-    /// The stamp to write next: a new heartbeat and, with `raise`, a new version.
+    /// The next stamp: a new heartbeat and, with `raise`, a new version.
     pub(super) fn stamp(&self, raise: bool, now: Moment) -> Stamp {
         Stamp {
             version: raise.then(|| marker::next(self.version, now.time)),
@@ -148,7 +140,6 @@ impl Held {
         }
     }
 
-    /// `stamp` was written.
     pub(super) fn wrote(&mut self, stamp: &Stamp, now: Instant) {
         self.version = stamp.version.or(self.version);
         self.heartbeat = Some(stamp.heartbeat);
@@ -171,23 +162,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_may_be_taken_when_nobody_has_it_or_its_heartbeat_stands_still() {
-        /// What is seen at which second, and whether the lease may be taken then.
+    fn a_lease_may_be_taken_when_it_is_free_or_its_heartbeat_has_stopped() {
+        /// Second, leader and heartbeat seen, and whether the lease may be taken then.
         type Case<'a> = (&'a str, &'a [(u64, &'a str, u64, bool)]);
         let cases: [Case<'_>; 6] = [
-            ("nobody has it: at once", &[(0, "-", 1, true)]),
+            ("free: at once", &[(0, "-", 1, true)]),
             ("a live leader", &[(0, "a", 1, false), (5, "a", 2, false), (10, "a", 3, false), (15, "a", 4, false)]),
             ("it died", &[(0, "a", 1, false), (1, "a", 2, false), (6, "a", 2, false), (7, "a", 2, true)]),
-            ("it let go", &[(0, "a", 1, false), (1, "-", 1, true)]),
+            ("it was released", &[(0, "a", 1, false), (1, "-", 1, true)]),
             (
-                "another one was quicker",
+                "another server took it first",
                 &[(0, "a", 1, false), (6, "a", 1, true), (7, "b", 2, false), (12, "b", 2, false), (13, "b", 2, true)],
             ),
-            ("our own, of which we never heard", &[(0, "me/1", 1, true)]),
+            ("our own, whose response was lost", &[(0, "me/1", 1, true)]),
         ];
         let start = Instant::now();
         for (name, steps) in cases {
-            let mut watch = Watch::new(TermName::first("me".to_owned()));
+            let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
             for (second, leader, heartbeat, expected) in steps {
                 let may = watch.see(&seen(leader, *heartbeat), start + Duration::from_secs(*second));
                 assert_eq!(may, *expected, "{name}, at {second}");
@@ -195,11 +186,11 @@ mod tests {
         }
     }
 
-    /// A process that slept must look twice before it judges.
+    /// A suspended process must look twice before it takes over.
     #[test]
-    fn a_heartbeat_that_changed_while_nobody_looked_is_alive() {
+    fn a_heartbeat_that_changed_between_two_looks_is_alive() {
         let start = Instant::now();
-        let mut watch = Watch::new(TermName::first("me".to_owned()));
+        let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
         assert!(!watch.see(&seen("a", 1), start));
         assert_eq!(watch.alive_since(), None, "seen once is not seen to change");
         let later = start + Duration::from_secs(100);
@@ -210,10 +201,10 @@ mod tests {
     #[test]
     fn a_term_is_won_kept_and_lost() {
         let start = Instant::now();
-        let watch = Watch::new(TermName::first("me".to_owned()));
+        let watch = LeaseWatch::new(TermName::first("me".to_owned()));
         let claim = watch.claim(&seen("a", 5_000), moment(1_000));
         assert_eq!(claim, Claim { version: 1_000, heartbeat: 5_001, leader: "me/1".to_owned() });
-        let mut held = Held::new(watch.term().clone(), &claim, start);
+        let mut held = HeldLease::new(watch.term().clone(), &claim, start);
         assert!(!held.is_due(start) && held.is_due(start + Duration::from_secs(1)));
 
         let beat = held.stamp(false, moment(1_000));
@@ -223,7 +214,7 @@ mod tests {
         assert_eq!(held.stamp(true, moment(1_000)).version, Some(1_001), "a beat leaves the version as it was");
 
         assert!(held.confirm(&Marker { leader: Some("me/1".to_owned()), ..seen("-", 70_000) }));
-        assert_eq!(held.stamp(true, moment(1_000)).heartbeat, 70_001, "above what another hand wrote");
+        assert_eq!(held.stamp(true, moment(1_000)).heartbeat, 70_001, "above what someone else wrote");
         assert!(!held.confirm(&seen("b", 1)) && !held.confirm(&seen("-", 1)));
         assert_eq!(held.term().next().to_string(), "me/2", "no two terms have one name");
     }

@@ -1,24 +1,24 @@
-//! The settings that the server's decisions follow.
+//! The settings behind the server's decisions.
 
 use std::time::Duration;
 
 use crate::slot::{SlotId, Weight};
 
-/// What the configuration says about slots and weights.
+/// Settings for slots and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// N, the number of slots that take servers: 1 to [`crate::slot::MAX_SLOT`].
+pub struct SlotLimits {
+    /// N, the number of slots: 1 to [`crate::slot::MAX_SLOT`].
     pub size: SlotId,
-    /// The groups in the order of the configuration: the order in which their instances are seated.
+    /// The groups in configured order, which is the order of seating.
     pub groups: Vec<String>,
     /// The weight of a new server, 0 to `max`.
     pub min: Weight,
-    /// The weight that a server ramps to, `min` to [`crate::slot::MAX_WEIGHT`].
+    /// The full weight, `min` to [`crate::slot::MAX_WEIGHT`].
     pub max: Weight,
-    /// What one step of the ramp adds, 1 to [`crate::slot::MAX_WEIGHT`].
+    /// Weight added per ramp step, 1 to [`crate::slot::MAX_WEIGHT`].
     pub step: Weight,
-    /// The time between two steps, above zero.
+    /// The time between ramp steps, above zero.
     pub interval: Duration,
-    /// How long servers are kept that leave every group too many at once; zero: not at all.
+    /// How long to keep servers when too many leave every group at once; zero disables the guard.
     pub removal_guard: Duration,
 }

@@ -1,23 +1,17 @@
 //! The server role: one turn asks the source, reads the table, decides, and writes what changed.
 //!
-//! # The whole rule
+//! - `lease`: of all servers on a table, one leads. A `Standby` watches the heartbeat in slot 1's item and claims the lease
+//!   when it is free or has expired. A `Term` lasts until the table names another one; all of a leader's state ends with it.
+//! - `term`: a turn beats, fetches the instances, reads the table, decides, and writes only the slots that differ. After an
+//!   error nothing is assumed about the table: the next turn reads it again.
+//! - `allocate`: instances are never moved. What becomes of an occupant depends on what the source says about it (`judge`):
+//!   unknown is not empty. If too many vanish at once, they are kept for a while (`guard`). New instances get free slots
+//!   (`seat`), preferably ones that their own group had.
+//! - `ramp`, `drain`: a new server's weight ramps up from MIN to its full weight; a draining server gets weight 0 as soon as
+//!   another one serves.
 //!
-//! *Who writes* (`lease`). Of all servers on a table one leads. A `Standby` watches the heartbeat in slot 1's item and claims
-//! the lease when it is free or has lapsed. A `Term` lasts until the table names another one; what a leader knows ends
-//! with it.
-//!
-//! *What a turn does* (`term`). It beats, asks the source, reads the table, decides, and writes only the slots that differ. After
-//! an error it assumes nothing about the table: the next turn reads it again.
-//!
-//! *Who holds which slot* (`allocate`). Nobody is ever moved. What becomes of an occupant follows from what was seen of it
-//! (`judge`): unknown is not empty. Where too many vanish at once, they are kept for a while (`guard`). Newcomers take the
-//! free slots (`seat`), first those of their own group.
-//!
-//! *What a server weighs.* A new one ramps up from MIN to its full weight (`ramp`). A leaving one gets weight 0 as soon as
-//! another serves (`drain`).
-//!
-//! `plan` puts these together; all of them are pure. `conditions` and `report` find the words for the log. Nothing here knows
-//! AWS, Consul, or how a row is spelt.
+//! `plan` joins these, and all of them are pure. `conditions` and `report` write the log messages. AWS, Consul and the
+//! table's format are unknown here.
 
 mod allocate;
 mod conditions;
@@ -47,112 +41,111 @@ use std::sync::Arc;
 
 use log::{debug, info, warn};
 
-pub use limits::Limits;
+pub use limits::SlotLimits;
 pub use plan::{Plan, decide};
 
 use crate::clock::Timestamp;
 use crate::marker::Moment;
 use crate::ports::{Gauges, SlotStore, Snapshot, Source, TurnError};
 use conditions::Conditions;
-use context::Context;
+use context::TurnContext;
 use standby::Standby;
 use term::{Lease, Term};
 
-/// The server role, a turn at a time.
+/// The server role, driven one turn at a time.
 pub struct Server<S: Source, T: SlotStore> {
-    context: Context<S, T>,
-    role: Role,
+    context: TurnContext<S, T>,
+    leadership: Leadership,
 }
 
-/// Whether this server may write.
-enum Role {
+enum Leadership {
     StandingBy(Standby),
     Leading(Box<Term>),
 }
 
 impl<S: Source, T: SlotStore> Server<S, T> {
-    /// A server that stands by. `process` is a name that no other process has, now or later.
-    pub fn new(source: S, store: T, limits: Limits, gauges: Arc<dyn Gauges>, process: String) -> Self {
+    /// A server on standby. `process` must be unique among all processes, past and future.
+    pub fn new(source: S, store: T, limits: SlotLimits, gauges: Arc<dyn Gauges>, process: String) -> Self {
         gauges.leads(false);
-        let context = Context { source, store, limits, gauges, named_states: BTreeSet::new() };
-        Server { context, role: Role::StandingBy(Standby::first(process)) }
+        let context = TurnContext { source, store, limits, gauges, named_states: BTreeSet::new() };
+        Server { context, leadership: Leadership::StandingBy(Standby::first(process)) }
     }
 
-    /// One turn. A server whose term turns out to be over stands by in the same turn.
+    /// Runs one turn. A server that finds its term over goes on standby in the same turn.
     ///
     /// # Errors
-    /// An error of the source or of a reading leaves table and gauges as they are. After a failed write the gauges show the
-    /// table as it was read.
+    /// If the source or a read fails, table and gauges stay as they are. After a failed write the gauges show the table as
+    /// read.
     pub fn turn(&mut self, now: Moment) -> Result<(), TurnError> {
-        if let Role::Leading(term) = &mut self.role {
-            // Before anything else: a leader that sees no instances still leads.
+        if let Leadership::Leading(term) = &mut self.leadership {
+            // First, so that a leader whose source fails keeps its lease.
             let lease = term.beat_if_due(&mut self.context, now)?;
-            self.follow(lease);
+            self.stand_down_if_lost(lease);
         }
-        match &mut self.role {
-            Role::Leading(term) => {
+        match &mut self.leadership {
+            Leadership::Leading(term) => {
                 let lease = term.turn(&mut self.context, now)?;
-                self.follow(lease);
+                self.stand_down_if_lost(lease);
             }
-            Role::StandingBy(standby) => {
+            Leadership::StandingBy(standby) => {
                 if let Some((mut term, seen)) = standby.turn(&mut self.context, now)? {
                     let outcome = term.first_turn(&mut self.context, seen, now);
-                    self.role = Role::Leading(Box::new(term));
-                    self.follow(outcome?);
+                    self.leadership = Leadership::Leading(Box::new(term));
+                    self.stand_down_if_lost(outcome?);
                 }
             }
         }
         Ok(())
     }
 
-    /// Keeps the lease or watches it between two turns that are far apart, to be called once a second. True asks for a turn
-    /// at once. A failure is left for the next turn to report.
+    /// Renews or watches the lease between turns; call it once a second. True asks for a turn at once. Errors are left for
+    /// the next turn to report.
     pub fn pulse(&mut self, now: Moment) -> bool {
-        let pulse = match &mut self.role {
-            Role::Leading(term) => term.beat_if_due(&mut self.context, now).map(|lease| {
-                self.follow(lease);
+        let pulse = match &mut self.leadership {
+            Leadership::Leading(term) => term.beat_if_due(&mut self.context, now).map(|lease| {
+                self.stand_down_if_lost(lease);
                 false
             }),
-            Role::StandingBy(standby) => standby.look(&mut self.context, now),
+            Leadership::StandingBy(standby) => standby.may_take_lease(&mut self.context, now),
         };
         pulse.unwrap_or_else(|error| {
-            debug!("between two turns: {error}");
+            debug!("between turns: {error}");
             false
         })
     }
 
     /// Whether this server leads.
     pub fn leads(&self) -> bool {
-        matches!(self.role, Role::Leading(_))
+        matches!(self.leadership, Leadership::Leading(_))
     }
 
-    /// Whether another server leads, and its heartbeat was seen to change.
-    pub fn sees_a_leader(&self) -> bool {
-        matches!(&self.role, Role::StandingBy(standby) if standby.sees_a_leader())
+    /// Whether another server leads and its heartbeat was seen to change.
+    pub fn sees_leader(&self) -> bool {
+        matches!(&self.leadership, Leadership::StandingBy(standby) if standby.sees_leader())
     }
 
-    /// Gives the lease back, if this server has it, so that another one can lead at once.
+    /// Releases the lease, if this server holds it, so that another one can lead at once.
     ///
     /// # Errors
-    /// The table could not be told; the lease lapses by itself.
+    /// The write failed; the lease will expire by itself.
     pub fn release(&mut self) -> Result<(), TurnError> {
-        if let Role::Leading(term) = &self.role {
+        if let Leadership::Leading(term) = &self.leadership {
             let name = term.name().clone();
-            self.role = Role::StandingBy(Standby::after(&name));
+            self.leadership = Leadership::StandingBy(Standby::after(&name));
             self.context.gauges.leads(false);
             self.context.store.release(&name.to_string())?;
-            info!("gave the lease of the table back");
+            info!("released the lease of the table");
         }
         Ok(())
     }
 
-    /// What a turn at `now` would write, a line a slot, or `nothing to write`. Writes and publishes nothing, and needs no
-    /// lease.
+    /// What a turn at `now` would write, one line per slot, or `nothing to write`. Needs no lease, writes and publishes
+    /// nothing.
     ///
     /// # Errors
-    /// The reading or the source failed.
+    /// The read or the source failed.
     pub fn dry_run(&mut self, now: Timestamp) -> Result<String, TurnError> {
-        let Context { source, store, limits, .. } = &mut self.context;
+        let TurnContext { source, store, limits, .. } = &mut self.context;
         let table = store.read()?.table;
         let occupants = table.slots().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str());
         let seen = source.fetch(&occupants.collect::<Vec<_>>())?;
@@ -162,11 +155,11 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         Ok(preview)
     }
 
-    /// Stands by if the lease was lost. What the term showed is another server's to show.
-    fn follow(&mut self, lease: Lease) {
-        if let (Role::Leading(term), Lease::Lost) = (&self.role, lease) {
-            warn!("lost the lease of the table, and stands by");
-            self.role = Role::StandingBy(Standby::after(term.name()));
+    /// Goes on standby if the lease was lost, and clears the gauges, which the new leader publishes.
+    fn stand_down_if_lost(&mut self, lease: Lease) {
+        if let (Leadership::Leading(term), Lease::Lost) = (&self.leadership, lease) {
+            warn!("lost the lease of the table: standing by");
+            self.leadership = Leadership::StandingBy(Standby::after(term.name()));
             self.context.gauges.leads(false);
             self.context.gauges.publish(&Snapshot::default());
         }

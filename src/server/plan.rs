@@ -1,10 +1,10 @@
-//! The whole decision of a turn: from table, observation and time to the rows to write. Pure.
+//! The decision of a turn: from table, observation and time to the rows to write. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::guard::Guard;
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::{allocate, drain, ramp};
 use crate::clock::Timestamp;
@@ -13,48 +13,47 @@ use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight, full_
 /// What a turn decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The slots that differ from their rows or have none, in ascending order.
+    /// The slots to write, in ascending order.
     pub changes: Vec<Slot>,
     /// The table after the plan, without unreadable rows.
     pub slots: BTreeMap<SlotId, Slot>,
-    /// Ready instances that found no free slot, in the order in which they wait.
+    /// Ready instances without a slot, first in line first.
     pub unplaced: Vec<Instance>,
-    /// Slots of draining servers that keep serving because no ready server can, in order.
+    /// Slots of draining servers that keep serving because no ready one can, in order.
     pub last_resort: Vec<SlotId>,
-    /// Slots that the removal guard keeps, in order.
+    /// Slots kept by the removal guard, in order.
     pub guarded: Vec<SlotId>,
-    /// The removal guard after this turn.
     pub(super) guard: Guard,
     /// Occupied slots above the configured number, in order.
     pub above_size: Vec<SlotId>,
-    /// Reports that take no slot because a report that outranks them, or an unreadable row, has their address.
+    /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub ignored: Vec<Instance>,
-    /// The scales of the occupants whose scale is not 1.
+    /// The scales other than 1.
     pub scales: BTreeMap<SlotId, u16>,
-    /// When the next step of any ramp is due; `None` if nothing ramps. Until then, time alone changes nothing.
+    /// When the next ramp step is due; `None` if nothing ramps. Until then, time alone changes nothing.
     pub due: Option<Timestamp>,
 }
 
 impl Plan {
-    /// The weight that the occupant of slot `id` ramps to, if MAX is `max`.
+    /// The weight that the occupant of slot `id` ramps to if MAX is `max`.
     pub fn full_weight(&self, id: SlotId, max: Weight) -> Weight {
         full_weight(max, self.scales.get(&id).copied().unwrap_or(1))
     }
 }
 
-/// Decides what the table must hold at `now`, without knowing any earlier turn.
-pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &Limits) -> Plan {
+/// Decides what the table must hold at `now`, without any state of earlier turns.
+pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &SlotLimits) -> Plan {
     let previous = Previous { slots: &BTreeMap::new(), guard: &Guard::default(), elapsed: Duration::ZERO };
     decide_after(table, &previous, seen, now, limits)
 }
 
-/// The same, knowing the previous turn. Deciding again on the result changes nothing.
+/// Like [`decide`], with the state of the previous turn. Idempotent.
 pub(super) fn decide_after(
     table: &Table,
     previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> Plan {
     let mut assigned = allocate::assign(table, previous, seen, now, limits);
     let mut due = None;
@@ -67,12 +66,12 @@ pub(super) fn decide_after(
             due = due.into_iter().chain(ramp::due(occupant, full, limits)).min();
         }
     }
-    // After the ramp: it may have given the first ready server its first weight.
+    // After the ramp, which may have given the first ready server its first weight.
     let last_resort = drain::set_weights(&mut assigned.slots, &assigned.kept, now, limits);
     let slots = assigned.slots;
     let changes = slots
         .values()
-        .filter(|slot| !matches!(table.rows.get(&slot.id), Some(Row::Known(old)) if **old == **slot))
+        .filter(|slot| !matches!(table.rows.get(&slot.id), Some(Row::Readable(old)) if **old == **slot))
         .cloned()
         .collect();
     let above_size =

@@ -2,15 +2,15 @@ use super::super::fixtures::{at, limits, secs, seen, show_plan, table};
 use super::*;
 use crate::slot::MAX_SLOT;
 
-/// One case: the table and the observation at 100 seconds, and the table that must follow; no ramp is due.
+/// Checks the table after a turn at 100 s in which no ramp step is due.
 fn check(name: &str, size: SlotId, before: &str, observed: &str, after: &str) {
-    let limits = Limits { interval: secs(1_000), ..limits(size) };
+    let limits = SlotLimits { interval: secs(1_000), ..limits(size) };
     let plan = decide(&table(before), &seen(observed), at(100), &limits);
     assert_eq!(show_plan(&plan), after, "{name}");
 }
 
 #[test]
-fn an_occupant_is_judged_by_what_is_reported_of_it() {
+fn an_occupant_is_judged_by_its_report() {
     #[rustfmt::skip]
     let cases = [
         ("ready: stays", "1 .1 i1 a enabled 7", ".1 i1 a ready",
@@ -62,7 +62,7 @@ fn an_occupant_is_judged_by_what_is_reported_of_it() {
 }
 
 #[test]
-fn a_server_is_known_by_each_of_its_names() {
+fn a_server_goes_by_any_of_its_names() {
     #[rustfmt::skip]
     let cases = [
         ("its row has another of its names: stays, and keeps it", "1 .1 n1 a enabled 7", ".1 n1/x a ready alias=n1",
@@ -111,7 +111,7 @@ fn unknown_is_not_empty() {
          "1 .1 i1 a draining 0; 2 .2 i2 a enabled 3"),
         ("a missing group's servers count as serving", "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 7", "missing a; .2 i2 b draining",
          "1 .1 i1 a enabled 7; 2 .2 i2 b draining 0@100"),
-        ("another group is judged as ever", "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 7", "missing a",
+        ("another group is judged as usual", "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 7", "missing a",
          "1 .1 i1 a enabled 7; 2 free was=b"),
         ("moved to a group that exists: judged there", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "missing a; .1 i1 b ready; .2 i2 b draining",
          "1 .1 i1 b enabled 7; 2 .2 i2 b draining 0@100"),
@@ -123,15 +123,15 @@ fn unknown_is_not_empty() {
          "1 .1 i1 - enabled 7"),
         ("a group that was misspelt today is kept under its right name", "1 .1 i1 z enabled 7; 2 .2 i2 b enabled 7", "missing a",
          "1 .1 i1 z enabled 7; 2 free was=b"),
-        ("EC2 says nothing of it: kept", "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0", "unseen i1; unseen i2",
+        ("EC2 does not report it: kept", "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0", "unseen i1; unseen i2",
          "1 .1 i1 a enabled 7; 2 .2 i2 a draining 0"),
-        ("EC2 says nothing of it, but another has its address", "1 .1 i1 a enabled 7", "unseen i1; .1 i2 a ready",
+        ("EC2 does not report it, but another has its address", "1 .1 i1 a enabled 7", "unseen i1; .1 i2 a ready",
          "1 .1 i2 a enabled 1@100"),
         ("an empty group is a true zero", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "",
          "1 free was=a; 2 free was=a"),
-        ("who has its slot in a row that cannot be read gets no second one", "1 unreadable .1; 2 free; 3 free", ".1 i1 a ready; .2 i2 a ready",
+        ("an address in an unreadable row gets no second slot", "1 unreadable .1; 2 free; 3 free", ".1 i1 a ready; .2 i2 a ready",
          "2 .2 i2 a enabled 1@100; 3 free; ignored i1"),
-        ("a row that cannot be read takes nobody", "1 unreadable; 2 free", ".1 i1 a ready; .2 i2 a ready",
+        ("an unreadable row is no free slot", "1 unreadable; 2 free", ".1 i1 a ready; .2 i2 a ready",
          "2 .1 i1 a enabled 1@100; unplaced i2"),
     ];
     for (name, before, observed, after) in cases {
@@ -140,7 +140,7 @@ fn unknown_is_not_empty() {
 }
 
 #[test]
-fn one_in_an_unknown_state_is_kept_as_it_is_and_not_seated() {
+fn an_unknown_state_keeps_the_slot_and_seats_nobody() {
     #[rustfmt::skip]
     let cases = [
         ("it keeps weight, time, group and status", "1 .1 i1 a enabled 7; 2 .2 i2 a draining 3", ".1 i1 b unknown; .2 i2 a unknown",
@@ -155,7 +155,7 @@ fn one_in_an_unknown_state_is_kept_as_it_is_and_not_seated() {
          "1 .1 i1 a enabled 7; ignored i0"),
         ("draining, and another one is in an unknown state at its address: drains", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 1", ".1 i1 a draining; .1 i0 a unknown; .2 i2 a ready",
          "1 .1 i1 a draining 0@100; 2 .2 i2 a enabled 1; ignored i0"),
-        ("known again: goes on", "1 .1 i1 a enabled 7", ".1 i1 a ready",
+        ("known again: continues", "1 .1 i1 a enabled 7", ".1 i1 a ready",
          "1 .1 i1 a enabled 7"),
     ];
     for (name, before, observed, after) in cases {
@@ -166,7 +166,7 @@ fn one_in_an_unknown_state_is_kept_as_it_is_and_not_seated() {
 }
 
 #[test]
-fn one_without_an_address_keeps_its_slot_by_its_name() {
+fn an_instance_without_an_address_keeps_its_slot_by_name() {
     #[rustfmt::skip]
     let cases = [
         ("its root volume is replaced: drains", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7", "hidden i1 draining; .2 i2 a ready",
@@ -175,11 +175,11 @@ fn one_without_an_address_keeps_its_slot_by_its_name() {
          "1 .1 i1 a draining 7; 2 .2 i2 a draining 7; last resort 1 2"),
         ("also where its group is not its row's", "1 .1 i1 a draining 0; 2 .2 i2 b enabled 7", "missing a; hidden i1 draining; .2 i2 b ready",
          "1 .1 i1 a draining 0; 2 .2 i2 b enabled 7"),
-        ("taken out by hand: stays so", "1 .1 i1 a disabled 7", "hidden i1 draining",
+        ("disabled: stays so", "1 .1 i1 a disabled 7", "hidden i1 draining",
          "1 .1 i1 a disabled 7"),
         ("in an unknown state: as it is", "1 .1 i1 a enabled 7", "hidden i1 unknown",
          "1 .1 i1 a enabled 7"),
-        ("a lost row is not that of one who is not in service", "2 .2 i2 a enabled 3", ".2 i2 a ready; hidden i1 draining",
+        ("a lost row does not belong to an instance out of service", "2 .2 i2 a enabled 3", ".2 i2 a ready; hidden i1 draining",
          "1 free; 2 .2 i2 a enabled 3"),
     ];
     for (name, before, observed, after) in cases {
@@ -188,9 +188,9 @@ fn one_without_an_address_keeps_its_slot_by_its_name() {
     }
 }
 
-/// Several that are away at once are back in whatever order: each in its own slot.
+/// Several that are absent together may return in any order.
 #[test]
-fn whoever_stays_the_same_server_keeps_its_slot() {
+fn returning_servers_keep_their_slots() {
     let mut before = table("1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10; 4 free; 5 free");
     for (now, observed) in [
         (0, ".1 i1 a draining; hidden i2 draining; .3 i3 a ready; .4 i4 a ready"),
@@ -202,41 +202,41 @@ fn whoever_stays_the_same_server_keeps_its_slot() {
         let names = |id: SlotId| plan.slots[&id].occupant.as_ref().map(|occupant| occupant.name.clone());
         assert_eq!([1, 2, 3].map(names), ["i1", "i2", "i3"].map(|name| Some(name.to_owned())), "at {now}");
         before = Table {
-            rows: plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect(),
+            rows: plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect(),
             strays: vec![],
         };
     }
 }
 
 #[test]
-fn one_that_no_group_lists_is_judged_by_what_is_known_of_it() {
+fn an_unlisted_occupant_is_judged_by_its_fate() {
     #[rustfmt::skip]
     let cases = [
         ("ended", "1 .1 i1 a enabled 7", "i1 gone",
          "1 free was=a"),
-        ("EC2 denies it", "1 .1 i1 a enabled 7", "i1 denied",
+        ("EC2 does not know it", "1 .1 i1 a enabled 7", "i1 notfound",
          "1 free was=a"),
-        ("detached, or nothing was found out", "1 .1 i1 a enabled 7", "i1 open",
+        ("detached, or unconfirmed", "1 .1 i1 a enabled 7", "i1 unconfirmed",
          "1 free was=a"),
-                ("of a missing group: ended", "1 .1 i1 a enabled 7", "missing a; i1 gone",
+        ("of a missing group: ended", "1 .1 i1 a enabled 7", "missing a; i1 gone",
          "1 free was=a"),
-        ("of a missing group: EC2 denies it", "1 .1 i1 a enabled 7", "missing a; i1 denied",
+        ("of a missing group: EC2 does not know it", "1 .1 i1 a enabled 7", "missing a; i1 notfound",
          "1 free was=a"),
-        ("of a missing group: open", "1 .1 i1 a enabled 7", "missing a; i1 open",
+        ("of a missing group: unconfirmed", "1 .1 i1 a enabled 7", "missing a; i1 unconfirmed",
          "1 .1 i1 a enabled 7"),
         ("at another address by now", "1 .1 i1 a enabled 7; 2 free", "i9 gone; .2 i1 a ready",
          "1 .2 i1 a enabled 1@100 was=a; 2 free"),
-        ("its address is held by a ready one: replaced", "1 .1 i1 a enabled 7", "i1 open; .1 i2 a ready",
+        ("its address is held by a ready one: replaced", "1 .1 i1 a enabled 7", "i1 unconfirmed; .1 i2 a ready",
          "1 .1 i2 a enabled 1@100"),
-        ("ended, all of them: a scale-in is not delayed", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7", "i1 gone; i2 gone; i3 denied",
+        ("ended, all of them: a scale-in is not delayed", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7", "i1 gone; i2 gone; i3 notfound",
          "1 free was=a; 2 free was=a; 3 free was=a"),
-        ("too many at once: kept as they are", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 n3 a enabled 7; 4 .4 i4 a draining 0; 5 .5 i5 b enabled 7", "i1 open; i2 open; n3 open; i4 open; .5 i5 b ready",
+        ("too many at once: kept as they are", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 n3 a enabled 7; 4 .4 i4 a draining 0; 5 .5 i5 b enabled 7", "i1 unconfirmed; i2 unconfirmed; n3 unconfirmed; i4 unconfirmed; .5 i5 b ready",
          "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 n3 a enabled 7; 4 .4 i4 a draining 0; 5 .5 i5 b enabled 7; guarded 1 2 3 4"),
-        ("too many at once, but for the one that has ended", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 .4 i4 a enabled 7", "i1 open; i2 open; i3 open; i4 gone",
+        ("too many at once, except the one that has ended", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 .4 i4 a enabled 7", "i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; i4 gone",
          "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 free was=a; guarded 1 2 3"),
-        ("half of them is not too many", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 .4 i4 b enabled 7; 5 .5 i5 b enabled 7; 6 .6 i6 b enabled 7", "i1 open; i2 open; i3 open; .4 i4 b ready; .5 i5 b ready; .6 i6 b ready",
+        ("half of them is not too many", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; 4 .4 i4 b enabled 7; 5 .5 i5 b enabled 7; 6 .6 i6 b enabled 7", "i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; .4 i4 b ready; .5 i5 b ready; .6 i6 b ready",
          "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 b enabled 7; 5 .5 i5 b enabled 7; 6 .6 i6 b enabled 7"),
-        ("another account: nobody is known, group or instance", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7", "missing a; i1 denied; i2 denied; i3 denied",
+        ("another account: neither groups nor instances exist", "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7", "missing a; i1 notfound; i2 notfound; i3 notfound",
          "1 .1 i1 a enabled 7; 2 .2 i2 a enabled 7; 3 .3 i3 a enabled 7; guarded 1 2 3"),
     ];
     for (name, before, observed, after) in cases {
@@ -271,7 +271,7 @@ fn newcomers_are_seated_in_order() {
          "1 .3 i3 b enabled 1@100 was=b; 2 .1 i1 a enabled 1@100 was=a; unplaced i2"),
         ("more instances than slots wait, in order", 1, "", ".4 i4 b ready; .3 i3 a ready; .2 i2 a ready; .1 i1 b ready",
          "1 .2 i2 a enabled 1@100; unplaced i3 i1 i4"),
-        ("those that wait move nobody", 1, "1 .9 i9 b enabled 7", ".1 i1 a ready; .9 i9 b ready",
+        ("waiting instances move nobody", 1, "1 .9 i9 b enabled 7", ".1 i1 a ready; .9 i9 b ready",
          "1 .9 i9 b enabled 7; unplaced i1"),
     ];
     for (name, size, before, observed, after) in cases {
@@ -285,7 +285,7 @@ fn one_address_has_one_slot() {
     let cases = [
         ("of two rows the lowest stays", 2, "1 .1 i1 a enabled 3; 2 .1 i1 b enabled 7", ".1 i1 a ready",
          "1 .1 i1 a enabled 3; 2 free was=b"),
-        ("the lowest stays though its name is the old one", 2, "1 .1 i1 a enabled 3; 2 .1 i2 a enabled 7", ".1 i2 a ready",
+        ("the lowest stays, even with the old name", 2, "1 .1 i1 a enabled 3; 2 .1 i2 a enabled 7", ".1 i2 a ready",
          "1 .1 i2 a enabled 1@100; 2 free was=a"),
         ("a missing group keeps only the lowest", 2, "1 .1 i1 a enabled 3; 2 .1 i1 a enabled 7", "missing a",
          "1 .1 i1 a enabled 3; 2 free was=a"),
@@ -317,31 +317,31 @@ fn the_number_of_slots_may_change() {
          "1 .1 i1 a enabled 3; 2 free; 3 free"),
         ("a lost row is recreated under its own number", 3, "2 .2 i2 a enabled 3; 3 .3 i3 a enabled 3", ".2 i2 a ready; .3 i3 a ready",
          "1 free; 2 .2 i2 a enabled 3; 3 .3 i3 a enabled 3"),
-        ("a lost row may be that of a group that is not known", 3, "2 .2 i2 a enabled 3; 3 free", "missing b; .2 i2 a ready",
+        ("a lost row may belong to a missing group", 3, "2 .2 i2 a enabled 3; 3 free", "missing b; .2 i2 a ready",
          "2 .2 i2 a enabled 3; 3 free"),
         ("and a newcomer takes another", 3, "2 .2 i2 a enabled 3; 3 free", "missing b; .2 i2 a ready; .4 i4 a ready",
          "2 .2 i2 a enabled 3; 3 .4 i4 a enabled 1@100"),
-        ("or that one, if there is no other", 2, "2 .2 i2 a enabled 3", "missing b; .2 i2 a ready; .4 i4 a ready",
+        ("or that one, if no other is free", 2, "2 .2 i2 a enabled 3", "missing b; .2 i2 a ready; .4 i4 a ready",
          "1 .4 i4 a enabled 1@100; 2 .2 i2 a enabled 3"),
-        ("a lost row may be that of one left out of the answer", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; unseen i1",
+        ("a lost row may belong to an instance that EC2 does not report", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; unseen i1",
          "2 .2 i2 a enabled 3"),
-        ("or that of one in an unknown state", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; strange i1",
+        ("or to one in an unknown state", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; unknown i1",
          "2 .2 i2 a enabled 3"),
-        ("one in an unknown state that has its row hides nobody", 2, "2 .2 i2 a enabled 3", ".2 i2 a unknown; strange i2",
+        ("one in an unknown state, but with its row, hides no row", 2, "2 .2 i2 a enabled 3", ".2 i2 a unknown; unknown i2",
          "1 free; 2 .2 i2 a enabled 3"),
-        ("one left out that has its row hides nobody", 2, "2 .2 i2 a enabled 3", "unseen i2",
+        ("one that EC2 does not report, but has its row, hides no row", 2, "2 .2 i2 a enabled 3", "unseen i2",
          "1 free; 2 .2 i2 a enabled 3"),
-        ("a lost row is recreated with who waits for it", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; .1 i1 a ready",
+        ("a lost row is recreated for a newcomer", 2, "2 .2 i2 a enabled 3", ".2 i2 a ready; .1 i1 a ready",
          "1 .1 i1 a enabled 1@100; 2 .2 i2 a enabled 3"),
-        ("N shrunk: rows above keep whom they have", 1, "1 free; 2 .2 i2 a enabled 3; 3 free", ".2 i2 a ready",
+        ("N shrunk: rows above keep their servers", 1, "1 free; 2 .2 i2 a enabled 3; 3 free", ".2 i2 a ready",
          "1 free; 2 .2 i2 a enabled 3; 3 free; above size 2"),
-        ("N shrunk: rows above take nobody", 1, "1 .1 i1 a enabled 3; 2 free was=a; 3 free", ".1 i1 a ready; .2 i2 a ready",
+        ("N shrunk: rows above get no newcomers", 1, "1 .1 i1 a enabled 3; 2 free was=a; 3 free", ".1 i1 a ready; .2 i2 a ready",
          "1 .1 i1 a enabled 3; 2 free was=a; 3 free; unplaced i2"),
-        ("N shrunk: who leaves is freed, the row stays", 1, "1 .1 i1 a enabled 3; 3 .3 i3 a enabled 3", ".1 i1 a ready",
+        ("N shrunk: an absent server is freed, the row stays", 1, "1 .1 i1 a enabled 3; 3 .3 i3 a enabled 3", ".1 i1 a ready",
          "1 .1 i1 a enabled 3; 3 free was=a"),
-        ("N shrunk: who drains is drained", 1, "1 .1 i1 a enabled 3; 3 .3 i3 a enabled 3", ".1 i1 a ready; .3 i3 a draining",
+        ("N shrunk: a draining server drains", 1, "1 .1 i1 a enabled 3; 3 .3 i3 a enabled 3", ".1 i1 a ready; .3 i3 a draining",
          "1 .1 i1 a enabled 3; 3 .3 i3 a draining 0@100; above size 3"),
-        ("N shrunk: who is replaced at its address is a new server", 1, "1 free; 3 .3 i3 a enabled 3", ".3 i4 a ready",
+        ("N shrunk: a server may be replaced at its address", 1, "1 free; 3 .3 i3 a enabled 3", ".3 i4 a ready",
          "1 free; 3 .3 i4 a enabled 1@100; above size 3"),
     ];
     for (name, size, before, observed, after) in cases {
@@ -351,7 +351,7 @@ fn the_number_of_slots_may_change() {
 
 #[test]
 fn the_last_resort_ends_with_the_first_weight_of_a_ready_server() {
-    let limits = Limits { min: 0, ..limits(2) };
+    let limits = SlotLimits { min: 0, ..limits(2) };
     let observed = seen(".1 i1 a draining; .2 i2 a ready");
     let mut now = 100;
     let mut text = "1 .1 i1 a enabled 7; 2 free".to_owned();
@@ -379,7 +379,7 @@ fn a_kept_server_does_not_ramp_and_the_others_do() {
 }
 
 #[test]
-fn only_what_differs_is_a_change() {
+fn only_differing_rows_are_changes() {
     let ids = |before: &str, observed: &str| -> Vec<SlotId> {
         decide(&table(before), &seen(observed), at(10), &limits(4)).changes.iter().map(|slot| slot.id).collect()
     };
@@ -387,25 +387,25 @@ fn only_what_differs_is_a_change() {
     assert_eq!(ids(steady, ".1 i1 a ready"), [0; 0], "a steady turn writes nothing");
     assert_eq!(ids(steady, ".1 i1 b ready"), [1], "a new group is a change");
     assert_eq!(ids(steady, ".1 i1 a ready; .2 i2 a ready"), [3]);
-    assert_eq!(ids("2 unreadable", ""), [1, 3, 4], "a row that cannot be read is not overwritten");
+    assert_eq!(ids("2 unreadable", ""), [1, 3, 4], "an unreadable row is not overwritten");
 }
 
-/// The original aligned its rows by their count: with row 1 lost, the last row flapped for ever.
+/// The original hsdo aligned rows by count: with row 1 deleted, the last row flapped forever.
 #[test]
-fn nothing_flaps_after_a_row_is_lost() {
+fn nothing_flaps_after_a_row_is_deleted() {
     let observed = seen(".1 i1 a ready; .2 i2 a ready; .3 i3 a ready");
     let before = table("2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10");
     let plan = decide(&before, &observed, at(10), &limits(3));
     assert_eq!(plan.changes.iter().map(|slot| slot.id).collect::<Vec<_>>(), [1]);
-    let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
+    let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect();
     assert_eq!(decide(&Table { rows, strays: vec![] }, &observed, at(11), &limits(3)).changes, []);
 }
 
-/// The original gave every new server weight 1 and never raised it where MIN was above 1.
+/// The original hsdo gave every new server weight 1, and never raised it if MIN was above 1.
 #[test]
 fn a_new_server_starts_at_min_and_reaches_max_whatever_min_is() {
     for min in [0, 1, 5, 10] {
-        let limits = Limits { min, ..limits(1) };
+        let limits = SlotLimits { min, ..limits(1) };
         let observed = seen(".1 i1 a ready");
         let mut rows = BTreeMap::new();
         for turn in 0..=i64::from(10 - min) {
@@ -413,7 +413,7 @@ fn a_new_server_starts_at_min_and_reaches_max_whatever_min_is() {
             let plan = decide(&table, &observed, at(30 * turn), &limits);
             let weight = plan.slots[&1].occupant.as_ref().map(|occupant| i64::from(occupant.weight));
             assert_eq!(weight, Some(i64::from(min) + turn), "MIN {min}, turn {turn}");
-            rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Known(slot.into()))).collect();
+            rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What earlier turns of the same term left behind for this one's decisions.
+//! State that a term carries from one turn to the next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,12 +6,11 @@ use std::time::Duration;
 use super::guard::Guard;
 use crate::slot::{Slot, SlotId};
 
-/// What a decision may use besides the table and the observation.
+/// Input of a decision besides the table and the observation.
 pub(super) struct Previous<'a> {
-    /// The table as the last turn left it: a row that was lost since counts as it was, unless its server stands in another.
+    /// The table as the last turn left it: rows deleted since are restored, unless another row has their server.
     pub(super) slots: &'a BTreeMap<SlotId, Slot>,
-    /// The servers that the removal guard holds.
     pub(super) guard: &'a Guard,
-    /// The time since the previous turn, whether that turn got an answer or not.
+    /// The time since the previous turn, successful or not.
     pub(super) elapsed: Duration,
 }

@@ -1,4 +1,4 @@
-//! What holds for every table and every observation, over many turns with edits in between. Tests only.
+//! Properties of any table and observation, over many turns with edits in between. Tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use super::fixtures::{address, at, config, limits, secs};
 use super::plan::decide_after;
 use super::previous::Previous;
-use super::{Limits, Plan, decide};
+use super::{Plan, SlotLimits, decide};
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Strange, Table, Unlisted,
+    Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
 
-/// Few addresses, names and groups, so that they meet often.
+/// Few addresses, names and groups, so that they collide often.
 fn instance() -> impl Strategy<Value = Instance> {
-    // Mostly one name for each address; now and then another one has it.
+    // Mostly one name per address.
     let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
     let readiness =
         prop_oneof![6 => Just(Readiness::Ready), 1 => Just(Readiness::Draining), 1 => Just(Readiness::Unknown)];
@@ -25,12 +25,11 @@ fn instance() -> impl Strategy<Value = Instance> {
     })
 }
 
-/// What is known of some of those that no report is about.
 fn unlisted() -> impl Strategy<Value = Unlisted> {
-    let fates = vec![Fate::Gone, Fate::Denied, Fate::Open, Fate::Open];
+    let kinds = vec![Fate::Gone, Fate::NotFound, Fate::Unconfirmed, Fate::Unconfirmed];
     let name = (1..=9_u8).prop_map(|name| format!("i{name}"));
-    let told = prop::collection::btree_map(name, prop::sample::select(fates), 0..9).prop_map(Unlisted::Told);
-    prop_oneof![Just(Unlisted::Gone), told]
+    let fates = prop::collection::btree_map(name, prop::sample::select(kinds), 0..9).prop_map(Unlisted::Fates);
+    prop_oneof![Just(Unlisted::Gone), fates]
 }
 
 fn observation() -> impl Strategy<Value = Observation> {
@@ -45,24 +44,25 @@ fn observation() -> impl Strategy<Value = Observation> {
             (Just(instances), missing, hidden, Just(unlisted))
         })
         .prop_map(|(instances, missing_groups, hidden, unlisted)| {
-            // A group that the source does not know has no instances.
-            let known = |one: &Instance| !missing_groups.contains(&one.group);
-            let instances: Vec<Instance> = instances.into_iter().filter(known).collect();
-            let strange = instances.iter().filter(|one| one.readiness == Readiness::Unknown).map(|one| Strange {
-                name: one.name.clone(),
-                group: one.group.clone(),
-                state: "lifecycle state \"Dreaming\"".to_owned(),
-            });
-            let strange = strange.collect();
+            // A missing group has no instances.
+            let exists = |one: &Instance| !missing_groups.contains(&one.group);
+            let instances: Vec<Instance> = instances.into_iter().filter(exists).collect();
+            let unknown_states =
+                instances.iter().filter(|one| one.readiness == Readiness::Unknown).map(|one| UnknownState {
+                    name: one.name.clone(),
+                    group: one.group.clone(),
+                    state: "lifecycle state \"Dreaming\"".to_owned(),
+                });
+            let unknown_states = unknown_states.collect();
             let hidden = hidden.into_iter().map(|(name, (readiness, in_service))| {
                 let in_service = in_service || readiness == Readiness::Ready;
                 Hidden { names: vec![format!("i{name}")], readiness, in_service }
             });
-            Observation { instances, missing_groups, hidden: hidden.collect(), strange, unlisted }
+            Observation { instances, missing_groups, hidden: hidden.collect(), unknown_states, unlisted }
         })
 }
 
-/// What a hand may do to a row between two turns.
+/// An edit of a row between turns.
 #[derive(Clone, Debug)]
 enum Edit {
     Delete,
@@ -88,9 +88,9 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
         Edit::Break => Row::Unreadable { reason: "broken".to_owned(), address: None },
         Edit::Free(group) => {
             let last_group = group.map(|group| ["a", "b", "c", "d"][group].to_owned());
-            Row::Known(Slot { id, occupant: None, last_group }.into())
+            Row::Readable(Slot { id, occupant: None, last_group }.into())
         }
-        Edit::Fill(instance, weight, status, time, group) => Row::Known(Arc::new(Slot {
+        Edit::Fill(instance, weight, status, time, group) => Row::Readable(Arc::new(Slot {
             id,
             occupant: Some(Occupant {
                 address: instance.address,
@@ -106,8 +106,8 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
     rows.insert(id, row);
 }
 
-fn some_limits() -> impl Strategy<Value = Limits> {
-    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64).prop_map(|(size, min, rise, step, interval)| Limits {
+fn some_limits() -> impl Strategy<Value = SlotLimits> {
+    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64).prop_map(|(size, min, rise, step, interval)| SlotLimits {
         min,
         max: min + rise,
         step,
@@ -116,7 +116,7 @@ fn some_limits() -> impl Strategy<Value = Limits> {
     })
 }
 
-/// The slots as they were, without those that lose their address to a lower one: the ones the rules then judge.
+/// The slots before the turn, without those whose address a lower one has too.
 fn without_duplicates(table: &Table) -> BTreeMap<SlotId, Slot> {
     let mut addresses = BTreeSet::new();
     let first = |slot: &&Slot| slot.occupant.as_ref().is_none_or(|occupant| addresses.insert(occupant.address));
@@ -131,87 +131,84 @@ fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
     slots.get(&id).and_then(|slot| slot.occupant.as_ref())
 }
 
-/// Everything that must hold of one turn.
-fn check(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+/// Everything that must hold for one turn.
+fn check(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     rows_are_safe(table, seen, limits, plan);
-    nobody_is_moved_or_lost(table, seen, limits, plan);
-    newcomers_sit_where_they_should(table, seen, limits, plan);
+    no_occupant_is_moved_or_lost(table, seen, limits, plan);
+    newcomers_get_the_right_slots(table, seen, limits, plan);
     weights_are_right(plan, limits);
 }
 
-fn rows_are_safe(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn rows_are_safe(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     for (id, row) in &table.rows {
         match row {
-            Row::Known(_) => assert!(plan.slots.contains_key(id), "row {id} disappears"),
+            Row::Readable(_) => assert!(plan.slots.contains_key(id), "row {id} disappears"),
             Row::Unreadable { .. } => assert!(!plan.slots.contains_key(id), "row {id} is unreadable, and written"),
         }
     }
     let shown = |name: &String| {
         plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|occupant| occupant.name == *name))
-            || seen
-                .instances
-                .iter()
-                .any(|instance| instance.readiness != Readiness::Unknown && instance.is_called(name))
+            || seen.instances.iter().any(|instance| instance.readiness != Readiness::Unknown && instance.has_name(name))
     };
     let missed = |one: &Hidden| one.in_service && !one.names.iter().any(shown);
-    let strange = || seen.strange.iter().any(|one| !shown(&one.name));
-    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed) || strange();
+    let unknown_states = || seen.unknown_states.iter().any(|one| !shown(&one.name));
+    let hidden = !seen.missing_groups.is_empty() || seen.hidden.iter().any(missed) || unknown_states();
     for id in (1..=limits.size).filter(|id| !table.rows.contains_key(id)) {
         let created = plan.slots.get(&id);
         let free = created.is_some_and(|slot| slot.occupant.is_none());
         assert!(created.is_some() || hidden, "row {id} is not created");
-        assert!(!(free && hidden), "row {id} may be that of somebody who is not seen, and is said to be free");
+        assert!(!(free && hidden), "row {id} may belong to a hidden instance, and is written as free");
     }
     let differing: Vec<Slot> = plan
         .slots
         .values()
-        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Known((*slot).clone().into())))
+        .filter(|slot| table.rows.get(&slot.id) != Some(&Row::Readable((*slot).clone().into())))
         .cloned()
         .collect();
     assert_eq!(plan.changes, differing);
 }
 
-/// What the rules leave open for an occupant.
+/// What must happen to an occupant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum May {
+enum Must {
     Stay,
     Drain,
     BeReplaced,
     BeKept,
-    /// Freed, unless too many do so at once: then kept.
+    /// Freed, unless too many vanish at once.
     Vanish,
     BeFreed,
 }
 
-fn may(old: &Occupant, seen: &Observation, limits: &Limits) -> May {
+fn must(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> Must {
     let reports: Vec<&Instance> = seen.instances.iter().filter(|one| is(old, one)).collect();
     if reports.iter().any(|one| one.readiness == Readiness::Ready) {
-        return May::Stay;
+        return Must::Stay;
     }
     if seen.instances.iter().any(|one| one.address == old.address && one.readiness == Readiness::Ready) {
-        return May::BeReplaced;
+        return Must::BeReplaced;
     }
     let place = |one: &Instance| limits.groups.iter().position(|group| *group == one.group).unwrap_or(9);
     let rank = |one: &&&Instance| (place(one), one.group.clone(), one.readiness);
     let readiness = reports.iter().min_by_key(rank).map(|one| one.readiness);
     let hidden = || seen.hidden.iter().find(|one| one.names.contains(&old.name)).map(|one| one.readiness);
     match readiness.or_else(hidden) {
-        Some(Readiness::Draining) => return May::Drain,
-        Some(Readiness::Ready | Readiness::Unknown) => return May::BeKept,
+        Some(Readiness::Draining) => return Must::Drain,
+        Some(Readiness::Ready | Readiness::Unknown) => return Must::BeKept,
         None => {}
     }
     let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
     let missing = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
-    let Unlisted::Told(fates) = &seen.unlisted else { return if missing { May::BeKept } else { May::BeFreed } };
+    let Unlisted::Fates(fates) = &seen.unlisted else { return if missing { Must::BeKept } else { Must::BeFreed } };
     match (fates.get(&old.name), missing) {
-        (Some(Fate::Gone), _) | (Some(Fate::Denied), false) => May::BeFreed,
-        (Some(Fate::Denied), true) | (Some(Fate::Open), false) => May::Vanish,
-        (None, _) if seen.instances.iter().any(|one| one.name == old.name) => May::BeFreed,
-        _ => May::BeKept,
+        (Some(Fate::Gone), _) | (Some(Fate::NotFound), false) => Must::BeFreed,
+        (Some(Fate::NotFound), true) | (Some(Fate::Unconfirmed), false) => Must::Vanish,
+        (None, _) if seen.instances.iter().any(|one| one.name == old.name) => Must::BeFreed,
+        _ => Must::BeKept,
     }
 }
 
-fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     let before = without_duplicates(table);
     let occupants: BTreeMap<SlotId, (&Slot, &Occupant)> =
         before.iter().filter_map(|(id, slot)| Some((*id, (slot, slot.occupant.as_ref()?)))).collect();
@@ -220,7 +217,7 @@ fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, p
         it.status == Status::Enabled || (it.status == Status::Draining && it.weight > 0)
     };
     let vanish: Vec<SlotId> =
-        occupants.iter().filter(|(_, (_, old))| may(old, seen, limits) == May::Vanish).map(|(id, _)| *id).collect();
+        occupants.iter().filter(|(_, (_, old))| must(old, seen, limits) == Must::Vanish).map(|(id, _)| *id).collect();
     let (lost, serving) =
         (vanish.iter().filter(|id| serves(id)).count(), occupants.keys().filter(|id| serves(id)).count());
     let too_many = lost >= 3 && 2 * lost > serving;
@@ -228,20 +225,22 @@ fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, p
     for (id, (slot, old)) in &occupants {
         let new = occupant(&plan.slots, *id);
         let same = new.is_some_and(|new| (new.address, &new.name) == (old.address, &old.name));
-        match may(old, seen, limits) {
-            May::Stay => assert!(same, "slot {id} moves {old:?}"),
-            May::Drain => {
+        match must(old, seen, limits) {
+            Must::Stay => assert!(same, "slot {id} moves {old:?}"),
+            Must::Drain => {
                 assert!(
                     same && new.is_some_and(|new| new.status != Status::Enabled),
                     "slot {id} does not drain {old:?}"
                 );
             }
-            May::BeReplaced => {
+            Must::BeReplaced => {
                 assert!(!same && new.is_some_and(|new| new.address == old.address), "slot {id}: {new:?}");
             }
-            May::BeKept => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes"),
-            May::Vanish if too_many => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes"),
-            May::Vanish | May::BeFreed => assert!(!same, "slot {id} keeps {old:?}"),
+            Must::BeKept => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes"),
+            Must::Vanish if too_many => {
+                assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes");
+            }
+            Must::Vanish | Must::BeFreed => assert!(!same, "slot {id} keeps {old:?}"),
         }
     }
     let mut addresses = BTreeSet::new();
@@ -250,7 +249,7 @@ fn nobody_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Limits, p
     }
 }
 
-fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &Limits, plan: &Plan) {
+fn newcomers_get_the_right_slots(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     let free = |slot: &&Slot| slot.id <= limits.size && slot.occupant.is_none();
     let still_free = || plan.slots.values().filter(free);
     if !plan.unplaced.is_empty() {
@@ -269,7 +268,7 @@ fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &L
         assert!(*id <= limits.size, "slot {id} is above N and takes {new:?}");
         assert_eq!((new.status, new.weight), (Status::Enabled, limits.min), "slot {id} is new");
         let group = new.group.as_ref();
-        // Own group, never used, any: no better slot stays free, and no lower one that is as good.
+        // Own group, never used, any: no better slot stays free, nor a lower one of the same rank.
         let rank = |slot: &Slot| match &slot.last_group {
             own if own.is_some() && own.as_ref() == group => 0,
             None => 1,
@@ -277,7 +276,7 @@ fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &L
         };
         let better = still_free().find(|other| (rank(other), other.id) < (rank(slot), *id));
         assert_eq!(better, None, "slot {id} goes to {new:?}");
-        // Who has no slot of its own does not take another group's while one of that group sits elsewhere or waits.
+        // A slot of another group is only taken if no instance of that group waits.
         if rank(slot) > 0 {
             let waits = plan.unplaced.iter().find(|waiting| slot.last_group.as_ref() == Some(&waiting.group));
             assert_eq!(waits, None, "slot {id} goes to {new:?}");
@@ -285,7 +284,7 @@ fn newcomers_sit_where_they_should(table: &Table, seen: &Observation, limits: &L
     }
 }
 
-fn weights_are_right(plan: &Plan, limits: &Limits) {
+fn weights_are_right(plan: &Plan, limits: &SlotLimits) {
     let occupants = || plan.slots.values().filter_map(|slot| slot.occupant.as_ref());
     assert!(occupants().all(|occupant| occupant.weight <= 256));
     let served = occupants().any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
@@ -301,7 +300,7 @@ fn weights_are_right(plan: &Plan, limits: &Limits) {
 proptest! {
     #![proptest_config(config(512))]
 
-    /// Turn after turn, with a hand that edits rows in between.
+    /// Turn after turn, with edits in between.
     #[test]
     fn every_turn_keeps_the_rules(
         limits in some_limits(),
@@ -317,7 +316,7 @@ proptest! {
             let plan = decide(&table, &seen, at(now), &limits);
             check(&table, &seen, &limits, &plan);
             for slot in &plan.changes {
-                table.rows.insert(slot.id, Row::Known(slot.clone().into()));
+                table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
             }
             let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
                 let previous = Previous { slots, guard: &plan.guard, elapsed: secs(0) };
@@ -325,7 +324,7 @@ proptest! {
             };
             let again = knowing(&table, &BTreeMap::new(), now);
             prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");
-            // Who holds an address is settled; the order in which the losers are listed may follow the new occupant.
+            // The order of ignored instances may follow the new occupant.
             prop_assert_eq!(&again, &Plan { changes: vec![], ignored: again.ignored.clone(), ..plan.clone() });
             let later = knowing(&table, &BTreeMap::new(), now + more);
             let due = again.due.is_some_and(|due| due <= at(now + more));
@@ -340,7 +339,7 @@ proptest! {
         }
     }
 
-    /// A whole answer that is empty frees everything, whatever was there.
+    /// A complete but empty answer frees every slot.
     #[test]
     fn a_true_zero_frees_every_slot(limits in some_limits(), edits in prop::collection::vec(edit(), 0..15)) {
         let mut table = Table::default();
@@ -352,7 +351,6 @@ proptest! {
         prop_assert!(plan.unplaced.is_empty() && plan.above_size.is_empty() && plan.last_resort.is_empty());
     }
 
-    /// The order in which a source lists its instances decides nothing.
     #[test]
     fn the_order_of_the_reports_does_not_matter(
         limits in some_limits(),
@@ -369,7 +367,6 @@ proptest! {
         prop_assert_eq!(decide(&table, &seen, at(0), &limits), decide(&table, &other, at(0), &limits));
     }
 
-    /// Instances that are replaced group by group leave each slot to its group.
     #[test]
     fn a_freed_slot_goes_to_its_own_group(groups in prop::collection::vec(0..3_usize, 1..10), gone in prop::collection::vec(any::<bool>(), 10)) {
         let size = u32::try_from(groups.len()).expect("few");
@@ -380,7 +377,7 @@ proptest! {
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));
         let before = decide(&Table::default(), &Observation { instances: first, ..Observation::default() }, at(0), &limits(size));
-        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Known(slot.clone().into()))).collect();
+        let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Readable(slot.clone().into()))).collect();
         let table = Table { rows, strays: vec![] };
         let after = decide(&table, &Observation { instances: second.collect(), ..Observation::default() }, at(1), &limits(size));
         let groups_of = |plan: &Plan| -> Vec<Option<String>> {

@@ -1,19 +1,18 @@
-//! The ramp of one server's weight. Pure; it does not know slots, groups or the rest of the table.
+//! The ramp of one server's weight. Pure.
 
-use super::limits::Limits;
+use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Status, Weight};
 
-/// Raises the weight of an enabled occupant towards `full`, by one step at most, if a step is due at `now`.
-pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &Limits) {
+/// Raises an enabled occupant's weight towards `full` by at most one step, if one is due at `now`.
+pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &SlotLimits) {
     if occupant.status == Status::Enabled {
         (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, full, now, limits);
     }
 }
 
-/// When an occupant's next step towards `full` is due; `None` if there is none. Between its last step and that time,
-/// [`advance`] changes nothing.
-pub(super) fn due(occupant: &Occupant, full: Weight, limits: &Limits) -> Option<Timestamp> {
+/// When the next step towards `full` is due; `None` if there is none. Until then [`advance`] changes nothing.
+pub(super) fn due(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
     let ramps = occupant.status == Status::Enabled && occupant.weight < full;
     occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
 }
@@ -23,9 +22,9 @@ fn next(
     last_step: Option<Timestamp>,
     full: Weight,
     now: Timestamp,
-    limits: &Limits,
+    limits: &SlotLimits,
 ) -> (Weight, Option<Timestamp>) {
-    // Outside the limits: the configuration has changed, or the Python version wrote its fixed 1.
+    // Out of range: the configuration changed, or the Python hsdo wrote its fixed 1.
     if weight < limits.min {
         return (limits.min, Some(now));
     }
@@ -36,14 +35,14 @@ fn next(
         return (weight, last_step);
     }
     let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
-        // Unreadable or in the future: restart the interval now, or the ramp would be stuck.
+        // Unreadable or in the future: restart the interval, or the ramp would be stuck.
         return (weight, Some(now));
     };
     if age < limits.interval {
         return (weight, last_step);
     }
-    // Count from the last step, not from now, so that a late turn does not delay later steps. Two intervals late is an
-    // outage: catching up would take several steps in a row.
+    // Count from the last step, so that a late turn does not delay later steps. After two intervals count from now, or an
+    // outage would be followed by several steps in a row.
     let step_at = if age < limits.interval.saturating_mul(2) { last.plus(limits.interval) } else { now };
     (weight.saturating_add(limits.step).min(full), Some(step_at))
 }
@@ -56,8 +55,7 @@ mod tests {
 
     #[test]
     fn a_step_is_due_when_the_interval_has_passed() {
-        /// Name, (MIN, MAX, step), weight and last step in seconds, and what they must become.
-        /// Now is 100 and the interval 30 seconds.
+        /// Name, (MIN, MAX, step), weight, last step, expected weight, expected last step. Now is 100, the interval 30 s.
         type Case<'a> = (&'a str, (Weight, Weight, Weight), Weight, Option<i64>, Weight, Option<i64>);
         #[rustfmt::skip]
         let cases: [Case<'_>; 18] = [
@@ -81,7 +79,7 @@ mod tests {
             ("the largest numbers do not wrap",           (0, 256, 256), 255, Some(0),   256, Some(100)),
         ];
         for (name, (min, max, step), weight, last, expected, expected_last) in cases {
-            let limits = Limits { min, max, step, interval: secs(30), ..limits(1) };
+            let limits = SlotLimits { min, max, step, interval: secs(30), ..limits(1) };
             let found = next(weight, last.map(at), limits.max, at(100), &limits);
             assert_eq!(found, (expected, expected_last.map(at)), "{name}");
         }
@@ -101,7 +99,7 @@ mod tests {
     proptest! {
         #![proptest_config(super::super::fixtures::config(256))]
 
-        /// However the turns fall, the ramp takes ceil((MAX - MIN) / step) intervals and at most one turn.
+        /// Whenever turns happen, the ramp takes ceil((MAX - MIN) / step) intervals, and at most one turn more.
         #[test]
         fn a_ramp_takes_its_time_and_does_not_drift(
             min in 0..=256_u16,
@@ -111,7 +109,7 @@ mod tests {
             gaps in prop::collection::vec(1..1_000_i64, 1..50),
         ) {
             let max = (min + rise).min(256);
-            let limits = Limits { min, max, step, interval: secs(1) * u32::try_from(interval).expect("small") / 1_000, ..limits(1) };
+            let limits = SlotLimits { min, max, step, interval: secs(1) * u32::try_from(interval).expect("small") / 1_000, ..limits(1) };
             let steps = i64::from((max - min).div_ceil(step));
             let start = 1_700_000_000_000_123;
             let (mut weight, mut last) = (min, Some(Timestamp::from_micros(start)));

@@ -1,12 +1,12 @@
-//! Sentences about slots: what happened to one, what it holds, what a plan would write. Pure; the caller writes the log.
+//! Log messages about slots. Pure; the caller writes the log.
 
 use super::plan::Plan;
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
 
-/// What happened to a slot, for the log. A step of the ramp is no event unless it reaches `full`.
+/// What happened to a slot. A ramp step is only an event when it reaches `full`.
 pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<String> {
     let old = match before {
-        Some(Row::Known(slot)) => slot.occupant.as_ref(),
+        Some(Row::Readable(slot)) => slot.occupant.as_ref(),
         _ => None,
     };
     let id = after.id;
@@ -16,25 +16,24 @@ pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<St
         (Some(old), None) => vec![removed(id, old)],
         (Some(old), Some(new)) if old.address != new.address => vec![removed(id, old), added(id, new)],
         (Some(old), Some(new)) if old.name != new.name => {
-            vec![format!("slot {id}: {} replaced by {}, weight {}", old.name.escape_debug(), who(new), new.weight)]
+            vec![format!("slot {id}: {} replaced by {}, weight {}", old.name.escape_debug(), describe(new), new.weight)]
         }
-        (Some(old), Some(new)) => lasting(id, old, new, full),
+        (Some(old), Some(new)) => changed(id, old, new, full),
     }
 }
 
 fn added(id: SlotId, new: &Occupant) -> String {
-    format!("slot {id}: added {}, weight {}", who(new), new.weight)
+    format!("slot {id}: added {}, weight {}", describe(new), new.weight)
 }
 
 fn removed(id: SlotId, old: &Occupant) -> String {
-    format!("slot {id}: removed {}", who(old))
+    format!("slot {id}: removed {}", describe(old))
 }
 
-/// The events of an occupant that stayed.
-fn lasting(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<String> {
+fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<String> {
     let mut events = Vec::new();
     if old.group != new.group {
-        let (from, to) = (group(old.group.as_deref()), group(new.group.as_deref()));
+        let (from, to) = (group_name(old.group.as_deref()), group_name(new.group.as_deref()));
         events.push(format!(
             "slot {id}: {} at {} changes group from {from} to {to}",
             new.name.escape_debug(),
@@ -43,20 +42,19 @@ fn lasting(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Stri
     }
     match (old.status, new.status) {
         (Status::Draining, Status::Enabled) => {
-            events.push(format!("slot {id}: {} is back from draining, weight {}", who(new), new.weight));
+            events.push(format!("slot {id}: {} is back from draining, weight {}", describe(new), new.weight));
         }
         (Status::Enabled, Status::Draining) => {
-            events.push(format!("slot {id}: drained {}, weight {}", who(new), new.weight));
+            events.push(format!("slot {id}: drained {}, weight {}", describe(new), new.weight));
         }
         (Status::Enabled, Status::Enabled) if old.weight < full && new.weight == full => {
-            events.push(format!("slot {id}: {} reaches full weight {full}", who(new)));
+            events.push(format!("slot {id}: {} reaches full weight {full}", describe(new)));
         }
         _ => {}
     }
     events
 }
 
-/// What a row holds, or would hold.
 pub(super) fn row(slot: &Slot) -> String {
     let id = slot.id;
     match (&slot.occupant, &slot.last_group) {
@@ -66,19 +64,18 @@ pub(super) fn row(slot: &Slot) -> String {
                 Status::Draining => "draining",
                 Status::Disabled => "disabled",
             };
-            format!("slot {id}: {}, {status}, weight {}", who(occupant), occupant.weight)
+            format!("slot {id}: {}, {status}, weight {}", describe(occupant), occupant.weight)
         }
         (None, Some(last)) => format!("slot {id}: free, last used by group {}", last.escape_debug()),
         (None, None) => format!("slot {id}: free"),
     }
 }
 
-/// A reported instance.
 pub(super) fn instance(instance: &Instance) -> String {
     format!("{} at {} (group {})", instance.name.escape_debug(), instance.address, instance.group.escape_debug())
 }
 
-/// What the plan would write, a line a slot.
+/// What the plan would write, one line per slot.
 pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
     let lines: Vec<String> = plan
         .changes
@@ -91,12 +88,17 @@ pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
     if lines.is_empty() { "nothing to write".to_owned() } else { lines.join("\n") }
 }
 
-// Names come from outside: unescaped, one could forge a log line.
-fn who(occupant: &Occupant) -> String {
-    format!("{} at {} (group {})", occupant.name.escape_debug(), occupant.address, group(occupant.group.as_deref()))
+// Names are external input: unescaped, one could forge a log line.
+fn describe(occupant: &Occupant) -> String {
+    format!(
+        "{} at {} (group {})",
+        occupant.name.escape_debug(),
+        occupant.address,
+        group_name(occupant.group.as_deref())
+    )
 }
 
-fn group(name: Option<&str>) -> String {
+fn group_name(name: Option<&str>) -> String {
     name.unwrap_or("none").escape_debug().to_string()
 }
 

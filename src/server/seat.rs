@@ -1,16 +1,16 @@
-//! Seats an instance in a slot, and evicts it. Pure.
+//! Seats and evicts instances. Pure.
 
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Occupant, Slot, Status, Weight};
 
-/// Frees a slot. It remembers the group that had it.
+/// Frees a slot, which remembers its group.
 pub(super) fn free(slot: &mut Slot) {
     if let Some(group) = slot.occupant.take().and_then(|occupant| occupant.group) {
         slot.last_group = Some(group);
     }
 }
 
-/// Gives the slot to a new server, at weight `min`.
+/// Gives the slot to a new instance, at weight `min`.
 pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
     slot.occupant = Some(Occupant {
         address: instance.address,

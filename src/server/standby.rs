@@ -1,45 +1,42 @@
-//! A server that does not lead: it watches the lease, and takes it when it may.
+//! A server on standby: it watches the lease and takes it when allowed.
 
 use log::{debug, info, warn};
 
-use super::context::Context;
-use super::lease::{Held, TermName, Watch};
+use super::context::TurnContext;
+use super::lease::{HeldLease, LeaseWatch, TermName};
 use super::term::Term;
 use crate::marker::Moment;
 use crate::ports::{Sighting, SlotStore, Source, TurnError};
 use crate::slot::Observation;
 
-/// What a server knows between two terms.
 pub(super) struct Standby {
-    watch: Watch,
-    /// Whether the source ever answered: until then it is asked too, so that a wrong set-up shows at the start.
+    watch: LeaseWatch,
+    /// Whether the source ever responded. Until then it is queried even on standby, so that a misconfiguration shows early.
     source_answered: bool,
 }
 
 impl Standby {
-    /// A process that has not led yet.
     pub(super) fn first(process: String) -> Self {
-        Standby { watch: Watch::new(TermName::first(process)), source_answered: false }
+        Standby { watch: LeaseWatch::new(TermName::first(process)), source_answered: false }
     }
 
-    /// A server whose `term` is over.
     pub(super) fn after(term: &TermName) -> Self {
-        Standby { watch: Watch::new(term.next()), source_answered: true }
+        Standby { watch: LeaseWatch::new(term.next()), source_answered: true }
     }
 
-    /// Whether another server leads, and its heartbeat was seen to change.
-    pub(super) fn sees_a_leader(&self) -> bool {
+    /// Whether another server leads and its heartbeat was seen to change.
+    pub(super) fn sees_leader(&self) -> bool {
         self.watch.alive_since().is_some()
     }
 
-    /// One turn. A new term comes with the observation that its first turn acts on.
+    /// One turn. A new term comes with the observation for its first turn.
     pub(super) fn turn<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<Option<(Term, Observation)>, TurnError> {
         let sighting = context.store.read_marker()?;
-        let free = self.note(context, &sighting, now);
+        let free = self.watch_marker(context, &sighting, now);
         if !free && self.source_answered {
             return Ok(None);
         }
@@ -52,17 +49,22 @@ impl Standby {
         Ok(self.take(context, &sighting, now)?.map(|term| (term, seen)))
     }
 
-    /// Looks at the lease, between two turns. True: it may be taken.
-    pub(super) fn look<S, T: SlotStore>(
+    /// Reads the marker between turns. Returns whether the lease may be taken.
+    pub(super) fn may_take_lease<S, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<bool, TurnError> {
         let sighting = context.store.read_marker()?;
-        Ok(self.note(context, &sighting, now))
+        Ok(self.watch_marker(context, &sighting, now))
     }
 
-    fn note<S, T: SlotStore>(&mut self, context: &Context<S, T>, seen: &Sighting<T::Raw>, now: Moment) -> bool {
+    fn watch_marker<S, T: SlotStore>(
+        &mut self,
+        context: &TurnContext<S, T>,
+        seen: &Sighting<T::Raw>,
+        now: Moment,
+    ) -> bool {
         let before = self.watch.rival().map(str::to_owned);
         let free = self.watch.see(&seen.marker, now.clock);
         if let Some(since) = self.watch.alive_since() {
@@ -74,27 +76,30 @@ impl Standby {
         free
     }
 
-    /// Tries to take the lease from what was `seen`. None: another server won it.
+    /// Tries to take the lease; `None` if another server took it first.
     fn take<S, T: SlotStore>(
         &self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         seen: &Sighting<T::Raw>,
         now: Moment,
     ) -> Result<Option<Term>, TurnError> {
         let claim = self.watch.claim(&seen.marker, now);
         if !context.store.take(seen, &claim)? {
-            debug!("another server was quicker to take the lease");
+            debug!("another server took the lease first");
             return Ok(None);
         }
         let name = self.watch.term();
         match seen.marker.leader.as_deref().filter(|leader| *leader != claim.leader) {
-            Some(dead) => {
-                warn!("leads the table as {name}: took over from {}, whose heartbeat stood still", dead.escape_debug());
+            Some(old) => {
+                warn!(
+                    "leading the table as {name}: took over from {}, whose heartbeat had stopped",
+                    old.escape_debug()
+                );
             }
-            None => info!("leads the table as {name}"),
+            None => info!("leading the table as {name}"),
         }
         context.gauges.leads(true);
         context.gauges.heartbeat(now.clock);
-        Ok(Some(Term::new(Held::new(name.clone(), &claim, now.clock), now.clock)))
+        Ok(Some(Term::new(HeldLease::new(name.clone(), &claim, now.clock), now.clock)))
     }
 }

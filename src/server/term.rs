@@ -1,15 +1,14 @@
-//! A server that leads: one term, from the claim that won the lease to its loss. Everything that a leader knows is here,
-//! and ends with its term.
+//! One term of a leading server, from taking the lease to losing it. All of a leader's state is here and ends with the term.
 
 use std::time::{Duration, Instant};
 
 use log::debug;
 
 use super::conditions::Conditions;
-use super::context::Context;
+use super::context::TurnContext;
 use super::guard::Guard;
-use super::lease::{Held, TermName};
-use super::limits::Limits;
+use super::lease::{HeldLease, TermName};
+use super::limits::SlotLimits;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
 use crate::clock::Timestamp;
@@ -17,33 +16,29 @@ use crate::marker::{Moment, Stamp};
 use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading, TurnError};
 use crate::slot::{Observation, Slot, Table};
 
-/// Whether a term goes on.
+/// Whether a term continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Lease {
-    /// The table still names this term.
     Held,
-    /// It does not: the term is over.
+    /// The table does not name this term any more: it is over.
     Lost,
 }
 
-/// What a leader knows.
 pub(super) struct Term {
-    lease: Held,
+    lease: HeldLease,
     last_turn: Instant,
-    /// What the gauges show; `None` until the first turn is over.
+    /// What the gauges show; `None` until the end of the first turn.
     published: Option<Snapshot>,
     conditions: Conditions,
-    /// The servers that the removal guard holds.
     guard: Guard,
-    /// Somebody else changed a row, and the version has not been raised since: the clients do not know yet.
+    /// A row was edited from outside, and the version not raised since: clients do not know yet.
     edited: bool,
-    /// The last turn, if it found nothing to do.
     steady: Option<Steady>,
 }
 
-/// A turn that found nothing to do. While table and observation stay the same and no step of a ramp is due, neither will
-/// the next.
+/// A turn that had nothing to do. As long as table and observation are the same and no ramp step is due, the next one has
+/// nothing to do either.
 struct Steady {
     table: Table,
     seen: Observation,
@@ -53,15 +48,14 @@ struct Steady {
 
 impl Steady {
     fn holds(&self, table: &Table, seen: &Observation, now: Timestamp) -> bool {
-        // If the clock went back, times in the table lie in the future.
+        // If the clock went back, timestamps in the table are in the future.
         let in_time = now >= self.from && self.until.is_none_or(|until| now < until);
         in_time && self.table == *table && self.seen == *seen
     }
 }
 
 impl Term {
-    /// The term of a lease that was just taken.
-    pub(super) fn new(lease: Held, now: Instant) -> Self {
+    pub(super) fn new(lease: HeldLease, now: Instant) -> Self {
         Term {
             lease,
             last_turn: now,
@@ -73,36 +67,33 @@ impl Term {
         }
     }
 
-    /// Its name.
     pub(super) fn name(&self) -> &TermName {
         self.lease.term()
     }
 
-    /// The first turn, on what was seen before the lease was taken.
+    /// The first turn, on the observation made before the lease was taken.
     pub(super) fn first_turn<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         seen: Observation,
         now: Moment,
     ) -> Result<Lease, TurnError> {
-        self.act(context, seen, Duration::ZERO, now)
+        self.decide_and_write(context, seen, Duration::ZERO, now)
     }
 
-    /// Every later turn.
     pub(super) fn turn<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<Lease, TurnError> {
         let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
-        let seen = self.ask(&mut context.source, &Table::default())?;
-        self.act(context, seen, elapsed, now)
+        let seen = self.fetch(&mut context.source, &Table::default())?;
+        self.decide_and_write(context, seen, elapsed, now)
     }
 
-    /// Writes the heartbeat, if it is due.
     pub(super) fn beat_if_due<S, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         now: Moment,
     ) -> Result<Lease, TurnError> {
         if self.lease.is_due(now.clock) { self.beat(context, false, now) } else { Ok(Lease::Held) }
@@ -110,7 +101,7 @@ impl Term {
 
     fn beat<S, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         raise: bool,
         now: Moment,
     ) -> Result<Lease, TurnError> {
@@ -127,24 +118,25 @@ impl Term {
         gauges.heartbeat(now);
     }
 
-    /// Asks the source, also about the occupants of `table` and of the table as the last turn left it.
-    fn ask(&self, source: &mut impl Source, table: &Table) -> Result<Observation, TurnError> {
+    /// Asks the source, including about the occupants of `table` and of the table as the last turn left it.
+    fn fetch(&self, source: &mut impl Source, table: &Table) -> Result<Observation, TurnError> {
         let before = self.published.iter().flat_map(|published| published.slots.values());
-        let occupants: Vec<&str> = before.chain(table.slots()).filter_map(name).collect();
+        let occupants: Vec<&str> = before.chain(table.slots()).filter_map(occupant_name).collect();
         source.fetch(&occupants)
     }
 
-    /// Whether `seen`, for which the occupants of the last turn were named, says something of every occupant of `table`.
-    fn covers(&self, seen: &Observation, table: &Table) -> bool {
-        let before = |id| self.published.as_ref().and_then(|published| published.slots.get(id)).and_then(name);
-        let mut new = table.slots().filter(|slot| name(slot) != before(&slot.id)).filter_map(name).peekable();
-        new.peek().is_none() || seen.tells_of_all(&new.collect::<Vec<_>>())
+    /// Whether `seen`, which covers the occupants of the last turn, covers those of `table` too.
+    fn covers_occupants(&self, seen: &Observation, table: &Table) -> bool {
+        let before = |id| self.published.as_ref().and_then(|published| published.slots.get(id)).and_then(occupant_name);
+        let mut new =
+            table.slots().filter(|slot| occupant_name(slot) != before(&slot.id)).filter_map(occupant_name).peekable();
+        new.peek().is_none() || seen.covers(&new.collect::<Vec<_>>())
     }
 
-    /// Reads the table, decides, writes what changed, and reports.
-    fn act<S: Source, T: SlotStore>(
+    /// The rest of a turn, after fetching the instances.
+    fn decide_and_write<S: Source, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         mut seen: Observation,
         elapsed: Duration,
         now: Moment,
@@ -154,8 +146,8 @@ impl Term {
             return Ok(Lease::Lost);
         }
         self.edited |= changed;
-        if !self.covers(&seen, &table) {
-            seen = self.ask(&mut context.source, &table)?;
+        if !self.covers_occupants(&seen, &table) {
+            seen = self.fetch(&mut context.source, &table)?;
         }
         if self.is_steady(&table, &seen, now.time) {
             return Ok(Lease::Held);
@@ -184,20 +176,20 @@ impl Term {
         seen: &Observation,
         elapsed: Duration,
         now: Timestamp,
-        limits: &Limits,
+        limits: &SlotLimits,
     ) -> Plan {
         let none = Snapshot::default();
         let slots = &self.published.as_ref().unwrap_or(&none).slots;
         let plan = decide_after(table, &Previous { slots, guard: &self.guard, elapsed }, seen, now, limits);
-        // Before the write, which may fail: the answer counts all the same.
+        // Even if the write fails, the response counts.
         self.guard.clone_from(&plan.guard);
         plan
     }
 
-    /// Writes the changes. Without any, raises the version if somebody else edited a row.
+    /// Writes the changes. If there are none, raises the version if a row was edited from outside.
     fn write<S, T: SlotStore>(
         &mut self,
-        context: &mut Context<S, T>,
+        context: &mut TurnContext<S, T>,
         table: &Table,
         plan: &Plan,
         now: Moment,
@@ -206,7 +198,7 @@ impl Term {
             if !self.edited {
                 return Ok(Lease::Held);
             }
-            debug!("a row was changed by another hand: the clients are told");
+            debug!("a row was edited from outside: raising the version");
             let lease = self.beat(context, true, now)?;
             self.edited = false;
             return Ok(lease);
@@ -244,11 +236,10 @@ fn snapshot(table: &Table, seen: &Observation, plan: Plan) -> Snapshot {
         last_resort: plan.last_resort.len(),
         guarded: plan.guarded.len(),
         unseen: seen.unseen().count(),
-        strange: seen.strange.len(),
+        unknown_states: seen.unknown_states.len(),
     }
 }
 
-/// The name of a slot's occupant.
-fn name(slot: &Slot) -> Option<&str> {
+fn occupant_name(slot: &Slot) -> Option<&str> {
     slot.occupant.as_ref().map(|occupant| occupant.name.as_str())
 }

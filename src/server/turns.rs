@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::fixtures::{at, limits, seen, show, table};
-use super::{Limits, Server};
+use super::{Server, SlotLimits};
 use crate::marker::{Claim, Marker, Moment, Stamp};
 use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, Subject, TableReading, TurnError};
 use crate::slot::{Observation, Row, Slot, Table};
@@ -16,7 +16,7 @@ fn broken(what: &str) -> TurnError {
     TurnError::new(Subject::Turn, what.to_owned())
 }
 
-/// Answers in order, the last one for ever, and records which occupants each question named.
+/// Returns the scripted answers in order, repeating the last one, and records the occupants of each call.
 struct Script(VecDeque<Result<Observation, &'static str>>, Rc<RefCell<Vec<String>>>);
 
 impl Source for Script {
@@ -28,24 +28,24 @@ impl Source for Script {
 }
 
 #[derive(Default)]
-struct Memory {
+struct MemoryTable {
     table: Table,
     marker: Marker,
-    /// How often the marker was written without rows.
+    /// Writes of the marker without rows.
     beats: usize,
     writes: Vec<Vec<u32>>,
     fail_read: bool,
     fail_write: bool,
-    lose_answers: bool,
-    /// Another server takes the lease as soon as the table was read.
+    lose_responses: bool,
+    /// Another server takes the lease right after the table was read.
     lose_after_read: bool,
 }
 
 /// One server's view of the table: the rows as it last knew them.
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Memory>>, Rc<RefCell<Option<Table>>>);
+struct Shared(Rc<RefCell<MemoryTable>>, Rc<RefCell<Option<Table>>>);
 
-impl Memory {
+impl MemoryTable {
     fn set(&mut self, stamp: &Stamp) {
         let Stamp { version, heartbeat, leader } = stamp.clone();
         self.marker =
@@ -85,7 +85,7 @@ impl SlotStore for Shared {
             let Claim { version, heartbeat, leader } = claim.clone();
             memory.set(&Stamp { version: Some(version), heartbeat, leader });
         }
-        if memory.lose_answers { Err(broken("lost")) } else { Ok(fits) }
+        if memory.lose_responses { Err(broken("lost")) } else { Ok(fits) }
     }
 
     fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError> {
@@ -106,7 +106,7 @@ impl SlotStore for Shared {
         }
         memory.set(stamp);
         for slot in slots {
-            memory.table.rows.insert(slot.id, Row::Known(slot.clone().into()));
+            memory.table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
         }
         self.1.replace(Some(memory.table.clone()));
         Ok(stamp.clone())
@@ -148,15 +148,19 @@ impl Recorder {
 
 struct Bed {
     server: Server<Script, Shared>,
-    memory: Rc<RefCell<Memory>>,
+    memory: Rc<RefCell<MemoryTable>>,
     gauges: Arc<Recorder>,
-    /// The occupants that each question to the source named.
+    /// The occupants passed with each call to the source.
     asked: Rc<RefCell<Vec<String>>>,
     start: Instant,
 }
 
 impl Bed {
-    fn new(limits: Limits, rows: &str, script: impl IntoIterator<Item = Result<&'static str, &'static str>>) -> Self {
+    fn new(
+        limits: SlotLimits,
+        rows: &str,
+        script: impl IntoIterator<Item = Result<&'static str, &'static str>>,
+    ) -> Self {
         let shared = Shared::default();
         shared.0.borrow_mut().table = table(rows);
         let gauges = Arc::new(Recorder::default());
@@ -189,7 +193,7 @@ impl Bed {
     }
 
     fn leads(&self) -> bool {
-        assert_eq!(*self.gauges.1.lock().expect("no panic"), Some(self.server.leads()), "the gauge tells");
+        assert_eq!(*self.gauges.1.lock().expect("no panic"), Some(self.server.leads()), "the gauge agrees");
         self.server.leads()
     }
 
@@ -202,7 +206,7 @@ impl Bed {
         show(&slots)
     }
 
-    /// The questions since the last time.
+    /// The calls since the last time.
     fn asked(&self) -> Vec<String> {
         self.asked.take()
     }
@@ -213,9 +217,9 @@ impl Bed {
 }
 
 #[test]
-fn a_server_comes_ramps_drains_and_goes() {
+fn a_server_is_added_ramps_drains_and_is_removed() {
     let mut bed = Bed::new(
-        Limits { max: 2, ..limits(2) },
+        SlotLimits { max: 2, ..limits(2) },
         "",
         [
             Ok(".1 i1 a ready"),
@@ -269,7 +273,7 @@ fn a_failed_read_writes_nothing_and_leaves_the_gauges() {
 }
 
 #[test]
-fn a_failed_write_shows_the_table_as_it_is_and_is_tried_again() {
+fn a_failed_write_shows_the_table_as_read_and_is_retried() {
     let mut bed = Bed::new(
         limits(2),
         "1 .1 i1 a enabled 10; 2 unreadable",
@@ -292,7 +296,7 @@ fn a_failed_write_shows_the_table_as_it_is_and_is_tried_again() {
 }
 
 #[test]
-fn a_failed_write_after_a_hand_has_edited_shows_the_edit() {
+fn a_failed_write_after_an_edit_shows_the_edit() {
     let mut bed = Bed::new(limits(1), "1 .1 i1 a enabled 10", [Ok(".1 i1 a ready"), Ok("")]);
     bed.turn(100);
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 10");
@@ -311,7 +315,7 @@ fn every_turn_decides_on_the_table_as_it_is_now() {
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 2@130; 2 free", "a lost row is written again");
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 4; 2 free");
     bed.turn(200);
-    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 free", "a hand's edit holds");
+    assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 free", "an edit by hand stays");
 }
 
 #[test]
@@ -340,7 +344,7 @@ fn the_last_resort_is_counted_while_it_lasts() {
 }
 
 #[test]
-fn a_dry_run_tells_and_changes_nothing() {
+fn a_dry_run_previews_and_changes_nothing() {
     let mut bed =
         Bed::new(limits(2), "1 .1 i1 a enabled 10", [Ok(".2 i2 a ready"), Ok(".1 i1 a ready"), Err("throttled")]);
     let before = bed.rows();
@@ -361,7 +365,7 @@ fn a_steady_table_has_nothing_to_write() {
 }
 
 #[test]
-fn a_row_that_is_lost_while_its_instance_is_unknown_comes_back_as_it_was() {
+fn a_row_deleted_while_its_instance_is_unknown_is_restored() {
     let (all, missing) = (".1 i1 a ready; .2 i2 b ready", ".2 i2 b ready; missing a");
     let mut bed = Bed::new(limits(2), "", [Ok(all), Ok(missing), Ok(missing), Ok(all)]);
     bed.turn(100);
@@ -370,14 +374,14 @@ fn a_row_that_is_lost_while_its_instance_is_unknown_comes_back_as_it_was() {
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@100; 2 .2 i2 b enabled 1@100", "its group is missing");
     bed.memory.borrow_mut().table = table("3 .1 i1 a enabled 5@100; 2 .2 i2 b enabled 1@100");
     bed.turn(102);
-    assert_eq!(bed.rows(), "2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "a hand moved it");
+    assert_eq!(bed.rows(), "2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "it was moved by hand");
     bed.memory.borrow_mut().table = Table::default();
     bed.turn(103);
     assert_eq!(bed.rows(), "1 free; 2 .2 i2 b enabled 1@100; 3 .1 i1 a enabled 5@100", "the table is emptied");
 }
 
 #[test]
-fn a_steady_table_is_looked_at_in_every_turn_all_the_same() {
+fn a_steady_table_is_still_checked_every_turn() {
     let (one, two) = (".1 i1 a ready", ".1 i1 a ready; .2 i2 a ready");
     let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(one), Ok(one), Ok(one), Ok(one), Ok(two)]);
     for second in 0..3 {
@@ -386,7 +390,7 @@ fn a_steady_table_is_looked_at_in_every_turn_all_the_same() {
     assert_eq!((bed.writes(), bed.gauges.count()), (vec![], 1));
     bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 11; 2 free");
     bed.turn(3);
-    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 free", "a hand changes a weight");
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 free", "a weight is edited by hand");
     bed.turn(4);
     bed.turn(5);
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 10@3; 2 .2 i2 a enabled 1@4", "an instance comes");
@@ -418,7 +422,7 @@ fn a_server_alone_leads_in_its_first_turn_and_beats_once_a_second() {
 }
 
 #[test]
-fn every_write_raises_the_version_and_so_does_another_hands_edit() {
+fn every_write_and_every_outside_edit_raises_the_version() {
     let mut bed = Bed::new(limits(2), "", [Ok(".1 i1 a ready"), Ok(".1 i1 a ready; .2 i2 a ready")]);
     let mut last = None;
     let mut raised = |bed: &Bed| std::mem::replace(&mut last, bed.marker().version) < bed.marker().version;
@@ -430,12 +434,12 @@ fn every_write_raises_the_version_and_so_does_another_hands_edit() {
     assert!(!raised(&bed), "nothing changed");
     bed.memory.borrow_mut().table = table("1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@101");
     bed.turn(103);
-    assert!(raised(&bed), "a hand's edit that holds");
+    assert!(raised(&bed), "an edit that stays");
     bed.turn(104);
     assert!(!raised(&bed), "once");
     bed.memory.borrow_mut().table.rows.remove(&2);
     bed.turn(105);
-    assert!(raised(&bed), "a hand's edit that does not hold");
+    assert!(raised(&bed), "an edit that is undone");
     assert_eq!(bed.rows(), "1 .1 i1 a disabled 4; 2 .2 i2 a enabled 1@101");
 }
 
@@ -449,7 +453,7 @@ fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
         two.turn(second);
         assert!(one.leads() && !two.leads());
     }
-    assert!(two.server.sees_a_leader());
+    assert!(two.server.sees_leader());
     assert_eq!((one.rows(), two.gauges.count()), ("1 .1 i1 a enabled 1@100".to_owned(), 0));
     let version = one.marker().version;
     for second in 110..115 {
@@ -461,27 +465,27 @@ fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
     assert!(two.leads() && two.marker().version > version);
     assert_eq!(two.rows(), "1 free was=a");
 
-    // The one that slept notices only now that it no longer leads.
+    // Suspended until now, it notices that it no longer leads.
     one.turn(116);
     assert!(!one.leads());
     assert_eq!((one.rows(), one.gauges.last()), ("1 free was=a".to_owned(), Snapshot::default()));
 }
 
 #[test]
-fn a_leader_that_slept_in_the_middle_of_its_turn_writes_nothing() {
+fn a_leader_suspended_in_the_middle_of_its_turn_writes_nothing() {
     let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready"), Ok("")]);
     one.turn(100);
     one.memory.borrow_mut().marker.leader = Some("two/1".to_owned());
-    // Not due for a heartbeat, so that the reading shows it.
+    // No heartbeat is due, so the read shows it.
     one.turn(100);
     assert!(!one.leads());
     assert_eq!(one.rows(), "1 .1 i1 a enabled 1@100");
     assert_eq!(one.writes().len(), 1);
 }
 
-/// The reading shows our term, and the lease is lost by the time that an edit is told.
+/// The read still shows our term; the lease is lost before the version is raised.
 #[test]
-fn a_leader_that_loses_the_lease_while_it_tells_of_an_edit_shows_nothing_of_its_own() {
+fn a_leader_that_loses_the_lease_while_raising_the_version_clears_its_gauges() {
     let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
     one.turn(100);
     one.memory.borrow_mut().table = table("1 .1 i1 a disabled 1@100");
@@ -506,7 +510,7 @@ fn a_leader_that_stops_is_followed_at_once() {
 }
 
 #[test]
-fn who_cannot_see_the_instances_does_not_take_the_lease() {
+fn a_server_that_cannot_see_the_instances_does_not_take_the_lease() {
     let mut bed = Bed::new(limits(1), "", [Err("denied"), Ok("")]);
     bed.fail(100, "denied");
     assert_eq!(bed.marker(), Marker::default());
@@ -517,11 +521,11 @@ fn who_cannot_see_the_instances_does_not_take_the_lease() {
     one.turn(100);
     let before = one.marker().heartbeat;
     one.fail(101, "throttled");
-    assert!(one.leads() && one.marker().heartbeat > before, "a leader that sees none still leads");
+    assert!(one.leads() && one.marker().heartbeat > before, "a leader that cannot see them still leads");
 }
 
 #[test]
-fn a_standby_shows_a_wrong_set_up_at_its_start() {
+fn a_standby_shows_a_misconfiguration_at_start() {
     let one = Bed::new(limits(1), "", [Err("denied")]);
     one.memory.borrow_mut().marker.leader = Some("two/1".to_owned());
     let mut one = one;
@@ -529,53 +533,53 @@ fn a_standby_shows_a_wrong_set_up_at_its_start() {
 }
 
 #[test]
-fn a_lease_whose_answer_was_lost_is_ours_in_the_next_turn() {
+fn a_lease_whose_response_was_lost_is_ours_in_the_next_turn() {
     let mut bed = Bed::new(limits(1), "", [Ok("")]);
-    bed.memory.borrow_mut().lose_answers = true;
+    bed.memory.borrow_mut().lose_responses = true;
     bed.fail(100, "lost");
     assert!(!bed.leads() && bed.marker().leader.as_deref() == Some("one/1"));
-    bed.memory.borrow_mut().lose_answers = false;
+    bed.memory.borrow_mut().lose_responses = false;
     bed.turn(101);
     assert!(bed.leads());
 }
 
 #[test]
-fn a_marker_that_is_gone_is_made_anew() {
+fn a_deleted_marker_is_recreated() {
     let mut bed = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
     bed.turn(100);
     bed.memory.borrow_mut().marker = Marker::default();
     bed.turn(101);
     assert!(bed.leads());
-    assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, since others may have written meanwhile");
+    assert_eq!(bed.marker().leader.as_deref(), Some("one/2"), "another term, as others may have written meanwhile");
 }
 
-/// The source is asked before the table is read, about the occupants of the previous turn: once a turn, unless that leaves
-/// somebody out.
+/// The source is asked before the table is read, about the occupants of the previous turn; a second time only if that
+/// misses an occupant.
 #[test]
-fn the_source_is_asked_once_a_turn_about_everybody_in_the_table() {
+fn the_source_is_asked_once_a_turn_about_every_occupant() {
     let two = ".1 i1 a ready; .2 i2 a ready; i0 gone";
-    let detached = ".2 i2 a ready; i1 open; i9 open";
+    let detached = ".2 i2 a ready; i1 unconfirmed; i9 unconfirmed";
     let mut bed = Bed::new(
         limits(3),
         "1 .1 i1 a enabled 10",
         [Ok(two), Ok(two), Ok(two), Err("throttled"), Ok(two), Ok(detached), Ok(detached)],
     );
     bed.turn(100);
-    assert_eq!(bed.asked(), [""], "nothing is known of the table, and the answer tells of all in it");
+    assert_eq!(bed.asked(), [""], "the table is unknown, but the answer covers its occupants");
     bed.turn(101);
     bed.turn(102);
     bed.fail(103, "throttled");
     assert_eq!(bed.asked(), ["i1 i2", "i1 i2", "i1 i2"]);
     bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 10; 2 .2 i2 a enabled 1@100; 3 .9 i9 a enabled 5");
     bed.turn(104);
-    assert_eq!(bed.asked(), ["i1 i2", "i1 i2 i1 i2 i9"], "a hand wrote a row meanwhile");
+    assert_eq!(bed.asked(), ["i1 i2", "i1 i2 i1 i2 i9"], "a row was written by hand meanwhile");
     assert_eq!(bed.rows(), "1 free was=a; 2 .2 i2 a enabled 1@100; 3 free was=a");
     bed.turn(105);
     assert_eq!(bed.asked(), ["i2"]);
 }
 
 #[test]
-fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
+fn a_new_leader_asks_about_unlisted_occupants_before_it_judges_them() {
     let rows = "1 .1 i1 c enabled 10; 2 .2 i2 a enabled 10";
     let mut bed =
         Bed::new(limits(2), rows, [Ok(".2 i2 a ready; i0 gone; missing c"), Ok(".2 i2 a ready; i1 gone; missing c")]);
@@ -584,9 +588,8 @@ fn a_new_leader_asks_about_those_that_no_group_lists_before_it_judges_them() {
     assert_eq!(bed.rows(), "1 free was=c; 2 .2 i2 a enabled 10");
 }
 
-/// An edit reaches the clients even if the turn that saw it failed.
 #[test]
-fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
+fn an_edit_seen_in_a_failed_turn_raises_the_version_in_the_next() {
     let (before, after) = (".1 i1 a ready; i0 gone", ".1 i1 a ready; .7 i7 a unknown; i0 gone");
     let answers = [Ok(before), Ok(before), Err("throttled"), Ok(after)];
     let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", answers);
@@ -604,11 +607,11 @@ fn an_edit_that_is_seen_in_a_failed_turn_is_told_in_the_next() {
 }
 
 const FOUR: &str = "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10; 4 .4 i4 a enabled 10; 5 free";
-const GONE_ASTRAY: &str = ".4 i4 a ready; i1 open; i2 open; i3 open";
+const GONE_ASTRAY: &str = ".4 i4 a ready; i1 unconfirmed; i2 unconfirmed; i3 unconfirmed";
 const FREED: &str = "1 free was=a; 2 free was=a; 3 free was=a; 4 .4 i4 a enabled 10; 5 free";
 
 #[test]
-fn many_servers_that_vanish_at_once_are_kept_until_answers_have_said_so_for_long_enough() {
+fn many_servers_that_vanish_at_once_are_kept_for_the_grace_period() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     for seconds in 100..130 {
         bed.turn(seconds);
@@ -621,7 +624,7 @@ fn many_servers_that_vanish_at_once_are_kept_until_answers_have_said_so_for_long
 }
 
 #[test]
-fn servers_that_come_back_are_not_held_against_the_next_time() {
+fn servers_that_return_reset_the_guard() {
     let whole = ".1 i1 a ready; .2 i2 a ready; .3 i3 a ready; .4 i4 a ready";
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY), Ok(GONE_ASTRAY), Ok(whole), Ok(GONE_ASTRAY)]);
     for (seconds, guarded) in [(100, 3), (115, 3), (116, 0), (117, 3), (146, 3)] {
@@ -632,9 +635,8 @@ fn servers_that_come_back_are_not_held_against_the_next_time() {
     assert_eq!(bed.rows(), FREED);
 }
 
-/// Nothing said so while turns failed.
 #[test]
-fn a_failed_turn_is_no_answer_and_no_new_beginning() {
+fn a_failed_turn_neither_counts_for_nor_resets_the_guard() {
     let answers = [Ok(GONE_ASTRAY), Ok(GONE_ASTRAY), Err("throttled"), Err("throttled"), Ok(GONE_ASTRAY)];
     let mut bed = Bed::new(limits(5), FOUR, answers);
     bed.turn(100);
@@ -650,7 +652,7 @@ fn a_failed_turn_is_no_answer_and_no_new_beginning() {
 }
 
 #[test]
-fn a_write_that_fails_does_not_begin_the_guard_anew() {
+fn a_failed_write_does_not_reset_the_guard() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     bed.turn(100);
     bed.memory.borrow_mut().fail_write = true;
@@ -661,9 +663,9 @@ fn a_write_that_fails_does_not_begin_the_guard_anew() {
     assert_eq!(bed.rows(), FREED);
 }
 
-/// What a leader remembers ends with its term; the next leader waits the full grace period.
+/// A leader's state ends with its term, so the next one waits the full grace period.
 #[test]
-fn another_leader_begins_the_guard_anew() {
+fn another_leader_starts_the_guard_from_scratch() {
     let mut one = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);
     let mut two = one.rival(GONE_ASTRAY);
     one.turn(100);
@@ -678,15 +680,15 @@ fn another_leader_begins_the_guard_anew() {
 }
 
 #[test]
-fn what_is_kept_or_not_known_is_counted() {
-    let answer = "unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready; strange i5";
+fn unseen_and_unknown_instances_are_counted() {
+    let answer = "unseen i1; unseen i2; hidden i3 draining; .4 i4 a ready; unknown i5";
     let mut bed = Bed::new(limits(3), "1 .1 i1 a enabled 10", [Ok(answer)]);
     bed.turn(100);
     let shown = bed.gauges.last();
-    assert_eq!((shown.unseen, shown.strange, shown.guarded), (2, 1, 0));
+    assert_eq!((shown.unseen, shown.unknown_states, shown.guarded), (2, 1, 0));
 }
 
-/// A single turn gets no second answer, so it keeps them.
+/// A single turn cannot confirm that they vanished, so it keeps them.
 #[test]
 fn a_dry_run_shows_what_one_turn_would_do() {
     let mut bed = Bed::new(limits(5), FOUR, [Ok(GONE_ASTRAY)]);

@@ -13,7 +13,7 @@ use hsdo::client::{Memory, Options, View};
 use hsdo::clock::Timestamp;
 use hsdo::haproxy::state::parse;
 use hsdo::ports::{Admin, Running, number_of};
-use hsdo::server::{Limits, decide};
+use hsdo::server::{SlotLimits, decide};
 use hsdo::slot::{Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table};
 
 const SIZES: [SlotId; 4] = [10, 100, 1_000, 10_000];
@@ -33,7 +33,7 @@ fn table(size: SlotId, weight: u16) -> Table {
             status: Status::Enabled,
             last_step: Some(Timestamp::from_micros(START)),
         };
-        (id, Row::Known(Slot { id, occupant: Some(occupant), last_group: Some("web".to_owned()) }.into()))
+        (id, Row::Readable(Slot { id, occupant: Some(occupant), last_group: Some("web".to_owned()) }.into()))
     };
     Table { rows: (1..=size).map(row).collect(), strays: Vec::new() }
 }
@@ -75,7 +75,7 @@ fn main() {
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     for size in SIZES {
-        let limits = Limits {
+        let limits = SlotLimits {
             size,
             groups: vec!["web".to_owned()],
             min: 1,

@@ -25,7 +25,7 @@ fn a_stopped_haproxy_is_waited_for_and_repaired_when_it_goes_on() {
     }
     scene.assert_serves();
     let log = scene.client.log();
-    assert_eq!((log.matches("did not answer").count(), log.matches("HAProxy: over").count()), (2, 2), "{log}");
+    assert_eq!((log.matches("did not answer").count(), log.matches("HAProxy: recovered").count()), (2, 2), "{log}");
 }
 
 /// Whoever else talks to the socket may leave no place for hsdo (`stats maxconn`, 10 by default).
@@ -64,7 +64,7 @@ fn a_socket_that_is_moved_away_or_replaced_is_waited_for() {
     }
     // Each is a fault of its own, which begins once and ends once.
     assert_eq!(scene.client.log().matches("WARN").count(), 3, "{}", scene.client.log());
-    assert_eq!(scene.client.log().matches("HAProxy: over").count(), 3, "{}", scene.client.log());
+    assert_eq!(scene.client.log().matches("HAProxy: recovered").count(), 3, "{}", scene.client.log());
 }
 
 /// Its level is asked of every new process: nothing is sent to one that would refuse it.
@@ -90,5 +90,5 @@ fn a_haproxy_that_comes_back_below_level_admin_is_told_and_waited_for() {
     restart(&mut scene);
     scene.wait_weights(&[10, 10]);
     scene.assert_serves();
-    scene.client.wait_log("HAProxy: over, after ");
+    scene.client.wait_log("HAProxy: recovered after ");
 }

@@ -109,7 +109,7 @@ fn without_an_address(name: &str, placeholder: &str) {
     // A fault that another one replaces is not over.
     haproxy.kill();
     running.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
-    assert!(!running.log().contains("turn: over"), "{}", running.log());
+    assert!(!running.log().contains("turn: recovered"), "{}", running.log());
 }
 
 #[test]

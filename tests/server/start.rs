@@ -215,7 +215,7 @@ fn an_aws_that_comes_late_is_waited_for() {
     assert_eq!(server.log().matches("AWS: ").count(), 1, "said once: {}", server.log());
     bed.aws().heal();
     wait_seats(&bed, &[(1, &ids(&bed, "web")[0])]);
-    server.wait_log("AWS: over");
+    server.wait_log("AWS: recovered");
 }
 
 /// A right that is taken away while it runs is a failed turn, and no more.

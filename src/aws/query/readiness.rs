@@ -9,7 +9,9 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::{Described, Question, Record};
-use crate::slot::{Fate, Hidden, Instance, Observation, Readiness, Strange, Unlisted, is_servers, row_name};
+use crate::slot::{
+    Fate, Hidden, Instance, Observation, Readiness, UnknownState, Unlisted, is_server_address, row_name,
+};
 
 /// The one lifecycle state in which an instance may take traffic.
 const IN_SERVICE: &str = "InService";
@@ -57,12 +59,12 @@ fn readiness(view: View) -> Option<Readiness> {
 }
 
 /// The word of a member in an unknown state, and what it is a word for.
-fn strange(group: &str, member: &Member) -> Strange {
+fn strange(group: &str, member: &Member) -> UnknownState {
     let state = match member.lifecycle.as_str() {
         IN_SERVICE => format!("health {:?}", member.health),
         lifecycle => format!("lifecycle state {lifecycle:?}"),
     };
-    Strange { name: row_name(member.id.clone()), group: group.to_owned(), state: row_name(state) }
+    UnknownState { name: row_name(member.id.clone()), group: group.to_owned(), state: row_name(state) }
 }
 
 /// Whether a row's name can be that of an instance: only then is EC2 asked, since it refuses a call for any other.
@@ -143,7 +145,7 @@ pub(crate) fn observe(
                 continue;
             }
             if view == View::Unknown {
-                observation.strange.push(strange(name, member));
+                observation.unknown_states.push(strange(name, member));
             }
             let in_service = member.lifecycle == IN_SERVICE;
             if !in_service && !holds.contain(id) {
@@ -169,12 +171,12 @@ pub(crate) fn observe(
             _ if absent.contains(id) => Fate::Gone,
             End::Gone => Fate::Gone,
             // EC2 refuses to tell of one that it does not know. That it leaves one out says nothing.
-            _ if described.denied.contains(id) => Fate::Denied,
-            End::Runs(_) | End::Open => Fate::Open,
+            _ if described.denied.contains(id) => Fate::NotFound,
+            End::Runs(_) | End::Open => Fate::Unconfirmed,
         };
         fates.insert((*id).to_owned(), fate);
     }
-    observation.unlisted = Unlisted::Told(fates);
+    observation.unlisted = Unlisted::Fates(fates);
     observation
 }
 
@@ -188,7 +190,7 @@ enum End {
 fn end(record: Option<&Record>) -> End {
     let Some(record) = record else { return End::Open };
     match (record.state.as_str(), record.address) {
-        ("running", Some(address)) if is_servers(address.into()) => End::Runs(IpAddr::V4(address)),
+        ("running", Some(address)) if is_server_address(address.into()) => End::Runs(IpAddr::V4(address)),
         ("stopping" | "stopped" | "shutting-down" | "terminated", _) => End::Gone,
         _ => End::Open,
     }

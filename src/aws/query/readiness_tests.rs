@@ -32,7 +32,7 @@ fn instance(id: &str, group: &str, readiness: Readiness) -> Instance {
 }
 
 fn fates(told: &[(&str, Fate)]) -> Unlisted {
-    Unlisted::Told(told.iter().map(|(name, fate)| (name.to_string(), *fate)).collect())
+    Unlisted::Fates(told.iter().map(|(name, fate)| (name.to_string(), *fate)).collect())
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn of_those_without_a_slot_only_the_ones_in_service_are_asked_about() {
     let observed = observe(&names(&["web"]), &groups, &[], &answer(vec![]));
     assert_eq!(observed.unseen().collect::<Vec<_>>(), everybody[..2]);
     assert_eq!((observed.hidden.len(), observed.unlisted), (2, fates(&[])));
-    assert_eq!(observed.strange.len(), 1, "but a word that is not known is told: {:?}", observed.strange);
+    assert_eq!(observed.unknown_states.len(), 1, "but a word that is not known is told: {:?}", observed.unknown_states);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn an_unknown_word_is_told_with_its_instance_and_group() {
     let members = [(ONE, "Dreaming", "Healthy"), ("i-2", "InService", "So\nso"), ("i-3", "Pending", "So so")];
     let observed = observe(&names(&["web"]), &[group("web", &members)], &[], &answer(vec![]));
     let told: Vec<String> =
-        observed.strange.iter().map(|one| format!("{} of {}: {}", one.name, one.group, one.state)).collect();
+        observed.unknown_states.iter().map(|one| format!("{} of {}: {}", one.name, one.group, one.state)).collect();
     let expected = [format!("{ONE} of web: lifecycle state \"Dreaming\""), "i-2 of web: health \"So\\nso\"".to_owned()];
     assert_eq!(told, expected);
 }
@@ -171,16 +171,16 @@ fn what_ec2_says_of_an_occupant_that_no_group_lists() {
     /// Its name, its state for EC2, or that EC2 denies it, and what follows.
     type Case<'a> = (&'a str, Option<&'a str>, Fate);
     let cases: [Case<'_>; 10] = [
-        (ONE, Some("running"), Fate::Open),
-        (OLD, Some("pending"), Fate::Open),
-        (ONE, Some("rebooting"), Fate::Open),
+        (ONE, Some("running"), Fate::Unconfirmed),
+        (OLD, Some("pending"), Fate::Unconfirmed),
+        (ONE, Some("rebooting"), Fate::Unconfirmed),
         (ONE, Some("stopping"), Fate::Gone),
         (ONE, Some("stopped"), Fate::Gone),
         (ONE, Some("shutting-down"), Fate::Gone),
         (OLD, Some("terminated"), Fate::Gone),
-        (ONE, Some("denied"), Fate::Denied),
-        (ONE, None, Fate::Open),
-        ("node-1", None, Fate::Open),
+        (ONE, Some("denied"), Fate::NotFound),
+        (ONE, None, Fate::Unconfirmed),
+        ("node-1", None, Fate::Unconfirmed),
     ];
     for (name, state, expected) in cases {
         let groups = [group("web", &[("i-00000000000000009", "InService", "Healthy")])];

@@ -40,7 +40,7 @@ impl Source for GroupSource {
         Ok(observe(&self.groups, &groups, occupants, &answer))
     }
 
-    fn unseen_because(&self) -> Option<&'static str> {
+    fn unseen_reason(&self) -> Option<&'static str> {
         Some("EC2 does not list them, or gives them no private IPv4 address")
     }
 }
@@ -109,9 +109,9 @@ mod tests {
         let server = answering(member());
         let mut source = source(&server.url);
         let observed = source.fetch(&[ENDED, LISTED, "by-hand", DETACHED]).expect("an answer");
-        let fates = [(DETACHED, Fate::Open), (ENDED, Fate::Gone), ("by-hand", Fate::Open)];
+        let fates = [(DETACHED, Fate::Unconfirmed), (ENDED, Fate::Gone), ("by-hand", Fate::Unconfirmed)];
         let fates = fates.into_iter().map(|(name, fate)| (name.to_owned(), fate)).collect();
-        assert_eq!(observed.unlisted, Unlisted::Told(fates));
+        assert_eq!(observed.unlisted, Unlisted::Fates(fates));
         source.fetch(&[LISTED]).expect("a steady turn");
         let calls: Vec<(String, usize)> =
             server.seen().iter().map(|seen| (seen.operation(), seen.count("InstanceId."))).collect();

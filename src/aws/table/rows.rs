@@ -12,7 +12,9 @@ use super::dynamodb::{Attribute, Item, Update};
 use super::number::integer;
 use crate::clock::Timestamp;
 use crate::marker::{self, Claim, Marker, Stamp};
-use crate::slot::{LONGEST_NAME, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight, is_servers};
+use crate::slot::{
+    MAX_NAME_CHARS, MAX_SLOT, MAX_WEIGHT, Occupant, Row, Slot, SlotId, Status, Weight, is_server_address,
+};
 use crate::text::one_line;
 
 /// The key: the slot's number.
@@ -90,7 +92,7 @@ pub(crate) fn id(item: &Item) -> Result<SlotId, String> {
 /// The row that an item is.
 pub(crate) fn row(id: SlotId, item: &Item) -> Row {
     match slot(id, item) {
-        Ok(slot) => Row::Known(Arc::new(slot)),
+        Ok(slot) => Row::Readable(Arc::new(slot)),
         Err(reason) => {
             let address = text(item, ADDRESS).and_then(parse_address).ok();
             Row::Unreadable { reason, address }
@@ -106,7 +108,7 @@ pub(crate) fn raw(mut item: Item) -> Raw {
 /// The marker on an item; an attribute that cannot be read counts as missing.
 pub(crate) fn marker(item: &Item) -> Marker {
     let number = |name: &str| match item.get(name) {
-        Some(Attribute::N(text)) => text.parse().ok().filter(|number| *number <= marker::MOST),
+        Some(Attribute::N(text)) => text.parse().ok().filter(|number| *number <= marker::MAX_COUNTER),
         _ => None,
     };
     let leader = match item.get(MARKS[2]) {
@@ -163,7 +165,7 @@ fn not_a(kind: &str, found: Option<&Attribute>) -> String {
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| format!("{ADDRESS} {} is not an IP address", shown(text)))?;
-    if !is_servers(address) {
+    if !is_server_address(address) {
         return Err(format!("{ADDRESS} {} is not an address that a server can have", shown(text)));
     }
     Ok(address)
@@ -174,8 +176,8 @@ fn name_of<'a>(item: &'a Item, attribute: &str) -> Result<&'a str, String> {
     if text.chars().any(char::is_control) {
         return Err(format!("{attribute} {} holds a control character", shown(text)));
     }
-    if text.chars().count() > LONGEST_NAME {
-        return Err(format!("{attribute} is longer than {LONGEST_NAME} characters"));
+    if text.chars().count() > MAX_NAME_CHARS {
+        return Err(format!("{attribute} is longer than {MAX_NAME_CHARS} characters"));
     }
     Ok(text)
 }

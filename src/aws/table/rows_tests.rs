@@ -37,7 +37,7 @@ fn with(attribute: &str, value: Option<Attribute>) -> Item {
 
 fn occupant(item: &Item) -> Occupant {
     match row(4, item) {
-        Row::Known(slot) => slot.occupant.clone().expect("an occupant"),
+        Row::Readable(slot) => slot.occupant.clone().expect("an occupant"),
         other @ Row::Unreadable { .. } => panic!("an occupant expected: {other:?}"),
     }
 }
@@ -53,7 +53,7 @@ fn an_item_of_the_original_is_read() {
         last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
     };
     assert_eq!(id(&original()), Ok(4));
-    assert_eq!(row(4, &original()), Row::Known(Slot { id: 4, occupant: Some(expected), last_group: None }.into()));
+    assert_eq!(row(4, &original()), Row::Readable(Slot { id: 4, occupant: Some(expected), last_group: None }.into()));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_free_item_of_the_original_is_read_and_written_alike() {
         item.remove(*attribute);
         item.extend(value.map(|value| ((*attribute).to_string(), value)));
     }
-    assert_eq!(row(4, &item), Row::Known(Slot::empty(4).into()));
+    assert_eq!(row(4, &item), Row::Readable(Slot::empty(4).into()));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn what_may_be_missing_or_odd() {
     assert_eq!(occupant(&with(ADDRESS, Some(s("127.0.0.1")))).address.to_string(), "127.0.0.1");
     assert_eq!(occupant(&with(ADDRESS, Some(s("fd00::1")))).address.to_string(), "fd00::1");
     for (value, expected) in [(s("web"), Some("web")), (s("none"), None), (n("1"), None), (s("a\nb"), None)] {
-        let Row::Known(slot) = row(4, &with(LAST_GROUP, Some(value))) else { panic!("a readable row expected") };
+        let Row::Readable(slot) = row(4, &with(LAST_GROUP, Some(value))) else { panic!("a readable row expected") };
         assert_eq!(slot.last_group.as_deref(), expected);
     }
 }
@@ -133,12 +133,12 @@ fn what_makes_a_row_unreadable_is_said() {
     for (attribute, value, expected) in cases {
         match row(4, &with(attribute, value.clone())) {
             Row::Unreadable { reason, .. } => assert!(reason.contains(expected), "{reason} <> {expected}"),
-            Row::Known(slot) => panic!("{attribute} {value:?} was read as {slot:?}"),
+            Row::Readable(slot) => panic!("{attribute} {value:?} was read as {slot:?}"),
         }
     }
     let long = with(NAME, Some(s(&"x".repeat(256))));
     assert!(matches!(row(4, &long), Row::Unreadable { reason, .. } if reason.len() < 100));
-    assert!(matches!(row(4, &with(NAME, Some(s(&"é".repeat(255))))), Row::Known(_)));
+    assert!(matches!(row(4, &with(NAME, Some(s(&"é".repeat(255))))), Row::Readable(_)));
 }
 
 #[test]
@@ -295,7 +295,7 @@ proptest! {
             item.extend(value.map(|value| ((*attribute).to_string(), value)));
         }
         prop_assert_eq!(super::id(&item), Ok(id));
-        prop_assert_eq!(row(id, &item), Row::Known(slot.clone().into()));
+        prop_assert_eq!(row(id, &item), Row::Readable(slot.clone().into()));
         prop_assert_eq!(raw(item), attributes(&slot));
     }
 

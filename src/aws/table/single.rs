@@ -16,7 +16,7 @@ use super::rows::{self as table, MARKED, Raw};
 use super::store::{ATTEMPT, SlotTable, WRITE_TOTAL};
 use crate::aws::error::Error;
 use crate::aws::transport::http::Budget;
-use crate::marker::{MOST, Stamp};
+use crate::marker::{MAX_COUNTER, Stamp};
 use crate::slot::{Slot, SlotId};
 
 /// How long a confirmation of the lease counts for the writes that begin after it.
@@ -109,7 +109,7 @@ impl SlotTable {
 
 /// The heartbeat after this one, and no version.
 fn after(stamp: &Stamp) -> Stamp {
-    Stamp { version: None, heartbeat: (stamp.heartbeat + 1).min(MOST), leader: stamp.leader.clone() }
+    Stamp { version: None, heartbeat: (stamp.heartbeat + 1).min(MAX_COUNTER), leader: stamp.leader.clone() }
 }
 
 #[cfg(test)]

@@ -308,7 +308,7 @@ fn one_row_is_read_by_its_number() {
         Answer::ok(if there { json!({ "Item": item(&slot(1)) }) } else { json!({}) }.to_string())
     });
     let mut slots = slot_table(&server.url);
-    assert_eq!(slots.read_row(1).expect("an answer"), Some(Row::Known(slot(1).into())));
+    assert_eq!(slots.read_row(1).expect("an answer"), Some(Row::Readable(slot(1).into())));
     assert_eq!(slots.read_row(2).expect("an answer"), None);
 }
 

@@ -1,40 +1,38 @@
-//! Whether the process turns, and turns well, judged by when its last turns ended.
-//!
-//! Whoever restarts a process asks for the first, whoever waits for its work asks for the second.
+//! Liveness and readiness, judged by when the last turns ended.
 
 use std::time::{Duration, Instant};
 
 use super::Turns;
 
-/// Whether the process is to be restarted, and whether it does its work.
+/// The result of `/healthz` (alive) and `/readyz` (ready).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// The process turns, well or not: a turn ended within the longer of ten intervals and 60 s.
+pub struct Liveness {
+    /// A turn ended, successfully or not, within the longer of ten intervals and 60 s.
     pub alive: bool,
     /// The last turn succeeded, within the longer of three intervals and 15 s.
     pub ready: bool,
-    /// Why it is not ready (or not alive), in one line; that all is well, otherwise.
+    /// Why it is not ready (or not alive), in one line; otherwise `ok`.
     pub reason: String,
 }
 
 impl Turns {
-    pub(super) fn health(&self, started: Instant, now: Instant, interval: Duration) -> Health {
+    pub(super) fn liveness(&self, started: Instant, now: Instant, interval: Duration) -> Liveness {
         let age = |since: Instant| now.saturating_duration_since(since);
         let alive_for = interval.saturating_mul(10).max(Duration::from_secs(60));
         let ready_for = interval.saturating_mul(3).max(Duration::from_secs(15));
         let alive = age(self.last_end.unwrap_or(started)) <= alive_for;
         let (ready, reason) = match (self.last_end, self.last_ok_end) {
-            (None, _) => (false, format!("no turn ended yet, {} s after the start", age(started).as_secs())),
+            (None, _) => (false, format!("no turn has ended yet, {} s after start", age(started).as_secs())),
             (Some(end), _) if !alive => (false, format!("the last turn ended {} s ago", age(end).as_secs())),
-            (_, None) => (false, "no turn succeeded yet: see the log".to_owned()),
+            (_, None) => (false, "no turn has succeeded yet: see the log".to_owned()),
             (_, Some(ok)) if self.last_failed => (
                 false,
-                format!("the last turn failed, the last good one ended {} s ago: see the log", age(ok).as_secs()),
+                format!("the last turn failed, the last successful one ended {} s ago: see the log", age(ok).as_secs()),
             ),
             (_, Some(ok)) if age(ok) > ready_for => (false, format!("the last turn ended {} s ago", age(ok).as_secs())),
             _ => (true, "ok".to_owned()),
         };
-        Health { alive, ready, reason }
+        Liveness { alive, ready, reason }
     }
 }
 
@@ -43,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_follows_the_turns() {
+    fn liveness_follows_the_turns() {
         let start = Instant::now();
         let at = |second: u64| start + Duration::from_secs(second);
         let none = Turns::default();
@@ -51,16 +49,16 @@ mod tests {
         let never = Turns { last_end: Some(at(100)), last_failed: true, ..none.clone() };
         let failed = Turns { last_ok_end: Some(at(90)), ..never.clone() };
         let cases = [
-            ("just started", &none, 5, 1, true, false, "no turn ended yet, 5 s after the start"),
-            ("never turned", &none, 61, 1, false, false, "no turn ended yet, 61 s after the start"),
-            ("never turned, long interval", &none, 61, 30, true, false, "no turn ended yet, 61 s after the start"),
+            ("just started", &none, 5, 1, true, false, "no turn has ended yet, 5 s after start"),
+            ("no turn", &none, 61, 1, false, false, "no turn has ended yet, 61 s after start"),
+            ("no turn, long interval", &none, 61, 30, true, false, "no turn has ended yet, 61 s after start"),
             ("well", &good, 100, 1, true, true, "ok"),
             ("still recent", &good, 115, 1, true, true, "ok"),
             ("late", &good, 116, 1, true, false, "the last turn ended 16 s ago"),
             ("long interval", &good, 190, 30, true, true, "ok"),
             ("late for a long interval", &good, 191, 30, true, false, "the last turn ended 91 s ago"),
             ("hangs", &good, 161, 1, false, false, "the last turn ended 61 s ago"),
-            ("no success yet", &never, 101, 1, true, false, "no turn succeeded yet: see the log"),
+            ("no success yet", &never, 101, 1, true, false, "no turn has succeeded yet: see the log"),
             (
                 "fails",
                 &failed,
@@ -68,12 +66,12 @@ mod tests {
                 1,
                 true,
                 false,
-                "the last turn failed, the last good one ended 12 s ago: see the log",
+                "the last turn failed, the last successful one ended 12 s ago: see the log",
             ),
         ];
         for (name, turns, second, interval, alive, ready, reason) in cases {
-            let health = turns.health(start, at(second), Duration::from_secs(interval));
-            assert_eq!(health, Health { alive, ready, reason: reason.to_owned() }, "{name}");
+            let liveness = turns.liveness(start, at(second), Duration::from_secs(interval));
+            assert_eq!(liveness, Liveness { alive, ready, reason: reason.to_owned() }, "{name}");
         }
     }
 }
