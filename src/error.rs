@@ -43,7 +43,7 @@ pub enum Error {
     /// An AWS call failed.
     Aws(crate::aws::Error),
     /// Consul gave no answer that counts.
-    Consul(Box<crate::consul::Error>),
+    Consul(Box<crate::consul::ConsulError>),
     /// HAProxy could not be read or commanded.
     Haproxy(crate::haproxy::Error),
     /// Something at start that only a person can mend: the sentence says what.
@@ -135,8 +135,8 @@ impl From<crate::settings::Faults> for Error {
     }
 }
 
-impl From<crate::consul::Error> for Error {
-    fn from(error: crate::consul::Error) -> Self {
+impl From<crate::consul::ConsulError> for Error {
+    fn from(error: crate::consul::ConsulError) -> Self {
         Error::Consul(Box::new(error))
     }
 }

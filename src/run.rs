@@ -416,7 +416,7 @@ impl aws::Observer for Metrics {
     }
 }
 
-impl consul::Observer for Metrics {
+impl consul::ConsulObserver for Metrics {
     fn request(&self, result: &'static str) {
         self.consul_request(result);
     }
