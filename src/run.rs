@@ -272,8 +272,8 @@ fn regions(common: &Common, only_table: bool) -> Regions<'_> {
 /// Starts the log, with what is to be said of the configuration.
 fn start_log(args: &Args, common: &Common) {
     log::init(args.debug || common.debug);
-    for note in &common.notes {
-        warn!("{note}");
+    for warning in &common.warnings {
+        warn!("{warning}");
     }
 }
 

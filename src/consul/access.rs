@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::error::QueryError;
 use super::tls::TlsAccess;
-use crate::conf_file::without_mark;
+use crate::conf_file::without_bom;
 use crate::environment::Environment;
 
 /// Bytes.
@@ -75,7 +75,7 @@ impl Token {
                         "{variable}: cannot read the token: {error}: check the path and its permissions"
                     ))
                 })?;
-                (variable, without_mark(&text).trim().to_owned())
+                (variable, without_bom(&text).trim().to_owned())
             }
         };
         if text.is_empty() || text.len() > MAX_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
