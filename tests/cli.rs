@@ -94,14 +94,14 @@ fn what_cannot_be_understood_gives_the_usage() {
         ([].as_slice(), "no role"),
         (&["--debug"], "no role"),
         (&["--once"], "no role"),
-        (&["--server", "--client"], "exclude each other"),
-        (&["-sc"], "exclude each other"),
+        (&["--server", "--client"], "mutually exclusive"),
+        (&["-sc"], "mutually exclusive"),
         (&["--bogus"], "\"--bogus\""),
         (&["--server", "--bogus"], "\"--bogus\""),
         (&["-x"], "\"-x\""),
         (&["--server", "now"], "\"now\""),
         (&["--server", "--config"], "--config"),
-        (&["--server", "--once", "--dry-run"], "exclude each other"),
+        (&["--server", "--once", "--dry-run"], "mutually exclusive"),
         (&["--server", "--bad\nflag\u{1b}[2J"], "--bad\\nflag"),
     ] {
         let outcome = run(&bed, arguments);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub use self::health::Health;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Weight};
-use crate::text::plain;
+use crate::text::sanitized;
 
 /// The role that speaks to HAProxy.
 const CLIENT: &str = "client";
@@ -283,7 +283,7 @@ impl Metrics {
         }
         if health.ready && !conditions.is_empty() {
             health.reason.push_str(", but ");
-            health.reason.push_str(&plain(&conditions.join("; ")));
+            health.reason.push_str(&sanitized(&conditions.join("; ")));
         }
         health
     }

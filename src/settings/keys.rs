@@ -61,8 +61,8 @@ table! {
         expected "aws or consul",
         help "where the instances come from: aws or consul (required)";
     SERVER_ASG_NAMES, Server, default "",
-        expected "one or more names of AutoScaling groups, separated by commas",
-        help "names of the AutoScaling groups, separated by commas or as a YAML list (required in aws mode)";
+        expected "one or more names of Auto Scaling groups, separated by commas",
+        help "names of the Auto Scaling groups, separated by commas or as a YAML list (required in aws mode)";
     SERVER_REMOVAL_GUARD, Server, default "30",
         expected "seconds from 0 to 86400, fractions allowed; 0 for no guard",
         help "seconds to keep servers when more than half of them leave every group at once while EC2 still runs them; 0 turns it off";
@@ -104,7 +104,7 @@ table! {
         expected "true or false",
         help "put only the servers of CLIENT_ASG_NAMES in the default backends, all others in the fallback";
     CLIENT_ASG_NAMES, Client, default "",
-        expected "one or more names of AutoScaling groups, separated by commas",
+        expected "one or more names of Auto Scaling groups, separated by commas",
         help "groups whose servers go to the default backends (required when dedicated)";
     CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Client, default "",
         expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",

@@ -289,8 +289,8 @@ fn an_invalid_value_is_reported_with_its_place_and_what_was_expected() {
             "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
         ),
         ("SERVER_MODE", "gcp", "aws or consul"),
-        ("SERVER_ASG_NAMES", " , ", "one or more names of AutoScaling groups, separated by commas"),
-        ("SERVER_ASG_NAMES", "web,none", "one or more names of AutoScaling groups, separated by commas"),
+        ("SERVER_ASG_NAMES", " , ", "one or more names of Auto Scaling groups, separated by commas"),
+        ("SERVER_ASG_NAMES", "web,none", "one or more names of Auto Scaling groups, separated by commas"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "257", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "-1", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1.5", "a weight from 0 to 256"),
@@ -356,7 +356,7 @@ DEBG: 1
         [
             "\"INTERVALL\": unknown key (env.yaml:1): did you mean INTERVAL?",
             "\"DEBG\": unknown key (env.yaml:8): did you mean DEBUG?",
-            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of AutoScaling groups, separated by commas",
+            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of Auto Scaling groups, separated by commas",
             "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), \
              expected a weight from 20 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
             "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" (env.yaml:5), expected a number of slots from 1 to 10000",
