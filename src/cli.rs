@@ -71,56 +71,27 @@ impl Mode {
 /// # Errors
 /// [`Error::Usage`] with one line.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
-    let arguments: Vec<OsString> = args.collect();
-    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut parser = lexopt::Parser::from_args(args.collect::<Vec<OsString>>());
     let (mut server, mut client, mut debug) = (false, false, false);
-    let mut config = None;
-    let mut mode = Mode::Loop;
-    while let Some(argument) = parser.next().map_err(|error| fault(&error))? {
-        let requested = match argument {
+    let (mut config, mut mode) = (None, Mode::Loop);
+    while let Some(argument) = parser.next().map_err(|error| usage_error(&error))? {
+        match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
-            Arg::Short('s') | Arg::Long("server") => {
-                server = true;
-                continue;
-            }
-            Arg::Short('c') | Arg::Long("client") => {
-                client = true;
-                continue;
-            }
-            Arg::Short('d') | Arg::Long("debug") => {
-                debug = true;
-                continue;
-            }
-            Arg::Long("config") => {
-                let path = PathBuf::from(parser.value().map_err(|error| fault(&error))?);
-                if path.as_os_str().is_empty() {
-                    return Err(Error::Usage("--config needs a path".to_owned()));
-                }
-                if config.replace(path).is_some() {
-                    return Err(Error::Usage("--config is given twice: name one file".to_owned()));
-                }
-                continue;
-            }
-            Arg::Long("once") => Mode::Once,
-            Arg::Long("dry-run") => Mode::DryRun,
-            Arg::Long("create-table") => Mode::CreateTable,
-            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(fault(&argument.unexpected())),
-        };
-        if mode != Mode::Loop && mode != requested {
-            return Err(Error::Usage(format!(
-                "{} and {} are mutually exclusive: use one",
-                mode.flag(),
-                requested.flag()
-            )));
+            Arg::Short('s') | Arg::Long("server") => server = true,
+            Arg::Short('c') | Arg::Long("client") => client = true,
+            Arg::Short('d') | Arg::Long("debug") => debug = true,
+            Arg::Long("config") => set_config(&mut config, parser.value().map_err(|error| usage_error(&error))?)?,
+            Arg::Long("once") => set_mode(&mut mode, Mode::Once)?,
+            Arg::Long("dry-run") => set_mode(&mut mode, Mode::DryRun)?,
+            Arg::Long("create-table") => set_mode(&mut mode, Mode::CreateTable)?,
+            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(usage_error(&argument.unexpected())),
         }
-        mode = requested;
     }
     let role = match (server, client) {
         (true, true) => {
-            return Err(Error::Usage(
-                "--server and --client are mutually exclusive: start a process for each".to_owned(),
-            ));
+            let text = "--server and --client are mutually exclusive: start a process for each";
+            return Err(Error::Usage(text.to_owned()));
         }
         (true, false) => Some(Role::Server),
         (false, true) => Some(Role::Client),
@@ -132,8 +103,27 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
     Ok(Invocation::Run(Args { role, mode, debug, config }))
 }
 
+fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
+    if path.is_empty() {
+        return Err(Error::Usage("--config needs a non-empty path".to_owned()));
+    }
+    match config.replace(PathBuf::from(path)) {
+        Some(_) => Err(Error::Usage("--config is given twice: name one file".to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
+    if *mode != Mode::Loop && *mode != requested {
+        let (one, other) = (mode.flag(), requested.flag());
+        return Err(Error::Usage(format!("{one} and {other} are mutually exclusive: use one")));
+    }
+    *mode = requested;
+    Ok(())
+}
+
 /// The message for an error of lexopt, with the input escaped.
-fn fault(error: &lexopt::Error) -> Error {
+fn usage_error(error: &lexopt::Error) -> Error {
     use lexopt::Error as Fault;
     Error::Usage(match error {
         Fault::UnexpectedOption(flag) => format!("unknown flag {flag:?}"),
@@ -249,7 +239,7 @@ mod tests {
             ("-s extra", "unexpected argument \"extra\": hsdo accepts only flags"),
             ("-s --once=yes", "--once takes no value, found \"yes\""),
             ("-s --config", "--config needs a value"),
-            ("-s --config=", "--config needs a path"),
+            ("-s --config=", "--config needs a non-empty path"),
             ("-s --config a --config b", "--config is given twice: name one file"),
         ];
         for (line, expected) in cases {

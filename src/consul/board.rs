@@ -141,14 +141,14 @@ mod tests {
         let api = |last| ServiceStatus { last, deadline: soon };
         let joined = |statuses: &[ServiceStatus]| join(&services, statuses, now, SECOND);
 
-        let both = joined(&[web(), api(found(vec![instance("n2", "api")], vec![]))]).expect("whole");
+        let both = joined(&[web(), api(found(vec![instance("n2", "api")], vec![]))]).expect("an observation");
         assert_eq!(both.0.instances, [instance("n1", "web"), instance("n2", "api")]);
         assert!(both.0.missing_groups.is_empty() && both.0.hidden.is_empty() && both.1.is_empty());
 
-        let unseen = joined(&[web(), api(found(vec![], vec![lost.clone()]))]).expect("whole");
+        let unseen = joined(&[web(), api(found(vec![], vec![lost.clone()]))]).expect("an observation");
         assert_eq!((unseen.0.hidden, unseen.1), (vec![lost.hidden()], vec![lost]));
 
-        let missing = joined(&[web(), api(Some(Ok(Lookup::Missing)))]).expect("whole");
+        let missing = joined(&[web(), api(Some(Ok(Lookup::Missing)))]).expect("an observation");
         assert_eq!((missing.0.instances.len(), missing.0.missing_groups), (1, vec!["api".to_owned()]));
 
         let failed = |service, cause| Err(UnknownService { service, cause });

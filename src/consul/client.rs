@@ -72,8 +72,8 @@ impl AgentClient {
     fn send(&self, path: &str, query: &str, timeout: Duration) -> Result<ConsulResponse, QueryError> {
         let query: Vec<&str> =
             self.query.iter().map(String::as_str).chain([query]).filter(|part| !part.is_empty()).collect();
-        let mark = if query.is_empty() { "" } else { "?" };
-        let mut request = self.agent.get(format!("{}{path}{mark}{}", self.base, query.join("&")));
+        let separator = if query.is_empty() { "" } else { "?" };
+        let mut request = self.agent.get(format!("{}{path}{separator}{}", self.base, query.join("&")));
         if let Some(token) = self.token.read()? {
             request = request.header("X-Consul-Token", token);
         }
@@ -162,69 +162,73 @@ mod tests {
         "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nX-Consul-Knownleader: true\r\nContent-Length: 2\r\n\r\n[]";
 
     #[derive(Default)]
-    struct Words(Mutex<Vec<&'static str>>);
+    struct Labels(Mutex<Vec<&'static str>>);
 
-    impl ConsulObserver for Words {
+    impl ConsulObserver for Labels {
         fn request(&self, result: &'static str) {
             self.0.lock().expect("no panic").push(result);
         }
     }
 
-    fn client(api: &ConsulApi, env: &[(&str, &str)]) -> (AgentClient, Arc<Words>) {
-        let words = Arc::new(Words::default());
+    fn client(api: &ConsulApi, env: &[(&str, &str)]) -> (AgentClient, Arc<Labels>) {
+        let labels = Arc::new(Labels::default());
         let access = Access::from(&Environment::from(env.iter().copied())).expect("an access");
-        (AgentClient::new(api, access, words.clone()), words)
+        (AgentClient::new(api, access, labels.clone()), labels)
     }
 
-    /// Sends `answer` on one connection and returns the request. An empty answer keeps the connection open.
-    fn answer_one(mut stream: impl Read + Write, answer: &str) -> String {
-        let mut asked = String::new();
+    /// Sends `response` on one connection and returns the request. An empty response keeps the connection open.
+    fn respond_once(mut stream: impl Read + Write, response: &str) -> String {
+        let mut request = String::new();
         let mut reader = BufReader::new(&mut stream);
-        while reader.read_line(&mut asked).is_ok_and(|count| count > 2) {}
-        stream.write_all(answer.as_bytes()).expect("a reader");
-        if answer.is_empty() {
+        while reader.read_line(&mut request).is_ok_and(|count| count > 2) {}
+        stream.write_all(response.as_bytes()).expect("a reader");
+        if response.is_empty() {
             let _ = stream.read(&mut [0]);
         }
-        asked
+        request
     }
 
-    fn server(answer: &'static str) -> (SocketAddr, Receiver<String>) {
+    fn server(response: &'static str) -> (SocketAddr, Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (told, asked) = channel();
+        let (sender, requests) = channel();
         std::thread::spawn(move || {
             let (stream, _) = listener.accept().expect("a connection");
-            let _ = told.send(answer_one(stream, answer));
+            let _ = sender.send(respond_once(stream, response));
         });
-        (address, asked)
+        (address, requests)
     }
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_request_carries_token_password_namespace_and_datacenter() {
-        let (address, asked) = server(GOOD);
+        let (address, requests) = server(GOOD);
         let env = [
             ("CONSUL_HTTP_TOKEN", "secret-1"),
             ("CONSUL_HTTP_AUTH", "user:secret-2"),
             ("CONSUL_NAMESPACE", "a"),
             ("CONSUL_DATACENTER", "b"),
         ];
-        let (client, words) = client(&ConsulApi::Http(format!("http://{address}/consul")), &env);
-        let answer = client.get("/v1/health/service/web", "index=7&wait=10s", 10 * SECOND).expect("an answer");
-        assert_eq!((answer.status, answer.index.as_deref(), answer.body.as_slice()), (200, Some("7"), &b"[]"[..]));
-        assert_eq!((answer.known_leader.as_deref(), answer.filtered), (Some("true"), None));
-        let asked = asked.recv().expect("a request");
-        assert!(
-            asked.to_lowercase().contains("\r\nauthorization: ") && asked.contains("Basic dXNlcjpzZWNyZXQtMg==\r\n")
+        let (client, labels) = client(&ConsulApi::Http(format!("http://{address}/consul")), &env);
+        let response = client.get("/v1/health/service/web", "index=7&wait=10s", 10 * SECOND).expect("a response");
+        assert_eq!(
+            (response.status, response.index.as_deref(), response.body.as_slice()),
+            (200, Some("7"), &b"[]"[..])
         );
-        let asked = asked.to_lowercase();
+        assert_eq!((response.known_leader.as_deref(), response.filtered), (Some("true"), None));
+        let request = requests.recv().expect("a request");
         assert!(
-            asked.starts_with("get /consul/v1/health/service/web?ns=a&dc=b&index=7&wait=10s http/1.1\r\n"),
-            "{asked}"
+            request.to_lowercase().contains("\r\nauthorization: ")
+                && request.contains("Basic dXNlcjpzZWNyZXQtMg==\r\n")
         );
-        assert!(asked.contains("\r\nx-consul-token: secret-1\r\n"), "{asked}");
-        assert_eq!(*words.0.lock().expect("no panic"), ["ok"]);
+        let request = request.to_lowercase();
+        assert!(
+            request.starts_with("get /consul/v1/health/service/web?ns=a&dc=b&index=7&wait=10s http/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.contains("\r\nx-consul-token: secret-1\r\n"), "{request}");
+        assert_eq!(*labels.0.lock().expect("no panic"), ["ok"]);
     }
 
     #[test]
@@ -232,22 +236,22 @@ mod tests {
         let path = std::env::temp_dir().join(format!("hsdo-consul-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).expect("a socket");
-        let (told, asked) = channel();
+        let (sender, requests) = channel();
         std::thread::spawn(move || {
-            for answer in [
+            for response in [
                 GOOD,
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n",
                 "HTTP/1.1 2",
             ] {
                 let (stream, _) = listener.accept().expect("a connection");
-                let _ = told.send(answer_one(stream, answer));
+                let _ = sender.send(respond_once(stream, response));
             }
             let (stream, _) = listener.accept().expect("a connection");
-            answer_one(stream, "");
+            respond_once(stream, "");
         });
         let (client, _) = client(&ConsulApi::Unix(path.clone()), &[]);
-        assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("an answer").index.as_deref(), Some("7"));
-        assert!(asked.recv().expect("a request").starts_with("GET /v1/x HTTP/1.1\r\n"));
+        assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("a response").index.as_deref(), Some("7"));
+        assert!(requests.recv().expect("a request").starts_with("GET /v1/x HTTP/1.1\r\n"));
         assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("chunks").body, b"[]");
         assert!(client.get("/v1/x", "", 10 * SECOND).is_err(), "a truncated response");
         let from = Instant::now();
@@ -273,15 +277,15 @@ mod tests {
              |cause| matches!(cause, QueryError::Unreadable(_) | QueryError::TimedOut(_) | QueryError::Unreachable(_))),
             ("redirect", "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "refused", |_| false),
         ];
-        for (name, text, word, judge) in cases {
-            let (address, _asked) = server(text);
-            let (client, words) = client(&ConsulApi::Http(format!("http://{address}")), &[]);
+        for (name, text, label, judge) in cases {
+            let (address, _requests) = server(text);
+            let (client, labels) = client(&ConsulApi::Http(format!("http://{address}")), &[]);
             match client.get("/", "", Duration::from_millis(300)) {
-                Ok(answer) => assert_eq!((name, answer.status), ("redirect", 301)),
+                Ok(response) => assert_eq!((name, response.status), ("redirect", 301)),
                 Err(cause) => assert!(judge(&cause), "{name}: {cause:?}"),
             }
             if name != "too large" {
-                assert_eq!(*words.0.lock().expect("no panic"), [word], "{name}");
+                assert_eq!(*labels.0.lock().expect("no panic"), [label], "{name}");
             }
         }
         let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
@@ -294,9 +298,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("hsdo-consul-{}-gone", std::process::id()));
         std::fs::write(&path, "t").expect("a file");
         let env = [("CONSUL_HTTP_TOKEN_FILE", path.to_str().expect("a plain path"))];
-        let (client, words) = client(&ConsulApi::Unix(Path::new("/nowhere").to_owned()), &env);
+        let (client, labels) = client(&ConsulApi::Unix(Path::new("/nowhere").to_owned()), &env);
         std::fs::remove_file(&path).expect("a file");
         assert!(matches!(client.get("/", "", SECOND), Err(QueryError::Setup(_))));
-        assert_eq!(*words.0.lock().expect("no panic"), ["setup"]);
+        assert_eq!(*labels.0.lock().expect("no panic"), ["setup"]);
     }
 }

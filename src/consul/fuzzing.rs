@@ -24,7 +24,7 @@ pub fn consul(data: &[u8]) {
             Ok(found) => assert_health(&found, rest.len()),
             Err(cause) => assert_cause(cause),
         },
-        b'q' => requests(&text(rest)),
+        b'q' => assert_round(&text(rest)),
         _ => {}
     }
 }
@@ -47,16 +47,16 @@ fn assert_cause(cause: QueryError) {
     assert!(!error.key().is_empty());
 }
 
-fn requests(text: &str) {
-    let answers: Vec<ConsulResponse> = parts(text).map(answer).collect();
-    let scripted = Scripted(Mutex::new(answers.iter().rev().cloned().collect()));
-    for asked in [None, Some(7)] {
-        match round(&scripted, SERVICE, asked, &Timing::DEFAULT) {
-            Ok((seen, next)) => {
-                assert!(answers.iter().any(|answer| answer.status == 200), "{seen:?}");
+fn assert_round(text: &str) {
+    let responses: Vec<ConsulResponse> = parts(text).map(response).collect();
+    let scripted = Scripted(Mutex::new(responses.iter().rev().cloned().collect()));
+    for index in [None, Some(7)] {
+        match round(&scripted, SERVICE, index, &Timing::DEFAULT) {
+            Ok((found, next)) => {
+                assert!(responses.iter().any(|response| response.status == 200), "{found:?}");
                 assert_ne!(next, Some(0));
-                if let Lookup::Registered(found) = seen {
-                    assert_health(&found, text.len());
+                if let Lookup::Registered(health) = found {
+                    assert_health(&health, text.len());
                 }
             }
             Err(cause) => assert_cause(cause),
@@ -64,7 +64,7 @@ fn requests(text: &str) {
     }
 }
 
-fn answer(text: &str) -> ConsulResponse {
+fn response(text: &str) -> ConsulResponse {
     let (head, body) = text.split_once('\n').unwrap_or((text, ""));
     let mut words = head.split(' ');
     let status = words.next().and_then(|word| word.parse().ok()).unwrap_or(200);
@@ -78,6 +78,6 @@ struct Scripted(Mutex<Vec<ConsulResponse>>);
 impl Agent for Scripted {
     fn get(&self, path: &str, query: &str, _: Duration) -> Result<ConsulResponse, QueryError> {
         assert!(path.starts_with('/') && format!("{path}?{query}").chars().all(|c| c.is_ascii_graphic()));
-        self.0.lock().expect("nobody panicked").pop().ok_or(QueryError::TimedOut(Duration::from_secs(1)))
+        self.0.lock().expect("no panic").pop().ok_or(QueryError::TimedOut(Duration::from_secs(1)))
     }
 }

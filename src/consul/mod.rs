@@ -154,7 +154,7 @@ fn poll_service(agent: &dyn Agent, service: &str, number: usize, board: &Board, 
 #[cfg(test)]
 mod tests {
     use super::round::Lookup;
-    use super::round::tests::{Script, answer, one};
+    use super::round::tests::{Script, one, response};
     use super::*;
 
     const TIMING: Timing = Timing {
@@ -171,7 +171,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         thread::scope(|scope| {
             scope.spawn(|| poll_service(script, "web", 0, &board, timing));
-            while script.asked().len() < rounds && Instant::now() < deadline {
+            while script.requests().len() < rounds && Instant::now() < deadline {
                 board.pause(Duration::from_millis(1));
             }
             board.stop();
@@ -182,35 +182,40 @@ mod tests {
     #[test]
     fn each_round_blocks_on_the_previous_index() {
         let script = Script::new([
-            answer(7, &one("passing")),
-            answer(9, &one("passing")),
-            answer(3, &one("passing")),
-            answer(4, &one("passing")),
+            response(7, &one("passing")),
+            response(9, &one("passing")),
+            response(3, &one("passing")),
+            response(4, &one("passing")),
         ]);
         play(&script, 5, &TIMING);
-        let queries: Vec<String> =
-            script.asked().iter().take(5).filter_map(|asked| Some(asked.split_once('?')?.1.to_owned())).collect();
+        let queries: Vec<String> = script
+            .requests()
+            .iter()
+            .take(5)
+            .filter_map(|request| Some(request.split_once('?')?.1.to_owned()))
+            .collect();
         assert_eq!(queries, ["", "index=7&wait=1000ms", "index=9&wait=1000ms", "", "index=4&wait=1000ms"]);
     }
 
     #[test]
     fn a_connection_that_breaks_while_blocking_is_retried_first() {
         let broken = || Err(QueryError::Unreachable("unexpected end of file".to_owned()));
-        let script = Script::new([answer(7, &one("passing")), broken(), answer(8, &one("passing"))]);
+        let script = Script::new([response(7, &one("passing")), broken(), response(8, &one("passing"))]);
         // After a fault there is no further request while the test runs.
         let timing = Timing { retry: Duration::from_secs(600), ..TIMING };
         let last = play(&script, 5, &timing);
-        assert_eq!(script.asked()[2], "/v1/health/service/web?", "retried without blocking");
+        assert_eq!(script.requests()[2], "/v1/health/service/web?", "retried without blocking");
         // The script's end breaks the fourth request; the fifth did not block, so it is a fault.
         assert_eq!(last, Some(Err(QueryError::Unreachable("the script is over".to_owned()))));
     }
 
     #[test]
     fn the_first_request_after_a_fault_does_not_block() {
-        let script = Script::new([answer(7, &one("passing")), Err(QueryError::NoLeader), answer(2, &one("passing"))]);
+        let script =
+            Script::new([response(7, &one("passing")), Err(QueryError::NoLeader), response(2, &one("passing"))]);
         play(&script, 4, &TIMING);
-        assert_eq!(script.asked()[2], "/v1/health/service/web?");
-        assert_eq!(script.asked()[3], "/v1/health/service/web?index=2&wait=1000ms");
+        assert_eq!(script.requests()[2], "/v1/health/service/web?");
+        assert_eq!(script.requests()[3], "/v1/health/service/web?index=2&wait=1000ms");
     }
 
     #[test]

@@ -19,32 +19,32 @@ pub(super) struct ConsulResponse {
 const NO_LEADER: &str = "No cluster leader";
 
 /// The body, if Consul knew its leader and filtered nothing out.
-pub(super) fn trusted_body(answer: &ConsulResponse) -> Result<&[u8], QueryError> {
-    if answer.status != 200 {
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        return Err(match answer.status {
+pub(super) fn trusted_body(response: &ConsulResponse) -> Result<&[u8], QueryError> {
+    if response.status != 200 {
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        return Err(match response.status {
             403 => QueryError::Denied(text),
             500 if text.contains(NO_LEADER) => QueryError::NoLeader,
             status => QueryError::Refused(status, text),
         });
     }
-    match answer.known_leader.as_deref() {
+    match response.known_leader.as_deref() {
         Some("true") => {}
         Some(_) => return Err(QueryError::NoLeader),
         None => {
             return Err(QueryError::Unreadable("no X-Consul-KnownLeader header, so it is not from Consul".to_owned()));
         }
     }
-    if answer.filtered.as_deref() == Some("true") {
+    if response.filtered.as_deref() == Some("true") {
         return Err(QueryError::Filtered);
     }
-    Ok(&answer.body)
+    Ok(&response.body)
 }
 
 /// The index for the next blocking query, after a response to a query with index `previous`; `None` for a query that
 /// must not block (Consul API documentation, "Blocking Queries", "Implementation Details").
-pub(super) fn next_index(previous: Option<u64>, answer: &ConsulResponse) -> Result<Option<u64>, QueryError> {
-    let header = answer.index.as_deref();
+pub(super) fn next_index(previous: Option<u64>, response: &ConsulResponse) -> Result<Option<u64>, QueryError> {
+    let header = response.index.as_deref();
     let Some(index) = header.and_then(|text| text.parse::<u64>().ok()) else {
         return Err(QueryError::Unreadable(match header {
             None => "no X-Consul-Index header".to_owned(),
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, known_leader: Option<&str>, filtered: Option<&str>, body: &str) -> ConsulResponse {
+    fn response(status: u16, known_leader: Option<&str>, filtered: Option<&str>, body: &str) -> ConsulResponse {
         ConsulResponse {
             status,
             index: Some("7".to_owned()),
@@ -81,25 +81,25 @@ mod tests {
         let text = |text: &str| text.to_owned();
         #[rustfmt::skip]
         let cases = [
-            ("complete", answer(200, Some("true"), None, "[]"), Ok("[]")),
-            ("complete, and says so", answer(200, Some("true"), Some("false"), "[]"), Ok("[]")),
-            ("no leader known", answer(200, Some("false"), None, "[]"), Err(QueryError::NoLeader)),
-            ("no leader, as 1.8.7 says it", answer(500, Some("false"), None, "No cluster leader"), Err(QueryError::NoLeader)),
-            ("no leader, relayed by an agent", answer(500, Some("false"), None, "rpc error making call: No cluster leader"),
+            ("complete", response(200, Some("true"), None, "[]"), Ok("[]")),
+            ("complete, and says so", response(200, Some("true"), Some("false"), "[]"), Ok("[]")),
+            ("no leader known", response(200, Some("false"), None, "[]"), Err(QueryError::NoLeader)),
+            ("no leader, as 1.8.7 says it", response(500, Some("false"), None, "No cluster leader"), Err(QueryError::NoLeader)),
+            ("no leader, relayed by an agent", response(500, Some("false"), None, "rpc error making call: No cluster leader"),
              Err(QueryError::NoLeader)),
-            ("not Consul", answer(200, None, None, "<html>"),
+            ("not Consul", response(200, None, None, "<html>"),
              Err(QueryError::Unreadable(text("no X-Consul-KnownLeader header, so it is not from Consul")))),
-            ("filtered", answer(200, Some("true"), Some("true"), "[1]"), Err(QueryError::Filtered)),
-            ("unknown token: the header says nothing then", answer(403, Some("false"), None, "ACL not found"),
+            ("filtered", response(200, Some("true"), Some("true"), "[1]"), Err(QueryError::Filtered)),
+            ("unknown token: the header says nothing then", response(403, Some("false"), None, "ACL not found"),
              Err(QueryError::Denied(text("ACL not found")))),
-            ("bad namespace", answer(400, None, None, "Bad request: Invalid query parameter"),
+            ("bad namespace", response(400, None, None, "Bad request: Invalid query parameter"),
              Err(QueryError::Refused(400, text("Bad request: Invalid query parameter")))),
-            ("redirect", answer(301, Some("true"), None, ""), Err(QueryError::Refused(301, text("")))),
-            ("another 2xx", answer(204, Some("true"), None, ""), Err(QueryError::Refused(204, text("")))),
-            ("broken", answer(500, Some("true"), None, "rpc error"), Err(QueryError::Refused(500, text("rpc error")))),
+            ("redirect", response(301, Some("true"), None, ""), Err(QueryError::Refused(301, text("")))),
+            ("another 2xx", response(204, Some("true"), None, ""), Err(QueryError::Refused(204, text("")))),
+            ("broken", response(500, Some("true"), None, "rpc error"), Err(QueryError::Refused(500, text("rpc error")))),
         ];
-        for (name, answer, expected) in cases {
-            assert_eq!(trusted_body(&answer), expected.map(str::as_bytes), "{name}");
+        for (name, response, expected) in cases {
+            assert_eq!(trusted_body(&response), expected.map(str::as_bytes), "{name}");
         }
     }
 
@@ -128,8 +128,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_query_never_waits_for_index_zero_or_a_lost_index(previous in prop::option::of(1..20_u64), got in 0..20_u64) {
-            let answer = ConsulResponse { index: Some(got.to_string()), ..ConsulResponse::default() };
-            match next_index(previous, &answer).expect("a number") {
+            let response = ConsulResponse { index: Some(got.to_string()), ..ConsulResponse::default() };
+            match next_index(previous, &response).expect("a number") {
                 Some(next) => prop_assert!(next >= 1 && next >= got && previous.is_none_or(|previous| previous <= next)),
                 None => prop_assert!(previous.is_some_and(|previous| got < previous)),
             }

@@ -77,7 +77,7 @@ pub(super) fn round(
     if health.any_ready() {
         return Ok((Lookup::Registered(health), next));
     }
-    // This would take every server out of rotation. A leader that has just been replaced may still answer stale reads.
+    // This would take every server out of rotation. A leader that has just been replaced may still response stale reads.
     let response = agent.get(&path, "consistent", timing.response)?;
     let health = health::parse(service, trusted_body(&response)?)?;
     if health.registered > 0 {
@@ -103,29 +103,29 @@ pub(super) mod tests {
     /// Returns scripted responses in order and records the requests.
     #[derive(Default)]
     pub(crate) struct Script {
-        answers: Mutex<VecDeque<Result<ConsulResponse, QueryError>>>,
-        pub(crate) asked: Mutex<Vec<String>>,
+        responses: Mutex<VecDeque<Result<ConsulResponse, QueryError>>>,
+        pub(crate) requests: Mutex<Vec<String>>,
     }
 
     impl Script {
-        pub(crate) fn new(answers: impl IntoIterator<Item = Result<ConsulResponse, QueryError>>) -> Self {
-            Script { answers: Mutex::new(answers.into_iter().collect()), asked: Mutex::default() }
+        pub(crate) fn new(responses: impl IntoIterator<Item = Result<ConsulResponse, QueryError>>) -> Self {
+            Script { responses: Mutex::new(responses.into_iter().collect()), requests: Mutex::default() }
         }
 
-        pub(crate) fn asked(&self) -> Vec<String> {
-            self.asked.lock().expect("no panic").clone()
+        pub(crate) fn requests(&self) -> Vec<String> {
+            self.requests.lock().expect("no panic").clone()
         }
     }
 
     impl Agent for Script {
         fn get(&self, path: &str, query: &str, _: Duration) -> Result<ConsulResponse, QueryError> {
-            self.asked.lock().expect("no panic").push(format!("{path}?{query}"));
-            let answer = self.answers.lock().expect("no panic").pop_front();
-            answer.unwrap_or(Err(QueryError::Unreachable("the script is over".to_owned())))
+            self.requests.lock().expect("no panic").push(format!("{path}?{query}"));
+            let response = self.responses.lock().expect("no panic").pop_front();
+            response.unwrap_or(Err(QueryError::Unreachable("the script is over".to_owned())))
         }
     }
 
-    pub(crate) fn answer(index: u64, body: &str) -> Result<ConsulResponse, QueryError> {
+    pub(crate) fn response(index: u64, body: &str) -> Result<ConsulResponse, QueryError> {
         Ok(ConsulResponse {
             status: 200,
             index: Some(index.to_string()),
@@ -145,8 +145,8 @@ pub(super) mod tests {
         .to_string()
     }
 
-    fn summary(found: &Result<(Lookup, Option<u64>), QueryError>) -> String {
-        match found {
+    fn summary(result: &Result<(Lookup, Option<u64>), QueryError>) -> String {
+        match result {
             Ok((Lookup::Registered(health), next)) => {
                 format!("{} of {}, next {next:?}", health.instances.len(), health.registered)
             }
@@ -160,47 +160,48 @@ pub(super) mod tests {
         const HEALTH: &str = "/v1/health/service/web?";
         const CONSISTENT: &str = "/v1/health/service/web?consistent";
         const CATALOG: &str = "/v1/catalog/services?consistent";
-        let good = || answer(9, &one("passing"));
-        let bad = || answer(9, &one("critical"));
-        let none = || answer(9, "[]");
-        let leaderless = || Ok(ConsulResponse { known_leader: Some("false".to_owned()), ..none().expect("an answer") });
+        let good = || response(9, &one("passing"));
+        let bad = || response(9, &one("critical"));
+        let none = || response(9, "[]");
+        let leaderless =
+            || Ok(ConsulResponse { known_leader: Some("false".to_owned()), ..none().expect("a response") });
         let timeout = || Err(QueryError::TimedOut(Duration::from_secs(5)));
-        type Answers = Vec<Result<ConsulResponse, QueryError>>;
+        type Responses = Vec<Result<ConsulResponse, QueryError>>;
         #[rustfmt::skip]
-        let cases: Vec<(&str, Answers, &str, &[&str])> = vec![
+        let cases: Vec<(&str, Responses, &str, &[&str])> = vec![
             ("one ready: at once", vec![good()], "1 of 1, next Some(9)", &[HEALTH]),
             ("none ready: confirmed", vec![bad(), bad()], "0 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
-            ("none ready: the second answer counts", vec![bad(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
-            ("none ready, the second answer fails", vec![bad(), timeout()], "timeout", &[HEALTH, CONSISTENT]),
-            ("none ready, the second answer without a leader", vec![none(), leaderless()], "no_leader", &[HEALTH, CONSISTENT]),
-            ("nobody, but for a moment", vec![none(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
-            ("a service that the catalog does not know", vec![none(), none(), answer(9, r#"{"consul": [], "api": ["a"]}"#)],
+            ("none ready: the second response counts", vec![bad(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
+            ("none ready, the second response fails", vec![bad(), timeout()], "timeout", &[HEALTH, CONSISTENT]),
+            ("none ready, the second response without a leader", vec![none(), leaderless()], "no_leader", &[HEALTH, CONSISTENT]),
+            ("none for a moment", vec![none(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
+            ("a service that the catalog does not know", vec![none(), none(), response(9, r#"{"consul": [], "api": ["a"]}"#)],
              "missing, next Some(9)", &[HEALTH, CONSISTENT, CATALOG]),
-            ("a token that sees nothing at all", vec![none(), none(), answer(9, "{}")],
+            ("a token that sees nothing at all", vec![none(), none(), response(9, "{}")],
              "missing, next Some(9)", &[HEALTH, CONSISTENT, CATALOG]),
-            ("a token that sees the service but not its nodes", vec![none(), none(), answer(9, r#"{"web": []}"#)],
+            ("a token that sees the service but not its nodes", vec![none(), none(), response(9, r#"{"web": []}"#)],
              "denied", &[HEALTH, CONSISTENT, CATALOG]),
-            ("a catalog that cannot be read", vec![none(), none(), answer(9, "[]")], "unreadable", &[HEALTH, CONSISTENT, CATALOG]),
+            ("a catalog that cannot be read", vec![none(), none(), response(9, "[]")], "unreadable", &[HEALTH, CONSISTENT, CATALOG]),
             ("a catalog without a leader", vec![none(), none(), leaderless()], "no_leader", &[HEALTH, CONSISTENT, CATALOG]),
             ("no leader", vec![leaderless()], "no_leader", &[HEALTH]),
-            ("no JSON", vec![answer(9, "<html>")], "unreadable", &[HEALTH]),
-            ("no answer", vec![timeout()], "timeout", &[HEALTH]),
+            ("no JSON", vec![response(9, "<html>")], "unreadable", &[HEALTH]),
+            ("no response", vec![timeout()], "timeout", &[HEALTH]),
         ];
-        for (name, answers, expected, asked) in cases {
-            let script = Script::new(answers);
+        for (name, responses, expected, requests) in cases {
+            let script = Script::new(responses);
             let found = round(&script, "web", None, &Timing::DEFAULT);
             assert_eq!(summary(&found), expected, "{name}");
-            assert_eq!(script.asked(), asked, "{name}");
+            assert_eq!(script.requests(), requests, "{name}");
         }
     }
 
     #[test]
     fn a_round_blocks_until_a_change_since_the_previous_one() {
-        let script = Script::new([answer(12, &one("passing")), answer(3, &one("passing"))]);
+        let script = Script::new([response(12, &one("passing")), response(3, &one("passing"))]);
         assert_eq!(summary(&round(&script, "a/b c", Some(7), &Timing::DEFAULT)), "1 of 1, next Some(12)");
         assert_eq!(summary(&round(&script, "web", Some(12), &Timing::DEFAULT)), "1 of 1, next None");
         assert_eq!(
-            script.asked(),
+            script.requests(),
             ["/v1/health/service/a%2Fb%20c?index=7&wait=10000ms", "/v1/health/service/web?index=12&wait=10000ms"]
         );
         assert_eq!(Timing::DEFAULT.blocking(), Duration::from_millis(18_625));

@@ -341,13 +341,13 @@ mod tests {
     }
 
     /// A temporary directory, removed on drop.
-    struct Folder(PathBuf);
+    struct TempDir(PathBuf);
 
-    impl Folder {
+    impl TempDir {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("hsdo-consul-tls-{}-{name}", std::process::id()));
-            fs::create_dir_all(path.join("empty/below")).expect("a folder");
-            Folder(path)
+            fs::create_dir_all(path.join("empty/below")).expect("a directory");
+            TempDir(path)
         }
 
         fn file(&self, name: &str, text: &[u8]) -> String {
@@ -360,7 +360,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TempDir {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -368,14 +368,14 @@ mod tests {
 
     #[test]
     fn unusable_settings_are_reported() {
-        let folder = Folder::new("faults");
-        let other = folder.file("other", b"no certificate at all\n");
-        let broken = folder.file("broken", b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n");
-        let nonsense = folder.file("nonsense", b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+        let dir = TempDir::new("faults");
+        let other = dir.file("other", b"no certificate at all\n");
+        let broken = dir.file("broken", b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n");
+        let nonsense = dir.file("nonsense", b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
         let secret = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nc2VjcmV0\n-----END ENCRYPTED PRIVATE KEY-----\n";
-        let encrypted = folder.file("encrypted", secret);
-        let empty = folder.path("empty");
-        let whole = folder.path("");
+        let encrypted = dir.file("encrypted", secret);
+        let empty = dir.path("empty");
+        let whole = dir.path("");
         let cases: [(&[(&str, &str)], &str); 13] = [
             (&[(CA, "/nowhere/ca.pem")], "CONSUL_CACERT /nowhere/ca.pem: cannot read the certificates: No such file"),
             (&[(CA, &other)], "contains no certificate: expected a PEM file"),
