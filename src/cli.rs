@@ -122,7 +122,6 @@ fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
     Ok(())
 }
 
-/// The message for an error of lexopt, with the input escaped.
 fn usage_error(error: &lexopt::Error) -> Error {
     use lexopt::Error as Fault;
     Error::Usage(match error {

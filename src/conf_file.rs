@@ -99,7 +99,7 @@ impl ConfFile {
     }
 
     /// Reads the first file that exists and is readable. An unreadable one, or a directory, was not asked for explicitly, so
-    /// it is skipped with a line in `skipped`. ConfFileError contents are an error.
+    /// it is skipped with a line in `skipped`. Unusable contents are an error.
     pub fn read_first(paths: &[&Path], skipped: &mut Vec<String>) -> Result<Option<Self>, ConfFileError> {
         for path in paths {
             match read_text(path) {

@@ -354,7 +354,6 @@ impl RoleLoop {
         Ok(ExitCode::from(exit::DONE))
     }
 
-    /// Whether a turn failed with a startup error, within the startup period.
     fn is_early(&self, failures: &[Error]) -> bool {
         self.started.elapsed() < STARTUP && failures.iter().any(Error::is_early)
     }

@@ -19,7 +19,6 @@ use crate::error::{Error, exit};
 const GRACE: Duration = Duration::from_millis(800);
 /// How often to check for a second signal.
 const SIGNAL_POLL: Duration = Duration::from_millis(10);
-/// How often PID 1 reaps orphans.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The shutdown flag, shared by clones.
@@ -116,7 +115,6 @@ impl Shutdown {
     }
 }
 
-/// Kills all child processes and exits.
 fn exit_now(code: u8) -> ! {
     children::end_all();
     low_level::exit(code.into())

@@ -24,6 +24,16 @@ pub(crate) fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
+/// The first `limit` items separated by commas, and the number of the rest.
+pub(crate) fn list(items: impl ExactSizeIterator<Item = String>, limit: usize) -> String {
+    let more = items.len().saturating_sub(limit);
+    let mut shown: Vec<String> = items.take(limit).collect();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join(", ")
+}
+
 /// Escapes unsafe characters and truncates an overlong text.
 pub fn sanitized(text: &str) -> String {
     let mut line = String::with_capacity(text.len());

@@ -343,7 +343,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
 
     // No token at all: 200 and an empty list, which says nothing of who is there.
     stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
-    assert_eq!(stage.said("or give the token service:read and node:read"), 1, "{}", stage.server.log());
+    assert_eq!(stage.said("or grant the token service:read and node:read"), 1, "{}", stage.server.log());
 
     allow(&stage.consul, BOTH);
     stage.server = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", READER).spawn();
@@ -573,16 +573,16 @@ fn an_agent_may_demand_a_certificate() {
     };
     refused(
         dry().env("CONSUL_CLIENT_CERT", certificate).run(),
-        "CONSUL_CLIENT_CERT is set and CONSUL_CLIENT_KEY is not",
+        "CONSUL_CLIENT_CERT is set but CONSUL_CLIENT_KEY is not",
     );
-    refused(dry().env("CONSUL_CLIENT_KEY", key).run(), "CONSUL_CLIENT_KEY is set and CONSUL_CLIENT_CERT is not");
+    refused(dry().env("CONSUL_CLIENT_KEY", key).run(), "CONSUL_CLIENT_KEY is set but CONSUL_CLIENT_CERT is not");
     let why = format!("CONSUL_CLIENT_KEY {}: is not the key of the certificate in CONSUL_CLIENT_CERT", made.server[1]);
     refused(known().env("CONSUL_CLIENT_KEY", &made.server[1]).run(), &why);
     refused(
         known().env("CONSUL_CLIENT_KEY", "/nowhere").run(),
         "CONSUL_CLIENT_KEY /nowhere: cannot read the key: No such",
     );
-    refused(known().env("CONSUL_CLIENT_CERT", key).run(), "holds no certificate: expected a PEM file");
+    refused(known().env("CONSUL_CLIENT_CERT", key).run(), "contains no certificate: expected a PEM file");
     refused(
         known().env("CONSUL_HTTP_SSL_VERIFY", "nope").run(),
         "CONSUL_HTTP_SSL_VERIFY is \"nope\", expected true or false",
@@ -641,7 +641,7 @@ fn what_is_not_consul_is_told_apart() {
     let once = |url: &str| server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", url).once();
 
     let page = once(&format!("http://127.0.0.1:{}", bed.web().port()));
-    page.assert_code(1).assert_stderr("it has no X-Consul-KnownLeader, so it is not Consul's");
+    page.assert_code(1).assert_stderr("no X-Consul-KnownLeader header, so it is not from Consul");
     let elsewhere = once(&format!("{}/elsewhere", consul.url()));
     elsewhere.assert_code(2).assert_stderr("returned 404").assert_stderr("check SERVER_CONSUL_API_URL");
     once("127.0.0.1:8500").assert_code(2).assert_stderr("SERVER_CONSUL_API_URL: found \"127.0.0.1:8500\"");

@@ -9,7 +9,6 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess
 /// Limit of values in a document, keys included, aliases expanded.
 const MAX_VALUES: usize = 100_000;
 
-/// The type of a value.
 #[derive(Debug)]
 pub(super) enum ValueType {
     Null,

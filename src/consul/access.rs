@@ -13,8 +13,7 @@ use super::tls::TlsAccess;
 use crate::conf_file::without_bom;
 use crate::environment::Environment;
 
-/// Bytes.
-const MAX_TOKEN: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 4096;
 
 /// What is sent with every request.
 #[derive(Debug)]
@@ -28,7 +27,6 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Reads the variables and the files they name.
     pub(super) fn from(env: &Environment) -> Result<Self, QueryError> {
         let token = Token::from(env);
         // Fail at startup rather than in the first turn.
@@ -43,11 +41,9 @@ impl Access {
     }
 }
 
-/// Where the token comes from.
 pub(super) enum Token {
     /// None: the agent's anonymous token applies.
     None,
-    /// `CONSUL_HTTP_TOKEN`.
     Given(String),
     /// `CONSUL_HTTP_TOKEN_FILE`, read for every request, so that a rotated token takes effect at once.
     File(PathBuf),
@@ -63,7 +59,6 @@ impl Token {
         }
     }
 
-    /// The current token.
     pub(super) fn read(&self) -> Result<Option<String>, QueryError> {
         let (variable, text) = match self {
             Token::None => return Ok(None),
@@ -78,7 +73,7 @@ impl Token {
                 (variable, without_bom(&text).trim().to_owned())
             }
         };
-        if text.is_empty() || text.len() > MAX_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if text.is_empty() || text.len() > MAX_TOKEN_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(QueryError::Setup(format!(
                 "{variable}: not a token: expected one line of printable characters"
             )));

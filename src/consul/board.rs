@@ -9,7 +9,6 @@ use super::health::Unaddressed;
 use super::round::Lookup;
 use crate::slot::Observation;
 
-/// The latest result for one service.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceStatus {
     /// The last round's result; `None` before the first.
@@ -98,7 +97,6 @@ impl Board {
         waited.unwrap_or_else(PoisonError::into_inner).0.stopped
     }
 
-    /// Tells the threads to end after their current round.
     pub(super) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();

@@ -31,7 +31,6 @@ pub(super) trait Agent: Send + Sync {
     fn get(&self, path: &str, query: &str, timeout: Duration) -> Result<ConsulResponse, QueryError>;
 }
 
-/// The HTTP client of an agent.
 pub(super) struct AgentClient {
     agent: ureq::Agent,
     base: String,
@@ -42,7 +41,6 @@ pub(super) struct AgentClient {
 }
 
 impl AgentClient {
-    /// Makes no request yet.
     pub(super) fn new(api: &ConsulApi, access: Access, observer: Arc<dyn ConsulObserver>) -> Self {
         let Access { token, password, tls, query } = access;
         let config = ureq::Agent::config_builder()
@@ -114,7 +112,6 @@ fn failure(error: ureq::Error, timeout: Duration) -> QueryError {
         ureq::Error::Timeout(ureq::Timeout::Connect) => QueryError::TimedOut(CONNECT_TIMEOUT.min(timeout)),
         ureq::Error::Timeout(_) => QueryError::TimedOut(timeout),
         ureq::Error::BodyExceedsLimit(limit) => QueryError::Unreadable(format!("larger than {limit} bytes")),
-        // Not HTTP.
         ureq::Error::Protocol(error) => QueryError::Unreadable(error.to_string()),
         ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => QueryError::TimedOut(timeout),
         ureq::Error::Io(error) => {

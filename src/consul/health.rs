@@ -15,7 +15,6 @@ const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 /// The check of every node with an agent; critical once the cluster has lost contact with it.
 const NODE_HEALTH: &str = "serfHealth";
 
-/// The health of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServiceHealth {
     /// Number of registered instances, whatever their checks say.
@@ -27,7 +26,6 @@ pub(super) struct ServiceHealth {
 }
 
 impl ServiceHealth {
-    /// Whether any instance passes its checks.
     pub(super) fn any_ready(&self) -> bool {
         // One without a usable address passes its checks too.
         !self.unaddressed.is_empty() || self.instances.iter().any(|instance| instance.readiness == Readiness::Ready)
@@ -97,7 +95,6 @@ struct Check {
     status: String,
 }
 
-/// Parses a trusted response about `service`.
 pub(super) fn parse(service: &str, body: &[u8]) -> Result<ServiceHealth, QueryError> {
     let entries: Vec<Registration> =
         serde_json::from_slice(body).map_err(|error| QueryError::Unreadable(format!("invalid JSON: {error}")))?;

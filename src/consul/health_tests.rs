@@ -157,7 +157,7 @@ fn an_unreadable_response_is_an_error_not_an_empty_list() {
         parent.as_object_mut().expect("an object").remove(path[path.len() - 1]);
         Value::from(vec![entry]).to_string()
     };
-    let whole = Value::from(vec![good.clone()]).to_string();
+    let complete = Value::from(vec![good.clone()]).to_string();
     for body in [
         "".to_owned(),
         "null".to_owned(),
@@ -165,13 +165,13 @@ fn an_unreadable_response_is_an_error_not_an_empty_list() {
         "<html>".to_owned(),
         "[null]".to_owned(),
         "[{}]".to_owned(),
-        whole[..whole.len() - 1].to_owned(),
-        format!("{whole}x"),
+        complete[..complete.len() - 1].to_owned(),
+        format!("{complete}x"),
         without(&["Checks"]),
         without(&["Node"]),
         without(&["Node", "Node"]),
         without(&["Service", "ID"]),
-        whole.replace("\"passing\"", "1"),
+        complete.replace("\"passing\"", "1"),
     ] {
         assert!(matches!(parse("web", body.as_bytes()), Err(QueryError::Unreadable(_))), "{body}");
     }

@@ -29,10 +29,10 @@ use crate::log::Episode;
 use crate::ports::Source;
 use crate::settings::ConsulApi;
 use crate::slot::Observation;
+use crate::text::list;
 
 /// How long the first turn waits for the first results.
 const PATIENCE: Duration = Duration::from_secs(9);
-/// How many instances without an address a log line lists.
 const MAX_LISTED: usize = 10;
 
 /// The services of `SERVER_CONSUL_SERVICE_NAME` as a source of instances.
@@ -98,12 +98,8 @@ impl Drop for ServiceSource {
 
 fn unaddressed_text(unaddressed: &[Unaddressed]) -> Option<String> {
     let shown = |one: &Unaddressed| format!("{:?} of service {:?} on node {:?}", one.address, one.service, one.node);
-    let mut list: Vec<String> = unaddressed.iter().take(MAX_LISTED).map(shown).collect();
-    if unaddressed.len() > MAX_LISTED {
-        list.push(format!("and {} more", unaddressed.len() - MAX_LISTED));
-    }
-    (!list.is_empty()).then(|| {
-        let list = list.join(", ");
+    (!unaddressed.is_empty()).then(|| {
+        let list = list(unaddressed.iter().map(shown), MAX_LISTED);
         format!("instances without an IP address: {list}: they get no slot but keep one they hold; register an address")
     })
 }
@@ -125,7 +121,6 @@ fn start_threads<A: Agent + 'static>(
     Ok(board)
 }
 
-/// Polls one service until the board is stopped.
 fn poll_service(agent: &dyn Agent, service: &str, number: usize, board: &Board, timing: &Timing) {
     let mut index = None;
     loop {

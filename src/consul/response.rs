@@ -2,15 +2,11 @@
 
 use super::error::QueryError;
 
-/// A raw response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ConsulResponse {
     pub(super) status: u16,
-    /// `X-Consul-Index`.
     pub(super) index: Option<String>,
-    /// `X-Consul-KnownLeader`.
     pub(super) known_leader: Option<String>,
-    /// `X-Consul-Results-Filtered-By-ACLs`.
     pub(super) filtered: Option<String>,
     pub(super) body: Vec<u8>,
 }

@@ -11,7 +11,6 @@ use super::error::QueryError;
 use super::health::{self, ServiceHealth};
 use super::response::{next_index, trusted_body};
 
-/// Timeouts and intervals of the queries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     /// How long Consul may hold a blocking query. Shorter than Consul's default of five minutes, to detect a hung agent
@@ -22,7 +21,6 @@ pub(super) struct Timing {
     pub(super) response: Duration,
     /// The least time between the starts of two rounds, to throttle queries about a service that keeps changing.
     pub(super) min_interval: Duration,
-    /// Pause after a failed round.
     pub(super) retry: Duration,
     /// Pause after a connection that broke while blocking: long enough for a stopping agent to be gone.
     pub(super) reconnect: Duration,
@@ -48,7 +46,6 @@ impl Timing {
     }
 }
 
-/// What a successful round found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// The service and its instances; if none is ready, that was confirmed.
@@ -77,7 +74,7 @@ pub(super) fn round(
     if health.any_ready() {
         return Ok((Lookup::Registered(health), next));
     }
-    // This would take every server out of rotation. A leader that has just been replaced may still response stale reads.
+    // This would take every server out of rotation. A leader that has just been replaced may still serve stale reads.
     let response = agent.get(&path, "consistent", timing.response)?;
     let health = health::parse(service, trusted_body(&response)?)?;
     if health.registered > 0 {

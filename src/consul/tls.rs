@@ -28,13 +28,11 @@ const NAME: &str = "CONSUL_TLS_SERVER_NAME";
 /// Whether to verify the agent's certificate.
 pub(super) const VERIFY: &str = "CONSUL_HTTP_SSL_VERIFY";
 
-/// Limit of a certificate file, in bytes.
-const MAX_FILE: u64 = 8 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 /// Limits of the search below [`CA_DIR`].
 const MAX_ENTRIES: usize = 10_000;
 const MAX_DEPTH: usize = 8;
 
-/// The TLS configuration of the environment.
 pub(super) struct TlsAccess {
     files: TlsPaths,
     name: Option<ServerName<'static>>,
@@ -49,7 +47,6 @@ struct TlsPaths {
     verify: bool,
 }
 
-/// What the files contain.
 #[derive(PartialEq)]
 struct TlsMaterial {
     /// `None` for the public CAs.
@@ -63,7 +60,6 @@ struct Loaded {
 }
 
 impl TlsAccess {
-    /// Reads the variables and the files they name.
     pub(super) fn from(env: &Environment) -> Result<Self, QueryError> {
         let path = |variable| env.get(variable).map(PathBuf::from);
         let pair = match (path(CERTIFICATE), path(KEY)) {
@@ -86,7 +82,6 @@ impl TlsAccess {
         Ok(access)
     }
 
-    /// Whether the agent's certificate is verified.
     pub(super) fn verifies(&self) -> bool {
         self.files.verify
     }
@@ -202,8 +197,8 @@ fn server_name(text: &str) -> Result<ServerName<'static>, QueryError> {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other("larger than 8 MiB"));
     }
     // The PEM parser does not recognise a first line that starts with a byte order mark.
@@ -272,7 +267,6 @@ fn collect_files(dir: &Path, depth: usize, left: &mut usize, files: &mut Vec<Pat
     Ok(())
 }
 
-/// Accepts any certificate.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 

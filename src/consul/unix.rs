@@ -28,7 +28,6 @@ impl Connector for UnixConnector {
     }
 }
 
-/// One connection.
 pub(super) struct UnixTransport {
     stream: UnixStream,
     buffers: LazyBuffers,

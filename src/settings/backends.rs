@@ -85,7 +85,6 @@ fn ambiguous(a: &str, b: &str) -> bool {
     long.strip_prefix(short).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A backend from its two keys. One without the other is a fault.
 fn pair(sources: &mut Sources<'_>, name_key: &Setting, base_key: &Setting, port: Option<u16>) -> Option<Backend> {
     let given = [name_key, base_key].map(|key| sources.given(key).is_some());
     match given {
@@ -140,7 +139,6 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Parses one entry of the list and reports its faults.
 fn backend(sources: &mut Sources<'_>, origin: Origin, name: &str, entry: &Node, port: Option<u16>) -> Option<Backend> {
     let list = &CLIENT_HAPROXY_BACKEND_LIST;
     let checked_name = haproxy_name(name.trim());

@@ -154,7 +154,6 @@ pub(super) const CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO: Setting = Setting {
 /// Overrides `AWS_DEFAULT_REGION`; only in the environment, not in the file.
 pub(super) const AWS_REGION: Setting = Setting { name: "AWS_REGION", ..AWS_DEFAULT_REGION };
 
-/// Whether a configuration file may contain the key.
 pub(super) fn is_setting(name: &str) -> bool {
     names().any(|setting| setting == name)
 }

@@ -23,6 +23,7 @@ use std::path::Path;
 use crate::conf_file::Node;
 use crate::environment::Environment;
 use crate::slot::{MAX_SLOT, MAX_WEIGHT};
+use crate::text;
 
 pub use consul::ConsulApi;
 use consul::consul_api;
@@ -100,10 +101,10 @@ fn source(sources: &mut Sources<'_>) -> SourceSettings {
         return none;
     };
     match found.node.to_string().trim().to_ascii_lowercase().as_str() {
-        "aws" => SourceSettings::Aws { groups: list(sources, &SERVER_ASG_NAMES, true).unwrap_or_default() },
+        "aws" => SourceSettings::Aws { groups: name_list(sources, &SERVER_ASG_NAMES, true).unwrap_or_default() },
         "consul" => {
             let api = sources.require(&SERVER_CONSUL_API_URL, scalar(consul_api));
-            let services = list(sources, &SERVER_CONSUL_SERVICE_NAME, true);
+            let services = name_list(sources, &SERVER_CONSUL_SERVICE_NAME, true);
             api.zip(services).map_or(none, |(api, services)| SourceSettings::Consul { api, services })
         }
         _ => {
@@ -114,21 +115,16 @@ fn source(sources: &mut Sources<'_>) -> SourceSettings {
 }
 
 /// The names in a list. Names with stray quotes or brackets are accepted, with a warning.
-fn list(sources: &mut Sources<'_>, key: &Setting, required: bool) -> Option<Vec<String>> {
+fn name_list(sources: &mut Sources<'_>, key: &Setting, required: bool) -> Option<Vec<String>> {
     let parse = |node: &Node| names(node).filter(|names| !(required && names.is_empty()));
     let names = if required { sources.require(key, parse) } else { sources.read(key, parse) }?;
     let suspect: Vec<&String> = names.iter().filter(|name| looks_misquoted(name)).collect();
     if let (false, Some(found)) = (suspect.is_empty(), sources.given(key)) {
         // Backticks, since quotes may be the problem.
-        let mut shown: Vec<String> =
-            suspect.iter().take(MAX_LISTED).map(|name| format!("`{}`", truncated(name))).collect();
-        if suspect.len() > MAX_LISTED {
-            shown.push(format!("and {} more", suspect.len() - MAX_LISTED));
-        }
+        let shown = text::list(suspect.iter().map(|name| format!("`{}`", truncated(name))), MAX_LISTED);
         let text = format!(
-            "names that start or end with a quote or bracket, or contain `;`, are used as they are: {}; remove these \
-             characters unless they belong to the names",
-            shown.join(", ")
+            "names that start or end with a quote or bracket, or contain `;`, are used as they are: {shown}; remove \
+             these characters unless they belong to the names"
         );
         sources.warn(key, &found, &text);
     }
@@ -170,7 +166,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
         sources.missing(&CLIENT_ASG_NAMES, &because(&CLIENT_DEDICATED_ASG));
     }
     let given = sources.given(&CLIENT_ASG_NAMES).is_some();
-    let groups = list(&mut sources, &CLIENT_ASG_NAMES, dedicated && given);
+    let groups = name_list(&mut sources, &CLIENT_ASG_NAMES, dedicated && given);
     let reason = match (dedicated, all_in_fallback) {
         (true, _) => Some(because(&CLIENT_DEDICATED_ASG)),
         (false, true) => Some(because(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND)),

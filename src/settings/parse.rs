@@ -38,7 +38,6 @@ pub(super) fn integer<T: FromStr + PartialOrd>(range: RangeInclusive<T>) -> impl
     }
 }
 
-/// Fractions allowed.
 pub(super) fn seconds(range: RangeInclusive<f64>) -> impl Fn(&str) -> Option<Duration> {
     move |text| {
         let seconds = text.parse().ok().filter(|seconds| range.contains(seconds))?;
@@ -114,12 +113,10 @@ pub(super) fn table_name(text: &str) -> Option<TableName> {
     }
 }
 
-/// A table's name or ARN.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TableName {
     /// The name, or the complete ARN: DynamoDB accepts either.
     pub(super) name: String,
-    /// The ARN's region.
     pub(super) region: Option<String>,
 }
 

@@ -4,7 +4,6 @@ use crate::text::one_line;
 
 /// Characters of a value to show.
 const MAX_SHOWN: usize = 100;
-/// Names to list in a warning.
 pub(super) const MAX_LISTED: usize = 10;
 
 /// Without quotes, on one line.

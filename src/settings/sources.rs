@@ -12,14 +12,12 @@ use super::strays;
 use crate::conf_file::{ConfFile, Node};
 use crate::environment::Environment;
 
-/// A value and where it was set.
 #[derive(Clone, Debug)]
 pub(super) struct SourcedValue {
     pub(super) node: Node,
     pub(super) origin: Origin,
 }
 
-/// Where a value was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Environment,
@@ -27,7 +25,6 @@ pub(super) enum Origin {
     Default,
 }
 
-/// The sources of one configuration, and the faults and warnings so far.
 pub(super) struct Sources<'a> {
     env: &'a Environment,
     file: Option<ConfFile>,
@@ -36,10 +33,7 @@ pub(super) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// Reads `config`, the file that `--config` names, or else the first readable file of `defaults`.
-    ///
-    /// # Errors
-    /// `config` cannot be read, or the file is not valid YAML.
+    /// Reads `config`, or else the first readable file of `defaults`.
     pub(super) fn open(config: Option<&Path>, defaults: &[&Path], env: &'a Environment) -> Result<Self, Faults> {
         let mut skipped = Vec::new();
         let file = match config {
@@ -96,7 +90,6 @@ impl<'a> Sources<'a> {
         value
     }
 
-    /// Like [`Sources::read`], but reports an unset key too.
     pub(super) fn require<T>(&mut self, key: &Setting, parse: impl Fn(&Node) -> Option<T>) -> Option<T> {
         if self.find(key).is_none() {
             self.missing(key, "");
@@ -135,20 +128,17 @@ impl<'a> Sources<'a> {
         });
     }
 
-    /// Reports a key inside a key's map that is not one of `valid`.
     pub(super) fn unknown_inside(&mut self, key: &Setting, origin: Origin, path: &[&str], valid: &[&str]) {
         let place = self.place(key, origin, path);
         let nearest = path.last().and_then(|name| keys::nearest(name, valid.iter().copied()));
         self.faults.push(unknown(&subject(key, path), &place, nearest));
     }
 
-    /// Adds a warning about the value of a key.
     pub(super) fn warn(&mut self, key: &Setting, found: &SourcedValue, text: &str) {
         let place = self.place(key, found.origin, &[]);
         self.warnings.push(format!("{} ({place}): {text}", key.name));
     }
 
-    /// The warnings so far, one line each.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }

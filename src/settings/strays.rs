@@ -4,6 +4,7 @@
 use super::keys::{is_setting, names, nearest};
 use super::quote::{MAX_LISTED, quoted};
 use crate::environment::Environment;
+use crate::text::list;
 
 /// Prefixes of our settings. The other settings' prefixes are too common to judge by.
 const PREFIXES: [&str; 4] = ["SERVER_", "CLIENT_", "HAPROXY_BACKEND_", "DYNAMODB_"];
@@ -15,12 +16,10 @@ pub(super) fn warning(env: &Environment) -> Option<String> {
         PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !is_setting(name) && !links.contain(name)
     };
     let strays: Vec<&str> = env.names().filter(stray).collect();
-    let mut list: Vec<String> = strays.iter().take(MAX_LISTED).map(|name| described(name)).collect();
-    if strays.len() > MAX_LISTED {
-        list.push(format!("and {} more", strays.len() - MAX_LISTED));
-    }
-    (!list.is_empty())
-        .then(|| format!("environment variables that look like hsdo settings but have no effect: {}", list.join(", ")))
+    (!strays.is_empty()).then(|| {
+        let list = list(strays.iter().map(|name| described(name)), MAX_LISTED);
+        format!("environment variables that look like hsdo settings but have no effect: {list}")
+    })
 }
 
 fn described(name: &str) -> String {

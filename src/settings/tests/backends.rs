@@ -22,11 +22,11 @@ fn a_list_of_backends_has_many_spellings() {
         let yaml = format!("DYNAMODB_TABLE_NAME: slots\nCLIENT_HAPROXY_BACKEND_LIST: {quoted}\n");
         assert_eq!(client_file(&yaml, &[]).expect(text).backends, two, "in the file: {text}");
     }
-    let odd = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", "{'a:b': {baseName: 'c.d'}, 1e3: {baseName: 007}}")]);
+    let unusual = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", "{'a:b': {baseName: 'c.d'}, 1e3: {baseName: 007}}")]);
     let colons = "be_http:shop:web:_dynamic-pod-:80,http-back:mywebapp:0";
     let colons = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", colons)]).expect("settings").backends;
     assert_eq!(colons, [backend("be_http:shop:web", "_dynamic-pod-", 80), backend("http-back", "mywebapp", 0)]);
-    assert_eq!(odd.expect("settings").backends, [backend("a:b", "c.d", 80), backend("1e3", "007", 80)]);
+    assert_eq!(unusual.expect("settings").backends, [backend("a:b", "c.d", 80), backend("1e3", "007", 80)]);
 }
 
 #[test]
