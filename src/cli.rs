@@ -1,6 +1,4 @@
-//! The command line: from arguments to what was asked for, and the texts of `--help`, `--version` and the usage.
-//!
-//! It touches no file and no environment, and knows of the settings only that there is a list of them to show.
+//! Parses the command line; the texts of `--help`, `--version` and the usage.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,31 +8,31 @@ use lexopt::Arg;
 use crate::error::Error;
 use crate::settings;
 
-/// What was asked for.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
-    /// Print the help on stdout and end with exit code 0.
+    /// Print the help and exit.
     Help,
-    /// Print the version on stdout and end with exit code 0.
+    /// Print the version and exit.
     Version,
-    /// Do the work.
+    /// Run a role or create the table.
     Run(Args),
 }
 
-/// How the work is to be done.
+/// The options of [`Invocation::Run`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Args {
     /// The role; `None` only with [`Mode::CreateTable`].
     pub role: Option<Role>,
-    /// How many turns, and which kind.
+    /// What to run.
     pub mode: Mode,
-    /// Whether the log shows debug lines; the setting `DEBUG` asks for it too.
+    /// Enables debug log lines, as the setting `DEBUG` does.
     pub debug: bool,
-    /// The configuration file, where one is named.
+    /// The argument of `--config`.
     pub config: Option<PathBuf>,
 }
 
-/// The two roles of the program.
+/// The role of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Fills the table from the source of instances.
@@ -43,21 +41,21 @@ pub enum Role {
     Client,
 }
 
-/// What kind of work.
+/// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Turn after turn, until a signal ends it.
+    /// Turns until a signal ends the process.
     Loop,
     /// One turn.
     Once,
-    /// One turn that prints what it would change, and changes nothing.
+    /// One turn that prints what it would change but changes nothing.
     DryRun,
-    /// Create the table if there is none, and end.
+    /// Create the table if it does not exist.
     CreateTable,
 }
 
 impl Mode {
-    /// The flag that asks for the mode; empty for [`Mode::Loop`], which is the one without a flag.
+    /// Empty for [`Mode::Loop`], the default.
     fn flag(self) -> &'static str {
         match self {
             Mode::Loop => "",
@@ -68,72 +66,67 @@ impl Mode {
     }
 }
 
-/// Parses the arguments that follow the program's name. `--help` and `--version` hold as soon as they are met.
+/// Parses the arguments after the program's name. Ignores what follows `--help` or `--version`.
 ///
 /// # Errors
-/// [`Error::Usage`] with one line that names the fault.
+/// [`Error::Usage`] with one line.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
-    let arguments: Vec<OsString> = args.collect();
-    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut parser = lexopt::Parser::from_args(args.collect::<Vec<OsString>>());
     let (mut server, mut client, mut debug) = (false, false, false);
-    let mut config = None;
-    let mut mode = Mode::Loop;
-    while let Some(argument) = parser.next().map_err(|error| fault(&error))? {
-        let asked = match argument {
+    let (mut config, mut mode) = (None, Mode::Loop);
+    while let Some(argument) = parser.next().map_err(|error| usage_error(&error))? {
+        match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
-            Arg::Short('s') | Arg::Long("server") => {
-                server = true;
-                continue;
-            }
-            Arg::Short('c') | Arg::Long("client") => {
-                client = true;
-                continue;
-            }
-            Arg::Short('d') | Arg::Long("debug") => {
-                debug = true;
-                continue;
-            }
-            Arg::Long("config") => {
-                let path = PathBuf::from(parser.value().map_err(|error| fault(&error))?);
-                if path.as_os_str().is_empty() {
-                    return Err(Error::Usage("--config needs the path of a file, not an empty text".to_owned()));
-                }
-                if config.replace(path).is_some() {
-                    return Err(Error::Usage("--config stands twice: name one file".to_owned()));
-                }
-                continue;
-            }
-            Arg::Long("once") => Mode::Once,
-            Arg::Long("dry-run") => Mode::DryRun,
-            Arg::Long("create-table") => Mode::CreateTable,
-            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(fault(&argument.unexpected())),
-        };
-        if mode != Mode::Loop && mode != asked {
-            return Err(Error::Usage(format!("{} and {} exclude each other: name one", mode.flag(), asked.flag())));
+            Arg::Short('s') | Arg::Long("server") => server = true,
+            Arg::Short('c') | Arg::Long("client") => client = true,
+            Arg::Short('d') | Arg::Long("debug") => debug = true,
+            Arg::Long("config") => set_config(&mut config, parser.value().map_err(|error| usage_error(&error))?)?,
+            Arg::Long("once") => set_mode(&mut mode, Mode::Once)?,
+            Arg::Long("dry-run") => set_mode(&mut mode, Mode::DryRun)?,
+            Arg::Long("create-table") => set_mode(&mut mode, Mode::CreateTable)?,
+            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(usage_error(&argument.unexpected())),
         }
-        mode = asked;
     }
     let role = match (server, client) {
         (true, true) => {
-            return Err(Error::Usage("--server and --client exclude each other: start a process for each".to_owned()));
+            let text = "--server and --client are mutually exclusive: start a process for each";
+            return Err(Error::Usage(text.to_owned()));
         }
         (true, false) => Some(Role::Server),
         (false, true) => Some(Role::Client),
         (false, false) => None,
     };
     if role.is_none() && mode != Mode::CreateTable {
-        return Err(Error::Usage("no role: name --server or --client".to_owned()));
+        return Err(Error::Usage("no role: use --server or --client".to_owned()));
     }
     Ok(Invocation::Run(Args { role, mode, debug, config }))
 }
 
-/// The sentence for what lexopt refuses, with what was typed escaped.
-fn fault(error: &lexopt::Error) -> Error {
+fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
+    if path.is_empty() {
+        return Err(Error::Usage("--config needs a non-empty path".to_owned()));
+    }
+    match config.replace(PathBuf::from(path)) {
+        Some(_) => Err(Error::Usage("--config is given twice: name one file".to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
+    if *mode != Mode::Loop && *mode != requested {
+        let (one, other) = (mode.flag(), requested.flag());
+        return Err(Error::Usage(format!("{one} and {other} are mutually exclusive: use one")));
+    }
+    *mode = requested;
+    Ok(())
+}
+
+fn usage_error(error: &lexopt::Error) -> Error {
     use lexopt::Error as Fault;
     Error::Usage(match error {
         Fault::UnexpectedOption(flag) => format!("unknown flag {flag:?}"),
-        Fault::UnexpectedArgument(argument) => format!("unexpected argument {argument:?}: hsdo takes only flags"),
+        Fault::UnexpectedArgument(argument) => format!("unexpected argument {argument:?}: hsdo accepts only flags"),
         Fault::UnexpectedValue { option, value } => format!("{option} takes no value, found {value:?}"),
         Fault::MissingValue { option } => format!("{} needs a value", option.as_deref().unwrap_or("a flag")),
         Fault::NonUnicodeValue(value) => format!("{value:?} is not UTF-8"),
@@ -141,19 +134,19 @@ fn fault(error: &lexopt::Error) -> Error {
     })
 }
 
-/// The short usage, for stderr after a fault of the command line.
+/// The short usage, for stderr after an invalid command line.
 pub fn usage() -> &'static str {
     "usage: hsdo --server|--client [--config PATH] [--once|--dry-run] [--debug]\n       \
      hsdo --create-table [--config PATH] [--debug]\n       \
      hsdo --help|--version\n"
 }
 
-/// `hsdo` and its version, with the end of the line.
+/// `hsdo` and its version, with a newline.
 pub fn version() -> String {
     concat!("hsdo ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
 }
 
-/// The whole help: the flags, the files, and every setting.
+/// The text of `--help`.
 pub fn help() -> String {
     format!(
         "{description}.\n\n{usage}{FLAGS}{settings}",
@@ -164,23 +157,23 @@ pub fn help() -> String {
 }
 
 const FLAGS: &str = "
-roles, each a process of its own:
-  -s, --server       one per service: ask AWS for the instances, assign slots, raise weights, write the table
-  -c, --client       one beside each HAProxy: read the table, make HAProxy's backends match it
+roles, one process each:
+  -s, --server       one per service: get the instances, assign slots, ramp weights, write the table
+  -c, --client       one next to each HAProxy: read the table, make HAProxy's backends match it
 
 flags:
-      --config PATH  the configuration file; else conf/env.yaml here, else /etc/hsdo/env.yaml, else none
-      --once         one turn, of 20 s at most, then exit 0, or 1 if it failed
-      --dry-run      one turn that prints what it would write to the table or send to HAProxy, and changes nothing
-      --create-table create the DynamoDB table if there is none, wait until it is active, and exit; needs no role
+      --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none
+      --once         one turn of at most 20 s, then exit 0, or 1 if it failed
+      --dry-run      one turn that prints what it would write or send to HAProxy, but changes nothing
+      --create-table create the DynamoDB table if it does not exist, wait until it is active, and exit; needs no role
   -d, --debug        debug log
   -h, --help         this text
   -V, --version      the version
 
-exit codes: 0 done; 1 a turn failed under --once or --dry-run; 2 usage, configuration, or something at start
-that only a person can mend
+exit codes: 0 success; 1 a turn failed under --once or --dry-run; 2 usage, configuration, or a startup error that
+only a person can fix
 
-settings, each in the YAML file or in the environment, which wins:
+settings, in the YAML file or the environment, which takes precedence:
 ";
 
 #[cfg(test)]
@@ -196,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_understood() {
+    fn every_invocation_is_parsed() {
         let run = |role, mode, debug, config: Option<&str>| {
             Invocation::Run(Args { role, mode, debug, config: config.map(PathBuf::from) })
         };
@@ -228,25 +221,25 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_named() {
+    fn every_error_names_its_cause() {
         let cases = [
-            ("", "no role: name --server or --client"),
-            ("-d", "no role: name --server or --client"),
-            ("--once", "no role: name --server or --client"),
-            ("-s -c", "--server and --client exclude each other: start a process for each"),
-            ("-sc --create-table", "--server and --client exclude each other: start a process for each"),
-            ("-s --once --dry-run", "--once and --dry-run exclude each other: name one"),
-            ("-s --dry-run --once", "--dry-run and --once exclude each other: name one"),
-            ("--create-table --once", "--create-table and --once exclude each other: name one"),
-            ("-s --dry-run --create-table", "--dry-run and --create-table exclude each other: name one"),
+            ("", "no role: use --server or --client"),
+            ("-d", "no role: use --server or --client"),
+            ("--once", "no role: use --server or --client"),
+            ("-s -c", "--server and --client are mutually exclusive: start a process for each"),
+            ("-sc --create-table", "--server and --client are mutually exclusive: start a process for each"),
+            ("-s --once --dry-run", "--once and --dry-run are mutually exclusive: use one"),
+            ("-s --dry-run --once", "--dry-run and --once are mutually exclusive: use one"),
+            ("--create-table --once", "--create-table and --once are mutually exclusive: use one"),
+            ("-s --dry-run --create-table", "--dry-run and --create-table are mutually exclusive: use one"),
             ("-s --bogus", "unknown flag \"--bogus\""),
             ("-s --check", "unknown flag \"--check\""),
             ("-x", "unknown flag \"-x\""),
-            ("-s extra", "unexpected argument \"extra\": hsdo takes only flags"),
+            ("-s extra", "unexpected argument \"extra\": hsdo accepts only flags"),
             ("-s --once=yes", "--once takes no value, found \"yes\""),
             ("-s --config", "--config needs a value"),
-            ("-s --config=", "--config needs the path of a file, not an empty text"),
-            ("-s --config a --config b", "--config stands twice: name one file"),
+            ("-s --config=", "--config needs a non-empty path"),
+            ("-s --config a --config b", "--config is given twice: name one file"),
         ];
         for (line, expected) in cases {
             assert_eq!(parsed(line), Err(expected.to_owned()), "{line}");
@@ -268,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_argument_prints_a_control_character(args in prop::collection::vec("-{0,2}(?s:.){0,12}", 0..4)) {
+        fn errors_contain_no_control_characters(args in prop::collection::vec("-{0,2}(?s:.){0,12}", 0..4)) {
             if let Err(error) = parse(args.iter().map(OsString::from)) {
                 prop_assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
                 prop_assert!(matches!(error, Error::Usage(_)));

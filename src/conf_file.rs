@@ -1,10 +1,10 @@
-//! Reads a YAML file into keys and values as they are written. Knows syntax, not meaning.
+//! Parses a YAML file into keys and values.
 //!
-//! Scalars keep the text of the file: a group that is called `1e3` or `0x10` is not turned into a number here,
-//! and a fault can show what the operator typed. Merge keys (`<<`) are resolved as PyYAML does, which read the file before.
+//! Scalars keep their text, so that a group called `1e3` or `0x10` stays what it is and errors can quote what was typed.
+//! Merge keys (`<<`) are resolved as in PyYAML, which the Python version uses.
 
-mod kind;
 mod merge;
+mod value_type;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -15,31 +15,31 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use self::kind::Kind;
 use self::merge::{MERGE, Merged};
+use self::value_type::ValueType;
 use crate::text::one_line;
 use crate::text_file;
 
-/// The most bytes that a configuration file may hold: far above any real one, so that a wrong path fills no memory.
+/// Limit of a configuration file, far above any real one.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A YAML value, its scalars as text.
+/// A YAML value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// Nothing: `~`, `null`, or no value at all.
+    /// `~`, `null`, or no value at all.
     Null,
-    /// A scalar, quoted or not, as it is written.
+    /// A scalar, quoted or not, as written.
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A map, in the order of the file.
+    /// A map in file order.
     Map(Vec<(String, Node)>),
-    /// A value with a tag of its own (`!Ref x`), which no key takes.
+    /// A value with a custom tag (`!Ref x`), which no setting accepts.
     Tagged,
 }
 
 impl Node {
-    /// Whether it holds nothing: null, an empty or blank text, an empty list or map.
+    /// Whether it is null, an empty or blank text, or an empty list or map.
     pub fn is_blank(&self) -> bool {
         match self {
             Node::Null => true,
@@ -51,7 +51,7 @@ impl Node {
     }
 }
 
-/// One line of text for people: the scalar itself, lists and maps in flow style.
+/// One line for people, in flow style.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,19 +70,19 @@ impl fmt::Display for Node {
     }
 }
 
-/// Why a configuration file cannot be used: one line that names the file.
+/// Why a configuration file is unusable, in one line that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable(pub String);
+pub struct ConfFileError(pub String);
 
-impl fmt::Display for Unusable {
+impl fmt::Display for ConfFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Unusable {}
+impl std::error::Error for ConfFileError {}
 
-/// A configuration file that was read whole.
+/// A parsed configuration file.
 #[derive(Clone, Debug)]
 pub struct ConfFile {
     path: PathBuf,
@@ -92,25 +92,24 @@ pub struct ConfFile {
 }
 
 impl ConfFile {
-    /// Reads the file; [`Unusable`] when it cannot be read or is no YAML map.
-    pub fn read(path: &Path) -> Result<Self, Unusable> {
-        let text = read_text(path).map_err(|error| Unusable(unreadable(path, &error)))?;
+    /// Reads the file. An error if it cannot be read or is not a YAML map.
+    pub fn read(path: &Path) -> Result<Self, ConfFileError> {
+        let text = read_text(path).map_err(|error| ConfFileError(unreadable(path, &error)))?;
         Self::from_text(path, text)
     }
 
-    /// Reads the first of the files that is there and that the system lets us read; `None` if there is none. Nobody
-    /// asked for any of them, so one that may not be read, or is a directory, is left out with a line in `left_out`.
-    /// One whose contents cannot be used is an error.
-    pub fn read_first(paths: &[&Path], left_out: &mut Vec<String>) -> Result<Option<Self>, Unusable> {
+    /// Reads the first file that exists and is readable. An unreadable one, or a directory, was not asked for explicitly, so
+    /// it is skipped with a line in `skipped`. Unusable contents are an error.
+    pub fn read_first(paths: &[&Path], skipped: &mut Vec<String>) -> Result<Option<Self>, ConfFileError> {
         for path in paths {
             match read_text(path) {
                 Ok(text) => return Self::from_text(path, text).map(Some),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge) => {
-                    return Err(Unusable(unreadable(path, &error)));
+                    return Err(ConfFileError(unreadable(path, &error)));
                 }
-                Err(error) => left_out.push(format!(
-                    "{}; it is left out, since nobody named it: make it readable, or name a file with --config",
+                Err(error) => skipped.push(format!(
+                    "{}; skipped, since it was not named with --config: make it readable, or name a file with --config",
                     unreadable(path, &error)
                 )),
             }
@@ -118,39 +117,39 @@ impl ConfFile {
         Ok(None)
     }
 
-    /// The file of that path and text; [`Unusable`] when it is no YAML map. An empty text is one.
-    pub fn from_text(path: &Path, text: String) -> Result<Self, Unusable> {
+    /// Parses the text. An error if it is not a YAML map; an empty text is one.
+    pub fn from_text(path: &Path, text: String) -> Result<Self, ConfFileError> {
         let shown = shown(path);
         let merged = RefCell::default();
-        let entries = match parse_and_note(&text, &merged) {
+        let entries = match parse_collecting(&text, &merged) {
             Ok(Node::Map(entries)) => entries,
             Ok(Node::Null) => Vec::new(),
-            Ok(_) => return Err(Unusable(format!("{shown}: expected a YAML map of keys and values"))),
+            Ok(_) => return Err(ConfFileError(format!("{shown}: expected a YAML map of keys and values"))),
             Err(SyntaxError { line, text }) => {
                 let line = line.map(|line| format!(":{line}")).unwrap_or_default();
-                return Err(Unusable(format!("{shown}{line}: not valid YAML: {text}")));
+                return Err(ConfFileError(format!("{shown}{line}: not valid YAML: {text}")));
             }
         };
         Ok(ConfFile { path: path.to_owned(), text, entries, merged: merged.into_inner() })
     }
 
-    /// The keys at the top of the file with their values, in the order of the file.
+    /// The top-level entries, in file order.
     pub fn entries(&self) -> &[(String, Node)] {
         &self.entries
     }
 
-    /// The value of a key at the top of the file.
+    /// The value of a top-level key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
-    /// Whether the value is there to be merged into other maps of the file (`base: &base {...}` for `<<: *base`).
+    /// Whether the value is merged into other maps (`base: &base {...}` for `<<: *base`).
     pub fn is_merged(&self, value: &Node) -> bool {
-        self.merged.holds(value)
+        self.merged.contains(value)
     }
 
-    /// `file:line` of a key, the outermost name first; the line of the innermost name that stands at the start of a
-    /// line, and no line where even the outermost does not.
+    /// `file:line` of a key path, outermost name first. The line is that of the innermost name found at the start of a line;
+    /// without any, only the file.
     pub fn place(&self, keys: &[&str]) -> String {
         let file = shown(&self.path);
         match line_of(&self.text, keys) {
@@ -160,12 +159,12 @@ impl ConfFile {
     }
 }
 
-/// Why a text is no YAML, on one line without control characters.
+/// A YAML syntax error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// The line of the text, counted from 1, where known.
+    /// Line number from 1, if known.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// One line without control characters.
     pub text: String,
 }
 
@@ -173,7 +172,7 @@ impl From<serde_yaml::Error> for SyntaxError {
     fn from(error: serde_yaml::Error) -> Self {
         let text = error.to_string();
         let text = if text.contains("more than one document") {
-            "it holds more than one document: expected one, with no `---` but at its start".to_owned()
+            "more than one document: expected one, with `---` only at its start".to_owned()
         } else {
             one_line(&text, 200)
         };
@@ -181,24 +180,24 @@ impl From<serde_yaml::Error> for SyntaxError {
     }
 }
 
-/// Parses one YAML document; JSON is YAML too. An empty text is [`Node::Null`]. A key that stands twice is an error.
+/// Parses one YAML (or JSON) document. An empty text is [`Node::Null`]; a duplicate key is an error.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
-    parse_and_note(text, &RefCell::default())
+    parse_collecting(text, &RefCell::default())
 }
 
-fn parse_and_note(text: &str, merged: &RefCell<Merged>) -> Result<Node, SyntaxError> {
-    let text = without_mark(text);
-    // The first pass tells what each value is, the second asks for the text of those that are scalars.
-    let kind = Kind::of(text)?;
-    if matches!(kind, Kind::Null) {
+/// Also collects the maps that are merged into others.
+fn parse_collecting(text: &str, merged: &RefCell<Merged>) -> Result<Node, SyntaxError> {
+    let text = without_bom(text);
+    // serde_yaml returns the text of a scalar only on request, so the first pass finds the type of each value.
+    let value_type = ValueType::of(text)?;
+    if matches!(value_type, ValueType::Null) {
         return Ok(Node::Null);
     }
-    Ok(Shape { kind: &kind, merged }.deserialize(serde_yaml::Deserializer::from_str(text))?)
+    Ok(TypedReader { value_type: &value_type, merged }.deserialize(serde_yaml::Deserializer::from_str(text))?)
 }
 
-/// The text without the byte order mark that some editors put at its start. To the YAML library the mark is a column, so
-/// that the first line would stand further in than the others.
-pub(crate) fn without_mark(text: &str) -> &str {
+/// Strips a byte order mark, which the YAML library would count as a column of indentation.
+pub(crate) fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
@@ -206,9 +205,9 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it holds more than {MAX_BYTES} bytes")));
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("larger than {MAX_BYTES} bytes")));
     }
-    text_file::text(bytes).map_err(|why| std::io::Error::new(ErrorKind::InvalidData, why))
+    text_file::decode(bytes).map_err(|why| std::io::Error::new(ErrorKind::InvalidData, why))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {
@@ -219,9 +218,9 @@ fn shown(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
 }
 
-/// The line of the innermost of `keys` that is found as a block-style key, counted from 1.
+/// The line, from 1, of the innermost of `keys` that is found as a block-style key.
 fn line_of(text: &str, keys: &[&str]) -> Option<usize> {
-    let lines: Vec<&str> = without_mark(text).lines().collect();
+    let lines: Vec<&str> = without_bom(text).lines().collect();
     let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let mut found: Option<usize> = None;
@@ -249,32 +248,32 @@ fn starts_with_key(line: &str, key: &str) -> bool {
         .any(|spelling| line.strip_prefix(spelling.as_str()).is_some_and(|rest| rest.trim_start().starts_with(':')))
 }
 
-/// Reads a value whose kind is known, so that its scalars can be asked for as text.
-struct Shape<'a> {
-    kind: &'a Kind,
+/// Reads a value of known type, its scalars as text.
+struct TypedReader<'a> {
+    value_type: &'a ValueType,
     merged: &'a RefCell<Merged>,
 }
 
-impl<'de> DeserializeSeed<'de> for Shape<'_> {
+impl<'de> DeserializeSeed<'de> for TypedReader<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        match self.kind {
-            Kind::Null => IgnoredAny::deserialize(deserializer).map(|_| Node::Null),
-            Kind::Tagged => IgnoredAny::deserialize(deserializer).map(|_| Node::Tagged),
-            Kind::Scalar => String::deserialize(deserializer).map(Node::Text),
-            Kind::List(items) => deserializer.deserialize_seq(Items { kinds: items, merged: self.merged }),
-            Kind::Map(values) => deserializer.deserialize_map(Entries { kinds: values, merged: self.merged }),
+        match self.value_type {
+            ValueType::Null => IgnoredAny::deserialize(deserializer).map(|_| Node::Null),
+            ValueType::Tagged => IgnoredAny::deserialize(deserializer).map(|_| Node::Tagged),
+            ValueType::Scalar => String::deserialize(deserializer).map(Node::Text),
+            ValueType::List(items) => deserializer.deserialize_seq(ListVisitor { types: items, merged: self.merged }),
+            ValueType::Map(values) => deserializer.deserialize_map(MapVisitor { types: values, merged: self.merged }),
         }
     }
 }
 
-struct Items<'a> {
-    kinds: &'a [Kind],
+struct ListVisitor<'a> {
+    types: &'a [ValueType],
     merged: &'a RefCell<Merged>,
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
+impl<'de> Visitor<'de> for ListVisitor<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,20 +281,20 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-        let mut items = Vec::with_capacity(self.kinds.len());
-        for kind in self.kinds {
-            items.extend(seq.next_element_seed(Shape { kind, merged: self.merged })?);
+        let mut items = Vec::with_capacity(self.types.len());
+        for value_type in self.types {
+            items.extend(seq.next_element_seed(TypedReader { value_type, merged: self.merged })?);
         }
         Ok(Node::List(items))
     }
 }
 
-struct Entries<'a> {
-    kinds: &'a [Kind],
+struct MapVisitor<'a> {
+    types: &'a [ValueType],
     merged: &'a RefCell<Merged>,
 }
 
-impl<'de> Visitor<'de> for Entries<'_> {
+impl<'de> Visitor<'de> for MapVisitor<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,14 +302,14 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::with_capacity(self.kinds.len());
-        let mut known = HashSet::new();
-        for kind in self.kinds {
+        let mut entries = Vec::with_capacity(self.types.len());
+        let mut seen = HashSet::new();
+        for value_type in self.types {
             let Some(key) = map.next_key::<String>()? else { break };
-            if key != MERGE && !known.insert(key.clone()) {
+            if key != MERGE && !seen.insert(key.clone()) {
                 return Err(A::Error::custom(format!("duplicate entry with key {key:?}")));
             }
-            entries.push((key, map.next_value_seed(Shape { kind, merged: self.merged })?));
+            entries.push((key, map.next_value_seed(TypedReader { value_type, merged: self.merged })?));
         }
         merge::merge(entries, &mut self.merged.borrow_mut()).map(Node::Map).map_err(A::Error::custom)
     }
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_every_kind_are_read() {
+    fn values_of_every_type_are_read() {
         let cases = [
             ("", Node::Null),
             ("# only a comment\n", Node::Null),
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_yaml_names_its_line() {
+    fn a_syntax_error_names_its_line() {
         let cases = [
             ("A: 1\nB: [1, 2\nC: 3\n", 2..=3),
             ("A: 1\n\tB: 2\n", 2..=2),
@@ -381,24 +380,24 @@ mod tests {
         }
         for two in ["A: 1\n---\nB: 2\n", "---\nA: 1\n---\n", "A: 1\n...\nB: 2\n"] {
             let error = parse(two).expect_err("two documents");
-            assert_eq!(error.text, "it holds more than one document: expected one, with no `---` but at its start");
+            assert_eq!(error.text, "more than one document: expected one, with `---` only at its start");
         }
     }
 
     #[test]
-    fn a_bomb_of_aliases_is_refused() {
+    fn an_alias_bomb_is_rejected() {
         let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..12 {
             let inner = vec![format!("*a{}", level - 1); 10].join(", ");
             yaml.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
         }
         assert!(parse(&yaml).is_err());
-        // Few enough aliases for the YAML library, which counts these and not what they stand for.
+        // Few enough aliases for the YAML library, which does not count what they expand to.
         let many = |what: &str, count| vec![what; count].join(", ");
         let yaml = format!("a: &a [{}]\nb: &b [{}]\nc: [{}]\n", many("x", 600), many("*a", 400), many("*b", 300));
         let error = parse(&yaml).expect_err("72 million values");
         assert!(error.text.contains("more than 100000 values"), "{error:?}");
-        // And of maps that are merged: what a merge takes over is counted where it stands.
+        // The same with merged maps.
         let wide: Vec<String> = (0..600).map(|number| format!("k{number}: x")).collect();
         let yaml =
             format!("a: &a {{{}}}\nb: &b [{}]\nc: {{<<: [{}]}}\n", wide.join(", "), many("*a", 90), many("*b", 20));
@@ -432,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_is_what_holds_nothing() {
+    fn blank_values() {
         for blank in [Node::Null, text(""), text(" \t"), Node::List(vec![]), Node::Map(vec![])] {
             assert!(blank.is_blank(), "{blank:?}");
         }

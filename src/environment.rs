@@ -1,12 +1,9 @@
-//! The process environment as a value, so that what reads it can be tested without changing it.
-//!
-//! It knows names and texts only: what a variable means is the business of whoever asks for it.
+//! The process environment as a value, so that tests need not modify the real one.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Environment variables by name. An empty variable counts as one that is not set. `Debug` shows names only, since
-/// values may be secrets.
+/// Environment variables. An empty one counts as unset. `Debug` shows only names, since values may be secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
@@ -19,9 +16,8 @@ impl fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// The environment of this process. What is not UTF-8 in a value is read as U+FFFD. `HOME` is the home that /etc/passwd
-    /// has for this user, where nothing has set it.
-    pub fn of_process() -> Self {
+    /// The environment of this process. Invalid UTF-8 becomes U+FFFD; `HOME` defaults to the home directory in /etc/passwd.
+    pub fn from_process() -> Self {
         let pairs = std::env::vars_os();
         let mut environment = Environment::from(
             pairs.map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())),
@@ -32,12 +28,12 @@ impl Environment {
         environment
     }
 
-    /// The variable's text; `None` when it is not set or empty.
+    /// `None` if unset or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The names of the variables that are set, in order.
+    /// The names of all set variables, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
     }
@@ -59,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_variable_is_not_set() {
+    fn an_empty_variable_counts_as_unset() {
         let env = Environment::from([("A", "1"), ("B", ""), ("C", " ")]);
         assert_eq!(env.get("A"), Some("1"));
         assert_eq!(env.get("B"), None);
@@ -80,6 +76,6 @@ mod tests {
     #[test]
     fn the_process_has_an_environment() {
         let expected = std::env::var("PATH").expect("cargo sets PATH for tests");
-        assert_eq!(Environment::of_process().get("PATH"), Some(expected.as_str()));
+        assert_eq!(Environment::from_process().get("PATH"), Some(expected.as_str()));
     }
 }

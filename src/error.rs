@@ -58,8 +58,8 @@ impl From<crate::settings::Faults> for Error {
     }
 }
 
-impl From<crate::consul::Error> for Error {
-    fn from(error: crate::consul::Error) -> Self {
+impl From<crate::consul::ConsulError> for Error {
+    fn from(error: crate::consul::ConsulError) -> Self {
         Error::Turn(error.into())
     }
 }

@@ -1,8 +1,8 @@
-//! The ways into everything that hsdo parses, for `make fuzz`: a target takes any bytes and panics where a promise is
-//! broken. Only a build for the fuzzer or for the tests has this module.
+//! Entry points for `make fuzz`: a target takes any bytes and panics if an invariant is violated. Compiled only for the
+//! fuzzer and the tests.
 //!
-//! The promises stand beside what they are about, in the `fuzzing` of each folder. Here is what they share, and the
-//! test that replays the seeds of tests/fuzz/seeds: each starting point, and each input that ever broke a promise.
+//! The targets are in the `fuzzing` module of each folder. Here are shared helpers, and a test that replays
+//! tests/fuzz/seeds: a starting corpus and every input that ever violated an invariant.
 
 use std::fmt::Display;
 
@@ -13,12 +13,12 @@ pub use crate::haproxy::fuzzing::haproxy;
 pub use crate::resolver::fuzzing::resolver;
 pub use crate::settings::fuzzing::{settings_environment, settings_file};
 
-use crate::text::steers;
+use crate::text::is_unsafe;
 
-/// Takes the bytes of one input.
+/// Checks one input.
 pub type Target = fn(&[u8]);
 
-/// Every target, by the name of its folder of seeds.
+/// Every target, by the name of its seed folder.
 pub const TARGETS: [(&str, Target); 10] = [
     ("haproxy", haproxy),
     ("aws", aws),
@@ -32,39 +32,38 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("output", output),
 ];
 
-/// How much longer than the input a message about it may be, in bytes: the words around it, and some hundred characters of
-/// the input that it quotes and escapes.
-const WORDS: usize = 8_000;
+/// How many bytes longer than the input a message about it may be: its own words, and some hundred escaped characters.
+const MAX_OVERHEAD: usize = 8_000;
 
-/// The first byte, which says what the rest is, and the rest.
+/// Splits off the first byte, which selects how to read the rest.
 pub(crate) fn kind(data: &[u8]) -> (u8, &[u8]) {
     data.split_first().map_or((0, data), |(kind, rest)| (*kind, rest))
 }
 
-/// The input as text: what is no UTF-8 in it becomes U+FFFD.
+/// The input as text; invalid UTF-8 becomes U+FFFD.
 pub(crate) fn text(data: &[u8]) -> String {
     String::from_utf8_lossy(data).into_owned()
 }
 
-/// The parts of an input, which a line `---` separates.
+/// The parts of an input, separated by lines `---`.
 pub(crate) fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split("\n---\n")
 }
 
-/// Places to cut an input of this length: all of a short one, some of a long one and those near its end.
+/// Offsets to truncate an input of this length at: all of a short one; of a long one some, and those near its end.
 pub(crate) fn cuts(length: usize) -> impl Iterator<Item = usize> {
     let step = (length / 32).max(1);
     (0..length).step_by(step).chain(length.saturating_sub(40)..length)
 }
 
-/// A message for people about `input` is one line that steers no terminal, and not many times the input.
+/// A message about an input of that length must be one safe line of bounded length.
 pub(crate) fn assert_message(message: &impl Display, input: usize) {
     let message = message.to_string();
-    assert!(!message.contains(steers), "it steers: {message:?}");
-    assert!(message.len() <= 8 * input + WORDS, "{} bytes about {input}: {message:?}", message.len());
+    assert!(!message.contains(is_unsafe), "unsafe: {message:?}");
+    assert!(message.len() <= 8 * input + MAX_OVERHEAD, "{} bytes about {input}: {message:?}", message.len());
 }
 
-/// A command is one word after the other: nothing in it ends a command or begins another one.
+/// Nothing in a command may end it or start another one.
 pub(crate) fn assert_command(command: &str) {
     let fits = |c: char| c.is_ascii_alphanumeric() || " /-_.:%".contains(c);
     assert!(command.starts_with("set server ") && command.chars().all(fits), "{command:?}");
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_seed_keeps_every_promise() {
+    fn no_seed_violates_an_invariant() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
         for (name, target) in TARGETS {
             let mut seeds: Vec<_> = fs::read_dir(folder.join(name))
@@ -89,7 +88,7 @@ mod tests {
             seeds.sort();
             assert!(!seeds.is_empty(), "{name} has no seed");
             for seed in seeds {
-                // A test's output is shown where it fails: the last line of it is the seed that broke a promise.
+                // On failure, the last line of output names the seed.
                 println!("{}", seed.display());
                 target(&fs::read(&seed).unwrap());
             }
@@ -105,11 +104,11 @@ mod tests {
                 .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
                 .collect()
         };
-        let known: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let expected: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
-        assert_eq!(stems("seeds", &folder), known);
-        assert_eq!(stems("targets", &folder), known);
-        for name in known {
+        assert_eq!(stems("seeds", &folder), expected);
+        assert_eq!(stems("targets", &folder), expected);
+        for name in expected {
             let program = fs::read_to_string(folder.join(format!("targets/{name}.rs"))).unwrap();
             assert!(program.contains(&format!("hsdo::fuzzing::{name}(data)")), "{name}");
             assert!(manifest.contains(&format!("name = \"{name}\"\n")), "{name}");

@@ -1,4 +1,4 @@
-//! hsdo keeps HAProxy's backends in step with AWS AutoScaling groups or services in Consul, without files and without reloads.
+//! Keeps HAProxy backends in step with AWS Auto Scaling groups or Consul services, without files or reloads.
 
 pub mod aws;
 pub mod children;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter};
 
 use crate::clock::Timestamp;
-use crate::text::escape;
+use crate::text::push_sanitized;
 
 /// Sends the log to stderr: hsdo's own lines from `info`, or from `debug` if `debug` is set. A second call has no effect.
 ///
@@ -104,8 +104,8 @@ pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arg
     let module = target.strip_prefix("hsdo::").unwrap_or(target);
     let mut line = format!("{date}T{time}Z {level:<5} {module}: ");
     match message.as_str() {
-        Some(text) => escape(text, &mut line),
-        None => escape(&message.to_string(), &mut line),
+        Some(text) => push_sanitized(text, &mut line),
+        None => push_sanitized(&message.to_string(), &mut line),
     }
     line
 }
@@ -180,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::text::LONGEST;
+    use crate::text::MAX_MESSAGE;
 
     const MOMENT: i64 = 1_767_323_045_678_999;
 
@@ -201,7 +201,7 @@ mod tests {
         fn any_message_becomes_one_bounded_line(message in ".*\n?.{0,50}") {
             let text = line(Timestamp::from_micros(MOMENT), Level::Info, "hsdo::client", format_args!("{message}"));
             prop_assert!(!text.chars().any(char::is_control));
-            prop_assert!(text.len() < LONGEST * 10 + 100);
+            prop_assert!(text.len() < MAX_MESSAGE * 10 + 100);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The program `hsdo`: command line and environment in, exit code out.
+//! The `hsdo` binary.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,17 +17,17 @@ fn main() -> ExitCode {
             hsdo::run::print(&cli::version());
             Ok(ExitCode::from(exit::DONE))
         }
-        Invocation::Run(args) => hsdo::run::run(&args, &Environment::of_process()),
+        Invocation::Run(args) => hsdo::run::run(&args, &Environment::from_process()),
     });
     hsdo::children::end_all();
     hsdo::log::flush();
     result.unwrap_or_else(|error| {
         let mut text: String =
-            error.to_string().lines().map(|line| format!("hsdo: {}\n", hsdo::text::plain(line))).collect();
+            error.to_string().lines().map(|line| format!("hsdo: {}\n", hsdo::text::sanitized(line))).collect();
         if matches!(error, Error::Usage(_)) {
             text += cli::usage();
         }
-        // Nobody may be left to read it; the exit code tells all the same.
+        // stderr may be closed; the exit code still reports the failure.
         let _ = std::io::stderr().write_all(text.as_bytes());
         error.exit_code()
     })

@@ -1,4 +1,4 @@
-//! From settings to a running role: builds the edges, and turns until the process is asked to stop.
+//! Builds the edges from the settings and runs a role until shutdown.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
@@ -26,60 +26,62 @@ use crate::server::{Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
 
-/// How often a server looks around between two turns that are further apart: a leader has to show that it lives.
+/// How often a server checks its lease between turns: a leader has to keep its heartbeat going.
 const PULSE: Duration = Duration::from_secs(1);
-/// How often a client looks whether a HAProxy that was down is back: an empty HAProxy serves nobody.
-const KNOCK: Duration = Duration::from_millis(5);
-/// How often `--once` looks whether the server that has the lease lives, or whether AWS is ready.
-const LOOK: Duration = Duration::from_millis(250);
-/// How long a start waits for what the first moments of a machine or of an access key bring: an unknown key ends it
-/// only then, and a mode with one turn gives up only then. IAM's changes are known everywhere within seconds.
-const EARLY: Duration = Duration::from_secs(10);
-/// A mode with one turn ends by then, whatever it meets: with its calls of AWS, and altogether.
-const ONE_TURN: [Duration; 2] = [Duration::from_secs(18), Duration::from_secs(20)];
+/// How often a client tries to reach a HAProxy that is down: after a restart it has no servers.
+const HAPROXY_POLL: Duration = Duration::from_millis(5);
+/// Retry interval of `--once` and of startup errors.
+const RETRY: Duration = Duration::from_millis(250);
+/// How long to retry errors that are normal for a new machine or access key, such as an unknown key. IAM changes propagate
+/// within seconds.
+const STARTUP: Duration = Duration::from_secs(10);
+/// Time limit of `--once` and `--dry-run`.
+const ONE_TURN: Duration = Duration::from_secs(20);
+/// Their deadline for AWS calls, early enough to report a failure.
+const ONE_TURN_AWS: Duration = Duration::from_secs(18);
 
-/// Does what the command line asks for, with the settings of `env` and of the configuration file.
+/// Runs the command line, with settings from `env` and the configuration file.
 ///
 /// # Errors
-/// The configuration, something at start that only a person can mend, or a failed turn of a mode with one turn.
+/// A faulty configuration, a startup error that only a person can fix, or a failed turn of `--once` or `--dry-run`.
 pub fn run(args: &Args, env: &Environment) -> Result<ExitCode, Error> {
-    let begun = Instant::now();
-    // Before anything that may wait, reading the configuration included: process 1 of a container must end on SIGTERM.
+    let started = Instant::now();
+    // First of all, since even reading the configuration may block, and PID 1 of a container must end on SIGTERM.
     let shutdown = Shutdown::install()?;
     if matches!(args.mode, Mode::Once | Mode::DryRun) {
-        let what = format!("the turn is not over after {} s: it was given up where it stood", ONE_TURN[1].as_secs());
-        shutdown.end_after(ONE_TURN[1], what)?;
+        let reason = format!("the turn did not finish within {} s and was aborted", ONE_TURN.as_secs());
+        shutdown.exit_after(ONE_TURN, reason)?;
     }
-    let ended = match (args.mode, args.role) {
+    let result = match (args.mode, args.role) {
         (Mode::CreateTable, _) | (_, None) => create_table(args, env, &shutdown),
-        (_, Some(Role::Server)) => run_server(args, env, shutdown.clone(), begun),
-        (_, Some(Role::Client)) => run_client(args, env, shutdown.clone(), begun),
+        (_, Some(Role::Server)) => run_server(args, env, shutdown.clone(), started),
+        (_, Some(Role::Client)) => run_client(args, env, shutdown.clone(), started),
     };
-    // Whoever asked for the end does not wait for what was still tried.
-    if shutdown.requested() { Ok(ExitCode::from(exit::DONE)) } else { ended }
+    // A failure after a shutdown request does not matter.
+    if shutdown.requested() { Ok(ExitCode::from(exit::DONE)) } else { result }
 }
 
-/// AWS for a role that began then: a mode with one turn has an end.
+/// AWS, with a deadline in a mode with one turn.
 fn aws(
     args: &Args,
     regions: Regions<'_>,
     env: &Environment,
     metrics: &Arc<Metrics>,
-    begun: Instant,
+    started: Instant,
 ) -> Result<Arc<Aws>, Error> {
-    let end = matches!(args.mode, Mode::Once | Mode::DryRun).then(|| begun + ONE_TURN[0]);
-    Ok(Aws::until(end, regions, env, Arc::clone(metrics) as _)?)
+    let deadline = matches!(args.mode, Mode::Once | Mode::DryRun).then(|| started + ONE_TURN_AWS);
+    Ok(Aws::until(deadline, regions, env, Arc::clone(metrics) as _)?)
 }
 
-/// The same attempt until it brings something, or an error other than the first moments do, or those are over.
-fn patiently<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<T, TurnError>) -> Result<T, TurnError> {
-    let begun = Instant::now();
+/// Retries startup errors until the startup period ends.
+fn retry_at_startup<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<T, TurnError>) -> Result<T, TurnError> {
+    let started = Instant::now();
     let mut episode = Episode::new("AWS");
     loop {
         match attempt() {
-            Err(error) if error.is_early && begun.elapsed() < EARLY => {
+            Err(error) if error.is_early && started.elapsed() < STARTUP => {
                 episode.report(Some((&error.key, &error.text)));
-                if shutdown.wait(LOOK) {
+                if shutdown.wait(RETRY) {
                     return Err(error);
                 }
             }
@@ -93,19 +95,19 @@ fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<E
     start_log(args, &common);
     let aws = Aws::new(regions(&common, true), env, Metrics::new("create-table"))?;
     let mut table = SlotTable::new(aws, &common.table);
-    match patiently(shutdown, || Ok(table.create()?))? {
-        Created::Created => print(&format!("table {} created, and active\n", common.table)),
-        Created::Existed => print(&format!("table {} exists already, and is left as it is\n", common.table)),
+    match retry_at_startup(shutdown, || Ok(table.create()?))? {
+        Created::Created => print(&format!("table {} created and active\n", common.table)),
+        Created::Existed => print(&format!("table {} already exists, left unchanged\n", common.table)),
     }
     Ok(ExitCode::from(exit::DONE))
 }
 
-fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant) -> Result<ExitCode, Error> {
+fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let ServerSettings { common, source, ramp, removal_guard } = settings;
-    let role = Start::new("server", args, &common, shutdown, begun)?;
+    let role = RoleLoop::new("server", args, &common, shutdown, started)?;
     let only_table = matches!(source, SourceSettings::Consul { .. });
-    let aws = aws(args, regions(&common, only_table), env, &role.metrics, begun)?;
+    let aws = aws(args, regions(&common, only_table), env, &role.metrics, started)?;
     let (source, groups): (Box<dyn Source>, _) = match source {
         SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
         SourceSettings::Consul { api, services } => {
@@ -127,7 +129,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
     let server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _, process_name());
     if args.mode == Mode::DryRun {
         let mut server = server;
-        let preview = patiently(&role.shutdown, || {
+        let preview = retry_at_startup(&role.shutdown, || {
             check_schema(&mut schema)?;
             server.dry_run(Timestamp::now())
         })?;
@@ -135,34 +137,34 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
         return Ok(ExitCode::from(exit::DONE));
     }
     let mut runner = ServerRunner { server, schema };
-    let ended = match args.mode {
-        Mode::Once => role.once(&mut runner, |runner| looked_after(&runner.server, begun + ONE_TURN[0])),
+    let result = match args.mode {
+        Mode::Once => role.once(&mut runner, |runner| has_leader(&runner.server, started + ONE_TURN_AWS)),
         _ => role.turns(&mut runner),
     };
     if let Err(error) = runner.server.release() {
-        warn!("cannot give the lease of the table back, so the next server waits until it runs out: {error}");
+        warn!("cannot release the table's lease, so the next server has to wait until it expires: {error}");
     }
-    ended
+    result
 }
 
-/// Whether the table is looked after: by this server, or by another one that is alive. Until one of the two is known, a
-/// single turn has to look again, at the latest at `end`.
-fn looked_after(server: &Server<Box<dyn Source>, SlotTable>, end: Instant) -> Result<bool, Error> {
+/// Whether this server leads the table or another live one does. Neither may be known yet; after `deadline` that is an
+/// error.
+fn has_leader(server: &Server<Box<dyn Source>, SlotTable>, deadline: Instant) -> Result<bool, Error> {
     if server.leads() {
         return Ok(true);
     }
     if server.sees_leader() {
-        info!("another server leads the table, and looks after it: nothing was done");
+        info!("another server leads the table: nothing to do");
         return Ok(true);
     }
-    if Instant::now() + LOOK < end {
+    if Instant::now() + RETRY < deadline {
         return Ok(false);
     }
-    let text = "the lease of the table is neither free nor held by a server whose heartbeat changes";
+    let text = "the table's lease is neither free nor held by a server with a live heartbeat";
     Err(TurnError::new(Subject::Turn, text.to_owned()).into())
 }
 
-/// A name for this process that no other has, now or later: where it runs, for people, and a random part.
+/// A unique name for this process: host, pid and a random part.
 fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(|c| !c.is_control()).take(64).collect();
@@ -170,12 +172,12 @@ fn process_name() -> String {
     format!("{}/{}/{random:016x}", if host.is_empty() { "unknown" } else { &host }, std::process::id())
 }
 
-/// Checks once that the table can hold slots. A role that may not describe tables, as the Python version's need not,
-/// goes on without: the first reading tells what is wrong, only less clearly.
+/// Checks once that the table can hold slots. Skipped without permission to describe tables, which the Python version does
+/// not need either; the first read then fails with a less clear message.
 fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), TurnError> {
     if let Some(table) = unchecked {
         match table.check_schema() {
-            Err(error) if error.is_access_denied() => debug!("the table's schema is not checked: {error}"),
+            Err(error) if error.is_access_denied() => debug!("cannot check the table's schema: {error}"),
             result => result?,
         }
         *unchecked = None;
@@ -183,50 +185,50 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), TurnError> {
     Ok(())
 }
 
-fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant) -> Result<ExitCode, Error> {
+fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
     let common = &settings.common;
-    let role = Start::new("client", args, common, shutdown, begun)?;
-    let aws = aws(args, regions(common, true), env, &role.metrics, begun)?;
+    let role = RoleLoop::new("client", args, common, shutdown, started)?;
+    let aws = aws(args, regions(common, true), env, &role.metrics, started)?;
     let table = SlotTable::new(aws, &common.table);
     let backends = settings.backends.len() + usize::from(settings.fallback.is_some());
     let limits = SocketLimits::of(backends, common.list_size as usize);
     let runtime = Runtime::new(Socket::new(settings.socket.clone(), limits));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
     if args.mode == Mode::DryRun {
-        let commands = patiently(&role.shutdown, || client.dry_run(Instant::now()))?;
+        let commands = retry_at_startup(&role.shutdown, || client.dry_run(Instant::now()))?;
         print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
     match args.mode {
-        Mode::Once => role.once(&mut client, |client| all_open(client.has_unopened(), begun + ONE_TURN[0])),
+        Mode::Once => role.once(&mut client, |client| all_open(client.has_unopened(), started + ONE_TURN_AWS)),
         _ => role.turns(&mut client),
     }
 }
 
-/// Whether every slot that should be is open. One whose server before is still being checked has to wait for the end of that
-/// check, at the latest until `end`.
-fn all_open(has_unopened: bool, end: Instant) -> Result<bool, Error> {
-    if has_unopened && Instant::now() + LOOK >= end {
-        let text = "a check of the server before is still under way, so a new one is not open yet: run it again";
+/// Whether every filled slot is open. One may have to wait for an in-flight check of its previous server; after `deadline`
+/// that is an error.
+fn all_open(has_unopened: bool, deadline: Instant) -> Result<bool, Error> {
+    if has_unopened && Instant::now() + RETRY >= deadline {
+        let text = "a check of a previous server is still in flight, so a new server is not open yet: run again";
         return Err(TurnError::new(Subject::Turn, text.to_owned()).into());
     }
     Ok(!has_unopened)
 }
 
-/// A role, as it is driven.
+/// A role's callbacks for [`RoleLoop`].
 trait Runner {
-    /// One turn; gives what failed, and nothing for a success.
+    /// Runs one turn and returns its failures.
     fn turn(&mut self) -> Vec<TurnError>;
-    /// How often to call [`Runner::pulse`] between two turns.
-    fn pace(&self) -> Duration;
-    /// Between two turns that are further apart than the pace. True asks for the next turn at once.
+    /// How often to call [`Runner::pulse`] between turns.
+    fn pulse_interval(&self) -> Duration;
+    /// True starts the next turn immediately.
     fn pulse(&mut self) -> bool;
 }
 
 struct ServerRunner {
     server: Server<Box<dyn Source>, SlotTable>,
-    /// The table whose schema is still to be checked.
+    /// The table, until its schema has been checked.
     schema: Option<SlotTable>,
 }
 
@@ -236,7 +238,7 @@ impl Runner for ServerRunner {
         turn.err().into_iter().collect()
     }
 
-    fn pace(&self) -> Duration {
+    fn pulse_interval(&self) -> Duration {
         PULSE
     }
 
@@ -250,8 +252,8 @@ impl<H: Haproxy> Runner for Client<SlotTable, H> {
         Client::turn(self, Instant::now())
     }
 
-    fn pace(&self) -> Duration {
-        if self.awaits_haproxy() { KNOCK } else { Duration::MAX }
+    fn pulse_interval(&self) -> Duration {
+        if self.awaits_haproxy() { HAPROXY_POLL } else { Duration::MAX }
     }
 
     fn pulse(&mut self) -> bool {
@@ -259,40 +261,40 @@ impl<H: Haproxy> Runner for Client<SlotTable, H> {
     }
 }
 
-/// Writes to standard output. A reader that has gone, as `head` does, is no fault of ours.
+/// Writes to standard output, ignoring a closed pipe (as from `head`).
 pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// The regions to call; `only_table` says that no groups are asked about.
+/// `only_table` if no Auto Scaling groups are queried.
 fn regions(common: &Common, only_table: bool) -> Regions<'_> {
     Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table }
 }
 
-/// Starts the log, with what is to be said of the configuration.
+/// Starts the log and logs the configuration's warnings.
 fn start_log(args: &Args, common: &Common) {
     log::init(args.debug || common.debug);
-    for note in &common.notes {
-        warn!("{note}");
+    for warning in &common.warnings {
+        warn!("{warning}");
     }
 }
 
-/// What both roles need before their first turn, and while they turn.
-struct Start {
+/// Runs the turns of either role.
+struct RoleLoop {
     interval: Duration,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
-    begun: Instant,
+    started: Instant,
 }
 
-impl Start {
-    /// Sets up the log, the signals and, for a process that stays, the exporter.
+impl RoleLoop {
+    /// Starts the log and, unless the mode has one turn, the exporter.
     fn new(
         role: &'static str,
         args: &Args,
         common: &Common,
         shutdown: Shutdown,
-        begun: Instant,
+        started: Instant,
     ) -> Result<Self, Error> {
         start_log(args, common);
         let metrics = Metrics::new(role);
@@ -300,32 +302,32 @@ impl Start {
             Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);
         }
         info!("hsdo {} starts as {role}, table {}", env!("CARGO_PKG_VERSION"), common.table);
-        Ok(Start { interval: common.interval, metrics, shutdown, begun })
+        Ok(RoleLoop { interval: common.interval, metrics, shutdown, started })
     }
 
-    /// Turns until asked to stop.
+    /// Runs turns until shutdown.
     ///
-    /// A fault that only a person can mend ends the process as long as no turn has succeeded. After that, nothing does.
-    /// What the first moments bring is waited for.
+    /// Until a turn has succeeded, a failure that only a person can fix ends the process, except for startup errors, which
+    /// are retried first. After that, no failure does.
     fn turns(self, runner: &mut impl Runner) -> Result<ExitCode, Error> {
         let mut episodes = Episodes::new();
-        let mut started = false;
+        let mut succeeded = false;
         while !self.shutdown.requested() {
-            let begun = Instant::now();
+            let started = Instant::now();
             let failures = runner.turn();
-            self.metrics.turn(failures.is_empty(), begun.elapsed());
-            started |= failures.is_empty();
+            self.metrics.turn(failures.is_empty(), started.elapsed());
+            succeeded |= failures.is_empty();
             let early = self.is_early(&failures);
-            let failures = if started { failures } else { no_fatal(failures, early)? };
+            let failures = if succeeded { failures } else { reject_fatal(failures, early)? };
             episodes.report(&failures);
-            let next = begun + if early { self.interval.min(PULSE) } else { self.interval };
+            let next = started + if early { self.interval.min(PULSE) } else { self.interval };
             self.pause(next, runner);
         }
         info!("stopped");
         Ok(ExitCode::from(exit::DONE))
     }
 
-    /// One turn, which is tried again while it fails of what the first moments bring, and repeated until it `is_done`.
+    /// Runs one turn: retries startup errors, and repeats it until `is_done`.
     fn once<R: Runner>(
         self,
         runner: &mut R,
@@ -340,37 +342,36 @@ impl Start {
                 }
             } else {
                 let early = self.is_early(&failures);
-                let mut failures = no_fatal(failures, early)?;
+                let mut failures = reject_fatal(failures, early)?;
                 if !early {
                     return Err(failures.swap_remove(0).into());
                 }
                 episodes.report(&failures);
             }
-            self.pause(Instant::now() + LOOK, runner);
+            self.pause(Instant::now() + RETRY, runner);
         }
         info!("stopped");
         Ok(ExitCode::from(exit::DONE))
     }
 
-    /// Whether a turn failed of what the first moments bring, and these last.
     fn is_early(&self, failures: &[TurnError]) -> bool {
-        self.begun.elapsed() < EARLY && failures.iter().any(|failure| failure.is_early)
+        self.started.elapsed() < STARTUP && failures.iter().any(|failure| failure.is_early)
     }
 
-    /// Waits for the `next` turn, or until there is reason to turn or to end at once.
+    /// Waits until `next`, a shutdown, or a pulse that starts the next turn.
     fn pause(&self, next: Instant, runner: &mut impl Runner) {
         loop {
             let left = next.saturating_duration_since(Instant::now());
-            let pace = runner.pace();
-            if self.shutdown.wait(left.min(pace)) || left <= pace || runner.pulse() {
+            let interval = runner.pulse_interval();
+            if self.shutdown.wait(left.min(interval)) || left <= interval || runner.pulse() {
                 return;
             }
         }
     }
 }
 
-/// The failures of a turn, or the first of them that only a person can mend; of an early turn, some pass by themselves.
-fn no_fatal(mut failures: Vec<TurnError>, early: bool) -> Result<Vec<TurnError>, TurnError> {
+/// Fails with the first failure that only a person can fix. In the startup period, startup errors do not count as such.
+fn reject_fatal(mut failures: Vec<TurnError>, early: bool) -> Result<Vec<TurnError>, TurnError> {
     let is_fatal = |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early);
     match failures.iter().position(is_fatal) {
         Some(fatal) => Err(failures.swap_remove(fatal)),
@@ -378,7 +379,7 @@ fn no_fatal(mut failures: Vec<TurnError>, early: bool) -> Result<Vec<TurnError>,
     }
 }
 
-/// What the log says of failures: when one begins, changes and ends.
+/// Logs each failure when it begins, changes and ends.
 struct Episodes([(Subject, Episode); 4]);
 
 impl Episodes {
@@ -392,11 +393,10 @@ impl Episodes {
         Episodes(names.map(|(subject, name)| (subject, Episode::new(name))))
     }
 
-    /// Reports the failures of one turn.
     fn report(&mut self, failures: &[TurnError]) {
         for (subject, episode) in &mut self.0 {
             let failure = failures.iter().find(|failure| failure.subject == *subject);
-            // A turn that failed of something else did not get so far: what it was about may not be over.
+            // The turn failed earlier for another reason, so this fault may still persist.
             if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
                 continue;
             }
@@ -415,7 +415,7 @@ impl aws::Observer for Metrics {
     }
 }
 
-impl consul::Observer for Metrics {
+impl consul::ConsulObserver for Metrics {
     fn request(&self, result: &'static str) {
         self.consul_request(result);
     }

@@ -1,7 +1,7 @@
-//! The wish to stop: a flag that SIGTERM and SIGINT set, and a wait that they cut short.
+//! Graceful shutdown: SIGTERM and SIGINT set a flag and wake waiters.
 //!
-//! It knows no role. A role asks between two writes and returns; a role that is stuck in a call is not waited for. What
-//! else the first process of a container owes is done here too: it waits for the processes that are left to it.
+//! A role checks the flag between writes; a role stuck in a call is not waited for. As PID 1 of a container, hsdo also reaps
+//! orphans here.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -15,14 +15,13 @@ use signal_hook::low_level;
 use crate::children;
 use crate::error::{Error, exit};
 
-/// How long after a signal the process may still take to end by itself: it has to be gone within one second.
+/// How long the process may take to exit by itself after a signal; it has to be gone within one second.
 const GRACE: Duration = Duration::from_millis(800);
-/// How soon a second signal is seen.
-const SECOND_LOOK: Duration = Duration::from_millis(10);
-/// How often process 1 looks for processes that have ended and that nobody else waits for.
-const REAP: Duration = Duration::from_secs(1);
+/// How often to check for a second signal.
+const SIGNAL_POLL: Duration = Duration::from_millis(10);
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether the process was asked to stop. A clone looks at the same flag.
+/// The shutdown flag, shared by clones.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown(Arc<Inner>);
 
@@ -33,11 +32,11 @@ struct Inner {
 }
 
 impl Shutdown {
-    /// Takes over SIGTERM and SIGINT, as process 1 of a container too (which the kernel's default action would not end).
+    /// Handles SIGTERM and SIGINT, also as PID 1, for which the kernel ignores them by default.
     ///
-    /// The first signal sets the flag and wakes whoever waits. If the process is still there 800 ms later (its
-    /// main thread hangs in a call), or at a second signal, it ends with exit code 0 where it stands. That is safe: a write
-    /// is one transaction, done or not done as a whole, or lines to HAProxy, which may be cut after any command.
+    /// The first signal sets the flag and wakes all waiters. If the process is still running 800 ms later (its main thread
+    /// hangs in a call), or on a second signal, it exits with code 0. That is safe: a write is one transaction, or commands
+    /// to HAProxy, which may be interrupted after any of them.
     ///
     /// # Errors
     /// [`Error::Start`] if the system refuses a signal handler or a thread.
@@ -46,78 +45,77 @@ impl Shutdown {
     }
 
     fn install_with(grace: Duration) -> Result<Self, Error> {
-        let refused = |error| {
-            Error::Start(format!("cannot listen for SIGTERM and SIGINT: {error}: check the limits of the process"))
-        };
+        let refused =
+            |error| Error::Start(format!("cannot handle SIGTERM and SIGINT: {error}: check the process limits"));
         let shutdown = Shutdown::default();
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(refused)?;
-        let told = shutdown.clone();
-        // This thread must not log: a main thread that hangs in a write to stderr holds its lock.
-        let until_the_end = move || {
+        let flag = shutdown.clone();
+        // Must not log: a main thread hanging in a write to stderr holds its lock.
+        let handle_signals = move || {
             while signals.wait().next().is_none() {}
-            told.trigger();
-            let last = Instant::now() + grace;
-            while Instant::now() < last && signals.pending().next().is_none() {
-                thread::sleep(SECOND_LOOK);
+            flag.trigger();
+            let deadline = Instant::now() + grace;
+            while Instant::now() < deadline && signals.pending().next().is_none() {
+                thread::sleep(SIGNAL_POLL);
             }
-            leave(exit::DONE);
+            exit_now(exit::DONE);
         };
-        thread::Builder::new().name("signals".to_owned()).spawn(until_the_end).map_err(refused)?;
+        thread::Builder::new().name("signals".to_owned()).spawn(handle_signals).map_err(refused)?;
         if std::process::id() == 1 {
-            let for_ever = || {
+            let reap_orphans = || {
                 loop {
                     children::reap();
-                    thread::sleep(REAP);
+                    thread::sleep(REAP_INTERVAL);
                 }
             };
-            thread::Builder::new().name("reaper".to_owned()).spawn(for_ever).map_err(|error| {
+            thread::Builder::new().name("reaper".to_owned()).spawn(reap_orphans).map_err(|error| {
                 Error::Start(format!(
-                    "no thread to wait for orphans, as process 1 must: {error}: check the limits of the process"
+                    "cannot start a thread to reap orphans as PID 1: {error}: check the process limits"
                 ))
             })?;
         }
         Ok(shutdown)
     }
 
-    /// Ends the process with exit code 1 and this reason if it is still there after that time: as safe as a signal is.
+    /// Exits with code 1 and `reason` if the process is still running after `timeout`. As safe as a signal.
     ///
     /// # Errors
     /// [`Error::Start`] if the system refuses a thread.
-    pub fn end_after(&self, span: Duration, why: String) -> Result<(), Error> {
+    pub fn exit_after(&self, timeout: Duration, reason: String) -> Result<(), Error> {
         let shutdown = self.clone();
-        let until_the_end = move || {
-            // Who is asked to stop ends by that.
-            if !shutdown.wait(span) {
-                let _ = std::io::stderr().write_all(format!("hsdo: {why}\n").as_bytes());
-                leave(exit::FAILED);
+        let enforce = move || {
+            if !shutdown.wait(timeout) {
+                let _ = std::io::stderr().write_all(format!("hsdo: {reason}\n").as_bytes());
+                exit_now(exit::FAILED);
             }
         };
-        let started = thread::Builder::new().name("time limit".to_owned()).spawn(until_the_end);
-        let refused = |error| Error::Start(format!("cannot watch the time: {error}: check the limits of the process"));
+        let started = thread::Builder::new().name("time limit".to_owned()).spawn(enforce);
+        let refused = |error| {
+            Error::Start(format!("cannot start a thread for the time limit: {error}: check the process limits"))
+        };
         started.map(drop).map_err(refused)
     }
 
-    /// Whether the process was asked to stop.
+    /// Whether a shutdown was requested.
     pub fn requested(&self) -> bool {
         *self.0.requested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `span`, or until the process is asked to stop: true then, and at once if it already was.
+    /// Waits for `span`. Returns true as soon as a shutdown is requested.
     pub fn wait(&self, span: Duration) -> bool {
         let requested = self.0.requested.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.0.changed.wait_timeout_while(requested, span, |requested| !*requested);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Asks to stop, as a signal does, but without its deadline: for tests.
+    /// Requests a shutdown like a signal, but without its deadline. For tests.
     pub fn trigger(&self) {
         *self.0.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.changed.notify_all();
     }
 }
 
-/// Ends the process where it stands, and with it what it has started.
-fn leave(code: u8) -> ! {
+fn exit_now(code: u8) -> ! {
     children::end_all();
     low_level::exit(code.into())
 }
@@ -130,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_ends_by_itself_or_by_the_wish_to_stop() {
+    fn a_wait_ends_after_its_span_or_on_shutdown() {
         let shutdown = Shutdown::default();
         assert!(!shutdown.requested());
         assert!(!shutdown.wait(Duration::from_millis(1)));
@@ -143,34 +141,34 @@ mod tests {
         assert!(shutdown.wait(Duration::from_secs(60)), "a later wait does not wait");
     }
 
-    /// Names the part that this test binary plays as a child of itself.
-    const PART: &str = "HSDO_TEST_SHUTDOWN_PART";
-    /// A grace that a test would not survive.
-    const FOR_EVER: Duration = Duration::from_secs(60);
+    /// The scenario that this test binary runs as a child of itself.
+    const SCENARIO: &str = "HSDO_TEST_SHUTDOWN_SCENARIO";
+    /// Longer than a test may take.
+    const FOREVER: Duration = Duration::from_secs(60);
 
-    /// The signals of a process are its own, so each part is played in a process of its own: this test, run again.
+    /// Signals are per process, so each scenario runs this test again in a process of its own.
     #[test]
     fn signals_end_a_process() {
-        if let Ok(part) = std::env::var(PART) {
-            play(&part);
+        if let Ok(scenario) = std::env::var(SCENARIO) {
+            run_scenario(&scenario);
         }
-        assert_eq!(watch("obeys").0, Some(7), "a signal wakes the waiting role, which ends as it likes");
+        assert_eq!(run_child("obeys").0, Some(7), "a signal wakes the waiting role, which exits by itself");
 
-        let (code, took) = watch("hangs");
+        let (code, took) = run_child("hangs");
         assert_eq!(code, Some(0));
-        assert!(took >= GRACE, "a role has all of the grace: {took:?}");
+        assert!(took >= GRACE, "a role gets the full grace period: {took:?}");
 
-        let (code, took) = watch("hangs, asked twice");
+        let (code, took) = run_child("hangs, two signals");
         assert_eq!(code, Some(0));
-        assert!(took < FOR_EVER, "a second signal ends at once: {took:?}");
+        assert!(took < FOREVER, "a second signal ends the process immediately: {took:?}");
     }
 
-    fn play(part: &str) -> ! {
-        let grace = if part == "hangs" { GRACE } else { FOR_EVER };
+    fn run_scenario(scenario: &str) -> ! {
+        let grace = if scenario == "hangs" { GRACE } else { FOREVER };
         let shutdown = Shutdown::install_with(grace).expect("handlers");
         low_level::raise(SIGTERM).expect("a signal");
-        match part {
-            "obeys" => std::process::exit(if shutdown.wait(FOR_EVER) { 7 } else { 1 }),
+        match scenario {
+            "obeys" => std::process::exit(if shutdown.wait(FOREVER) { 7 } else { 1 }),
             "hangs" => {}
             _ => low_level::raise(SIGINT).expect("a signal"),
         }
@@ -179,12 +177,12 @@ mod tests {
         std::process::exit(1);
     }
 
-    /// Has a part played: its exit code, and how long it took.
-    fn watch(part: &str) -> (Option<i32>, Duration) {
+    /// Returns the exit code and how long the scenario took.
+    fn run_child(scenario: &str) -> (Option<i32>, Duration) {
         let started = Instant::now();
         let mut child = Command::new(std::env::current_exe().expect("a path"))
             .args(["--exact", "shutdown::tests::signals_end_a_process", "--nocapture"])
-            .env(PART, part)
+            .env(SCENARIO, scenario)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

@@ -1,43 +1,51 @@
-//! Texts from outside as people may see them: on one line, steering no terminal, and of a bounded length. It imports nothing.
+//! Makes untrusted text safe to show: on one line, without control characters, and of bounded length.
 
 use std::fmt::Write as _;
 
-/// The longest message of a line, in bytes before escaping; the rest is cut and the cut is shown.
-pub(crate) const LONGEST: usize = 4096;
+/// Limit of a message in bytes, before escaping; the rest is replaced by its length.
+pub(crate) const MAX_MESSAGE: usize = 4096;
 
-/// Whether a character can end a line, steer a terminal, or make a line read as what it is not: control characters,
-/// Unicode's line separators, and the marks that turn the direction of writing.
-pub(crate) fn steers(character: char) -> bool {
+/// Whether a character can end a line, control a terminal or disguise text: control characters, Unicode line separators and
+/// marks for the direction of writing.
+pub(crate) fn is_unsafe(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text from outside as a log line can carry it: what [`steers`] is escaped, and at most `most` characters are shown.
-pub(crate) fn one_line(text: &str, most: usize) -> String {
+/// Escapes unsafe characters and truncates the text to `limit` characters.
+pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let mut line = String::new();
     for (count, char) in text.chars().enumerate() {
-        if count == most {
+        if count == limit {
             line.push_str("...");
             break;
         }
-        if steers(char) { line.extend(char.escape_default()) } else { line.push(char) }
+        if is_unsafe(char) { line.extend(char.escape_default()) } else { line.push(char) }
     }
     line
 }
 
-/// A text as people may see it on a terminal: what could steer that is escaped, and what is beyond any sense of a line is cut.
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    escape(text, &mut plain);
-    plain
+/// The first `limit` items separated by commas, and the number of the rest.
+pub(crate) fn list(items: impl ExactSizeIterator<Item = String>, limit: usize) -> String {
+    let more = items.len().saturating_sub(limit);
+    let mut shown: Vec<String> = items.take(limit).collect();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join(", ")
 }
 
-/// Appends `message` so that it can neither start a line of its own nor steer a terminal.
-///
-/// The answer of a server, or a row of the table, may stand in it.
-pub(crate) fn escape(message: &str, line: &mut String) {
-    let end = message.floor_char_boundary(LONGEST);
+/// Escapes unsafe characters and truncates an overlong text.
+pub fn sanitized(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    push_sanitized(text, &mut line);
+    line
+}
+
+/// Like [`sanitized`], appended to `line`.
+pub(crate) fn push_sanitized(message: &str, line: &mut String) {
+    let end = message.floor_char_boundary(MAX_MESSAGE);
     for character in message[..end].chars() {
-        if steers(character) {
+        if is_unsafe(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
@@ -54,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_cannot_start_a_line_or_steer_a_terminal() {
+    fn a_message_cannot_start_a_line_or_control_a_terminal() {
         for (message, expected) in [
             ("plain, ünïcode, \"quoted\" and \\", "plain, ünïcode, \"quoted\" and \\"),
             ("a\nb\r\n", "a\\nb\\r\\n"),
@@ -63,15 +71,15 @@ mod tests {
             ("a\u{2028}b\u{202e}c", "a\\u{2028}b\\u{202e}c"),
         ] {
             let mut text = String::new();
-            escape(message, &mut text);
+            push_sanitized(message, &mut text);
             assert_eq!(text, expected);
         }
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn a_long_message_is_truncated_between_characters() {
         let mut text = String::new();
-        escape(&format!("a{}", "é".repeat(3000)), &mut text);
+        push_sanitized(&format!("a{}", "é".repeat(3000)), &mut text);
         assert_eq!(text, format!("a{}... (1906 bytes more)", "é".repeat(2047)));
     }
 }

@@ -1,45 +1,44 @@
-//! Small text files that other programs write: read whole, within a bound, without the mark that some editors put first.
+//! Reads small UTF-8 text files written by other programs, without a byte order mark.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// How much of a file is read, in bytes; a real one has a few kilobytes.
+/// Bytes; a real file has a few kilobytes.
 const LIMIT: u64 = 1024 * 1024;
 
-/// Why a file has no text.
+/// Why a file cannot be read as text.
 #[derive(Debug)]
-pub(crate) struct Fault {
-    /// What the system said, where it was the system.
+pub(crate) struct TextFileError {
+    /// Set if the operating system failed to read it.
     pub(crate) kind: Option<ErrorKind>,
-    /// The same in words, or what is wrong with what was read.
     pub(crate) why: String,
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for TextFileError {
     fn from(error: io::Error) -> Self {
-        Fault { kind: Some(error.kind()), why: error.kind().to_string() }
+        TextFileError { kind: Some(error.kind()), why: error.kind().to_string() }
     }
 }
 
-/// The text of a file.
-pub(crate) fn read(path: &Path) -> Result<String, Fault> {
+/// Reads a file of at most 1 MiB.
+pub(crate) fn read(path: &Path) -> Result<String, TextFileError> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    let fault = |why: &str| Fault { kind: None, why: why.to_string() };
+    let fault = |why: &str| TextFileError { kind: None, why: why.to_string() };
     if bytes.len() as u64 > LIMIT {
-        return Err(fault("it is larger than 1 MiB"));
+        return Err(fault("larger than 1 MiB"));
     }
-    text(bytes).map_err(fault)
+    decode(bytes).map_err(fault)
 }
 
-/// The text of these bytes.
-pub(crate) fn text(bytes: Vec<u8>) -> Result<String, &'static str> {
-    // Without a mark, half of the bytes of a text in UTF-16 are zero.
+/// Decodes UTF-8.
+pub(crate) fn decode(bytes: Vec<u8>) -> Result<String, &'static str> {
+    // UTF-16 without a byte order mark contains zero bytes.
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
-        return Err("it is in UTF-16, or no text: save it as UTF-8");
+        return Err("UTF-16 or binary data: save it as UTF-8");
     }
-    let text = String::from_utf8(bytes).map_err(|_| "it is not in UTF-8: save it so")?;
+    let text = String::from_utf8(bytes).map_err(|_| "not valid UTF-8: save it as UTF-8")?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
 }
 
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_left_out_and_other_encodings_are_named() {
+    fn a_byte_order_mark_is_stripped_and_other_encodings_are_reported() {
         let utf_16 = |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
         for (bytes, expected) in [
             ("[a]\n".as_bytes().to_vec(), Ok("[a]\n")),
@@ -57,9 +56,9 @@ mod tests {
             (utf_16("\u{feff}[a]", u16::to_le_bytes), Err("UTF-16")),
             (utf_16("\u{feff}[a]", u16::to_be_bytes), Err("UTF-16")),
             (utf_16("[a]", u16::to_le_bytes), Err("UTF-16")),
-            (vec![b'[', 0xe4, b']'], Err("not in UTF-8")),
+            (vec![b'[', 0xe4, b']'], Err("not valid UTF-8")),
         ] {
-            match (text(bytes), expected) {
+            match (decode(bytes), expected) {
                 (Ok(text), Ok(expected)) => assert_eq!(text, expected),
                 (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
                 (read, expected) => panic!("{read:?}, expected {expected:?}"),
@@ -68,9 +67,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_is_told_apart_from_what_is_read() {
+    fn read_errors_and_content_errors_are_distinguished() {
         assert_eq!(read(Path::new("/nonexistent")).expect_err("no file").kind, Some(ErrorKind::NotFound));
         assert_eq!(read(Path::new("/")).expect_err("no file").kind, Some(ErrorKind::IsADirectory));
-        assert_eq!(read(Path::new("/dev/zero")).expect_err("no end").why, "it is larger than 1 MiB");
+        assert_eq!(read(Path::new("/dev/zero")).expect_err("no end").why, "larger than 1 MiB");
     }
 }

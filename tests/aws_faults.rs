@@ -434,7 +434,7 @@ fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_
     moto.create_table(&bed, Some(&moto.authority)).run().assert_code(0).assert_stdout("created");
     let config = bed.file("config", &format!("[default]\nca_bundle = {}\n", moto.authority.display()));
     let of_profile = moto.create_table(&bed, None).env("AWS_CONFIG_FILE", &config.to_string_lossy());
-    of_profile.run().assert_code(0).assert_stdout("exists already");
+    of_profile.run().assert_code(0).assert_stdout("already exists");
     let missing = moto.create_table(&bed, Some(Path::new("/nonexistent.pem"))).run();
     missing.assert_code(2).assert_stderr("/nonexistent.pem (AWS_CA_BUNDLE)");
 

@@ -94,14 +94,14 @@ fn what_cannot_be_understood_gives_the_usage() {
         ([].as_slice(), "no role"),
         (&["--debug"], "no role"),
         (&["--once"], "no role"),
-        (&["--server", "--client"], "exclude each other"),
-        (&["-sc"], "exclude each other"),
+        (&["--server", "--client"], "mutually exclusive"),
+        (&["-sc"], "mutually exclusive"),
         (&["--bogus"], "\"--bogus\""),
         (&["--server", "--bogus"], "\"--bogus\""),
         (&["-x"], "\"-x\""),
         (&["--server", "now"], "\"now\""),
         (&["--server", "--config"], "--config"),
-        (&["--server", "--once", "--dry-run"], "exclude each other"),
+        (&["--server", "--once", "--dry-run"], "mutually exclusive"),
         (&["--server", "--bad\nflag\u{1b}[2J"], "--bad\\nflag"),
     ] {
         let outcome = run(&bed, arguments);
@@ -158,7 +158,7 @@ fn all_faults_of_a_configuration_come_in_one_report() {
             .to_owned(),
         format!("DEBUG: found \"maybe\" ({path}:7), expected true or false"),
     ];
-    let unknown = format!("\"INTERVALL\": unknown key ({path}:2), the nearest known one is INTERVAL");
+    let unknown = format!("\"INTERVALL\": unknown key ({path}:2): did you mean INTERVAL?");
     let of_server = [
         format!("SERVER_MODE: found \"gcp\" ({path}:3), expected aws or consul"),
         "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), expected a weight from 20 \
@@ -231,8 +231,8 @@ fn the_file_of_the_working_directory_is_used_and_the_environment_wins() {
 fn a_file_that_nobody_named_and_that_may_not_be_read_costs_a_line() {
     let bed = Bed::new("guessed");
     fs::create_dir_all(bed.dir().join("conf/env.yaml")).unwrap();
-    let line = "conf/env.yaml: cannot read the configuration file: Is a directory (os error 21); it is left out, since nobody \
-                named it: make it readable, or name a file with --config";
+    let line = "conf/env.yaml: cannot read the configuration file: Is a directory (os error 21); skipped, since it was not \
+                named with --config: make it readable, or name a file with --config";
     let outcome = server(&bed).run();
     assert_accepted(&outcome);
     assert_eq!(outcome.stderr.matches(line).count(), 1, "{outcome}");
@@ -276,9 +276,9 @@ fn what_will_surprise_is_said_once_at_the_start() {
     assert_accepted(&outcome);
     let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains(" WARN ")).collect();
     assert_eq!(lines.len(), 2, "{outcome}");
-    assert!(lines[0].contains("set nothing: CLIENT_SECRET (the nearest") && lines[0].contains("SERVER_INTERVAL (the"));
-    assert!(lines[1].contains("SERVER_ASG_NAMES (the environment): names with a quote"), "{outcome}");
-    assert!(lines[1].contains("are taken as they stand: `\"web-a`, `web-b\"`; leave the marks out"), "{outcome}");
+    assert!(lines[0].contains("have no effect: CLIENT_SECRET (did you") && lines[0].contains("SERVER_INTERVAL (did"));
+    assert!(lines[1].contains("SERVER_ASG_NAMES (the environment): names that start or end with a quote"), "{outcome}");
+    assert!(lines[1].contains("are used as they are: `\"web-a`, `web-b\"`; remove these characters"), "{outcome}");
     assert!(!outcome.stderr.contains("hush-hush"), "{outcome}");
 
     let outcome = server(&bed).env("SERVER_ASG_NAMES", r#"["web-a", "web-b"]"#).run();

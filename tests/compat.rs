@@ -122,7 +122,7 @@ fn both_roles_use_a_table_by_its_arn() {
     let gone = client().env("DYNAMODB_TABLE_NAME", &gone).once();
     gone.assert_code(2).assert_stderr(&format!("does not exist in {REGION}: correct DYNAMODB_TABLE_NAME"));
     let create = Hsdo::with_aws(&bed, "create").arg("--create-table").env("DYNAMODB_TABLE_NAME", &arn).run();
-    create.assert_code(2).assert_stderr("expected the name alone: a table is created in the account");
+    create.assert_code(2).assert_stderr("expected a plain name: a table is created in the account");
 }
 
 /// Takes off slot 1's item what is ours alone: the change marker. The lease was given back at the end of the run.

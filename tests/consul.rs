@@ -245,7 +245,7 @@ fn the_agent_is_killed_and_started_again() {
     let mut stage = Stage::new("killed", 2);
     stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
     stage.consul.kill();
-    stage.server.wait_log("cannot be reached: connection refused: check that the agent runs");
+    stage.server.wait_log("cannot be reached: connection refused: check that the agent is running");
     stage.nothing_changes(Duration::from_secs(2));
     assert_eq!(stage.said("WARN"), 1, "one line when it begins: {}", stage.server.log());
     assert!(stage.server.metric(r#"hsdo_consul_requests_total{result="unreachable"}"#).is_some_and(|n| n >= 2.0));
@@ -271,9 +271,9 @@ fn an_agent_without_a_leader_changes_nothing() {
     stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
     stage.consul.kill();
     stage.consul.start_alone();
-    stage.server.wait_log("knows no leader of its cluster: check Consul's servers");
+    stage.server.wait_log("has no cluster leader: check Consul's servers");
     stage.nothing_changes(Duration::from_secs(2));
-    assert_eq!(stage.said("knows no leader"), 1, "{}", stage.server.log());
+    assert_eq!(stage.said("has no cluster leader"), 1, "{}", stage.server.log());
     assert!(stage.server.metric(r#"hsdo_turns_total{result="failed"}"#).is_some_and(|n| n > 10.0));
 
     stage.consul.kill();
@@ -293,7 +293,7 @@ fn an_agent_that_hangs_changes_nothing() {
     stage.consul.freeze();
     wait_for("the silence to be told", HANG, || {
         let log = stage.server.log();
-        if log.contains("gives no answer within") { Ok(()) } else { Err(log) }
+        if log.contains("did not respond within") { Ok(()) } else { Err(log) }
     });
     println!("an agent that hangs: told after {} ms", from.elapsed().as_millis());
     stage.nothing_changes(Duration::from_secs(1));
@@ -302,7 +302,7 @@ fn an_agent_that_hangs_changes_nothing() {
     assert!(stage.server.terminate().success());
     assert!(from.elapsed() < Duration::from_secs(2));
     stage.server = server(&stage.bed, &stage.consul, "web").spawn();
-    stage.server.wait_log("gives no answer within");
+    stage.server.wait_log("did not respond within");
     stage.consul.thaw();
     stage.server.wait_log("Consul: recovered after ");
     stage.server.wait_turn();
@@ -343,7 +343,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
 
     // No token at all: 200 and an empty list, which says nothing of who is there.
     stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
-    assert_eq!(stage.said("or give the token service:read and node:read"), 1, "{}", stage.server.log());
+    assert_eq!(stage.said("or grant the token service:read and node:read"), 1, "{}", stage.server.log());
 
     allow(&stage.consul, BOTH);
     stage.server = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", READER).spawn();
@@ -351,7 +351,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     allow(&stage.consul, SERVICE);
     wait_for("the contradiction to be told", HANG, || {
         let log = stage.server.log();
-        let told = "lists service \"web\" but shows no instance of it: give the token node:read of its nodes";
+        let told = "lists service \"web\" but shows none of its instances: grant the token node:read on its nodes";
         if log.contains(told) { Ok(()) } else { Err(log) }
     });
     stage.nothing_changes(Duration::from_secs(1));
@@ -370,7 +370,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
         server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN_FILE", &file.to_string_lossy()).spawn();
     stage.server.wait_turn();
     stage.bed.file("token", UNKNOWN);
-    stage.server.wait_log("denies service \"web\": ACL not found: give hsdo a token with service:read");
+    stage.server.wait_log("denies access to service \"web\": ACL not found: give hsdo a token with service:read");
     stage.nothing_changes(Duration::from_secs(1));
     stage.bed.file("token", READER);
     stage.server.wait_log("Consul: recovered after ");
@@ -378,7 +378,10 @@ fn a_token_that_may_not_read_keeps_the_servers() {
 
     // At the start that is for a person to mend. No token is shown anywhere, at any level.
     let denied = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", UNKNOWN).arg("--debug").run();
-    denied.assert_code(2).assert_stderr("denies service \"web\": ACL not found").assert_stderr("service:read");
+    denied
+        .assert_code(2)
+        .assert_stderr("denies access to service \"web\": ACL not found")
+        .assert_stderr("service:read");
     assert!(!denied.stderr.contains(UNKNOWN), "{denied}");
     assert!(!stage.server.log().contains(READER) && !stage.server.log().contains(UNKNOWN));
 }
@@ -452,9 +455,9 @@ fn addresses_may_be_ipv6_and_host_names_remove_nobody() {
     stage.wait_haproxy(&["1 127.2.0.2 10", "2 [::1] 10"]);
 
     stage.consul.register_on_node("node-2", "10.9.9.9", "web", "web-2", "web.example");
-    stage.server.wait_log("no IP address: \"web.example\" of service \"web\" on node \"node-2\"");
+    stage.server.wait_log("instances without an IP address: \"web.example\" of service \"web\" on node \"node-2\"");
     stage.nothing_changes(Duration::from_secs(1));
-    assert_eq!(stage.said("no IP address"), 1, "{}", stage.server.log());
+    assert_eq!(stage.said("instances without an IP address"), 1, "{}", stage.server.log());
     stage.consul.register_on_node("node-2", "10.9.9.9", "web", "web-2", &address(2));
     stage.server.wait_log("Consul: recovered after ");
     stage.nothing_changes(Duration::from_millis(500));
@@ -496,7 +499,7 @@ fn consul_is_asked_over_tls_and_over_a_socket() {
     dry("unix:///nowhere.sock").run().assert_code(1).assert_stderr("unix:///nowhere.sock cannot be reached: ");
     // Namespaces are for Consul Enterprise; a datacenter may be unknown.
     let namespace = dry(&consul.url()).env("CONSUL_NAMESPACE", "team").run();
-    namespace.assert_code(2).assert_stderr("answers 400").assert_stderr("Namespaces are a Consul Enterprise feature");
+    namespace.assert_code(2).assert_stderr("returned 400").assert_stderr("Namespaces are a Consul Enterprise feature");
     dry(&consul.url()).env("CONSUL_DATACENTER", "dc9").run().assert_code(1).assert_stderr("No path to datacenter");
 }
 
@@ -570,16 +573,16 @@ fn an_agent_may_demand_a_certificate() {
     };
     refused(
         dry().env("CONSUL_CLIENT_CERT", certificate).run(),
-        "CONSUL_CLIENT_CERT is set and CONSUL_CLIENT_KEY is not",
+        "CONSUL_CLIENT_CERT is set but CONSUL_CLIENT_KEY is not",
     );
-    refused(dry().env("CONSUL_CLIENT_KEY", key).run(), "CONSUL_CLIENT_KEY is set and CONSUL_CLIENT_CERT is not");
+    refused(dry().env("CONSUL_CLIENT_KEY", key).run(), "CONSUL_CLIENT_KEY is set but CONSUL_CLIENT_CERT is not");
     let why = format!("CONSUL_CLIENT_KEY {}: is not the key of the certificate in CONSUL_CLIENT_CERT", made.server[1]);
     refused(known().env("CONSUL_CLIENT_KEY", &made.server[1]).run(), &why);
     refused(
         known().env("CONSUL_CLIENT_KEY", "/nowhere").run(),
         "CONSUL_CLIENT_KEY /nowhere: cannot read the key: No such",
     );
-    refused(known().env("CONSUL_CLIENT_CERT", key).run(), "holds no certificate: expected a PEM file");
+    refused(known().env("CONSUL_CLIENT_CERT", key).run(), "contains no certificate: expected a PEM file");
     refused(
         known().env("CONSUL_HTTP_SSL_VERIFY", "nope").run(),
         "CONSUL_HTTP_SSL_VERIFY is \"nope\", expected true or false",
@@ -612,7 +615,7 @@ fn renewed_certificates_count_from_the_next_connection_on() {
     consul.kill();
     consul.start_again();
     consul.register("web", "web-1", &address(1));
-    running.wait_log("is not the key of the certificate in CONSUL_CLIENT_CERT; what was read before is used on");
+    running.wait_log("is not the key of the certificate in CONSUL_CLIENT_CERT; keeping the previous configuration");
     running.wait_turn();
 
     install(&second, &[0, 2]);
@@ -625,7 +628,7 @@ fn renewed_certificates_count_from_the_next_connection_on() {
         Some(found) if found == address(2) => Ok(()),
         other => Err(format!("{other:?}: {}", running.log())),
     });
-    assert_eq!(running.log().matches("is used on").count(), 1, "{}", running.log());
+    assert_eq!(running.log().matches("keeping the previous configuration").count(), 1, "{}", running.log());
 }
 
 #[test]
@@ -638,14 +641,14 @@ fn what_is_not_consul_is_told_apart() {
     let once = |url: &str| server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", url).once();
 
     let page = once(&format!("http://127.0.0.1:{}", bed.web().port()));
-    page.assert_code(1).assert_stderr("it has no X-Consul-KnownLeader, so it is not Consul's");
+    page.assert_code(1).assert_stderr("no X-Consul-KnownLeader header, so it is not from Consul");
     let elsewhere = once(&format!("{}/elsewhere", consul.url()));
-    elsewhere.assert_code(2).assert_stderr("answers 404").assert_stderr("check SERVER_CONSUL_API_URL");
+    elsewhere.assert_code(2).assert_stderr("returned 404").assert_stderr("check SERVER_CONSUL_API_URL");
     once("127.0.0.1:8500").assert_code(2).assert_stderr("SERVER_CONSUL_API_URL: found \"127.0.0.1:8500\"");
     let url = consul.url();
     consul.kill();
     let gone = server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", &url).once();
-    gone.assert_code(1).assert_stderr("cannot be reached: connection refused: check that the agent runs");
+    gone.assert_code(1).assert_stderr("cannot be reached: connection refused: check that the agent is running");
     assert_eq!(bed.moto().attribute(1, "IPAddress").as_deref(), Some("127.2.0.1"));
 }
 

@@ -216,7 +216,7 @@ fn shared_files_are_read_as_the_python_version_reads_them() {
     assert!(bed.aws().calls().iter().all(|call| call.token == "the-older-name"), "{:?}", bed.aws().calls());
 
     let utf_16: Vec<u8> = "\u{feff}[default]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    run("", &utf_16, "").assert_code(2).assert_stderr("config: it is in UTF-16, or no text: save it as UTF-8");
+    run("", &utf_16, "").assert_code(2).assert_stderr("config: UTF-16 or binary data: save it as UTF-8");
     let login = b"[profile person]\nlogin_session = arn:aws:iam::123456789012:user/person\n";
     run("person", login, "").assert_code(2).assert_stderr("has a login_session (aws login), which hsdo cannot use");
     run("older", b"", "").assert_code(2).assert_stderr("correct AWS_DEFAULT_PROFILE");

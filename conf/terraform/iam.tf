@@ -63,7 +63,7 @@ data "aws_iam_policy_document" "client" {
 
 resource "aws_iam_policy" "server" {
   name        = "${var.name_prefix}-server"
-  description = "hsdo --server: reads AutoScaling groups and instances, reads and writes the table ${var.table_name}"
+  description = "hsdo --server: reads Auto Scaling groups and instances, reads and writes the table ${var.table_name}"
   policy      = data.aws_iam_policy_document.server.json
   tags        = var.tags
 }

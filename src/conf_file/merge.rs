@@ -1,17 +1,17 @@
-//! Merge keys: `<<: *base` takes over the entries of another map, or of a list of maps, as YAML's "merge key" type and
-//! PyYAML's `safe_load` have it (but for PyYAML 6.0.4, where it depends on a key's length which map of a list wins). A key
-//! of the map itself wins, wherever it stands; of a list the earlier map wins; a value is taken over whole.
+//! Merge keys: `<<: *base` takes over the entries of a map or of a list of maps, as in YAML's "merge key" type and PyYAML's
+//! `safe_load` (except 6.0.4, where the winner among the maps of a list depends on a key's length). The map's own keys
+//! win, wherever they stand, then earlier maps of the list. Values are not merged recursively.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use super::Node;
 
-/// The key whose value is merged. The YAML library does not tell `<<` from `"<<"`, which to PyYAML is a plain key; no
-/// setting and no backend can have that name.
+/// The YAML library does not distinguish `<<` from `"<<"`, which is a plain key to PyYAML, but no setting or backend can have
+/// that name.
 pub(super) const MERGE: &str = "<<";
 
-/// The maps of a document that are merged into others, by their hashes.
+/// Hashes of the maps that are merged into others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Merged {
     hashes: HashSet<u64>,
@@ -19,30 +19,31 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    fn note(&mut self, map: &Node) {
+    fn insert(&mut self, map: &Node) {
         self.hashes.insert(self.state.hash_one(map));
     }
 
-    /// Whether the value is such a map, or has one inside.
-    pub(super) fn holds(&self, value: &Node) -> bool {
+    /// Whether the value is such a map or contains one.
+    pub(super) fn contains(&self, value: &Node) -> bool {
         match value {
             Node::Map(entries) => {
-                self.hashes.contains(&self.state.hash_one(value)) || entries.iter().any(|(_, value)| self.holds(value))
+                self.hashes.contains(&self.state.hash_one(value))
+                    || entries.iter().any(|(_, value)| self.contains(value))
             }
-            Node::List(items) => items.iter().any(|item| self.holds(item)),
+            Node::List(items) => items.iter().any(|item| self.contains(item)),
             Node::Null | Node::Text(_) | Node::Tagged => false,
         }
     }
 }
 
-/// The entries of a map with those that it merges, which are noted in `merged`. The maps inside are merged already, and
-/// no key but [`MERGE`] stands twice. The error says what cannot be merged.
+/// Resolves the merge keys of a map and records the merged maps in `merged`. Nested maps are already resolved, and only
+/// [`MERGE`] may be a duplicate key. The error says what cannot be merged.
 pub(super) fn merge(entries: Vec<(String, Node)>, merged: &mut Merged) -> Result<Vec<(String, Node)>, String> {
     if entries.iter().all(|(key, _)| key != MERGE) {
         return Ok(entries);
     }
     let (merges, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| key == MERGE);
-    // The later one wins.
+    // Later layers win.
     let mut layers = Vec::with_capacity(merges.len() + 1);
     for (_, value) in merges {
         match value {
@@ -51,20 +52,20 @@ pub(super) fn merge(entries: Vec<(String, Node)>, merged: &mut Merged) -> Result
         }
     }
     let mut result: Vec<(String, Node)> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut indices: HashMap<String, usize> = HashMap::new();
     let mut put = |layer: Vec<(String, Node)>| {
         for (key, value) in layer {
-            match places.get(&key) {
-                Some(place) => result[*place].1 = value,
+            match indices.get(&key) {
+                Some(index) => result[*index].1 = value,
                 None => {
-                    places.insert(key.clone(), result.len());
+                    indices.insert(key.clone(), result.len());
                     result.push((key, value));
                 }
             }
         }
     };
     for layer in layers {
-        merged.note(&layer);
+        merged.insert(&layer);
         match layer {
             Node::Map(entries) => put(entries),
             _ => return Err(format!("{MERGE}: expected a map or a list of maps to merge")),
@@ -83,9 +84,9 @@ mod tests {
         parse(yaml).map_or_else(|error| error.text, |node| node.to_string())
     }
 
-    /// The values are those that PyYAML 6.0.2 gives for the same texts.
+    /// Expected values are from PyYAML 6.0.2.
     #[test]
-    fn maps_are_merged_as_pyyaml_merges_them() {
+    fn maps_are_merged_as_in_pyyaml() {
         for (yaml, expected) in [
             ("a: &x {p: 1, q: 2}\nb:\n  <<: *x\n  q: 3\n", "{a: {p: 1, q: 2}, b: {p: 1, q: 3}}"),
             ("a: &x {p: 1, q: 2}\nb:\n  q: 3\n  <<: *x\n", "{a: {p: 1, q: 2}, b: {p: 1, q: 3}}"),
@@ -98,7 +99,7 @@ mod tests {
                 "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, z: 3}\n",
                 "{a: {x: 1, y: 1}, b: {x: 1, y: 2}, c: {x: 1, y: 2, z: 3}}",
             ),
-            // A map inside is taken over whole, not merged with its namesake.
+            // Nested maps are not merged.
             ("a: &a {x: {p: 1}}\nb: {<<: *a, x: {q: 2}}\n", "{a: {x: {p: 1}}, b: {x: {q: 2}}}"),
             ("x: [{<<: {a: 1}}]\n", "{x: [{a: 1}]}"),
             ("<<: []\n", "{}"),
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_merged_is_refused() {
+    fn only_maps_can_be_merged() {
         for yaml in ["<<: 1\n", "<<:\n", "<<: [1]\n", "<<: [[{a: 1}]]\n", "<<: !t {a: 1}\n", "a: &a x\nb: {<<: *a}\n"] {
             assert!(shown(yaml).contains("<<: expected a map or a list of maps"), "{yaml:?}: {}", shown(yaml));
         }
@@ -118,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn own_keys_win_and_the_rest_is_taken_over(
+        fn own_keys_win_and_the_rest_is_merged(
             base in prop::collection::btree_map("[a-d]", 0..9u8, 0..4),
             own in prop::collection::btree_map("[a-d]", 0..9u8, 0..4),
             first in any::<bool>(),

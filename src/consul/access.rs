@@ -1,6 +1,6 @@
-//! What Consul's own standard variables say: token and password, TLS, namespace and datacenter.
+//! Consul's standard environment variables: token and password, TLS, namespace and datacenter.
 //!
-//! It knows no request. Token and password leave it only as the values of headers, and are shown nowhere.
+//! Tokens and passwords leave this module only as header values and are never printed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,32 +8,28 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::error::Cause;
+use super::error::QueryError;
 use super::tls::TlsAccess;
-use crate::conf_file::without_mark;
+use crate::conf_file::without_bom;
 use crate::environment::Environment;
 
-/// The largest file of a token, in bytes.
-const LARGEST_TOKEN: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 4096;
 
 /// What is sent with every request.
 #[derive(Debug)]
 pub(super) struct Access {
-    /// Who asks.
     pub(super) token: Token,
-    /// Who asks whatever stands before Consul.
+    /// Credentials for a proxy in front of Consul.
     pub(super) password: Password,
-    /// How `https` is spoken.
     pub(super) tls: TlsAccess,
-    /// What stands in every query: `ns=...` and `dc=...`.
+    /// Parameters of every query: `ns=...` and `dc=...`.
     pub(super) query: Vec<String>,
 }
 
 impl Access {
-    /// Reads the variables, and the files that they name.
-    pub(super) fn from(env: &Environment) -> Result<Self, Cause> {
+    pub(super) fn from(env: &Environment) -> Result<Self, QueryError> {
         let token = Token::from(env);
-        // Said at start rather than in the first turn.
+        // Fail at startup rather than in the first turn.
         token.read()?;
         let password = Password::from(env);
         let tls = TlsAccess::from(env)?;
@@ -45,18 +41,16 @@ impl Access {
     }
 }
 
-/// Where the token comes from.
 pub(super) enum Token {
-    /// Nowhere: the anonymous token of the agent holds.
+    /// None: the agent's anonymous token applies.
     None,
-    /// `CONSUL_HTTP_TOKEN`.
     Given(String),
-    /// `CONSUL_HTTP_TOKEN_FILE`, read for every request, so that a renewed token counts at once.
+    /// `CONSUL_HTTP_TOKEN_FILE`, read for every request, so that a rotated token takes effect at once.
     File(PathBuf),
 }
 
 impl Token {
-    /// The file wins over the text, as in Consul's own tools.
+    /// The file takes precedence, as in Consul's own tools.
     fn from(env: &Environment) -> Self {
         match (env.get("CONSUL_HTTP_TOKEN_FILE"), env.get("CONSUL_HTTP_TOKEN")) {
             (Some(path), _) => Token::File(PathBuf::from(path)),
@@ -65,21 +59,24 @@ impl Token {
         }
     }
 
-    /// The token as it is now.
-    pub(super) fn read(&self) -> Result<Option<String>, Cause> {
+    pub(super) fn read(&self) -> Result<Option<String>, QueryError> {
         let (variable, text) = match self {
             Token::None => return Ok(None),
             Token::Given(text) => ("CONSUL_HTTP_TOKEN".to_owned(), text.clone()),
             Token::File(path) => {
                 let variable = format!("CONSUL_HTTP_TOKEN_FILE {}", path.display());
                 let text = std::fs::read_to_string(path).map_err(|error| {
-                    Cause::Setup(format!("{variable}: cannot read the token: {error}: check the path and its rights"))
+                    QueryError::Setup(format!(
+                        "{variable}: cannot read the token: {error}: check the path and its permissions"
+                    ))
                 })?;
-                (variable, without_mark(&text).trim().to_owned())
+                (variable, without_bom(&text).trim().to_owned())
             }
         };
-        if text.is_empty() || text.len() > LARGEST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Cause::Setup(format!("{variable}: holds no token: expected one line of visible characters")));
+        if text.is_empty() || text.len() > MAX_TOKEN_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(QueryError::Setup(format!(
+                "{variable}: not a token: expected one line of printable characters"
+            )));
         }
         Ok(Some(text))
     }
@@ -95,7 +92,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A user and a password for a proxy before Consul, which knows neither: the value of the header, if there is one.
+/// The `Authorization` header for a proxy in front of Consul, if configured. Consul itself knows only tokens.
 pub(super) struct Password(pub(super) Option<String>);
 
 impl Password {
@@ -114,7 +111,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A text as a part of a path or of a query can carry it: all but RFC 3986's unreserved characters as %XX.
+/// Percent-encodes all but RFC 3986's unreserved characters.
 pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
@@ -132,18 +129,18 @@ mod tests {
 
     const SECRET: &str = "11111111-2222-3333-4444-555555555555";
 
-    fn access(env: &[(&str, &str)]) -> Result<Access, Cause> {
+    fn access(env: &[(&str, &str)]) -> Result<Access, QueryError> {
         Access::from(&Environment::from(env.iter().copied()))
     }
 
     fn fault(env: &[(&str, &str)]) -> String {
         match access(env) {
-            Err(Cause::Setup(text)) => text,
+            Err(QueryError::Setup(text)) => text,
             other => panic!("no fault: {other:?}"),
         }
     }
 
-    /// A file of its own, removed with this.
+    /// A temporary file, removed on drop.
     struct File(PathBuf);
 
     impl File {
@@ -165,20 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_needed() {
+    fn every_variable_is_optional() {
         let access = access(&[]).expect("an access");
         assert_eq!(access.token.read(), Ok(None));
         assert!(access.password.0.is_none() && access.tls.verifies() && access.query.is_empty());
     }
 
     #[test]
-    fn namespace_and_datacenter_stand_in_every_query() {
+    fn every_query_carries_namespace_and_datacenter() {
         let access = access(&[("CONSUL_NAMESPACE", "team a&b"), ("CONSUL_DATACENTER", "dc-2")]).expect("an access");
         assert_eq!(access.query, ["ns=team%20a%26b", "dc=dc-2"]);
     }
 
     #[test]
-    fn the_token_is_the_files_else_the_variables_and_is_read_anew() {
+    fn the_token_file_takes_precedence_and_is_reread() {
         let file = File::new("token", &format!(" {SECRET}\n"));
         let given = access(&[("CONSUL_HTTP_TOKEN", "abc")]).expect("an access");
         assert_eq!(given.token.read(), Ok(Some("abc".to_owned())));
@@ -189,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_shown_nowhere() {
+    fn debug_never_shows_a_token() {
         for env in [
             [("CONSUL_HTTP_TOKEN", SECRET)],
             [("CONSUL_HTTP_TOKEN", "é\n11111111")],
@@ -201,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn an_unusable_token_is_reported() {
         let empty = File::new("empty", "\n");
         let large = File::new("large", &"x".repeat(5000));
         for file in [&empty, &large] {
@@ -209,7 +206,7 @@ mod tests {
             assert_eq!(
                 text,
                 format!(
-                    "CONSUL_HTTP_TOKEN_FILE {}: holds no token: expected one line of visible characters",
+                    "CONSUL_HTTP_TOKEN_FILE {}: not a token: expected one line of printable characters",
                     file.path()
                 )
             );
@@ -234,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_url_would_misread_is_encoded() {
+    fn reserved_characters_are_encoded() {
         for (text, expected) in
             [("web-1.x_y~z", "web-1.x_y~z"), ("a/b?c#d", "a%2Fb%3Fc%23d"), ("é ", "%C3%A9%20"), ("..", "..")]
         {

@@ -1,49 +1,48 @@
-//! Where the waiting threads leave what they found, and a turn finds it: a state for each service. What the states
-//! amount to is decided by [`join`], which is pure; the rest is the lock around it.
+//! Where the polling threads publish their latest result for each service, and a turn reads it. [`join`], which is pure,
+//! combines the results; the rest is the lock around them.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::error::Cause;
+use super::error::QueryError;
 use super::health::Unaddressed;
-use super::round::Seen;
+use super::round::Lookup;
 use crate::slot::Observation;
 
-/// What is known of one service.
 #[derive(Clone, Debug)]
-pub(super) struct State {
+pub(super) struct ServiceStatus {
     /// The last round's result; `None` before the first.
-    pub(super) last: Option<Result<Seen, Cause>>,
-    /// By when the round under way has to be over: until then the last result is current.
-    pub(super) due: Instant,
+    pub(super) last: Option<Result<Lookup, QueryError>>,
+    /// Deadline of the round in flight; until then the last result is current.
+    pub(super) deadline: Instant,
 }
 
-/// The first service about which nothing current is known, by its index, and why.
+/// The first service without a current result, by index, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unknown {
+pub(super) struct UnknownService {
     pub(super) service: usize,
-    pub(super) cause: Cause,
+    pub(super) cause: QueryError,
 }
 
-/// One whole observation at `now`, and the instances without an address; or what is unknown. `patience` is how long the
-/// first answers may take.
+/// Combines the results at `now` into one observation and the instances without an address. `patience` is how long the
+/// first results were waited for, for the message.
 pub(super) fn join(
     services: &[String],
-    states: &[State],
+    statuses: &[ServiceStatus],
     now: Instant,
     patience: Duration,
-) -> Result<(Observation, Vec<Unaddressed>), Unknown> {
+) -> Result<(Observation, Vec<Unaddressed>), UnknownService> {
     let mut observation = Observation::default();
     let mut unaddressed = Vec::new();
-    for (index, (service, state)) in services.iter().zip(states).enumerate() {
-        let unknown = |cause| Unknown { service: index, cause };
-        match &state.last {
-            None => return Err(unknown(Cause::TimedOut(patience))),
-            Some(Err(cause)) => return Err(unknown(cause.clone())),
-            // The thread hangs where no time-out reaches it.
-            Some(Ok(_)) if now > state.due => return Err(unknown(Cause::TimedOut(now - state.due))),
-            Some(Ok(Seen::Missing)) => observation.missing_groups.push(service.clone()),
-            Some(Ok(Seen::Known(health))) => {
+    for (index, (service, status)) in services.iter().zip(statuses).enumerate() {
+        let failed = |cause| UnknownService { service: index, cause };
+        match &status.last {
+            None => return Err(failed(QueryError::TimedOut(patience))),
+            Some(Err(cause)) => return Err(failed(cause.clone())),
+            // The thread hangs where no timeout applies.
+            Some(Ok(_)) if now > status.deadline => return Err(failed(QueryError::TimedOut(now - status.deadline))),
+            Some(Ok(Lookup::Missing)) => observation.missing_groups.push(service.clone()),
+            Some(Ok(Lookup::Registered(health))) => {
                 observation.instances.extend(health.instances.iter().cloned());
                 observation.hidden.extend(health.unaddressed.iter().map(Unaddressed::hidden));
                 unaddressed.extend(health.unaddressed.iter().cloned());
@@ -53,65 +52,65 @@ pub(super) fn join(
     Ok((observation, unaddressed))
 }
 
-/// The states of all services, and whether the threads are to end.
+/// The status of every service, and the threads' stop flag.
 #[derive(Debug)]
 pub(super) struct Board {
-    inner: Mutex<Inner>,
+    inner: Mutex<BoardState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Inner {
-    states: Vec<State>,
+struct BoardState {
+    statuses: Vec<ServiceStatus>,
     stopped: bool,
 }
 
 impl Board {
-    /// Nothing known of `services` services.
     pub(super) fn new(services: usize) -> Self {
-        let state = State { last: None, due: Instant::now() };
-        Board { inner: Mutex::new(Inner { states: vec![state; services], stopped: false }), changed: Condvar::new() }
+        let status = ServiceStatus { last: None, deadline: Instant::now() };
+        Board {
+            inner: Mutex::new(BoardState { statuses: vec![status; services], stopped: false }),
+            changed: Condvar::new(),
+        }
     }
 
-    /// A round about a service begins, and has to be over at `due`.
-    pub(super) fn begin(&self, service: usize, due: Instant) {
-        self.lock().states[service].due = due;
+    /// Marks the start of a round that must end by `deadline`.
+    pub(super) fn begin(&self, service: usize, deadline: Instant) {
+        self.lock().statuses[service].deadline = deadline;
     }
 
-    /// What a round about a service found.
-    pub(super) fn put(&self, service: usize, found: Result<Seen, Cause>) {
-        self.lock().states[service].last = Some(found);
+    pub(super) fn publish(&self, service: usize, result: Result<Lookup, QueryError>) {
+        self.lock().statuses[service].last = Some(result);
         self.changed.notify_all();
     }
 
-    /// The states as they are, waited for at most `patience` until each service has one.
-    pub(super) fn states(&self, patience: Duration) -> Vec<State> {
-        let unasked = |inner: &mut Inner| inner.states.iter().any(|state| state.last.is_none());
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, unasked);
-        waited.unwrap_or_else(PoisonError::into_inner).0.states.clone()
+    /// All statuses, once every service has a result or after `patience`.
+    pub(super) fn statuses(&self, patience: Duration) -> Vec<ServiceStatus> {
+        let pending = |inner: &mut BoardState| inner.statuses.iter().any(|status| status.last.is_none());
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, pending);
+        waited.unwrap_or_else(PoisonError::into_inner).0.statuses.clone()
     }
 
-    /// Waits for `span`, or until the threads are to end: true then.
+    /// Waits for `span`; true as soon as the board is stopped.
     pub(super) fn pause(&self, span: Duration) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), span, |inner| !inner.stopped);
         waited.unwrap_or_else(PoisonError::into_inner).0.stopped
     }
 
-    /// Asks the threads to end after their round.
     pub(super) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// A panic elsewhere leaves states that are still whole.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// A panic elsewhere cannot leave a half-written status, so a poisoned lock is fine.
+    fn lock(&self) -> MutexGuard<'_, BoardState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::health::Health;
+    use super::super::health::ServiceHealth;
     use super::*;
     use crate::slot::{Instance, Readiness};
 
@@ -121,59 +120,59 @@ mod tests {
         Instance::new([10, 0, 0, 1].into(), name.to_owned(), group.to_owned(), Readiness::Ready)
     }
 
-    fn known(instances: Vec<Instance>, unaddressed: Vec<Unaddressed>) -> Option<Result<Seen, Cause>> {
-        Some(Ok(Seen::Known(Health { registered: 1, instances, unaddressed })))
+    fn found(instances: Vec<Instance>, unaddressed: Vec<Unaddressed>) -> Option<Result<Lookup, QueryError>> {
+        Some(Ok(Lookup::Registered(ServiceHealth { registered: 1, instances, unaddressed })))
     }
 
     #[test]
-    fn the_services_become_one_observation_or_what_is_unknown() {
+    fn results_join_into_one_observation_or_a_failure() {
         let services = ["web".to_owned(), "api".to_owned()];
         let now = Instant::now();
         let soon = now + SECOND;
-        let web = || State { last: known(vec![instance("n1", "web")], vec![]), due: soon };
+        let web = || ServiceStatus { last: found(vec![instance("n1", "web")], vec![]), deadline: soon };
         let lost = Unaddressed {
             service: "api".to_owned(),
             node: "n2".to_owned(),
             address: "x".to_owned(),
             names: vec!["n2".to_owned(), "n2/api".to_owned()],
         };
-        let api = |last| State { last, due: soon };
-        let joined = |states: &[State]| join(&services, states, now, SECOND);
+        let api = |last| ServiceStatus { last, deadline: soon };
+        let joined = |statuses: &[ServiceStatus]| join(&services, statuses, now, SECOND);
 
-        let both = joined(&[web(), api(known(vec![instance("n2", "api")], vec![]))]).expect("whole");
+        let both = joined(&[web(), api(found(vec![instance("n2", "api")], vec![]))]).expect("an observation");
         assert_eq!(both.0.instances, [instance("n1", "web"), instance("n2", "api")]);
         assert!(both.0.missing_groups.is_empty() && both.0.hidden.is_empty() && both.1.is_empty());
 
-        let unseen = joined(&[web(), api(known(vec![], vec![lost.clone()]))]).expect("whole");
+        let unseen = joined(&[web(), api(found(vec![], vec![lost.clone()]))]).expect("an observation");
         assert_eq!((unseen.0.hidden, unseen.1), (vec![lost.hidden()], vec![lost]));
 
-        let missing = joined(&[web(), api(Some(Ok(Seen::Missing)))]).expect("whole");
+        let missing = joined(&[web(), api(Some(Ok(Lookup::Missing)))]).expect("an observation");
         assert_eq!((missing.0.instances.len(), missing.0.missing_groups), (1, vec!["api".to_owned()]));
 
-        let unknown = |service, cause| Err(Unknown { service, cause });
-        assert_eq!(joined(&[web(), api(None)]), unknown(1, Cause::TimedOut(SECOND)));
-        assert_eq!(joined(&[web(), api(Some(Err(Cause::NoLeader)))]), unknown(1, Cause::NoLeader));
-        let late = State { due: now - SECOND, ..web() };
-        assert_eq!(joined(&[late, api(Some(Err(Cause::NoLeader)))]), unknown(0, Cause::TimedOut(SECOND)));
+        let failed = |service, cause| Err(UnknownService { service, cause });
+        assert_eq!(joined(&[web(), api(None)]), failed(1, QueryError::TimedOut(SECOND)));
+        assert_eq!(joined(&[web(), api(Some(Err(QueryError::NoLeader)))]), failed(1, QueryError::NoLeader));
+        let late = ServiceStatus { deadline: now - SECOND, ..web() };
+        assert_eq!(joined(&[late, api(Some(Err(QueryError::NoLeader)))]), failed(0, QueryError::TimedOut(SECOND)));
     }
 
     #[test]
-    fn the_first_answers_are_waited_for_and_no_longer_than_that() {
+    fn the_first_results_are_waited_for_up_to_the_limit() {
         let board = Board::new(2);
-        assert!(board.states(Duration::from_millis(1)).iter().all(|state| state.last.is_none()));
+        assert!(board.statuses(Duration::from_millis(1)).iter().all(|status| status.last.is_none()));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                board.put(1, Err(Cause::NoLeader));
-                board.put(0, Ok(Seen::Missing));
+                board.publish(1, Err(QueryError::NoLeader));
+                board.publish(0, Ok(Lookup::Missing));
             });
-            assert!(board.states(60 * SECOND).iter().all(|state| state.last.is_some()));
+            assert!(board.statuses(60 * SECOND).iter().all(|status| status.last.is_some()));
         });
         board.begin(0, Instant::now() + SECOND);
-        assert!(board.states(60 * SECOND)[0].last.is_some(), "the last result stands while a round is under way");
+        assert!(board.statuses(60 * SECOND)[0].last.is_some(), "the last result stands while a round is under way");
     }
 
     #[test]
-    fn a_pause_ends_by_itself_or_when_the_threads_are_to_end() {
+    fn a_pause_ends_after_its_span_or_on_stop() {
         let board = Board::new(1);
         assert!(!board.pause(Duration::from_millis(1)));
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! One bounded GET of Consul's API, over http, https or a Unix socket. What an answer means is the business of the caller.
+//! One bounded GET request to Consul's API, over http, https or a Unix socket.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -7,52 +7,50 @@ use std::time::Duration;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use super::access::{Access, Password, Token};
-use super::answer::Answer;
-use super::error::{Cause, Side};
-use super::tls::{Fault, VERIFY};
+use super::error::{CertOwner, QueryError};
+use super::response::{ConsulResponse, trusted_body};
+use super::tls::{SetupError, VERIFY};
 use super::unix::UnixConnector;
 use crate::resolver::Names;
 use crate::settings::ConsulApi;
 
-/// Who counts the requests.
-pub trait Observer: Send + Sync {
+/// Counts requests, for the metrics.
+pub trait ConsulObserver: Send + Sync {
     /// A request ended: `ok`, `timeout`, `unreachable`, `no_leader`, `denied`, `refused`, `unreadable` or `setup`.
     fn request(&self, result: &'static str);
 }
 
-/// The time for a connection to stand, TLS included.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How large an answer may be, in bytes: 10,000 instances take some 20 MB.
+/// Time limit to connect, TLS handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes; 10,000 instances take some 20 MB.
 const BODY_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// Who can be asked. The tests of who asks bring one of their own.
-pub(super) trait Ask: Send + Sync {
-    /// The answer to `path?query` within `time`, or why there is none. The query may be empty.
-    fn get(&self, path: &str, query: &str, time: Duration) -> Result<Answer, Cause>;
+/// An agent of Consul; a trait so that tests can script its responses.
+pub(super) trait Agent: Send + Sync {
+    /// GETs `path?query` within `timeout`. The query may be empty.
+    fn get(&self, path: &str, query: &str, timeout: Duration) -> Result<ConsulResponse, QueryError>;
 }
 
-/// An agent of Consul.
-pub(super) struct Client {
+pub(super) struct AgentClient {
     agent: ureq::Agent,
     base: String,
     token: Token,
     password: Password,
     query: Vec<String>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn ConsulObserver>,
 }
 
-impl Client {
-    /// For the agent at `api`; no call is made.
-    pub(super) fn new(api: &ConsulApi, access: Access, observer: Arc<dyn Observer>) -> Self {
+impl AgentClient {
+    pub(super) fn new(api: &ConsulApi, access: Access, observer: Arc<dyn ConsulObserver>) -> Self {
         let Access { token, password, tls, query } = access;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            // An agent stands beside hsdo or in its network: a proxy for the rest of the world is not asked for it.
+            // The agent is local or on the same network: a proxy meant for the internet must not be used.
             .proxy(None)
             .user_agent(concat!("hsdo/", env!("CARGO_PKG_VERSION")));
         if api.is_https() && !tls.verifies() {
-            log::warn!("{VERIFY} is false: whoever answers at {api} is taken for Consul, and is told the token");
+            log::warn!("{VERIFY} is false: the identity of {api} is not verified, and it receives the token");
         }
         let (agent, base) = match api {
             ConsulApi::Http(url) => {
@@ -62,77 +60,85 @@ impl Client {
             ConsulApi::Unix(path) => {
                 let connector = UnixConnector(path.clone());
                 let agent = ureq::Agent::with_parts(config.build(), connector, Names::default());
-                // An address, so that nobody has to be asked for a name; nothing is sent there.
+                // A placeholder that needs no DNS lookup; nothing is sent there.
                 (agent, "http://127.0.0.1".to_owned())
             }
         };
-        Client { agent, base, token, password, query, observer }
+        AgentClient { agent, base, token, password, query, observer }
     }
 
-    fn send(&self, path: &str, query: &str, time: Duration) -> Result<Answer, Cause> {
+    fn send(&self, path: &str, query: &str, timeout: Duration) -> Result<ConsulResponse, QueryError> {
         let query: Vec<&str> =
             self.query.iter().map(String::as_str).chain([query]).filter(|part| !part.is_empty()).collect();
-        let mark = if query.is_empty() { "" } else { "?" };
-        let mut request = self.agent.get(format!("{}{path}{mark}{}", self.base, query.join("&")));
+        let separator = if query.is_empty() { "" } else { "?" };
+        let mut request = self.agent.get(format!("{}{path}{separator}{}", self.base, query.join("&")));
         if let Some(token) = self.token.read()? {
             request = request.header("X-Consul-Token", token);
         }
         if let Some(password) = &self.password.0 {
             request = request.header("Authorization", password);
         }
-        let request = request.config().timeout_global(Some(time)).timeout_connect(Some(CONNECT.min(time))).build();
-        let mut response = request.call().map_err(|error| told(error, time))?;
-        let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
-        let mut answer = Answer {
-            status: response.status().as_u16(),
+        let request =
+            request.config().timeout_global(Some(timeout)).timeout_connect(Some(CONNECT_TIMEOUT.min(timeout))).build();
+        let mut reply = request.call().map_err(|error| failure(error, timeout))?;
+        let header = |name: &str| reply.headers().get(name)?.to_str().ok().map(str::to_owned);
+        let mut response = ConsulResponse {
+            status: reply.status().as_u16(),
             index: header("X-Consul-Index"),
             known_leader: header("X-Consul-KnownLeader"),
             filtered: header("X-Consul-Results-Filtered-By-ACLs"),
             body: Vec::new(),
         };
-        let body = response.body_mut().with_config().limit(BODY_LIMIT).read_to_vec();
-        answer.body = body.map_err(|error| told(error, time))?;
-        Ok(answer)
+        let body = reply.body_mut().with_config().limit(BODY_LIMIT).read_to_vec();
+        response.body = body.map_err(|error| failure(error, timeout))?;
+        Ok(response)
     }
 }
 
-impl Ask for Client {
-    fn get(&self, path: &str, query: &str, time: Duration) -> Result<Answer, Cause> {
-        let result = self.send(path, query, time);
-        self.observer.request(match result.as_ref().map(super::answer::whole) {
+impl Agent for AgentClient {
+    fn get(&self, path: &str, query: &str, timeout: Duration) -> Result<ConsulResponse, QueryError> {
+        let result = self.send(path, query, timeout);
+        self.observer.request(match result.as_ref().map(trusted_body) {
             Ok(Ok(_)) => "ok",
-            Ok(Err(cause)) => cause.word(),
-            Err(cause) => cause.word(),
+            Ok(Err(cause)) => cause.label(),
+            Err(cause) => cause.label(),
         });
         result
     }
 }
 
-fn told(error: ureq::Error, time: Duration) -> Cause {
+fn failure(error: ureq::Error, timeout: Duration) -> QueryError {
     match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect) => Cause::TimedOut(CONNECT.min(time)),
-        ureq::Error::Timeout(_) => Cause::TimedOut(time),
-        ureq::Error::BodyExceedsLimit(limit) => Cause::Unreadable(format!("it is larger than {limit} bytes")),
-        // What is no HTTP at all.
-        ureq::Error::Protocol(error) => Cause::Unreadable(error.to_string()),
-        ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => Cause::TimedOut(time),
+        ureq::Error::Timeout(ureq::Timeout::Connect) => QueryError::TimedOut(CONNECT_TIMEOUT.min(timeout)),
+        ureq::Error::Timeout(_) => QueryError::TimedOut(timeout),
+        ureq::Error::BodyExceedsLimit(limit) => QueryError::Unreadable(format!("larger than {limit} bytes")),
+        ureq::Error::Protocol(error) => QueryError::Unreadable(error.to_string()),
+        ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => QueryError::TimedOut(timeout),
         ureq::Error::Io(error) => {
             if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 match error {
-                    rustls::Error::InvalidCertificate(_) => return Cause::Mistrust(Side::Consul, error.to_string()),
-                    // What the other side says of a certificate can only be about ours.
-                    rustls::Error::AlertReceived(_) => return Cause::Mistrust(Side::Hsdo, error.to_string()),
+                    rustls::Error::InvalidCertificate(_) => {
+                        return QueryError::CertificateRejected(CertOwner::Agent, error.to_string());
+                    }
+                    // A TLS alert about a certificate can only be about ours.
+                    rustls::Error::AlertReceived(_) => {
+                        return QueryError::CertificateRejected(CertOwner::Client, error.to_string());
+                    }
                     _ => {}
                 }
             }
-            // An error of the system is told by its kind; one of TLS has its own words.
-            Cause::Unreachable(if error.get_ref().is_some() { error.to_string() } else { error.kind().to_string() })
+            // Of an operating system error the kind is enough; a TLS error has its own message.
+            QueryError::Unreachable(if error.get_ref().is_some() {
+                error.to_string()
+            } else {
+                error.kind().to_string()
+            })
         }
-        ureq::Error::Other(error) => match error.downcast::<Fault>() {
+        ureq::Error::Other(error) => match error.downcast::<SetupError>() {
             Ok(fault) => fault.0,
-            Err(error) => Cause::Unreachable(error.to_string()),
+            Err(error) => QueryError::Unreachable(error.to_string()),
         },
-        other => Cause::Unreachable(other.to_string()),
+        other => QueryError::Unreachable(other.to_string()),
     }
 }
 
@@ -153,139 +159,145 @@ mod tests {
         "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nX-Consul-Knownleader: true\r\nContent-Length: 2\r\n\r\n[]";
 
     #[derive(Default)]
-    struct Words(Mutex<Vec<&'static str>>);
+    struct Labels(Mutex<Vec<&'static str>>);
 
-    impl Observer for Words {
+    impl ConsulObserver for Labels {
         fn request(&self, result: &'static str) {
             self.0.lock().expect("no panic").push(result);
         }
     }
 
-    fn client(api: &ConsulApi, env: &[(&str, &str)]) -> (Client, Arc<Words>) {
-        let words = Arc::new(Words::default());
+    fn client(api: &ConsulApi, env: &[(&str, &str)]) -> (AgentClient, Arc<Labels>) {
+        let labels = Arc::new(Labels::default());
         let access = Access::from(&Environment::from(env.iter().copied())).expect("an access");
-        (Client::new(api, access, words.clone()), words)
+        (AgentClient::new(api, access, labels.clone()), labels)
     }
 
-    /// Answers one connection with `answer`, and tells what was asked. A silent server keeps the connection open.
-    fn answer_one(mut stream: impl Read + Write, answer: &str) -> String {
-        let mut asked = String::new();
+    /// Sends `response` on one connection and returns the request. An empty response keeps the connection open.
+    fn respond_once(mut stream: impl Read + Write, response: &str) -> String {
+        let mut request = String::new();
         let mut reader = BufReader::new(&mut stream);
-        while reader.read_line(&mut asked).is_ok_and(|count| count > 2) {}
-        stream.write_all(answer.as_bytes()).expect("a reader");
-        if answer.is_empty() {
+        while reader.read_line(&mut request).is_ok_and(|count| count > 2) {}
+        stream.write_all(response.as_bytes()).expect("a reader");
+        if response.is_empty() {
             let _ = stream.read(&mut [0]);
         }
-        asked
+        request
     }
 
-    fn server(answer: &'static str) -> (SocketAddr, Receiver<String>) {
+    fn server(response: &'static str) -> (SocketAddr, Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (told, asked) = channel();
+        let (sender, requests) = channel();
         std::thread::spawn(move || {
             let (stream, _) = listener.accept().expect("a connection");
-            let _ = told.send(answer_one(stream, answer));
+            let _ = sender.send(respond_once(stream, response));
         });
-        (address, asked)
+        (address, requests)
     }
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_request_carries_token_password_namespace_and_datacenter() {
-        let (address, asked) = server(GOOD);
+        let (address, requests) = server(GOOD);
         let env = [
             ("CONSUL_HTTP_TOKEN", "secret-1"),
             ("CONSUL_HTTP_AUTH", "user:secret-2"),
             ("CONSUL_NAMESPACE", "a"),
             ("CONSUL_DATACENTER", "b"),
         ];
-        let (client, words) = client(&ConsulApi::Http(format!("http://{address}/consul")), &env);
-        let answer = client.get("/v1/health/service/web", "index=7&wait=10s", 10 * SECOND).expect("an answer");
-        assert_eq!((answer.status, answer.index.as_deref(), answer.body.as_slice()), (200, Some("7"), &b"[]"[..]));
-        assert_eq!((answer.known_leader.as_deref(), answer.filtered), (Some("true"), None));
-        let asked = asked.recv().expect("a request");
-        assert!(
-            asked.to_lowercase().contains("\r\nauthorization: ") && asked.contains("Basic dXNlcjpzZWNyZXQtMg==\r\n")
+        let (client, labels) = client(&ConsulApi::Http(format!("http://{address}/consul")), &env);
+        let response = client.get("/v1/health/service/web", "index=7&wait=10s", 10 * SECOND).expect("a response");
+        assert_eq!(
+            (response.status, response.index.as_deref(), response.body.as_slice()),
+            (200, Some("7"), &b"[]"[..])
         );
-        let asked = asked.to_lowercase();
+        assert_eq!((response.known_leader.as_deref(), response.filtered), (Some("true"), None));
+        let request = requests.recv().expect("a request");
         assert!(
-            asked.starts_with("get /consul/v1/health/service/web?ns=a&dc=b&index=7&wait=10s http/1.1\r\n"),
-            "{asked}"
+            request.to_lowercase().contains("\r\nauthorization: ")
+                && request.contains("Basic dXNlcjpzZWNyZXQtMg==\r\n")
         );
-        assert!(asked.contains("\r\nx-consul-token: secret-1\r\n"), "{asked}");
-        assert_eq!(*words.0.lock().expect("no panic"), ["ok"]);
+        let request = request.to_lowercase();
+        assert!(
+            request.starts_with("get /consul/v1/health/service/web?ns=a&dc=b&index=7&wait=10s http/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.contains("\r\nx-consul-token: secret-1\r\n"), "{request}");
+        assert_eq!(*labels.0.lock().expect("no panic"), ["ok"]);
     }
 
     #[test]
-    fn a_socket_is_asked_like_a_port() {
+    fn a_unix_socket_works_like_tcp() {
         let path = std::env::temp_dir().join(format!("hsdo-consul-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).expect("a socket");
-        let (told, asked) = channel();
+        let (sender, requests) = channel();
         std::thread::spawn(move || {
-            for answer in [
+            for response in [
                 GOOD,
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n",
                 "HTTP/1.1 2",
             ] {
                 let (stream, _) = listener.accept().expect("a connection");
-                let _ = told.send(answer_one(stream, answer));
+                let _ = sender.send(respond_once(stream, response));
             }
             let (stream, _) = listener.accept().expect("a connection");
-            answer_one(stream, "");
+            respond_once(stream, "");
         });
         let (client, _) = client(&ConsulApi::Unix(path.clone()), &[]);
-        assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("an answer").index.as_deref(), Some("7"));
-        assert!(asked.recv().expect("a request").starts_with("GET /v1/x HTTP/1.1\r\n"));
+        assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("a response").index.as_deref(), Some("7"));
+        assert!(requests.recv().expect("a request").starts_with("GET /v1/x HTTP/1.1\r\n"));
         assert_eq!(client.get("/v1/x", "", 10 * SECOND).expect("chunks").body, b"[]");
-        assert!(client.get("/v1/x", "", 10 * SECOND).is_err(), "a cut answer");
+        assert!(client.get("/v1/x", "", 10 * SECOND).is_err(), "a truncated response");
         let from = Instant::now();
         let short = Duration::from_millis(100);
-        assert_eq!(client.get("/v1/x", "", short), Err(Cause::TimedOut(short)));
+        assert_eq!(client.get("/v1/x", "", short), Err(QueryError::TimedOut(short)));
         assert!(from.elapsed() < 5 * SECOND);
         std::fs::remove_file(&path).expect("the socket's file");
-        assert!(matches!(client.get("/v1/x", "", SECOND), Err(Cause::Unreachable(text)) if text.contains("not found")));
+        assert!(
+            matches!(client.get("/v1/x", "", SECOND), Err(QueryError::Unreachable(text)) if text.contains("not found"))
+        );
     }
 
     #[test]
-    fn what_fails_is_told_and_counted() {
-        type Judge = fn(&Cause) -> bool;
+    fn failures_are_classified_and_counted() {
+        type Judge = fn(&QueryError) -> bool;
         #[rustfmt::skip]
         let cases: [(&str, &'static str, &str, Judge); 6] = [
-            ("silent", "", "timeout", |cause| *cause == Cause::TimedOut(Duration::from_millis(300))),
-            ("cut in the head", "HTTP/1.1 200 OK\r\nX-Con", "unreachable", |cause| matches!(cause, Cause::Unreachable(_))),
-            ("cut in the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[", "unreachable", |cause| matches!(cause, Cause::Unreachable(_))),
-            ("no HTTP", "hello\r\n\r\n", "unreadable", |cause| matches!(cause, Cause::Unreadable(_))),
+            ("silent", "", "timeout", |cause| *cause == QueryError::TimedOut(Duration::from_millis(300))),
+            ("truncated head", "HTTP/1.1 200 OK\r\nX-Con", "unreachable", |cause| matches!(cause, QueryError::Unreachable(_))),
+            ("truncated body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[", "unreachable", |cause| matches!(cause, QueryError::Unreachable(_))),
+            ("no HTTP", "hello\r\n\r\n", "unreadable", |cause| matches!(cause, QueryError::Unreadable(_))),
             ("too large", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[", "unreadable",
-             |cause| matches!(cause, Cause::Unreadable(_) | Cause::TimedOut(_) | Cause::Unreachable(_))),
-            ("elsewhere", "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "refused", |_| false),
+             |cause| matches!(cause, QueryError::Unreadable(_) | QueryError::TimedOut(_) | QueryError::Unreachable(_))),
+            ("redirect", "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "refused", |_| false),
         ];
-        for (name, text, word, judge) in cases {
-            let (address, _asked) = server(text);
-            let (client, words) = client(&ConsulApi::Http(format!("http://{address}")), &[]);
+        for (name, text, label, judge) in cases {
+            let (address, _requests) = server(text);
+            let (client, labels) = client(&ConsulApi::Http(format!("http://{address}")), &[]);
             match client.get("/", "", Duration::from_millis(300)) {
-                Ok(answer) => assert_eq!((name, answer.status), ("elsewhere", 301)),
+                Ok(response) => assert_eq!((name, response.status), ("redirect", 301)),
                 Err(cause) => assert!(judge(&cause), "{name}: {cause:?}"),
             }
             if name != "too large" {
-                assert_eq!(*words.0.lock().expect("no panic"), [word], "{name}");
+                assert_eq!(*labels.0.lock().expect("no panic"), [label], "{name}");
             }
         }
         let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
         let (client, _) = client(&ConsulApi::Http(format!("http://{closed}")), &[]);
-        assert_eq!(client.get("/", "", SECOND), Err(Cause::Unreachable("connection refused".to_owned())));
+        assert_eq!(client.get("/", "", SECOND), Err(QueryError::Unreachable("connection refused".to_owned())));
     }
 
     #[test]
-    fn a_token_file_that_goes_is_a_fault_of_the_request() {
+    fn a_deleted_token_file_fails_the_request() {
         let path = std::env::temp_dir().join(format!("hsdo-consul-{}-gone", std::process::id()));
         std::fs::write(&path, "t").expect("a file");
         let env = [("CONSUL_HTTP_TOKEN_FILE", path.to_str().expect("a plain path"))];
-        let (client, words) = client(&ConsulApi::Unix(Path::new("/nowhere").to_owned()), &env);
+        let (client, labels) = client(&ConsulApi::Unix(Path::new("/nowhere").to_owned()), &env);
         std::fs::remove_file(&path).expect("a file");
-        assert!(matches!(client.get("/", "", SECOND), Err(Cause::Setup(_))));
-        assert_eq!(*words.0.lock().expect("no panic"), ["setup"]);
+        assert!(matches!(client.get("/", "", SECOND), Err(QueryError::Setup(_))));
+        assert_eq!(*labels.0.lock().expect("no panic"), ["setup"]);
     }
 }

@@ -1,6 +1,6 @@
-//! Why Consul gave no answer that counts, in one line with the remedy, and whether only a person can mend it.
+//! Why a query to Consul failed, in one line with the remedy, and whether only a person can fix it.
 //!
-//! No token can get into it: what it holds is the API's address, the service, and what Consul answered.
+//! An error holds the API's address, the service and Consul's response, never a token.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,156 +9,160 @@ use crate::ports::{Subject, TurnError};
 use crate::settings::ConsulApi;
 use crate::text;
 
-/// How much of a message of Consul is shown, in characters: an error page of a proxy must not fill the log.
-const MESSAGE_SHOWN: usize = 300;
+/// Characters of Consul's message to show: a proxy's error page must not fill the log.
+const MAX_SHOWN: usize = 300;
 
-/// Why Consul gave no answer that counts.
+/// A failed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// Whom was asked.
+pub struct ConsulError {
+    /// The agent we queried.
     pub api: ConsulApi,
-    /// The service that was asked about.
+    /// The service we queried it for.
     pub service: String,
     /// What went wrong.
-    pub cause: Cause,
+    pub cause: QueryError,
 }
 
 /// What went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The token, the CA or another setting cannot be used: the sentence says what to change.
+pub enum QueryError {
+    /// An unusable token, CA or other setting; the message says what to change.
     Setup(String),
-    /// No connection, or it broke.
+    /// Cannot connect, or the connection broke.
     Unreachable(String),
-    /// One side does not accept the other one's certificate.
-    Mistrust(Side, String),
-    /// No whole answer within this time.
+    /// One side rejected the other's certificate.
+    CertificateRejected(CertOwner, String),
+    /// No complete response within this time.
     TimedOut(Duration),
-    /// Consul's servers have no leader, so nobody can say what is registered.
+    /// Consul's servers have no leader, so what is registered is unknown.
     NoLeader,
-    /// 403: the token is unknown, or may not read this.
+    /// 403: the token is unknown or lacks permission.
     Denied(String),
-    /// Another status than 200, and what came with it.
+    /// A status other than 200, with the body.
     Refused(u16, String),
-    /// Instances were left out of the answer that the token may not read (`X-Consul-Results-Filtered-By-ACLs`,
-    /// Consul 1.11 and later).
+    /// Instances that the token may not read were filtered out (`X-Consul-Results-Filtered-By-ACLs`, Consul 1.11+).
     Filtered,
-    /// The catalog lists the service, its health shows no instance: the token may read the service and not its nodes.
-    Hidden,
-    /// The answer is not what Consul's manual says it should be: unknown, which is not empty.
+    /// The catalog lists the service but its health shows no instance: the token may read the service, not its nodes.
+    NodesHidden,
+    /// Not a response as Consul documents it: unknown, which is not empty.
     Unreadable(String),
 }
 
-/// Whose certificate is not accepted.
+/// Whose certificate was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// That of the agent, by us.
-    Consul,
-    /// Ours, or that we have none, by the agent.
-    Hsdo,
+pub enum CertOwner {
+    /// The agent's, by us.
+    Agent,
+    /// Ours, or the lack of one, by the agent.
+    Client,
 }
 
-impl Error {
-    /// Whether only a person can mend it: wrong settings, or a token that may not read what is needed.
+impl ConsulError {
+    /// Whether only a person can fix it: wrong settings, or a token without the required permissions.
     pub fn needs_a_person(&self) -> bool {
         match &self.cause {
-            Cause::Setup(_) | Cause::Denied(_) | Cause::Filtered => true,
-            Cause::Refused(status, _) => (300..500).contains(status) && *status != 429,
-            // Also what a service shows for a moment that registers between two questions.
-            Cause::Hidden => false,
-            // A certificate may be renewed by others.
-            Cause::Mistrust(..) => false,
-            Cause::Unreachable(_) | Cause::TimedOut(_) | Cause::NoLeader | Cause::Unreadable(_) => false,
+            QueryError::Setup(_) | QueryError::Denied(_) | QueryError::Filtered => true,
+            QueryError::Refused(status, _) => (300..500).contains(status) && *status != 429,
+            // Also seen briefly when a service registers between two requests.
+            QueryError::NodesHidden => false,
+            // The certificate may be renewed elsewhere.
+            QueryError::CertificateRejected(..) => false,
+            QueryError::Unreachable(_) | QueryError::TimedOut(_) | QueryError::NoLeader | QueryError::Unreadable(_) => {
+                false
+            }
         }
     }
 
-    /// A text that stays the same while the same fault goes on.
+    /// Stays the same for as long as the same fault persists.
     pub fn key(&self) -> String {
         match &self.cause {
-            // Where an answer breaks off, and how a connection ends, differs from one try to the next.
-            Cause::Unreadable(_) => "unreadable".to_owned(),
-            // The end of the connection may be quicker than the reason for it.
-            Cause::Unreachable(_) | Cause::Mistrust(..) => "unreachable".to_owned(),
+            // The position of a parse error differs from one attempt to the next.
+            QueryError::Unreadable(_) => "unreadable".to_owned(),
+            // The connection may end before the TLS alert that explains it arrives.
+            QueryError::Unreachable(_) | QueryError::CertificateRejected(..) => "unreachable".to_owned(),
             _ => self.to_string(),
         }
     }
 }
 
-impl Cause {
-    /// The word under which the metric `hsdo_consul_requests_total` counts it.
-    pub(super) fn word(&self) -> &'static str {
+impl QueryError {
+    /// The `result` label of the metric `hsdo_consul_requests_total`.
+    pub(super) fn label(&self) -> &'static str {
         match self {
-            Cause::Setup(_) => "setup",
-            Cause::Unreachable(_) | Cause::Mistrust(..) => "unreachable",
-            Cause::TimedOut(_) => "timeout",
-            Cause::NoLeader => "no_leader",
-            Cause::Denied(_) | Cause::Filtered | Cause::Hidden => "denied",
-            Cause::Refused(..) => "refused",
-            Cause::Unreadable(_) => "unreadable",
+            QueryError::Setup(_) => "setup",
+            QueryError::Unreachable(_) | QueryError::CertificateRejected(..) => "unreachable",
+            QueryError::TimedOut(_) => "timeout",
+            QueryError::NoLeader => "no_leader",
+            QueryError::Denied(_) | QueryError::Filtered | QueryError::NodesHidden => "denied",
+            QueryError::Refused(..) => "refused",
+            QueryError::Unreadable(_) => "unreadable",
         }
     }
 }
 
-impl fmt::Display for Error {
-    /// What concerns the agent as a whole does not name the service: all services then fail with the same sentence.
+impl fmt::Display for ConsulError {
+    /// Faults of the agent as a whole do not name the service, so that all services report the same text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Error { api, service, cause } = self;
+        let ConsulError { api, service, cause } = self;
         match cause {
-            Cause::Setup(text) => f.write_str(text),
-            Cause::Unreachable(text) => {
+            QueryError::Setup(text) => f.write_str(text),
+            QueryError::Unreachable(text) => {
                 let tls = if api.is_https() { ", CONSUL_CLIENT_CERT" } else { "" };
-                write!(f, "{api} cannot be reached: {text}: check that the agent runs, SERVER_CONSUL_API_URL{tls}")
+                write!(
+                    f,
+                    "{api} cannot be reached: {text}: check that the agent is running, SERVER_CONSUL_API_URL{tls}"
+                )
             }
-            Cause::Mistrust(Side::Consul, text) => write!(
+            QueryError::CertificateRejected(CertOwner::Agent, text) => write!(
                 f,
                 "{api} cannot be reached: its certificate is not accepted: {}: check CONSUL_CACERT (or CONSUL_CAPATH) and \
                  CONSUL_TLS_SERVER_NAME",
                 one_line(text)
             ),
-            Cause::Mistrust(Side::Hsdo, text) => write!(
+            QueryError::CertificateRejected(CertOwner::Client, text) => write!(
                 f,
-                "{api} cannot be reached: it breaks TLS off: {}: check CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, which \
-                 an agent may demand",
+                "{api} cannot be reached: it aborted the TLS handshake: {}: check CONSUL_CLIENT_CERT and \
+                 CONSUL_CLIENT_KEY, which an agent may require",
                 one_line(text)
             ),
-            Cause::TimedOut(time) => {
-                write!(f, "{api} gives no answer within {} s: check the agent", time.as_secs_f64())
+            QueryError::TimedOut(time) => {
+                write!(f, "{api} did not respond within {} s: check the agent", time.as_secs_f64())
             }
-            Cause::NoLeader => write!(f, "{api} knows no leader of its cluster: check Consul's servers"),
-            Cause::Denied(text) => write!(
+            QueryError::NoLeader => write!(f, "{api} has no cluster leader: check Consul's servers"),
+            QueryError::Denied(text) => write!(
                 f,
-                "{api} denies service {service:?}: {}: give hsdo a token with service:read of the service and node:read \
-                 of its nodes (CONSUL_HTTP_TOKEN)",
+                "{api} denies access to service {service:?}: {}: give hsdo a token with service:read on the service and \
+                 node:read on its nodes (CONSUL_HTTP_TOKEN)",
                 one_line(text)
             ),
-            Cause::Refused(status, text) => {
+            QueryError::Refused(status, text) => {
                 let text = one_line(text);
-                let text = if text.is_empty() { "no more said" } else { &text };
+                let text = if text.is_empty() { "no details" } else { &text };
                 let check = if *status == 401 { "CONSUL_HTTP_AUTH" } else { "SERVER_CONSUL_API_URL and the agent" };
-                write!(f, "{api} answers {status} about service {service:?}: {text}: check {check}")
+                write!(f, "{api} returned {status} for service {service:?}: {text}: check {check}")
             }
-            Cause::Filtered => write!(
+            QueryError::Filtered => write!(
                 f,
-                "{api} leaves out instances of service {service:?} that the token may not read: give it service:read of \
-                 the service and node:read of all its nodes"
+                "{api} filters out instances of service {service:?} that the token may not read: grant it service:read on \
+                 the service and node:read on all its nodes"
             ),
-            Cause::Hidden => write!(
+            QueryError::NodesHidden => write!(
                 f,
-                "{api} lists service {service:?} but shows no instance of it: give the token node:read of its nodes"
+                "{api} lists service {service:?} but shows none of its instances: grant the token node:read on its nodes"
             ),
-            Cause::Unreadable(text) => write!(
+            QueryError::Unreadable(text) => write!(
                 f,
-                "{api} answers about service {service:?} what cannot be read: {}: check SERVER_CONSUL_API_URL",
+                "{api} returned an invalid response for service {service:?}: {}: check SERVER_CONSUL_API_URL",
                 one_line(text)
             ),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ConsulError {}
 
-impl From<Error> for TurnError {
-    fn from(error: Error) -> Self {
+impl From<ConsulError> for TurnError {
+    fn from(error: ConsulError) -> Self {
         TurnError {
             key: error.key(),
             needs_a_person: error.needs_a_person(),
@@ -167,56 +171,56 @@ impl From<Error> for TurnError {
     }
 }
 
-/// A text of Consul as a log line can carry it, without the full stop at its end.
+/// Consul's message, made safe for a log line and without a final full stop.
 fn one_line(text: &str) -> String {
-    text::one_line(text.trim().trim_end_matches('.'), MESSAGE_SHOWN)
+    text::one_line(text.trim().trim_end_matches('.'), MAX_SHOWN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn error(cause: Cause) -> Error {
-        Error { api: ConsulApi::Http("http://127.0.0.1:8500".to_owned()), service: "web".to_owned(), cause }
+    fn error(cause: QueryError) -> ConsulError {
+        ConsulError { api: ConsulApi::Http("http://127.0.0.1:8500".to_owned()), service: "web".to_owned(), cause }
     }
 
     #[test]
-    fn the_sentence_names_the_thing_and_the_remedy() {
+    fn the_message_names_subject_and_remedy() {
         let text = |text: &str| text.to_owned();
         #[rustfmt::skip]
         let cases = [
-            (Cause::Setup(text("CONSUL_CACERT: no such file")), true, "CONSUL_CACERT: no such file"),
-            (Cause::Unreachable(text("connection refused")), false,
-             "http://127.0.0.1:8500 cannot be reached: connection refused: check that the agent runs, SERVER_CONSUL_API_URL"),
-            (Cause::Mistrust(Side::Consul, text("invalid peer certificate: UnknownIssuer")), false,
+            (QueryError::Setup(text("CONSUL_CACERT: no such file")), true, "CONSUL_CACERT: no such file"),
+            (QueryError::Unreachable(text("connection refused")), false,
+             "http://127.0.0.1:8500 cannot be reached: connection refused: check that the agent is running, SERVER_CONSUL_API_URL"),
+            (QueryError::CertificateRejected(CertOwner::Agent, text("invalid peer certificate: UnknownIssuer")), false,
              "http://127.0.0.1:8500 cannot be reached: its certificate is not accepted: invalid peer certificate: \
               UnknownIssuer: check CONSUL_CACERT (or CONSUL_CAPATH) and CONSUL_TLS_SERVER_NAME"),
-            (Cause::Mistrust(Side::Hsdo, text("received fatal alert: BadCertificate")), false,
-             "http://127.0.0.1:8500 cannot be reached: it breaks TLS off: received fatal alert: BadCertificate: check \
-              CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, which an agent may demand"),
-            (Cause::Refused(401, text("Unauthorized")), true,
-             "http://127.0.0.1:8500 answers 401 about service \"web\": Unauthorized: check CONSUL_HTTP_AUTH"),
-            (Cause::TimedOut(Duration::from_millis(18_625)), false,
-             "http://127.0.0.1:8500 gives no answer within 18.625 s: check the agent"),
-            (Cause::NoLeader, false, "http://127.0.0.1:8500 knows no leader of its cluster: check Consul's servers"),
-            (Cause::Denied(text("ACL not found")), true,
-             "http://127.0.0.1:8500 denies service \"web\": ACL not found: give hsdo a token with service:read of the \
-              service and node:read of its nodes (CONSUL_HTTP_TOKEN)"),
-            (Cause::Refused(404, text("")), true,
-             "http://127.0.0.1:8500 answers 404 about service \"web\": no more said: check SERVER_CONSUL_API_URL and the agent"),
-            (Cause::Refused(429, text("Your IP is issuing too many concurrent connections")), false,
-             "http://127.0.0.1:8500 answers 429 about service \"web\": Your IP is issuing too many concurrent connections: \
+            (QueryError::CertificateRejected(CertOwner::Client, text("received fatal alert: BadCertificate")), false,
+             "http://127.0.0.1:8500 cannot be reached: it aborted the TLS handshake: received fatal alert: BadCertificate: check \
+              CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, which an agent may require"),
+            (QueryError::Refused(401, text("Unauthorized")), true,
+             "http://127.0.0.1:8500 returned 401 for service \"web\": Unauthorized: check CONSUL_HTTP_AUTH"),
+            (QueryError::TimedOut(Duration::from_millis(18_625)), false,
+             "http://127.0.0.1:8500 did not respond within 18.625 s: check the agent"),
+            (QueryError::NoLeader, false, "http://127.0.0.1:8500 has no cluster leader: check Consul's servers"),
+            (QueryError::Denied(text("ACL not found")), true,
+             "http://127.0.0.1:8500 denies access to service \"web\": ACL not found: give hsdo a token with service:read on the \
+              service and node:read on its nodes (CONSUL_HTTP_TOKEN)"),
+            (QueryError::Refused(404, text("")), true,
+             "http://127.0.0.1:8500 returned 404 for service \"web\": no details: check SERVER_CONSUL_API_URL and the agent"),
+            (QueryError::Refused(429, text("Your IP is issuing too many concurrent connections")), false,
+             "http://127.0.0.1:8500 returned 429 for service \"web\": Your IP is issuing too many concurrent connections: \
               check SERVER_CONSUL_API_URL and the agent"),
-            (Cause::Refused(503, text("<html>\n\u{1b}[1mbusy</html>")), false,
-             "http://127.0.0.1:8500 answers 503 about service \"web\": <html>\\n\\u{1b}[1mbusy</html>: check \
+            (QueryError::Refused(503, text("<html>\n\u{1b}[1mbusy</html>")), false,
+             "http://127.0.0.1:8500 returned 503 for service \"web\": <html>\\n\\u{1b}[1mbusy</html>: check \
               SERVER_CONSUL_API_URL and the agent"),
-            (Cause::Filtered, true,
-             "http://127.0.0.1:8500 leaves out instances of service \"web\" that the token may not read: give it \
-              service:read of the service and node:read of all its nodes"),
-            (Cause::Hidden, false,
-             "http://127.0.0.1:8500 lists service \"web\" but shows no instance of it: give the token node:read of its nodes"),
-            (Cause::Unreadable(text("expected value at line 1 column 1")), false,
-             "http://127.0.0.1:8500 answers about service \"web\" what cannot be read: expected value at line 1 column 1: \
+            (QueryError::Filtered, true,
+             "http://127.0.0.1:8500 filters out instances of service \"web\" that the token may not read: grant it \
+              service:read on the service and node:read on all its nodes"),
+            (QueryError::NodesHidden, false,
+             "http://127.0.0.1:8500 lists service \"web\" but shows none of its instances: grant the token node:read on its nodes"),
+            (QueryError::Unreadable(text("expected value at line 1 column 1")), false,
+             "http://127.0.0.1:8500 returned an invalid response for service \"web\": expected value at line 1 column 1: \
               check SERVER_CONSUL_API_URL"),
         ];
         for (cause, person, expected) in cases {
@@ -224,23 +228,25 @@ mod tests {
             assert_eq!(error.to_string(), expected);
             assert_eq!(error.needs_a_person(), person, "{error}");
         }
-        let secure =
-            Error { api: ConsulApi::Http("https://consul".to_owned()), ..error(Cause::Unreachable("x".to_owned())) };
+        let secure = ConsulError {
+            api: ConsulApi::Http("https://consul".to_owned()),
+            ..error(QueryError::Unreachable("x".to_owned()))
+        };
         assert!(secure.to_string().ends_with("SERVER_CONSUL_API_URL, CONSUL_CLIENT_CERT"), "{secure}");
     }
 
     #[test]
-    fn a_long_message_is_cut() {
-        let text = error(Cause::Refused(500, "é".repeat(400))).to_string();
+    fn a_long_message_is_truncated() {
+        let text = error(QueryError::Refused(500, "é".repeat(400))).to_string();
         assert!(text.contains(&format!("{}...", "é".repeat(300))) && !text.contains(&"é".repeat(301)), "{text}");
     }
 
     #[test]
-    fn the_key_is_free_of_what_differs_each_time() {
-        let broken = |text: &str| error(Cause::Unreadable(text.to_owned())).key();
+    fn the_key_leaves_out_what_varies() {
+        let broken = |text: &str| error(QueryError::Unreadable(text.to_owned())).key();
         assert_eq!(broken("at column 7"), broken("at column 12"));
-        let lost = |text: &str| error(Cause::Unreachable(text.to_owned())).key();
+        let lost = |text: &str| error(QueryError::Unreachable(text.to_owned())).key();
         assert_eq!(lost("connection reset"), lost("connection refused"));
-        assert_ne!(error(Cause::NoLeader).key(), error(Cause::Filtered).key());
+        assert_ne!(error(QueryError::NoLeader).key(), error(QueryError::Filtered).key());
     }
 }

@@ -1,4 +1,4 @@
-//! Registrations as Consul reports them, and what becomes of each.
+//! Registrations as Consul reports them, and the instances they become.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// An entry: node, its address, service id, its address, checks as `id=status`.
+/// `checks` are written `id=status`.
 fn entry(node: &str, node_address: &str, id: &str, address: &str, checks: &[&str]) -> Value {
     let checks: Vec<Value> = checks
         .iter()
@@ -21,12 +21,12 @@ fn entry(node: &str, node_address: &str, id: &str, address: &str, checks: &[&str
     })
 }
 
-fn health(entries: &[Value]) -> Health {
-    read("web", Value::from(entries).to_string().as_bytes()).expect("readable")
+fn health(entries: &[Value]) -> ServiceHealth {
+    parse("web", Value::from(entries).to_string().as_bytes()).expect("readable")
 }
 
 /// Each instance as `name address readiness`, with its scale where that is not 1.
-fn shown(health: &Health) -> Vec<String> {
+fn shown(health: &ServiceHealth) -> Vec<String> {
     let shown = |one: &Instance| {
         let readiness = format!("{:?}", one.readiness).to_lowercase();
         let scale = if one.scale == 1 { String::new() } else { format!(" x{}", one.scale) };
@@ -36,7 +36,7 @@ fn shown(health: &Health) -> Vec<String> {
 }
 
 #[test]
-fn checks_decide_the_part() {
+fn checks_decide_readiness() {
     #[rustfmt::skip]
     let cases: [(&[&str], Option<Readiness>); 13] = [
         (&[], Some(Readiness::Ready)),
@@ -61,7 +61,7 @@ fn checks_decide_the_part() {
 }
 
 #[test]
-fn the_address_is_the_services_else_the_nodes() {
+fn the_services_address_takes_precedence_over_the_nodes() {
     let ok = &["serfHealth=passing"][..];
     let found = health(&[
         entry("n1", "10.0.0.1", "web", "10.1.0.1", ok),
@@ -73,7 +73,7 @@ fn the_address_is_the_services_else_the_nodes() {
 }
 
 #[test]
-fn a_host_name_is_no_address_and_its_instance_is_unseen_not_absent() {
+fn an_instance_with_a_host_name_is_unaddressed_not_absent() {
     let ok = &["serfHealth=passing"][..];
     let found = health(&[
         entry("n1", "10.0.0.1", "web-1", "web.example", ok),
@@ -87,9 +87,9 @@ fn a_host_name_is_no_address_and_its_instance_is_unseen_not_absent() {
     assert_eq!(found.unaddressed[0].names, ["n1", "n1/web-1"]);
 }
 
-/// The table cannot hold them: a row with one of these would be one that neither role can read.
+/// Neither role could read a row with one of these.
 #[test]
-fn addresses_that_no_server_has_and_names_that_no_row_holds() {
+fn unusable_addresses_and_names_never_reach_the_table() {
     let ok = &["serfHealth=passing"][..];
     for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"] {
         let found = health(&[entry("n1", "10.0.0.1", "web-1", address, ok)]);
@@ -104,7 +104,7 @@ fn addresses_that_no_server_has_and_names_that_no_row_holds() {
 }
 
 #[test]
-fn a_node_with_several_instances_names_them_apart() {
+fn several_instances_of_a_node_get_distinct_names() {
     let ok = &["serfHealth=passing"][..];
     let one = entry("n1", "10.0.0.1", "web-a", "10.1.0.1", ok);
     let two = entry("n1", "10.0.0.1", "web-b", "10.1.0.2", ok);
@@ -112,15 +112,15 @@ fn a_node_with_several_instances_names_them_apart() {
     let both = health(&[two.clone(), one]);
     assert_eq!(shown(&alone), ["n1 10.1.0.1 ready"]);
     assert_eq!(shown(&both), ["n1/web-a 10.1.0.1 ready", "n1/web-b 10.1.0.2 ready"]);
-    assert!(both.instances[0].has_name(&alone.instances[0].name), "who was alone is still known");
-    assert!(alone.instances[0].has_name(&both.instances[0].name), "and is again when the other one leaves");
+    assert!(both.instances[0].has_name(&alone.instances[0].name), "the first instance keeps its identity");
+    assert!(alone.instances[0].has_name(&both.instances[0].name), "and keeps it when the other one leaves");
     assert!(!both.instances[1].has_name("n1/web-a"));
     let other = health(&[entry("n1", "10.0.0.1", "web-c", "10.1.0.1", ok)]);
     assert!(!other.instances[0].has_name("n1/web-a"), "another instance at a sibling's address is a new server");
 }
 
 #[test]
-fn instances_of_a_node_at_one_address_are_one_server() {
+fn instances_sharing_an_address_are_one_server() {
     let found = health(&[
         entry("n1", "10.0.0.1", "web-2", "", &["_service_maintenance:web-2=critical"]),
         entry("n1", "10.0.0.1", "web-1", "", &["serfHealth=passing"]),
@@ -131,7 +131,7 @@ fn instances_of_a_node_at_one_address_are_one_server() {
 }
 
 #[test]
-fn the_weight_of_a_registration_is_a_scale() {
+fn the_weight_of_a_registration_is_its_scale() {
     for (weights, expected) in [
         (json!({"Passing": 1, "Warning": 1}), 1),
         (json!({"Passing": 5, "Warning": 1}), 5),
@@ -149,7 +149,7 @@ fn the_weight_of_a_registration_is_a_scale() {
 }
 
 #[test]
-fn what_cannot_be_read_is_no_empty_answer() {
+fn an_unreadable_response_is_an_error_not_an_empty_list() {
     let good = entry("n1", "10.0.0.1", "web", "", &["serfHealth=passing"]);
     let without = |path: &[&str]| {
         let mut entry = good.clone();
@@ -157,7 +157,7 @@ fn what_cannot_be_read_is_no_empty_answer() {
         parent.as_object_mut().expect("an object").remove(path[path.len() - 1]);
         Value::from(vec![entry]).to_string()
     };
-    let whole = Value::from(vec![good.clone()]).to_string();
+    let complete = Value::from(vec![good.clone()]).to_string();
     for body in [
         "".to_owned(),
         "null".to_owned(),
@@ -165,35 +165,35 @@ fn what_cannot_be_read_is_no_empty_answer() {
         "<html>".to_owned(),
         "[null]".to_owned(),
         "[{}]".to_owned(),
-        whole[..whole.len() - 1].to_owned(),
-        format!("{whole}x"),
+        complete[..complete.len() - 1].to_owned(),
+        format!("{complete}x"),
         without(&["Checks"]),
         without(&["Node"]),
         without(&["Node", "Node"]),
         without(&["Service", "ID"]),
-        whole.replace("\"passing\"", "1"),
+        complete.replace("\"passing\"", "1"),
     ] {
-        assert!(matches!(read("web", body.as_bytes()), Err(Cause::Unreadable(_))), "{body}");
+        assert!(matches!(parse("web", body.as_bytes()), Err(QueryError::Unreadable(_))), "{body}");
     }
-    assert_eq!(read("web", b"[]"), Ok(Health::default()));
-    assert_eq!(read("web", without(&["Service", "Weights"]).as_bytes()).expect("readable").instances.len(), 1);
+    assert_eq!(parse("web", b"[]"), Ok(ServiceHealth::default()));
+    assert_eq!(parse("web", without(&["Service", "Weights"]).as_bytes()).expect("readable").instances.len(), 1);
 }
 
-/// Answers of the real 1.8.7, and one in the shape of 1.20 with the fields that came since.
+/// Recorded from 1.8.7, and one in the shape of 1.20 with its newer fields.
 #[test]
-fn recorded_answers_are_read() {
-    let old = read("web", include_bytes!("../../tests/data/consul-health-1.8.json")).expect("readable");
+fn recorded_responses_are_parsed() {
+    let old = parse("web", include_bytes!("../../tests/data/consul-health-1.8.json")).expect("readable");
     assert_eq!(shown(&old), ["n1/web-1 127.2.0.1 draining x5", "n1/web-2 127.2.0.2 ready"]);
     assert_eq!(old.registered, 3);
-    let new = read("web", include_bytes!("../../tests/data/consul-health-1.20.json")).expect("readable");
+    let new = parse("web", include_bytes!("../../tests/data/consul-health-1.20.json")).expect("readable");
     assert_eq!(shown(&new), ["ip-10-0-1-7 10.0.1.7 ready x2", "ip-10-0-2-9 2001:db8:2::9 draining"]);
     assert_eq!(new.registered, 3);
 }
 
 proptest! {
-    /// Whatever is registered: no address twice, no name twice, and nobody is lost.
+    /// No duplicate address or name, and no instance lost.
     #[test]
-    fn every_instance_stands_once(places in prop::collection::vec((0..3_u8, 0..4_u8, 0..4_u8), 0..10)) {
+    fn every_instance_appears_once(places in prop::collection::vec((0..3_u8, 0..4_u8, 0..4_u8), 0..10)) {
         let entries: Vec<Value> = places
             .iter()
             .map(|(node, id, host)| entry(&format!("n{node}"), "", &format!("w{id}"), &format!("10.{node}.0.{host}"), &[]))
@@ -207,7 +207,7 @@ proptest! {
         prop_assert_eq!(names.len(), found.instances.len());
         for (node, id, host) in places {
             let address: IpAddr = [10, node, 0, host].into();
-            let one = found.instances.iter().find(|one| one.address == address).expect("it stands");
+            let one = found.instances.iter().find(|one| one.address == address).expect("an instance");
             for name in [format!("n{node}"), format!("n{node}/w{id}")] {
                 prop_assert!(one.has_name(&name), "{name}");
             }

@@ -1,5 +1,4 @@
-//! One round of questions about one service: what a thread asks again and again. It decides which answer counts by
-//! `answer` and `health`; it knows no thread and no turn.
+//! One round of requests about one service, which a polling thread repeats.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,91 +6,85 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 
 use super::access::encode;
-use super::answer::{next_index, whole};
-use super::client::Ask;
-use super::error::Cause;
-use super::health::{self, Health};
+use super::client::Agent;
+use super::error::QueryError;
+use super::health::{self, ServiceHealth};
+use super::response::{next_index, trusted_body};
 
-/// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
-    /// How long Consul is asked to hold a blocking query. Shorter than Consul's own five minutes, so that an agent that
-    /// has fallen silent is found out soon.
+    /// How long Consul may hold a blocking query. Shorter than Consul's default of five minutes, to detect a hung agent
+    /// soon.
     pub(super) wait: Duration,
-    /// How long an answer may take besides: longer than the seven seconds for which an agent tries again by itself
-    /// while its cluster elects a leader (`rpc_hold_timeout`), so that it is heard to say that there is none.
-    pub(super) answer: Duration,
-    /// From the start of one round to the start of the next, at least: a service that changes all the time is not
-    /// asked all the time.
-    pub(super) pace: Duration,
-    /// After a failed round.
+    /// How long a response may take beyond that. Longer than the seven seconds for which an agent retries by itself during
+    /// a leader election (`rpc_hold_timeout`), so that we get its error.
+    pub(super) response: Duration,
+    /// The least time between the starts of two rounds, to throttle queries about a service that keeps changing.
+    pub(super) min_interval: Duration,
     pub(super) retry: Duration,
-    /// After a connection that broke while it waited: long enough for an agent that is ending to be gone.
+    /// Pause after a connection that broke while blocking: long enough for a stopping agent to be gone.
     pub(super) reconnect: Duration,
 }
 
 impl Timing {
-    /// What hsdo uses.
-    pub(super) const USUAL: Timing = Timing {
+    pub(super) const DEFAULT: Timing = Timing {
         wait: Duration::from_secs(10),
-        answer: Duration::from_secs(8),
-        pace: Duration::from_millis(100),
+        response: Duration::from_secs(8),
+        min_interval: Duration::from_millis(100),
         retry: Duration::from_millis(500),
         reconnect: Duration::from_millis(250),
     };
 
-    /// How long a blocking query may take: Consul adds up to a sixteenth to the wait (API documentation, "Blocking Queries").
+    /// Timeout of a blocking query: Consul adds up to a sixteenth to the wait (API documentation, "Blocking Queries").
     pub(super) fn blocking(&self) -> Duration {
-        self.wait + self.wait / 16 + self.answer
+        self.wait + self.wait / 16 + self.response
     }
 
-    /// How long a round may take: three questions.
+    /// Timeout of a round of at most three requests.
     pub(super) fn round(&self) -> Duration {
-        self.blocking() + self.answer * 2
+        self.blocking() + self.response * 2
     }
 }
 
-/// What a whole round found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// The service and its instances; none ready has been confirmed.
-    Known(Health),
-    /// The catalog does not know the service, or does not show it to our token: nothing is known of its instances.
+pub(super) enum Lookup {
+    /// The service and its instances; if none is ready, that was confirmed.
+    Registered(ServiceHealth),
+    /// The catalog does not list the service, or not to our token, so the state of its instances is unknown.
     Missing,
 }
 
-/// Asks about `service`, waiting for a change since `index` if there is one. Gives what was found and the index of the
-/// next round.
+/// Queries `service`, blocking until a change after `index` if there is one. Returns the index for the next round too.
 pub(super) fn round(
-    ask: &dyn Ask,
+    agent: &dyn Agent,
     service: &str,
     index: Option<u64>,
     timing: &Timing,
-) -> Result<(Seen, Option<u64>), Cause> {
-    // Without `passing`, which would hide instances in maintenance: `health` keeps to the same rule.
+) -> Result<(Lookup, Option<u64>), QueryError> {
+    // Without `passing`, which would hide instances in maintenance; `health` applies the same rule.
     let path = format!("/v1/health/service/{}", encode(service));
-    let answer = match index {
-        None => ask.get(&path, "", timing.answer)?,
+    let response = match index {
+        None => agent.get(&path, "", timing.response)?,
         Some(index) => {
-            ask.get(&path, &format!("index={index}&wait={}ms", timing.wait.as_millis()), timing.blocking())?
+            agent.get(&path, &format!("index={index}&wait={}ms", timing.wait.as_millis()), timing.blocking())?
         }
     };
-    let health = health::read(service, whole(&answer)?)?;
-    let next = next_index(index, &answer)?;
+    let health = health::parse(service, trusted_body(&response)?)?;
+    let next = next_index(index, &response)?;
     if health.any_ready() {
-        return Ok((Seen::Known(health), next));
+        return Ok((Lookup::Registered(health), next));
     }
-    // Nobody ready would take every server out: a leader that was replaced just now may still say so.
-    let answer = ask.get(&path, "consistent", timing.answer)?;
-    let health = health::read(service, whole(&answer)?)?;
+    // This would take every server out of rotation. A leader that has just been replaced may still serve stale reads.
+    let response = agent.get(&path, "consistent", timing.response)?;
+    let health = health::parse(service, trusted_body(&response)?)?;
     if health.registered > 0 {
-        return Ok((Seen::Known(health), next));
+        return Ok((Lookup::Registered(health), next));
     }
-    // An empty list is also what a token sees that may not read the service or its nodes (1.8.7 says nothing more).
-    let answer = ask.get("/v1/catalog/services", "consistent", timing.answer)?;
-    let catalog: BTreeMap<String, IgnoredAny> = serde_json::from_slice(whole(&answer)?)
-        .map_err(|error| Cause::Unreadable(format!("the catalog's JSON: {error}")))?;
-    if catalog.contains_key(service) { Err(Cause::Hidden) } else { Ok((Seen::Missing, next)) }
+    // A token that may not read the service or its nodes sees an empty list as well (all that 1.8.7 shows).
+    let response = agent.get("/v1/catalog/services", "consistent", timing.response)?;
+    let catalog: BTreeMap<String, IgnoredAny> = serde_json::from_slice(trusted_body(&response)?)
+        .map_err(|error| QueryError::Unreadable(format!("the catalog's JSON: {error}")))?;
+    if catalog.contains_key(service) { Err(QueryError::NodesHidden) } else { Ok((Lookup::Missing, next)) }
 }
 
 #[cfg(test)]
@@ -101,36 +94,36 @@ pub(super) mod tests {
 
     use serde_json::json;
 
-    use super::super::answer::Answer;
+    use super::super::response::ConsulResponse;
     use super::*;
 
-    /// Answers in the order of the script, and remembers what was asked.
+    /// Returns scripted responses in order and records the requests.
     #[derive(Default)]
     pub(crate) struct Script {
-        answers: Mutex<VecDeque<Result<Answer, Cause>>>,
-        pub(crate) asked: Mutex<Vec<String>>,
+        responses: Mutex<VecDeque<Result<ConsulResponse, QueryError>>>,
+        pub(crate) requests: Mutex<Vec<String>>,
     }
 
     impl Script {
-        pub(crate) fn new(answers: impl IntoIterator<Item = Result<Answer, Cause>>) -> Self {
-            Script { answers: Mutex::new(answers.into_iter().collect()), asked: Mutex::default() }
+        pub(crate) fn new(responses: impl IntoIterator<Item = Result<ConsulResponse, QueryError>>) -> Self {
+            Script { responses: Mutex::new(responses.into_iter().collect()), requests: Mutex::default() }
         }
 
-        pub(crate) fn asked(&self) -> Vec<String> {
-            self.asked.lock().expect("no panic").clone()
-        }
-    }
-
-    impl Ask for Script {
-        fn get(&self, path: &str, query: &str, _: Duration) -> Result<Answer, Cause> {
-            self.asked.lock().expect("no panic").push(format!("{path}?{query}"));
-            let answer = self.answers.lock().expect("no panic").pop_front();
-            answer.unwrap_or(Err(Cause::Unreachable("the script is over".to_owned())))
+        pub(crate) fn requests(&self) -> Vec<String> {
+            self.requests.lock().expect("no panic").clone()
         }
     }
 
-    pub(crate) fn answer(index: u64, body: &str) -> Result<Answer, Cause> {
-        Ok(Answer {
+    impl Agent for Script {
+        fn get(&self, path: &str, query: &str, _: Duration) -> Result<ConsulResponse, QueryError> {
+            self.requests.lock().expect("no panic").push(format!("{path}?{query}"));
+            let response = self.responses.lock().expect("no panic").pop_front();
+            response.unwrap_or(Err(QueryError::Unreachable("the script is over".to_owned())))
+        }
+    }
+
+    pub(crate) fn response(index: u64, body: &str) -> Result<ConsulResponse, QueryError> {
+        Ok(ConsulResponse {
             status: 200,
             index: Some(index.to_string()),
             known_leader: Some("true".to_owned()),
@@ -149,65 +142,65 @@ pub(super) mod tests {
         .to_string()
     }
 
-    /// What a round found, in a word.
-    fn word(found: &Result<(Seen, Option<u64>), Cause>) -> String {
-        match found {
-            Ok((Seen::Known(health), next)) => {
+    fn summary(result: &Result<(Lookup, Option<u64>), QueryError>) -> String {
+        match result {
+            Ok((Lookup::Registered(health), next)) => {
                 format!("{} of {}, next {next:?}", health.instances.len(), health.registered)
             }
-            Ok((Seen::Missing, next)) => format!("missing, next {next:?}"),
-            Err(cause) => cause.word().to_owned(),
+            Ok((Lookup::Missing, next)) => format!("missing, next {next:?}"),
+            Err(cause) => cause.label().to_owned(),
         }
     }
 
     #[test]
-    fn which_answer_counts() {
+    fn which_response_counts() {
         const HEALTH: &str = "/v1/health/service/web?";
         const CONSISTENT: &str = "/v1/health/service/web?consistent";
         const CATALOG: &str = "/v1/catalog/services?consistent";
-        let good = || answer(9, &one("passing"));
-        let bad = || answer(9, &one("critical"));
-        let none = || answer(9, "[]");
-        let leaderless = || Ok(Answer { known_leader: Some("false".to_owned()), ..none().expect("an answer") });
-        let timeout = || Err(Cause::TimedOut(Duration::from_secs(5)));
-        type Answers = Vec<Result<Answer, Cause>>;
+        let good = || response(9, &one("passing"));
+        let bad = || response(9, &one("critical"));
+        let none = || response(9, "[]");
+        let leaderless =
+            || Ok(ConsulResponse { known_leader: Some("false".to_owned()), ..none().expect("a response") });
+        let timeout = || Err(QueryError::TimedOut(Duration::from_secs(5)));
+        type Responses = Vec<Result<ConsulResponse, QueryError>>;
         #[rustfmt::skip]
-        let cases: Vec<(&str, Answers, &str, &[&str])> = vec![
+        let cases: Vec<(&str, Responses, &str, &[&str])> = vec![
             ("one ready: at once", vec![good()], "1 of 1, next Some(9)", &[HEALTH]),
             ("none ready: confirmed", vec![bad(), bad()], "0 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
-            ("none ready: the second answer counts", vec![bad(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
-            ("none ready, the second answer fails", vec![bad(), timeout()], "timeout", &[HEALTH, CONSISTENT]),
-            ("none ready, the second answer without a leader", vec![none(), leaderless()], "no_leader", &[HEALTH, CONSISTENT]),
-            ("nobody, but for a moment", vec![none(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
-            ("a service that the catalog does not know", vec![none(), none(), answer(9, r#"{"consul": [], "api": ["a"]}"#)],
+            ("none ready: the second response counts", vec![bad(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
+            ("none ready, the second response fails", vec![bad(), timeout()], "timeout", &[HEALTH, CONSISTENT]),
+            ("none ready, the second response without a leader", vec![none(), leaderless()], "no_leader", &[HEALTH, CONSISTENT]),
+            ("none for a moment", vec![none(), good()], "1 of 1, next Some(9)", &[HEALTH, CONSISTENT]),
+            ("a service that the catalog does not know", vec![none(), none(), response(9, r#"{"consul": [], "api": ["a"]}"#)],
              "missing, next Some(9)", &[HEALTH, CONSISTENT, CATALOG]),
-            ("a token that sees nothing at all", vec![none(), none(), answer(9, "{}")],
+            ("a token that sees nothing at all", vec![none(), none(), response(9, "{}")],
              "missing, next Some(9)", &[HEALTH, CONSISTENT, CATALOG]),
-            ("a token that sees the service but not its nodes", vec![none(), none(), answer(9, r#"{"web": []}"#)],
+            ("a token that sees the service but not its nodes", vec![none(), none(), response(9, r#"{"web": []}"#)],
              "denied", &[HEALTH, CONSISTENT, CATALOG]),
-            ("a catalog that cannot be read", vec![none(), none(), answer(9, "[]")], "unreadable", &[HEALTH, CONSISTENT, CATALOG]),
+            ("a catalog that cannot be read", vec![none(), none(), response(9, "[]")], "unreadable", &[HEALTH, CONSISTENT, CATALOG]),
             ("a catalog without a leader", vec![none(), none(), leaderless()], "no_leader", &[HEALTH, CONSISTENT, CATALOG]),
             ("no leader", vec![leaderless()], "no_leader", &[HEALTH]),
-            ("no JSON", vec![answer(9, "<html>")], "unreadable", &[HEALTH]),
-            ("no answer", vec![timeout()], "timeout", &[HEALTH]),
+            ("no JSON", vec![response(9, "<html>")], "unreadable", &[HEALTH]),
+            ("no response", vec![timeout()], "timeout", &[HEALTH]),
         ];
-        for (name, answers, expected, asked) in cases {
-            let script = Script::new(answers);
-            let found = round(&script, "web", None, &Timing::USUAL);
-            assert_eq!(word(&found), expected, "{name}");
-            assert_eq!(script.asked(), asked, "{name}");
+        for (name, responses, expected, requests) in cases {
+            let script = Script::new(responses);
+            let found = round(&script, "web", None, &Timing::DEFAULT);
+            assert_eq!(summary(&found), expected, "{name}");
+            assert_eq!(script.requests(), requests, "{name}");
         }
     }
 
     #[test]
-    fn a_round_waits_for_a_change_since_the_last_one() {
-        let script = Script::new([answer(12, &one("passing")), answer(3, &one("passing"))]);
-        assert_eq!(word(&round(&script, "a/b c", Some(7), &Timing::USUAL)), "1 of 1, next Some(12)");
-        assert_eq!(word(&round(&script, "web", Some(12), &Timing::USUAL)), "1 of 1, next None");
+    fn a_round_blocks_until_a_change_since_the_previous_one() {
+        let script = Script::new([response(12, &one("passing")), response(3, &one("passing"))]);
+        assert_eq!(summary(&round(&script, "a/b c", Some(7), &Timing::DEFAULT)), "1 of 1, next Some(12)");
+        assert_eq!(summary(&round(&script, "web", Some(12), &Timing::DEFAULT)), "1 of 1, next None");
         assert_eq!(
-            script.asked(),
+            script.requests(),
             ["/v1/health/service/a%2Fb%20c?index=7&wait=10000ms", "/v1/health/service/web?index=12&wait=10000ms"]
         );
-        assert_eq!(Timing::USUAL.blocking(), Duration::from_millis(18_625));
+        assert_eq!(Timing::DEFAULT.blocking(), Duration::from_millis(18_625));
     }
 }

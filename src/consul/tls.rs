@@ -1,7 +1,7 @@
-//! TLS to Consul: whom to believe and who we are, by Consul's own variables (`api/api.go` of Consul, `SetupTLSConfig`).
+//! TLS to Consul: CAs and client certificate from Consul's own variables (`SetupTLSConfig` in Consul's `api/api.go`).
 //!
-//! The files are read again for each new connection, so that a certificate that was renewed counts from then on. What was
-//! read before is used on while they cannot be used: two files are not exchanged in one moment.
+//! The files are read again for each new connection, so that a renewed certificate takes effect. While they are unusable the
+//! previous configuration stays in use, because certificate and key cannot be replaced atomically.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -15,105 +15,102 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::error::Cause;
+use super::error::QueryError;
 use crate::environment::Environment;
 use crate::log::Episode;
 use crate::tls::{Tls, config};
 
 const CA: &str = "CONSUL_CACERT";
-const CA_FOLDER: &str = "CONSUL_CAPATH";
+const CA_DIR: &str = "CONSUL_CAPATH";
 const CERTIFICATE: &str = "CONSUL_CLIENT_CERT";
 const KEY: &str = "CONSUL_CLIENT_KEY";
 const NAME: &str = "CONSUL_TLS_SERVER_NAME";
-/// Whether the other side has to prove that it is Consul.
+/// Whether to verify the agent's certificate.
 pub(super) const VERIFY: &str = "CONSUL_HTTP_SSL_VERIFY";
 
-/// The largest file of certificates, in bytes.
-const LARGEST: u64 = 8 * 1024 * 1024;
-/// The most files and folders that [`CA_FOLDER`] may hold, and how deep they are looked for.
-const MOST_ENTRIES: usize = 10_000;
-const DEEPEST: usize = 8;
+const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// Limits of the search below [`CA_DIR`].
+const MAX_ENTRIES: usize = 10_000;
+const MAX_DEPTH: usize = 8;
 
-/// What the variables say.
 pub(super) struct TlsAccess {
-    files: Files,
+    files: TlsPaths,
     name: Option<ServerName<'static>>,
-    held: Mutex<Held>,
+    loaded: Mutex<Loaded>,
 }
 
-struct Files {
+struct TlsPaths {
     ca: Option<PathBuf>,
-    ca_folder: Option<PathBuf>,
+    ca_dir: Option<PathBuf>,
     /// Certificate and key.
     pair: Option<(PathBuf, PathBuf)>,
     verify: bool,
 }
 
-/// What the files held.
 #[derive(PartialEq)]
-struct Contents {
-    /// `None` for the CAs that browsers trust.
+struct TlsMaterial {
+    /// `None` for the public CAs.
     ca: Option<Vec<CertificateDer<'static>>>,
     pair: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
-/// The configuration in use, and whether the files can be used now.
-struct Held {
-    now: Option<(Contents, Arc<ClientConfig>)>,
+struct Loaded {
+    current: Option<(TlsMaterial, Arc<ClientConfig>)>,
     episode: Episode,
 }
 
 impl TlsAccess {
-    /// Reads the variables, and the files that they name.
-    pub(super) fn from(env: &Environment) -> Result<Self, Cause> {
+    pub(super) fn from(env: &Environment) -> Result<Self, QueryError> {
         let path = |variable| env.get(variable).map(PathBuf::from);
         let pair = match (path(CERTIFICATE), path(KEY)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            (Some(_), None) => return Err(half(CERTIFICATE, KEY)),
-            (None, Some(_)) => return Err(half(KEY, CERTIFICATE)),
+            (Some(_), None) => return Err(incomplete_pair(CERTIFICATE, KEY)),
+            (None, Some(_)) => return Err(incomplete_pair(KEY, CERTIFICATE)),
         };
-        let files =
-            Files { ca: path(CA), ca_folder: path(CA_FOLDER), pair, verify: env.get(VERIFY).map_or(Ok(true), truth)? };
+        let files = TlsPaths {
+            ca: path(CA),
+            ca_dir: path(CA_DIR),
+            pair,
+            verify: env.get(VERIFY).map_or(Ok(true), parse_bool)?,
+        };
         let name = env.get(NAME).map(server_name).transpose()?;
-        let held = Held { now: None, episode: Episode::new("Consul TLS").target(module_path!()) };
-        let access = TlsAccess { files, name, held: Mutex::new(held) };
-        // Said at start rather than in the first turn.
+        let loaded = Loaded { current: None, episode: Episode::new("Consul TLS").target(module_path!()) };
+        let access = TlsAccess { files, name, loaded: Mutex::new(loaded) };
+        // Fail at startup rather than in the first turn.
         access.config()?;
         Ok(access)
     }
 
-    /// Whether the other side has to prove that it is Consul.
     pub(super) fn verifies(&self) -> bool {
         self.files.verify
     }
 
-    /// What wraps the connections.
     pub(super) fn connector(self) -> Tls {
         let name = self.name.clone();
-        Tls::new(name, move || self.config().map_err(|cause| ureq::Error::Other(Box::new(Fault(cause)))))
+        Tls::new(name, move || self.config().map_err(|cause| ureq::Error::Other(Box::new(SetupError(cause)))))
     }
 
-    /// The configuration by the files as they are now, else as they were.
-    fn config(&self) -> Result<Arc<ClientConfig>, Cause> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { now, episode } = &mut *held;
-        let fresh = self.files.read().and_then(|contents| match &now {
-            Some((known, config)) if *known == contents => Ok(Arc::clone(config)),
+    /// The configuration from the files, or the previous one while they are unusable.
+    fn config(&self) -> Result<Arc<ClientConfig>, QueryError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let Loaded { current, episode } = &mut *loaded;
+        let fresh = self.files.read().and_then(|contents| match &current {
+            Some((previous, config)) if *previous == contents => Ok(Arc::clone(config)),
             _ => {
                 let config = Arc::new(self.files.configure(&contents)?);
-                *now = Some((contents, Arc::clone(&config)));
+                *current = Some((contents, Arc::clone(&config)));
                 Ok(config)
             }
         });
-        match (fresh, now) {
+        match (fresh, current) {
             (Ok(config), _) => {
                 episode.report(None);
                 Ok(config)
             }
             (Err(cause), Some((_, config))) => {
-                if let Cause::Setup(text) = &cause {
-                    episode.report(Some((text, &format!("{text}; what was read before is used on"))));
+                if let QueryError::Setup(text) = &cause {
+                    episode.report(Some((text, &format!("{text}; keeping the previous configuration"))));
                 }
                 Ok(Arc::clone(config))
             }
@@ -122,9 +119,9 @@ impl TlsAccess {
     }
 }
 
-impl Files {
-    fn read(&self) -> Result<Contents, Cause> {
-        let ca = match (&self.ca, &self.ca_folder) {
+impl TlsPaths {
+    fn read(&self) -> Result<TlsMaterial, QueryError> {
+        let ca = match (&self.ca, &self.ca_dir) {
             (Some(path), _) => Some(certificates(CA, path)?),
             (None, Some(path)) => Some(certificates_below(path)?),
             (None, None) => None,
@@ -133,60 +130,60 @@ impl Files {
             Some((certificate, key)) => Some((certificates(CERTIFICATE, certificate)?, private_key(key)?)),
             None => None,
         };
-        Ok(Contents { ca, pair })
+        Ok(TlsMaterial { ca, pair })
     }
 
-    fn configure(&self, contents: &Contents) -> Result<ClientConfig, Cause> {
+    fn configure(&self, contents: &TlsMaterial) -> Result<ClientConfig, QueryError> {
         let builder = config();
         let builder = if self.verify {
             let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
             if let Some(ca) = &contents.ca {
                 roots = RootCertStore::empty();
-                let (taken, _) = roots.add_parsable_certificates(ca.iter().cloned());
-                if taken == 0 {
-                    let (variable, path) = match (&self.ca, &self.ca_folder) {
-                        (None, Some(path)) => (CA_FOLDER, path.as_path()),
+                let (added, _) = roots.add_parsable_certificates(ca.iter().cloned());
+                if added == 0 {
+                    let (variable, path) = match (&self.ca, &self.ca_dir) {
+                        (None, Some(path)) => (CA_DIR, path.as_path()),
                         (path, _) => (CA, path.as_deref().unwrap_or(Path::new(""))),
                     };
-                    return Err(wrong(variable, path, "holds no certificate that can be understood"));
+                    return Err(setup_error(variable, path, "contains no valid certificate"));
                 }
             }
             builder.with_root_certificates(roots)
         } else {
             let provider = Arc::clone(builder.crypto_provider());
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
         };
         let (Some((certificate, key)), Some((_, path))) = (&contents.pair, &self.pair) else {
             return Ok(builder.with_no_client_auth());
         };
         builder.with_client_auth_cert(certificate.clone(), key.clone_key()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
-                wrong(KEY, path, &format!("is not the key of the certificate in {CERTIFICATE}"))
+                setup_error(KEY, path, &format!("is not the key of the certificate in {CERTIFICATE}"))
             }
-            error => wrong(KEY, path, &format!("cannot be used with the certificate in {CERTIFICATE}: {error}")),
+            error => setup_error(KEY, path, &format!("does not work with the certificate in {CERTIFICATE}: {error}")),
         })
     }
 }
 
-fn half(set: &str, missing: &str) -> Cause {
-    Cause::Setup(format!("{set} is set and {missing} is not: set both, a certificate is of no use without its key"))
+fn incomplete_pair(set: &str, missing: &str) -> QueryError {
+    QueryError::Setup(format!("{set} is set but {missing} is not: set both, certificate and key"))
 }
 
-fn wrong(variable: &str, path: &Path, text: &str) -> Cause {
-    Cause::Setup(format!("{variable} {}: {text}", path.display()))
+fn setup_error(variable: &str, path: &Path, text: &str) -> QueryError {
+    QueryError::Setup(format!("{variable} {}: {text}", path.display()))
 }
 
-/// The words that Consul's tools take (Go's `strconv.ParseBool`).
-fn truth(text: &str) -> Result<bool, Cause> {
+/// Accepts what Consul's tools accept (Go's `strconv.ParseBool`).
+fn parse_bool(text: &str) -> Result<bool, QueryError> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Cause::Setup(format!("{VERIFY} is {text:?}, expected true or false"))),
+        _ => Err(QueryError::Setup(format!("{VERIFY} is {text:?}, expected true or false"))),
     }
 }
 
-/// A name, or an address; a port behind it is left out, as Consul's tools do.
-fn server_name(text: &str) -> Result<ServerName<'static>, Cause> {
+/// A host name or address. A port is dropped, as Consul's tools do.
+fn server_name(text: &str) -> Result<ServerName<'static>, QueryError> {
     let host = match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
             if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { text }
@@ -195,70 +192,73 @@ fn server_name(text: &str) -> Result<ServerName<'static>, Cause> {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host.to_owned())
-        .map_err(|_| Cause::Setup(format!("{NAME} is {text:?}, expected the name in the agent's certificate")))
+        .map_err(|_| QueryError::Setup(format!("{NAME} is {text:?}, expected the name in the agent's certificate")))
 }
 
-/// A file, of which no more is read than any real one holds.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other("it is larger than 8 MiB"));
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other("larger than 8 MiB"));
     }
-    // A byte order mark hides the line after it.
+    // The PEM parser does not recognise a first line that starts with a byte order mark.
     Ok(bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes))
 }
 
-fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Cause> {
+fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, QueryError> {
     let pem = read(path).map_err(|error| {
-        wrong(variable, path, &format!("cannot read the certificates: {error}: check the path and its rights"))
+        setup_error(
+            variable,
+            path,
+            &format!("cannot read the certificates: {error}: check the path and its permissions"),
+        )
     })?;
     match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(wrong(variable, path, "holds no certificate: expected a PEM file")),
-        Err(error) => Err(wrong(variable, path, &format!("is no PEM file: {error}"))),
+        Ok(_) => Err(setup_error(variable, path, "contains no certificate: expected a PEM file")),
+        Err(error) => Err(setup_error(variable, path, &format!("is not a PEM file: {error}"))),
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Cause> {
-    let pem = read(path)
-        .map_err(|error| wrong(KEY, path, &format!("cannot read the key: {error}: check the path and its rights")))?;
-    // The error may quote the file.
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        wrong(KEY, path, "holds no private key that can be used: expected a PEM file without a passphrase")
-    })
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, QueryError> {
+    let pem = read(path).map_err(|error| {
+        setup_error(KEY, path, &format!("cannot read the key: {error}: check the path and its permissions"))
+    })?;
+    // The parser's error may quote the file, so it is not shown.
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| setup_error(KEY, path, "contains no usable private key: expected a PEM file without a passphrase"))
 }
 
-/// The certificates of all files in the folder and below. Files that hold none are left out, since such folders have
-/// hashes, lists and READMEs among them.
-fn certificates_below(folder: &Path) -> Result<Vec<CertificateDer<'static>>, Cause> {
-    let (mut files, mut left) = (Vec::new(), MOST_ENTRIES);
-    collect(folder, DEEPEST, &mut left, &mut files).map_err(|error| {
-        wrong(CA_FOLDER, folder, &format!("cannot read the folder: {error}: check the path and its rights"))
+/// The certificates of all files below a directory. Other files are skipped, since such directories often contain hashes,
+/// revocation lists and READMEs.
+fn certificates_below(dir: &Path) -> Result<Vec<CertificateDer<'static>>, QueryError> {
+    let (mut files, mut left) = (Vec::new(), MAX_ENTRIES);
+    collect_files(dir, MAX_DEPTH, &mut left, &mut files).map_err(|error| {
+        setup_error(CA_DIR, dir, &format!("cannot read the directory: {error}: check the path and its permissions"))
     })?;
     files.sort();
     let mut certificates: Vec<CertificateDer<'static>> = Vec::new();
     for file in &files {
-        match self::certificates(CA_FOLDER, file) {
+        match self::certificates(CA_DIR, file) {
             Ok(more) => certificates.extend(more),
-            Err(cause) => log::debug!("left out: {cause:?}"),
+            Err(cause) => log::debug!("skipped: {cause:?}"),
         }
     }
     if certificates.is_empty() {
-        return Err(wrong(CA_FOLDER, folder, "holds no certificate: expected a folder of PEM files"));
+        return Err(setup_error(CA_DIR, dir, "contains no certificate: expected a directory of PEM files"));
     }
     Ok(certificates)
 }
 
-fn collect(folder: &Path, depth: usize, left: &mut usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn collect_files(dir: &Path, depth: usize, left: &mut usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let too_many = || io::Error::other(format!("it holds more than {MOST_ENTRIES} files"));
+        let too_many = || io::Error::other(format!("more than {MAX_ENTRIES} files"));
         *left = left.checked_sub(1).ok_or_else(too_many)?;
-        // A link to a folder is left out, as Consul's tools do: its files stand elsewhere, or go in a circle.
+        // Links to directories are skipped, as in Consul's tools; they could form a cycle.
         if entry.file_type()?.is_dir() {
             if depth > 0 {
-                collect(&entry.path(), depth - 1, left, files)?;
+                collect_files(&entry.path(), depth - 1, left, files)?;
             }
         } else if entry.path().is_file() {
             files.push(entry.path());
@@ -267,11 +267,10 @@ fn collect(folder: &Path, depth: usize, left: &mut usize, files: &mut Vec<PathBu
     Ok(())
 }
 
-/// Believes whoever answers.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -306,17 +305,17 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// A fault of the set-up on its way through ureq.
+/// Carries a setup failure through ureq.
 #[derive(Debug)]
-pub(super) struct Fault(pub(super) Cause);
+pub(super) struct SetupError(pub(super) QueryError);
 
-impl fmt::Display for Fault {
+impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for SetupError {}
 
 impl fmt::Debug for TlsAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -330,19 +329,19 @@ mod tests {
 
     fn fault(env: &[(&str, &str)]) -> String {
         match TlsAccess::from(&Environment::from(env.iter().copied())) {
-            Err(Cause::Setup(text)) => text,
+            Err(QueryError::Setup(text)) => text,
             other => panic!("no fault: {other:?}"),
         }
     }
 
-    /// A folder of its own, removed with this.
-    struct Folder(PathBuf);
+    /// A temporary directory, removed on drop.
+    struct TempDir(PathBuf);
 
-    impl Folder {
+    impl TempDir {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("hsdo-consul-tls-{}-{name}", std::process::id()));
-            fs::create_dir_all(path.join("empty/below")).expect("a folder");
-            Folder(path)
+            fs::create_dir_all(path.join("empty/below")).expect("a directory");
+            TempDir(path)
         }
 
         fn file(&self, name: &str, text: &[u8]) -> String {
@@ -355,32 +354,32 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TempDir {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
-        let folder = Folder::new("faults");
-        let other = folder.file("other", b"no certificate at all\n");
-        let broken = folder.file("broken", b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n");
-        let nonsense = folder.file("nonsense", b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+    fn unusable_settings_are_reported() {
+        let dir = TempDir::new("faults");
+        let other = dir.file("other", b"no certificate at all\n");
+        let broken = dir.file("broken", b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n");
+        let nonsense = dir.file("nonsense", b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
         let secret = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nc2VjcmV0\n-----END ENCRYPTED PRIVATE KEY-----\n";
-        let encrypted = folder.file("encrypted", secret);
-        let empty = folder.path("empty");
-        let whole = folder.path("");
+        let encrypted = dir.file("encrypted", secret);
+        let empty = dir.path("empty");
+        let whole = dir.path("");
         let cases: [(&[(&str, &str)], &str); 13] = [
             (&[(CA, "/nowhere/ca.pem")], "CONSUL_CACERT /nowhere/ca.pem: cannot read the certificates: No such file"),
-            (&[(CA, &other)], "holds no certificate: expected a PEM file"),
-            (&[(CA, &broken)], "is no PEM file"),
-            (&[(CA, &nonsense)], "holds no certificate that can be understood"),
-            (&[(CA_FOLDER, "/nowhere")], "CONSUL_CAPATH /nowhere: cannot read the folder: No such file"),
-            (&[(CA_FOLDER, &empty)], "holds no certificate: expected a folder of PEM files"),
-            (&[(CA_FOLDER, &whole)], "holds no certificate that can be understood"),
-            (&[(CERTIFICATE, &nonsense)], "CONSUL_CLIENT_CERT is set and CONSUL_CLIENT_KEY is not: set both"),
-            (&[(KEY, &nonsense)], "CONSUL_CLIENT_KEY is set and CONSUL_CLIENT_CERT is not: set both"),
+            (&[(CA, &other)], "contains no certificate: expected a PEM file"),
+            (&[(CA, &broken)], "is not a PEM file"),
+            (&[(CA, &nonsense)], "contains no valid certificate"),
+            (&[(CA_DIR, "/nowhere")], "CONSUL_CAPATH /nowhere: cannot read the directory: No such file"),
+            (&[(CA_DIR, &empty)], "contains no certificate: expected a directory of PEM files"),
+            (&[(CA_DIR, &whole)], "contains no valid certificate"),
+            (&[(CERTIFICATE, &nonsense)], "CONSUL_CLIENT_CERT is set but CONSUL_CLIENT_KEY is not: set both"),
+            (&[(KEY, &nonsense)], "CONSUL_CLIENT_KEY is set but CONSUL_CLIENT_CERT is not: set both"),
             (
                 &[(CERTIFICATE, &nonsense), (KEY, "/nowhere")],
                 "CONSUL_CLIENT_KEY /nowhere: cannot read the key: No such file",
@@ -396,15 +395,15 @@ mod tests {
             let text = fault(env);
             assert!(text.contains(expected) && !text.contains("c2VjcmV0") && !text.contains('\n'), "{env:?}: {text}");
         }
-        // The file wins over the folder, which is then not looked at.
-        assert!(fault(&[(CA, &other), (CA_FOLDER, "/nowhere")]).starts_with("CONSUL_CACERT"));
+        // The file takes precedence, and the directory is not read.
+        assert!(fault(&[(CA, &other), (CA_DIR, "/nowhere")]).starts_with("CONSUL_CACERT"));
     }
 
     #[test]
-    fn words_and_names_are_read_as_consuls_tools_do() {
+    fn booleans_and_names_are_parsed_as_in_consuls_tools() {
         for (text, expected) in [("1", true), ("t", true), ("True", true), ("0", false), ("f", false), ("FALSE", false)]
         {
-            assert_eq!(truth(text), Ok(expected), "{text}");
+            assert_eq!(parse_bool(text), Ok(expected), "{text}");
         }
         for (text, expected) in [
             ("server.dc1.consul", "server.dc1.consul"),

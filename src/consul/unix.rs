@@ -1,6 +1,6 @@
-//! Unix sockets for ureq, so that an agent behind one is asked by the same code as an agent behind a port.
+//! A Unix socket transport for ureq.
 //!
-//! ureq's traits for transports are outside its promise of stable versions: a newer ureq may ask for a change here.
+//! ureq's transport traits are not covered by its stability promise, so an update of ureq may need a change here.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
-/// Connects to one socket, whatever the host of a URL says.
+/// Connects to one socket, whatever host the URL names.
 #[derive(Debug)]
 pub(super) struct UnixConnector(pub(super) PathBuf);
 
@@ -20,15 +20,14 @@ impl Connector for UnixConnector {
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<UnixTransport>, ureq::Error> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // A connect to a full queue waits for SO_SNDTIMEO, which has to be set before (unix(7), socket(7)).
-        socket.set_write_timeout(limit(details.timeout))?;
-        socket.connect(&SockAddr::unix(&self.0)?).map_err(|error| told(error, details.timeout))?;
+        // While the listen queue is full, connect blocks for SO_SNDTIMEO, so set it first (unix(7), socket(7)).
+        socket.set_write_timeout(remaining(details.timeout))?;
+        socket.connect(&SockAddr::unix(&self.0)?).map_err(|error| ureq_error(error, details.timeout))?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(UnixTransport { stream: UnixStream::from(socket), buffers }))
     }
 }
 
-/// One connection to the socket.
 pub(super) struct UnixTransport {
     stream: UnixStream,
     buffers: LazyBuffers,
@@ -40,16 +39,16 @@ impl Transport for UnixTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.set_write_timeout(limit(timeout))?;
-        self.stream.write_all(&self.buffers.output()[..amount]).map_err(|error| told(error, timeout))
+        self.stream.set_write_timeout(remaining(timeout))?;
+        self.stream.write_all(&self.buffers.output()[..amount]).map_err(|error| ureq_error(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.set_read_timeout(limit(timeout))?;
+        self.stream.set_read_timeout(remaining(timeout))?;
         let amount = loop {
             match self.stream.read(self.buffers.input_append_buf()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result.map_err(|error| told(error, timeout))?,
+                result => break result.map_err(|error| ureq_error(error, timeout))?,
             }
         };
         self.buffers.input_appended(amount);
@@ -57,7 +56,7 @@ impl Transport for UnixTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // A connection serves one request: a socket on the same machine costs next to nothing to open.
+        // One request per connection: a local socket is cheap to open.
         false
     }
 }
@@ -68,12 +67,12 @@ impl fmt::Debug for UnixTransport {
     }
 }
 
-/// The time that is left, never zero, which the system would take for no limit.
-fn limit(timeout: NextTimeout) -> Option<Duration> {
+/// The remaining time, never zero, which would mean no timeout.
+fn remaining(timeout: NextTimeout) -> Option<Duration> {
     timeout.not_zero().map(|left| (*left).max(Duration::from_millis(1)))
 }
 
-fn told(error: io::Error, timeout: NextTimeout) -> ureq::Error {
+fn ureq_error(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
         _ => ureq::Error::Io(error),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub use self::liveness::Liveness;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Weight};
-use crate::text::plain;
+use crate::text::sanitized;
 
 const CLIENT: &str = "client";
 
@@ -280,7 +280,7 @@ impl Metrics {
         }
         if liveness.ready && !conditions.is_empty() {
             liveness.reason.push_str(", but ");
-            liveness.reason.push_str(&plain(&conditions.join("; ")));
+            liveness.reason.push_str(&sanitized(&conditions.join("; ")));
         }
         liveness
     }

@@ -1,26 +1,26 @@
-//! The backends of the client: the list in all its spellings, the older two keys, and the fallback backend.
+//! The client's backends: the list in all its spellings, the older pair of keys, and the fallback backend.
 
 use super::keys::{
     CLIENT_HAPROXY_BACKEND_BASE_NAME, CLIENT_HAPROXY_BACKEND_LIST, CLIENT_HAPROXY_BACKEND_NAME,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME,
-    CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Key,
+    CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Setting,
 };
-use super::parse::{haproxy_name, scalar, whole};
-use super::shown::shown;
+use super::parse::{haproxy_name, integer, scalar};
+use super::quote::quoted;
 use super::sources::{Origin, Sources};
 use super::values::Backend;
 use crate::conf_file::{self, Node};
 
-/// The keys of an entry of `CLIENT_HAPROXY_BACKEND_LIST`.
+/// Keys of an entry in `CLIENT_HAPROXY_BACKEND_LIST`.
 const BASE_NAME: &str = "baseName";
 const SERVER_PORT: &str = "serverPort";
 
-/// The port of a backend's servers; none leaves each server's own port alone, which is spelt 0.
+/// `None`, spelt 0, leaves each server's own port alone.
 pub(super) fn server_port(number: u16) -> Option<u16> {
     Some(number).filter(|number| *number > 0)
 }
 
-/// Reads the default backends. `port` holds where an entry names none; `None` if that setting is faulty.
+/// Reads the default backends. `port` is for entries without one; `None` if that setting is faulty.
 pub(super) fn read(sources: &mut Sources<'_>, port: Option<u16>) -> Vec<Backend> {
     let list = sources.given(&CLIENT_HAPROXY_BACKEND_LIST);
     let older = [CLIENT_HAPROXY_BACKEND_NAME, CLIENT_HAPROXY_BACKEND_BASE_NAME];
@@ -32,7 +32,7 @@ pub(super) fn read(sources: &mut Sources<'_>, port: Option<u16>) -> Vec<Backend>
     };
     for key in &older {
         if let Some(found) = sources.given(key) {
-            sources.wrong(key, &found, "the key to be left out where CLIENT_HAPROXY_BACKEND_LIST is set");
+            sources.invalid(key, &found, "it to be unset because CLIENT_HAPROXY_BACKEND_LIST is set");
         }
     }
     match entries(&list.node) {
@@ -41,13 +41,13 @@ pub(super) fn read(sources: &mut Sources<'_>, port: Option<u16>) -> Vec<Backend>
         }
         Err(reason) => {
             let expected = CLIENT_HAPROXY_BACKEND_LIST.expected;
-            sources.wrong(&CLIENT_HAPROXY_BACKEND_LIST, &list, &format!("{expected}{reason}"));
+            sources.invalid(&CLIENT_HAPROXY_BACKEND_LIST, &list, &format!("{expected}{reason}"));
             Vec::new()
         }
     }
 }
 
-/// Reads the fallback backend. `reason` says why it must be there (`because ...`); `None` if it need not.
+/// Reads the fallback backend. `reason` says why it is required (`because ...`), if it is.
 pub(super) fn read_fallback(sources: &mut Sources<'_>, port: Option<u16>, reason: Option<&str>) -> Option<Backend> {
     let [name, base] = [CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME];
     if let Some(reason) = reason
@@ -60,35 +60,32 @@ pub(super) fn read_fallback(sources: &mut Sources<'_>, port: Option<u16>, reason
     pair(sources, &name, &base, port)
 }
 
-/// Reports base names of one backend whose servers could not be told apart, such as `web` and `web1`: `web11` would
-/// be slot 11 of the one and slot 1 of the other.
+/// Reports ambiguous base names in one backend, such as `web` and `web1`: `web11` would be slot 11 of one and slot 1 of the
+/// other.
 pub(super) fn check_base_names(sources: &mut Sources<'_>, backends: &[Backend], fallback: Option<&Backend>) {
     let all: Vec<(&Backend, bool)> =
         backends.iter().map(|backend| (backend, false)).chain(fallback.map(|backend| (backend, true))).collect();
     for (index, (later, is_fallback)) in all.iter().enumerate() {
-        let clash = |earlier: &Backend| earlier.name == later.name && confusable(&earlier.base, &later.base);
+        let clash = |earlier: &Backend| earlier.name == later.name && ambiguous(&earlier.base, &later.base);
         let Some((earlier, _)) = all[..index].iter().find(|(earlier, _)| clash(earlier)) else { continue };
-        let expected = format!(
-            "a base name whose servers cannot be confused with those of {:?} in the same backend {:?}",
-            earlier.base, later.name
-        );
+        let expected =
+            format!("a base name that is unambiguous next to {:?} in the same backend {:?}", earlier.base, later.name);
         let key = if *is_fallback { CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME } else { CLIENT_HAPROXY_BACKEND_LIST };
         if let Some(found) = sources.given(&key) {
             let path = [later.name.as_str(), BASE_NAME];
             let path = if *is_fallback { &path[..0] } else { &path[..] };
-            sources.wrong_inside(&key, found.origin, path, Some(&Node::Text(later.base.clone())), &expected);
+            sources.invalid_inside(&key, found.origin, path, Some(&Node::Text(later.base.clone())), &expected);
         }
     }
 }
 
-/// Whether a server's name can belong to both base names: they are equal, or one is the other and digits.
-fn confusable(a: &str, b: &str) -> bool {
+/// Whether one is the other followed by nothing but digits, so that a server's name could belong to both.
+fn ambiguous(a: &str, b: &str) -> bool {
     let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
     long.strip_prefix(short).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A backend from its two keys; one of them without the other is a fault.
-fn pair(sources: &mut Sources<'_>, name_key: &Key, base_key: &Key, port: Option<u16>) -> Option<Backend> {
+fn pair(sources: &mut Sources<'_>, name_key: &Setting, base_key: &Setting, port: Option<u16>) -> Option<Backend> {
     let given = [name_key, base_key].map(|key| sources.given(key).is_some());
     match given {
         [true, false] => sources.missing(base_key, &format!("because {} is set", name_key.name)),
@@ -100,13 +97,13 @@ fn pair(sources: &mut Sources<'_>, name_key: &Key, base_key: &Key, port: Option<
     Some(Backend { name: name?, base: base?, port: server_port(port?) })
 }
 
-/// The entries of the list, from a map or from a text of any form. The error ends the sentence of what was expected.
+/// The entries of the list, from a map or any text form. The error is appended to what was expected.
 fn entries(node: &Node) -> Result<Vec<(String, Node)>, String> {
     match node {
         Node::Map(entries) => Ok(entries.clone()),
         Node::Text(text) if text.trim_start().starts_with('{') => match conf_file::parse(text) {
             Ok(Node::Map(entries)) if !entries.is_empty() => Ok(entries),
-            Ok(_) => Err("; it names none".to_owned()),
+            Ok(_) => Err("; the list is empty".to_owned()),
             Err(error) => Err(format!("; it is not valid YAML: {}", error.text)),
         },
         Node::Text(text) => short_form(text),
@@ -114,7 +111,7 @@ fn entries(node: &Node) -> Result<Vec<(String, Node)>, String> {
     }
 }
 
-/// `backend:baseName:port` or `backend:baseName`, separated by commas. A backend's name may hold colons where the port is given.
+/// `backend:baseName:port` or `backend:baseName`, separated by commas. With a port the backend's name may contain colons.
 fn short_form(text: &str) -> Result<Vec<(String, Node)>, String> {
     let mut entries = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -125,8 +122,8 @@ fn short_form(text: &str) -> Result<Vec<(String, Node)>, String> {
             (Some(port), Some(base), Some(name)) if !name.contains(':') || is_number(port) => (name, base, Some(port)),
             _ => {
                 return Err(format!(
-                    "; {} is not backend:baseName or backend:baseName:port (a backend's name with colons needs the port)",
-                    shown(item)
+                    "; {} is not backend:baseName or backend:baseName:port (a backend name with colons requires the port)",
+                    quoted(item)
                 ));
             }
         };
@@ -134,7 +131,7 @@ fn short_form(text: &str) -> Result<Vec<(String, Node)>, String> {
         entry.extend(port.map(|port| (SERVER_PORT.to_owned(), text(port))));
         entries.push((name.trim().to_owned(), Node::Map(entry)));
     }
-    if entries.is_empty() { Err("; it names none".to_owned()) } else { Ok(entries) }
+    if entries.is_empty() { Err("; the list is empty".to_owned()) } else { Ok(entries) }
 }
 
 fn is_number(text: &str) -> bool {
@@ -142,18 +139,17 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// One entry of the list; its faults are reported, each where it stands.
 fn backend(sources: &mut Sources<'_>, origin: Origin, name: &str, entry: &Node, port: Option<u16>) -> Option<Backend> {
     let list = &CLIENT_HAPROXY_BACKEND_LIST;
     let checked_name = haproxy_name(name.trim());
     if checked_name.is_none() {
         let expected = CLIENT_HAPROXY_BACKEND_NAME.expected;
-        sources.wrong_inside(list, origin, &[], Some(&Node::Text(name.to_owned())), expected);
+        sources.invalid_inside(list, origin, &[], Some(&Node::Text(name.to_owned())), expected);
     }
     let Node::Map(fields) = entry else {
         let expected = "a map such as {baseName: mywebapp, serverPort: 80}";
         let found = Some(entry).filter(|entry| !entry.is_blank());
-        sources.wrong_inside(list, origin, &[name], found, expected);
+        sources.invalid_inside(list, origin, &[name], found, expected);
         return None;
     };
     let mut base = None;
@@ -169,15 +165,15 @@ fn backend(sources: &mut Sources<'_>, origin: Origin, name: &str, entry: &Node, 
     let checked_base = base.and_then(scalar(haproxy_name));
     if checked_base.is_none() {
         let expected = CLIENT_HAPROXY_BACKEND_BASE_NAME.expected;
-        sources.wrong_inside(list, origin, &[name, BASE_NAME], base, expected);
+        sources.invalid_inside(list, origin, &[name, BASE_NAME], base, expected);
     }
     let checked_port = match own_port.filter(|value| !value.is_blank()) {
         None => port,
         Some(value) => {
-            let checked = scalar(whole(0..=u16::MAX))(value);
+            let checked = scalar(integer(0..=u16::MAX))(value);
             if checked.is_none() {
                 let expected = CLIENT_HAPROXY_BACKEND_SERVER_PORT.expected;
-                sources.wrong_inside(list, origin, &[name, SERVER_PORT], Some(value), expected);
+                sources.invalid_inside(list, origin, &[name, SERVER_PORT], Some(value), expected);
             }
             checked
         }

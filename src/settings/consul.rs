@@ -1,4 +1,4 @@
-//! The address of Consul's API, as a value.
+//! The address of Consul's API.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,17 +7,17 @@ use ureq::http::Uri;
 
 use super::parse::socket_path;
 
-/// Where Consul's API is.
+/// The address of Consul's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsulApi {
-    /// An `http` or `https` URL, without a user, a query or a slash at its end.
+    /// An `http` or `https` URL without user, query or trailing slash.
     Http(String),
-    /// The absolute path of a Unix socket.
+    /// Absolute path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl ConsulApi {
-    /// Whether it is asked over TLS.
+    /// Whether it uses TLS.
     pub fn is_https(&self) -> bool {
         matches!(self, ConsulApi::Http(url) if url.starts_with("https:"))
     }
@@ -32,7 +32,7 @@ impl fmt::Display for ConsulApi {
     }
 }
 
-/// Reads a URL. One with a user is refused: it would stand in log lines, and Consul knows tokens, not users.
+/// Rejects a URL with a user: it would appear in the log, and Consul uses tokens, not users.
 pub(super) fn consul_api(text: &str) -> Option<ConsulApi> {
     if let Some(path) = text.strip_prefix("unix://") {
         return socket_path(path).filter(|path| path.is_absolute()).map(ConsulApi::Unix);
@@ -41,9 +41,8 @@ pub(super) fn consul_api(text: &str) -> Option<ConsulApi> {
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme))?;
     let authority = uri.authority()?;
     let port = authority.as_str().strip_prefix(authority.host())?;
-    let whole = uri.query().is_none() && !text.contains('#') && !authority.host().is_empty();
-    // What follows the host is nothing, or a port that is one.
-    if !whole || !(port.is_empty() || authority.port_u16().is_some_and(|port| port > 0)) {
+    let plain = uri.query().is_none() && !text.contains('#') && !authority.host().is_empty();
+    if !plain || !(port.is_empty() || authority.port_u16().is_some_and(|port| port > 0)) {
         return None;
     }
     Some(ConsulApi::Http(format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'))))
@@ -54,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_the_api() {
+    fn api_addresses_are_parsed() {
         let http = |url: &str| Some(ConsulApi::Http(url.to_owned()));
         for (text, expected) in [
             ("http://127.0.0.1:8500", http("http://127.0.0.1:8500")),
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shown_as_it_is_set() {
+    fn an_address_is_shown_as_configured() {
         for text in ["https://consul:8501", "unix:///run/consul.sock"] {
             let api = consul_api(text).expect("an address");
             assert_eq!(api.to_string(), text);

@@ -1,10 +1,10 @@
-//! What is wrong with a configuration.
+//! The error type of this module.
 
 use std::fmt;
 
-use crate::conf_file::Unusable;
+use crate::conf_file::ConfFileError;
 
-/// All that is wrong with a configuration, a line for each fault: the key, what was found and where, and what was expected.
+/// All faults of a configuration, one line each: the key, what was found and where, and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub Vec<String>);
 
@@ -16,8 +16,8 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-impl From<Unusable> for Faults {
-    fn from(Unusable(line): Unusable) -> Self {
+impl From<ConfFileError> for Faults {
+    fn from(ConfFileError(line): ConfFileError) -> Self {
         Faults(vec![line])
     }
 }

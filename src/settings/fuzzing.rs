@@ -1,4 +1,4 @@
-//! The configuration as fuzz targets: the file, and the environment with its spellings of the backends.
+//! The configuration file and environment as fuzz targets.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::fuzzing::{assert_command, assert_message, parts, text};
 use crate::ports::{Change, Command, number_of};
 use crate::slot::{MAX_SLOT, MAX_WEIGHT};
 
-/// The longest line about a fault, in bytes, whatever the value is.
-const LONGEST: usize = 4_000;
+/// Limit of a fault's line, in bytes.
+const MAX_FAULT: usize = 4_000;
 
 /// A configuration file.
 pub fn settings_file(data: &[u8]) {
@@ -24,11 +24,11 @@ pub fn settings_file(data: &[u8]) {
         let _ = (file.place(&[name]), node.is_blank());
     }
     load(Some(&file), &Environment::default());
-    // The same text as one value of the environment.
+    // The same text as an environment variable.
     load(None, &Environment::from([("CLIENT_HAPROXY_BACKEND_LIST", text), ("DYNAMODB_TABLE_NAME", "web".to_owned())]));
 }
 
-/// Variables `NAME=VALUE` with lines `---` between them.
+/// Variables `NAME=VALUE`, separated by lines `---`.
 pub fn settings_environment(data: &[u8]) {
     let text = text(data);
     let pairs = parts(&text).filter_map(|part| part.split_once('='));
@@ -58,7 +58,7 @@ fn assert_faults(Faults(faults): &Faults) {
     assert!(!faults.is_empty());
     for fault in faults {
         assert_message(fault, 0);
-        assert!(fault.len() <= LONGEST, "{} bytes: {fault}", fault.len());
+        assert!(fault.len() <= MAX_FAULT, "{} bytes: {fault}", fault.len());
     }
 }
 
@@ -70,7 +70,7 @@ fn client(settings: &ClientSettings) {
         let server = format!("{}{MAX_SLOT}", backend.base);
         let command = Command::new(&backend.name, &server, Change::Ready).expect("settings hold names");
         assert_command(&command.to_string());
-        // No server belongs to two of them.
+        // No server belongs to two backends.
         for other in backends[..place].iter().filter(|other| other.name == backend.name) {
             for (one, two) in [(backend, other), (other, backend)] {
                 let server = format!("{}1", one.base);
@@ -91,9 +91,9 @@ fn client(settings: &ClientSettings) {
 fn common(common: &Common) {
     assert!((3..=400).contains(&common.table.len()) && common.table.bytes().all(|byte| byte.is_ascii_graphic()));
     assert_eq!(common.table_region.is_some(), common.table.starts_with("arn:"), "{common:?}");
-    for note in &common.notes {
-        assert_message(note, 0);
-        assert!(note.len() <= 4 * LONGEST, "{} bytes: {note}", note.len());
+    for warning in &common.warnings {
+        assert_message(warning, 0);
+        assert!(warning.len() <= 4 * MAX_FAULT, "{} bytes: {warning}", warning.len());
     }
 }
 

@@ -1,11 +1,10 @@
-//! THE table of settings: every key that an operator may set, for whom it is, its default, and what it takes.
+//! THE table of settings: name, role, default and expected value of each.
 //!
-//! The loaders, the faults, `--help`, `conf/env.yaml` and the README's table all follow this one.
-//! How a text becomes a value is the business of `parse`.
+//! The loaders, the error messages and `--help` use it; `conf/env.yaml` and the README's table are tested against it.
 
 use std::fmt;
 
-/// Which role reads a key. The other role accepts the key and ignores it, so that one file serves both.
+/// Which role reads a setting. The other role accepts and ignores it, so that one file can serve both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Only `hsdo --server`.
@@ -28,23 +27,23 @@ impl fmt::Display for Scope {
 
 /// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its name, in the file and in the environment alike.
+pub struct Setting {
+    /// The key in the file and the name of the environment variable.
     pub name: &'static str,
-    /// Who reads it.
+    /// The role that reads it.
     pub scope: Scope,
-    /// The text that holds when it is set nowhere; empty for none.
+    /// Empty for none.
     pub default: &'static str,
-    /// What it takes, as a fault says it after "expected".
+    /// Completes "expected ..." in an error message.
     pub expected: &'static str,
-    /// What it means, in one line.
+    /// One line for `--help`.
     pub help: &'static str,
 }
 
-/// Defines a constant for each key and [`KEYS`] from one list, so that neither can miss one.
+/// Defines a constant per setting, and [`KEYS`], from one list.
 macro_rules! table {
     ($($name:ident, $scope:ident, default $default:literal, expected $expected:literal, help $help:literal;)*) => {
-        $(pub(super) const $name: Key = Key {
+        $(pub(super) const $name: Setting = Setting {
             name: stringify!($name),
             scope: Scope::$scope,
             default: $default,
@@ -52,8 +51,8 @@ macro_rules! table {
             help: $help,
         };)*
 
-        /// Every documented setting, in the order in which `--help` and `conf/env.yaml` list them.
-        pub const KEYS: &[Key] = &[$($name),*];
+        /// Every documented setting, in the order of `--help` and `conf/env.yaml`.
+        pub const KEYS: &[Setting] = &[$($name),*];
     };
 }
 
@@ -62,11 +61,11 @@ table! {
         expected "aws or consul",
         help "where the instances come from: aws or consul (required)";
     SERVER_ASG_NAMES, Server, default "",
-        expected "one or more names of AutoScaling groups, separated by commas",
-        help "names of the AutoScaling groups, separated by commas or as a YAML list (required in aws mode)";
+        expected "one or more names of Auto Scaling groups, separated by commas",
+        help "names of the Auto Scaling groups, separated by commas or as a YAML list (required in aws mode)";
     SERVER_REMOVAL_GUARD, Server, default "30",
         expected "seconds from 0 to 86400, fractions allowed; 0 for no guard",
-        help "seconds that servers are kept when more than half of them leave every group at once, though EC2 runs them; 0 turns it off";
+        help "seconds to keep servers when more than half of them leave every group at once while EC2 still runs them; 0 turns it off";
     SERVER_CONSUL_API_URL, Server, default "",
         expected "the URL of Consul's API without a user, such as http://127.0.0.1:8500 or unix:///run/consul.sock",
         help "URL of Consul's API: http, https or unix (required in consul mode)";
@@ -78,13 +77,13 @@ table! {
         help "weight of a new server, 0 to 256";
     SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, Server, default "10",
         expected "a weight from 0 to 256",
-        help "weight that a server reaches in the end, from the MIN_WEIGHT to 256";
+        help "weight at the end of the ramp, MIN_WEIGHT to 256";
     SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, Server, default "1",
         expected "a step from 1 to 256",
-        help "how much weight a server gains at each step, 1 to 256";
+        help "weight gained per step, 1 to 256";
     SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, Server, default "30",
         expected "seconds from 0.000001 to 1000000000, fractions allowed",
-        help "seconds between two steps, above 0, fractions allowed";
+        help "seconds between steps, above 0, fractions allowed";
     CLIENT_HAPROXY_SOCKET_PATH, Client, default "/var/run/haproxy/admin.sock",
         expected "a socket as HAProxy spells it: a path of at most 107 bytes, unix@path, abns@name, ipv4@host:port or ipv6@[host]:port",
         help "HAProxy's Runtime API socket, with level admin: a path, abns@name, ipv4@host:port or ipv6@[host]:port; or the master's";
@@ -94,31 +93,31 @@ table! {
         help "backends to fill, such as http-back:mywebapp:80 or {http-back: {baseName: mywebapp, serverPort: 80}} (required)";
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, Client, default "80",
         expected "a port from 1 to 65535, or 0 to leave the port alone",
-        help "port of the servers of a backend that names none, and of the fallback backend, 1 to 65535; 0 leaves the port alone";
+        help "server port of backends that set none, and of the fallback backend, 1 to 65535; 0 leaves the port alone";
     CLIENT_HAPROXY_BACKEND_NAME, Client, default "",
         expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
-        help "older spelling of a list with one backend: its name, in place of CLIENT_HAPROXY_BACKEND_LIST";
+        help "older spelling of a list with one backend: its name, instead of CLIENT_HAPROXY_BACKEND_LIST";
     CLIENT_HAPROXY_BACKEND_BASE_NAME, Client, default "",
         expected "the prefix of a server-template: letters, digits and _.:- only, at most 255",
         help "older spelling of a list with one backend: the base name of its servers";
     CLIENT_DEDICATED_ASG, Client, default "false",
         expected "true or false",
-        help "whether only the servers of CLIENT_ASG_NAMES stand in the default backends, the others in the fallback";
+        help "put only the servers of CLIENT_ASG_NAMES in the default backends, all others in the fallback";
     CLIENT_ASG_NAMES, Client, default "",
-        expected "one or more names of AutoScaling groups, separated by commas",
-        help "groups whose servers stand in the default backends (required when dedicated)";
+        expected "one or more names of Auto Scaling groups, separated by commas",
+        help "groups whose servers go to the default backends (required when dedicated)";
     CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Client, default "",
         expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
         help "fallback backend (required when dedicated or when all servers go to the fallback)";
     CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME, Client, default "",
         expected "the prefix of a server-template: letters, digits and _.:- only, at most 255",
-        help "base name of the servers of the fallback backend (required with its name)";
+        help "base name of the fallback backend's servers (required with its name)";
     CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, Client, default "false",
         expected "true or false",
-        help "whether the servers of the default backends stand in the fallback backend too";
+        help "put the servers of the default backends in the fallback backend too";
     CLIENT_HEALTH_GATE, Client, default "true",
         expected "true or false",
-        help "whether a new server is down until HAProxy's check of it has passed as often as `rise` asks";
+        help "keep a new server down until HAProxy's check has passed `rise` times";
     INTERVAL, Both, default "1",
         expected "seconds from 0.05 to 3600, fractions allowed",
         help "seconds from the start of one turn to the start of the next, 0.05 to 3600, fractions allowed";
@@ -127,65 +126,65 @@ table! {
         help "number of slots, as in HAProxy's server-template, 1 to 10000";
     DYNAMODB_TABLE_NAME, Both, default "",
         expected "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
-        help "DynamoDB table that holds the slots, by its name or its ARN (required)";
+        help "DynamoDB table that holds the slots: its name or its ARN (required)";
     AWS_DEFAULT_REGION, Both, default "",
         expected "the name of an AWS region, such as eu-west-1",
-        help "AWS region; AWS_REGION in the environment wins over it, the profile's or the instance's own stands in for it";
+        help "AWS region; AWS_REGION in the environment overrides it; defaults to the profile's or the instance's own";
     EXPORTER_PORT, Both, default "6789",
         expected "a port from 0 to 65535, 0 for no exporter",
         help "port of the Prometheus exporter; 0 turns it off";
     EXPORTER_ADDRESS, Both, default "0.0.0.0",
         expected "an IP address",
-        help "IP address that the exporter listens on; :: is every address of IPv4 and IPv6";
+        help "IP address the exporter listens on; :: is all addresses, IPv4 and IPv6";
     DEBUG, Both, default "false",
         expected "true or false",
-        help "debug log, as --debug";
+        help "debug log, like --debug";
 }
 
-/// A key of the original's newest release. hsdo does what it asks for in any case, so it is known but not documented.
-pub(super) const CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO: Key = Key {
+/// A setting of the Python version's newest release. hsdo always behaves as if it were true, so it is accepted but not
+/// documented.
+pub(super) const CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO: Setting = Setting {
     name: "CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO",
     scope: Scope::Client,
     default: "",
-    expected: "true, or the key left out: hsdo always manages the weights",
+    expected: "true or unset: hsdo always manages the weights",
     help: "accepted when true",
 };
 
-/// The environment's other name for the region, which wins over `AWS_DEFAULT_REGION`. It is no key of the file.
-pub(super) const AWS_REGION: Key = Key { name: "AWS_REGION", ..AWS_DEFAULT_REGION };
+/// Overrides `AWS_DEFAULT_REGION`; only in the environment, not in the file.
+pub(super) const AWS_REGION: Setting = Setting { name: "AWS_REGION", ..AWS_DEFAULT_REGION };
 
-/// Whether a configuration file may hold the key.
-pub(super) fn is_known(name: &str) -> bool {
-    names().any(|known| known == name)
+pub(super) fn is_setting(name: &str) -> bool {
+    names().any(|setting| setting == name)
 }
 
-/// The documented keys' names and those that are only accepted.
+/// The names of all settings, undocumented ones included.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().chain([&CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO]).map(|key| key.name)
 }
 
-/// The part of `--help` that lists the settings.
+/// The settings section of `--help`.
 pub fn help() -> String {
     let mut text = String::new();
-    for Key { name, scope, default, help, .. } in KEYS {
+    for Setting { name, scope, default, help, .. } in KEYS {
         let default = if default.is_empty() { "none" } else { default };
         text.push_str(&format!("  {name} ({scope}, default: {default})\n      {help}\n"));
     }
     text
 }
 
-/// The candidate that is nearest to `name`: the smallest share of characters to change, letter case aside.
+/// The candidate most similar to `name`, by edit distance relative to length, ignoring case.
 pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name: Vec<char> = name.to_lowercase().chars().take(100).collect();
     candidates.min_by_key(|candidate| {
         let candidate: Vec<char> = candidate.to_lowercase().chars().collect();
         let longest = name.len().max(candidate.len()).max(1);
-        edits(&name, &candidate) * 10_000 / longest
+        edit_distance(&name, &candidate) * 10_000 / longest
     })
 }
 
-/// How many insertions, removals and replacements turn one text into the other (Levenshtein's distance).
-fn edits(from: &[char], to: &[char]) -> usize {
+/// Levenshtein distance.
+fn edit_distance(from: &[char], to: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.iter().enumerate() {
         let mut diagonal = row[0];
@@ -208,7 +207,7 @@ mod tests {
     fn the_table_is_well_formed() {
         let mut seen = std::collections::BTreeSet::new();
         for key in KEYS {
-            assert!(seen.insert(key.name), "{} stands twice", key.name);
+            assert!(seen.insert(key.name), "duplicate {}", key.name);
             assert!(key.name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{}", key.name);
             for text in [key.expected, key.help] {
                 assert!(!text.is_empty() && !text.contains('\n') && !text.ends_with('.'), "{}: {text:?}", key.name);
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_key_is_the_one_that_was_meant() {
+    fn the_nearest_key_is_the_intended_one() {
         let cases = [
             ("INTERVALL", "INTERVAL"),
             ("interval", "INTERVAL"),
@@ -256,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn edits_are_counted() {
-        let count = |a: &str, b: &str| edits(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
+    fn edit_distances() {
+        let count = |a: &str, b: &str| edit_distance(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
         for (a, b, expected) in [
             ("", "", 0),
             ("", "abc", 3),
@@ -273,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_lost_character_never_hides_a_key(index in 0..KEYS.len(), at in 0usize..60) {
+        fn a_missing_character_never_hides_a_key(index in 0..KEYS.len(), at in 0usize..60) {
             let name = KEYS[index].name;
             let mut typed = name.to_owned();
             typed.remove(at % name.len());

@@ -1,7 +1,6 @@
-//! What a role runs on, as typed values, and how they are loaded: default, then file, then environment.
+//! Settings as typed values, loaded from defaults, file and environment. [`KEYS`] is the one table of settings.
 //!
-//! [`KEYS`] is the one table of settings. Nothing here knows what a role does with a value, and nothing here reads
-//! the standard AWS variables but the region.
+//! Of the standard AWS variables, only the region is read here.
 
 mod backends;
 mod consul;
@@ -10,7 +9,7 @@ mod faults;
 pub(crate) mod fuzzing;
 mod keys;
 mod parse;
-mod shown;
+mod quote;
 mod socket;
 mod sources;
 mod strays;
@@ -24,6 +23,7 @@ use std::path::Path;
 use crate::conf_file::Node;
 use crate::environment::Environment;
 use crate::slot::{MAX_SLOT, MAX_WEIGHT};
+use crate::text;
 
 pub use consul::ConsulApi;
 use consul::consul_api;
@@ -37,54 +37,54 @@ use keys::{
     SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
     SERVER_REMOVAL_GUARD,
 };
-pub use keys::{KEYS, Key, Scope, help};
-use parse::{TableName, address, boolean, is_odd, names, region, scalar, seconds, table_name, whole};
-use shown::{LISTED, cut};
+pub use keys::{KEYS, Scope, Setting, help};
+use parse::{TableName, boolean, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name};
+use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
 pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings};
 
-/// Where a configuration file is looked for when `--config` names none: the first that can be read.
-pub const USUAL_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
+/// Paths tried without `--config`; the first readable file is used.
+pub const DEFAULT_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
 
-/// Loads what the server runs on. `config` is the file that `--config` names.
+/// Loads the server's settings. `config` is the argument of `--config`.
 ///
 /// # Errors
-/// [`Faults`] with one line for each fault: the key, what was found and where, and what was expected.
+/// [`Faults`], with one line per fault: the key, what was found and where, and what was expected.
 pub fn load_server(config: Option<&Path>, env: &Environment) -> Result<ServerSettings, Faults> {
     server(open(config, env)?)
 }
 
-/// Loads what the client runs on. `config` is the file that `--config` names.
+/// Loads the client's settings. `config` is the argument of `--config`.
 ///
 /// # Errors
-/// [`Faults`] with one line for each fault: the key, what was found and where, and what was expected.
+/// [`Faults`], with one line per fault: the key, what was found and where, and what was expected.
 pub fn load_client(config: Option<&Path>, env: &Environment) -> Result<ClientSettings, Faults> {
     client(open(config, env)?)
 }
 
-/// Loads what `--create-table` needs: it creates no table by its ARN.
+/// Loads the settings of `--create-table`, which rejects an ARN as the table's name.
 ///
 /// # Errors
-/// [`Faults`] with one line for each fault of the keys that both roles read.
+/// [`Faults`], with one line per fault in the settings of both roles.
 pub fn load_common(config: Option<&Path>, env: &Environment) -> Result<Common, Faults> {
     let mut sources = open(config, env)?;
     let common = common(&mut sources);
     if common.table_region.is_some()
         && let Some(found) = sources.find(&DYNAMODB_TABLE_NAME)
     {
-        let expected = "the name alone: a table is created in the account of the credentials and in AWS_DEFAULT_REGION";
-        sources.wrong(&DYNAMODB_TABLE_NAME, &found, expected);
+        let expected = "a plain name: a table is created in the account of the credentials and in AWS_DEFAULT_REGION";
+        sources.invalid(&DYNAMODB_TABLE_NAME, &found, expected);
     }
     sources.finish(common)
 }
 
 fn open<'a>(config: Option<&Path>, env: &'a Environment) -> Result<Sources<'a>, Faults> {
-    Sources::open(config, &USUAL_FILES.map(Path::new), env)
+    Sources::open(config, &DEFAULT_FILES.map(Path::new), env)
 }
 
-// In the three functions below a value that is not there or faulty is reported to `sources`, and a stand-in takes its
-// place: `finish` gives the settings away only when nothing was reported.
+// The functions below report a missing or faulty value to `sources` and continue with a placeholder; `finish` returns the
+// settings only if there was no fault.
 
 fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Faults> {
     let source = source(&mut sources);
@@ -101,42 +101,38 @@ fn source(sources: &mut Sources<'_>) -> SourceSettings {
         return none;
     };
     match found.node.to_string().trim().to_ascii_lowercase().as_str() {
-        "aws" => SourceSettings::Aws { groups: list(sources, &SERVER_ASG_NAMES, true).unwrap_or_default() },
+        "aws" => SourceSettings::Aws { groups: name_list(sources, &SERVER_ASG_NAMES, true).unwrap_or_default() },
         "consul" => {
             let api = sources.require(&SERVER_CONSUL_API_URL, scalar(consul_api));
-            let services = list(sources, &SERVER_CONSUL_SERVICE_NAME, true);
+            let services = name_list(sources, &SERVER_CONSUL_SERVICE_NAME, true);
             api.zip(services).map_or(none, |(api, services)| SourceSettings::Consul { api, services })
         }
         _ => {
-            sources.wrong(&SERVER_MODE, &found, SERVER_MODE.expected);
+            sources.invalid(&SERVER_MODE, &found, SERVER_MODE.expected);
             none
         }
     }
 }
 
-/// The names of a list. One that looks as if a mark of its spelling came along is noted.
-fn list(sources: &mut Sources<'_>, key: &Key, required: bool) -> Option<Vec<String>> {
+/// The names in a list. Names with stray quotes or brackets are accepted, with a warning.
+fn name_list(sources: &mut Sources<'_>, key: &Setting, required: bool) -> Option<Vec<String>> {
     let parse = |node: &Node| names(node).filter(|names| !(required && names.is_empty()));
     let names = if required { sources.require(key, parse) } else { sources.read(key, parse) }?;
-    let odd: Vec<&String> = names.iter().filter(|name| is_odd(name)).collect();
-    if let (false, Some(found)) = (odd.is_empty(), sources.given(key)) {
-        // As they are read, and not in quotes, which may be what is wrong with them.
-        let mut shown: Vec<String> = odd.iter().take(LISTED).map(|name| format!("`{}`", cut(name))).collect();
-        if odd.len() > LISTED {
-            shown.push(format!("and {} more", odd.len() - LISTED));
-        }
+    let suspect: Vec<&String> = names.iter().filter(|name| looks_misquoted(name)).collect();
+    if let (false, Some(found)) = (suspect.is_empty(), sources.given(key)) {
+        // Backticks, since quotes may be the problem.
+        let shown = text::list(suspect.iter().map(|name| format!("`{}`", truncated(name))), MAX_LISTED);
         let text = format!(
-            "names with a quote or a bracket at an end, or with `;`, are taken as they stand: {}; leave the marks out \
-             where the names have none",
-            shown.join(", ")
+            "names that start or end with a quote or bracket, or contain `;`, are used as they are: {shown}; remove \
+             these characters unless they belong to the names"
         );
-        sources.note(key, &found, &text);
+        sources.warn(key, &found, &text);
     }
     Some(names)
 }
 
 fn ramp(sources: &mut Sources<'_>) -> RampSettings {
-    let weight = scalar(whole(0..=MAX_WEIGHT));
+    let weight = scalar(integer(0..=MAX_WEIGHT));
     let max_key = &SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT;
     let min = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, &weight);
     let max = sources.read(max_key, &weight);
@@ -144,9 +140,9 @@ fn ramp(sources: &mut Sources<'_>) -> RampSettings {
         && max < min
     {
         let min_key = SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT.name;
-        sources.wrong(max_key, &found, &format!("a weight from {min} ({min_key}) to {MAX_WEIGHT}"));
+        sources.invalid(max_key, &found, &format!("a weight from {min} ({min_key}) to {MAX_WEIGHT}"));
     }
-    let step = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, scalar(whole(1..=MAX_WEIGHT)));
+    let step = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, scalar(integer(1..=MAX_WEIGHT)));
     let interval = sources.read(&SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, scalar(seconds(1e-6..=1e9)));
     RampSettings {
         min: min.unwrap_or_default(),
@@ -158,19 +154,19 @@ fn ramp(sources: &mut Sources<'_>) -> RampSettings {
 
 fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     let socket = sources.read(&CLIENT_HAPROXY_SOCKET_PATH, scalar(HaproxySocket::parse)).unwrap_or_default();
-    let port = sources.read(&CLIENT_HAPROXY_BACKEND_SERVER_PORT, scalar(whole(0..=u16::MAX)));
+    let port = sources.read(&CLIENT_HAPROXY_BACKEND_SERVER_PORT, scalar(integer(0..=u16::MAX)));
     let backends = backends::read(&mut sources, port);
     let mut flag = |key| sources.read(key, scalar(boolean)).unwrap_or_default();
     let dedicated = flag(&CLIENT_DEDICATED_ASG);
     let all_in_fallback = flag(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND);
     let health_gate = flag(&CLIENT_HEALTH_GATE);
 
-    let because = |key: &Key| format!("because {} is true", key.name);
+    let because = |key: &Setting| format!("because {} is true", key.name);
     if dedicated && sources.given(&CLIENT_ASG_NAMES).is_none() {
         sources.missing(&CLIENT_ASG_NAMES, &because(&CLIENT_DEDICATED_ASG));
     }
     let given = sources.given(&CLIENT_ASG_NAMES).is_some();
-    let groups = list(&mut sources, &CLIENT_ASG_NAMES, dedicated && given);
+    let groups = name_list(&mut sources, &CLIENT_ASG_NAMES, dedicated && given);
     let reason = match (dedicated, all_in_fallback) {
         (true, _) => Some(because(&CLIENT_DEDICATED_ASG)),
         (false, true) => Some(because(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND)),
@@ -196,18 +192,18 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
 
 fn common(sources: &mut Sources<'_>) -> Common {
     let interval = sources.read(&INTERVAL, scalar(seconds(0.05..=3600.0))).unwrap_or_default();
-    let list_size = sources.read(&HAPROXY_BACKEND_SERVERS_LIST_SIZE, scalar(whole(1..=MAX_SLOT))).unwrap_or_default();
+    let list_size = sources.read(&HAPROXY_BACKEND_SERVERS_LIST_SIZE, scalar(integer(1..=MAX_SLOT))).unwrap_or_default();
     let TableName { name: table, region: table_region } =
         sources.require(&DYNAMODB_TABLE_NAME, scalar(table_name)).unwrap_or_default();
     let region = match sources.in_environment(&AWS_REGION) {
         Some(_) => sources.read(&AWS_REGION, scalar(region)),
         None => sources.read(&AWS_DEFAULT_REGION, scalar(region)),
     };
-    let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(whole(0..=u16::MAX)));
-    let address = sources.read(&EXPORTER_ADDRESS, scalar(address));
+    let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(integer(0..=u16::MAX)));
+    let address = sources.read(&EXPORTER_ADDRESS, scalar(ip_address));
     let exporter = port.filter(|port| *port != 0).zip(address).map(|(port, address)| SocketAddr::new(address, port));
     let debug = sources.read(&DEBUG, scalar(boolean)).unwrap_or_default();
-    // The last of a configuration to be read, in every role.
-    let notes = sources.notes();
-    Common { interval, list_size, table, table_region, region, exporter, debug, notes }
+    // Every loader reads the common settings last, so this is complete.
+    let warnings = sources.warnings();
+    Common { interval, list_size, table, table_region, region, exporter, debug, warnings }
 }

@@ -1,4 +1,4 @@
-//! From the text of a setting to its value. A parser says yes or no; the table says what was expected.
+//! Parsers of single settings. They return `None` for a bad value; the table of settings says what was expected.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::conf_file::{self, Node};
 
-/// The longest path that fits a Unix socket address (`sun_path` is 108 bytes with its closing zero, unix(7)).
+/// `sun_path` is 108 bytes with its terminating zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
-/// The longest name that is taken over: an AutoScaling group's is at most 255 characters.
+/// The limit for Auto Scaling groups, in characters.
 const MAX_NAME: usize = 255;
 
-/// A parser of a single text, for keys that take no list and no map.
+/// Lifts a text parser to a node, and rejects lists and maps.
 pub(super) fn scalar<T>(parse: impl Fn(&str) -> Option<T>) -> impl Fn(&Node) -> Option<T> {
     move |node| match node {
         Node::Text(text) => parse(text.trim()),
@@ -21,7 +21,7 @@ pub(super) fn scalar<T>(parse: impl Fn(&str) -> Option<T>) -> impl Fn(&Node) -> 
     }
 }
 
-/// true, 1, yes, false, 0, no, in any case.
+/// Accepts true, 1, yes, false, 0 and no, case-insensitively.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Some(true),
@@ -30,15 +30,14 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// A whole number in decimal digits: no sign, no fraction, no exponent.
-pub(super) fn whole<T: FromStr + PartialOrd>(range: RangeInclusive<T>) -> impl Fn(&str) -> Option<T> {
+/// Decimal digits only: no sign, fraction or exponent.
+pub(super) fn integer<T: FromStr + PartialOrd>(range: RangeInclusive<T>) -> impl Fn(&str) -> Option<T> {
     move |text| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|number| digits && range.contains(number))
     }
 }
 
-/// A number of seconds, fractions allowed.
 pub(super) fn seconds(range: RangeInclusive<f64>) -> impl Fn(&str) -> Option<Duration> {
     move |text| {
         let seconds = text.parse().ok().filter(|seconds| range.contains(seconds))?;
@@ -46,8 +45,8 @@ pub(super) fn seconds(range: RangeInclusive<f64>) -> impl Fn(&str) -> Option<Dur
     }
 }
 
-/// Names separated by commas, or a list of them: trimmed, empty ones left out, repeated ones taken once. A text may be
-/// the list in YAML's flow style or as JSON, `["a", "b"]`.
+/// Names, trimmed, without empty ones and duplicates: separated by commas, or a list, which a text may contain as JSON or
+/// in YAML's flow style.
 pub(super) fn names(node: &Node) -> Option<Vec<String>> {
     let list = match node {
         Node::Text(text) => flow_list(text),
@@ -67,7 +66,7 @@ pub(super) fn names(node: &Node) -> Option<Vec<String>> {
     };
     let mut names: Vec<String> = Vec::new();
     for item in items.into_iter().map(str::trim).filter(|item| !item.is_empty()) {
-        // In the table `none` stands for no group.
+        // `none` means no group in the table.
         if item == "none" || item.chars().any(char::is_control) || item.chars().count() > MAX_NAME {
             return None;
         }
@@ -78,24 +77,24 @@ pub(super) fn names(node: &Node) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// The list that a text spells out. A text that only begins like one is none: a group may be called `[a`.
+/// Parses a flow-style list. A text that only begins like one is not a list: a group may be called `[a`.
 fn flow_list(text: &str) -> Option<Node> {
     let text = text.trim();
-    let spelled = text.starts_with('[') && text.ends_with(']');
-    conf_file::parse(spelled.then_some(text)?).ok().filter(|node| matches!(node, Node::List(_)))
+    let bracketed = text.starts_with('[') && text.ends_with(']');
+    conf_file::parse(bracketed.then_some(text)?).ok().filter(|node| matches!(node, Node::List(_)))
 }
 
-/// Whether a name looks as if marks came along that only should have held it: quotes that `docker --env-file` keeps,
-/// a bracket of a list or of a template, `;` in place of a comma. AWS allows such names.
-pub(super) fn is_odd(name: &str) -> bool {
-    let mark = |mark: char| "\"'`\u{201c}\u{201d}\u{2018}\u{2019}[]{}<>".contains(mark);
-    name.starts_with(mark) || name.ends_with(mark) || name.contains(';')
+/// Whether a name seems to include stray characters: quotes that `docker --env-file` keeps, a bracket of a list or a
+/// template, `;` in place of a comma. AWS allows such names.
+pub(super) fn looks_misquoted(name: &str) -> bool {
+    let stray = |c: char| "\"'`\u{201c}\u{201d}\u{2018}\u{2019}[]{}<>".contains(c);
+    name.starts_with(stray) || name.ends_with(stray) || name.contains(';')
 }
 
-/// A name that HAProxy takes for a backend or a server (`invalid_char` in its `cfgparse.c`): nothing that could
-/// end a word or a command of the Runtime API.
+/// A name that HAProxy accepts for a backend or server (`invalid_char` in its `cfgparse.c`). Nothing in it can end a word or
+/// a command of the Runtime API.
 pub(super) fn haproxy_name(text: &str) -> Option<String> {
-    made_of(text, 1..=MAX_NAME, b"_.:-")
+    restricted(text, 1..=MAX_NAME, b"_.:-")
 }
 
 /// A DynamoDB table's name (API reference, `CreateTable`, `TableName`), or its ARN.
@@ -105,43 +104,41 @@ pub(super) fn table_name(text: &str) -> Option<TableName> {
             // arn:aws:dynamodb:eu-west-1:123456789012:table/web
             let parts: Vec<&str> = rest.split(':').collect();
             let [partition, "dynamodb", in_region, account, resource] = parts[..] else { return None };
-            made_of(partition, 3..=40, b"-").filter(|partition| partition.starts_with("aws"))?;
-            made_of(account, 12..=12, b"").filter(|account| account.bytes().all(|byte| byte.is_ascii_digit()))?;
-            made_of(resource.strip_prefix("table/")?, 3..=255, b"_.-")?;
+            restricted(partition, 3..=40, b"-").filter(|partition| partition.starts_with("aws"))?;
+            restricted(account, 12..=12, b"").filter(|account| account.bytes().all(|byte| byte.is_ascii_digit()))?;
+            restricted(resource.strip_prefix("table/")?, 3..=255, b"_.-")?;
             Some(TableName { name: text.to_owned(), region: Some(region(in_region)?) })
         }
-        None => made_of(text, 3..=255, b"_.-").map(|name| TableName { name, region: None }),
+        None => restricted(text, 3..=255, b"_.-").map(|name| TableName { name, region: None }),
     }
 }
 
-/// What names a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TableName {
-    /// The name, or the whole ARN: DynamoDB takes either.
+    /// The name, or the complete ARN: DynamoDB accepts either.
     pub(super) name: String,
-    /// The region that an ARN names.
     pub(super) region: Option<String>,
 }
 
-/// An IP address, of IPv6 in brackets too, as a URL has it.
-pub(super) fn address(text: &str) -> Option<IpAddr> {
+/// Accepts IPv6 in brackets too, as in a URL.
+pub(super) fn ip_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     bare.map_or_else(|| text.parse().ok(), |bare| bare.parse().ok().map(IpAddr::V6))
 }
 
-/// An AWS region's name. It becomes part of a host name, so it is held to what a host name may hold.
+/// The name of an AWS region. It becomes part of a host name, so only characters of host names are allowed.
 pub(super) fn region(text: &str) -> Option<String> {
-    made_of(text, 1..=63, b"-").filter(|name| !name.starts_with('-') && !name.ends_with('-'))
+    restricted(text, 1..=63, b"-").filter(|name| !name.starts_with('-') && !name.ends_with('-'))
 }
 
-/// The path of a Unix socket.
+/// The path of a Unix socket, at most 107 bytes.
 pub(super) fn socket_path(text: &str) -> Option<PathBuf> {
     let clean = !text.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER);
     (clean && (1..=MAX_SOCKET_PATH).contains(&text.len())).then(|| PathBuf::from(text))
 }
 
-fn made_of(text: &str, length: RangeInclusive<usize>, marks: &[u8]) -> Option<String> {
-    let allowed = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || marks.contains(&byte));
+fn restricted(text: &str, length: RangeInclusive<usize>, punctuation: &[u8]) -> Option<String> {
+    let allowed = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || punctuation.contains(&byte));
     (allowed && length.contains(&text.len())).then(|| text.to_owned())
 }
 
@@ -173,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers() {
-        let weight = whole::<u16>(0..=256);
+    fn integers() {
+        let weight = integer::<u16>(0..=256);
         for (text, expected) in [
             ("0", Some(0)),
             ("256", Some(256)),
@@ -198,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_seconds() {
+    fn durations_in_seconds() {
         let interval = seconds(0.05..=3600.0);
         for (text, expected) in [
             ("1", Some(1_000)),
@@ -224,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn a_single_text_is_no_list() {
-        let parse = scalar(whole::<u16>(0..=9));
+    fn a_scalar_is_not_a_list() {
+        let parse = scalar(integer::<u16>(0..=9));
         assert_eq!(parse(&Node::Text(" 5 ".to_owned())), Some(5));
         for node in [Node::Null, Node::List(vec![Node::Text("5".to_owned())]), Node::Map(vec![]), Node::Tagged] {
             assert_eq!(parse(&node), None, "{node:?}");
@@ -332,13 +329,13 @@ mod tests {
             ("localhost", None),
             ("", None),
         ] {
-            assert_eq!(address(text), expected.map(|text| text.parse().expect("an address")), "{text:?}");
+            assert_eq!(ip_address(text), expected.map(|text| text.parse().expect("an address")), "{text:?}");
         }
     }
 
     #[test]
-    fn names_with_marks_that_came_along_are_odd() {
-        for odd in [
+    fn names_with_stray_quotes_or_brackets_look_misquoted() {
+        for suspect in [
             "\"web-a\"",
             "\"web-a",
             "web-a'",
@@ -351,15 +348,15 @@ mod tests {
             ";",
             "\u{201c}web\u{201d}",
         ] {
-            assert!(is_odd(odd), "{odd:?}");
+            assert!(looks_misquoted(suspect), "{suspect:?}");
         }
         for plain in ["web", "web (blue)", "it's", "a[1]b", "a b", "web-1.x/y", "é"] {
-            assert!(!is_odd(plain), "{plain:?}");
+            assert!(!looks_misquoted(plain), "{plain:?}");
         }
     }
 
     #[test]
-    fn paths_of_sockets() {
+    fn socket_paths() {
         for good in ["/var/run/haproxy/admin.sock", "admin.sock", "/run/with space", &"x".repeat(107)] {
             assert_eq!(socket_path(good), Some(PathBuf::from(good)));
         }
@@ -370,16 +367,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_that_is_taken_can_end_no_command(text in ".*") {
+        fn an_accepted_name_cannot_end_a_command(text in ".*") {
             if let Some(name) = haproxy_name(&text) {
                 prop_assert!(!name.contains(|c: char| c.is_whitespace() || c.is_control() || ";|/#'\"\\<".contains(c)));
             }
         }
 
         #[test]
-        fn every_number_in_the_range_is_taken_and_no_other(number in 0u64..70_000) {
+        fn exactly_the_numbers_in_range_are_accepted(number in 0u64..70_000) {
             let expected = u16::try_from(number).ok().filter(|port| *port > 0);
-            prop_assert_eq!(whole::<u16>(1..=u16::MAX)(&number.to_string()), expected);
+            prop_assert_eq!(integer::<u16>(1..=u16::MAX)(&number.to_string()), expected);
         }
     }
 }

@@ -1,29 +1,28 @@
-//! Where HAProxy's Runtime API is, in the spellings of HAProxy's own `bind` and `stats socket` lines (configuration manual,
-//! section 4.2, `bind`).
+//! The address of HAProxy's Runtime API, in the syntax of HAProxy's own `bind` (configuration manual, section 4.2).
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::parse::socket_path;
 
-/// The longest name of an abstract socket: `sun_path` less the zero that begins it (unix(7)).
-const LONGEST_ABSTRACT: usize = 107;
+/// Length of `sun_path` without its leading zero (unix(7)).
+const MAX_ABSTRACT: usize = 107;
 
-/// Where HAProxy's Runtime API listens.
+/// The address of HAProxy's Runtime API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HaproxySocket {
-    /// A Unix socket: its path, at most 107 bytes.
+    /// Path of a Unix socket, at most 107 bytes.
     Path(PathBuf),
-    /// An abstract socket (Linux). HAProxy fills the name of `abns@` up with zeros, that of `abnsz@` not.
+    /// An abstract socket (Linux). HAProxy pads the name of `abns@` with zeros, but not that of `abnsz@`.
     Abstract {
-        /// Its name, at most 107 bytes.
+        /// At most 107 bytes.
         name: String,
-        /// Whether it is filled up with zeros.
+        /// Whether the name is padded with zeros.
         padded: bool,
     },
     /// A TCP port.
     Tcp {
-        /// An address or a host's name.
+        /// Address or host name.
         host: String,
         /// 1 to 65535.
         port: u16,
@@ -31,7 +30,7 @@ pub enum HaproxySocket {
 }
 
 impl HaproxySocket {
-    /// Reads one of the spellings: a path, `unix@path`, `abns@name`, `ipv4@host:port`, `ipv6@[host]:port`.
+    /// Accepts a path, `unix@path`, `abns@name`, `ipv4@host:port`, `ipv6@[host]:port`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (kind, rest) = match text.split_once('@') {
@@ -41,7 +40,7 @@ impl HaproxySocket {
         };
         match kind {
             "unix" => socket_path(rest).map(HaproxySocket::Path),
-            "abns" | "abnsz" if !rest.is_empty() && rest.len() <= LONGEST_ABSTRACT => {
+            "abns" | "abnsz" if !rest.is_empty() && rest.len() <= MAX_ABSTRACT => {
                 Some(HaproxySocket::Abstract { name: rest.to_owned(), padded: kind == "abns" })
             }
             "ipv4" | "ipv6" | "tcp" | "tcp4" | "tcp6" => {
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn haproxys_own_spellings() {
+    fn haproxys_own_syntax() {
         let long = format!("abns@{}", "x".repeat(108));
         for (text, shown) in [
             ("/run/haproxy.sock", Some("/run/haproxy.sock")),

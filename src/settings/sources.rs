@@ -1,30 +1,23 @@
-//! Where a setting's value comes from, and the list of all faults of one configuration.
+//! Looks settings up in the environment, then the file, then the defaults; a blank value counts as unset.
 //!
-//! The environment wins over the file, the file over the default; what is blank counts as not set, so that the next
-//! source holds. A fault does not end the reading: all of them are reported together.
-//!
-//! What is no fault but will surprise is a note: the log's business at a start, and said after the faults where there are
-//! some, since it often explains them.
+//! All faults are collected and reported together. Warnings are for the log at startup; if there are faults they are
+//! reported after them, since they often explain them.
 
 use std::path::Path;
 
 use super::faults::Faults;
-use super::keys::{self, Key};
-use super::shown::shown;
+use super::keys::{self, Setting};
+use super::quote::quoted;
 use super::strays;
 use crate::conf_file::{ConfFile, Node};
 use crate::environment::Environment;
 
-/// A value that is set, and by whom.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
-    /// The value.
+pub(super) struct SourcedValue {
     pub(super) node: Node,
-    /// Who set it.
     pub(super) origin: Origin,
 }
 
-/// Who set a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Environment,
@@ -32,85 +25,80 @@ pub(super) enum Origin {
     Default,
 }
 
-/// The sources of one configuration, and the faults found in it so far.
 pub(super) struct Sources<'a> {
     env: &'a Environment,
     file: Option<ConfFile>,
     faults: Vec<String>,
-    notes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl<'a> Sources<'a> {
-    /// Reads the file that `--config` names, else the first of `usual` that can be read.
-    /// An error is a named file that cannot be read, or one that is no YAML: nothing more can be said of its keys then.
-    pub(super) fn open(config: Option<&Path>, usual: &[&Path], env: &'a Environment) -> Result<Self, Faults> {
-        let mut left_out = Vec::new();
+    /// Reads `config`, or else the first readable file of `defaults`.
+    pub(super) fn open(config: Option<&Path>, defaults: &[&Path], env: &'a Environment) -> Result<Self, Faults> {
+        let mut skipped = Vec::new();
         let file = match config {
             Some(path) => Some(ConfFile::read(path)?),
-            None => ConfFile::read_first(usual, &mut left_out)?,
+            None => ConfFile::read_first(defaults, &mut skipped)?,
         };
         let mut sources = Self::new(file, env);
-        sources.notes.splice(..0, left_out);
+        sources.warnings.splice(..0, skipped);
         Ok(sources)
     }
 
-    /// The environment and a file that was read; the file's unknown keys are reported.
+    /// Reports the file's unknown keys.
     pub(super) fn new(file: Option<ConfFile>, env: &'a Environment) -> Self {
         let mut faults = Vec::new();
         if let Some(file) = &file {
-            for (name, value) in file.entries().iter().filter(|(name, _)| !keys::is_known(name)) {
+            for (name, value) in file.entries().iter().filter(|(name, _)| !keys::is_setting(name)) {
                 if !file.is_merged(value) {
-                    faults.push(unknown(&shown(name), &file.place(&[name]), keys::nearest(name, keys::names())));
+                    faults.push(unknown(&quoted(name), &file.place(&[name]), keys::nearest(name, keys::names())));
                 }
             }
         }
-        let notes = strays::note(env).into_iter().collect();
-        Sources { env, file, faults, notes }
+        let warnings = strays::warning(env).into_iter().collect();
+        Sources { env, file, faults, warnings }
     }
 
-    /// What the environment says of a key.
-    pub(super) fn in_environment(&self, key: &Key) -> Option<Found> {
+    pub(super) fn in_environment(&self, key: &Setting) -> Option<SourcedValue> {
         let text = self.env.get(key.name).map(str::trim).filter(|text| !text.is_empty())?;
-        Some(Found { node: Node::Text(text.to_owned()), origin: Origin::Environment })
+        Some(SourcedValue { node: Node::Text(text.to_owned()), origin: Origin::Environment })
     }
 
-    /// What the file says of a key.
-    fn in_file(&self, key: &Key) -> Option<Found> {
+    fn in_file(&self, key: &Setting) -> Option<SourcedValue> {
         let node = self.file.as_ref()?.get(key.name).filter(|node| !node.is_blank())?;
-        Some(Found { node: node.clone(), origin: Origin::File })
+        Some(SourcedValue { node: node.clone(), origin: Origin::File })
     }
 
-    /// What someone said of a key: the environment, else the file.
-    pub(super) fn given(&self, key: &Key) -> Option<Found> {
+    /// The explicit value: from the environment, else the file.
+    pub(super) fn given(&self, key: &Setting) -> Option<SourcedValue> {
         self.in_environment(key).or_else(|| self.in_file(key))
     }
 
-    /// The value that holds: the one that is given, else the default; `None` where there is neither.
-    pub(super) fn find(&self, key: &Key) -> Option<Found> {
-        let default = || Found { node: Node::Text(key.default.to_owned()), origin: Origin::Default };
+    /// The explicit value, else the default, if any.
+    pub(super) fn find(&self, key: &Setting) -> Option<SourcedValue> {
+        let default = || SourcedValue { node: Node::Text(key.default.to_owned()), origin: Origin::Default };
         self.given(key).or_else(|| (!key.default.is_empty()).then(default))
     }
 
-    /// The parsed value; `None` when it is not set, and when it is faulty, which is then reported.
-    pub(super) fn read<T>(&mut self, key: &Key, parse: impl Fn(&Node) -> Option<T>) -> Option<T> {
+    /// The parsed value. `None` if it is unset, or faulty, which is reported.
+    pub(super) fn read<T>(&mut self, key: &Setting, parse: impl Fn(&Node) -> Option<T>) -> Option<T> {
         let found = self.find(key)?;
         let value = parse(&found.node);
         if value.is_none() {
-            self.wrong(key, &found, key.expected);
+            self.invalid(key, &found, key.expected);
         }
         value
     }
 
-    /// As [`Sources::read`], and a key that is not set is a fault.
-    pub(super) fn require<T>(&mut self, key: &Key, parse: impl Fn(&Node) -> Option<T>) -> Option<T> {
+    pub(super) fn require<T>(&mut self, key: &Setting, parse: impl Fn(&Node) -> Option<T>) -> Option<T> {
         if self.find(key).is_none() {
             self.missing(key, "");
         }
         self.read(key, parse)
     }
 
-    /// Reports a key that is not set; `reason` says why it has to be (`because ...`), empty for always.
-    pub(super) fn missing(&mut self, key: &Key, reason: &str) {
+    /// Reports an unset key. `reason` says why it is required (`because ...`); empty if it always is.
+    pub(super) fn missing(&mut self, key: &Setting, reason: &str) {
         let comma = if reason.is_empty() { "" } else { ", " };
         let places = match &self.file {
             Some(file) => format!("{}, the environment", file.place(&[])),
@@ -119,15 +107,14 @@ impl<'a> Sources<'a> {
         self.faults.push(format!("{}: not set ({places}), expected {}{comma}{reason}", key.name, key.expected));
     }
 
-    /// Reports the value of a key.
-    pub(super) fn wrong(&mut self, key: &Key, found: &Found, expected: &str) {
-        self.wrong_inside(key, found.origin, &[], Some(&found.node), expected);
+    pub(super) fn invalid(&mut self, key: &Setting, found: &SourcedValue, expected: &str) {
+        self.invalid_inside(key, found.origin, &[], Some(&found.node), expected);
     }
 
-    /// Reports a value inside a key's map, at `path`; `None` for one that is not there.
-    pub(super) fn wrong_inside(
+    /// Reports the value at `path` inside a key's map; `None` if it is missing.
+    pub(super) fn invalid_inside(
         &mut self,
-        key: &Key,
+        key: &Setting,
         origin: Origin,
         path: &[&str],
         found: Option<&Node>,
@@ -136,39 +123,36 @@ impl<'a> Sources<'a> {
         let subject = subject(key, path);
         let place = self.place(key, origin, path);
         self.faults.push(match found {
-            Some(node) => format!("{subject}: found {} ({place}), expected {expected}", shown(&node.to_string())),
+            Some(node) => format!("{subject}: found {} ({place}), expected {expected}", quoted(&node.to_string())),
             None => format!("{subject}: not set ({place}), expected {expected}"),
         });
     }
 
-    /// Reports a key inside a key's map that is none of `known`.
-    pub(super) fn unknown_inside(&mut self, key: &Key, origin: Origin, path: &[&str], known: &[&str]) {
+    pub(super) fn unknown_inside(&mut self, key: &Setting, origin: Origin, path: &[&str], valid: &[&str]) {
         let place = self.place(key, origin, path);
-        let nearest = path.last().and_then(|name| keys::nearest(name, known.iter().copied()));
+        let nearest = path.last().and_then(|name| keys::nearest(name, valid.iter().copied()));
         self.faults.push(unknown(&subject(key, path), &place, nearest));
     }
 
-    /// Notes what will surprise in the value of a key, and is no fault.
-    pub(super) fn note(&mut self, key: &Key, found: &Found, text: &str) {
+    pub(super) fn warn(&mut self, key: &Setting, found: &SourcedValue, text: &str) {
         let place = self.place(key, found.origin, &[]);
-        self.notes.push(format!("{} ({place}): {text}", key.name));
+        self.warnings.push(format!("{} ({place}): {text}", key.name));
     }
 
-    /// What was noted so far, a line each.
-    pub(super) fn notes(&self) -> Vec<String> {
-        self.notes.clone()
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
-    /// The value if nothing was wrong, else every fault, and what was noted after them.
+    /// The value if there was no fault, else all faults, then all warnings.
     pub(super) fn finish<T>(mut self, value: T) -> Result<T, Faults> {
         if self.faults.is_empty() {
             return Ok(value);
         }
-        self.faults.append(&mut self.notes);
+        self.faults.append(&mut self.warnings);
         Err(Faults(self.faults))
     }
 
-    fn place(&self, key: &Key, origin: Origin, path: &[&str]) -> String {
+    fn place(&self, key: &Setting, origin: Origin, path: &[&str]) -> String {
         match (origin, &self.file) {
             (Origin::File, Some(file)) => {
                 let keys: Vec<&str> = [key.name].into_iter().chain(path.iter().copied()).collect();
@@ -182,11 +166,11 @@ impl<'a> Sources<'a> {
 }
 
 fn unknown(subject: &str, place: &str, nearest: Option<&str>) -> String {
-    let hint = nearest.map(|key| format!(", the nearest known one is {key}")).unwrap_or_default();
+    let hint = nearest.map(|key| format!(": did you mean {key}?")).unwrap_or_default();
     format!("{subject}: unknown key ({place}){hint}")
 }
 
-fn subject(key: &Key, path: &[&str]) -> String {
-    let path: String = path.iter().map(|name| format!(" {}", shown(name))).collect();
+fn subject(key: &Setting, path: &[&str]) -> String {
+    let path: String = path.iter().map(|name| format!(" {}", quoted(name))).collect();
     format!("{}{path}", key.name)
 }

@@ -1,49 +1,49 @@
-//! Variables of the environment that begin like settings and are none: `SERVER_ASG_NAME` sets nothing, and nobody says so.
-//! In the file such a key is a fault; the environment has other owners too, so here it is a note.
+//! Environment variables that look like misspelt settings, such as `SERVER_ASG_NAME`. An unknown key in the file is a fault,
+//! but the environment belongs to others too, so here it is only a warning.
 
-use super::keys::{is_known, names, nearest};
-use super::shown::{LISTED, shown};
+use super::keys::{is_setting, names, nearest};
+use super::quote::{MAX_LISTED, quoted};
 use crate::environment::Environment;
+use crate::text::list;
 
-/// How the names of our settings begin; those that begin otherwise are too common to be judged by.
-const OURS: [&str; 4] = ["SERVER_", "CLIENT_", "HAPROXY_BACKEND_", "DYNAMODB_"];
+/// Prefixes of our settings. The other settings' prefixes are too common to judge by.
+const PREFIXES: [&str; 4] = ["SERVER_", "CLIENT_", "HAPROXY_BACKEND_", "DYNAMODB_"];
 
-/// One line about all of them, each with the key that it may stand for; `None` if there are none.
-pub(super) fn note(env: &Environment) -> Option<String> {
-    let links = Links::of(env);
-    let stray = |name: &&str| OURS.iter().any(|ours| name.starts_with(ours)) && !is_known(name) && !links.have(name);
+/// One line that lists them all, each with the most similar setting; `None` if there are none.
+pub(super) fn warning(env: &Environment) -> Option<String> {
+    let links = ServiceLinks::of(env);
+    let stray = |name: &&str| {
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !is_setting(name) && !links.contain(name)
+    };
     let strays: Vec<&str> = env.names().filter(stray).collect();
-    let mut list: Vec<String> = strays.iter().take(LISTED).map(|name| described(name)).collect();
-    if strays.len() > LISTED {
-        list.push(format!("and {} more", strays.len() - LISTED));
-    }
-    (!list.is_empty())
-        .then(|| format!("variables that begin like settings of hsdo, and are none, set nothing: {}", list.join(", ")))
+    (!strays.is_empty()).then(|| {
+        let list = list(strays.iter().map(|name| described(name)), MAX_LISTED);
+        format!("environment variables that look like hsdo settings but have no effect: {list}")
+    })
 }
 
 fn described(name: &str) -> String {
-    let near = nearest(name, names()).map(|key| format!(" (the nearest setting is {key})")).unwrap_or_default();
-    format!("{}{near}", shown(name).trim_matches('"'))
+    let near = nearest(name, names()).map(|key| format!(" (did you mean {key}?)")).unwrap_or_default();
+    format!("{}{near}", quoted(name).trim_matches('"'))
 }
 
-/// The variables by which Kubernetes tells every container of a namespace where its services are. A service that is
-/// called `client` gives `CLIENT_SERVICE_HOST`, `CLIENT_PORT_80_TCP` and more, which nobody has typed.
-struct Links<'a>(Vec<&'a str>);
+/// Services for which Kubernetes sets service link variables. A service called `client` yields `CLIENT_SERVICE_HOST`,
+/// `CLIENT_PORT_80_TCP` and more, none of them a typing error.
+struct ServiceLinks<'a>(Vec<&'a str>);
 
-impl<'a> Links<'a> {
-    /// A service has a `_SERVICE_HOST` and a `_SERVICE_PORT`, whatever else it has.
+impl<'a> ServiceLinks<'a> {
+    /// Every service has both a `_SERVICE_HOST` and a `_SERVICE_PORT`.
     fn of(env: &'a Environment) -> Self {
         let service = |name: &'a str| {
             let service = name.strip_suffix("_SERVICE_HOST")?;
             env.get(&format!("{service}_SERVICE_PORT")).map(|_| service)
         };
-        Links(env.names().filter_map(service).collect())
+        ServiceLinks(env.names().filter_map(service).collect())
     }
 
-    /// Whether the variable is one of a service.
-    fn have(&self, name: &str) -> bool {
-        let kinds = |rest: &str| rest == "_PORT" || rest.starts_with("_PORT_") || rest.starts_with("_SERVICE_");
-        self.0.iter().any(|service| name.strip_prefix(service).is_some_and(kinds))
+    fn contain(&self, name: &str) -> bool {
+        let is_link = |rest: &str| rest == "_PORT" || rest.starts_with("_PORT_") || rest.starts_with("_SERVICE_");
+        self.0.iter().any(|service| name.strip_prefix(service).is_some_and(is_link))
     }
 }
 
@@ -51,34 +51,34 @@ impl<'a> Links<'a> {
 mod tests {
     use super::*;
 
-    fn noted(names: &[&str]) -> Option<String> {
-        note(&Environment::from(names.iter().map(|name| (*name, "secret"))))
+    fn warned(names: &[&str]) -> Option<String> {
+        warning(&Environment::from(names.iter().map(|name| (*name, "secret"))))
     }
 
     #[test]
-    fn variables_that_set_nothing_are_named_in_one_line() {
-        let line = noted(&["SERVER_ASG_NAME", "PATH", "CLIENT_ID", "INTERVAL", "SERVER_MODE", "DYNAMODB_TABLE"]);
+    fn stray_variables_are_listed_in_one_line() {
+        let line = warned(&["SERVER_ASG_NAME", "PATH", "CLIENT_ID", "INTERVAL", "SERVER_MODE", "DYNAMODB_TABLE"]);
         assert_eq!(
             line.as_deref(),
             Some(
-                "variables that begin like settings of hsdo, and are none, set nothing: \
-                 CLIENT_ID (the nearest setting is CLIENT_DEDICATED_ASG), \
-                 DYNAMODB_TABLE (the nearest setting is DYNAMODB_TABLE_NAME), \
-                 SERVER_ASG_NAME (the nearest setting is SERVER_ASG_NAMES)"
+                "environment variables that look like hsdo settings but have no effect: \
+                 CLIENT_ID (did you mean CLIENT_DEDICATED_ASG?), \
+                 DYNAMODB_TABLE (did you mean DYNAMODB_TABLE_NAME?), \
+                 SERVER_ASG_NAME (did you mean SERVER_ASG_NAMES?)"
             )
         );
         for names in [&[][..], &["EXPORTER_PROT", "server_mode", "SERVERS", "CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO"]] {
-            assert_eq!(noted(names), None, "{names:?}");
+            assert_eq!(warned(names), None, "{names:?}");
         }
         let many: Vec<String> = (0..13).map(|number| format!("CLIENT_{number:02}")).collect();
-        let line = noted(&many.iter().map(String::as_str).collect::<Vec<_>>()).expect("a line");
+        let line = warned(&many.iter().map(String::as_str).collect::<Vec<_>>()).expect("a line");
         assert!(line.contains("CLIENT_09 ") && line.ends_with(", and 3 more") && !line.contains("CLIENT_10"), "{line}");
-        let line = noted(&["CLIENT_\u{1b}[2J\n"]).expect("a line");
+        let line = warned(&["CLIENT_\u{1b}[2J\n"]).expect("a line");
         assert!(!line.chars().any(char::is_control), "{line:?}");
     }
 
     #[test]
-    fn services_of_kubernetes_are_nobodys_typing_errors() {
+    fn kubernetes_service_links_are_not_stray() {
         let service = [
             "CLIENT_PORT",
             "CLIENT_PORT_80_TCP",
@@ -92,12 +92,12 @@ mod tests {
             "SERVER_WEB_SERVICE_PORT",
             "SERVER_WEB_PORT_443_TCP",
         ];
-        assert_eq!(noted(&service), None);
-        // Without its service it is a typing error.
-        let line = noted(&["CLIENT_HAPROXY_BACKEND_SERVICE_PORT", "CLIENT_PORT"]).expect("a line");
-        assert!(line.contains(
-            "CLIENT_HAPROXY_BACKEND_SERVICE_PORT (the nearest setting is CLIENT_HAPROXY_BACKEND_SERVER_PORT)"
-        ));
+        assert_eq!(warned(&service), None);
+        // Without a matching service they are stray.
+        let line = warned(&["CLIENT_HAPROXY_BACKEND_SERVICE_PORT", "CLIENT_PORT"]).expect("a line");
+        assert!(
+            line.contains("CLIENT_HAPROXY_BACKEND_SERVICE_PORT (did you mean CLIENT_HAPROXY_BACKEND_SERVER_PORT?)")
+        );
         assert!(line.contains("CLIENT_PORT "), "{line}");
     }
 }

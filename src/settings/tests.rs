@@ -1,4 +1,4 @@
-//! Configurations as operators write them, and every fault that they are told of.
+//! Configurations as operators write them, and every fault reported for them.
 
 mod backends;
 
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::conf_file::ConfFile;
 
-/// The least that the server and the client need.
+/// The minimum configuration of each role.
 const SERVER: [(&str, &str); 3] =
     [("SERVER_MODE", "aws"), ("SERVER_ASG_NAMES", "web"), ("DYNAMODB_TABLE_NAME", "slots")];
 const CLIENT: [(&str, &str); 2] =
@@ -57,7 +57,7 @@ fn addr(text: &str) -> Option<SocketAddr> {
     Some(text.parse().expect("an address"))
 }
 
-/// A directory of its own for a test that needs real files.
+/// A temporary directory, removed on drop.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -81,7 +81,7 @@ impl Drop for Dir {
 }
 
 #[test]
-fn the_defaults_hold_where_nothing_is_set() {
+fn defaults_apply_where_nothing_is_set() {
     let common = Common {
         interval: Duration::from_secs(1),
         list_size: 10,
@@ -90,7 +90,7 @@ fn the_defaults_hold_where_nothing_is_set() {
         region: None,
         exporter: addr("0.0.0.0:6789"),
         debug: false,
-        notes: vec![],
+        warnings: vec![],
     };
     assert_eq!(
         server_of(&[]).expect("settings"),
@@ -144,7 +144,7 @@ fn every_server_key_is_read() {
                 region: Some("eu-west-1".to_owned()),
                 exporter: addr("[::1]:9000"),
                 debug: true,
-                notes: vec![],
+                warnings: vec![],
             },
             source: SourceSettings::Aws { groups: vec!["b".to_owned(), "a".to_owned()] },
             ramp: RampSettings { min: 0, max: 256, step: 256, interval: Duration::from_millis(500) },
@@ -220,7 +220,7 @@ DEBUG: true
                 region: Some("us-gov-west-1".to_owned()),
                 exporter: None,
                 debug: true,
-                notes: vec![],
+                warnings: vec![],
             },
             socket: HaproxySocket::Path(PathBuf::from("/run/h.sock")),
             backends: vec![backend("http-back", "mywebapp", 81), backend("api-back", "api", 8080)],
@@ -234,7 +234,7 @@ DEBUG: true
 }
 
 #[test]
-fn the_environment_wins_and_what_is_blank_is_not_set() {
+fn the_environment_takes_precedence_and_blank_is_unset() {
     let text = "DYNAMODB_TABLE_NAME: from-file\nINTERVAL: 5\nEXPORTER_PORT: ''\nDEBUG:\nSERVER_MODE: aws\n\
                 SERVER_ASG_NAMES: [web]\n";
     let interval = |env: &[(&str, &str)]| {
@@ -249,7 +249,7 @@ fn the_environment_wins_and_what_is_blank_is_not_set() {
 }
 
 #[test]
-fn the_region_is_the_one_that_wins() {
+fn the_region_with_the_highest_precedence_is_used() {
     let with_file = "AWS_DEFAULT_REGION: file-1\nDYNAMODB_TABLE_NAME: slots\n";
     let region = |env: &[(&str, &str)]| {
         let env = environment(&[], env);
@@ -267,7 +267,7 @@ fn the_region_is_the_one_that_wins() {
 }
 
 #[test]
-fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
+fn an_invalid_value_is_reported_with_its_place_and_what_was_expected() {
     let seconds = "seconds from 0.05 to 3600, fractions allowed";
     let cases = [
         ("INTERVAL", "0.04", seconds),
@@ -289,8 +289,8 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
             "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
         ),
         ("SERVER_MODE", "gcp", "aws or consul"),
-        ("SERVER_ASG_NAMES", " , ", "one or more names of AutoScaling groups, separated by commas"),
-        ("SERVER_ASG_NAMES", "web,none", "one or more names of AutoScaling groups, separated by commas"),
+        ("SERVER_ASG_NAMES", " , ", "one or more names of Auto Scaling groups, separated by commas"),
+        ("SERVER_ASG_NAMES", "web,none", "one or more names of Auto Scaling groups, separated by commas"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "257", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "-1", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1.5", "a weight from 0 to 256"),
@@ -319,7 +319,7 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         ("CLIENT_DEDICATED_ASG", "2", "true or false"),
         ("CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND", "on", "true or false"),
         ("CLIENT_HEALTH_GATE", "off", "true or false"),
-        ("CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO", "false", "true, or the key left out: hsdo always manages the weights"),
+        ("CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO", "false", "true or unset: hsdo always manages the weights"),
     ] {
         assert_eq!(
             faults(client_of(&[(key, value)])),
@@ -340,7 +340,7 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
 }
 
 #[test]
-fn all_faults_come_in_one_report() {
+fn all_faults_are_reported_together() {
     let text = "\
 INTERVALL: 1
 SERVER_MODE: aws
@@ -354,9 +354,9 @@ DEBG: 1
     assert_eq!(
         faults(server_file(text, &[("EXPORTER_PORT", "many")])),
         [
-            "\"INTERVALL\": unknown key (env.yaml:1), the nearest known one is INTERVAL",
-            "\"DEBG\": unknown key (env.yaml:8), the nearest known one is DEBUG",
-            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of AutoScaling groups, separated by commas",
+            "\"INTERVALL\": unknown key (env.yaml:1): did you mean INTERVAL?",
+            "\"DEBG\": unknown key (env.yaml:8): did you mean DEBUG?",
+            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of Auto Scaling groups, separated by commas",
             "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), \
              expected a weight from 20 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
             "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" (env.yaml:5), expected a number of slots from 1 to 10000",
@@ -370,7 +370,7 @@ DEBG: 1
 }
 
 #[test]
-fn what_must_be_set_is_asked_for() {
+fn required_settings_are_reported_when_unset() {
     let none = Environment::default();
     let table = "DYNAMODB_TABLE_NAME: not set (the environment, no configuration file), \
                  expected the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN";
@@ -390,7 +390,7 @@ fn what_must_be_set_is_asked_for() {
 }
 
 #[test]
-fn a_key_of_the_other_role_is_ignored_whatever_it_says() {
+fn a_setting_of_the_other_role_is_ignored_even_if_invalid() {
     let settings = server_of(&[
         ("CLIENT_HAPROXY_BACKEND_LIST", "{"),
         ("CLIENT_DEDICATED_ASG", "perhaps"),
@@ -428,7 +428,7 @@ fn the_shipped_file_lists_every_key_with_its_default() {
 }
 
 #[test]
-fn the_file_is_the_one_that_is_named_else_the_first_that_exists() {
+fn the_named_file_is_read_or_else_the_first_that_exists() {
     let dir = Dir::new("which");
     let first = dir.file("first.yaml", b"DYNAMODB_TABLE_NAME: first\n");
     let second = dir.file("second.yaml", b"DYNAMODB_TABLE_NAME: second\n");
@@ -443,7 +443,7 @@ fn the_file_is_the_one_that_is_named_else_the_first_that_exists() {
     assert_eq!(table(Some(&second), &[&first]).expect("a table"), "second");
     assert_eq!(table(None, &[&first, &second]).expect("a table"), "first");
     assert_eq!(table(None, &[&gone, &below_a_file, &second]).expect("a table"), "second");
-    assert_eq!(faults(table(None, &[&gone])).len(), 1, "no file is no fault, no table is one");
+    assert_eq!(faults(table(None, &[&gone])).len(), 1, "a missing file is no fault, a missing table is");
 
     let named = faults(table(Some(&gone), &[&first]));
     let path = gone.display();
@@ -453,9 +453,9 @@ fn the_file_is_the_one_that_is_named_else_the_first_that_exists() {
     assert_eq!(named, [format!("{path}: cannot read the configuration file: Is a directory (os error 21)")]);
 }
 
-/// Another program's `conf/`, or the directory that `docker -v` makes of a file that is not there.
+/// Another program's `conf/`, or the directory that `docker -v` creates for a missing file.
 #[test]
-fn a_file_that_nobody_named_and_that_may_not_be_read_is_left_out() {
+fn an_unreadable_default_file_is_skipped() {
     let dir = Dir::new("left-out");
     let second = dir.file("second.yaml", b"DYNAMODB_TABLE_NAME: second\n");
     let latin = dir.file("latin.yaml", b"# \xe9\nDYNAMODB_TABLE_NAME: latin\n");
@@ -463,32 +463,33 @@ fn a_file_that_nobody_named_and_that_may_not_be_read_is_left_out() {
     let load = |usual: &[&Path]| {
         let mut sources = Sources::open(None, usual, &none)?;
         let common = common(&mut sources);
-        sources.finish(common).map(|common| (common.table, common.notes))
+        sources.finish(common).map(|common| (common.table, common.warnings))
     };
-    let note = format!(
-        "{}: cannot read the configuration file: Is a directory (os error 21); it is left out, since nobody named it: \
-         make it readable, or name a file with --config",
+    let warning = format!(
+        "{}: cannot read the configuration file: Is a directory (os error 21); skipped, since it was not named \
+         with --config: make it readable, or name a file with --config",
         dir.0.display()
     );
-    assert_eq!(load(&[&dir.0, &second]).expect("a table"), ("second".to_owned(), vec![note.clone()]));
-    // It is said beside the faults that it may have caused.
+    assert_eq!(load(&[&dir.0, &second]).expect("a table"), ("second".to_owned(), vec![warning.clone()]));
+    // It is reported with the faults that it may have caused.
     let faults_of = faults(load(&[&dir.0]));
     assert!(faults_of.len() == 2 && faults_of[0].starts_with("DYNAMODB_TABLE_NAME: not set"), "{faults_of:?}");
-    assert_eq!(faults_of[1], note);
-    // One that may be read and is broken is no other program's business.
+    assert_eq!(faults_of[1], warning);
+    // A readable but broken file is an error.
     let broken = faults(load(&[&latin, &second]));
     assert!(
-        broken.len() == 1 && broken[0].ends_with("cannot read the configuration file: it is not in UTF-8: save it so")
+        broken.len() == 1
+            && broken[0].ends_with("cannot read the configuration file: not valid UTF-8: save it as UTF-8")
     );
 }
 
-/// The first line would stand a column further in than the others.
+/// It would indent the first line by a column.
 #[test]
-fn a_byte_order_mark_is_no_part_of_the_file() {
+fn a_byte_order_mark_is_ignored() {
     for start in ["", "# a comment\n", "---\n", "%YAML 1.1\n---\n"] {
         let text = format!("\u{feff}{start}DEBUG: true\nINTERVAL: 2\nDYNAMODB_TABLE_NAME: slots\n...\n");
         let common = client_file(&text, &CLIENT).expect("settings").common;
-        assert_eq!((common.debug, common.interval.as_secs(), common.notes), (true, 2, vec![]), "{start:?}");
+        assert_eq!((common.debug, common.interval.as_secs(), common.warnings), (true, 2, vec![]), "{start:?}");
         let fault = &faults(client_file(&text.replace("true", "maybe"), &CLIENT))[0];
         let line = start.lines().count() + 1;
         assert_eq!(*fault, format!("DEBUG: found \"maybe\" (env.yaml:{line}), expected true or false"));
@@ -496,7 +497,7 @@ fn a_byte_order_mark_is_no_part_of_the_file() {
 }
 
 #[test]
-fn a_map_that_is_merged_is_no_unknown_key() {
+fn a_map_used_for_merging_is_not_an_unknown_key() {
     let text = "\
 common: &common
   DYNAMODB_TABLE_NAME: from-common
@@ -514,16 +515,16 @@ CLIENT_HAPROXY_BACKEND_LIST:
     assert_eq!(settings.backends, [backend("one", "web", 81), backend("two", "api", 81)]);
 
     let unknown = |text: &str| faults(client_file(text, &CLIENT));
-    let nearest = "the nearest known one is INTERVAL";
-    assert_eq!(unknown("INTERVALL: {a: 1}\n"), [format!("\"INTERVALL\": unknown key (env.yaml:1), {nearest}")]);
+    let hint = "did you mean INTERVAL?";
+    assert_eq!(unknown("INTERVALL: {a: 1}\n"), [format!("\"INTERVALL\": unknown key (env.yaml:1): {hint}")]);
     let of_merged = unknown("base: &base {INTERVALL: 1}\n<<: *base\n");
-    assert_eq!(of_merged, [format!("\"INTERVALL\": unknown key (env.yaml), {nearest}")]);
+    assert_eq!(of_merged, [format!("\"INTERVALL\": unknown key (env.yaml): {hint}")]);
     let broken = faults(ConfFile::from_text(Path::new("env.yaml"), "<<: 1\n".to_owned()).map_err(Faults::from));
     assert_eq!(broken, ["env.yaml:1: not valid YAML: <<: expected a map or a list of maps to merge"]);
 }
 
 #[test]
-fn every_list_may_be_written_as_json_or_as_yaml() {
+fn every_list_may_be_written_as_json_or_yaml() {
     let want = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     for text in ["web-a,web-b", r#"["web-a","web-b"]"#, "[web-a, 'web-b']", " [ web-a , web-b, ] "] {
         let groups = SourceSettings::Aws { groups: want(&["web-a", "web-b"]) };
@@ -542,45 +543,46 @@ fn every_list_may_be_written_as_json_or_as_yaml() {
 }
 
 #[test]
-fn names_with_marks_that_came_along_are_noted() {
-    let advice = "; leave the marks out where the names have none";
-    let note = |key: &str, place: &str, names: &str| {
+fn names_with_stray_quotes_or_brackets_cause_a_warning() {
+    let advice = "; remove these characters unless they belong to the names";
+    let warning = |key: &str, place: &str, names: &str| {
         format!(
-            "{key} ({place}): names with a quote or a bracket at an end, or with `;`, are taken as they stand: \
+            "{key} ({place}): names that start or end with a quote or bracket, or contain `;`, are used as they are: \
              {names}{advice}"
         )
     };
-    let notes = |env: &[(&str, &str)]| server_of(env).expect("settings").common.notes;
-    assert_eq!(notes(&[("SERVER_ASG_NAMES", "web-a,web b (blue)")]), Vec::<String>::new());
+    let warnings = |env: &[(&str, &str)]| server_of(env).expect("settings").common.warnings;
+    assert_eq!(warnings(&[("SERVER_ASG_NAMES", "web-a,web b (blue)")]), Vec::<String>::new());
     let key = "SERVER_ASG_NAMES";
-    assert_eq!(notes(&[(key, "\"web-a\",web-b")]), [note(key, "the environment", "`\"web-a\"`")]);
-    assert_eq!(notes(&[(key, "'web-a,web-b'")]), [note(key, "the environment", "`'web-a`, `web-b'`")]);
-    assert_eq!(notes(&[(key, "[web-a")]), [note(key, "the environment", "`[web-a`")]);
+    assert_eq!(warnings(&[(key, "\"web-a\",web-b")]), [warning(key, "the environment", "`\"web-a\"`")]);
+    assert_eq!(warnings(&[(key, "'web-a,web-b'")]), [warning(key, "the environment", "`'web-a`, `web-b'`")]);
+    assert_eq!(warnings(&[(key, "[web-a")]), [warning(key, "the environment", "`[web-a`")]);
     let key = "CLIENT_ASG_NAMES";
-    let from_file = client_file("CLIENT_ASG_NAMES: ['web-a;web-b']\n", &CLIENT).expect("settings").common.notes;
-    assert_eq!(from_file, [note(key, "env.yaml:1", "`web-a;web-b`")]);
+    let from_file = client_file("CLIENT_ASG_NAMES: ['web-a;web-b']\n", &CLIENT).expect("settings").common.warnings;
+    assert_eq!(from_file, [warning(key, "env.yaml:1", "`web-a;web-b`")]);
     let key = "SERVER_CONSUL_SERVICE_NAME";
     let consul = [("SERVER_MODE", "consul"), ("SERVER_CONSUL_API_URL", "http://c"), (key, "{web}")];
-    assert_eq!(notes(&consul), [note(key, "the environment", "`{web}`")]);
+    assert_eq!(warnings(&consul), [warning(key, "the environment", "`{web}`")]);
     let many: Vec<String> = (0..12).map(|number| format!("'{number}")).collect();
-    assert!(notes(&[("SERVER_ASG_NAMES", &many.join(","))])[0].contains("`'9`, and 2 more; leave"));
+    assert!(warnings(&[("SERVER_ASG_NAMES", &many.join(","))])[0].contains("`'9`, and 2 more; remove"));
 }
 
 #[test]
-fn a_variable_that_sets_nothing_is_noted_and_said_beside_the_faults() {
-    let notes = client_of(&[("CLIENT_HELTH_GATE", "false"), ("CLIENT_SECRET", "hush")]).expect("settings").common.notes;
+fn stray_variables_cause_a_warning_and_are_reported_with_the_faults() {
+    let warnings =
+        client_of(&[("CLIENT_HELTH_GATE", "false"), ("CLIENT_SECRET", "hush")]).expect("settings").common.warnings;
     assert_eq!(
-        notes,
-        ["variables that begin like settings of hsdo, and are none, set nothing: \
-          CLIENT_HELTH_GATE (the nearest setting is CLIENT_HEALTH_GATE), \
-          CLIENT_SECRET (the nearest setting is CLIENT_ASG_NAMES)"]
+        warnings,
+        ["environment variables that look like hsdo settings but have no effect: \
+          CLIENT_HELTH_GATE (did you mean CLIENT_HEALTH_GATE?), \
+          CLIENT_SECRET (did you mean CLIENT_ASG_NAMES?)"]
     );
     let env = environment(&[], &[("DYNAMODB_TABLE", "slots")]);
     let mut sources = Sources::new(None, &env);
     let settings = common(&mut sources);
     let faults = faults(sources.finish(settings));
     assert!(faults.len() == 2 && faults[0].starts_with("DYNAMODB_TABLE_NAME: not set"), "{faults:?}");
-    assert!(faults[1].ends_with("DYNAMODB_TABLE (the nearest setting is DYNAMODB_TABLE_NAME)"), "{faults:?}");
+    assert!(faults[1].ends_with("DYNAMODB_TABLE (did you mean DYNAMODB_TABLE_NAME?)"), "{faults:?}");
 }
 
 #[test]
@@ -589,19 +591,19 @@ fn a_table_may_be_named_by_its_arn() {
     let common = server_of(&[("DYNAMODB_TABLE_NAME", arn), ("AWS_REGION", "us-east-1")]).expect("settings").common;
     assert_eq!((common.table.as_str(), common.table_region.as_deref()), (arn, Some("eu-west-1")));
     assert_eq!(common.region.as_deref(), Some("us-east-1"));
-    // It says what to create where, and a table is created here.
+    // It names an account and a region, but the table is created in ours.
     let create = faults(load_common(None, &environment(&[], &[("DYNAMODB_TABLE_NAME", arn)])));
     assert_eq!(
         create,
         [format!(
-            "DYNAMODB_TABLE_NAME: found {arn:?} (the environment), expected the name alone: a table is created in the \
+            "DYNAMODB_TABLE_NAME: found {arn:?} (the environment), expected a plain name: a table is created in the \
              account of the credentials and in AWS_DEFAULT_REGION"
         )]
     );
 }
 
 #[test]
-fn a_file_that_is_no_configuration_is_named() {
+fn a_file_that_is_not_a_configuration_is_reported() {
     let dir = Dir::new("broken");
     let env = Environment::default();
     let fault = |name: &str, content: &[u8]| {
@@ -616,18 +618,18 @@ fn a_file_that_is_no_configuration_is_named() {
     assert!(broken.starts_with(":3: not valid YAML: ") || broken.starts_with(":2: not valid YAML: "), "{broken}");
     assert!(fault("twice.yaml", b"INTERVAL: 1\nINTERVAL: 2\n").contains("not valid YAML: duplicate entry"));
     for (name, bytes, why) in [
-        ("latin.yaml", &b"DEBUG: \xe9\n"[..], "it is not in UTF-8: save it so"),
-        ("utf-16.yaml", b"\xff\xfeD\0:\0 \x001\0", "it is in UTF-16, or no text: save it as UTF-8"),
+        ("latin.yaml", &b"DEBUG: \xe9\n"[..], "not valid UTF-8: save it as UTF-8"),
+        ("utf-16.yaml", b"\xff\xfeD\0:\0 \x001\0", "UTF-16 or binary data: save it as UTF-8"),
     ] {
         assert_eq!(fault(name, bytes), format!(": cannot read the configuration file: {why}"));
     }
     let large = [b"# ".as_slice(), &vec![b'x'; 1 << 20]].concat();
-    assert_eq!(fault("large.yaml", &large), ": cannot read the configuration file: it holds more than 1048576 bytes");
+    assert_eq!(fault("large.yaml", &large), ": cannot read the configuration file: larger than 1048576 bytes");
 }
 
 proptest! {
     #[test]
-    fn no_configuration_panics_or_prints_a_control_character(
+    fn no_configuration_panics_or_prints_control_characters(
         values in prop::collection::vec((0..KEYS.len(), "(?s:.{0,20})"), 0..6),
         text in "([A-Z_]{0,8}: ?[\\[{'\"]?(?s:.{0,8})\n){0,3}",
     ) {

@@ -1,4 +1,4 @@
-//! What a role runs on, as typed values: what may stand in each, whatever it came from.
+//! The settings of each role as validated, typed values.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,99 +7,98 @@ use super::consul::ConsulApi;
 use super::socket::HaproxySocket;
 use crate::slot::{SlotId, Weight};
 
-/// What both roles need.
+/// Settings of both roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
-    /// From the start of one turn to the start of the next, 50 ms to one hour.
+    /// From the start of one turn to the start of the next, 50 ms to 1 h.
     pub interval: Duration,
-    /// The number of slots, 1 to [`MAX_SLOT`](crate::slot::MAX_SLOT).
+    /// Number of slots, 1 to [`MAX_SLOT`](crate::slot::MAX_SLOT).
     pub list_size: SlotId,
-    /// The name of the DynamoDB table, or its ARN.
+    /// Name or ARN of the DynamoDB table.
     pub table: String,
-    /// The table's region, where it is named by its ARN.
+    /// Region of the table's ARN.
     pub table_region: Option<String>,
-    /// The region, where the configuration names one; else the profile's or the instance's own holds.
+    /// Falls back to the region of the profile or the instance.
     pub region: Option<String>,
-    /// Where the Prometheus exporter listens; `None` turns it off.
+    /// Listening address of the Prometheus exporter; `None` turns it off.
     pub exporter: Option<SocketAddr>,
-    /// Whether the log shows debug lines.
+    /// Enables debug log lines.
     pub debug: bool,
-    /// What is no fault of the configuration and will surprise, a line each: the log says it at a start.
-    pub notes: Vec<String>,
+    /// Warnings to log at startup, one line each.
+    pub warnings: Vec<String>,
 }
 
-/// What `hsdo --server` runs on.
+/// Settings of `hsdo --server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// What both roles need.
+    /// Settings of both roles.
     pub common: Common,
-    /// Where the instances come from.
+    /// The source of instances.
     pub source: SourceSettings,
-    /// How a new server gains weight.
+    /// How the weight of a new server rises.
     pub ramp: RampSettings,
-    /// How long servers are kept that leave every group too many at once; zero: not at all.
+    /// How long to keep servers when too many vanish from every group at once; zero disables the guard.
     pub removal_guard: Duration,
 }
 
-/// Where the instances come from.
+/// The source of instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
-    /// AutoScaling groups.
+    /// Auto Scaling groups.
     Aws {
-        /// Their names, at least one, none twice, in the order of the configuration.
+        /// At least one, without duplicates, in configured order.
         groups: Vec<String>,
     },
-    /// Services of Consul.
+    /// Consul services.
     Consul {
-        /// Where Consul is asked.
+        /// Address of the API.
         api: ConsulApi,
-        /// Their names, at least one, none twice, in the order of the configuration.
+        /// At least one, without duplicates, in configured order.
         services: Vec<String>,
     },
 }
 
-/// How a new server gains weight.
+/// How the weight of a new server rises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RampSettings {
-    /// The weight of a new server, 0 to [`MAX_WEIGHT`](crate::slot::MAX_WEIGHT).
+    /// Weight of a new server, 0 to [`MAX_WEIGHT`](crate::slot::MAX_WEIGHT).
     pub min: Weight,
-    /// The weight that it reaches in the end, `min` to [`MAX_WEIGHT`](crate::slot::MAX_WEIGHT).
+    /// Final weight, `min` to [`MAX_WEIGHT`](crate::slot::MAX_WEIGHT).
     pub max: Weight,
-    /// What it gains at each step, 1 to [`MAX_WEIGHT`](crate::slot::MAX_WEIGHT).
+    /// Weight gained per step, 1 to [`MAX_WEIGHT`](crate::slot::MAX_WEIGHT).
     pub step: Weight,
-    /// The time between two steps, at least one microsecond.
+    /// Time between steps, at least 1 µs.
     pub interval: Duration,
 }
 
-/// What `hsdo --client` runs on.
+/// Settings of `hsdo --client`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// What both roles need.
+    /// Settings of both roles.
     pub common: Common,
-    /// HAProxy's Runtime API socket.
+    /// Address of HAProxy's Runtime API.
     pub socket: HaproxySocket,
     /// The default backends, at least one.
     pub backends: Vec<Backend>,
-    /// Whether only the servers of `groups` stand in the default backends. `fallback` is there then.
+    /// Put only the servers of `groups` in the default backends. Implies `fallback`.
     pub dedicated: bool,
-    /// The groups of the default backends; at least one when `dedicated`.
+    /// Groups of the default backends; at least one if `dedicated`.
     pub groups: Vec<String>,
-    /// The fallback backend. Where neither `dedicated` nor `all_in_fallback` is set, its slots are in maintenance.
+    /// If neither `dedicated` nor `all_in_fallback` is set, its slots are kept in maintenance.
     pub fallback: Option<Backend>,
-    /// Whether the servers of the default backends stand in the fallback too. `fallback` is there then.
+    /// Put the servers of the default backends in the fallback too. Implies `fallback`.
     pub all_in_fallback: bool,
-    /// Whether a new server is down until HAProxy's check of it has passed.
+    /// Keep a new server down until HAProxy's check has passed.
     pub health_gate: bool,
 }
 
-/// A backend of HAProxy that hsdo fills. No two of one configuration with the same `name` have base names whose
-/// servers could be confused.
+/// A HAProxy backend to fill. Base names that share a backend never produce the same server name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its name: letters, digits and `_.:-`, 1 to 255 of them.
+    /// 1 to 255 letters, digits and `_.:-`.
     pub name: String,
-    /// The prefix of its `server-template`, made as `name` is.
+    /// Prefix of its `server-template`, with the same characters as `name`.
     pub base: String,
-    /// The port of its servers, 1 to 65535; none leaves the port of each server alone.
+    /// Port of its servers, 1 to 65535; `None` leaves each server's port alone.
     pub port: Option<u16>,
 }

@@ -19,7 +19,7 @@ fn create(bed: &Bed) -> Hsdo {
 #[test]
 fn a_table_is_created_once_and_never_changed() {
     let bed = Bed::new("create");
-    create(&bed).run().assert_code(0).assert_stdout("table hsdo created, and active");
+    create(&bed).run().assert_code(0).assert_stdout("table hsdo created and active");
     let made = described(&bed);
     assert_eq!(made["KeySchema"], json!([{"AttributeName": "BackendServerID", "KeyType": "HASH"}]));
     assert_eq!(made["AttributeDefinitions"], json!([{"AttributeName": "BackendServerID", "AttributeType": "N"}]));
@@ -27,10 +27,10 @@ fn a_table_is_created_once_and_never_changed() {
 
     bed.moto().put_free(1);
     let rows = bed.moto().rows();
-    create(&bed).run().assert_code(0).assert_stdout("table hsdo exists already, and is left as it is");
+    create(&bed).run().assert_code(0).assert_stdout("table hsdo already exists, left unchanged");
     // With a role, and with its settings missing: it needs none of them.
     for role in ["--server", "--client"] {
-        create(&bed).arg(role).run().assert_code(0).assert_stdout("exists already");
+        create(&bed).arg(role).run().assert_code(0).assert_stdout("already exists");
     }
     assert_eq!(described(&bed), made);
     assert_eq!(bed.moto().rows(), rows);

@@ -288,7 +288,7 @@ mod tests {
         let path = folder.file("latin-1", "");
         std::fs::write(&path, b"[default]\n# M\xfcller\n").expect("a file");
         let error = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).err();
-        assert!(error.expect("no UTF-8").to_string().ends_with("it is not in UTF-8: save it so"));
+        assert!(error.expect("no UTF-8").to_string().ends_with("not valid UTF-8: save it as UTF-8"));
         std::fs::write(&path, "\u{feff}[default]\nregion = eu-west-1\n").expect("a file");
         let files = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).expect("a file");
         assert_eq!(files.region("default"), Some("eu-west-1"));

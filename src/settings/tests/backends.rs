@@ -22,15 +22,15 @@ fn a_list_of_backends_has_many_spellings() {
         let yaml = format!("DYNAMODB_TABLE_NAME: slots\nCLIENT_HAPROXY_BACKEND_LIST: {quoted}\n");
         assert_eq!(client_file(&yaml, &[]).expect(text).backends, two, "in the file: {text}");
     }
-    let odd = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", "{'a:b': {baseName: 'c.d'}, 1e3: {baseName: 007}}")]);
+    let unusual = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", "{'a:b': {baseName: 'c.d'}, 1e3: {baseName: 007}}")]);
     let colons = "be_http:shop:web:_dynamic-pod-:80,http-back:mywebapp:0";
     let colons = client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", colons)]).expect("settings").backends;
     assert_eq!(colons, [backend("be_http:shop:web", "_dynamic-pod-", 80), backend("http-back", "mywebapp", 0)]);
-    assert_eq!(odd.expect("settings").backends, [backend("a:b", "c.d", 80), backend("1e3", "007", 80)]);
+    assert_eq!(unusual.expect("settings").backends, [backend("a:b", "c.d", 80), backend("1e3", "007", 80)]);
 }
 
 #[test]
-fn a_fault_in_a_list_of_backends_is_named_where_it_stands() {
+fn a_fault_in_a_list_of_backends_is_reported_with_its_place() {
     let text = "\
 DYNAMODB_TABLE_NAME: slots
 CLIENT_HAPROXY_BACKEND_LIST:
@@ -45,8 +45,8 @@ CLIENT_HAPROXY_BACKEND_LIST:
     assert_eq!(
         faults(client_file(text, &[])),
         [
-            "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"basename\": unknown key (env.yaml:4), \
-             the nearest known one is baseName",
+            "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"basename\": unknown key (env.yaml:4): \
+             did you mean baseName?",
             "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"baseName\": not set (env.yaml:3), \
              expected the prefix of a server-template: letters, digits and _.:- only, at most 255",
             "CLIENT_HAPROXY_BACKEND_LIST \"http-back\" \"serverPort\": found \"x\" (env.yaml:5), \
@@ -66,14 +66,14 @@ CLIENT_HAPROXY_BACKEND_LIST:
     for (value, reason) in [
         (
             "http-back",
-            "; \"http-back\" is not backend:baseName or backend:baseName:port (a backend's name with colons needs the port)",
+            "; \"http-back\" is not backend:baseName or backend:baseName:port (a backend name with colons requires the port)",
         ),
         (
             "a:b:1:x,c:d",
-            "; \"a:b:1:x\" is not backend:baseName or backend:baseName:port (a backend's name with colons needs the port)",
+            "; \"a:b:1:x\" is not backend:baseName or backend:baseName:port (a backend name with colons requires the port)",
         ),
-        (",", "; it names none"),
-        ("{}", "; it names none"),
+        (",", "; the list is empty"),
+        ("{}", "; the list is empty"),
     ] {
         assert_eq!(
             faults(client_of(&[("CLIENT_HAPROXY_BACKEND_LIST", value)])),
@@ -103,7 +103,7 @@ CLIENT_HAPROXY_BACKEND_LIST:
 }
 
 #[test]
-fn a_bad_default_port_is_one_fault() {
+fn an_invalid_default_port_is_reported_once() {
     let port = [("CLIENT_HAPROXY_BACKEND_SERVER_PORT", "x"), ("CLIENT_HAPROXY_BACKEND_LIST", "a:b")];
     assert_eq!(
         faults(client_of(&port)),
@@ -113,7 +113,7 @@ fn a_bad_default_port_is_one_fault() {
 }
 
 #[test]
-fn the_older_pair_is_a_list_with_one_backend() {
+fn the_older_pair_of_keys_is_a_list_with_one_backend() {
     let pair = [
         ("CLIENT_HAPROXY_BACKEND_NAME", "http-back"),
         ("CLIENT_HAPROXY_BACKEND_BASE_NAME", "mywebapp"),
@@ -129,12 +129,12 @@ fn the_older_pair_is_a_list_with_one_backend() {
                 letters, digits and _.:- only, at most 255, because CLIENT_HAPROXY_BACKEND_BASE_NAME is set";
     assert_eq!(faults(of(&[pair[1], pair[3]])), [half]);
     let list_in_file = "DYNAMODB_TABLE_NAME: slots\nCLIENT_HAPROXY_BACKEND_LIST: {a: {baseName: b}}\n";
-    let left_out = "expected the key to be left out where CLIENT_HAPROXY_BACKEND_LIST is set";
+    let unset = "expected it to be unset because CLIENT_HAPROXY_BACKEND_LIST is set";
     assert_eq!(
         faults(client_file(list_in_file, &pair[..2])),
         [
-            format!("CLIENT_HAPROXY_BACKEND_NAME: found \"http-back\" (the environment), {left_out}"),
-            format!("CLIENT_HAPROXY_BACKEND_BASE_NAME: found \"mywebapp\" (the environment), {left_out}"),
+            format!("CLIENT_HAPROXY_BACKEND_NAME: found \"http-back\" (the environment), {unset}"),
+            format!("CLIENT_HAPROXY_BACKEND_BASE_NAME: found \"mywebapp\" (the environment), {unset}"),
         ]
     );
     let blank_pair = "CLIENT_HAPROXY_BACKEND_NAME: ''\nCLIENT_HAPROXY_BACKEND_BASE_NAME:\n".to_owned() + list_in_file;
@@ -142,7 +142,7 @@ fn the_older_pair_is_a_list_with_one_backend() {
 }
 
 #[test]
-fn the_fallback_is_asked_for_where_it_is_needed() {
+fn the_fallback_is_required_where_it_is_used() {
     let name = ("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "back");
     let base = ("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "srv");
     let dedicated = ("CLIENT_DEDICATED_ASG", "true");
@@ -174,15 +174,15 @@ fn the_fallback_is_asked_for_where_it_is_needed() {
     assert_eq!(
         faults(client_of(&[dedicated, name, base, ("CLIENT_ASG_NAMES", ",")])),
         ["CLIENT_ASG_NAMES: found \",\" (the environment), \
-          expected one or more names of AutoScaling groups, separated by commas"]
+          expected one or more names of Auto Scaling groups, separated by commas"]
     );
     assert_eq!(client_of(&[("CLIENT_ASG_NAMES", ",")]).expect("settings").groups, Vec::<String>::new());
     let bad = [dedicated, groups, base, ("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "a b")];
-    assert_eq!(faults(client_of(&bad)).len(), 1, "a bad name is not a missing one");
+    assert_eq!(faults(client_of(&bad)).len(), 1, "an invalid name is not a missing one");
 }
 
 #[test]
-fn base_names_of_one_backend_cannot_be_confused() {
+fn base_names_of_one_backend_must_be_unambiguous() {
     let of = |list: &str, base: &str| {
         client_of(&[
             ("CLIENT_HAPROXY_BACKEND_LIST", list),
@@ -200,7 +200,7 @@ fn base_names_of_one_backend_cannot_be_confused() {
             faults(of(list, base)),
             [format!(
                 "CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME: found {base:?} (the environment), expected a base name \
-                 whose servers cannot be confused with those of {earlier:?} in the same backend \"b\""
+                 that is unambiguous next to {earlier:?} in the same backend \"b\""
             )]
         );
     }
@@ -208,7 +208,7 @@ fn base_names_of_one_backend_cannot_be_confused() {
     assert_eq!(
         faults(of("c:x,c:x2", "z")),
         ["CLIENT_HAPROXY_BACKEND_LIST \"c\" \"baseName\": found \"x2\" (the environment), expected a base name \
-          whose servers cannot be confused with those of \"x\" in the same backend \"c\""]
+          that is unambiguous next to \"x\" in the same backend \"c\""]
     );
 }
 
