@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::error::{Cause, Side};
 use super::tls::{Fault, VERIFY};
 use super::unix::UnixConnector;
-use crate::resolver::Names;
+use crate::resolver::CachingResolver;
 use crate::settings::ConsulApi;
 
 /// Who counts the requests.
@@ -57,11 +57,11 @@ impl Client {
         let (agent, base) = match api {
             ConsulApi::Http(url) => {
                 let connector = ().chain(TcpConnector::default()).chain(tls.connector());
-                (ureq::Agent::with_parts(config.build(), connector, Names::default()), url.clone())
+                (ureq::Agent::with_parts(config.build(), connector, CachingResolver::default()), url.clone())
             }
             ConsulApi::Unix(path) => {
                 let connector = UnixConnector(path.clone());
-                let agent = ureq::Agent::with_parts(config.build(), connector, Names::default());
+                let agent = ureq::Agent::with_parts(config.build(), connector, CachingResolver::default());
                 // An address, so that nobody has to be asked for a name; nothing is sent there.
                 (agent, "http://127.0.0.1".to_owned())
             }
