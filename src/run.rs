@@ -114,7 +114,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
         }
     };
     let table = SlotTable::new(aws, &common.table);
-    let mut schema = Some(table.twin());
+    let mut schema = Some(table.new_handle());
     let limits = Limits {
         size: common.list_size,
         groups,

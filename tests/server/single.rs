@@ -90,7 +90,7 @@ fn without_transactions_another_hand_is_not_written_over_either() {
     bed.moto().update_item(1, &json!({ "HsdoLeader": { "S": leader } }));
     let status = server.process().wait_exit(SOON);
     assert_eq!(status.code(), Some(1), "{}", server.log());
-    assert!(server.log().contains("slot 1 was changed by another hand"), "{}", server.log());
+    assert!(server.log().contains("slot 1 was modified by another writer"), "{}", server.log());
     assert_eq!(bed.moto().attribute(1, "ServerName").as_deref(), Some("i-by-hand"));
 }
 
