@@ -118,7 +118,7 @@ impl Shutdown {
 
 /// Ends the process where it stands, and with it what it has started.
 fn leave(code: u8) -> ! {
-    children::end_all();
+    children::kill_all();
     low_level::exit(code.into())
 }
 

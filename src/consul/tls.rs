@@ -18,7 +18,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::error::Cause;
 use crate::environment::Environment;
 use crate::log::Episode;
-use crate::tls::{Tls, config};
+use crate::tls::{Tls, config_builder};
 
 const CA: &str = "CONSUL_CACERT";
 const CA_FOLDER: &str = "CONSUL_CAPATH";
@@ -137,7 +137,7 @@ impl Files {
     }
 
     fn configure(&self, contents: &Contents) -> Result<ClientConfig, Cause> {
-        let builder = config();
+        let builder = config_builder();
         let builder = if self.verify {
             let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
             if let Some(ca) = &contents.ca {
