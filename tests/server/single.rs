@@ -69,7 +69,7 @@ fn a_global_table_of_strong_consistency_is_not_asked_for_transactions() {
     let strong = Fault::replace("\"TableStatus\"", "\"MultiRegionConsistency\": \"STRONG\", \"TableStatus\"");
     bed.aws().spoil("DescribeTable", strong);
     let outcome = steady(&bed, 2).once();
-    outcome.assert_code(0).assert_stderr("a global table of strong consistency");
+    outcome.assert_code(0).assert_stderr("a global table with strong consistency");
     assert_eq!(bed.aws().count("TransactWriteItems"), 0);
     wait_seats(&bed, &[(1, &ids(&bed, "web")[0])]);
 }

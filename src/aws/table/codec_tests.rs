@@ -126,7 +126,7 @@ fn an_unreadable_row_says_why() {
         (WEIGHT, Some(n("-1")), "Weight \"-1\" is not"),
         (WEIGHT, Some(n("1.5")), "Weight \"1.5\" is not"),
         (STATUS, None, "BackendServerStatus is missing"),
-        (STATUS, Some(s("on")), "BackendServerStatus \"on\" is none of"),
+        (STATUS, Some(s("on")), "BackendServerStatus \"on\" is not one of"),
         (LAST_STEP, None, "LastWeightUpdate is missing"),
         (LAST_STEP, Some(Attribute::Null(true)), "LastWeightUpdate is not a string"),
     ];
