@@ -1,8 +1,7 @@
-//! The processes that hsdo starts, and as process 1 of a container those that others leave to it.
+//! The processes that hsdo starts, and the orphans it inherits as process 1 of a container.
 //!
-//! A helper stands for all that it starts in turn: pipelines, background jobs, daemons. It leads a process group of its own
-//! and carries a mark in its environment, which whatever it starts inherits, so that all of it can be found and ended.
-//! Nothing here knows what a helper is for.
+//! A helper process leads its own process group and has a mark in its environment. Its descendants (pipelines, background
+//! jobs, daemons) inherit both, so that all of them can be found and killed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,86 +18,84 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-/// The variable that marks a helper and all that it starts.
+/// The variable that marks a helper and its descendants.
 const MARK: &str = "HSDO_HELPER";
-/// How many helpers may have left something behind that still runs, before no other one is started.
-const MOST_LEFT: usize = 8;
-/// How long a helper that was killed is waited for: longer only where the kernel or another user holds it.
-const DYING: Duration = Duration::from_secs(1);
-/// The same for what it started.
-const FOLLOWING: Duration = Duration::from_millis(100);
-/// The same at the next start, while others wait.
-const AGAIN: Duration = Duration::from_millis(10);
-/// How often all of them are looked at.
-const LOOK: Duration = Duration::from_millis(2);
-/// How long the end of the process waits for a helper that is just being started.
-const STARTING: Duration = Duration::from_millis(100);
+/// How many helpers may have leftovers before no more are started.
+const MAX_LEFTOVERS: usize = 8;
+/// How long to wait for a killed helper to exit: it takes longer only if stuck in the kernel or run by another user.
+const KILL_WAIT: Duration = Duration::from_secs(1);
+/// The same for its descendants.
+const TREE_KILL_WAIT: Duration = Duration::from_millis(100);
+/// The same at the next start, which holds the lock.
+const RETRY_KILL_WAIT: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long shutdown waits for a helper that is just being started.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
 
-static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { ending: false, random: None, started: 0, running: BTreeMap::new(), left: Vec::new() });
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    shutting_down: false,
+    random: None,
+    started: 0,
+    running: BTreeMap::new(),
+    leftovers: Vec::new(),
+});
 
 struct Registry {
-    /// hsdo ends: nothing is started any more.
-    ending: bool,
-    /// What tells the helpers of this process from those of others.
+    shutting_down: bool,
+    /// Tells this process's helpers from those of another hsdo.
     random: Option<u64>,
-    /// How many were started.
     started: u64,
-    /// Those that somebody waits for, by process id.
-    running: BTreeMap<Pid, Family>,
-    /// What is left of others.
-    left: Vec<Left>,
+    running: BTreeMap<Pid, ProcessTree>,
+    leftovers: Vec<Leftover>,
 }
 
-/// A helper and all that it starts.
+/// A helper and its descendants.
 #[derive(Clone, Debug)]
-struct Family {
-    /// The helper itself.
+struct ProcessTree {
     leader: Pid,
-    /// Whether it leads a group. It does not where a person sits at a terminal, which answers its own group only.
+    /// Whether it leads a process group: not on a terminal, where only the foreground group can read input.
     group: bool,
-    /// The mark, as it stands in the environment.
+    /// `HSDO_HELPER=...`
     mark: String,
-    /// When the helper was started, in ticks since the machine was: what is older is none of it.
+    /// The helper's start, in ticks since boot: older processes are not descendants.
     since: u64,
 }
 
-/// What may still run of a helper that nobody waits for.
-struct Left {
-    family: Family,
-    /// The helper itself, unless it has ended and was waited for.
+/// Possible descendants of a finished helper.
+struct Leftover {
+    tree: ProcessTree,
+    /// The helper itself, until reaped.
     child: Option<Child>,
-    /// What others write into goes on being there.
+    /// Kept open, so that descendants can keep writing.
     _pipes: Vec<File>,
 }
 
-/// A helper that runs. It must be given back by [`Helper::end`] or [`Helper::leave`].
+/// A running helper. Must be consumed by [`Helper::kill`] or [`Helper::detach`].
 #[must_use]
 pub(crate) struct Helper {
-    /// The process that was started.
     pub(crate) child: Child,
-    family: Family,
+    tree: ProcessTree,
 }
 
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a helper. Errors: the system refuses it, too much is left of earlier ones, or hsdo is about to end.
+/// Starts a helper. Errors: it cannot be spawned, earlier ones have too many leftovers, or hsdo is shutting down.
 pub(crate) fn start(command: &mut Command) -> io::Result<Helper> {
     let mut registry = registry();
-    if registry.ending {
-        return Err(io::Error::other("hsdo is about to end"));
+    if registry.shutting_down {
+        return Err(io::Error::other("hsdo is shutting down"));
     }
-    registry.left.retain_mut(|left| !left.end(AGAIN));
-    if registry.left.len() >= MOST_LEFT {
-        let ids: Vec<String> = registry.left.iter().map(|left| left.family.leader.to_string()).collect();
-        let text = format!("{} earlier ones cannot be ended: end the process groups {}", ids.len(), ids.join(", "));
+    registry.leftovers.retain_mut(|left| !left.kill(RETRY_KILL_WAIT));
+    if registry.leftovers.len() >= MAX_LEFTOVERS {
+        let ids: Vec<String> = registry.leftovers.iter().map(|left| left.tree.leader.to_string()).collect();
+        let text = format!("{} earlier ones cannot be killed: kill the process groups {}", ids.len(), ids.join(", "));
         return Err(io::Error::other(text));
     }
     let registry = &mut *registry;
     registry.started += 1;
-    // Process ids repeat between containers.
+    // Not the process ID, which repeats between containers.
     let random = registry.random.get_or_insert_with(|| RandomState::new().build_hasher().finish());
     let mark = format!("{random:016x}.{}", registry.started);
     command.env(MARK, &mark);
@@ -106,87 +103,90 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Helper> {
     if group {
         command.process_group(0);
     }
-    // Under the lock, so that `reap` cannot take its status before it is known here.
+    // Under the lock, so that `reap` cannot take its status first.
     let child = command.spawn()?;
     let leader = Pid::from_raw(child.id().cast_signed());
-    let family =
-        Family { leader, group, mark: format!("{MARK}={mark}"), since: Stat::of(leader).map_or(0, |stat| stat.start) };
-    registry.running.insert(leader, family.clone());
-    Ok(Helper { child, family })
+    let tree = ProcessTree {
+        leader,
+        group,
+        mark: format!("{MARK}={mark}"),
+        since: Stat::of(leader).map_or(0, |stat| stat.start),
+    };
+    registry.running.insert(leader, tree.clone());
+    Ok(Helper { child, tree })
 }
 
 impl Helper {
-    /// How it ended, if it has. It stays there, so that its process group keeps its number.
-    pub(crate) fn ended(&self) -> io::Result<Option<ExitStatus>> {
-        match peek(Id::Pid(self.family.leader)) {
+    /// The exit status, if it has exited. Leaves it a zombie, so that its process group ID is not reused.
+    pub(crate) fn exit_status(&self) -> io::Result<Option<ExitStatus>> {
+        match peek_status(Id::Pid(self.tree.leader)) {
             Ok(WaitStatus::Exited(_, code)) => Ok(Some(ExitStatus::from_raw(code << 8))),
             Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(ExitStatus::from_raw(signal as i32))),
             Ok(_) | Err(Errno::EINTR) => Ok(None),
-            // Whoever started hsdo has it ignore the ends of its children; then nobody ever learns how they ended.
+            // hsdo was started with SIGCHLD ignored: exit statuses are lost.
             Err(Errno::ECHILD) => Ok(Some(ExitStatus::default())),
-            // One of the real-time signals, which nix does not know.
-            Err(Errno::EINVAL) => Err(io::Error::other("a signal without a name ended it")),
+            // A real-time signal, unknown to nix.
+            Err(Errno::EINVAL) => Err(io::Error::other("an unknown signal killed it")),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Ends it with all that it started.
-    pub(crate) fn end(mut self) {
-        self.family.kill_group();
+    /// Kills it and its descendants.
+    pub(crate) fn kill(mut self) {
+        self.tree.kill_group();
         let _ = self.child.kill();
-        // Only from here on may its number be another's.
-        registry().running.remove(&self.family.leader);
-        let last = Instant::now() + DYING;
+        // Its process ID may be reused only after this.
+        registry().running.remove(&self.tree.leader);
+        let last = Instant::now() + KILL_WAIT;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < last {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
-        let mut left = Left { family: self.family, child: Some(self.child), _pipes: Vec::new() };
-        if !left.end(FOLLOWING) {
-            registry().left.push(left);
+        let mut left = Leftover { tree: self.tree, child: Some(self.child), _pipes: Vec::new() };
+        if !left.kill(TREE_KILL_WAIT) {
+            registry().leftovers.push(left);
         }
     }
 
-    /// Leaves alone what it started, after it has ended itself. What still holds one of `pipes` is given until the next
-    /// helper starts; a daemon that let go of them was meant to stay.
-    pub(crate) fn leave(mut self, pipes: Vec<File>) {
+    /// After its exit, spares its descendants: until the next helper starts if they hold one of `pipes`, for good if they
+    /// have closed them, as daemons do.
+    pub(crate) fn detach(mut self, pipes: Vec<File>) {
         let mut registry = registry();
-        registry.running.remove(&self.family.leader);
+        registry.running.remove(&self.tree.leader);
         let _ = self.child.wait();
         if !pipes.is_empty() {
-            registry.left.push(Left { family: self.family, child: None, _pipes: pipes });
+            registry.leftovers.push(Leftover { tree: self.tree, child: None, _pipes: pipes });
         }
     }
 }
 
-impl Left {
-    /// Ends what can be ended; true if nothing is left.
-    fn end(&mut self, time: Duration) -> bool {
-        let ended = self.family.end(time);
-        self.wait();
+impl Leftover {
+    /// True if nothing is left.
+    fn kill(&mut self, time: Duration) -> bool {
+        let ended = self.tree.kill(time);
+        self.reap();
         ended && self.child.is_none()
     }
 
-    /// Takes the status of the helper itself, once it has ended.
-    fn wait(&mut self) {
-        // An error says that there is nothing to be waited for.
+    /// Reaps the helper itself, once it has exited.
+    fn reap(&mut self) {
+        // An error means that there is nothing to reap.
         if self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
             self.child = None;
         }
     }
 }
 
-impl Family {
-    /// Ends the group. Only while the helper itself has not been waited for: until then the group keeps its number.
+impl ProcessTree {
+    /// Kills the group. Only before the helper is reaped, while the group ID cannot be reused.
     fn kill_group(&self) {
-        // Where the ends of children are ignored, nobody keeps the number.
-        if self.group && peek(Id::Pid(self.leader)) != Err(Errno::ECHILD) {
+        // With SIGCHLD ignored, there is no zombie to keep the ID.
+        if self.group && peek_status(Id::Pid(self.leader)) != Err(Errno::ECHILD) {
             let _ = killpg(self.leader, Signal::SIGKILL);
         }
     }
 
-    /// Ends whatever carries the mark, also what has left the group and what is started meanwhile, and waits for that so long
-    /// at most. True if nothing is left.
-    fn end(&self, time: Duration) -> bool {
+    /// Kills whatever carries the mark, even outside the group or started meanwhile. True if nothing is left after `time`.
+    fn kill(&self, time: Duration) -> bool {
         let last = Instant::now() + time;
         loop {
             let members = self.members();
@@ -201,17 +201,17 @@ impl Family {
             if Instant::now() >= last {
                 return false;
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// What runs of it, and whether it carries the mark: what has cleared its environment shows by its group only.
+    /// The running processes, and whether they carry the mark: with a cleared environment, only the group tells.
     fn members(&self) -> Vec<(Pid, bool)> {
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
         let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let member = |process: Pid| {
             let stat = Stat::of(process)?;
-            // An older process is not read any further: one that hangs in the kernel holds up whoever asks for its environment.
+            // Skip older processes: reading the environment of one stuck in the kernel blocks.
             if stat.start < self.since || matches!(stat.state, b'Z' | b'X') {
                 return None;
             }
@@ -223,23 +223,23 @@ impl Family {
     }
 }
 
-/// What `/proc/<pid>/stat` says of a process.
+/// `/proc/<pid>/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: u8,
     group: Pid,
-    /// In ticks since the machine was started.
+    /// In ticks since boot.
     start: u64,
 }
 
 impl Stat {
     fn of(process: Pid) -> Option<Self> {
-        // The name need not be UTF-8.
+        // As bytes: the name may not be UTF-8.
         Self::read(&fs::read(format!("/proc/{process}/stat")).ok()?)
     }
 
     fn read(line: &[u8]) -> Option<Self> {
-        // The name, in brackets, may hold anything. The state after it is field 3.
+        // The name, in parentheses, may hold anything. The state after it is field 3.
         let end = line.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(&line[end + 1..]).ok()?.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
@@ -248,42 +248,40 @@ impl Stat {
     }
 }
 
-/// What a child that has ended says, while it stays there to be waited for.
-fn peek(id: Id<'_>) -> Result<WaitStatus, Errno> {
+/// The status of an exited child, without reaping it.
+fn peek_status(id: Id<'_>) -> Result<WaitStatus, Errno> {
     waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
 }
 
-/// Ends every helper, since hsdo ends, and starts none from now on. One that is just being started may slip through, where
-/// the system takes its time with it.
-pub fn end_all() {
-    let last = Instant::now() + STARTING;
+/// Kills every helper and starts no more. One whose start is slow may slip through.
+pub fn kill_all() {
+    let last = Instant::now() + LOCK_WAIT;
     let mut registry = loop {
         match REGISTRY.try_lock() {
             Ok(registry) => break registry,
-            Err(_) if Instant::now() < last => thread::sleep(LOOK),
+            Err(_) if Instant::now() < last => thread::sleep(POLL_INTERVAL),
             Err(_) => return,
         }
     };
-    registry.ending = true;
-    registry.running.values().for_each(Family::kill_group);
-    for family in registry.running.values().chain(registry.left.iter().map(|left| &left.family)) {
-        family.end(FOLLOWING);
+    registry.shutting_down = true;
+    registry.running.values().for_each(ProcessTree::kill_group);
+    for tree in registry.running.values().chain(registry.leftovers.iter().map(|left| &left.tree)) {
+        tree.kill(TREE_KILL_WAIT);
     }
 }
 
-/// Takes the status of every process that has ended and was left to this one, but of no helper: whoever waits for that
-/// needs it.
+/// Reaps exited orphans, but no helpers, whose status is still needed.
 pub(crate) fn reap() {
     let mut registry = registry();
-    registry.left.iter_mut().for_each(Left::wait);
+    registry.leftovers.iter_mut().for_each(Leftover::reap);
     loop {
-        let orphan = match peek(Id::All) {
+        let orphan = match peek_status(Id::All) {
             Ok(status) => status.pid().filter(|pid| !registry.running.contains_key(pid)),
-            // Ended by a signal that nix has no name for.
+            // Killed by a signal unknown to nix.
             Err(Errno::EINVAL) if registry.running.is_empty() => Some(Pid::from_raw(-1)),
             Err(_) => None,
         };
-        // A helper that has ended stands in front of others until it is waited for.
+        // An exited helper hides others until it is reaped.
         let Some(orphan) = orphan else { return };
         let _ = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
     }
@@ -294,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_of_a_process_is_read_whatever_its_name_is() {
+    fn stat_is_parsed_whatever_the_name() {
         let rest = "S 1 42 42 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 777 0 0 18446744073709551615";
         let expected = Some(Stat { state: b'S', group: Pid::from_raw(42), start: 777 });
         for name in ["sh", "a b", ") Z 1 9", "\u{ff}"] {

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         }
         Invocation::Run(args) => hsdo::run::run(&args, &Environment::from_process()),
     });
-    hsdo::children::end_all();
+    hsdo::children::kill_all();
     hsdo::log::flush();
     result.unwrap_or_else(|error| {
         let mut text: String =

@@ -116,7 +116,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
         }
     };
     let table = SlotTable::new(aws, &common.table);
-    let mut schema = Some(table.twin());
+    let mut schema = Some(table.new_handle());
     let limits = SlotLimits {
         size: common.list_size,
         groups,

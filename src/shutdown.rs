@@ -115,8 +115,9 @@ impl Shutdown {
     }
 }
 
+/// Ends the process where it stands, and with it what it has started.
 fn exit_now(code: u8) -> ! {
-    children::end_all();
+    children::kill_all();
     low_level::exit(code.into())
 }
 

@@ -1,7 +1,7 @@
-//! TLS for ureq's connections, by a configuration of rustls that its owner makes: what is trusted, and who we are.
+//! A TLS connector for ureq, with the caller's rustls configuration: roots and client certificate.
 //!
-//! ureq's own connector knows only one kind of roots at a time and the name in the URL, and builds its configuration anew
-//! for each connection of a request that has settings of its own, as all of ours have.
+//! ureq's own connector supports one kind of roots at a time and only the name in the URL, and rebuilds its configuration
+//! for each connection of a request with settings of its own, as all of ours have.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-/// Where the configuration of a new connection comes from.
+/// Returns the configuration of a new connection.
 type Configure = dyn Fn() -> Result<Arc<ClientConfig>, ureq::Error> + Send + Sync;
 
 /// Wraps connections to `https` URLs in TLS.
@@ -22,7 +22,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Asks `configure` for each new connection. The other side must be `name`, where there is one, else the URL's host.
+    /// Calls `configure` for each new connection. The certificate must be for `name`, if given, else for the URL's host.
     pub(crate) fn new(
         name: Option<ServerName<'static>>,
         configure: impl Fn() -> Result<Arc<ClientConfig>, ureq::Error> + Send + Sync + 'static,
@@ -31,8 +31,8 @@ impl Tls {
     }
 }
 
-/// The start of every configuration: ring's ciphers, TLS 1.2 and 1.3.
-pub(crate) fn config() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+/// ring's ciphers, TLS 1.2 and 1.3.
+pub(crate) fn config_builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the ring provider has cipher suites of TLS 1.2 and 1.3")
@@ -45,7 +45,7 @@ impl fmt::Debug for Tls {
 }
 
 impl<In: Transport> Connector<In> for Tls {
-    type Out = Either<In, Stream>;
+    type Out = Either<In, TlsStream>;
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(transport) = chained else { return Ok(None) };
@@ -55,31 +55,33 @@ impl<In: Transport> Connector<In> for Tls {
         let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => ServerName::try_from(host.to_string()).map_err(|_| ureq::Error::Tls("the host is no DNS name"))?,
+            None => {
+                ServerName::try_from(host.to_string()).map_err(|_| ureq::Error::Tls("the host is not a DNS name"))?
+            }
         };
         let mut connection = ClientConnection::new((self.configure)()?, name)?;
         let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
         socket.set_timeout(details.timeout);
-        // The handshake, so that its faults are told as faults of the connection.
+        // Handshake now, so that its errors count as connection errors.
         connection.complete_io(&mut socket)?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Either::B(Stream { buffers, stream: StreamOwned::new(connection, socket) })))
+        Ok(Some(Either::B(TlsStream { buffers, stream: StreamOwned::new(connection, socket) })))
     }
 }
 
-/// A connection inside TLS.
-pub(crate) struct Stream {
+/// A TLS connection.
+pub(crate) struct TlsStream {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }
 
-impl fmt::Debug for Stream {
+impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Stream")
+        f.write_str("TlsStream")
     }
 }
 
-impl Transport for Stream {
+impl Transport for TlsStream {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }

@@ -460,7 +460,7 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
     server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
     issuer.set_broken(true);
-    server.wait_log("not renewed, and those at hand hold for");
+    server.wait_log("refresh failed, but the current ones are valid for another");
     let asked = issuer.asked();
     wait_for("the issuer to be asked again", SOON, || if issuer.asked() > asked { Ok(()) } else { Err(asked) });
     issuer.set_broken(false);
@@ -468,7 +468,7 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     let new = issuer.given().into_keys().next_back().expect("a key");
     wait_for("the new key to sign", SOON, || if keys(&bed).contains(&new) { Ok(()) } else { Err(keys(&bed).len()) });
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
-    assert_eq!(server.log().matches("not renewed").count(), 1, "said once: {}", server.log());
+    assert_eq!(server.log().matches("refresh failed").count(), 1, "said once: {}", server.log());
     assert_all_held(&bed, &issuer);
 }
 
@@ -483,10 +483,15 @@ fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     type Spoil<'a> = &'a dyn Fn(&Issuer);
     let no_session = |issuer: &Issuer| issuer.set_session(Some((200, "<html><body>Please log in</body></html>")));
     let cases: [(&str, Spoil<'_>, bool, &str); 5] = [
-        ("a page in the place of a session", &no_session, true, "begins no session (status 200, without a token)"),
+        (
+            "a page in the place of a session",
+            &no_session,
+            true,
+            "did not start a session (status 200, without a token)",
+        ),
         ("no role yet", &without_role, true, "names no role yet"),
-        ("a page", &portal, true, "gives as the name of the role \"<html>"),
-        ("down", &broken, true, "begins no session (status 503)"),
+        ("a page", &portal, true, "returned an invalid role name: \"<html>"),
+        ("down", &broken, true, "did not start a session (status 503)"),
         ("down, and the region is not known", &broken, false, "no AWS region yet"),
     ];
     for (name, spoil, region, text) in cases {
@@ -529,7 +534,7 @@ fn keys_past_their_end_are_used_until_aws_refuses_them() {
     let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
     server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
     issuer.set_broken(true);
-    server.wait_log("not renewed, and those at hand are used past their end, as long as AWS takes them");
+    server.wait_log("refresh failed; using the expired ones for as long as AWS accepts them");
     let (key, end) = issuer.given().into_iter().next_back().expect("a key");
     let asked = issuer.asked();
     for _ in 0..5 {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use super::config::profile_file::{ProfileFiles, profile};
 use super::credentials::cache::Cache;
-use super::credentials::metadata::{Metadata, Why};
-use super::credentials::{Chain, Context};
+use super::credentials::metadata::{MetadataError, MetadataService};
+use super::credentials::{ProviderChain, ProviderContext};
 use super::error::{Cause, Error};
 use super::service::Service;
 use super::transport::endpoint;
@@ -50,7 +50,7 @@ struct Placed {
 struct Unplaced {
     wire: Arc<dyn Wire>,
     config: Config,
-    metadata: Metadata,
+    metadata: MetadataService,
     environment: Environment,
     /// The region of the table, where its ARN names it.
     table: Option<String>,
@@ -85,10 +85,10 @@ impl Aws {
         let table = regions.table.map(endpoint::region).transpose()?;
         let bundle = config.ca_bundle.as_ref().map(|(path, place)| (Path::new(path), place.as_str()));
         let wire: Arc<dyn Wire> = Arc::new(Net::new(std::mem::take(&mut config.proxies), bundle)?);
-        let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
+        let metadata = MetadataService::new(Arc::clone(&wire), config.metadata.clone());
         let name = profile(environment);
         let lacks = if files.has(name) { "has none" } else { "is not" };
-        let places = format!("profile {name:?} {lacks} in {}", files.places());
+        let places = format!("profile {name:?} {lacks} in {}", files.searched_paths());
         let unplaced = Unplaced { wire, config, metadata, environment: environment.clone(), table, places };
         let aws = Aws { placed: OnceLock::new(), unplaced: Mutex::new(None), observer, end };
         match region {
@@ -129,8 +129,8 @@ impl Aws {
                 Ok(region) => self.place(unplaced, region),
                 Err(why) => {
                     let error = match why {
-                        Why::Nothing(text) => unplaced.without(&text),
-                        Why::Fault(text) => Error::Unavailable(format!("no AWS region yet: {text}")),
+                        MetadataError::Absent(text) => unplaced.without(&text),
+                        MetadataError::Unavailable(text) => Error::Unavailable(format!("no AWS region yet: {text}")),
                     };
                     *waiting = Some(unplaced);
                     return Err(error);
@@ -148,8 +148,8 @@ impl Aws {
         }
         let caller = Arc::new(caller);
         let clock = Arc::clone(&caller.clock);
-        let context = Context { environment, caller: Arc::clone(&caller), metadata };
-        let credentials = Cache::new(Box::new(Chain::new(context)), Box::new(move || clock.now()));
+        let context = ProviderContext { environment, caller: Arc::clone(&caller), metadata };
+        let credentials = Cache::new(Box::new(ProviderChain::new(context)), Box::new(move || clock.now()));
         let _ = self.placed.set(Placed { caller, credentials });
     }
 }

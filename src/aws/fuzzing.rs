@@ -22,11 +22,11 @@ use crate::aws::query::{autoscaling, ec2};
 use crate::aws::reading::dates;
 use crate::aws::reading::memory::Memory;
 use crate::aws::service::Service;
-use crate::aws::table::dynamodb::{Attribute, Item, Maker, TableDescription, Update, answer};
+use crate::aws::table::codec::ParsedItem;
+use crate::aws::table::dynamodb::{Attribute, Item, ItemParser, TableDescription, Update, parse_json};
 use crate::aws::table::number::integer;
-use crate::aws::table::rows::Entry;
 use crate::aws::table::store::cancelled;
-use crate::aws::table::{dynamodb, rows as table, store};
+use crate::aws::table::{codec, dynamodb, store};
 use crate::aws::transport::http::result_label;
 use crate::clock::Timestamp;
 use crate::environment::Environment;
@@ -141,12 +141,12 @@ pub(crate) fn assert_storable(instance: &Instance) {
 
 /// A slot is read as it was written.
 fn assert_same(slot: &Slot) {
-    let mut item = table::key(slot.id);
+    let mut item = codec::key(slot.id);
     let names = ["IPAddress", "ServerName", "ASG", "Weight", "BackendServerStatus", "LastWeightUpdate", "HsdoLastASG"];
-    for (name, value) in names.into_iter().zip(table::attributes(slot)) {
+    for (name, value) in names.into_iter().zip(codec::encode(slot)) {
         item.extend(value.map(|value| (name.to_string(), value)));
     }
-    let Entry::Slot { id, row, .. } = table::entry(item) else { panic!("{slot:?} is a stray") };
+    let ParsedItem::Slot { id, row, .. } = codec::parse_item(item) else { panic!("{slot:?} is a stray") };
     assert_eq!((id, row), (slot.id, Row::Readable(slot.clone().into())));
 }
 
@@ -181,7 +181,7 @@ pub fn dynamodb(data: &[u8]) {
     match kind {
         b'p' => page(rest),
         b'd' => {
-            if let Err(fault) = answer::<TableDescription>(&mut &rest[..]) {
+            if let Err(fault) = parse_json::<TableDescription>(&mut &rest[..]) {
                 assert_message(&call(Service::DynamoDb, "DescribeTable", Cause::Unreadable(fault)), 0);
             }
         }
@@ -204,7 +204,7 @@ struct Plain {
 
 fn page(body: &[u8]) {
     let memory = Memory::default();
-    let maker = Maker { make: &|item| item, memory: &memory };
+    let maker = ItemParser { parse: &|item| item, memory: &memory };
     let read = |body: &mut dyn BufRead| {
         memory.turn();
         dynamodb::read_page(body, &maker).map(|page| page.items)
@@ -231,17 +231,20 @@ fn page(body: &[u8]) {
         }
     }
     for item in plain.items {
-        let marker = table::marker(&item);
+        let marker = codec::marker(&item);
         assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MAX_COUNTER));
-        let raw_marker = table::raw_marker(&item);
+        let raw_marker = codec::marker_attributes(&item);
         let leader = "host".to_string();
-        assert_complete(&table::take(&Claim { version: 1, heartbeat: 2, leader: leader.clone() }, Some(&raw_marker)));
+        assert_complete(&codec::claim_update(
+            &Claim { version: 1, heartbeat: 2, leader: leader.clone() },
+            Some(&raw_marker),
+        ));
         let stamp = Stamp { version: Some(1), heartbeat: 2, leader };
-        let Entry::Slot { id, raw, .. } = table::entry(item) else { continue };
-        let wanted = table::attributes(&Slot::empty(id));
-        assert_complete(&table::update(id, &wanted, Some(&raw)));
-        assert_complete(&table::mark(&stamp, Some((&wanted, Some(&raw)))));
-        assert_complete(&table::marked_row(&stamp.leader, &wanted, Some(&raw)));
+        let ParsedItem::Slot { id, raw, .. } = codec::parse_item(item) else { continue };
+        let wanted = codec::encode(&Slot::empty(id));
+        assert_complete(&codec::row_update(id, &wanted, Some(&raw)));
+        assert_complete(&codec::marker_update(&stamp, Some((&wanted, Some(&raw)))));
+        assert_complete(&codec::marker_slot_update(&stamp.leader, &wanted, Some(&raw)));
     }
 }
 
@@ -262,9 +265,9 @@ fn number(text: &str) {
     // Doubles hold all of these exactly.
     assert_eq!(text.parse::<f64>(), Ok(number as f64), "{text:?}");
     let item = Item::from([("BackendServerID".to_string(), Attribute::N(text.to_string()))]);
-    let found = match table::entry(item) {
-        Entry::Slot { id, .. } => Some(u64::from(id)),
-        Entry::Stray(_) => None,
+    let found = match codec::parse_item(item) {
+        ParsedItem::Slot { id, .. } => Some(u64::from(id)),
+        ParsedItem::Stray(_) => None,
     };
     assert_eq!(found, Some(number).filter(|id| (1..=10_000).contains(id)));
 }

@@ -11,7 +11,7 @@ use super::error::{CertOwner, QueryError};
 use super::response::{ConsulResponse, trusted_body};
 use super::tls::{SetupError, VERIFY};
 use super::unix::UnixConnector;
-use crate::resolver::Names;
+use crate::resolver::CachingResolver;
 use crate::settings::ConsulApi;
 
 /// Counts requests, for the metrics.
@@ -55,12 +55,12 @@ impl AgentClient {
         let (agent, base) = match api {
             ConsulApi::Http(url) => {
                 let connector = ().chain(TcpConnector::default()).chain(tls.connector());
-                (ureq::Agent::with_parts(config.build(), connector, Names::default()), url.clone())
+                (ureq::Agent::with_parts(config.build(), connector, CachingResolver::default()), url.clone())
             }
             ConsulApi::Unix(path) => {
                 let connector = UnixConnector(path.clone());
-                let agent = ureq::Agent::with_parts(config.build(), connector, Names::default());
-                // A placeholder that needs no DNS lookup; nothing is sent there.
+                let agent = ureq::Agent::with_parts(config.build(), connector, CachingResolver::default());
+                // An address, so that nobody has to be asked for a name; nothing is sent there.
                 (agent, "http://127.0.0.1".to_owned())
             }
         };

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::error::QueryError;
 use crate::environment::Environment;
 use crate::log::Episode;
-use crate::tls::{Tls, config};
+use crate::tls::{Tls, config_builder};
 
 const CA: &str = "CONSUL_CACERT";
 const CA_DIR: &str = "CONSUL_CAPATH";
@@ -134,7 +134,7 @@ impl TlsPaths {
     }
 
     fn configure(&self, contents: &TlsMaterial) -> Result<ClientConfig, QueryError> {
-        let builder = config();
+        let builder = config_builder();
         let builder = if self.verify {
             let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
             if let Some(ca) = &contents.ca {

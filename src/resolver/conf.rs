@@ -1,44 +1,43 @@
-//! What `/etc/resolv.conf` and `/etc/hosts` say, by resolv.conf(5) and hosts(5) as glibc reads them. Pure.
+//! Parses `/etc/resolv.conf` and `/etc/hosts` as glibc does, by resolv.conf(5) and hosts(5). Pure.
 //!
-//! What is not read: the variables `LOCALDOMAIN`, `RES_OPTIONS` and `HOSTALIASES`, `nsswitch.conf`, and the options that
-//! are not named below (`edns0` and `trust-ad` among them: nothing is asked that needs them).
+//! Ignores the variables `LOCALDOMAIN`, `RES_OPTIONS` and `HOSTALIASES`, `nsswitch.conf`, and all options not named below
+//! (such as `edns0` and `trust-ad`, which no query here needs).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-/// The port of every name server.
 const PORT: u16 = 53;
-/// The most name servers that count (`MAXNS`).
-const MOST_SERVERS: usize = 3;
-/// The most domains that are searched; glibc knows no limit, and nobody has so many.
-const MOST_DOMAINS: usize = 32;
+/// glibc's `MAXNS`.
+const MAX_SERVERS: usize = 3;
+/// glibc has no limit.
+const MAX_DOMAINS: usize = 32;
 
-/// How names are asked for.
+/// `/etc/resolv.conf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Conf {
-    /// The name servers, at least one.
+pub(super) struct ResolvConf {
+    /// 1 to 3 name servers.
     pub(super) servers: Vec<SocketAddr>,
-    /// The domains that a short name is looked for in; an empty one is the root.
+    /// The search domains; an empty one is the root.
     pub(super) search: Vec<String>,
-    /// How many dots a name must have to be asked for as it is, before the domains.
+    /// The number of dots from which a name is tried as it is first.
     pub(super) ndots: usize,
-    /// How long one server is waited for.
+    /// Per server and attempt, 1 to 30 s.
     pub(super) timeout: Duration,
-    /// How often the list of servers is gone through.
+    /// Passes through the list of servers, 1 to 5.
     pub(super) attempts: u32,
-    /// Whether each question starts with another server.
+    /// Whether each lookup starts with the next server.
     pub(super) rotate: bool,
-    /// Whether every question goes over TCP.
+    /// Whether to use only TCP (`use-vc`).
     pub(super) tcp: bool,
-    /// Whether IPv6 addresses are not asked for.
+    /// Whether to skip AAAA queries.
     pub(super) no_aaaa: bool,
 }
 
-impl Conf {
-    /// Reads `resolv.conf`, empty where there is none. `host` is this machine's name, whose domain is searched where no
-    /// other is named; `scope` gives the number of a network interface.
-    pub(super) fn parse(text: &str, host: &str, scope: &dyn Fn(&str) -> Option<u32>) -> Conf {
-        let mut conf = Conf {
+impl ResolvConf {
+    /// Parses `resolv.conf`. `host` is this machine's name, whose domain is the default search domain; `scope` returns the
+    /// index of a network interface.
+    pub(super) fn parse(text: &str, host: &str, scope: &dyn Fn(&str) -> Option<u32>) -> ResolvConf {
+        let mut conf = ResolvConf {
             servers: Vec::new(),
             search: Vec::new(),
             ndots: 1,
@@ -48,19 +47,19 @@ impl Conf {
             tcp: false,
             no_aaaa: false,
         };
-        // A comment begins at the start of a line, and nowhere else.
+        // Comments start only in the first column.
         for line in text.lines().filter(|line| !line.starts_with([';', '#'])) {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 Some("nameserver") => conf.servers.extend(words.next().and_then(|word| server(word, scope))),
-                // Of both words the last line wins.
+                // The last `domain` or `search` line wins.
                 Some("domain") => conf.search = words.take(1).map(domain).collect(),
-                Some("search") => conf.search = words.take(MOST_DOMAINS).map(domain).collect(),
+                Some("search") => conf.search = words.take(MAX_DOMAINS).map(domain).collect(),
                 Some("options") => words.for_each(|word| conf.option(word)),
                 _ => {}
             }
         }
-        conf.servers.truncate(MOST_SERVERS);
+        conf.servers.truncate(MAX_SERVERS);
         if conf.servers.is_empty() {
             conf.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
         }
@@ -71,7 +70,7 @@ impl Conf {
     }
 
     fn option(&mut self, word: &str) {
-        // As `atoi` reads it: what does not begin with a number is 0.
+        // Like `atoi`: anything without leading digits is 0.
         let number = |text: &str| {
             let digits: String = text.chars().take_while(char::is_ascii_digit).take(4).collect();
             digits.parse::<u32>().unwrap_or(0)
@@ -89,7 +88,7 @@ impl Conf {
         }
     }
 
-    /// The names that `name` may stand for, in the order in which they are asked for.
+    /// The names to look up for `name`, in order.
     pub(super) fn candidates(&self, name: &str) -> Vec<String> {
         if let Some(whole) = name.strip_suffix('.') {
             return vec![whole.to_owned()];
@@ -110,23 +109,22 @@ impl Conf {
     }
 }
 
-/// A domain without the dots around it: `.` is the root.
 fn domain(word: &str) -> String {
     word.trim_matches('.').to_owned()
 }
 
-/// A name server's address: IPv4, or IPv6 with or without a scope (`fe80::1%eth0`).
+/// IPv4, or IPv6 with an optional scope (`fe80::1%eth0`).
 fn server(word: &str, scope: &dyn Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
     let Some((address, zone)) = word.split_once('%') else {
         return Some((word.parse::<IpAddr>().ok()?, PORT).into());
     };
-    // A zone that is not known here leaves the server without one, which the system then refuses.
+    // With an unknown zone, connecting will fail.
     let zone = zone.parse().ok().or_else(|| scope(zone)).unwrap_or(0);
     Some(SocketAddrV6::new(address.parse().ok()?, PORT, 0, zone).into())
 }
 
-/// The addresses that `/etc/hosts` has for a name.
-pub(super) fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
+/// The addresses of a name in `/etc/hosts`.
+pub(super) fn hosts_addresses(text: &str, name: &str) -> Vec<IpAddr> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let mut found = Vec::new();
     for line in text.lines() {
@@ -141,9 +139,9 @@ pub(super) fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     found
 }
 
-/// The number of an interface by `/proc/net/if_inet6`, which lists those with an IPv6 address:
+/// The index of an interface in `/proc/net/if_inet6`:
 /// `fe80000000000000000000000000000a 02 40 20 80 eth0`.
-pub(super) fn scope_in(if_inet6: &str, interface: &str) -> Option<u32> {
+pub(super) fn interface_index(if_inet6: &str, interface: &str) -> Option<u32> {
     if_inet6.lines().find_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, index, _, _, _, name] = words[..] else { return None };
@@ -155,8 +153,8 @@ pub(super) fn scope_in(if_inet6: &str, interface: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn conf(text: &str) -> Conf {
-        Conf::parse(text, "web-1", &|interface| (interface == "eth0").then_some(2))
+    fn conf(text: &str) -> ResolvConf {
+        ResolvConf::parse(text, "web-1", &|interface| (interface == "eth0").then_some(2))
     }
 
     fn servers(text: &str) -> Vec<String> {
@@ -164,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_glibcs() {
-        let expected = Conf {
+    fn the_defaults_are_those_of_glibc() {
+        let expected = ResolvConf {
             servers: vec!["127.0.0.1:53".parse().unwrap()],
             search: vec![],
             ndots: 1,
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_and_held_within_bounds() {
+    fn options_are_clamped() {
         let of = |text: &str| {
             let conf = conf(&format!("options {text}\n"));
             (conf.ndots, conf.timeout.as_secs(), conf.attempts, conf.rotate, conf.tcp, conf.no_aaaa)
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn short_names_are_searched_for_and_whole_ones_asked_for_first() {
+    fn short_names_are_searched_for_and_dotted_ones_tried_first() {
         let kubernetes = "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
         for (text, name, expected) in [
             ("", "db", &["db"][..]),
@@ -227,14 +225,14 @@ mod tests {
         ] {
             assert_eq!(conf(text).candidates(name), expected, "{text:?} {name}");
         }
-        let named = Conf::parse("", "web-1.corp.example", &|_| None);
+        let named = ResolvConf::parse("", "web-1.corp.example", &|_| None);
         assert_eq!(named.candidates("db"), ["db.corp.example", "db"]);
     }
 
     #[test]
-    fn hosts_has_addresses_of_both_kinds_for_any_of_a_lines_names() {
+    fn hosts_lists_addresses_of_both_families_under_any_name() {
         let text = "127.0.0.1 localhost # db\n10.0.0.1\tdb.example  DB extra\r\nfd00::1 db\n10.0.0.1 db\n#10.9.9.9 db\nbad db\n10.0.0.2 dbx\n";
-        let found = |name: &str| addresses_in_hosts(text, name).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let found = |name: &str| hosts_addresses(text, name).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(found("db"), ["10.0.0.1", "fd00::1"]);
         assert_eq!(found("Db.Example."), ["10.0.0.1"]);
         assert_eq!(found("localhost"), ["127.0.0.1"]);
@@ -243,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_has_a_number() {
+    fn an_interface_has_an_index() {
         let text = "00000000000000000000000000000001 01 80 10 80       lo\n\
                     fe80000000000000000000000000000a 1f 40 20 80     eth0\n";
-        assert_eq!(scope_in(text, "eth0"), Some(31));
-        assert_eq!(scope_in(text, "lo"), Some(1));
-        assert_eq!(scope_in(text, "eth1"), None);
-        assert_eq!(scope_in("x y", "y"), None);
+        assert_eq!(interface_index(text, "eth0"), Some(31));
+        assert_eq!(interface_index(text, "lo"), Some(1));
+        assert_eq!(interface_index(text, "eth1"), None);
+        assert_eq!(interface_index("x y", "y"), None);
     }
 }

@@ -1,46 +1,44 @@
-//! Questions to name servers and their answers as bytes, by RFC 1035 (and RFC 3596 for IPv6). Pure.
+//! Encodes DNS queries and parses responses, by RFC 1035 (and RFC 3596 for IPv6). Pure.
 //!
-//! An answer comes from anywhere: it counts only where number and question are those that were sent, nothing in it is
-//! followed in a circle, and nothing grows beyond what a message can hold.
+//! Responses may be forged: ID and question must match, pointers and aliases cannot loop, and sizes are bounded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The most addresses that are taken of one answer.
-const MOST_ADDRESSES: usize = 32;
-/// The most names that an alias may lead through.
-const MOST_ALIASES: usize = 16;
-/// The longest name, as it stands in a message.
-const LONGEST_NAME: usize = 255;
+/// Per response.
+const MAX_ADDRESSES: usize = 32;
+/// The longest chain of aliases.
+const MAX_ALIASES: usize = 16;
+/// In wire format.
+const MAX_NAME_BYTES: usize = 255;
 
 const HEADER: usize = 12;
 const CLASS_IN: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 
-/// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// IPv4 addresses.
+pub(super) enum RecordType {
+    /// IPv4.
     A,
-    /// IPv6 addresses.
+    /// IPv6.
     Aaaa,
 }
 
-impl Kind {
+impl RecordType {
     fn number(self) -> u16 {
         match self {
-            Kind::A => 1,
-            Kind::Aaaa => 28,
+            RecordType::A => 1,
+            RecordType::Aaaa => 28,
         }
     }
 }
 
-/// A name as messages have it, in lower case.
+/// A name in wire format, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name(Vec<u8>);
+pub(super) struct DomainName(Vec<u8>);
 
-impl Name {
-    /// `None` for what cannot be a name: too long, or with an empty part.
-    pub(super) fn new(text: &str) -> Option<Name> {
+impl DomainName {
+    /// `None` if the name is too long or has an empty label.
+    pub(super) fn new(text: &str) -> Option<DomainName> {
         let mut wire = Vec::with_capacity(text.len() + 2);
         for label in text.split('.') {
             let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
@@ -48,48 +46,45 @@ impl Name {
             wire.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
         }
         wire.push(0);
-        (wire.len() <= LONGEST_NAME).then_some(Name(wire))
+        (wire.len() <= MAX_NAME_BYTES).then_some(DomainName(wire))
     }
 }
 
-/// One question.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    /// The number by which the answer is known.
+    /// Matches the response to the query.
     pub(super) id: u16,
-    /// Whose addresses.
-    pub(super) name: Name,
-    /// Which ones.
-    pub(super) kind: Kind,
+    pub(super) name: DomainName,
+    pub(super) record_type: RecordType,
 }
 
-/// What a name server says.
+/// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// These addresses, at least one.
+pub(super) enum Resolution {
+    /// At least one.
     Addresses(Vec<IpAddr>),
-    /// There is no such name, or it has no such address.
-    None,
-    /// The answer did not fit, and has to be asked for over TCP: these addresses did.
-    Cut(Vec<IpAddr>),
-    /// It cannot or will not say, in words.
+    /// No such name, or no address of this type.
+    NotFound,
+    /// Truncated, to be retried over TCP; the addresses that fit.
+    Truncated(Vec<IpAddr>),
+    /// Why the server has no answer.
     Failed(String),
 }
 
 impl Question {
-    /// The message that asks it.
+    /// The query message.
     pub(super) fn message(&self) -> Vec<u8> {
         let mut message = self.id.to_be_bytes().to_vec();
         // Recursion desired; one question, nothing else.
         message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         message.extend(&self.name.0);
-        message.extend(self.kind.number().to_be_bytes());
+        message.extend(self.record_type.number().to_be_bytes());
         message.extend(CLASS_IN.to_be_bytes());
         message
     }
 
-    /// What a message answers to the question; `None` where it is no answer to it.
-    pub(super) fn answer(&self, message: &[u8]) -> Option<Answer> {
+    /// Parses a response; `None` if it does not belong to this question.
+    pub(super) fn parse_response(&self, message: &[u8]) -> Option<Resolution> {
         let number = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
         let (flags, questions, answers) = (number(2)?, number(4)?, number(6)?);
         let is_response = flags & 0x8000 != 0 && flags & 0x7800 == 0;
@@ -97,47 +92,47 @@ impl Question {
             return None;
         }
         let code = flags & 0x000f;
-        let refused = |text: &str| Some(Answer::Failed(text.to_owned()));
+        let refused = |text: &str| Some(Resolution::Failed(text.to_owned()));
         let position = match questions {
             1 => {
                 let (name, after) = name_at(message, HEADER)?;
-                if name != self.name || number(after)? != self.kind.number() || number(after + 2)? != CLASS_IN {
+                if name != self.name || number(after)? != self.record_type.number() || number(after + 2)? != CLASS_IN {
                     return None;
                 }
                 after + 4
             }
-            // One that cannot read a question does not repeat it.
+            // An error response may omit the question.
             0 if code != 0 => HEADER,
             _ => return None,
         };
         match code {
             0 => {}
-            3 => return Some(Answer::None),
-            1 => return refused("does not understand the question"),
+            3 => return Some(Resolution::NotFound),
+            1 => return refused("does not understand the query (FORMERR)"),
             2 => return refused("fails (SERVFAIL)"),
-            4 => return refused("does not answer such questions (NOTIMP)"),
+            4 => return refused("does not support such queries (NOTIMP)"),
             5 => return refused("refuses (REFUSED)"),
             code => return refused(&format!("fails (code {code})")),
         }
-        let is_cut = flags & 0x0200 != 0;
-        let Some(addresses) = self.addresses(message, position, answers).or(is_cut.then(Vec::new)) else {
-            return refused("gives an answer that cannot be read");
+        let truncated = flags & 0x0200 != 0;
+        let Some(addresses) = self.addresses(message, position, answers).or(truncated.then(Vec::new)) else {
+            return refused("sent an unreadable response");
         };
-        if is_cut {
-            return Some(Answer::Cut(addresses));
+        if truncated {
+            return Some(Resolution::Truncated(addresses));
         }
         if !addresses.is_empty() {
-            return Some(Answer::Addresses(addresses));
+            return Some(Resolution::Addresses(addresses));
         }
-        // It neither knows the name nor asks others: it only says whom else to ask.
+        // A referral: neither authoritative nor recursive.
         let (authoritative, recursive) = (flags & 0x0400 != 0, flags & 0x0080 != 0);
         if answers == 0 && !authoritative && !recursive && number(10)? == 0 {
-            return refused("asks no other server for us");
+            return refused("does not offer recursion");
         }
-        Some(Answer::None)
+        Some(Resolution::NotFound)
     }
 
-    /// The addresses among the records, of the name or of what it is an alias of. `None` if they cannot be read.
+    /// The addresses of the name or its alias target; `None` if malformed.
     fn addresses(&self, message: &[u8], mut position: usize, records: u16) -> Option<Vec<IpAddr>> {
         let number = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
         let (mut aliases, mut found) = (Vec::new(), Vec::new());
@@ -147,43 +142,41 @@ impl Question {
             let data = message.get(at + 10..at + 10 + length)?;
             if class == CLASS_IN && kind == TYPE_CNAME {
                 aliases.push((owner, name_at(message, at + 10)?.0));
-            } else if class == CLASS_IN && kind == self.kind.number() {
-                let address = match self.kind {
-                    Kind::A => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?)),
-                    Kind::Aaaa => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?)),
+            } else if class == CLASS_IN && kind == self.record_type.number() {
+                let address = match self.record_type {
+                    RecordType::A => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?)),
+                    RecordType::Aaaa => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?)),
                 };
                 found.push((owner, address));
             }
             position = at + 10 + length;
         }
         let mut name = &self.name;
-        for _ in 0..MOST_ALIASES {
+        for _ in 0..MAX_ALIASES {
             match aliases.iter().find(|(owner, _)| owner == name) {
                 Some((_, target)) => name = target,
                 None => break,
             }
         }
-        Some(
-            found.iter().filter(|(owner, _)| owner == name).map(|(_, address)| *address).take(MOST_ADDRESSES).collect(),
-        )
+        Some(found.iter().filter(|(owner, _)| owner == name).map(|(_, address)| *address).take(MAX_ADDRESSES).collect())
     }
 }
 
-/// The name at a position, in lower case, and the position after it. `None` if there is none.
-fn name_at(message: &[u8], mut position: usize) -> Option<(Name, usize)> {
+/// The name at a position, in lower case, and the position after it; `None` if malformed.
+fn name_at(message: &[u8], mut position: usize) -> Option<(DomainName, usize)> {
     let (mut name, mut after) = (Vec::new(), None);
     loop {
         let length = *message.get(position)?;
         match length {
             0 => {
                 name.push(0);
-                return Some((Name(name), after.unwrap_or(position + 1)));
+                return Some((DomainName(name), after.unwrap_or(position + 1)));
             }
             1..=63 => {
                 let end = position + 1 + usize::from(length);
                 name.push(length);
                 name.extend(message.get(position + 1..end)?.iter().map(u8::to_ascii_lowercase));
-                if name.len() >= LONGEST_NAME {
+                if name.len() >= MAX_NAME_BYTES {
                     return None;
                 }
                 position = end;
@@ -191,7 +184,7 @@ fn name_at(message: &[u8], mut position: usize) -> Option<(Name, usize)> {
             0xc0.. => {
                 let target = usize::from(length & 0x3f) << 8 | usize::from(*message.get(position + 1)?);
                 after.get_or_insert(position + 2);
-                // Only ever back, so that it comes to an end.
+                // Only backwards, so that it terminates.
                 if target >= position {
                     return None;
                 }
@@ -208,13 +201,13 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn question(name: &str, kind: Kind) -> Question {
-        Question { id: 0x1234, name: Name::new(name).expect("a name"), kind }
+    fn question(name: &str, record_type: RecordType) -> Question {
+        Question { id: 0x1234, name: DomainName::new(name).expect("a name"), record_type }
     }
 
     /// A record: owner, type, data.
     pub(in crate::resolver) fn record(owner: &str, kind: u16, data: &[u8]) -> Vec<u8> {
-        let mut record = Name::new(owner).expect("a name").0;
+        let mut record = DomainName::new(owner).expect("a name").0;
         record.extend(kind.to_be_bytes());
         record.extend([0, 1, 0, 0, 0, 60]);
         record.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
@@ -223,90 +216,93 @@ pub(super) mod tests {
     }
 
     fn alias(owner: &str, target: &str) -> Vec<u8> {
-        record(owner, TYPE_CNAME, &Name::new(target).expect("a name").0)
+        record(owner, TYPE_CNAME, &DomainName::new(target).expect("a name").0)
     }
 
-    /// The answer to a message that asks one question: flags and code, and the records.
-    pub(in crate::resolver) fn reply(asked: &[u8], flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
-        let mut message = asked.to_vec();
+    /// The response to a query, with these flags, code and records.
+    pub(in crate::resolver) fn reply(query: &[u8], flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
+        let mut message = query.to_vec();
         message[2..4].copy_from_slice(&(0x8180 | flags).to_be_bytes());
         message[6..8].copy_from_slice(&u16::try_from(records.len()).expect("few").to_be_bytes());
         records.iter().for_each(|record| message.extend(record));
         message
     }
 
-    fn addresses(list: &[&str]) -> Answer {
-        Answer::Addresses(list.iter().map(|text| text.parse().expect("an address")).collect())
+    fn addresses(list: &[&str]) -> Resolution {
+        Resolution::Addresses(list.iter().map(|text| text.parse().expect("an address")).collect())
     }
 
     #[test]
-    fn a_question_is_what_the_rfc_says() {
-        let message = question("A.bc", Kind::Aaaa).message();
+    fn a_query_is_encoded_as_in_the_rfc() {
+        let message = question("A.bc", RecordType::Aaaa).message();
         assert_eq!(message, b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x02bc\0\0\x1c\0\x01");
         for bad in ["", "a..b", ".", "a.", ".a", &"x".repeat(64), &"x.".repeat(127)] {
-            assert_eq!(Name::new(bad), None, "{bad:?}");
+            assert_eq!(DomainName::new(bad), None, "{bad:?}");
         }
-        assert!(Name::new(&format!("{}x", "x.".repeat(126))).is_some(), "253 characters");
-        assert!(Name::new("_a-b.1").is_some());
+        assert!(DomainName::new(&format!("{}x", "x.".repeat(126))).is_some(), "253 characters");
+        assert!(DomainName::new("_a-b.1").is_some());
     }
 
     #[test]
-    fn what_is_answered_is_told_apart() {
-        let asked = question("db.example", Kind::A);
-        let message = asked.message();
-        let of = |flags: u16, records: &[Vec<u8>]| asked.answer(&reply(&message, flags, records));
+    fn responses_are_classified() {
+        let query = question("db.example", RecordType::A);
+        let message = query.message();
+        let of = |flags: u16, records: &[Vec<u8>]| query.parse_response(&reply(&message, flags, records));
         let ours = record("DB.example", 1, &[10, 0, 0, 1]);
         let second = record("db.example", 1, &[10, 0, 0, 2]);
         assert_eq!(of(0, &[ours.clone(), second]), Some(addresses(&["10.0.0.1", "10.0.0.2"])));
-        assert_eq!(of(3, &[]), Some(Answer::None));
-        assert_eq!(of(0, &[]), Some(Answer::None), "a name without such addresses");
-        assert_eq!(of(0, &[record("db.example", 28, &[0; 16])]), Some(Answer::None));
-        assert_eq!(of(0, &[record("other.example", 1, &[10, 0, 0, 3])]), Some(Answer::None));
-        assert_eq!(of(0x0200, std::slice::from_ref(&ours)), Some(Answer::Cut(vec!["10.0.0.1".parse().unwrap()])));
+        assert_eq!(of(3, &[]), Some(Resolution::NotFound));
+        assert_eq!(of(0, &[]), Some(Resolution::NotFound), "a name without such addresses");
+        assert_eq!(of(0, &[record("db.example", 28, &[0; 16])]), Some(Resolution::NotFound));
+        assert_eq!(of(0, &[record("other.example", 1, &[10, 0, 0, 3])]), Some(Resolution::NotFound));
+        assert_eq!(
+            of(0x0200, std::slice::from_ref(&ours)),
+            Some(Resolution::Truncated(vec!["10.0.0.1".parse().unwrap()]))
+        );
         for (code, text) in [(2, "SERVFAIL"), (5, "REFUSED"), (4, "NOTIMP"), (1, "understand"), (9, "code 9")] {
-            assert!(matches!(of(code, &[]), Some(Answer::Failed(told)) if told.contains(text)), "{code}");
+            assert!(matches!(of(code, &[]), Some(Resolution::Failed(reason)) if reason.contains(text)), "{code}");
         }
-        // A server that was left behind: it knows nothing, and says nothing of recursion.
+        // A lame server: knows nothing, and offers no recursion.
         let mut lame = reply(&message, 0, &[]);
         lame[3] = 0;
-        assert!(matches!(asked.answer(&lame), Some(Answer::Failed(text)) if text.contains("asks no other")));
-        // The header alone, from one that could not read the question.
+        assert!(matches!(query.parse_response(&lame), Some(Resolution::Failed(text)) if text.contains("recursion")));
+        // The header alone, as an error.
         let mut short = reply(&message, 1, &[])[..HEADER].to_vec();
         short[5] = 0;
-        assert!(matches!(asked.answer(&short), Some(Answer::Failed(_))));
+        assert!(matches!(query.parse_response(&short), Some(Resolution::Failed(_))));
 
-        let six = question("db.example", Kind::Aaaa);
+        let six = question("db.example", RecordType::Aaaa);
         let data = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        let found = six.answer(&reply(&six.message(), 0, &[record("db.example", 28, &data)]));
+        let found = six.parse_response(&reply(&six.message(), 0, &[record("db.example", 28, &data)]));
         assert_eq!(found, Some(addresses(&["fd00::1"])));
     }
 
     #[test]
-    fn aliases_are_followed_in_whatever_order_they_come_and_never_in_a_circle() {
-        let asked = question("a", Kind::A);
-        let of = |records: &[Vec<u8>]| asked.answer(&reply(&asked.message(), 0, records));
+    fn aliases_are_followed_in_any_order_and_never_in_a_loop() {
+        let query = question("a", RecordType::A);
+        let of = |records: &[Vec<u8>]| query.parse_response(&reply(&query.message(), 0, records));
         let end = record("c.x", 1, &[10, 0, 0, 9]);
         assert_eq!(of(&[alias("a", "b.x"), alias("B.x", "c.X"), end.clone()]), Some(addresses(&["10.0.0.9"])));
         assert_eq!(of(&[end.clone(), alias("b.x", "c.x"), alias("a", "b.x")]), Some(addresses(&["10.0.0.9"])));
-        assert_eq!(of(&[alias("a", "b.x"), alias("b.x", "a"), end.clone()]), Some(Answer::None));
-        assert_eq!(of(&[alias("a", "b.x")]), Some(Answer::None));
+        assert_eq!(of(&[alias("a", "b.x"), alias("b.x", "a"), end.clone()]), Some(Resolution::NotFound));
+        assert_eq!(of(&[alias("a", "b.x")]), Some(Resolution::NotFound));
         let long: Vec<_> = (0..20).map(|n| alias(&format!("n{n}"), &format!("n{}", n + 1))).collect();
         let last = record("n20", 1, &[10, 0, 0, 9]);
-        assert_eq!(of(&[vec![alias("a", "n0")], long, vec![last]].concat()), Some(Answer::None));
+        assert_eq!(of(&[vec![alias("a", "n0")], long, vec![last]].concat()), Some(Resolution::NotFound));
         // The usual form: the name of each record is a pointer to the question.
         let pointed = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x07".to_vec();
         assert_eq!(of(&[pointed]), Some(addresses(&["10.0.0.7"])));
     }
 
     #[test]
-    fn what_is_no_answer_to_the_question_is_left_aside() {
-        let asked = question("db.example", Kind::A);
-        let good = reply(&asked.message(), 0, &[record("db.example", 1, &[10, 0, 0, 1])]);
-        assert!(asked.answer(&good).is_some());
+    fn responses_to_other_questions_are_ignored() {
+        let query = question("db.example", RecordType::A);
+        let good = reply(&query.message(), 0, &[record("db.example", 1, &[10, 0, 0, 1])]);
+        assert!(query.parse_response(&good).is_some());
         let changed = |at: usize, to: u8| {
             let mut message = good.clone();
             message[at] = to;
-            asked.answer(&message)
+            query.parse_response(&message)
         };
         assert_eq!(changed(1, 0), None, "another number");
         assert_eq!(changed(2, 0x01), None, "a question");
@@ -315,42 +311,42 @@ pub(super) mod tests {
         assert_eq!(changed(5, 0), None, "no question, and no fault");
         assert_eq!(changed(13, b'x'), None, "another name");
         assert_eq!(changed(good.len() - 1 - 26 - 1, 28), None, "another type");
-        assert_eq!(asked.answer(b""), None);
+        assert_eq!(query.parse_response(b""), None);
         for cut in 0..HEADER {
-            assert_eq!(asked.answer(&good[..cut]), None);
+            assert_eq!(query.parse_response(&good[..cut]), None);
         }
         for cut in HEADER + 16..good.len() {
-            assert!(matches!(asked.answer(&good[..cut]), Some(Answer::Failed(_))), "{cut}");
+            assert!(matches!(query.parse_response(&good[..cut]), Some(Resolution::Failed(_))), "{cut}");
         }
     }
 
     #[test]
-    fn pointers_in_a_circle_end() {
-        let asked = question("a", Kind::A);
+    fn pointer_loops_terminate() {
+        let query = question("a", RecordType::A);
         let circle = |at: usize| {
             let mut record = vec![0xc0, u8::try_from(at).expect("short")];
             record.extend(b"\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x07");
-            asked.answer(&reply(&asked.message(), 0, &[record]))
+            query.parse_response(&reply(&query.message(), 0, &[record]))
         };
-        let start = asked.message().len();
+        let start = query.message().len();
         for at in [start, start + 1, start + 5, 255] {
-            assert!(matches!(circle(at), Some(Answer::Failed(_))), "{at}");
+            assert!(matches!(circle(at), Some(Resolution::Failed(_))), "{at}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0usize..60, to in any::<u8>()) {
-            let asked = question("db.example", Kind::A);
-            let _ = asked.answer(&bytes);
-            let mut message = reply(&asked.message(), 0, &[alias("db.example", "b"), record("b", 1, &[10, 0, 0, 1])]);
+            let query = question("db.example", RecordType::A);
+            let _ = query.parse_response(&bytes);
+            let mut message = reply(&query.message(), 0, &[alias("db.example", "b"), record("b", 1, &[10, 0, 0, 1])]);
             let at = at % message.len();
             message[at] = to;
-            if let Some(Answer::Addresses(found)) = asked.answer(&message) {
-                prop_assert!(found.len() <= MOST_ADDRESSES);
+            if let Some(Resolution::Addresses(found)) = query.parse_response(&message) {
+                prop_assert!(found.len() <= MAX_ADDRESSES);
             }
             message.extend(bytes);
-            let _ = asked.answer(&message);
+            let _ = query.parse_response(&message);
         }
     }
 }

@@ -1,19 +1,17 @@
-//! Names to addresses for the HTTP agents: an answer is remembered for a moment, and a name server that is down does not
-//! stop what worked before. It knows no service.
+//! Resolves host names for the HTTP agents, with a short cache that is served stale while name servers are down.
 //!
-//! The lookup is our own, by `/etc/hosts` and `/etc/resolv.conf` as glibc reads them. That of the C library we are built
-//! with (musl) asks all name servers at once and believes the fastest, which on a VPN is the one that knows least; and it
-//! knows no deadline, so that it would need a thread for each lookup, left behind where it hangs. (The trait is one of
-//! ureq's that may change without a major version, so Cargo.lock is what holds it.)
+//! Uses `/etc/hosts` and `/etc/resolv.conf` as glibc does. musl's resolver queries all name servers at once and takes the
+//! fastest response, which is the wrong one on a VPN; and it has no deadline, so that a hung lookup would leak a thread.
+//! (ureq may change the trait in a minor version; Cargo.lock pins it.)
 
-mod ask;
 mod conf;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod lookup;
+#[cfg(test)]
+mod lookup_tests;
 mod message;
 mod order;
-#[cfg(test)]
-mod servers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,122 +30,120 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use self::ask::{Unresolved, lookup};
-use self::conf::{Conf, addresses_in_hosts, scope_in};
+use self::conf::{ResolvConf, hosts_addresses, interface_index};
+use self::lookup::{LookupError, lookup};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
-/// The interfaces with an IPv6 address, and their numbers.
+/// The interfaces with an IPv6 address.
 const INTERFACES: &str = "/proc/net/if_inet6";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
-/// The most that is read of any of them, in bytes.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// How long an answer serves without asking again: AWS's own answers hold for some seconds.
+/// How long to use an entry without a lookup; AWS's TTLs are some seconds.
 const FRESH: Duration = Duration::from_secs(10);
-/// How long an older answer serves when no new one is to be had.
+/// How long to use an entry while lookups fail.
 const STALE: Duration = Duration::from_secs(3600);
-/// How long a new answer is waited for while an older one is at hand.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long one is waited for where the caller names no time.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The limit of a lookup while there is a stale entry.
+const STALE_WAIT: Duration = Duration::from_secs(1);
+/// The limit of any other lookup.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
-struct Known {
+struct CacheEntry {
     addresses: Vec<SocketAddr>,
     since: Instant,
-    /// When it was last asked for, with or without success.
-    asked: Instant,
+    /// When it was last looked up, successfully or not.
+    looked_up: Instant,
 }
 
-/// Who looks names up, until a deadline.
-type Lookup = fn(&str, Instant) -> Result<Vec<IpAddr>, Unresolved>;
+type Lookup = fn(&str, Instant) -> Result<Vec<IpAddr>, LookupError>;
 
-/// The resolver of an agent.
-pub(crate) struct Names {
-    known: Mutex<HashMap<String, Known>>,
+/// The resolver of an HTTP agent.
+pub(crate) struct CachingResolver {
+    cached: Mutex<HashMap<String, CacheEntry>>,
     lookup: Lookup,
 }
 
-impl Default for Names {
+impl Default for CachingResolver {
     fn default() -> Self {
-        Names { known: Mutex::default(), lookup: look_up }
+        CachingResolver { cached: Mutex::default(), lookup: look_up }
     }
 }
 
-impl fmt::Debug for Names {
+impl fmt::Debug for CachingResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Names")
+        f.write_str("CachingResolver")
     }
 }
 
-impl Names {
-    /// The addresses of `name`, which is a host and a port, within `time`.
+impl CachingResolver {
+    /// The addresses of `host:port`, within `time`.
     fn addresses(&self, name: &str, time: Duration, now: Instant) -> Result<Vec<SocketAddr>, Error> {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let known = known.filter(|known| now.saturating_duration_since(known.since) < STALE);
-        if let Some(known) = known.as_ref().filter(|known| now.saturating_duration_since(known.asked) < FRESH) {
-            return Ok(known.addresses.clone());
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let cached = cached.filter(|cached| now.saturating_duration_since(cached.since) < STALE);
+        if let Some(cached) = cached.as_ref().filter(|cached| now.saturating_duration_since(cached.looked_up) < FRESH) {
+            return Ok(cached.addresses.clone());
         }
-        let time = if known.is_some() { time.min(PATIENCE) } else { time.min(LONGEST) };
-        let answer = self.ask(name, time);
-        let (addresses, since) = match (answer, known) {
+        let time = if cached.is_some() { time.min(STALE_WAIT) } else { time.min(MAX_WAIT) };
+        let result = self.query(name, time);
+        let (addresses, since) = match (result, cached) {
             (Ok(addresses), _) if !addresses.is_empty() => (addresses, now),
-            (_, Some(known)) => (known.addresses, known.since),
+            (_, Some(cached)) => (cached.addresses, cached.since),
             (Ok(_), None) => return Err(Error::HostNotFound),
             (Err(error), None) => return Err(Error::Io(io::Error::other(error))),
         };
-        let known = Known { addresses: addresses.clone(), since, asked: now };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), known);
+        let cached = CacheEntry { addresses: addresses.clone(), since, looked_up: now };
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), cached);
         Ok(addresses)
     }
 
-    fn ask(&self, name: &str, time: Duration) -> Result<Vec<SocketAddr>, Unresolved> {
-        let (host, port) = name.rsplit_once(':').ok_or(Unresolved::NoName)?;
-        let port = port.parse().map_err(|_| Unresolved::NoName)?;
+    fn query(&self, name: &str, time: Duration) -> Result<Vec<SocketAddr>, LookupError> {
+        let (host, port) = name.rsplit_once(':').ok_or(LookupError::InvalidName)?;
+        let port = port.parse().map_err(|_| LookupError::InvalidName)?;
         let addresses = (self.lookup)(host, Instant::now() + time)?;
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 }
 
-/// The addresses of a host by this machine's files and name servers, the best one first.
-fn look_up(host: &str, until: Instant) -> Result<Vec<IpAddr>, Unresolved> {
-    /// How many were looked up, for name servers that take turns.
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    let mut addresses = addresses_in_hosts(&text_of(HOSTS), host);
+/// The addresses of a host from files and name servers, the preferred one first.
+fn look_up(host: &str, until: Instant) -> Result<Vec<IpAddr>, LookupError> {
+    /// For the option `rotate`.
+    static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+    let mut addresses = hosts_addresses(&read_system_file(HOSTS), host);
     if addresses.is_empty() {
-        let scope = |interface: &str| scope_in(&text_of(INTERFACES), interface);
-        let conf = Conf::parse(&text_of(RESOLV_CONF), text_of(HOST_NAME).trim(), &scope);
-        addresses = lookup(&conf, host, until, TURN.fetch_add(1, Ordering::Relaxed), &random)?;
+        let scope = |interface: &str| interface_index(&read_system_file(INTERFACES), interface);
+        let conf = ResolvConf::parse(&read_system_file(RESOLV_CONF), read_system_file(HOST_NAME).trim(), &scope);
+        addresses = lookup(&conf, host, until, LOOKUPS.fetch_add(1, Ordering::Relaxed), &random)?;
     }
     order::sort(&mut addresses);
     Ok(addresses)
 }
 
-/// A file of the system. One that is not there or cannot be read says nothing.
-fn text_of(path: &str) -> String {
+/// An inaccessible file counts as empty.
+fn read_system_file(path: &str) -> String {
     let mut bytes = Vec::new();
-    // What was read before a fault still counts.
-    let _ = File::open(Path::new(path)).map(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+    // On an error, use what was read before it.
+    let _ = File::open(Path::new(path)).map(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A number that nobody can guess: the standard library keys its hashes from the system's randomness.
+/// Unpredictable, since std seeds its hashers from the system's randomness.
 fn random() -> u16 {
     let hash = RandomState::new().hash_one(0_u8).to_be_bytes();
     u16::from_be_bytes([hash[0], hash[1]])
 }
 
-impl Resolver for Names {
+impl Resolver for CachingResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let name = uri.scheme().zip(uri.authority());
         let name = name.and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority));
         let addresses = self.addresses(&name.ok_or(Error::HostNotFound)?, *timeout.after, Instant::now())?;
         let mut result = self.empty();
-        // What an agent takes at most.
+        // The capacity of `ResolvedSocketAddrs`.
         for address in config.ip_family().keep_wanted(addresses.into_iter()).take(16) {
             result.push(address);
         }
@@ -170,26 +166,26 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_lookup() {
-        let names = Names { lookup: |_, _| panic!("asked"), ..Names::default() };
+        let names = CachingResolver { lookup: |_, _| panic!("asked"), ..CachingResolver::default() };
         for name in ["127.0.0.1:80", "[::1]:443"] {
             assert_eq!(names.addresses(name, TIME, at(0)).unwrap(), [name.parse().unwrap()]);
         }
     }
 
     #[test]
-    fn an_answer_serves_for_a_while_and_longer_while_there_is_no_new_one() {
+    fn entries_are_cached_and_served_stale_while_lookups_fail() {
         static ASKED: AtomicU32 = AtomicU32::new(0);
         let lookup: Lookup = |host, _| {
             assert_eq!(host, "a");
             match ASKED.fetch_add(1, Ordering::SeqCst) {
                 0 => Ok(vec!["127.0.0.1".parse().unwrap()]),
-                1 => Err(Unresolved::NoAnswer(vec![])),
+                1 => Err(LookupError::ServersFailed(vec![])),
                 2 => Ok(vec![]),
                 3 => Ok(vec!["127.0.0.2".parse().unwrap()]),
-                _ => Err(Unresolved::Unknown(Some([127, 0, 0, 53].into()))),
+                _ => Err(LookupError::NotFound(Some([127, 0, 0, 53].into()))),
             }
         };
-        let names = Names { lookup, ..Names::default() };
+        let names = CachingResolver { lookup, ..CachingResolver::default() };
         for (second, last, asked) in
             [(0, 1, 1), (9, 1, 1), (10, 1, 2), (19, 1, 2), (20, 1, 3), (30, 2, 4), (39, 2, 4), (40, 2, 5), (3600, 2, 6)]
         {
@@ -203,23 +199,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_has_the_time_of_its_caller_and_less_where_an_answer_is_at_hand() {
+    fn a_lookup_has_its_callers_time_and_less_with_a_stale_entry() {
         static LEFT: Mutex<Vec<Duration>> = Mutex::new(Vec::new());
         let lookup: Lookup = |_, until| {
             LEFT.lock().unwrap().push(until.saturating_duration_since(Instant::now()));
             Ok(vec!["127.0.0.1".parse().unwrap()])
         };
-        let names = Names { lookup, ..Names::default() };
+        let names = CachingResolver { lookup, ..CachingResolver::default() };
         for (name, time, second) in [("a:1", TIME, 0), ("a:1", TIME, 20), ("b:1", Duration::MAX, 0)] {
             names.addresses(name, time, at(second)).unwrap();
         }
         let left = LEFT.lock().unwrap().clone();
-        assert!(left[0] <= TIME && left[0] > PATIENCE && left[1] <= PATIENCE && left[2] <= LONGEST, "{left:?}");
+        assert!(left[0] <= TIME && left[0] > STALE_WAIT && left[1] <= STALE_WAIT && left[2] <= MAX_WAIT, "{left:?}");
     }
 
     #[test]
-    fn what_is_no_host_and_port_is_not_looked_up() {
-        let names = Names { lookup: |_, _| panic!("asked"), ..Names::default() };
+    fn invalid_names_are_not_looked_up() {
+        let names = CachingResolver { lookup: |_, _| panic!("asked"), ..CachingResolver::default() };
         for name in ["a", "a:b", ""] {
             assert!(names.addresses(name, TIME, at(0)).is_err(), "{name}");
         }

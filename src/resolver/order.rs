@@ -1,17 +1,17 @@
-//! In which order the addresses of a name are tried: RFC 6724, section 6, as far as a host that only connects needs it.
-//! Without IPv6 among them nothing is changed, since name servers deal addresses out in turns.
+//! Sorts a name's addresses by RFC 6724, section 6, as far as a client needs it. IPv4 addresses alone stay in order, since
+//! name servers rotate them.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// Sorts the addresses by which of them can be reached best from here.
+/// Sorts addresses by reachability from here.
 pub(super) fn sort(addresses: &mut [IpAddr]) {
     if addresses.iter().any(IpAddr::is_ipv6) && addresses.len() > 1 {
         sort_by_source(addresses, &source);
     }
 }
 
-/// The address that this machine would connect from; `None` where there is no route. Nothing is sent.
+/// The source address of a connection; `None` without a route. Sends nothing.
 fn source(to: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
@@ -52,11 +52,11 @@ fn policy(address: Ipv6Addr) -> (u8, u8) {
     }
 }
 
-/// 2 for the link, 5 for the site, 14 for the world (section 3.1 and 3.2).
+/// 2: link-local, 5: site-local, 14: global (sections 3.1 and 3.2).
 fn scope(address: Ipv6Addr) -> u8 {
-    let is_of_the_link = |address: Ipv4Addr| address.is_loopback() || address.is_link_local();
+    let is_link_local = |address: Ipv4Addr| address.is_loopback() || address.is_link_local();
     match address.segments() {
-        _ if address.to_ipv4_mapped().is_some_and(is_of_the_link) => 2,
+        _ if address.to_ipv4_mapped().is_some_and(is_link_local) => 2,
         [0, 0, 0, 0, 0, 0, 0, 1] => 2,
         [first, ..] if first & 0xffc0 == 0xfe80 => 2,
         [first, ..] if first & 0xffc0 == 0xfec0 => 5,
@@ -81,15 +81,15 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_reached_comes_first() {
+    fn reachable_addresses_come_first() {
         let both = ["10.0.0.1", "10.0.0.2", "2600:1f00::1"];
         assert_eq!(sorted(&both, &["10.0.0.9", "2600:1f00::9"]), ["2600:1f00::1", "10.0.0.1", "10.0.0.2"]);
         assert_eq!(sorted(&both, &["10.0.0.9"]), both);
         assert_eq!(sorted(&both, &["2600:1f00::9"]), ["2600:1f00::1", "10.0.0.1", "10.0.0.2"]);
         assert_eq!(sorted(&both, &[]), ["2600:1f00::1", "10.0.0.1", "10.0.0.2"]);
-        // A container with a local IPv6 network only: the world is reached over IPv4.
+        // A container with only a local IPv6 network: global addresses need IPv4.
         assert_eq!(sorted(&both, &["172.17.0.2", "fd00::2"]), both);
-        // And its own network over IPv6 no sooner than over IPv4.
+        // Local IPv6 is not preferred to IPv4.
         assert_eq!(sorted(&["10.0.0.1", "fd00::1"], &["10.0.0.9", "fd00::2"]), ["10.0.0.1", "fd00::1"]);
         assert_eq!(sorted(&["127.0.0.1", "::1"], &["127.0.0.1", "::1"]), ["::1", "127.0.0.1"]);
     }

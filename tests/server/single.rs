@@ -69,7 +69,7 @@ fn a_global_table_of_strong_consistency_is_not_asked_for_transactions() {
     let strong = Fault::replace("\"TableStatus\"", "\"MultiRegionConsistency\": \"STRONG\", \"TableStatus\"");
     bed.aws().spoil("DescribeTable", strong);
     let outcome = steady(&bed, 2).once();
-    outcome.assert_code(0).assert_stderr("a global table of strong consistency");
+    outcome.assert_code(0).assert_stderr("a global table with strong consistency");
     assert_eq!(bed.aws().count("TransactWriteItems"), 0);
     wait_seats(&bed, &[(1, &ids(&bed, "web")[0])]);
 }
@@ -90,7 +90,7 @@ fn without_transactions_another_hand_is_not_written_over_either() {
     bed.moto().update_item(1, &json!({ "HsdoLeader": { "S": leader } }));
     let status = server.process().wait_exit(SOON);
     assert_eq!(status.code(), Some(1), "{}", server.log());
-    assert!(server.log().contains("slot 1 was changed by another hand"), "{}", server.log());
+    assert!(server.log().contains("slot 1 was modified by another writer"), "{}", server.log());
     assert_eq!(bed.moto().attribute(1, "ServerName").as_deref(), Some("i-by-hand"));
 }
 

@@ -100,7 +100,7 @@ fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
     bed.moto().delete_item(3);
     bed.aws().forget();
     bed.aws().spoil("TransactWriteItems", Fault::cancelled("ConditionalCheckFailed"));
-    steady(&bed, 3).once().assert_code(1).assert_stderr("was changed by another hand");
+    steady(&bed, 3).once().assert_code(1).assert_stderr("was modified by another writer");
     assert_eq!(transactions(&bed).len(), 1);
 }
 
@@ -147,7 +147,7 @@ fn a_row_that_another_hand_changes_meanwhile_is_not_overwritten() {
     let status = server.process().wait_exit(SOON);
     assert_eq!(status.code(), Some(1), "{}", server.log());
     assert_eq!(bed.moto().rows(), edited, "{}", server.log());
-    assert!(server.log().contains("slot 1 was changed by another hand"), "{}", server.log());
+    assert!(server.log().contains("slot 1 was modified by another writer"), "{}", server.log());
 }
 
 /// The table as one that waits its turn behind the servers' transactions sees it: moto shows others half of one.

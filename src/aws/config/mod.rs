@@ -1,9 +1,8 @@
-//! What the environment and the profile in use say about calls, read once: endpoints, switches, attempts, the
-//! certificate bundle, proxies and the metadata service. The environment wins over the profile.
+//! The call settings in the environment and the profile in use, read once: endpoints, attempts, certificates, proxies, the
+//! metadata service. The environment wins.
 //!
-//! Names and values: AWS SDKs and Tools Reference Guide, "Settings reference". It holds no credentials, but a
-//! proxy's password may be among it, so nothing here is printed whole. It may import `error` and the types of `transport`
-//! that it fills.
+//! AWS SDKs and Tools Reference Guide, "Settings reference". A proxy URL may hold a password, so settings are never printed
+//! whole. May import `error` and the types of `transport` that it fills.
 
 pub(crate) mod profile_file;
 mod profile_text;
@@ -19,48 +18,44 @@ use crate::aws::transport::endpoint::{Endpoint, Endpoints, from_url};
 use crate::aws::transport::proxy::Proxies;
 use crate::environment::Environment;
 
-/// The most attempts that may be asked for; the time for a call ends them sooner.
-const MOST_ATTEMPTS: u32 = 100;
-/// The metadata service answers within milliseconds, or (beyond its hop limit) never.
-const METADATA_TIME: Duration = Duration::from_secs(1);
-/// Attempts at one question to it.
+/// The upper limit of the settings; a call's timeout ends the attempts sooner.
+const MAX_ATTEMPTS: u32 = 100;
+/// In seconds. The metadata service responds within milliseconds, or (beyond its hop limit) never.
+const METADATA_TIMEOUT: u32 = 1;
 const METADATA_ATTEMPTS: u32 = 3;
 
 /// How calls are made.
 pub(crate) struct Config {
-    /// Where services are.
     pub(crate) endpoints: Endpoints,
-    /// Attempts at one call of any service, the first included, where someone says so: 1 or more.
+    /// Attempts per call, including the first: 1 or more, `None` for each service's default.
     pub(crate) attempts: Option<u32>,
-    /// Certificates to trust beside the built-in ones, and the setting that names them.
+    /// Certificates to trust besides the built-in ones, and the setting that names them.
     pub(crate) ca_bundle: Option<(PathBuf, String)>,
-    /// The proxies.
     pub(crate) proxies: Proxies,
-    /// The metadata service.
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: MetadataConfig,
 }
 
-/// How the metadata service of EC2 is asked.
+/// How to call the EC2 metadata service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Metadata {
+pub(crate) struct MetadataConfig {
     /// `AWS_EC2_METADATA_DISABLED`.
     pub(crate) disabled: bool,
-    /// Its URL, without a slash at the end.
+    /// Without a trailing slash.
     pub(crate) url: String,
-    /// Whether there has to be one: this is an instance of EC2, or someone says where it is or that it is to be used.
+    /// Whether it must exist: this is an EC2 instance, or a setting names its endpoint or uses it as a source.
     pub(crate) expected: bool,
-    /// Whether its first version may be asked when the second is not there: only where someone says so.
+    /// Whether IMDSv1 may be used if IMDSv2 is missing: only if enabled explicitly.
     pub(crate) v1: bool,
-    /// The time for one attempt.
-    pub(crate) time: Duration,
-    /// Attempts at one question, 1 or more.
+    /// For one attempt.
+    pub(crate) timeout: Duration,
+    /// Per request, 1 or more.
     pub(crate) attempts: u32,
 }
 
 impl Config {
-    /// Reads the settings of the environment and of the profile in use. Errors: a value that cannot be used.
+    /// Reads the settings. Errors: an invalid value.
     pub(crate) fn new(environment: &Environment, files: &ProfileFiles) -> Result<Self, Error> {
-        let settings = Settings { environment, files, profile: profile(environment) };
+        let settings = ConfigReader { environment, files, profile: profile(environment) };
         retry_mode(&settings)?;
         Ok(Config {
             endpoints: Endpoints {
@@ -75,22 +70,20 @@ impl Config {
         })
     }
 
-    /// The same without shared files.
     #[cfg(test)]
     pub(crate) fn of(environment: &Environment) -> Result<Self, Error> {
         Config::new(environment, &ProfileFiles::default())
     }
 }
 
-/// Where a setting is looked for.
-struct Settings<'a> {
+struct ConfigReader<'a> {
     environment: &'a Environment,
     files: &'a ProfileFiles,
     profile: &'a str,
 }
 
-impl Settings<'_> {
-    /// A setting's text, and its place for messages.
+impl ConfigReader<'_> {
+    /// A setting's value, and its source for messages.
     fn get(&self, variable: &str, key: &str) -> Option<(String, String)> {
         let set = |text: &str| (!text.trim().is_empty()).then(|| text.trim().to_string());
         if let Some(text) = self.environment.get(variable).and_then(set) {
@@ -112,14 +105,14 @@ impl Settings<'_> {
     fn count(&self, variable: &str, key: &str) -> Result<Option<u32>, Error> {
         let Some((text, place)) = self.get(variable, key) else { return Ok(None) };
         match text.parse() {
-            Ok(count) if (1..=MOST_ATTEMPTS).contains(&count) => Ok(Some(count)),
-            _ => Err(Error::Setup(format!("{place} is {text:?}, expected a number from 1 to {MOST_ATTEMPTS}"))),
+            Ok(count) if (1..=MAX_ATTEMPTS).contains(&count) => Ok(Some(count)),
+            _ => Err(Error::Setup(format!("{place} is {text:?}, expected a number from 1 to {MAX_ATTEMPTS}"))),
         }
     }
 }
 
-/// Every mode is accepted, and each means the standard one.
-fn retry_mode(settings: &Settings<'_>) -> Result<(), Error> {
+/// All modes are accepted, but mean `standard`.
+fn retry_mode(settings: &ConfigReader<'_>) -> Result<(), Error> {
     match settings.get("AWS_RETRY_MODE", "retry_mode") {
         Some((text, place)) if !["standard", "adaptive", "legacy"].contains(&text.to_ascii_lowercase().as_str()) => {
             Err(Error::Setup(format!("{place} is {text:?}, expected standard, adaptive or legacy")))
@@ -128,9 +121,9 @@ fn retry_mode(settings: &Settings<'_>) -> Result<(), Error> {
     }
 }
 
-/// The service's own variable, the common one, the service's own key in the profile's `services` section, the
-/// profile's common key: in this order.
-fn endpoints(settings: &Settings<'_>) -> Result<BTreeMap<&'static str, Endpoint>, Error> {
+/// By precedence: the service's variable, the common variable, the service's key in the profile's `services` section, the
+/// profile's common key.
+fn endpoints(settings: &ConfigReader<'_>) -> Result<BTreeMap<&'static str, Endpoint>, Error> {
     const IGNORE: (&str, &str) = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls");
     let mut endpoints = BTreeMap::new();
     if settings.switch(IGNORE.0, IGNORE.1)?.unwrap_or(false) {
@@ -153,7 +146,7 @@ fn endpoints(settings: &Settings<'_>) -> Result<BTreeMap<&'static str, Endpoint>
         };
         if let Some((url, place)) = from_variable.or_else(from_section).or_else(from_profile) {
             let endpoint = from_url(&url).map_err(|fault| {
-                // A password must not reach the log.
+                // May hold a password.
                 let shown = if url.contains('@') { "a URL with a user name".to_string() } else { format!("{url:?}") };
                 Error::Setup(format!("{place} is {shown}: {fault}; an endpoint looks like http://127.0.0.1:5000"))
             })?;
@@ -163,9 +156,9 @@ fn endpoints(settings: &Settings<'_>) -> Result<BTreeMap<&'static str, Endpoint>
     Ok(endpoints)
 }
 
-fn metadata(settings: &Settings<'_>) -> Result<Metadata, Error> {
+fn metadata(settings: &ConfigReader<'_>) -> Result<MetadataConfig, Error> {
     let mode = settings.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ec2_metadata_service_endpoint_mode");
-    let of_mode = match mode {
+    let default_url = match mode {
         None => "http://169.254.169.254",
         Some((text, _)) if text.eq_ignore_ascii_case("ipv4") => "http://169.254.169.254",
         Some((text, _)) if text.eq_ignore_ascii_case("ipv6") => "http://[fd00:ec2::254]",
@@ -176,32 +169,33 @@ fn metadata(settings: &Settings<'_>) -> Result<Metadata, Error> {
     let is_source = source.is_some_and(|source| source.eq_ignore_ascii_case("Ec2InstanceMetadata"));
     let expected = endpoint.is_some() || is_source || is_instance(Path::new("/sys"));
     let url = match endpoint {
-        None => of_mode.to_string(),
+        None => default_url.to_string(),
         Some((text, place)) => {
             let endpoint = from_url(&text).map_err(|fault| Error::Setup(format!("{place} is {text:?}: {fault}")))?;
             endpoint.url.trim_end_matches('/').to_string()
         }
     };
     let v1_disabled = settings.switch("AWS_EC2_METADATA_V1_DISABLED", "ec2_metadata_v1_disabled")?;
-    let seconds = settings.count("AWS_METADATA_SERVICE_TIMEOUT", "metadata_service_timeout")?.unwrap_or(1);
+    let seconds =
+        settings.count("AWS_METADATA_SERVICE_TIMEOUT", "metadata_service_timeout")?.unwrap_or(METADATA_TIMEOUT);
     let attempts = settings.count("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "metadata_service_num_attempts")?;
-    Ok(Metadata {
-        // As the SDKs do, anything but "true" leaves it on.
+    Ok(MetadataConfig {
+        // As in the SDKs, only "true" disables it.
         disabled: settings.environment.get("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")),
         url,
         expected,
         v1: v1_disabled == Some(false),
-        time: METADATA_TIME * seconds.min(60),
+        timeout: Duration::from_secs(seconds.min(60).into()),
         attempts: attempts.unwrap_or(METADATA_ATTEMPTS),
     })
 }
 
-/// Whether this machine is an instance of EC2, by what its kernel tells below `sys`: the maker of a Nitro instance, the
-/// identity of a Xen one (EC2 User Guide, "Detect whether a host is an EC2 instance").
+/// Whether this is an EC2 instance: by the vendor on Nitro, the UUID on Xen (EC2 User Guide, "Detect whether a host is an
+/// EC2 instance").
 fn is_instance(sys: &Path) -> bool {
     let text = |path: &str| std::fs::read_to_string(sys.join(path)).unwrap_or_default();
-    let made_by_amazon = ["class/dmi/id/sys_vendor", "class/dmi/id/bios_vendor"];
-    made_by_amazon.iter().any(|path| text(path).trim() == "Amazon EC2")
+    let vendors = ["class/dmi/id/sys_vendor", "class/dmi/id/bios_vendor"];
+    vendors.iter().any(|path| text(path).trim() == "Amazon EC2")
         || text("hypervisor/uuid").to_ascii_lowercase().starts_with("ec2")
 }
 
@@ -250,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named_with_its_place() {
+    fn invalid_values_are_errors_that_name_the_setting() {
         for (file, variables, expected) in [
             ("", [("AWS_MAX_ATTEMPTS", "0")], "AWS_MAX_ATTEMPTS is \"0\""),
             ("", [("AWS_RETRY_MODE", "wild")], "AWS_RETRY_MODE is \"wild\""),
@@ -275,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_metadata_service_is_found_as_the_sdks_do() {
+    fn the_metadata_endpoint_is_resolved_as_in_the_sdks() {
         let text = include_str!("../../../tests/data/aws-config/metadata-service.json");
         let cases: Vec<Case> = serde_json::from_str(text).expect("cases");
         assert_eq!(cases.len(), 10);
@@ -287,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_known_by_its_maker_and_an_endpoint_or_a_source_by_its_setting() {
+    fn the_metadata_service_is_expected_on_instances_or_if_configured() {
         for (file, text, expected) in [
             ("class/dmi/id/sys_vendor", "Amazon EC2\n", true),
             ("class/dmi/id/bios_vendor", "Amazon EC2", true),
@@ -308,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_version_of_metadata_is_asked_only_where_someone_says_so() {
+    fn imds_v1_is_allowed_only_if_enabled() {
         for (value, expected) in [("", false), ("true", false), ("false", true)] {
             assert_eq!(read("", &[("AWS_EC2_METADATA_V1_DISABLED", value)]).expect("read").metadata.v1, expected);
         }

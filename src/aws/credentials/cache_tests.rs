@@ -1,20 +1,19 @@
-//! Credentials that are kept, replaced and used on, with a source that answers when a test says so.
+//! Caching, refreshing and reusing expired credentials, with a source that responds when the test says so.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// What a source answers next.
 type Next = Result<Option<i64>, Error>;
 
-/// A source that answers when the test says so, with keys counted up that end at a second or never.
+/// Responds when the test says so, with numbered keys.
 struct Scripted {
     next: Mutex<Receiver<Next>>,
     asked: Arc<AtomicUsize>,
 }
 
-impl Source for Scripted {
+impl CredentialFetcher for Scripted {
     fn fetch(&self) -> Result<Credentials, Error> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst);
         let next = self.next.lock().expect("a lock").recv().expect("an answer");
@@ -23,7 +22,7 @@ impl Source for Scripted {
         Ok(found)
     }
 
-    fn asked(&self) -> &'static str {
+    fn current(&self) -> &'static str {
         "a test"
     }
 }
@@ -59,12 +58,11 @@ impl Bench {
         self.get(second).expect("credentials")
     }
 
-    /// Waits until so many looks have ended.
-    fn wait(&self, ended: u64) {
+    fn wait_finished(&self, finished: u64) {
         let mut state = self.cache.0.lock();
-        while state.ended < ended {
+        while state.finished < finished {
             let waited = self.cache.0.fetched.wait_timeout(state, Duration::from_secs(5)).expect("a lock");
-            assert!(!waited.1.timed_out(), "{ended} looks");
+            assert!(!waited.1.timed_out(), "{finished} fetches");
             state = waited.0;
         }
     }
@@ -87,7 +85,7 @@ fn outage() -> Next {
 }
 
 #[test]
-fn what_does_not_end_is_fetched_once() {
+fn credentials_without_expiry_are_fetched_once() {
     let bench = Bench::new();
     bench.answer(Ok(None));
     assert_eq!([bench.key(0), bench.key(1), bench.key(1_000_000)], ["AK0", "AK0", "AK0"]);
@@ -95,52 +93,52 @@ fn what_does_not_end_is_fetched_once() {
 }
 
 #[test]
-fn what_ends_is_replaced_ahead_without_a_wait() {
+fn expiring_credentials_are_refreshed_in_the_background() {
     let bench = Bench::new();
     bench.answer(Ok(Some(3_600)));
     assert_eq!([bench.key(0), bench.key(3_200)], ["AK0", "AK0"]);
     assert_eq!(bench.asked(), 1);
-    // In the window: the old ones are handed out while others are on their way.
+    // In the window: the old ones are returned while a fetch is in flight.
     assert_eq!(bench.key(3_301), "AK0");
     bench.answer(Ok(Some(7_200)));
-    bench.wait(2);
+    bench.wait_finished(2);
     assert_eq!(bench.key(3_302), "AK1");
 }
 
 #[test]
-fn while_a_replacement_fails_what_holds_is_used_on() {
+fn valid_credentials_stay_in_use_while_refreshes_fail() {
     let bench = Bench::new();
     bench.answer(Ok(Some(3_600)));
     bench.key(0);
     bench.answer(outage());
     assert_eq!(bench.key(3_301), "AK0");
-    bench.wait(2);
-    // The source is left alone for a while, and asked again before the end.
+    bench.wait_finished(2);
+    // The next refresh waits, but comes before the expiry.
     assert_eq!(bench.key(3_302), "AK0");
     assert_eq!(bench.asked(), 2);
     bench.answer(outage());
     assert_eq!(bench.key(3_599), "AK0");
-    bench.wait(3);
+    bench.wait_finished(3);
 }
 
 #[test]
-fn past_their_end_those_at_hand_are_used_until_aws_refuses_them() {
+fn expired_credentials_stay_in_use_until_aws_rejects_them() {
     let bench = Bench::new();
     bench.answer(Ok(Some(3_600)));
     bench.key(0);
-    // The first look past the end is waited for.
+    // The first fetch after the expiry is waited for.
     bench.answer(outage());
     assert_eq!(bench.key(3_601), "AK0");
     assert_eq!(bench.asked(), 2);
-    // From then on the source is asked beside the calls, at growing distances.
+    // Later ones run in the background, with growing pauses.
     assert_eq!(bench.key(3_601), "AK0");
     assert_eq!(bench.asked(), 2);
     bench.answer(outage());
     assert_eq!(bench.key(3_700), "AK0");
-    bench.wait(3);
+    bench.wait_finished(3);
     assert_eq!(bench.key(3_710), "AK0");
     assert_eq!(bench.asked(), 3);
-    // AWS has the last word, and is not asked twice with what it refused.
+    // Rejected credentials are not sent again.
     let ended = bench.cache.get(soon()).expect("credentials");
     bench.answer(outage());
     assert!(matches!(bench.cache.renew(&ended, soon()), Err(Some(Error::Unavailable(text))) if text == "out"));
@@ -151,7 +149,7 @@ fn past_their_end_those_at_hand_are_used_until_aws_refuses_them() {
 }
 
 #[test]
-fn a_source_that_hangs_does_not_keep_ended_ones_from_a_call() {
+fn a_hung_source_does_not_block_a_call_with_expired_credentials() {
     let bench = Bench::new();
     bench.answer(Ok(Some(3_600)));
     bench.key(0);
@@ -159,25 +157,29 @@ fn a_source_that_hangs_does_not_keep_ended_ones_from_a_call() {
     assert_eq!(bench.key(4_000), "AK0");
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     bench.answer(Ok(Some(9_000)));
-    bench.wait(2);
+    bench.wait_finished(2);
     assert_eq!(bench.key(4_001), "AK1");
 }
 
 #[test]
-fn a_source_that_hangs_takes_no_more_than_the_time_of_the_call() {
+fn a_hung_source_costs_no_more_than_the_deadline_of_the_call() {
     let bench = Bench::new();
     let begun = Instant::now();
     let error = bench.cache.get(begun + Duration::from_millis(200)).expect_err("nothing yet");
-    assert!(error.to_string().ends_with("in time: a test has not answered yet") && !error.needs_a_person(), "{error}");
+    assert!(
+        error.to_string().ends_with("timed out waiting for AWS credentials: a test has not responded yet")
+            && !error.needs_a_person(),
+        "{error}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(2));
-    // The next call finds what came meanwhile, and asked nobody twice.
+    // The next call finds what came meanwhile, without a second fetch.
     bench.answer(Ok(None));
     assert_eq!(bench.key(1), "AK0");
     assert_eq!(bench.asked(), 1);
 }
 
 #[test]
-fn refused_credentials_are_replaced_within_the_call() {
+fn rejected_credentials_are_replaced_within_the_call() {
     let bench = Bench::new();
     bench.answer(Ok(None));
     bench.key(0);
@@ -185,7 +187,7 @@ fn refused_credentials_are_replaced_within_the_call() {
     let old = bench.cache.get(soon()).expect("credentials");
     let new = bench.cache.renew(&old, soon()).expect("others");
     assert_eq!(new.access_key_id, "AK1");
-    // Another call that was refused with the old ones gets the new ones at once.
+    // Another call that was rejected with the old ones gets the new ones at once.
     assert_eq!(bench.cache.renew(&old, soon()).expect("others").access_key_id, "AK1");
     bench.answer(outage());
     assert!(bench.cache.renew(&new, soon()).is_err());
@@ -193,7 +195,7 @@ fn refused_credentials_are_replaced_within_the_call() {
 }
 
 #[test]
-fn what_came_past_its_end_is_tried_a_little_longer() {
+fn credentials_that_arrive_expired_are_used_for_a_while() {
     let bench = Bench::new();
     bench.answer(Ok(Some(100)));
     assert_eq!([bench.key(1_000), bench.key(1_020)], ["AK0", "AK0"]);
@@ -202,11 +204,11 @@ fn what_came_past_its_end_is_tried_a_little_longer() {
 }
 
 #[test]
-fn the_window_shrinks_with_the_life_and_differs_by_process() {
-    let refresh = |life: i64, random: u64| ends(at(0), at(life), random).1;
+fn the_refresh_window_shrinks_with_the_lifetime_and_differs_by_process() {
+    let refresh = |life: i64, random: u64| expiry(at(0), at(life), random).1;
     assert_eq!(refresh(3_600, 0), at(3_300));
     assert_eq!(refresh(3_600, u64::MAX), at(3_240));
     assert_eq!(refresh(8, 0), at(4));
-    assert_eq!(pause(Duration::from_secs(2), u64::MAX), PAUSES[0]);
-    assert_eq!(pause(Duration::from_secs(3_600), 0), PAUSES[1] / 2);
+    assert_eq!(retry_pause(Duration::from_secs(2), u64::MAX), *RETRY_PAUSE.start());
+    assert_eq!(retry_pause(Duration::from_secs(3_600), 0), *RETRY_PAUSE.end() / 2);
 }

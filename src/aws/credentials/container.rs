@@ -1,7 +1,7 @@
-//! Credentials of a container's endpoint: the task role of ECS, EKS Pod Identity.
+//! Credentials from a container's endpoint: ECS task roles, EKS Pod Identity.
 //!
-//! AWS SDKs and Tools Reference Guide, "Container credential provider". Plain http is spoken to this machine and to the
-//! addresses that ECS and EKS use, and to nobody else: the answer is a secret.
+//! AWS SDKs and Tools Reference Guide, "Container credential provider". The response is a secret, so plain http is allowed
+//! only to this machine and the ECS and EKS addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use std::path::Path;
@@ -9,27 +9,24 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
-use super::provider::{Context, Found, Provider};
-use super::{document, small};
+use super::provider::{Outcome, Provider, ProviderContext};
+use super::{document, request};
 use crate::aws::error::Error;
 use crate::aws::transport::net::Ask;
 use crate::environment::Environment;
 use crate::text::one_line;
 use crate::text_file;
 
-/// Where the agent of ECS answers.
-const ECS: &str = "http://169.254.170.2";
-/// The addresses that may be asked over plain http beside those of this machine: ECS, and EKS in both families.
-const ALLOWED: [IpAddr; 3] = [
+const ECS_AGENT: &str = "http://169.254.170.2";
+/// Allowed over plain http besides loopback: ECS, and EKS over IPv4 and IPv6.
+const ALLOWED_OVER_HTTP: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
 ];
-/// The time for one attempt, and how many there are.
-const TIME: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 3;
 
-/// The provider of a container's role.
 pub(crate) struct FromContainer;
 
 impl Provider for FromContainer {
@@ -37,25 +34,39 @@ impl Provider for FromContainer {
         "the container's endpoint for credentials"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
         let environment = &context.environment;
         let Some(url) = url(environment, &resolve)? else {
-            return Ok(Found::Nothing("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set".to_string()));
+            return Ok(Outcome::NotConfigured(
+                "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set".to_string(),
+            ));
         };
         let token = token(environment)?;
         let mut headers = vec![("accept", "application/json")];
         headers.extend(token.as_deref().map(|token| ("authorization", token)));
-        // What is allowed over plain http is near, and has no proxy before it.
+        // Addresses allowed over plain http are local: no proxy.
         let direct = url.starts_with("http://");
-        let ask = Ask { method: "GET", url: &url, headers: &headers, body: b"", time: TIME, connect: TIME, direct };
+        let ask = Ask {
+            method: "GET",
+            url: &url,
+            headers: &headers,
+            body: b"",
+            time: ATTEMPT_TIMEOUT,
+            connect: ATTEMPT_TIMEOUT,
+            direct,
+        };
         let fault = |what: String| Error::Unavailable(format!("the container's credentials at {} {what}", host(&url)));
-        let reply = small::ask(context.caller.wire.as_ref(), &ask, ATTEMPTS)
-            .map_err(|cause| fault(format!("cannot be had: {cause}")))?;
-        if reply.status != 200 {
-            return Err(fault(format!("are refused (status {}): {}", reply.status, one_line(reply.body.trim(), 300))));
+        let response = request::send(context.caller.wire.as_ref(), &ask, ATTEMPTS)
+            .map_err(|cause| fault(format!("cannot be fetched: {cause}")))?;
+        if response.status != 200 {
+            return Err(fault(format!(
+                "are refused (status {}): {}",
+                response.status,
+                one_line(response.body.trim(), 300)
+            )));
         }
-        let found = document::read(&reply.body).map_err(|text| fault(format!("cannot be read: {text}")))?;
-        Ok(Found::Here(found.of("the container's role")))
+        let found = document::read(&response.body).map_err(|text| fault(format!("cannot be read: {text}")))?;
+        Ok(Outcome::Found(found.of("the container's role")))
     }
 }
 
@@ -69,48 +80,47 @@ fn resolve(host: &str) -> Vec<IpAddr> {
     (host, 80).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
 }
 
-/// The URL to ask, if there is one.
+/// The endpoint's URL, if configured.
 pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, Error> {
     if let Some(path) = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-        if !path.starts_with('/') || !is_plain(path) {
+        if !path.starts_with('/') || !is_printable(path) {
             let text = format!(
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is {path:?}, expected a path such as /v2/credentials/x"
             );
             return Err(Error::Setup(text));
         }
-        return Ok(Some(format!("{ECS}{path}")));
+        return Ok(Some(format!("{ECS_AGENT}{path}")));
     }
     let Some(url) = environment.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") else { return Ok(None) };
     let fault = |why: &str| Error::Setup(format!("AWS_CONTAINER_CREDENTIALS_FULL_URI is {url:?}: {why}"));
-    // The parser drops a fragment unseen, whatever is in it.
-    let uri: Uri = url.parse().ok().filter(|_| is_plain(url)).ok_or_else(|| fault("not a URL"))?;
+    // `Uri` drops a fragment unchecked.
+    let uri: Uri = url.parse().ok().filter(|_| is_printable(url)).ok_or_else(|| fault("not a URL"))?;
     let name = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| fault("it names no host"))?;
     match uri.scheme_str() {
         Some("https") => Ok(Some(url.to_string())),
         Some("http") => {
             let bare = name.trim_start_matches('[').trim_end_matches(']');
             let addresses = bare.parse().map_or_else(|_| resolve(bare), |address| vec![address]);
-            let near = |address: &IpAddr| address.is_loopback() || ALLOWED.contains(address);
-            if !addresses.is_empty() && addresses.iter().all(near) {
+            let allowed = |address: &IpAddr| address.is_loopback() || ALLOWED_OVER_HTTP.contains(address);
+            if !addresses.is_empty() && addresses.iter().all(allowed) {
                 Ok(Some(url.to_string()))
             } else {
-                Err(fault("over plain http only this machine and the addresses of ECS and EKS may be asked; use https"))
+                Err(fault("plain http is allowed only to this machine and the ECS and EKS addresses; use https"))
             }
         }
         _ => Err(fault("it does not start with http:// or https://")),
     }
 }
 
-/// Whether a text holds only what a URL may hold.
-fn is_plain(text: &str) -> bool {
+fn is_printable(text: &str) -> bool {
     text.chars().all(|c| c.is_ascii_graphic())
 }
 
-/// The token to send along. It is read each time, since EKS replaces the file.
+/// The authorization token, read every time since EKS replaces the file.
 fn token(environment: &Environment) -> Result<Option<String>, Error> {
     let (text, place) = match environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
         Some(path) => {
-            // Whoever writes the file writes it again: one that is not there, or is empty, may be whole a moment later.
+            // A missing or empty file may be in the middle of being replaced, so this is a passing error.
             let fault = |why: &str| {
                 Error::Unavailable(format!("cannot read {path} (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): {why}"))
             };
@@ -127,9 +137,7 @@ fn token(environment: &Environment) -> Result<Option<String>, Error> {
     };
     let text = text.trim();
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        return Err(Error::Setup(format!(
-            "the token of {place} is empty or holds characters that no header can carry"
-        )));
+        return Err(Error::Setup(format!("the token in {place} is empty or holds characters not allowed in a header")));
     }
     Ok(Some(text.to_string()))
 }
@@ -149,7 +157,6 @@ mod tests {
         env: BTreeMap<String, String>,
         #[serde(default)]
         resolves: BTreeMap<String, Vec<IpAddr>>,
-        /// The URL; null where none is set.
         #[serde(default)]
         url: Option<String>,
         #[serde(default)]
@@ -157,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_is_found_as_the_sdks_do() {
+    fn the_endpoint_is_resolved_as_in_the_sdks() {
         let text = include_str!("../../../tests/data/aws-config/container-endpoint.json");
         let cases: Vec<Case> = serde_json::from_str(text).expect("cases");
         assert_eq!(cases.len(), 19);
@@ -171,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_cannot_be_sent_is_not_shown() {
+    fn an_invalid_token_is_not_shown() {
         let environment = Environment::from([("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hush\nhush")]);
         let error = token(&environment).expect_err("a newline").to_string();
         assert!(error.contains("AWS_CONTAINER_AUTHORIZATION_TOKEN") && !error.contains("hush"), "{error}");
     }
 
     #[test]
-    fn a_file_of_a_token_that_is_not_whole_yet_passes_and_a_mark_is_left_out() {
+    fn an_empty_token_file_is_a_passing_error_and_a_bom_is_stripped() {
         let folder = Folder::new();
         let read = |text: &str| {
             let path = folder.file("token", text);

@@ -1,12 +1,11 @@
-//! Credentials out of the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (which botocore,
-//! and so the Python version, also knows by its older name `AWS_SECURITY_TOKEN`, and takes by that first).
+//! Credentials from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`. Like botocore, and so the Python
+//! version, prefers the token's older name, `AWS_SECURITY_TOKEN`.
 
-use super::provider::{Context, Found, Provider};
+use super::provider::{Outcome, Provider, ProviderContext};
 use crate::aws::error::Error;
 use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
 
-/// The provider of the standard variables.
 pub(crate) struct FromEnvironment;
 
 impl Provider for FromEnvironment {
@@ -14,26 +13,26 @@ impl Provider for FromEnvironment {
         "the environment"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
         read(&context.environment)
     }
 }
 
-fn read(environment: &Environment) -> Result<Found, Error> {
-    // A variable of nothing but spaces counts as not set, as it does for the SDKs.
+fn read(environment: &Environment) -> Result<Outcome, Error> {
+    // A blank variable counts as unset, as in the SDKs.
     let get = |name| environment.get(name).filter(|value| !value.trim().is_empty());
     let token = get("AWS_SECURITY_TOKEN").or_else(|| get("AWS_SESSION_TOKEN"));
     match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
         (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
-            .map(|credentials| Found::Here(credentials.of("the environment")))
-            .map_err(|text| Error::Setup(format!("the {text} in the environment holds characters that none has"))),
-        (Some(_), None) => Err(half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
-        (None, Some(_)) => Err(half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
-        (None, None) => Ok(Found::Nothing("AWS_ACCESS_KEY_ID is not set".to_string())),
+            .map(|credentials| Outcome::Found(credentials.of("the environment")))
+            .map_err(|text| Error::Setup(format!("the {text} in the environment holds invalid characters"))),
+        (Some(_), None) => Err(half_set("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+        (None, Some(_)) => Err(half_set("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
+        (None, None) => Ok(Outcome::NotConfigured("AWS_ACCESS_KEY_ID is not set".to_string())),
     }
 }
 
-fn half(set: &str, missing: &str) -> Error {
+fn half_set(set: &str, missing: &str) -> Error {
     Error::Setup(format!("{set} is set but {missing} is not: set both or neither"))
 }
 
@@ -41,20 +40,22 @@ fn half(set: &str, missing: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Found, Error> {
+    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Outcome, Error> {
         read(&Environment::from(pairs))
     }
 
     #[test]
     fn a_pair_with_or_without_a_token() {
         let pair = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", "t")];
-        let Ok(Found::Here(found)) = fetch(pair) else { panic!("credentials expected") };
+        let Ok(Outcome::Found(found)) = fetch(pair) else { panic!("credentials expected") };
         assert_eq!((found.access_key_id.as_str(), found.session_token.as_deref()), ("AK", Some("t")));
-        let Ok(Found::Here(found)) = fetch([pair[0], pair[1]]) else { panic!("credentials expected") };
+        let Ok(Outcome::Found(found)) = fetch([pair[0], pair[1]]) else { panic!("credentials expected") };
         assert_eq!(found.session_token, None);
         for (old, new, expected) in [("o", "", "o"), ("o", "n", "o"), (" ", "n", "n")] {
             let tokens = [("AWS_SECURITY_TOKEN", old), ("AWS_SESSION_TOKEN", new)];
-            let Ok(Found::Here(found)) = fetch([pair[0], pair[1], tokens[0], tokens[1]]) else { panic!("{tokens:?}") };
+            let Ok(Outcome::Found(found)) = fetch([pair[0], pair[1], tokens[0], tokens[1]]) else {
+                panic!("{tokens:?}")
+            };
             assert_eq!(found.session_token.as_deref(), Some(expected), "{tokens:?}");
         }
     }
@@ -69,9 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_to_be_nothing() {
+    fn a_token_alone_is_not_configured() {
         assert!(
-            matches!(fetch([("AWS_SESSION_TOKEN", "t")]), Ok(Found::Nothing(text)) if text.contains("AWS_ACCESS_KEY_ID"))
+            matches!(fetch([("AWS_SESSION_TOKEN", "t")]), Ok(Outcome::NotConfigured(text)) if text.contains("AWS_ACCESS_KEY_ID"))
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Where credentials come from, as fuzz targets: the shared files, and the documents that hold credentials.
+//! Fuzz targets: the shared files, and the documents that hold credentials.
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::container::FromContainer;
 use super::instance::FromMetadata;
-use super::metadata::Metadata;
-use super::plan::{Base, plan};
-use super::provider::{Context, Found, Provider};
+use super::metadata::MetadataService;
+use super::profile_chain::{self, Base};
+use super::provider::{Outcome, Provider, ProviderContext};
 use super::{document, sso, sts};
 use crate::aws::Observer;
 use crate::aws::config::profile_file::ProfileFiles;
@@ -28,12 +28,12 @@ pub fn profile_files(data: &[u8]) {
     let text = text(data);
     let mut files = parts(&text);
     let (config, credentials) = (files.next().unwrap_or_default(), files.next().unwrap_or_default());
-    let read = ProfileFiles::of(config, credentials);
-    // What is indented as a whole says the same, and so does what was written on Windows.
+    let read = ProfileFiles::from_texts(config, credentials);
+    // Indenting every line changes nothing, and neither do Windows line ends.
     let indented = |text: &str| text.split('\n').map(|line| format!(" \t{line}\n")).collect::<String>();
-    assert!(ProfileFiles::of(&indented(config), &indented(credentials)) == read);
+    assert!(ProfileFiles::from_texts(&indented(config), &indented(credentials)) == read);
     let windows = |text: &str| text.replace('\n', "\r\n");
-    assert!(ProfileFiles::of(&windows(config), &windows(credentials)) == read);
+    assert!(ProfileFiles::from_texts(&windows(config), &windows(credentials)) == read);
     let files = match read {
         Ok(files) => files,
         Err((line, fault)) => {
@@ -53,13 +53,13 @@ pub fn profile_files(data: &[u8]) {
         }
         let secrets = ["aws_secret_access_key", "aws_session_token", "credential_process"];
         let secrets = secrets.map(|key| files.get(name, key).unwrap_or_default());
-        match plan(&files, name) {
-            Ok(Some(plan)) => {
-                assert_hidden(&format!("{plan:?}"), &secrets, &text);
-                if let Base::Keys(keys) = &plan.base {
+        match profile_chain::resolve(&files, name) {
+            Ok(Some(chain)) => {
+                assert_hidden(&format!("{chain:?}"), &secrets, &text);
+                if let Base::Keys(keys) = &chain.base {
                     assert_sendable(keys);
                 }
-                assert!(plan.roles.iter().all(|role| role.seconds.is_none_or(|s| (900..=43_200).contains(&s))));
+                assert!(chain.roles.iter().all(|role| role.seconds.is_none_or(|s| (900..=43_200).contains(&s))));
             }
             Ok(None) => {}
             Err(fault) => {
@@ -70,15 +70,15 @@ pub fn profile_files(data: &[u8]) {
     }
 }
 
-/// `d`: a document; `p`: that of a process; `m`: the list of roles, a line `---`, and a document of the metadata service;
-/// `c`: the container's endpoint, `f` where it refuses; `k`: a login that is kept; `a`: SSO's answer; `s`: that of STS.
+/// `d`: a document; `p`: that of a process; `m`: the role list, a line `---`, and a document of the metadata service;
+/// `c`: the container endpoint, `f`: its refusal; `k`: a cached SSO login; `a`: SSO's response; `s`: that of STS.
 pub fn credentials(data: &[u8]) {
     let (kind, rest) = kind(data);
     let text = text(rest);
     let found = match kind {
         b'd' => document::read(&text),
         b'p' => {
-            let found = document::read_of_process(&text);
+            let found = document::read_process(&text);
             let version = || {
                 Some(
                     serde_json::from_str::<Value>(text.trim_start_matches('\u{feff}')).ok()?["Version"].as_f64()?
@@ -92,13 +92,13 @@ pub fn credentials(data: &[u8]) {
         b'c' => from(&FromContainer, 200, &text),
         b'f' => from(&FromContainer, 403, &text),
         b'k' => {
-            match sso::kept(&text) {
+            match sso::cached_token(&text) {
                 Ok((token, _)) => assert!(token.chars().all(|c| c.is_ascii_graphic())),
                 Err(fault) => assert_message(&fault, 0),
             }
             return;
         }
-        b'a' => sso::found(&text),
+        b'a' => sso::parse(&text),
         b's' => sts::parse(&mut &*rest).map_err(|fault| Cause::Unreadable(fault).to_string()),
         _ => return,
     };
@@ -113,78 +113,84 @@ pub fn credentials(data: &[u8]) {
     }
 }
 
-/// No header can be smuggled into a request by them.
+/// They cannot inject headers into a request.
 fn assert_sendable(found: &Credentials) {
     let texts = [&found.access_key_id, &found.secret_access_key].into_iter().chain(&found.session_token);
     assert!(texts.into_iter().all(|text| text.chars().all(|c| c.is_ascii_graphic())));
 }
 
-/// `shown` holds none of the secrets: of those that are long, and that `input` has once, so that it has them from nowhere else.
+/// `shown` holds none of the secrets that are long and unique in `input`.
 fn assert_hidden(shown: &str, secrets: &[&str], input: &str) {
     for secret in secrets.iter().filter(|secret| secret.len() >= 12 && input.matches(**secret).count() == 1) {
         assert!(!shown.contains(secret), "{secret:?} is in {shown:?}");
     }
 }
 
-/// What this provider finds where every answer has this status, and the parts of `text` are the answers' bodies.
+/// What this provider finds if every response has this status, with the parts of `text` as bodies.
 fn from(provider: &dyn Provider, status: u16, text: &str) -> Result<Credentials, String> {
     let variables = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x")];
     let bodies: Vec<String> = parts(text).map(str::to_string).collect();
     let context = context(Environment::from(variables), status, bodies);
     match provider.fetch(&context) {
-        Ok(Found::Here(found)) => Ok(found),
-        Ok(Found::Nothing(text)) => Err(text),
+        Ok(Outcome::Found(found)) => Ok(found),
+        Ok(Outcome::NotConfigured(text)) => Err(text),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn context(environment: Environment, status: u16, mut bodies: Vec<String>) -> Context {
+fn context(environment: Environment, status: u16, mut bodies: Vec<String>) -> ProviderContext {
     bodies.reverse();
-    let wire: Arc<dyn Wire> = Arc::new(Played { status, bodies: Mutex::new(bodies) });
+    let wire: Arc<dyn Wire> = Arc::new(ScriptedWire { status, bodies: Mutex::new(bodies) });
     let second = Duration::from_secs(1);
     let url = "http://169.254.169.254".to_string();
-    let metadata = config::Metadata { disabled: false, url, expected: false, v1: false, time: second, attempts: 1 };
-    let metadata = Metadata::new(Arc::clone(&wire), metadata);
-    Context {
+    let metadata =
+        config::MetadataConfig { disabled: false, url, expected: false, v1: false, timeout: second, attempts: 1 };
+    let metadata = MetadataService::new(Arc::clone(&wire), metadata);
+    ProviderContext {
         environment,
-        caller: Arc::new(Caller::new(wire, Endpoints::default(), None, "eu-west-1".to_string(), Arc::new(Uncounted))),
+        caller: Arc::new(Caller::new(
+            wire,
+            Endpoints::default(),
+            None,
+            "eu-west-1".to_string(),
+            Arc::new(NullObserver),
+        )),
         metadata,
     }
 }
 
-/// A wire that gives one body after the other, the last first, and a session's token for every `PUT`.
-struct Played {
+/// Responds with one body after the other, last first, and with a session token to every `PUT`.
+struct ScriptedWire {
     status: u16,
     bodies: Mutex<Vec<String>>,
 }
 
-impl Wire for Played {
+impl Wire for ScriptedWire {
     fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault> {
         let answer = |status, body: String| Answer { status, headers: Vec::new(), body: Box::new(Cursor::new(body)) };
         if ask.method == "PUT" {
             return Ok(answer(200, "token".to_string()));
         }
-        // It becomes a request.
         assert!(ask.url.chars().all(|c| c.is_ascii_graphic()), "{:?}", ask.url);
         Ok(answer(self.status, self.bodies.lock().expect("nobody panicked").pop().unwrap_or_default()))
     }
 }
 
-struct Uncounted;
+struct NullObserver;
 
-impl Observer for Uncounted {
+impl Observer for NullObserver {
     fn request(&self, _: &'static str, _: &'static str, _: &str) {}
     fn consumed(&self, _: &'static str, _: f64) {}
 }
 
-/// Keys and the container's place in the environment.
+/// Keys and the container endpoint in the environment.
 pub(crate) fn environment(environment: &Environment, input: usize) {
     let secrets = [environment.get("AWS_SECRET_ACCESS_KEY").unwrap_or_default()];
-    let fault: Result<Found, Error> =
+    let fault: Result<Outcome, Error> =
         super::environment::FromEnvironment.fetch(&context(environment.clone(), 200, vec![]));
     match fault {
-        Ok(Found::Here(found)) => assert_sendable(&found),
-        Ok(Found::Nothing(text)) => assert_message(&text, input),
+        Ok(Outcome::Found(found)) => assert_sendable(&found),
+        Ok(Outcome::NotConfigured(text)) => assert_message(&text, input),
         Err(fault) => {
             assert_message(&fault, input);
             assert_hidden(&fault.to_string(), &secrets, secrets[0]);

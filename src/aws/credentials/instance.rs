@@ -1,10 +1,9 @@
-//! The role of an EC2 instance, which its metadata service hands out.
+//! Credentials of the EC2 instance's role.
 
-use super::metadata::Why;
-use super::provider::{Context, Found, Provider};
+use super::metadata::MetadataError;
+use super::provider::{Outcome, Provider, ProviderContext};
 use crate::aws::error::Error;
 
-/// The provider of the instance's role.
 pub(crate) struct FromMetadata;
 
 impl Provider for FromMetadata {
@@ -12,11 +11,11 @@ impl Provider for FromMetadata {
         "the instance's metadata service"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
         match context.metadata.credentials() {
-            Ok(found) => Ok(Found::Here(found)),
-            Err(Why::Nothing(text)) => Ok(Found::Nothing(text)),
-            Err(Why::Fault(text)) => Err(Error::Unavailable(text)),
+            Ok(found) => Ok(Outcome::Found(found)),
+            Err(MetadataError::Absent(text)) => Ok(Outcome::NotConfigured(text)),
+            Err(MetadataError::Unavailable(text)) => Err(Error::Unavailable(text)),
         }
     }
 }

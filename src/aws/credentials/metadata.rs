@@ -1,13 +1,13 @@
-//! The metadata service of an EC2 instance (IMDSv2): the credentials of its role, and its region.
+//! The EC2 instance metadata service (IMDSv2): the role's credentials, and the region.
 //!
-//! EC2 User Guide, "Use IMDS to access instance metadata". The first version, which any request that is smuggled out
-//! of this machine could use, is asked only where someone says so.
+//! EC2 User Guide, "Use IMDS to access instance metadata". IMDSv1 is open to any request forged from this machine (SSRF),
+//! so it is used only if enabled explicitly.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::document;
-use super::small::{self, Reply};
+use super::request::{self, BoundedResponse};
 use crate::aws::config;
 use crate::aws::error::Cause;
 use crate::aws::transport::endpoint;
@@ -15,166 +15,168 @@ use crate::aws::transport::identity::Credentials;
 use crate::aws::transport::net::{Ask, Wire};
 use crate::text::one_line;
 
-/// How long a session's token is asked to hold: the longest there is.
+/// The longest lifetime of a session token.
 const TOKEN_SECONDS: &str = "21600";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 const TOKEN_LIFE_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// The metadata service, with the token of its session.
-pub(crate) struct Metadata {
+/// A client of the metadata service, with its session token.
+pub(crate) struct MetadataService {
     wire: Arc<dyn Wire>,
-    config: config::Metadata,
+    config: config::MetadataConfig,
     token: Mutex<Option<(String, Instant)>>,
 }
 
-/// Why the metadata service gave nothing.
-pub(crate) enum Why {
-    /// It is not there, or has nothing of this: the search goes on elsewhere.
-    Nothing(String),
-    /// It is there or has to be, and cannot answer now. While a machine starts, that passes.
-    Fault(String),
+pub(crate) enum MetadataError {
+    /// There is no service, or it lacks this value: try the next provider.
+    Absent(String),
+    /// The service exists, or must, but fails. Passes, as while a machine boots.
+    Unavailable(String),
 }
 
-impl Metadata {
-    /// The service as `config` has it, asked over `wire`.
-    pub(crate) fn new(wire: Arc<dyn Wire>, config: config::Metadata) -> Self {
-        Metadata { wire, config, token: Mutex::new(None) }
+impl MetadataService {
+    /// A client; no request is made yet.
+    pub(crate) fn new(wire: Arc<dyn Wire>, config: config::MetadataConfig) -> Self {
+        MetadataService { wire, config, token: Mutex::new(None) }
     }
 
-    /// The region of this instance, waited for until `until` at most.
-    pub(crate) fn region(&self, until: Instant) -> Result<String, Why> {
-        let reply = self.get("/latest/meta-data/placement/region", Some(until))?;
-        let region = reply.body.trim();
-        match reply.status {
-            200 => endpoint::region(region)
-                .map_err(|_| Why::Fault(self.text(&format!("gives as the region {}", shown(region))))),
-            404 => Err(Why::Nothing(self.text("has no region (status 404)"))),
-            status => Err(Why::Fault(self.text(&format!("does not give the region (status {status})")))),
+    /// The instance's region, by `deadline`.
+    pub(crate) fn region(&self, deadline: Instant) -> Result<String, MetadataError> {
+        let response = self.get("/latest/meta-data/placement/region", Some(deadline))?;
+        let region = response.body.trim();
+        match response.status {
+            200 => endpoint::region(region).map_err(|_| {
+                MetadataError::Unavailable(self.about(&format!("returned an invalid region: {}", quoted(region))))
+            }),
+            404 => Err(MetadataError::Absent(self.about("has no region (status 404)"))),
+            status => {
+                Err(MetadataError::Unavailable(self.about(&format!("did not return the region (status {status})"))))
+            }
         }
     }
 
     /// The credentials of the instance's role.
-    pub(crate) fn credentials(&self) -> Result<Credentials, Why> {
+    pub(crate) fn credentials(&self) -> Result<Credentials, MetadataError> {
         let roles = self.get(ROLES, None)?;
-        let fault = |text: String| Why::Fault(self.text(&text));
+        let fault = |text: String| MetadataError::Unavailable(self.about(&text));
         let role = match roles.status {
             200 => roles.body.lines().next().unwrap_or_default().trim(),
-            // A role may be given to an instance after it has started.
+            // A role may be attached after the instance has started.
             404 => "",
-            status => return Err(fault(format!("does not name the role (status {status})"))),
+            status => return Err(fault(format!("did not return the role's name (status {status})"))),
         };
         if role.is_empty() {
             return Err(fault("names no role yet: attach an instance profile to this instance".to_string()));
         }
-        // IAM User Guide, "IAM and STS quotas": the characters of a role's name.
-        let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-        if !role.chars().all(fits) {
-            return Err(fault(format!("gives as the name of the role {}", shown(role))));
+        // IAM User Guide, "IAM and STS quotas".
+        let valid = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+        if !role.chars().all(valid) {
+            return Err(fault(format!("returned an invalid role name: {}", quoted(role))));
         }
-        let reply = self.get(&format!("{ROLES}{role}"), None)?;
-        if reply.status != 200 {
-            return Err(fault(format!("gives no credentials of role {role} (status {})", reply.status)));
+        let response = self.get(&format!("{ROLES}{role}"), None)?;
+        if response.status != 200 {
+            return Err(fault(format!("returned no credentials for role {role} (status {})", response.status)));
         }
-        let found = document::read(&reply.body)
-            .map_err(|problem| fault(format!("gives no credentials of role {role}: {problem}")))?;
+        let found = document::read(&response.body)
+            .map_err(|problem| fault(format!("returned no credentials for role {role}: {problem}")))?;
         Ok(found.of(format!("instance role {role}")))
     }
 
-    /// Asks for a path, in a session if the service knows sessions. A session that has ended is begun anew, once.
-    fn get(&self, path: &str, until: Option<Instant>) -> Result<Reply, Why> {
+    /// Gets a path, starting a new session once if the old one has expired.
+    fn get(&self, path: &str, deadline: Option<Instant>) -> Result<BoundedResponse, MetadataError> {
         if self.config.disabled {
-            return Err(Why::Nothing("AWS_EC2_METADATA_DISABLED is set".to_string()));
+            return Err(MetadataError::Absent("AWS_EC2_METADATA_DISABLED is set".to_string()));
         }
         let url = format!("{}{path}", self.config.url);
         for last in [false, true] {
-            let token = self.token(until)?;
+            let token = self.token(deadline)?;
             let headers: &[(&str, &str)] = match &token {
                 Some(token) => &[(TOKEN_HEADER, token)],
                 None => &[],
             };
-            let reply =
-                small::ask(self.wire.as_ref(), &small::get(&url, headers, self.time(until)), self.config.attempts)
-                    .map_err(|cause| Why::Fault(self.text(&cause.to_string())))?;
-            if reply.status != 401 || last {
-                return Ok(reply);
+            let response = request::send(
+                self.wire.as_ref(),
+                &request::get(&url, headers, self.attempt_timeout(deadline)),
+                self.config.attempts,
+            )
+            .map_err(|cause| MetadataError::Unavailable(self.about(&cause.to_string())))?;
+            if response.status != 401 || last {
+                return Ok(response);
             }
-            *self.kept() = None;
+            *self.session() = None;
         }
         unreachable!("the second round returns")
     }
 
-    /// The token of the session; `None` where the first version is to be used.
-    fn token(&self, until: Option<Instant>) -> Result<Option<String>, Why> {
-        if let Some((token, end)) = self.kept().as_ref()
+    /// The session token, or `None` to use IMDSv1.
+    fn token(&self, deadline: Option<Instant>) -> Result<Option<String>, MetadataError> {
+        if let Some((token, end)) = self.session().as_ref()
             && Instant::now() < *end
         {
             return Ok(Some(token.clone()));
         }
         let url = format!("{}/latest/api/token", self.config.url);
         let headers = [(TOKEN_LIFE_HEADER, TOKEN_SECONDS)];
-        let time = self.time(until);
+        let time = self.attempt_timeout(deadline);
         let ask = Ask { method: "PUT", url: &url, headers: &headers, body: b"", time, connect: time, direct: true };
-        let why = match small::ask(self.wire.as_ref(), &ask, self.config.attempts) {
-            Ok(reply) if reply.status == 200 && sendable(reply.body.trim()) => {
-                let token = reply.body.trim().to_string();
-                let life = reply.headers.iter().find(|(name, _)| name == TOKEN_LIFE_HEADER);
+        let unavailable = |what: &str| Err(MetadataError::Unavailable(self.about(what)));
+        let required = self.config.expected && !self.config.v1;
+        let reason = match request::send(self.wire.as_ref(), &ask, self.config.attempts) {
+            Ok(response) if response.status == 200 && is_header_value(response.body.trim()) => {
+                let token = response.body.trim().to_string();
+                let life = response.headers.iter().find(|(name, _)| name == TOKEN_LIFE_HEADER);
                 let life = life.and_then(|(_, seconds)| seconds.parse().ok()).unwrap_or(0_u64).min(21_600);
-                // A little early, so that it does not end on its way.
-                *self.kept() = Some((token.clone(), Instant::now() + Duration::from_secs(life.saturating_sub(5))));
+                // 5 s early, so that it cannot expire in flight.
+                *self.session() = Some((token.clone(), Instant::now() + Duration::from_secs(life.saturating_sub(5))));
                 return Ok(Some(token));
             }
-            // Where there has to be one, this is somebody else's answer: a page of a portal, a way to elsewhere.
-            Ok(reply) if reply.status < 400 && self.config.expected && !self.config.v1 => {
-                return Err(Why::Fault(
-                    self.text(&format!("begins no session (status {}, without a token)", reply.status)),
-                ));
+            // Not the metadata service: a captive portal's page or redirect.
+            Ok(BoundedResponse { status: status @ ..400, .. }) if required => {
+                return unavailable(&format!("did not start a session (status {status}, without a token)"));
             }
-            Ok(reply) if reply.status == 403 => {
-                return Err(Why::Nothing(self.text("is switched off for this instance (status 403)")));
+            Ok(BoundedResponse { status: 403, .. }) => {
+                return Err(MetadataError::Absent(self.about("is disabled for this instance (status 403)")));
             }
-            Ok(reply) if reply.status >= 500 || reply.status == 429 => {
-                return Err(Why::Fault(self.text(&format!("begins no session (status {})", reply.status))));
+            Ok(BoundedResponse { status: status @ (429 | 500..), .. }) => {
+                return unavailable(&format!("did not start a session (status {status})"));
             }
-            Ok(reply) => format!("begins no session (status {})", reply.status),
+            Ok(response) => format!("did not start a session (status {})", response.status),
             Err(cause) => {
-                let why = match cause {
-                    Cause::TimedOut(_) => {
-                        "does not answer; in a container on EC2, raise the hop limit of the instance's metadata options to 2"
-                            .to_string()
-                    }
+                let hop_limit = "raise the hop limit of the instance's metadata options to 2";
+                let reason = match cause {
+                    Cause::TimedOut(_) => format!("does not respond; in a container on EC2, {hop_limit}"),
                     cause => cause.to_string(),
                 };
-                if self.config.expected && !self.config.v1 {
-                    return Err(Why::Fault(self.text(&why)));
+                if required {
+                    return unavailable(&reason);
                 }
-                why
+                reason
             }
         };
-        if self.config.v1 { Ok(None) } else { Err(Why::Nothing(self.text(&why))) }
+        if self.config.v1 { Ok(None) } else { Err(MetadataError::Absent(self.about(&reason))) }
     }
 
-    /// The time for one attempt: so short that all of them are over by `until`.
-    fn time(&self, until: Option<Instant>) -> Duration {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()) / self.config.attempts);
-        left.map_or(self.config.time, |left| left.min(self.config.time))
+    /// The timeout of one attempt: all of them fit before `deadline`.
+    fn attempt_timeout(&self, deadline: Option<Instant>) -> Duration {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) / self.config.attempts);
+        left.map_or(self.config.timeout, |left| left.min(self.config.timeout))
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<(String, Instant)>> {
+    fn session(&self) -> std::sync::MutexGuard<'_, Option<(String, Instant)>> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn text(&self, what: &str) -> String {
+    fn about(&self, what: &str) -> String {
         format!("the instance's metadata service at {} {what}", self.config.url)
     }
 }
 
-/// An answer that cannot be used, as a message can carry it.
-fn shown(text: &str) -> String {
+fn quoted(text: &str) -> String {
     format!("\"{}\"", one_line(text, 100))
 }
 
-fn sendable(text: &str) -> bool {
+fn is_header_value(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic())
 }
 
@@ -183,22 +185,22 @@ mod tests {
     use super::super::replay::{Exchange, Replay};
     use super::*;
 
-    fn metadata(v1: bool, exchanges: &[(&str, u16, &str)]) -> (Metadata, Arc<Replay>) {
+    fn metadata(v1: bool, exchanges: &[(&str, u16, &str)]) -> (MetadataService, Arc<Replay>) {
         on(false, v1, exchanges)
     }
 
-    fn on(expected: bool, v1: bool, exchanges: &[(&str, u16, &str)]) -> (Metadata, Arc<Replay>) {
+    fn on(expected: bool, v1: bool, exchanges: &[(&str, u16, &str)]) -> (MetadataService, Arc<Replay>) {
         let replay =
             Arc::new(Replay::new(exchanges.iter().map(|(ask, status, body)| Exchange::new(ask, *status, body))));
-        let config = config::Metadata {
+        let config = config::MetadataConfig {
             disabled: false,
             url: "http://169.254.169.254".to_string(),
             expected,
             v1,
-            time: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
             attempts: 2,
         };
-        (Metadata::new(Arc::clone(&replay) as Arc<dyn Wire>, config), replay)
+        (MetadataService::new(Arc::clone(&replay) as Arc<dyn Wire>, config), replay)
     }
 
     const TOKEN: &str = "PUT http://169.254.169.254/latest/api/token";
@@ -209,16 +211,16 @@ mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
-    /// What it says, and whether that passes.
-    fn region(metadata: &Metadata) -> Result<String, (bool, String)> {
+    /// The region, or whether the error passes, and its text.
+    fn region(metadata: &MetadataService) -> Result<String, (bool, String)> {
         metadata.region(soon()).map_err(|why| match why {
-            Why::Nothing(text) => (false, text),
-            Why::Fault(text) => (true, text),
+            MetadataError::Absent(text) => (false, text),
+            MetadataError::Unavailable(text) => (true, text),
         })
     }
 
     #[test]
-    fn a_session_that_has_ended_is_begun_anew() {
+    fn an_expired_session_is_restarted() {
         let (metadata, replay) = metadata(
             false,
             &[(TOKEN, 200, "one"), (REGION, 401, ""), (TOKEN, 200, "two"), (REGION, 200, "eu-west-1\n")],
@@ -228,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_version_is_used_only_where_someone_says_so() {
+    fn imds_v1_is_used_only_if_enabled() {
         let (metadata, replay) = metadata(true, &[(TOKEN, 404, ""), (REGION, 200, "eu-west-1")]);
         assert_eq!(region(&metadata).as_deref(), Ok("eu-west-1"));
         replay.assert_done();
     }
 
     #[test]
-    fn without_the_second_version_nothing_is_asked() {
+    fn without_a_session_nothing_is_requested() {
         let (metadata, replay) = metadata(false, &[(TOKEN, 404, "")]);
         let (passes, text) = region(&metadata).expect_err("no session");
         assert!(!passes && text.contains("status 404"), "{text}");
@@ -245,16 +247,16 @@ mod tests {
     #[test]
     fn a_service_that_is_down_is_not_a_service_without_a_role() {
         let (metadata, _) = metadata(false, &[(TOKEN, 503, ""), (TOKEN, 503, "")]);
-        assert!(matches!(metadata.credentials(), Err(Why::Fault(text)) if text.contains("503")));
+        assert!(matches!(metadata.credentials(), Err(MetadataError::Unavailable(text)) if text.contains("503")));
     }
 
     #[test]
-    fn what_the_start_of_a_machine_brings_passes() {
+    fn failures_while_a_machine_boots_pass() {
         let no_answer = [(TOKEN, 0, ""), (TOKEN, 0, "")];
-        // Where there has to be one, silence is trouble; elsewhere it says that there is none.
+        // A timeout is a failure if the service is expected, else there is none.
         for expected in [true, false] {
             let (silent, _) = on(expected, false, &no_answer);
-            assert_eq!(matches!(silent.credentials(), Err(Why::Fault(_))), expected);
+            assert_eq!(matches!(silent.credentials(), Err(MetadataError::Unavailable(_))), expected);
             let (silent, _) = on(expected, false, &no_answer);
             let (passes, text) = region(&silent).expect_err("silence");
             assert!(passes == expected && text.contains("hop limit"), "{text}");
@@ -262,7 +264,11 @@ mod tests {
         for (status, body) in [(200, "<html>Please log in</html>"), (200, ""), (302, "")] {
             for expected in [true, false] {
                 let (portal, _) = on(expected, false, &[(TOKEN, status, body)]);
-                assert_eq!(matches!(portal.credentials(), Err(Why::Fault(_))), expected, "{status} {body}");
+                assert_eq!(
+                    matches!(portal.credentials(), Err(MetadataError::Unavailable(_))),
+                    expected,
+                    "{status} {body}"
+                );
             }
         }
         for (status, body, expected) in [
@@ -271,18 +277,21 @@ mod tests {
             (
                 200,
                 "<html><body>Welcome</body></html>",
-                "gives as the name of the role \"<html><body>Welcome</body></html>\"",
+                "returned an invalid role name: \"<html><body>Welcome</body></html>\"",
             ),
-            (403, "", "does not name the role (status 403)"),
+            (403, "", "did not return the role's name (status 403)"),
         ] {
             let (metadata, replay) = metadata(false, &[(TOKEN, 200, "one"), (ROLE, status, body)]);
-            assert!(matches!(metadata.credentials(), Err(Why::Fault(text)) if text.contains(expected)), "{expected}");
+            assert!(
+                matches!(metadata.credentials(), Err(MetadataError::Unavailable(text)) if text.contains(expected)),
+                "{expected}"
+            );
             replay.assert_done();
         }
         for (status, body, passes, expected) in [
-            (200, "<html>", true, "gives as the region \"<html>\""),
-            (200, "eu-west-1a", true, "gives as the region"),
-            (403, "", true, "does not give the region (status 403)"),
+            (200, "<html>", true, "returned an invalid region: \"<html>\""),
+            (200, "eu-west-1a", true, "returned an invalid region"),
+            (403, "", true, "did not return the region (status 403)"),
             (404, "", false, "has no region"),
         ] {
             let (metadata, _) = metadata(false, &[(TOKEN, 200, "one"), (REGION, status, body)]);

@@ -1,9 +1,6 @@
-//! The credentials that sign calls, and the order in which they are looked for.
+//! The credentials that sign calls, from the first provider of the SDKs' chain that has any. `cache` refreshes them.
 //!
-//! A provider says what it found, or what it looked at in vain; the chain takes the first find. How long a find is
-//! used is the business of `cache`. This file knows no provider's details.
-//!
-//! The room may import `reading`, `error`, `transport` and `config`.
+//! May import `reading`, `error`, `transport` and `config`.
 
 pub(crate) mod cache;
 mod container;
@@ -13,42 +10,40 @@ mod environment;
 pub(crate) mod fuzzing;
 mod instance;
 pub(crate) mod metadata;
-mod plan;
 mod process;
 mod profile;
+mod profile_chain;
 mod provider;
 #[cfg(test)]
 mod replay;
-mod sha1;
-mod small;
+mod request;
 mod sso;
 mod sts;
 mod web_identity;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use self::cache::Source;
+use self::cache::CredentialFetcher;
 use self::container::FromContainer;
 use self::environment::FromEnvironment;
 use self::instance::FromMetadata;
 use self::profile::FromProfile;
-pub(crate) use self::provider::Context;
-use self::provider::{Found, Provider};
+pub(crate) use self::provider::ProviderContext;
+use self::provider::{Outcome, Provider};
 use self::web_identity::FromWebIdentity;
 use crate::aws::error::Error;
 use crate::aws::transport::identity::Credentials;
 
 /// The providers in the order of the SDKs.
-pub(crate) struct Chain {
-    context: Context,
+pub(crate) struct ProviderChain {
+    context: ProviderContext,
     providers: [Box<dyn Provider>; 5],
-    /// Which of them is asked, by its place.
-    asked: AtomicUsize,
+    /// The index of the provider being queried.
+    current: AtomicUsize,
 }
 
-impl Chain {
-    /// The chain of this context.
-    pub(crate) fn new(context: Context) -> Self {
+impl ProviderChain {
+    pub(crate) fn new(context: ProviderContext) -> Self {
         let providers: [Box<dyn Provider>; 5] = [
             Box::new(FromEnvironment),
             Box::new(FromProfile),
@@ -56,27 +51,27 @@ impl Chain {
             Box::new(FromContainer),
             Box::new(FromMetadata),
         ];
-        Chain { context, providers, asked: AtomicUsize::new(0) }
+        ProviderChain { context, providers, current: AtomicUsize::new(0) }
     }
 }
 
-impl Source for Chain {
+impl CredentialFetcher for ProviderChain {
     fn fetch(&self) -> Result<Credentials, Error> {
-        let mut looked_at = Vec::new();
-        for (place, provider) in self.providers.iter().enumerate() {
-            self.asked.store(place, Ordering::Relaxed);
+        let mut reasons = Vec::new();
+        for (index, provider) in self.providers.iter().enumerate() {
+            self.current.store(index, Ordering::Relaxed);
             match provider.fetch(&self.context)? {
-                Found::Here(credentials) => return Ok(credentials),
-                Found::Nothing(text) => looked_at.push(text),
+                Outcome::Found(credentials) => return Ok(credentials),
+                Outcome::NotConfigured(reason) => reasons.push(reason),
             }
         }
         Err(Error::Setup(format!(
             "no AWS credentials: {}; give this machine a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            looked_at.join("; ")
+            reasons.join("; ")
         )))
     }
 
-    fn asked(&self) -> &'static str {
-        self.providers[self.asked.load(Ordering::Relaxed)].name()
+    fn current(&self) -> &'static str {
+        self.providers[self.current.load(Ordering::Relaxed)].name()
     }
 }

@@ -1,16 +1,16 @@
-//! Credentials by way of a profile of the shared files: follows its plan.
+//! Credentials of the profile in use, by following its chain.
 
 use super::container::FromContainer;
 use super::environment::FromEnvironment;
 use super::instance::FromMetadata;
-use super::plan::{Base, Named, plan};
-use super::provider::{Context, Found, Provider};
+use super::profile_chain::{self, Base, CredentialSource};
+use super::provider::{Outcome, Provider, ProviderContext};
 use super::{process, sso, sts, web_identity};
 use crate::aws::config::profile_file::{ProfileFiles, named_profile, profile};
 use crate::aws::error::Error;
 use crate::aws::transport::identity::Credentials;
 
-/// The provider of the profile in use. The files are read at each search, so that keys replaced there are found.
+/// Reads the files every time, to pick up replaced keys.
 pub(crate) struct FromProfile;
 
 impl Provider for FromProfile {
@@ -18,29 +18,32 @@ impl Provider for FromProfile {
         "the command, login or role of the profile in use"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
         let name = profile(&context.environment);
         let files = ProfileFiles::read(&context.environment)?;
         if !files.has(name) {
-            let text = format!("profile {name:?} is not in {}", files.places());
-            // A profile that someone asked for by name must be there.
+            let text = format!("profile {name:?} is not in {}", files.searched_paths());
+            // A profile named explicitly must exist.
             return match named_profile(&context.environment) {
                 Some((variable, _)) => Err(Error::Setup(format!("{text}: correct {variable}"))),
-                None => Ok(Found::Nothing(text)),
+                None => Ok(Outcome::NotConfigured(text)),
             };
         }
-        let Some(plan) = plan(&files, name)? else {
-            return Ok(Found::Nothing(format!("profile {name:?} in {} has no credentials", files.places())));
+        let Some(chain) = profile_chain::resolve(&files, name)? else {
+            return Ok(Outcome::NotConfigured(format!(
+                "profile {name:?} in {} has no credentials",
+                files.searched_paths()
+            )));
         };
-        let mut found = base(context, plan.base, name)?;
-        for role in &plan.roles {
+        let mut found = base(context, chain.base, name)?;
+        for role in &chain.roles {
             found = sts::assume(&context.caller, role, &found)?;
         }
-        Ok(Found::Here(found))
+        Ok(Outcome::Found(found))
     }
 }
 
-fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, Error> {
+fn base(context: &ProviderContext, base: Base, name: &str) -> Result<Credentials, Error> {
     let found = match base {
         Base::Keys(keys) => return Ok(keys),
         Base::WebIdentity { arn, session, file } => {
@@ -48,13 +51,13 @@ fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, Error>
         }
         Base::Sso(login) => return sso::exchange(context, &login),
         Base::Process(command, profile) => return process::run(&command.0, &profile),
-        Base::Source(Named::Environment) => FromEnvironment.fetch(context)?,
-        Base::Source(Named::Metadata) => FromMetadata.fetch(context)?,
-        Base::Source(Named::Container) => FromContainer.fetch(context)?,
+        Base::Source(CredentialSource::Environment) => FromEnvironment.fetch(context)?,
+        Base::Source(CredentialSource::Metadata) => FromMetadata.fetch(context)?,
+        Base::Source(CredentialSource::Container) => FromContainer.fetch(context)?,
     };
     match found {
-        Found::Here(credentials) => Ok(credentials),
-        Found::Nothing(text) => {
+        Outcome::Found(credentials) => Ok(credentials),
+        Outcome::NotConfigured(text) => {
             Err(Error::Setup(format!("the credential_source of profile {name:?} has no credentials: {text}")))
         }
     }

@@ -1,36 +1,29 @@
-//! What a provider of credentials is, what it gets, and what it gives.
+//! What credential providers implement, receive and return.
 
 use std::sync::Arc;
 
-use super::metadata::Metadata;
+use super::metadata::MetadataService;
 use crate::aws::error::Error;
 use crate::aws::transport::http::Caller;
 use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
 
-/// What a provider found.
-pub(crate) enum Found {
-    /// Credentials.
-    Here(Credentials),
-    /// None, and what was looked at, for the message: `AWS_ACCESS_KEY_ID is not set`.
-    Nothing(String),
+pub(crate) enum Outcome {
+    Found(Credentials),
+    /// Why not, for the error message: `AWS_ACCESS_KEY_ID is not set`.
+    NotConfigured(String),
 }
 
-/// One place where credentials may come from.
 pub(crate) trait Provider: Send + Sync {
-    /// Its name, for people.
+    /// The name in messages.
     fn name(&self) -> &'static str;
 
-    /// Looks there. A place that is set up but broken is an error, which ends the search.
-    fn fetch(&self, context: &Context) -> Result<Found, Error>;
+    /// Errors: the provider is configured but fails, which ends the search.
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error>;
 }
 
-/// What providers share.
-pub(crate) struct Context {
-    /// The variables.
+pub(crate) struct ProviderContext {
     pub(crate) environment: Environment,
-    /// Makes their calls.
     pub(crate) caller: Arc<Caller>,
-    /// The metadata service of the instance.
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: MetadataService,
 }

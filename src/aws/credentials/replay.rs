@@ -1,5 +1,5 @@
-//! The chain against the facts of the SDKs' own test cases: environment, files, who is asked what and answers what,
-//! and which credentials come of it. Nothing but these questions may be asked, in this order.
+//! The provider chain against the SDKs' own test cases: environment, files, the exact sequence of requests and responses,
+//! and the resulting credentials.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Cursor;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 
-use super::Chain;
-use super::cache::Source;
-use super::metadata::Metadata;
-use super::provider::Context;
+use super::ProviderChain;
+use super::cache::CredentialFetcher;
+use super::metadata::MetadataService;
+use super::provider::ProviderContext;
 use crate::aws::config::Config;
 use crate::aws::config::profile_file::{ProfileFiles, profile};
 use crate::aws::error::Cause;
@@ -20,18 +20,18 @@ use crate::aws::transport::http::Caller;
 use crate::aws::transport::net::{Answer, Ask, Fault, Wire};
 use crate::environment::Environment;
 
-/// A question that must come next, and its answer.
+/// The expected next request, and its response.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Exchange {
     /// Method and URL.
     ask: String,
-    /// A header that it must have, as `name: value`.
+    /// A required header, as `name: value`.
     #[serde(default)]
     header: Option<String>,
-    /// Texts that its body must have.
+    /// Required parts of the body.
     #[serde(default)]
     holds: Vec<String>,
-    /// Status, or 0 for no answer.
+    /// HTTP status, or 0 for a timeout.
     status: u16,
     #[serde(default)]
     body: String,
@@ -43,7 +43,7 @@ impl Exchange {
     }
 }
 
-/// A wire that plays exchanges in their order.
+/// Plays the exchanges in order.
 pub(crate) struct Replay(Mutex<VecDeque<Exchange>>);
 
 impl Replay {
@@ -82,21 +82,21 @@ impl Wire for Replay {
 struct Case {
     about: String,
     env: BTreeMap<String, String>,
-    /// By their names in the home directory, which `{home}` stands for.
+    /// By their paths in the home directory, written as `{home}`.
     #[serde(default)]
     files: BTreeMap<String, String>,
     #[serde(default)]
     exchanges: Vec<Exchange>,
-    /// Key, secret, token and end of the credentials that are found.
+    /// Key, secret, token and expiry.
     #[serde(default)]
     found: Option<(String, String, Option<String>, Option<String>)>,
-    /// What the error says, where none are found.
+    /// Part of the error message.
     #[serde(default)]
     error: Option<String>,
 }
 
 #[test]
-fn credentials_are_found_as_the_sdks_do() {
+fn credentials_are_found_as_in_the_sdks() {
     let text = include_str!("../../../tests/data/aws-config/chains.json");
     let cases: Vec<Case> = serde_json::from_str(text).expect("cases");
     assert_eq!(cases.len(), 47);
@@ -120,10 +120,10 @@ fn check(case: &Case) {
         let config = Config::new(&environment, &files)?;
         let region = environment.get("AWS_REGION").or_else(|| files.region(profile(&environment)));
         let region = region.unwrap_or("us-east-1").to_string();
-        let metadata = Metadata::new(Arc::clone(&wire), config.metadata.clone());
+        let metadata = MetadataService::new(Arc::clone(&wire), config.metadata.clone());
         let caller =
             Arc::new(Caller::new(wire, config.endpoints, config.attempts, region, Arc::new(Results::default())));
-        Chain::new(Context { environment: environment.clone(), caller, metadata }).fetch()
+        ProviderChain::new(ProviderContext { environment: environment.clone(), caller, metadata }).fetch()
     });
     replay.assert_done();
     match (result, &case.found) {

@@ -1,4 +1,4 @@
-//! Credentials of a role for a person who logged in by `aws sso login`: the login is read, never renewed.
+//! Credentials of a role through a cached `aws sso login`, which is read but never renewed.
 //!
 //! AWS SDKs and Tools Reference Guide, "IAM Identity Center credential provider"; SSO Portal API Reference,
 //! "GetRoleCredentials".
@@ -6,10 +6,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde::Deserialize;
 
-use super::provider::Context;
-use super::{sha1, small};
+use super::provider::ProviderContext;
+use super::request;
 use crate::aws::error::Error;
 use crate::aws::reading::dates;
 use crate::aws::service::Service;
@@ -21,38 +22,33 @@ use crate::clock::Timestamp;
 use crate::text::one_line;
 use crate::text_file;
 
-/// The time for one attempt, and how many there are.
-const TIME: Duration = Duration::from_secs(4);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const ATTEMPTS: u32 = 3;
 
-/// What a profile says of its login.
+/// A profile's SSO settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Login {
-    /// The session, or `None` in the older form, where the profile itself has the start URL.
+    /// The `sso_session`, or `None` in the legacy form, where the profile has the start URL.
     pub(crate) session: Option<String>,
-    /// The start URL.
     pub(crate) start_url: String,
-    /// The region of the identity center.
     pub(crate) region: String,
-    /// The account of the role.
     pub(crate) account: String,
-    /// The role.
     pub(crate) role: String,
-    /// The profile, for messages.
+    /// The profile's name, for messages.
     pub(crate) profile: String,
 }
 
-/// A login as the AWS CLI keeps it. It holds a secret, so it cannot be printed.
+/// The AWS CLI's cache file. Holds a secret, so it has no `Debug`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Kept {
+struct CachedToken {
     access_token: String,
     expires_at: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct GetRoleCredentialsResponse {
     role_credentials: RoleCredentials,
 }
 
@@ -67,77 +63,107 @@ struct RoleCredentials {
 }
 
 /// Exchanges the login for credentials of its role.
-pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, Error> {
-    let again = match &login.session {
+pub(crate) fn exchange(context: &ProviderContext, login: &Login) -> Result<Credentials, Error> {
+    let remedy = match &login.session {
         Some(session) => format!("run aws sso login --sso-session {}", one_line(session, 100)),
         None => format!("run aws sso login --profile {}", one_line(&login.profile, 100)),
     };
     let home = context.environment.get("HOME").ok_or_else(|| {
         Error::Setup(format!(
-            "profile {:?} needs a login, which is kept in the home of this user: set HOME",
+            "profile {:?} needs an SSO login, which is cached in the home directory: set HOME",
             login.profile
         ))
     })?;
-    let name = sha1::hex(login.session.as_deref().unwrap_or(&login.start_url));
+    let name = sha1_hex(login.session.as_deref().unwrap_or(&login.start_url));
     let path = Path::new(home).join(".aws/sso/cache").join(format!("{name}.json"));
-    let lapsed = |what: &str| Error::Setup(format!("the login of profile {:?} {what}: {again}", login.profile));
+    let relogin = |what: &str| Error::Setup(format!("the login of profile {:?} {what}: {remedy}", login.profile));
     let text = text_file::read(&path)
-        .map_err(|fault| lapsed(&format!("cannot be read from {} ({})", path.display(), fault.why)))?;
-    let (token, ends) = kept(&text).map_err(|fault| lapsed(&format!("in {} {fault}", path.display())))?;
+        .map_err(|fault| relogin(&format!("cannot be read from {} ({})", path.display(), fault.why)))?;
+    let (token, ends) = cached_token(&text).map_err(|fault| relogin(&format!("in {} {fault}", path.display())))?;
     if ends <= context.caller.clock.now() {
-        return Err(lapsed("has lapsed"));
+        return Err(relogin("has expired"));
     }
-    let place = context.caller.endpoints.of(Service::Sso, &endpoint::region(&login.region)?);
+    let endpoint = context.caller.endpoints.of(Service::Sso, &endpoint::region(&login.region)?);
     let url = format!(
         "{}/federation/credentials?account_id={}&role_name={}",
-        place.url.trim_end_matches('/'),
+        endpoint.url.trim_end_matches('/'),
         encoded(&login.account),
         encoded(&login.role)
     );
     let headers = [("x-amz-sso_bearer_token", token.as_str())];
-    let ask = Ask { method: "GET", url: &url, headers: &headers, body: b"", time: TIME, connect: TIME, direct: false };
+    let ask = Ask {
+        method: "GET",
+        url: &url,
+        headers: &headers,
+        body: b"",
+        time: ATTEMPT_TIMEOUT,
+        connect: ATTEMPT_TIMEOUT,
+        direct: false,
+    };
     let fault = |what: String| {
         let Login { role, account, .. } = login;
         Error::Unavailable(format!(
             "SSO GetRoleCredentials of role {role} in account {account} at {}: {what}",
-            place.host
+            endpoint.host
         ))
     };
-    let reply = small::ask(context.caller.wire.as_ref(), &ask, ATTEMPTS).map_err(|cause| fault(cause.to_string()))?;
-    match reply.status {
+    let response =
+        request::send(context.caller.wire.as_ref(), &ask, ATTEMPTS).map_err(|cause| fault(cause.to_string()))?;
+    match response.status {
         200 => {}
-        401 => return Err(lapsed("is no longer accepted")),
+        401 => return Err(relogin("is no longer accepted")),
         status if status == 429 || status >= 500 => return Err(fault(format!("status {status}"))),
         status => {
-            let said = one_line(reply.body.trim(), 300);
+            let body = one_line(response.body.trim(), 300);
             return Err(Error::Setup(format!(
-                "{}: {said}; check sso_account_id and sso_role_name",
+                "{}: {body}; check sso_account_id and sso_role_name",
                 fault(format!("status {status}"))
             )));
         }
     }
-    let credentials = found(&reply.body).map_err(fault)?;
+    let credentials = parse(&response.body).map_err(fault)?;
     Ok(credentials.of(format!("SSO role {} in account {}", login.role, login.account)))
 }
 
-/// The token of a login and when it ends, out of the file that keeps it. The error says what is wrong, without a secret.
-pub(super) fn kept(text: &str) -> Result<(String, Timestamp), &'static str> {
-    let kept: Kept = serde_json::from_str(text).map_err(|_| "is not as it should be")?;
-    let ends = dates::document(&kept.expires_at).ok_or("has no expiresAt that can be read")?;
-    let token = kept.access_token.trim();
+/// The name of the AWS CLI's cache file.
+fn sha1_hex(text: &str) -> String {
+    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The token of a cached login, and its expiry. The error holds no secret.
+pub(super) fn cached_token(text: &str) -> Result<(String, Timestamp), &'static str> {
+    let cached: CachedToken = serde_json::from_str(text).map_err(|_| "is malformed")?;
+    let ends = dates::document(&cached.expires_at).ok_or("has no valid expiresAt")?;
+    let token = cached.access_token.trim();
     if !token.chars().all(|c| c.is_ascii_graphic()) {
-        return Err("holds characters that no header can carry");
+        return Err("holds characters not allowed in a header");
     }
     Ok((token.to_string(), ends))
 }
 
-/// The credentials in an answer.
-pub(super) fn found(body: &str) -> Result<Credentials, String> {
-    let Answer { role_credentials: found } =
-        serde_json::from_str(body).map_err(|_| "the answer cannot be read".to_string())?;
+/// The credentials in a GetRoleCredentials response.
+pub(super) fn parse(body: &str) -> Result<Credentials, String> {
+    let GetRoleCredentialsResponse { role_credentials: found } =
+        serde_json::from_str(body).map_err(|_| "the response is malformed".to_string())?;
     let mut credentials =
         Credentials::fixed(&found.access_key_id, &found.secret_access_key, Some(&found.session_token))
-            .map_err(|name| format!("its {name} holds characters that none has"))?;
+            .map_err(|name| format!("its {name} holds invalid characters"))?;
     credentials.expires = Some(Timestamp::from_micros(found.expiration.saturating_mul(1_000)));
     Ok(credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_file_has_the_name_that_the_aws_cli_gives_it() {
+        for (text, expected) in [
+            ("dev", "34c6fceca75e456f25e7e99531e2425c6c1de443"),
+            ("https://ssotest.awsapps.com/start", "dace00cba5f8355ec9d274ceb2bcebdfbeed0e12"),
+        ] {
+            assert_eq!(sha1_hex(text), expected, "{text}");
+        }
+    }
 }

@@ -1,6 +1,4 @@
-//! Calls of STS that give credentials of a role.
-//!
-//! STS API Reference, version 2011-06-15; the endpoint is the region's own.
+//! STS calls that return a role's credentials, at the regional endpoint (STS API Reference, version 2011-06-15).
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -14,30 +12,27 @@ use crate::aws::transport::http::{Budget, Caller, Request};
 use crate::aws::transport::identity::Credentials;
 
 const VERSION: &str = "2011-06-15";
-/// The name of a session where none is configured: what CloudTrail shows.
-pub(crate) const SESSION: &str = "hsdo";
-/// The time for one call, and for one attempt at it.
-const TOTAL: Duration = Duration::from_secs(15);
-const ATTEMPT: Duration = Duration::from_secs(4);
+/// The default session name, shown in CloudTrail.
+pub(crate) const DEFAULT_SESSION: &str = "hsdo";
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A role to assume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Role {
-    /// Its ARN.
+pub(crate) struct AssumedRole {
     pub(crate) arn: String,
-    /// The name of the session.
+    /// The session name.
     pub(crate) session: Option<String>,
-    /// What the role's owner asks for to tell us from others.
     pub(crate) external_id: Option<String>,
-    /// How long the credentials are to hold, in seconds.
+    /// The lifetime of the credentials, in seconds.
     pub(crate) seconds: Option<u32>,
 }
 
-/// The credentials of a role, assumed by others.
-pub(crate) fn assume(caller: &Caller, role: &Role, by: &Credentials) -> Result<Credentials, Error> {
+/// Assumes a role with the credentials `by`.
+pub(crate) fn assume(caller: &Caller, role: &AssumedRole, by: &Credentials) -> Result<Credentials, Error> {
     let mut query = Query::new("AssumeRole", VERSION);
     query.add("RoleArn", &role.arn);
-    query.add("RoleSessionName", role.session.as_deref().unwrap_or(SESSION));
+    query.add("RoleSessionName", role.session.as_deref().unwrap_or(DEFAULT_SESSION));
     if let Some(id) = &role.external_id {
         query.add("ExternalId", id);
     }
@@ -47,8 +42,8 @@ pub(crate) fn assume(caller: &Caller, role: &Role, by: &Credentials) -> Result<C
     call(caller, query, "AssumeRole", &role.arn, Some(by))
 }
 
-/// The credentials of a role, for the token of an identity provider.
-pub(crate) fn assume_by_token(
+/// Assumes a role with a web identity token.
+pub(crate) fn assume_with_web_identity(
     caller: &Caller,
     arn: &str,
     session: Option<&str>,
@@ -56,7 +51,7 @@ pub(crate) fn assume_by_token(
 ) -> Result<Credentials, Error> {
     let mut query = Query::new("AssumeRoleWithWebIdentity", VERSION);
     query.add("RoleArn", arn);
-    query.add("RoleSessionName", session.unwrap_or(SESSION));
+    query.add("RoleSessionName", session.unwrap_or(DEFAULT_SESSION));
     query.add("WebIdentityToken", token);
     call(caller, query, "AssumeRoleWithWebIdentity", arn, None)
 }
@@ -69,7 +64,7 @@ fn call(
     by: Option<&Credentials>,
 ) -> Result<Credentials, Error> {
     let request: Request = query.request(Service::Sts, operation, format!("role {arn}"));
-    let found = caller.send(&request, by, &Budget::new(TOTAL, ATTEMPT), &parse);
+    let found = caller.send(&request, by, &Budget::new(CALL_TIMEOUT, ATTEMPT_TIMEOUT), &parse);
     let found = found.map_err(|cause| caller.failed(&request, by, cause))?;
     Ok(found.of(format!("role {arn}")))
 }
@@ -91,7 +86,7 @@ pub(super) fn parse(body: &mut dyn BufRead) -> Result<Credentials, String> {
         return Err("it has no Credentials".to_string());
     };
     let mut found = Credentials::fixed(&key, &secret, Some(&token))
-        .map_err(|name| format!("its {name} holds characters that none has"))?;
+        .map_err(|name| format!("its {name} holds invalid characters"))?;
     let expires = expires.ok_or("it has no Expiration")?;
     found.expires = Some(dates::document(&expires).ok_or_else(|| format!("its Expiration is {expires:?}"))?);
     Ok(found)
@@ -102,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_an_answer_is_none() {
+    fn an_incomplete_response_is_an_error() {
         let whole = "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>AK</AccessKeyId><SecretAccessKey>hush\
                      </SecretAccessKey><SessionToken>t</SessionToken><Expiration>2026-01-01T00:00:00Z</Expiration>\
                      </Credentials></AssumeRoleResult></AssumeRoleResponse>";

@@ -1,15 +1,13 @@
-//! Credentials of a role for the token of an identity provider, named by the environment: IAM roles for service accounts
-//! (IRSA) on EKS, and others.
+//! Credentials of a role for a web identity token named in the environment, such as IAM roles for service accounts (IRSA).
 
 use std::path::Path;
 
-use super::provider::{Context, Found, Provider};
+use super::provider::{Outcome, Provider, ProviderContext};
 use super::sts;
 use crate::aws::error::Error;
 use crate::aws::transport::identity::Credentials;
 use crate::text_file;
 
-/// The provider of `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`.
 pub(crate) struct FromWebIdentity;
 
 impl Provider for FromWebIdentity {
@@ -17,25 +15,30 @@ impl Provider for FromWebIdentity {
         "the exchange of the web identity token"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
         let get = |name| context.environment.get(name);
         let Some(file) = get("AWS_WEB_IDENTITY_TOKEN_FILE") else {
-            return Ok(Found::Nothing("AWS_WEB_IDENTITY_TOKEN_FILE is not set".to_string()));
+            return Ok(Outcome::NotConfigured("AWS_WEB_IDENTITY_TOKEN_FILE is not set".to_string()));
         };
         let arn = get("AWS_ROLE_ARN").ok_or_else(|| {
             Error::Setup("AWS_WEB_IDENTITY_TOKEN_FILE is set but AWS_ROLE_ARN is not: set both or neither".to_string())
         })?;
-        exchange(context, Path::new(file), arn, get("AWS_ROLE_SESSION_NAME")).map(Found::Here)
+        exchange(context, Path::new(file), arn, get("AWS_ROLE_SESSION_NAME")).map(Outcome::Found)
     }
 }
 
-/// Exchanges the token in `file` for credentials of a role. The file is read each time, since its issuer replaces it.
-pub(crate) fn exchange(context: &Context, file: &Path, arn: &str, session: Option<&str>) -> Result<Credentials, Error> {
+/// Exchanges the token in `file` for a role's credentials. Reads the file every time, since its issuer replaces it.
+pub(crate) fn exchange(
+    context: &ProviderContext,
+    file: &Path,
+    arn: &str,
+    session: Option<&str>,
+) -> Result<Credentials, Error> {
     let shown = file.display();
     let token = text_file::read(file)
         .map_err(|fault| Error::Unavailable(format!("cannot read the web identity token {shown}: {}", fault.why)))?;
     if token.trim().is_empty() {
         return Err(Error::Unavailable(format!("the web identity token {shown} is empty")));
     }
-    sts::assume_by_token(&context.caller, arn, session, token.trim())
+    sts::assume_with_web_identity(&context.caller, arn, session, token.trim())
 }

@@ -1,5 +1,4 @@
-//! Calls to DynamoDB: JSON 1.0, version 2012-08-10. Items go through as DynamoDB types them; what an attribute
-//! means is known only to `table`.
+//! DynamoDB's API: JSON 1.0, version 2012-08-10. Only `codec` knows what attributes mean.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -21,56 +20,46 @@ use crate::aws::transport::http::{Budget, Request};
 /// A value of an item (DynamoDB API Reference, "AttributeValue").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attribute {
-    /// Text.
+    /// A string.
     S(String),
-    /// A number, as text.
+    /// A number, as decimal text.
     N(String),
-    /// Bytes in Base64.
+    /// Base64.
     B(String),
-    /// True or false.
     #[serde(rename = "BOOL")]
     Bool(bool),
-    /// Null.
     #[serde(rename = "NULL")]
     Null(bool),
-    /// A set of texts.
     #[serde(rename = "SS")]
-    Texts(Vec<String>),
-    /// A set of numbers.
+    Strings(Vec<String>),
     #[serde(rename = "NS")]
     Numbers(Vec<String>),
-    /// A set of bytes.
     #[serde(rename = "BS")]
     Binaries(Vec<String>),
-    /// A list.
     L(Vec<Attribute>),
-    /// A map.
     M(Item),
 }
 
 /// An item: its attributes by name.
 pub(crate) type Item = BTreeMap<String, Attribute>;
 
-/// What DescribeTable says that matters here.
+/// The parts of a table description used here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableDescription {
     /// `CREATING`, `ACTIVE`, ...
     #[serde(rename = "TableStatus")]
     pub(crate) status: String,
-    /// The attributes of the key.
     #[serde(rename = "KeySchema")]
-    pub(crate) keys: Vec<Key>,
-    /// The types of the attributes that some key or index uses.
+    pub(crate) keys: Vec<KeyElement>,
     #[serde(rename = "AttributeDefinitions")]
-    pub(crate) attributes: Vec<Definition>,
-    /// Of a global table: `EVENTUAL` or `STRONG`.
+    pub(crate) attributes: Vec<AttributeDefinition>,
+    /// For global tables: `EVENTUAL` or `STRONG`.
     #[serde(rename = "MultiRegionConsistency")]
     pub(crate) consistency: Option<String>,
 }
 
-/// A part of the key.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Key {
+pub(crate) struct KeyElement {
     /// The attribute's name.
     #[serde(rename = "AttributeName")]
     pub(crate) name: String,
@@ -79,9 +68,8 @@ pub(crate) struct Key {
     pub(crate) kind: String,
 }
 
-/// The type of an attribute.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Definition {
+pub(crate) struct AttributeDefinition {
     /// The attribute's name.
     #[serde(rename = "AttributeName")]
     pub(crate) name: String,
@@ -90,87 +78,82 @@ pub(crate) struct Definition {
     pub(crate) kind: String,
 }
 
-/// One page of a scan, its items as they stand there. A page without `Items` is no page.
+/// `Items` is mandatory: without it, a response of another kind would be an empty table.
 #[derive(Deserialize)]
-struct RawPage<'a> {
+struct RawScanPage<'a> {
     #[serde(rename = "Items", borrow)]
     items: Vec<&'a RawValue>,
     #[serde(rename = "LastEvaluatedKey")]
     last: Option<Item>,
     #[serde(rename = "ConsumedCapacity")]
-    consumed: Option<Consumed>,
+    consumed: Option<ConsumedCapacity>,
 }
 
-/// One page of a scan, with what was made of its items.
-pub(crate) struct Page<T> {
-    /// The items.
+/// One page of a Scan, with parsed items.
+pub(crate) struct ScanPage<T> {
     pub(crate) items: Vec<Arc<T>>,
     last: Option<Item>,
-    consumed: Option<Consumed>,
+    consumed: Option<ConsumedCapacity>,
 }
 
-/// What is made of items, and what was made of those of the last scan.
-pub(crate) struct Maker<'a, T> {
-    /// Makes something of an item.
-    pub(crate) make: &'a dyn Fn(Item) -> T,
-    /// What was made of the same bytes is not made again.
+/// Parses items, and reuses the results of the last scan for identical bytes.
+pub(crate) struct ItemParser<'a, T> {
+    pub(crate) parse: &'a dyn Fn(Item) -> T,
     pub(crate) memory: &'a Memory<T>,
 }
 
-/// Reads one page of a scan.
-pub(crate) fn read_page<T>(body: &mut dyn BufRead, maker: &Maker<'_, T>) -> Result<Page<T>, String> {
-    let mut text = maker.memory.buffer();
+pub(crate) fn read_page<T>(body: &mut dyn BufRead, parser: &ItemParser<'_, T>) -> Result<ScanPage<T>, String> {
+    let mut text = parser.memory.buffer();
     text.clear();
     body.read_to_end(&mut text).map_err(|error| error.to_string())?;
     let unreadable = |error: serde_json::Error| error.to_string();
-    let RawPage { items, last, consumed } = serde_json::from_slice(&text).map_err(unreadable)?;
+    let RawScanPage { items, last, consumed } = serde_json::from_slice(&text).map_err(unreadable)?;
     let item = |raw: &RawValue| {
-        maker.memory.of(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(maker.make).map_err(unreadable))
+        parser.memory.of(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(parser.parse).map_err(unreadable))
     };
     let items = items.into_iter().map(item).collect::<Result<_, _>>()?;
-    maker.memory.keep(text);
-    Ok(Page { items, last, consumed })
+    parser.memory.keep(text);
+    Ok(ScanPage { items, last, consumed })
 }
 
 #[derive(Deserialize)]
-struct GotItem {
+struct ItemResponse {
     #[serde(rename = "Item")]
     item: Option<Item>,
     #[serde(rename = "ConsumedCapacity")]
-    consumed: Option<Consumed>,
+    consumed: Option<ConsumedCapacity>,
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct TransactWriteItemsResponse {
     #[serde(rename = "ConsumedCapacity", default)]
-    consumed: Vec<Consumed>,
+    consumed: Vec<ConsumedCapacity>,
 }
 
 #[derive(Deserialize)]
-struct Consumed {
+struct ConsumedCapacity {
     #[serde(rename = "CapacityUnits")]
     units: f64,
 }
 
 #[derive(Deserialize)]
-struct Described {
+struct DescribeTableResponse {
     #[serde(rename = "Table")]
     table: TableDescription,
 }
 
 #[derive(Deserialize)]
-struct Creating {
+struct CreateTableResponse {
     #[serde(rename = "TableDescription")]
     _table: Value,
 }
 
-/// Describes a table.
 pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, Error> {
     let request = request("DescribeTable", table, json!({ "TableName": table }).to_string());
-    send(aws, &request, budget, &answer::<Described>).map(|described| described.table)
+    send(aws, &request, budget, &parse_json::<DescribeTableResponse>).map(|described| described.table)
 }
 
-/// Asks for a new table with on-demand billing, whose key is the number `key`. It is not ready when this returns.
+/// Creates a table with on-demand billing and the numeric key `key`. It is not active yet when this returns.
 pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), Error> {
     let body = json!({
         "TableName": table,
@@ -178,25 +161,25 @@ pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -
         "KeySchema": [{ "AttributeName": key, "KeyType": "HASH" }],
         "BillingMode": "PAY_PER_REQUEST",
     });
-    send(aws, &request("CreateTable", table, body.to_string()), budget, &answer::<Creating>).map(|_| ())
+    send(aws, &request("CreateTable", table, body.to_string()), budget, &parse_json::<CreateTableResponse>).map(|_| ())
 }
 
-/// Makes something of every item of a table, all pages, and hands it to `each`, in any order. On an error some were handed over: what they were collected into is then no whole table.
+/// Parses all items of a table, in any order.
 pub(crate) fn scan<T>(
     aws: &Aws,
     table: &str,
     consistent: bool,
     budget: &Budget,
-    maker: &Maker<'_, T>,
+    parser: &ItemParser<'_, T>,
 ) -> Result<Vec<Arc<T>>, Error> {
-    maker.memory.turn();
+    parser.memory.turn();
     let mut items = Vec::new();
     let mut pages = Pages::default();
     let mut body = json!({ "TableName": table, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL" });
     loop {
         let request = request("Scan", table, body.to_string());
-        let page = send(aws, &request, budget, &|body| read_page(body, maker))?;
-        report(aws, "Scan", page.consumed.as_slice());
+        let page = send(aws, &request, budget, &|body| read_page(body, parser))?;
+        report_capacity(aws, "Scan", page.consumed.as_slice());
         items.extend(page.items);
         // "If LastEvaluatedKey is empty, then the last page of results has been processed".
         let Some(last) = page.last.filter(|last| !last.is_empty()) else { return Ok(items) };
@@ -206,8 +189,8 @@ pub(crate) fn scan<T>(
     }
 }
 
-/// One item by its key, strongly consistent or not, or the attributes of it that `projection` lists; `None` if there
-/// is none. The price follows from the size of the whole item: half a unit up to 4 KB, one if consistent.
+/// One item, or those of its attributes in `projection`; `None` if it does not exist. Costs half a unit per 4 KB of the
+/// whole item, twice that if consistent.
 pub(crate) fn get_item(
     aws: &Aws,
     table: &str,
@@ -222,35 +205,32 @@ pub(crate) fn get_item(
     if let Some(projection) = projection {
         body["ProjectionExpression"] = json!(projection);
     }
-    let got = send(aws, &request("GetItem", table, body.to_string()), budget, &answer::<GotItem>)?;
-    report(aws, "GetItem", got.consumed.as_slice());
+    let got = send(aws, &request("GetItem", table, body.to_string()), budget, &parse_json::<ItemResponse>)?;
+    report_capacity(aws, "GetItem", got.consumed.as_slice());
     Ok(got.item)
 }
 
-/// An update of one item, under a condition on the item as it stands.
+/// A conditional update of one item.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Update {
-    /// The item's key.
     #[serde(rename = "Key")]
     pub(crate) key: Item,
-    /// What is set and removed.
     #[serde(rename = "UpdateExpression")]
     pub(crate) update: String,
-    /// What must hold.
     #[serde(rename = "ConditionExpression")]
     pub(crate) condition: String,
-    /// Attributes by the names (`#...`) that both expressions use.
+    /// Attribute names by placeholder (`#...`).
     #[serde(rename = "ExpressionAttributeNames")]
     pub(crate) names: BTreeMap<String, String>,
-    /// Values by the names (`:...`) that both expressions use.
+    /// Values by placeholder (`:...`).
     #[serde(rename = "ExpressionAttributeValues")]
     pub(crate) values: Item,
 }
 
 #[derive(Serialize)]
-struct Transaction<'a> {
+struct TransactWriteItemsRequest<'a> {
     #[serde(rename = "TransactItems")]
-    actions: Vec<Action<'a>>,
+    actions: Vec<TransactItem<'a>>,
     #[serde(rename = "ReturnConsumedCapacity")]
     consumed: &'static str,
     #[serde(rename = "ClientRequestToken")]
@@ -258,60 +238,60 @@ struct Transaction<'a> {
 }
 
 #[derive(Serialize)]
-struct Action<'a> {
+struct TransactItem<'a> {
     #[serde(rename = "Update")]
-    update: Placed<'a>,
+    update: TableUpdate<'a>,
 }
 
 #[derive(Serialize)]
-struct Placed<'a> {
+struct TableUpdate<'a> {
     #[serde(rename = "TableName")]
     table: &'a str,
     #[serde(flatten)]
     update: &'a Update,
 }
 
-/// The code of a single update whose condition does not hold (DynamoDB API Reference, "UpdateItem").
+/// DynamoDB API Reference, "UpdateItem".
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
-/// How a DynamoDB that has no such operation says so (dynalite and ScyllaDB's Alternator do; of the operations that hsdo
-/// calls, transactions are the youngest).
+/// Whether the endpoint lacks the operation, as dynalite and ScyllaDB's Alternator lack transactions.
 pub(crate) fn is_unknown_operation(error: &Error) -> bool {
     error.code() == Some("UnknownOperationException")
 }
 
-/// How many actions one transaction may hold (DynamoDB API Reference, "TransactWriteItems").
-pub(crate) const ACTIONS_A_TRANSACTION: usize = 100;
+/// DynamoDB API Reference, "TransactWriteItems".
+pub(crate) const MAX_TRANSACTION_ITEMS: usize = 100;
 
-/// Carries out all of the updates, at most [`ACTIONS_A_TRANSACTION`] and at least one, or none of them.
+/// Performs all of the updates or none: at least one, at most [`MAX_TRANSACTION_ITEMS`].
 pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budget) -> Result<(), Error> {
-    let transaction = Transaction {
-        actions: updates.iter().map(|update| Action { update: Placed { table, update } }).collect(),
+    let transaction = TransactWriteItemsRequest {
+        actions: updates.iter().map(|update| TransactItem { update: TableUpdate { table, update } }).collect(),
         consumed: "TOTAL",
-        // The same for every attempt of this call: DynamoDB carries the transaction out once.
+        // The idempotency token, shared by all attempts of this call.
         token: format!("{:016x}{:016x}", random(), random()),
     };
     let body = serde_json::to_string(&transaction).expect("texts and maps with text keys are always JSON");
-    let written = send(aws, &request("TransactWriteItems", table, body), budget, &answer::<Written>)?;
-    report(aws, "TransactWriteItems", &written.consumed);
+    let written =
+        send(aws, &request("TransactWriteItems", table, body), budget, &parse_json::<TransactWriteItemsResponse>)?;
+    report_capacity(aws, "TransactWriteItems", &written.consumed);
     Ok(())
 }
 
 #[derive(Serialize)]
-struct Single<'a> {
+struct UpdateItemRequest<'a> {
     #[serde(flatten)]
-    placed: Placed<'a>,
+    update: TableUpdate<'a>,
     #[serde(rename = "ReturnConsumedCapacity")]
     consumed: &'static str,
 }
 
-/// Carries out one update; false if its condition does not hold.
+/// Performs one update; false if its condition fails.
 pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, Error> {
-    let single = Single { placed: Placed { table, update }, consumed: "TOTAL" };
-    let body = serde_json::to_string(&single).expect("texts and maps with text keys are always JSON");
-    match send(aws, &request("UpdateItem", table, body), budget, &answer::<GotItem>) {
+    let input = UpdateItemRequest { update: TableUpdate { table, update }, consumed: "TOTAL" };
+    let body = serde_json::to_string(&input).expect("texts and maps with text keys are always JSON");
+    match send(aws, &request("UpdateItem", table, body), budget, &parse_json::<ItemResponse>) {
         Ok(updated) => {
-            report(aws, "UpdateItem", updated.consumed.as_slice());
+            report_capacity(aws, "UpdateItem", updated.consumed.as_slice());
             Ok(true)
         }
         Err(error) if error.code() == Some(CONDITION_FAILED) => Ok(false),
@@ -332,11 +312,11 @@ fn request(operation: &'static str, table: &str, body: String) -> Request {
     }
 }
 
-pub(crate) fn answer<T: DeserializeOwned>(body: &mut dyn BufRead) -> Result<T, String> {
+pub(crate) fn parse_json<T: DeserializeOwned>(body: &mut dyn BufRead) -> Result<T, String> {
     serde_json::from_reader(body).map_err(|error| error.to_string())
 }
 
-fn report(aws: &Aws, operation: &'static str, consumed: &[Consumed]) {
+fn report_capacity(aws: &Aws, operation: &'static str, consumed: &[ConsumedCapacity]) {
     if !consumed.is_empty() {
         aws.consumed(operation, consumed.iter().map(|consumed| consumed.units).sum());
     }

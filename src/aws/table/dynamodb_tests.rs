@@ -11,8 +11,8 @@ fn budget() -> Budget {
 
 fn scanned(server: &Responder, consistent: bool) -> Result<Vec<Arc<Item>>, Error> {
     let (aws, _) = aws(&server.url);
-    let maker = Maker { make: &|item| item, memory: &Memory::default() };
-    scan(&aws, "web", consistent, &budget(), &maker)
+    let parser = ItemParser { parse: &|item| item, memory: &Memory::default() };
+    scan(&aws, "web", consistent, &budget(), &parser)
 }
 
 #[test]
@@ -37,8 +37,8 @@ fn a_scan_follows_its_pages_and_reports_what_it_consumed() {
         )
     });
     let (aws, results) = aws(&server.url);
-    let maker = Maker { make: &|item| item, memory: &Memory::default() };
-    let items = scan(&aws, "web", true, &budget(), &maker).expect("a table");
+    let parser = ItemParser { parse: &|item| item, memory: &Memory::default() };
+    let items = scan(&aws, "web", true, &budget(), &parser).expect("a table");
     assert_eq!(items.len(), 4);
     assert_eq!(server.seen().len(), 4);
     assert!(server.seen().iter().all(|seen| seen.json()["ConsistentRead"] == json!(true)));

@@ -1,9 +1,9 @@
-//! The table of slots in DynamoDB: its calls, how a slot is spelled as an item, and the store that both roles use.
+//! The table of slots in DynamoDB: the API calls, the item codec, and the store that both roles use.
 //!
-//! It may import `reading`, `error`, `transport` and `calls`.
+//! May import `reading`, `error`, `transport` and `calls`.
 
+pub(super) mod codec;
 pub(super) mod dynamodb;
 pub(super) mod number;
-pub(super) mod rows;
-mod single;
+mod sequential;
 pub(super) mod store;

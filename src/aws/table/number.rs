@@ -1,7 +1,6 @@
-//! Reads DynamoDB's numbers, which come as decimal text of up to 38 digits. Pure, and exact: no floats.
+//! Parses DynamoDB's numbers, decimal text of up to 38 digits, exactly: no floats. Pure.
 
-/// A number of DynamoDB that is a whole one of zero or more: `1`, and also `1.0` or `1E1`. `None` for any other, and
-/// for those above a billion.
+/// A whole number from 0 to a billion, also as `1.0` or `1E1`; `None` for any other.
 pub(crate) fn integer(text: &str) -> Option<u64> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -35,7 +34,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_numbers_are_read_however_they_are_spelled(value in 0_u64..=1_000_000_000, zeros in 0_usize..20, shift in 0_usize..9) {
+        fn whole_numbers_are_parsed_in_any_notation(value in 0_u64..=1_000_000_000, zeros in 0_usize..20, shift in 0_usize..9) {
             prop_assert_eq!(integer(&value.to_string()), Some(value));
             prop_assert_eq!(integer(&format!("{value}.{}", "0".repeat(zeros))), Some(value));
             let small = value % 1_000;
@@ -44,7 +43,7 @@ mod tests {
         }
 
         #[test]
-        fn no_number_breaks_the_reader(text in "[0-9eE.+-]{0,20}") {
+        fn no_text_breaks_the_parser(text in "[0-9eE.+-]{0,20}") {
             if let Some(value) = integer(&text) {
                 let float: f64 = text.parse().expect("a number");
                 prop_assert!((float - value as f64).abs() < 1e-3, "{} {}", text, value);

@@ -1,18 +1,18 @@
-//! The table of slots as both roles use it: reads it whole, writes what changed, creates it.
+//! The table of slots for both roles: reads all of it, writes changes, creates it.
 //!
-//! A write carries the condition that each row is still as this process last read it, and that slot 1's item still
-//! names its leader: two writers never undo each other's work unseen, and a leader that slept never writes over the next.
+//! A write requires that each row is still as last read, and that slot 1's item still names its leader, so that concurrent
+//! writers never lose updates, and a suspended leader never overwrites the next one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::codec::{self, KEY, MARKER_SLOT, MarkerAttributes, ParsedItem, RowAttributes};
 use super::dynamodb::{
-    self, ACTIONS_A_TRANSACTION, Item, Maker, TableDescription, Update, create_table, describe_table, get_item,
+    self, Item, ItemParser, MAX_TRANSACTION_ITEMS, TableDescription, Update, create_table, describe_table, get_item,
     is_unknown_operation, scan, transact, update_item,
 };
-use super::rows::{self as table, Entry, KEY, MARKED, Raw, RawMarker};
 use crate::aws::calls::Aws;
 use crate::aws::error::{CANCELLED, Cause, Error};
 use crate::aws::reading::memory::Memory;
@@ -23,27 +23,25 @@ use crate::ports::{Sighting, SlotStore, TableReader, TableReading, TurnError};
 use crate::slot::{Row, Slot, SlotId, Table};
 use crate::text::one_line;
 
-/// The time for one whole reading by a server, all pages and attempts.
-const READ_TOTAL: Duration = Duration::from_millis(4_500);
-/// The time for a heartbeat or a look at one: two of them fit into the time after which another server takes over.
-const BEAT_TOTAL: Duration = Duration::from_secs(2);
-/// The time for giving the lease back: a process has to be gone 0.8 seconds after it was asked to stop.
-const RELEASE_TOTAL: Duration = Duration::from_millis(500);
-/// The time for one whole write, all transactions and attempts.
-pub(super) const WRITE_TOTAL: Duration = Duration::from_secs(10);
-/// The time for one attempt at one call.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
-/// How long a table may take to become active; AWS takes about ten seconds.
-const CREATE_TOTAL: Duration = Duration::from_secs(120);
-/// How often a table that is being created is looked at.
+/// For one reading by a server, all pages and attempts.
+const READ_TIMEOUT: Duration = Duration::from_millis(4_500);
+/// For writing or reading a heartbeat: two fit into the time after which another server takes over.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For releasing the lease: a process must exit within 0.8 s of SIGTERM.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
+/// For one write, all transactions and attempts.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+/// For a new table to become active; AWS takes about 10 s.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 const CREATE_POLL: Duration = Duration::from_millis(500);
 
-/// Whether [`SlotTable::create`] had anything to do.
+/// The result of [`SlotTable::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It made the table.
+    /// The table was created.
     Created,
-    /// The table was there.
+    /// The table existed.
     Existed,
 }
 
@@ -51,59 +49,60 @@ pub enum Created {
 pub struct SlotTable {
     pub(super) aws: Arc<Aws>,
     pub(super) name: String,
-    /// What the last [`SlotStore::read`] found, and what was written since; `None` before the first one of a term.
-    pub(super) rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
-    /// The items of the last reading.
-    entries: Memory<Entry>,
-    /// Whether it was said that the marker may not be read.
-    denial_told: bool,
-    /// Whether DynamoDB has no transactions for this table; shared by all twins.
-    pub(super) singly: Arc<AtomicBool>,
-    /// Rows were written without a version that tells so.
-    pub(super) untold: bool,
+    /// The rows as last read or written; `None` before the first reading of a term.
+    pub(super) rows: Option<BTreeMap<SlotId, Arc<RowAttributes>>>,
+    /// The parsed items of the last reading.
+    entries: Memory<ParsedItem>,
+    denial_logged: bool,
+    /// Whether this table has no transactions; shared by all handles.
+    pub(super) without_transactions: Arc<AtomicBool>,
+    /// Rows were written, but the version did not rise yet.
+    pub(super) unannounced: bool,
 }
 
 impl SlotTable {
-    /// The table of this name. Nothing is asked yet.
+    /// A handle of the table. Makes no call.
     pub fn new(aws: Arc<Aws>, name: &str) -> Self {
         SlotTable {
             aws,
             name: name.to_string(),
             rows: None,
             entries: Memory::default(),
-            denial_told: false,
-            singly: Arc::default(),
-            untold: false,
+            denial_logged: false,
+            without_transactions: Arc::default(),
+            unannounced: false,
         }
     }
 
-    /// The same table, for somebody else: what one learns about how it can be written holds for both.
-    pub fn twin(&self) -> Self {
-        SlotTable { singly: Arc::clone(&self.singly), ..SlotTable::new(Arc::clone(&self.aws), &self.name) }
+    /// Another handle of the table, which shares what is known about transactions.
+    pub fn new_handle(&self) -> Self {
+        SlotTable {
+            without_transactions: Arc::clone(&self.without_transactions),
+            ..SlotTable::new(Arc::clone(&self.aws), &self.name)
+        }
     }
 
-    /// Whether the table is there, has our key and can be used. Errors: [`Error::Table`] for one that is missing, has
-    /// another key or cannot be used before a person has done something, [`Error::NotYet`] for one that is being created
-    /// or deleted, and those of the call.
+    /// Checks that the table exists, has our key and is active. Errors: [`Error::Table`] if it is missing, has another key or
+    /// needs an operator, [`Error::NotYet`] while it is being created or deleted, and those of the call.
     pub fn check_schema(&mut self) -> Result<(), Error> {
-        let description = self.describe(&self.aws.budget(READ_TOTAL, ATTEMPT))?;
-        self.check(&description)?;
-        // DynamoDB Developer Guide, "How DynamoDB global tables work": transactions on such a table are refused.
+        let description = self.describe(&self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
+        self.check_key(&description)?;
+        // DynamoDB Developer Guide, "How DynamoDB global tables work": such tables reject transactions.
         if description.consistency.as_deref() == Some("STRONG") {
-            self.write_singly_from_now_on("it is a global table of strong consistency");
+            self.disable_transactions("it is a global table with strong consistency");
         }
         self.check_status(&description)
     }
 
-    /// Creates the table, billed on demand, unless it exists, and waits until it can be used: at most two minutes.
-    /// An existing table is never changed; one with another key is an error.
+    /// Creates the table with on-demand billing unless it exists, and waits up to 2 minutes until it is active.
+    /// Never changes an existing table; one with another key is an error.
     pub fn create(&mut self) -> Result<Created, Error> {
-        let budget = self.aws.budget(CREATE_TOTAL, ATTEMPT);
+        let budget = self.aws.budget(CREATE_TIMEOUT, ATTEMPT_TIMEOUT);
         let created = match self.describe(&budget) {
             Ok(_) => Created::Existed,
             Err(Error::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
                 Ok(()) => Created::Created,
-                // Another one was quicker.
+                // Created concurrently.
                 Err(error) if error.code() == Some("ResourceInUseException") => Created::Existed,
                 Err(error) => return Err(error),
             },
@@ -112,7 +111,7 @@ impl SlotTable {
         loop {
             match self.describe(&budget) {
                 Ok(description) => {
-                    self.check(&description)?;
+                    self.check_key(&description)?;
                     match self.check_status(&description) {
                         Ok(()) => return Ok(created),
                         Err(Error::NotYet(_)) => {}
@@ -124,7 +123,7 @@ impl SlotTable {
                 Err(error) => return Err(error),
             }
             if budget.is_over() {
-                let seconds = CREATE_TOTAL.as_secs();
+                let seconds = CREATE_TIMEOUT.as_secs();
                 return Err(Error::NotYet(format!("table {:?} is not active after {seconds} s", self.name)));
             }
             std::thread::sleep(CREATE_POLL);
@@ -133,17 +132,17 @@ impl SlotTable {
 
     /// One row, strongly consistent; `None` if the table has no such item.
     pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, Error> {
-        let budget = self.aws.budget(READ_TOTAL, ATTEMPT);
-        let item =
-            get_item(&self.aws, &self.name, &table::key(id), true, None, &budget).map_err(|e| self.explain(e))?;
-        Ok(item.map(|item| table::row(id, &item)))
+        let budget = self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT);
+        let item = get_item(&self.aws, &self.name, &codec::key(id), true, None, &budget)
+            .map_err(|e| self.explain_missing(e))?;
+        Ok(item.map(|item| codec::row(id, &item)))
     }
 
     fn describe(&self, budget: &Budget) -> Result<TableDescription, Error> {
-        describe_table(&self.aws, &self.name, budget).map_err(|error| self.explain(error))
+        describe_table(&self.aws, &self.name, budget).map_err(|error| self.explain_missing(error))
     }
 
-    fn check(&self, description: &TableDescription) -> Result<(), Error> {
+    fn check_key(&self, description: &TableDescription) -> Result<(), Error> {
         let key_fits = matches!(description.keys.as_slice(), [key] if key.name == KEY && key.kind == "HASH");
         let number = description.attributes.iter().any(|attribute| attribute.name == KEY && attribute.kind == "N");
         if key_fits && number {
@@ -159,26 +158,28 @@ impl SlotTable {
     fn check_status(&self, description: &TableDescription) -> Result<(), Error> {
         let name = &self.name;
         match description.status.as_str() {
-            // One that may not replicate serves its own region on.
+            // Without permission to replicate, a table still serves its own region.
             "ACTIVE" | "UPDATING" | "REPLICATION_NOT_AUTHORIZED" => Ok(()),
             "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(Error::Table(format!(
                 "table {name:?} cannot be used: DynamoDB has no access to the KMS key that it is encrypted with; enable the \
-                 key, and let its policy allow DynamoDB to use it"
+                 key, and allow DynamoDB to use it in the key policy"
             ))),
             "ARCHIVING" | "ARCHIVED" => Err(Error::Table(format!(
-                "table {name:?} is archived, since its KMS key could not be used for a week: restore it from the backup that \
-                 DynamoDB made, or name another in DYNAMODB_TABLE_NAME"
+                "table {name:?} is archived, since its KMS key was inaccessible for a week: restore it from DynamoDB's backup, \
+                 or name another in DYNAMODB_TABLE_NAME"
             ))),
-            status => Err(Error::NotYet(format!("table {name:?} cannot be used yet: it is {}", one_line(status, 40)))),
+            status => {
+                Err(Error::NotYet(format!("table {name:?} is not ready: its status is {}", one_line(status, 40))))
+            }
         }
     }
 
-    /// A table that is not there is told in words of ours.
-    fn explain(&self, error: Error) -> Error {
+    /// Adds the remedy to the error of a missing table.
+    fn explain_missing(&self, error: Error) -> Error {
         if error.code() != Some("ResourceNotFoundException") {
             return error;
         }
-        // One that is named by its ARN is not for us to create.
+        // A table named by its ARN belongs to somebody else.
         let create = if self.name.starts_with("arn:") { "" } else { "create it with hsdo --create-table, or " };
         Error::Table(format!(
             "table {:?} does not exist in {}: {create}correct DYNAMODB_TABLE_NAME",
@@ -187,29 +188,28 @@ impl SlotTable {
         ))
     }
 
-    /// Carries out what [`SlotStore::write`] promises.
     fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
-        let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
+        let budget = self.aws.budget(WRITE_TIMEOUT, ATTEMPT_TIMEOUT);
         let mut next = stamp.clone();
         let mut rest = slots;
         while let Some(first) = rest.first() {
-            let with_marked = first.id == MARKED;
-            let room = if with_marked { ACTIONS_A_TRANSACTION } else { ACTIONS_A_TRANSACTION - 1 };
+            let has_marker_slot = first.id == MARKER_SLOT;
+            let room = if has_marker_slot { MAX_TRANSACTION_ITEMS } else { MAX_TRANSACTION_ITEMS - 1 };
             let group;
             (group, rest) = rest.split_at(room.min(rest.len()));
             let rows = self.rows.get_or_insert_default();
-            let wanted: Vec<(SlotId, Arc<Raw>)> =
-                group.iter().map(|slot| (slot.id, Arc::new(table::attributes(slot)))).collect();
-            let mut updates = Vec::with_capacity(ACTIONS_A_TRANSACTION);
-            if !with_marked {
-                updates.push(table::mark(&next, None));
+            let wanted: Vec<(SlotId, Arc<RowAttributes>)> =
+                group.iter().map(|slot| (slot.id, Arc::new(codec::encode(slot)))).collect();
+            let mut updates = Vec::with_capacity(MAX_TRANSACTION_ITEMS);
+            if !has_marker_slot {
+                updates.push(codec::marker_update(&next, None));
             }
             updates.extend(wanted.iter().map(|(id, wanted)| match rows.get(id).map(Arc::as_ref) {
-                before if *id == MARKED => table::mark(&next, Some((wanted, before))),
-                before => table::update(*id, wanted, before),
+                before if *id == MARKER_SLOT => codec::marker_update(&next, Some((wanted, before))),
+                before => codec::row_update(*id, wanted, before),
             }));
             if let Err(error) = transact(&self.aws, &self.name, &updates, &budget) {
-                return Err(self.explain(cancelled(error, group)));
+                return Err(self.explain_missing(cancelled(error, group)));
             }
             rows.extend(wanted);
             if !rest.is_empty() {
@@ -219,76 +219,75 @@ impl SlotTable {
         Ok(next)
     }
 
-    /// Every item.
-    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<Entry>>, Error> {
-        let maker = Maker { make: &table::entry, memory: &self.entries };
-        scan(&self.aws, &self.name, consistent, budget, &maker).map_err(|error| self.explain(error))
+    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<ParsedItem>>, Error> {
+        let parser = ItemParser { parse: &codec::parse_item, memory: &self.entries };
+        scan(&self.aws, &self.name, consistent, budget, &parser).map_err(|error| self.explain_missing(error))
     }
 
-    fn time_until(&self, until: Instant) -> Budget {
-        self.aws.budget(until.saturating_duration_since(Instant::now()), ATTEMPT)
+    fn budget_until(&self, deadline: Instant) -> Budget {
+        self.aws.budget(deadline.saturating_duration_since(Instant::now()), ATTEMPT_TIMEOUT)
     }
 
-    /// Slot 1's item as far as the marker goes, eventually consistent: half a read unit, whatever the table's size.
-    fn marked_item(&self, budget: &Budget) -> Result<Option<Item>, Error> {
-        let key = table::key(MARKED);
-        get_item(&self.aws, &self.name, &key, false, Some(table::MARKER), budget).map_err(|error| self.explain(error))
+    /// The marker's attributes of slot 1's item, eventually consistent: half a read unit, however large the table.
+    fn marker_item(&self, budget: &Budget) -> Result<Option<Item>, Error> {
+        let key = codec::key(MARKER_SLOT);
+        get_item(&self.aws, &self.name, &key, false, Some(codec::MARKER_PROJECTION), budget)
+            .map_err(|error| self.explain_missing(error))
     }
 
     pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
-        update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain(error))
+        update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain_missing(error))
     }
 }
 
-/// The marker as slot 1's item spells it; of no use but to [`SlotStore::take`].
-pub struct StoredMarker(Option<RawMarker>);
+/// The marker as stored, for [`SlotStore::take`].
+pub struct StoredMarker(Option<MarkerAttributes>);
 
-/// The marker among the items of a table.
-fn marked(entries: &[Arc<Entry>]) -> Option<&(RawMarker, Marker)> {
+fn find_marker(entries: &[Arc<ParsedItem>]) -> Option<&(MarkerAttributes, Marker)> {
     entries.iter().find_map(|entry| match &**entry {
-        Entry::Slot { marker, .. } => marker.as_deref(),
-        Entry::Stray(_) => None,
+        ParsedItem::Slot { marker, .. } => marker.as_deref(),
+        ParsedItem::Stray(_) => None,
     })
 }
 
-/// The rows on one page of a scan's answer, for whoever has the bytes: what a reading does with each page.
+/// Parses one page of a Scan response.
 ///
 /// # Errors
-/// The page is none.
+/// The bytes are no such page.
 pub fn read_page(mut body: &[u8]) -> Result<Table, String> {
-    let page = dynamodb::read_page(&mut body, &Maker { make: &table::entry, memory: &Memory::default() })?;
+    let page = dynamodb::read_page(&mut body, &ItemParser { parse: &codec::parse_item, memory: &Memory::default() })?;
     Ok(table_of(&page.items))
 }
 
-fn table_of(entries: &[Arc<Entry>]) -> Table {
+fn table_of(entries: &[Arc<ParsedItem>]) -> Table {
     let (mut rows, mut strays) = (Vec::with_capacity(entries.len()), Vec::new());
     for entry in entries {
         match &**entry {
-            Entry::Slot { id, row, .. } => rows.push((*id, row.clone())),
-            Entry::Stray(stray) => strays.push(stray.clone()),
+            ParsedItem::Slot { id, row, .. } => rows.push((*id, row.clone())),
+            ParsedItem::Stray(stray) => strays.push(stray.clone()),
         }
     }
     Table { rows: rows.into_iter().collect(), strays }
 }
 
-/// Says of a cancelled transaction what cancelled it: its reasons come in the order of its updates (DynamoDB API
-/// Reference, "TransactWriteItems"), of which the first is slot 1's item with the marker, and the others are `slots`.
+/// Describes why a transaction was cancelled. Its reasons are in the order of its updates (DynamoDB API Reference,
+/// "TransactWriteItems"): first slot 1's item with the marker, then `slots`.
 pub(crate) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
     if let Error::Call(call) = &mut error
         && let Cause::Refused(refusal) = &mut call.cause
         && refusal.code == CANCELLED
         && !refusal.reasons.is_empty()
     {
-        let ids = std::iter::once(MARKED).chain(slots.iter().map(|slot| slot.id).filter(|id| *id != MARKED));
+        let ids = std::iter::once(MARKER_SLOT).chain(slots.iter().map(|slot| slot.id).filter(|id| *id != MARKER_SLOT));
         let texts: Vec<String> = ids
             .zip(&refusal.reasons)
             .filter(|(_, (code, _))| code != "None")
             .map(|(id, (code, message))| match code.as_str() {
-                "ConditionalCheckFailed" if id == MARKED => {
-                    format!("another server leads the table, or slot {id} was changed by another hand")
+                "ConditionalCheckFailed" if id == MARKER_SLOT => {
+                    format!("another server leads the table, or slot {id} was modified by another writer")
                 }
-                "ConditionalCheckFailed" => format!("slot {id} was changed by another hand"),
-                "TransactionConflict" => format!("slot {id} is being written by another hand"),
+                "ConditionalCheckFailed" => format!("slot {id} was modified by another writer"),
+                "TransactionConflict" => format!("slot {id} is being written by another writer"),
                 _ => format!("slot {id}: {} {}", one_line(code, 60), one_line(message, 120)),
             })
             .collect();
@@ -304,12 +303,12 @@ pub(crate) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
 impl SlotStore for SlotTable {
     type Raw = StoredMarker;
 
-    /// Within 2 seconds. Where the credentials may not read one item, the whole table is read instead.
+    /// Takes up to 2 s. Falls back to a full scan if GetItem is denied.
     fn read_marker(&mut self) -> Result<Sighting<StoredMarker>, TurnError> {
-        let found = match self.marked_item(&self.aws.budget(BEAT_TOTAL, ATTEMPT)) {
-            Ok(item) => item.map(|item| (table::raw_marker(&item), table::marker(&item))),
+        let found = match self.marker_item(&self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT)) {
+            Ok(item) => item.map(|item| (codec::marker_attributes(&item), codec::marker(&item))),
             Err(error) if error.is_access_denied() => {
-                marked(&self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?).cloned()
+                find_marker(&self.scan(true, &self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?).cloned()
             }
             Err(error) => return Err(error.into()),
         };
@@ -317,68 +316,71 @@ impl SlotStore for SlotTable {
         Ok(Sighting { marker: marker.unwrap_or_default(), raw: StoredMarker(raw) })
     }
 
-    /// Within 4.5 seconds, the whole table or an error.
+    /// Takes up to 4.5 s.
     fn read(&mut self) -> Result<TableReading, TurnError> {
-        let entries = self.scan(true, &self.aws.budget(READ_TOTAL, ATTEMPT))?;
+        let entries = self.scan(true, &self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
         let rows = entries.iter().filter_map(|entry| match &**entry {
-            Entry::Slot { id, raw, .. } => Some((*id, Arc::clone(raw))),
-            Entry::Stray(_) => None,
+            ParsedItem::Slot { id, raw, .. } => Some((*id, Arc::clone(raw))),
+            ParsedItem::Stray(_) => None,
         });
         let rows = rows.collect();
-        let changed = self.untold || self.rows.as_ref().is_some_and(|known| *known != rows);
+        let changed = self.unannounced || self.rows.as_ref().is_some_and(|last| *last != rows);
         self.rows = Some(rows);
-        let marker = marked(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
+        let marker = find_marker(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
         Ok(TableReading { table: table_of(&entries), marker, changed })
     }
 
-    /// Within 2 seconds.
+    /// Takes up to 2 s.
     fn take(&mut self, seen: &Sighting<StoredMarker>, claim: &Claim) -> Result<bool, TurnError> {
-        // What an earlier term knew about the rows no longer holds.
+        // Rows read in an earlier term are stale.
         self.rows = None;
-        let taken = self.update(&table::take(claim, seen.raw.0.as_ref()), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
-        self.untold &= !taken;
+        let taken = self.update(
+            &codec::claim_update(claim, seen.raw.0.as_ref()),
+            &self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT),
+        )?;
+        self.unannounced &= !taken;
         Ok(taken)
     }
 
-    /// Within 2 seconds.
+    /// Takes up to 2 s.
     fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError> {
-        let beaten = self.update(&table::mark(stamp, None), &self.aws.budget(BEAT_TOTAL, ATTEMPT))?;
-        self.untold &= !(beaten && stamp.version.is_some());
+        let beaten =
+            self.update(&codec::marker_update(stamp, None), &self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT))?;
+        self.unannounced &= !(beaten && stamp.version.is_some());
         Ok(beaten)
     }
 
-    /// Within 10 seconds, in transactions of up to 100 slots, each with the marker, whose version rises by one from one
-    /// to the next. A slot that the last reading did not find is created, on the condition that it still does not exist.
-    /// After an error, the slots before the failed transaction are written; those of it and after it are not, unless the
-    /// answer alone was lost. The slots are in the order of their numbers. Where DynamoDB has no transactions, they are
-    /// written one by one.
+    /// Takes up to 10 s. Writes transactions of up to 100 slots in ascending order, each with the marker, whose version rises
+    /// by one per transaction. A slot missing from the last reading is created if it still does not exist. After an error,
+    /// only the transactions before the failed one are written, unless just its response was lost. Falls back to writing
+    /// slots one by one.
     fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError> {
-        if !self.singly.load(Ordering::Relaxed) {
+        if !self.without_transactions.load(Ordering::Relaxed) {
             match self.write_in_transactions(slots, stamp) {
                 Err(error) if is_unknown_operation(&error) => {
-                    self.write_singly_from_now_on("what answers as DynamoDB does not know TransactWriteItems");
+                    self.disable_transactions("the endpoint does not support TransactWriteItems");
                 }
                 result => return Ok(result?),
             }
         }
-        Ok(self.write_singly(slots, stamp)?)
+        Ok(self.write_sequentially(slots, stamp)?)
     }
 
-    /// Within half a second; also where another one holds it by now.
+    /// Takes up to 0.5 s. Succeeds also if another server holds the lease by now.
     fn release(&mut self, leader: &str) -> Result<(), TurnError> {
-        // Also where everything else has to be over: the next server waits for this.
-        self.update(&table::release(leader), &Budget::new(RELEASE_TOTAL, ATTEMPT))?;
+        // Ignores the end of `Aws`: the next server waits for this.
+        self.update(&codec::release_update(leader), &Budget::new(RELEASE_TIMEOUT, ATTEMPT_TIMEOUT))?;
         Ok(())
     }
 }
 
 impl TableReader for SlotTable {
-    /// Until then, the marker; none where the credentials may not read one item, which is said once.
-    fn marker(&mut self, until: Instant) -> Result<Marker, TurnError> {
-        match self.marked_item(&self.time_until(until)) {
-            Ok(item) => Ok(item.as_ref().map(table::marker).unwrap_or_default()),
+    /// The default marker if GetItem is denied, which is logged once.
+    fn marker(&mut self, deadline: Instant) -> Result<Marker, TurnError> {
+        match self.marker_item(&self.budget_until(deadline)) {
+            Ok(item) => Ok(item.as_ref().map(codec::marker).unwrap_or_default()),
             Err(error) if error.is_access_denied() => {
-                if !std::mem::replace(&mut self.denial_told, true) {
+                if !std::mem::replace(&mut self.denial_logged, true) {
                     log::warn!("the whole table is read every turn, which costs more: {error}");
                 }
                 Ok(Marker::default())
@@ -387,9 +389,8 @@ impl TableReader for SlotTable {
         }
     }
 
-    /// Until then, the whole table or an error.
-    fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError> {
-        Ok(table_of(&self.scan(consistent, &self.time_until(until))?))
+    fn read(&mut self, consistent: bool, deadline: Instant) -> Result<Table, TurnError> {
+        Ok(table_of(&self.scan(consistent, &self.budget_until(deadline))?))
     }
 }
 

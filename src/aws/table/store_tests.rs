@@ -1,4 +1,4 @@
-//! The table as both roles use it, against an AWS that says what a test wants.
+//! The store against an AWS with scripted responses.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -22,8 +22,8 @@ fn slot(id: SlotId) -> Slot {
 }
 
 fn item(slot: &Slot) -> Value {
-    let update = table::update(slot.id, &table::attributes(slot), None);
-    let mut item = json!(table::key(slot.id));
+    let update = codec::row_update(slot.id, &codec::encode(slot), None);
+    let mut item = json!(codec::key(slot.id));
     for (index, name) in update.names.iter().filter_map(|(key, name)| Some((key.strip_prefix("#a")?, name))) {
         if let Some(value) = update.values.get(&format!(":w{index}")) {
             item[name] = json!(value);
@@ -43,7 +43,7 @@ fn description(status: &str, key: &str, kind: &str) -> String {
 }
 
 fn soon() -> Instant {
-    Instant::now() + READ_TOTAL
+    Instant::now() + READ_TIMEOUT
 }
 
 fn next(version: u64) -> Stamp {
@@ -76,7 +76,7 @@ fn a_whole_table_is_read_with_its_unreadable_rows_and_strays() {
 }
 
 #[test]
-fn groups_of_slots_go_with_the_marker_and_no_transaction_is_too_large() {
+fn each_transaction_holds_the_marker_and_at_most_100_items() {
     let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
         "Scan" => Answer::ok(r#"{"Items":[]}"#),
         _ => Answer::ok(r#"{"ConsumedCapacity":[{"CapacityUnits":200.0}]}"#),
@@ -107,7 +107,7 @@ fn groups_of_slots_go_with_the_marker_and_no_transaction_is_too_large() {
 }
 
 #[test]
-fn a_server_sees_that_another_hand_changed_a_row() {
+fn a_server_notices_a_row_modified_by_another_writer() {
     let rows = Arc::new(Mutex::new(vec![item(&slot(1)), item(&slot(2))]));
     let table = Arc::clone(&rows);
     let server = Responder::new(move |seen: &Seen| match seen.operation().as_str() {
@@ -130,7 +130,7 @@ fn a_server_sees_that_another_hand_changed_a_row() {
 }
 
 #[test]
-fn the_lease_is_taken_from_the_marker_as_it_was_seen() {
+fn the_lease_is_claimed_if_the_marker_is_as_seen() {
     let item = r#"{"BackendServerID":{"N":"1"},"HsdoLeader":{"S":"a"},"HsdoHeartbeat":{"N":"4"}}"#;
     let server = Responder::new(move |seen: &Seen| match seen.operation().as_str() {
         "GetItem" => Answer::ok(format!("{{\"Item\":{item}}}")),
@@ -155,7 +155,7 @@ fn the_lease_is_taken_from_the_marker_as_it_was_seen() {
 }
 
 #[test]
-fn who_may_not_read_one_item_reads_the_table() {
+fn without_permission_to_get_an_item_the_table_is_scanned() {
     let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
         "GetItem" => refusal("AccessDeniedException", ""),
         _ => {
@@ -170,7 +170,7 @@ fn who_may_not_read_one_item_reads_the_table() {
 }
 
 #[test]
-fn a_write_asks_for_the_rows_as_they_were_read_and_then_as_they_were_written() {
+fn a_write_requires_the_rows_as_last_read_or_written() {
     let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
         "Scan" => Answer::ok(json!({ "Items": [item(&slot(1))] }).to_string()),
         _ => Answer::ok("{}"),
@@ -189,7 +189,7 @@ fn a_write_asks_for_the_rows_as_they_were_read_and_then_as_they_were_written() {
 }
 
 #[test]
-fn a_cancelled_write_names_its_slots_and_passes() {
+fn a_cancelled_write_names_its_slots_and_is_a_passing_error() {
     let server = Responder::new(|_: &Seen| {
         let reasons = r#","Message":"cancelled","CancellationReasons":[{"Code":"ConditionalCheckFailed"},{"Code":"None"},
             {"Code":"ConditionalCheckFailed","Message":"The conditional request failed"},
@@ -199,9 +199,9 @@ fn a_cancelled_write_names_its_slots_and_passes() {
     let error = slot_table(&server.url).write(&[slot(3), slot(4), slot(5), slot(6)], &next(7)).expect_err("cancelled");
     let text = error.to_string();
     for part in [
-        "another server leads the table, or slot 1 was changed by another hand",
-        "slot 4 was changed by another hand",
-        "slot 5 is being written by another hand",
+        "another server leads the table, or slot 1 was modified by another writer",
+        "slot 4 was modified by another writer",
+        "slot 5 is being written by another writer",
         "slot 6: ThrottlingError slow down",
     ] {
         assert!(text.contains(part), "{text}");
@@ -223,7 +223,7 @@ fn a_long_list_of_reasons_is_cut() {
 }
 
 #[test]
-fn a_table_that_is_missing_is_told_with_the_remedy() {
+fn a_missing_table_is_reported_with_the_remedy() {
     let server = Responder::new(|_: &Seen| refusal("ResourceNotFoundException", ""));
     let mut slots = slot_table(&server.url);
     let errors: [TurnError; 6] = [
@@ -271,7 +271,7 @@ fn the_schema_is_checked() {
 fn a_table_is_created_once_and_waited_for() {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&calls);
-    // Missing, created, not seen yet, being made, there; then it exists.
+    // Missing, created, not visible yet, creating, active; then it exists.
     let server = Responder::new(move |seen: &Seen| {
         let mut told = told.lock().expect("calls");
         told.push(seen.operation());

@@ -10,7 +10,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 use super::proxy::{Named, Proxies};
 use super::tls::tls;
 use crate::aws::error::{Cause, Error};
-use crate::resolver::Names;
+use crate::resolver::CachingResolver;
 
 /// How the cause begins where the other side's name has no address.
 pub(crate) const UNRESOLVED: &str = "its name cannot be resolved";
@@ -83,7 +83,7 @@ impl Net {
             .proxy(None)
             .user_agent(concat!("hsdo/", env!("CARGO_PKG_VERSION")))
             .build();
-        let agent = ureq::Agent::with_parts(settings, connector, Names::default());
+        let agent = ureq::Agent::with_parts(settings, connector, CachingResolver::default());
         Ok(Net { agent, proxies })
     }
 }

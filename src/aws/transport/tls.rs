@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::aws::error::Error;
-use crate::tls::{Tls, config};
+use crate::tls::{Tls, config_builder};
 
 /// The largest bundle that is read, in bytes; that of a Linux distribution has some 200 KB.
 const BUNDLE_LIMIT: u64 = 8 * 1024 * 1024;
@@ -26,7 +26,7 @@ pub(crate) fn tls(bundle: Option<(&Path, &str)>) -> Result<Tls, Error> {
             }
         }
     }
-    let config = Arc::new(config().with_root_certificates(roots).with_no_client_auth());
+    let config = Arc::new(config_builder().with_root_certificates(roots).with_no_client_auth());
     Ok(Tls::new(None, move || Ok(Arc::clone(&config))))
 }
 

@@ -1,88 +1,88 @@
-//! Writing slots one by one, where DynamoDB has no transactions: global tables of strong consistency, and other people's
-//! DynamoDB (dynalite, ScyllaDB's Alternator). The Python version needed none either.
+//! Writes slots one by one where transactions are missing: in global tables with strong consistency, and in DynamoDB
+//! lookalikes (dynalite, ScyllaDB's Alternator). The Python version needed none either.
 //!
-//! What a transaction gives is kept as far as it can be. Each slot is written on the condition that its row is still as it
-//! was read, so nobody's work is undone unseen. The lease is confirmed by a conditional update before the first slot, and
-//! again whenever that is [`CONFIRMED`] ago; whatever depends on it is over [`HELD`] after it, two seconds before another
-//! server may take over. The version rises last, so that clients read the whole. What is lost: a leader that is put to sleep
-//! in the middle of sending may write that one slot late; the next leader sees it in its next turn, and puts it right.
+//! Each slot is written on the condition that its row is still as read, so no other write is lost. The lease is confirmed
+//! by a conditional update before the first slot, and again every [`CONFIRM_AFTER`]; the writes under it end by
+//! [`WRITE_DEADLINE`], two seconds before another server may take over. The version is written last, so that clients read
+//! complete writes. The remaining risk: a leader suspended while sending may write that one slot late; the next leader
+//! sees and corrects it in its next turn.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::codec::{self, MARKER_SLOT, RowAttributes};
 use super::dynamodb::get_item;
-use super::rows::{self as table, MARKED, Raw};
-use super::store::{ATTEMPT, SlotTable, WRITE_TOTAL};
+use super::store::{ATTEMPT_TIMEOUT, SlotTable, WRITE_TIMEOUT};
 use crate::aws::error::Error;
 use crate::aws::transport::http::Budget;
 use crate::marker::{MAX_COUNTER, Stamp};
 use crate::slot::{Slot, SlotId};
 
-/// How long a confirmation of the lease counts for the writes that begin after it.
-const CONFIRMED: Duration = Duration::from_secs(2);
-/// When the writes that began under it have to be over. The lease lapses six seconds after its last change.
-const HELD: Duration = Duration::from_secs(4);
+/// How long writes may begin under one confirmation of the lease.
+const CONFIRM_AFTER: Duration = Duration::from_secs(2);
+/// When those writes must have ended. The lease lapses six seconds after its last change.
+const WRITE_DEADLINE: Duration = Duration::from_secs(4);
 
-/// The lease during a write: the stamp that was written last, and when.
-struct Hold {
+/// The last stamp written, and when.
+struct ConfirmedLease {
     stamp: Stamp,
     since: Instant,
 }
 
 impl SlotTable {
-    /// From now on no transactions are tried; `why` is for the log.
-    pub(super) fn write_singly_from_now_on(&self, why: &str) {
-        if !self.singly.swap(true, Ordering::Relaxed) {
+    /// Stops trying transactions; `why` is logged.
+    pub(super) fn disable_transactions(&self, why: &str) {
+        if !self.without_transactions.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "table {:?} has no transactions ({why}): its slots are written one by one, a call each, and a leader that \
-                 is paused while it writes may write one of them late",
+                "table {:?} has no transactions ({why}): slots are written one by one, and a leader that is \
+                 paused during a write may write one slot late",
                 self.name
             );
         }
     }
 
-    /// Within 10 seconds. After an error, some of the slots are written; the version has risen if any is, or does by the
-    /// next turn.
-    pub(super) fn write_singly(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
+    /// Takes up to 10 s. After an error some slots may be written; the version rises then or in the next turn.
+    pub(super) fn write_sequentially(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
         if slots.is_empty() {
             return Ok(stamp.clone());
         }
-        let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
-        let mut hold = self.confirm(Stamp { version: None, ..stamp.clone() }, &budget)?;
-        // Servers come before servers go: one that moves stands in two slots for a moment, and never in none.
-        let (seats, empty): (Vec<&Slot>, Vec<&Slot>) = slots.iter().partition(|slot| slot.occupant.is_some());
-        let written = seats.into_iter().chain(empty).try_for_each(|slot| {
-            if hold.since.elapsed() >= CONFIRMED {
-                hold = self.confirm(after(&hold.stamp), &budget)?;
+        let budget = self.aws.budget(WRITE_TIMEOUT, ATTEMPT_TIMEOUT);
+        let mut lease = self.confirm_lease(Stamp { version: None, ..stamp.clone() }, &budget)?;
+        // Fill before emptying: an instance that moves is briefly in two slots, never in none.
+        let (filled, empty): (Vec<&Slot>, Vec<&Slot>) = slots.iter().partition(|slot| slot.occupant.is_some());
+        let written = filled.into_iter().chain(empty).try_for_each(|slot| {
+            if lease.since.elapsed() >= CONFIRM_AFTER {
+                lease = self.confirm_lease(next_heartbeat(&lease.stamp), &budget)?;
             }
-            self.write_one(slot, &hold, &budget)
+            self.write_one(slot, &lease, &budget)
         });
-        if !self.untold {
-            return written.map(|()| hold.stamp);
+        if !self.unannounced {
+            return written.map(|()| lease.stamp);
         }
-        // However long the slots took.
-        let budget = self.aws.budget(CONFIRMED, ATTEMPT);
-        let told = self.confirm(Stamp { version: stamp.version, ..after(&hold.stamp) }, &budget);
-        self.untold &= told.is_err();
-        written.and(told).map(|hold| hold.stamp)
+        // A fresh budget, however long the slots took.
+        let budget = self.aws.budget(CONFIRM_AFTER, ATTEMPT_TIMEOUT);
+        let announced = self.confirm_lease(Stamp { version: stamp.version, ..next_heartbeat(&lease.stamp) }, &budget);
+        self.unannounced &= announced.is_err();
+        written.and(announced).map(|lease| lease.stamp)
     }
 
-    fn write_one(&mut self, slot: &Slot, hold: &Hold, budget: &Budget) -> Result<(), Error> {
-        let wanted = Arc::new(table::attributes(slot));
+    fn write_one(&mut self, slot: &Slot, lease: &ConfirmedLease, budget: &Budget) -> Result<(), Error> {
+        let wanted = Arc::new(codec::encode(slot));
         let before = self.rows.as_ref().and_then(|rows| rows.get(&slot.id)).map(Arc::as_ref);
         let update = match slot.id {
-            MARKED => table::marked_row(&hold.stamp.leader, &wanted, before),
-            id => table::update(id, &wanted, before),
+            MARKER_SLOT => codec::marker_slot_update(&lease.stamp.leader, &wanted, before),
+            id => codec::row_update(id, &wanted, before),
         };
-        let budget = self.aws.budget(budget.left().min(HELD.saturating_sub(hold.since.elapsed())), ATTEMPT);
-        // The answer may be lost, so whatever comes of it, the row may have changed.
-        let told = std::mem::replace(&mut self.untold, true);
-        // A write whose answer was lost is repeated, and finds that it has been done.
-        if !self.update(&update, &budget)? && !self.says(slot.id, &wanted, &budget) {
-            self.untold = told;
+        let budget =
+            self.aws.budget(budget.left().min(WRITE_DEADLINE.saturating_sub(lease.since.elapsed())), ATTEMPT_TIMEOUT);
+        // The row may have changed even if the response is lost.
+        let before_write = std::mem::replace(&mut self.unannounced, true);
+        // The retry of a write whose response was lost fails its condition, but finds the row as wanted.
+        if !self.update(&update, &budget)? && !self.already_stored(slot.id, &wanted, &budget) {
+            self.unannounced = before_write;
             return Err(Error::OtherHand(format!(
-                "table {:?}: slot {} was changed by another hand",
+                "table {:?}: slot {} was modified by another writer",
                 self.name, slot.id
             )));
         }
@@ -91,24 +91,27 @@ impl SlotTable {
     }
 
     /// Writes the stamp, on the condition that the table names its leader.
-    fn confirm(&self, stamp: Stamp, budget: &Budget) -> Result<Hold, Error> {
+    fn confirm_lease(&self, stamp: Stamp, budget: &Budget) -> Result<ConfirmedLease, Error> {
         let since = Instant::now();
-        if self.update(&table::mark(&stamp, None), &self.aws.budget(budget.left().min(HELD), ATTEMPT))? {
-            Ok(Hold { stamp, since })
+        if self.update(
+            &codec::marker_update(&stamp, None),
+            &self.aws.budget(budget.left().min(WRITE_DEADLINE), ATTEMPT_TIMEOUT),
+        )? {
+            Ok(ConfirmedLease { stamp, since })
         } else {
             Err(Error::OtherHand(format!("another server leads table {:?}", self.name)))
         }
     }
 
-    /// Whether a row says this already, as far as it can be read.
-    fn says(&self, id: SlotId, wanted: &Raw, budget: &Budget) -> bool {
-        let item = get_item(&self.aws, &self.name, &table::key(id), true, None, budget);
-        item.is_ok_and(|item| item.is_some_and(|item| table::raw(item) == *wanted))
+    /// Whether the row is as wanted already; false if it cannot be read.
+    fn already_stored(&self, id: SlotId, wanted: &RowAttributes, budget: &Budget) -> bool {
+        let item = get_item(&self.aws, &self.name, &codec::key(id), true, None, budget);
+        item.is_ok_and(|item| item.is_some_and(|item| codec::row_attributes(item) == *wanted))
     }
 }
 
-/// The heartbeat after this one, and no version.
-fn after(stamp: &Stamp) -> Stamp {
+/// The next heartbeat, without a version.
+fn next_heartbeat(stamp: &Stamp) -> Stamp {
     Stamp { version: None, heartbeat: (stamp.heartbeat + 1).min(MAX_COUNTER), leader: stamp.leader.clone() }
 }
 
@@ -141,7 +144,7 @@ mod tests {
         Answer { status: 400, body: format!("{{\"__type\":\"x#{code}\"}}") }
     }
 
-    /// What a call does: `Scan`, the slot that it writes, `confirm`, or the version that it tells.
+    /// What a call does: `Scan`, `slot 2`, `beat 20` or `version 7`.
     fn step(seen: &Seen) -> String {
         let body = seen.json();
         let value = |name: &str| body["ExpressionAttributeValues"][name]["N"].as_str().map(str::to_string);
@@ -155,7 +158,7 @@ mod tests {
         }
     }
 
-    /// A DynamoDB without transactions that answers the others so, and the steps that were asked of it.
+    /// A DynamoDB without transactions, with these responses to other steps.
     fn without(answer: impl Fn(&str) -> Option<Answer> + Send + 'static) -> Responder {
         Responder::new(move |seen: &Seen| match (seen.operation().as_str(), answer(&step(seen))) {
             (_, Some(answer)) => answer,
@@ -194,9 +197,9 @@ mod tests {
                 _ => {}
             }
         }
-        // What is known is not tried again, by a twin neither, and each row is held to what was written.
-        let (before, mut twin) = (server.seen().len(), slots.twin());
-        twin.write(&[taken(5)], &next()).expect("written");
+        // Neither this handle nor another tries transactions again, and conditions use the rows as written.
+        let (before, mut other) = (server.seen().len(), slots.new_handle());
+        other.write(&[taken(5)], &next()).expect("written");
         slots.write(&[taken(2)], &next()).expect("written");
         assert_eq!(steps(&server)[before..], ["beat 20", "slot 5", "version 7", "beat 20", "slot 2", "version 7"]);
         let last: Value = server.seen()[before + 4].json();
@@ -204,16 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn another_leader_or_another_hand_ends_the_write_and_what_is_written_is_told() {
+    fn another_leader_or_writer_ends_the_write_and_what_is_written_is_announced() {
         let failed = || Some(refused("ConditionalCheckFailedException"));
         let cases: [(&str, &str, &[&str]); 2] = [
             ("beat 20", "another server leads table \"web\"", &["beat 20"]),
-            ("slot 3", "slot 3 was changed by another hand", &["beat 20", "slot 2", "slot 3", "GetItem", "version 7"]),
+            (
+                "slot 3",
+                "slot 3 was modified by another writer",
+                &["beat 20", "slot 2", "slot 3", "GetItem", "version 7"],
+            ),
         ];
         for (fails, text, expected) in cases {
             let server = without(move |step| if step == fails { failed() } else { None });
             let mut slots = table(&server);
-            slots.singly.store(true, Ordering::Relaxed);
+            slots.without_transactions.store(true, Ordering::Relaxed);
             let error = slots.write(&[taken(2), taken(3), taken(4)], &next()).expect_err(text);
             assert!(error.to_string().contains(text) && !error.needs_a_person, "{error}");
             assert_eq!(steps(&server), expected);
@@ -222,20 +229,20 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_were_not_told_are_told_in_the_next_turn() {
+    fn unannounced_rows_are_announced_in_the_next_turn() {
         let server = without(|step| (step == "version 7").then(|| refused("ValidationException")));
         let mut slots = table(&server);
-        slots.singly.store(true, Ordering::Relaxed);
+        slots.without_transactions.store(true, Ordering::Relaxed);
         slots.rows = Some(Default::default());
         assert!(slots.write(&[taken(2)], &next()).is_err());
-        assert!(slots.untold);
+        assert!(slots.unannounced);
         assert!(SlotStore::read(&mut slots).expect("a table").changed, "the server raises the version");
-        assert!(slots.beat(&Stamp { version: None, ..next() }).expect("beaten") && slots.untold);
-        assert!(slots.beat(&Stamp { version: Some(8), ..next() }).expect("beaten") && !slots.untold);
+        assert!(slots.beat(&Stamp { version: None, ..next() }).expect("beaten") && slots.unannounced);
+        assert!(slots.beat(&Stamp { version: Some(8), ..next() }).expect("beaten") && !slots.unannounced);
     }
 
     #[test]
-    fn a_write_whose_answer_was_lost_is_found_done() {
+    fn a_write_whose_response_was_lost_is_recognized() {
         let done = json!({ "Item": item(&taken(2)) }).to_string();
         let server = without(move |step| match step {
             "slot 2" => Some(refused("ConditionalCheckFailedException")),
@@ -243,13 +250,13 @@ mod tests {
             _ => None,
         });
         let mut slots = table(&server);
-        slots.singly.store(true, Ordering::Relaxed);
+        slots.without_transactions.store(true, Ordering::Relaxed);
         slots.write(&[taken(2)], &next()).expect("written");
         assert_eq!(steps(&server), ["beat 20", "slot 2", "GetItem", "version 7"]);
     }
 
     fn item(slot: &Slot) -> Value {
-        let update = table::update(slot.id, &table::attributes(slot), None);
+        let update = codec::row_update(slot.id, &codec::encode(slot), None);
         let set = update.names.iter().filter_map(|(key, name)| {
             let value = update.values.get(&format!(":w{}", key.strip_prefix("#a")?))?;
             Some((name.clone(), json!(value)))

@@ -1,4 +1,4 @@
-//! Small questions to those who give credentials: asked again when that may help, with a short answer read whole.
+//! Requests to credential endpoints: with retries, and a bounded response read whole.
 
 use std::io::Read;
 use std::time::Duration;
@@ -8,31 +8,28 @@ use crate::aws::random::random;
 use crate::aws::transport::net::{Ask, Wire, fault_of};
 use crate::aws::transport::retry::backoff;
 
-/// The largest answer that is read, in bytes; a real one has two kilobytes.
+/// In bytes; a real response has 2 KB.
 const LIMIT: u64 = 64 * 1024;
 
-/// A whole answer. It may hold a secret, so it cannot be printed.
-pub(crate) struct Reply {
-    /// The HTTP status.
+/// May hold a secret, so it has no `Debug`.
+pub(crate) struct BoundedResponse {
     pub(crate) status: u16,
-    /// Headers, names in lower case.
+    /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
-    /// The body.
     pub(crate) body: String,
 }
 
-/// Asks up to `attempts` times, while there is no answer or one with status 429 or 500 and above. The last such answer is
-/// given back as it is.
-pub(crate) fn ask(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<Reply, Cause> {
+/// Retries failures and status 429 or 5xx, up to `attempts` in all. Returns the last response as it is.
+pub(crate) fn send(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<BoundedResponse, Cause> {
     let mut failed = 0;
     loop {
-        let result = once(wire, ask);
+        let result = send_once(wire, ask);
         failed += 1;
-        let passing = match &result {
+        let retryable = match &result {
             Ok(reply) => reply.status == 429 || reply.status >= 500,
             Err(_) => true,
         };
-        if !passing || failed >= attempts {
+        if !retryable || failed >= attempts {
             return result;
         }
         let cause = result.err().unwrap_or_else(|| Cause::Unreachable(String::new()));
@@ -40,13 +37,13 @@ pub(crate) fn ask(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<Reply
     }
 }
 
-fn once(wire: &dyn Wire, ask: &Ask<'_>) -> Result<Reply, Cause> {
-    let answer = wire.ask(ask).map_err(|fault| fault.cause)?;
+fn send_once(wire: &dyn Wire, ask: &Ask<'_>) -> Result<BoundedResponse, Cause> {
+    let response = wire.ask(ask).map_err(|fault| fault.cause)?;
     let mut body = Vec::new();
-    answer.body.take(LIMIT).read_to_end(&mut body).map_err(|error| fault_of(error, ask.time).cause)?;
-    Ok(Reply {
-        status: answer.status,
-        headers: answer.headers,
+    response.body.take(LIMIT).read_to_end(&mut body).map_err(|error| fault_of(error, ask.time).cause)?;
+    Ok(BoundedResponse {
+        status: response.status,
+        headers: response.headers,
         body: String::from_utf8(body).map_err(|_| Cause::Unreadable("it is not text".to_string()))?,
     })
 }

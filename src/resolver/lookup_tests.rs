@@ -1,4 +1,4 @@
-//! The lookup on real sockets, with name servers on the loopback that answer as a test wants.
+//! Lookups on real sockets, with scripted name servers on the loopback.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ask::{Unresolved, lookup};
-use super::conf::Conf;
+use super::conf::ResolvConf;
+use super::lookup::{LookupError, lookup};
 use super::message::tests::{record, reply};
 use super::random;
 
-/// A question as a server sees it: the name in plain text, and the type.
+/// A query: name and type.
 type Asked = (String, u16);
-/// What it answers, if it does: flags and records.
+/// The response, if any: flags and records.
 type Reply = Option<(u16, Vec<Vec<u8>>)>;
 
 const A: u16 = 1;
@@ -22,7 +22,7 @@ const AAAA: u16 = 28;
 const NO_SUCH_NAME: u16 = 3;
 const CUT: u16 = 0x0200;
 
-/// A name server, over UDP and TCP. It stays until the test's process ends.
+/// A name server, over UDP and TCP, until the test process ends.
 struct Server {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -77,7 +77,7 @@ impl Server {
                 if let Some((flags, records)) = by_tcp(&name, kind) {
                     let answer = reply(&message, flags, &records);
                     let length = u16::try_from(answer.len()).expect("it fits").to_be_bytes();
-                    // Byte after byte, as a network may bring it.
+                    // Byte by byte, as a slow network.
                     for byte in [length.as_slice(), &answer].concat() {
                         let _ = stream.write_all(&[byte]);
                     }
@@ -105,7 +105,7 @@ fn question(message: &[u8]) -> Asked {
     (name, u16::from_be_bytes([message[at + 1], message[at + 2]]))
 }
 
-/// The addresses of whatever is asked for.
+/// Returns these addresses for any name.
 fn has(a: &'static [[u8; 4]]) -> impl Fn(&str, u16) -> Reply + Send + Sync {
     move |name, kind| Some((0, if kind == A { a.iter().map(|data| record(name, A, data)).collect() } else { vec![] }))
 }
@@ -119,26 +119,26 @@ fn silent(_: &str, _: u16) -> Reply {
 }
 
 /// `resolv.conf` with these servers, on ports of their own.
-fn conf(text: &str, servers: &[&Server]) -> Conf {
-    let mut conf = Conf::parse(text, "", &|_| None);
+fn conf(text: &str, servers: &[&Server]) -> ResolvConf {
+    let mut conf = ResolvConf::parse(text, "", &|_| None);
     conf.servers = servers.iter().map(|server| server.address).collect();
     conf
 }
 
-fn find(conf: &Conf, name: &str, time: Duration) -> Result<Vec<String>, Unresolved> {
-    find_in_turn(conf, name, time, 0)
+fn find(conf: &ResolvConf, name: &str, time: Duration) -> Result<Vec<String>, LookupError> {
+    find_rotated(conf, name, time, 0)
 }
 
-fn find_in_turn(conf: &Conf, name: &str, time: Duration, turn: usize) -> Result<Vec<String>, Unresolved> {
-    let found = lookup(conf, name, Instant::now() + time, turn, &random)?;
+fn find_rotated(conf: &ResolvConf, name: &str, time: Duration, rotation: usize) -> Result<Vec<String>, LookupError> {
+    let found = lookup(conf, name, Instant::now() + time, rotation, &random)?;
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// The server of a VPN and a public one.
+/// A VPN's server, and a public one.
 #[test]
-fn the_first_server_is_believed_however_fast_the_second_one_is() {
+fn the_first_server_wins_however_fast_the_second_is() {
     let late = |name: &str, kind: u16| {
         thread::sleep(Duration::from_millis(50));
         has(&[[10, 0, 0, 1]])(name, kind)
@@ -148,7 +148,7 @@ fn the_first_server_is_believed_however_fast_the_second_one_is() {
     assert_eq!(second.asked(), Vec::<String>::new());
     let (first, second) = (Server::start(nobody), Server::start(has(&[[10, 0, 0, 2]])));
     let unknown = find(&conf("", &[&first, &second]), "db.example", LONG);
-    assert_eq!(unknown, Err(Unresolved::Unknown(Some(first.address.ip()))), "its word counts, too");
+    assert_eq!(unknown, Err(LookupError::NotFound(Some(first.address.ip()))), "its word counts, too");
     assert_eq!(second.asked(), Vec::<String>::new());
     let mut asked = first.asked();
     asked.sort();
@@ -156,18 +156,18 @@ fn the_first_server_is_believed_however_fast_the_second_one_is() {
 }
 
 #[test]
-fn a_server_that_fails_refuses_or_is_silent_is_followed_by_the_next() {
+fn after_a_failure_refusal_or_timeout_the_next_server_is_queried() {
     let second = Server::start(has(&[[10, 0, 0, 2], [10, 0, 0, 3]]));
     for code in [2, 4, 5] {
         let first = Server::start(move |_, _| Some((code, vec![])));
         let found = find(&conf("", &[&first, &second]), "db.example", LONG);
         assert_eq!(found.expect("found"), ["10.0.0.2", "10.0.0.3"], "code {code}");
     }
-    // Nobody listens there.
+    // A closed port.
     let mut gone = conf("", &[&second, &second]);
     gone.servers[0] = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
     assert_eq!(find(&gone, "db.example", LONG).expect("found"), ["10.0.0.2", "10.0.0.3"]);
-    // A second for each, by the option, or by the time that there is.
+    // A second for each, by the option, or by the time available.
     let silent = Server::start(silent);
     for (options, time) in [("options timeout:1\n", LONG), ("", Duration::from_secs(2))] {
         let found = find(&conf(options, &[&silent, &second]), "db.example", time);
@@ -177,25 +177,25 @@ fn a_server_that_fails_refuses_or_is_silent_is_followed_by_the_next() {
 }
 
 #[test]
-fn where_nobody_answers_it_ends_in_time_and_says_who_did_what() {
+fn without_any_response_the_lookup_ends_in_time_and_names_each_failure() {
     let (silent, failing) = (Server::start(silent), Server::start(|_, _| Some((2, vec![]))));
     let begun = Instant::now();
     let error = find(&conf("search a.example\n", &[&silent, &failing]), "db", Duration::from_millis(400));
     assert!(begun.elapsed() < LONG);
     let error = error.expect_err("nobody").to_string();
     assert!(error.starts_with("failed to lookup address information: name server 127.0.0.1 "), "{error}");
-    // The domain was asked for, and the silence ended it.
+    // Only the first candidate was queried: after a timeout the others are skipped.
     assert!(silent.asked().iter().all(|asked| asked.starts_with("db.a.example ")), "{:?}", silent.asked());
     let error = find(&conf("", &[&silent]), "db", Duration::ZERO).expect_err("no time").to_string();
-    assert!(error.ends_with("name server 127.0.0.1 was not asked, since no time was left"), "{error}");
+    assert!(error.ends_with("name server 127.0.0.1 was not queried: no time was left"), "{error}");
     let error = find(&conf("", &[&failing]), "db", LONG).expect_err("it fails").to_string();
     assert!(error.ends_with("name server 127.0.0.1 fails (SERVFAIL)"), "{error}");
     assert_eq!(failing.asked().iter().filter(|asked| *asked == "db 1").count(), 2, "two attempts");
-    assert_eq!(find(&conf("", &[&failing]), "a..b", LONG), Err(Unresolved::NoName));
+    assert_eq!(find(&conf("", &[&failing]), "a..b", LONG), Err(LookupError::InvalidName));
 }
 
 #[test]
-fn names_are_searched_for_in_the_domains() {
+fn names_are_searched_for_in_the_search_domains() {
     let server =
         Server::start(
             |name, kind| {
@@ -206,7 +206,7 @@ fn names_are_searched_for_in_the_domains() {
     assert_eq!(find(&conf(""), "db", LONG).expect("found"), ["10.0.0.1"]);
     assert_eq!(find(&conf(""), "DB.b.Example.", LONG).expect("found"), ["10.0.0.1"]);
     assert_eq!(find(&conf("options ndots:2\n"), "db.b.example", LONG).expect("found"), ["10.0.0.1"]);
-    assert_eq!(find(&conf(""), "db.c", LONG), Err(Unresolved::Unknown(Some(server.address.ip()))));
+    assert_eq!(find(&conf(""), "db.c", LONG), Err(LookupError::NotFound(Some(server.address.ip()))));
     let asked: Vec<String> = server.asked().into_iter().filter(|asked| asked.ends_with(" 1")).collect();
     assert_eq!(
         asked,
@@ -222,9 +222,9 @@ fn names_are_searched_for_in_the_domains() {
     );
 }
 
-/// A server that never answers about IPv6, and one that fails there.
+/// A server that never responds to AAAA queries, and one that fails them.
 #[test]
-fn addresses_of_one_family_do_not_wait_for_ever_for_the_other() {
+fn addresses_of_one_family_do_not_wait_forever_for_the_other() {
     let silent = Server::start(|name, kind| if kind == A { has(&[[10, 0, 0, 1]])(name, kind) } else { None });
     let begun = Instant::now();
     assert_eq!(find(&conf("options timeout:30\n", &[&silent]), "db", LONG).expect("found"), ["10.0.0.1"]);
@@ -236,13 +236,13 @@ fn addresses_of_one_family_do_not_wait_for_ever_for_the_other() {
     failing.asked.lock().expect("no panic").clear();
     assert_eq!(find(&without, "db", LONG).expect("found"), ["10.0.0.1"]);
     assert_eq!(failing.asked(), ["db 1"]);
-    // That there is nothing is believed only where both say so.
+    // A name has no address only if both responses say so.
     let half = Server::start(|_, kind| Some((if kind == A { 0 } else { 2 }, vec![])));
     assert_eq!(find(&conf("", &[&half, &failing]), "db", LONG).expect("found"), ["10.0.0.1"]);
 }
 
 #[test]
-fn ipv6_is_asked_for_and_spoken() {
+fn ipv6_addresses_and_servers_work() {
     let six = |name: &str, kind: u16| {
         let data: [u8; 16] = "fd00::1".parse::<std::net::Ipv6Addr>().expect("an address").octets();
         Some((0, if kind == AAAA { vec![record(name, AAAA, &data)] } else { vec![] }))
@@ -252,7 +252,7 @@ fn ipv6_is_asked_for_and_spoken() {
 }
 
 #[test]
-fn what_does_not_fit_is_asked_for_over_tcp() {
+fn truncated_responses_are_retried_over_tcp() {
     let many = |name: &str, kind: u16| {
         let records = (0..100).map(|last| record(name, A, &[10, 0, 1, last])).collect();
         Some((0, if kind == A { records } else { vec![] }))
@@ -264,14 +264,14 @@ fn what_does_not_fit_is_asked_for_over_tcp() {
     let found = find(&conf("", &[&server]), "db", LONG).expect("found");
     assert_eq!((found.len(), found[31].as_str()), (32, "10.0.1.31"), "no more than are of use");
     assert_eq!(server.by_tcp.load(Ordering::SeqCst), 1);
-    // Where TCP brings nothing, what did fit.
+    // If TCP fails, the addresses that fit.
     let closed = Server::start_on("127.0.0.1", cut, |_, _| None);
     assert_eq!(find(&conf("", &[&closed]), "db", LONG).expect("found"), ["10.0.0.1"]);
     let empty = Server::start_on("127.0.0.1", |_, _| Some((CUT, vec![])), |_, _| None);
     let next = Server::start(has(&[[10, 0, 0, 7]]));
     assert_eq!(find(&conf("", &[&empty, &next]), "db", LONG).expect("found"), ["10.0.0.7"]);
     let error = find(&conf("", &[&empty]), "db", LONG).expect_err("nothing").to_string();
-    assert!(error.contains("cuts its answer short, and by TCP cannot be reached"), "{error}");
+    assert!(error.contains("truncates its response, and over TCP cannot be reached"), "{error}");
     // TCP from the start.
     let server = Server::start_on("127.0.0.1", silent, has(&[[10, 0, 0, 8]]));
     assert_eq!(find(&conf("options use-vc\n", &[&server]), "db", LONG).expect("found"), ["10.0.0.8"]);
@@ -279,37 +279,38 @@ fn what_does_not_fit_is_asked_for_over_tcp() {
 }
 
 #[test]
-fn servers_take_turns_only_where_they_are_asked_to() {
+fn servers_rotate_only_with_the_option() {
     let servers = [Server::start(has(&[[10, 0, 0, 1]])), Server::start(has(&[[10, 0, 0, 2]]))];
     let servers: Vec<&Server> = servers.iter().collect();
-    let found = |options: &str, turn| find_in_turn(&conf(options, &servers), "db", LONG, turn).expect("found");
-    for turn in 0..3 {
-        assert_eq!(found("", turn), ["10.0.0.1"]);
-        assert_eq!(found("options rotate\n", turn), [format!("10.0.0.{}", 1 + turn % 2)]);
+    let found = |options: &str, rotation| find_rotated(&conf(options, &servers), "db", LONG, rotation).expect("found");
+    for rotation in 0..3 {
+        assert_eq!(found("", rotation), ["10.0.0.1"]);
+        assert_eq!(found("options rotate\n", rotation), [format!("10.0.0.{}", 1 + rotation % 2)]);
     }
-    // A fault is told in the same words whoever's turn it is.
+    // The error text does not depend on the rotation.
     let failing = [
         Server::start_on("127.0.0.1", |_, _| Some((2, vec![])), silent),
         Server::start_on("127.0.0.2", silent, silent),
     ];
     let failing: Vec<&Server> = failing.iter().collect();
     for (servers, end) in [
-        (failing, "name server 127.0.0.1 fails (SERVFAIL), name server 127.0.0.2 gives no answer"),
+        (failing, "name server 127.0.0.1 fails (SERVFAIL), name server 127.0.0.2 does not respond"),
         (vec![&Server::start(nobody)], "the name servers do not know the name"),
     ] {
-        for turn in 0..2 {
+        for rotation in 0..2 {
             let conf = conf("options rotate attempts:1\n", &servers);
-            let error = find_in_turn(&conf, "db", Duration::from_millis(400), turn).expect_err("nobody").to_string();
-            assert!(error.ends_with(end), "turn {turn}: {error}");
+            let error =
+                find_rotated(&conf, "db", Duration::from_millis(400), rotation).expect_err("nobody").to_string();
+            assert!(error.ends_with(end), "turn {rotation}: {error}");
         }
     }
 }
 
-/// Answers that nobody asked for come from the right address, too, where somebody forges it.
+/// Forged responses may come from the right address.
 #[test]
-fn what_is_no_answer_is_waited_through() {
+fn forged_responses_are_ignored() {
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let mut conf = Conf::parse("", "", &|_| None);
+    let mut conf = ResolvConf::parse("", "", &|_| None);
     conf.servers = vec![udp.local_addr().expect("bound")];
     let serving = thread::spawn(move || {
         let mut buffer = [0; 600];

@@ -1,41 +1,41 @@
-//! How a profile comes by its credentials: where they begin, and the roles that are assumed from there. Pure.
+//! How a profile gets its credentials: where they start, and the roles to assume from there. Pure.
 //!
-//! AWS SDKs and Tools Reference Guide, "Assume role credential provider settings"; which key of a profile wins is
-//! that of the SDKs' own test cases, which it is tested with.
+//! AWS SDKs and Tools Reference Guide, "Assume role credential provider settings"; precedence as in the SDKs' test cases,
+//! which this is tested with.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::sso::Login;
-use super::sts::Role;
+use super::sts::AssumedRole;
 use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::error::Error;
 use crate::aws::transport::identity::Credentials;
 use crate::text::one_line;
 
-/// Where a profile's credentials begin.
+/// Where a profile's credentials start.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// Keys in the files.
+    /// Static keys.
     Keys(Credentials),
     /// Another provider, by `credential_source`.
-    Source(Named),
-    /// The token of an identity provider.
+    Source(CredentialSource),
+    /// A web identity token.
     WebIdentity {
-        /// The role.
+        /// The role's ARN.
         arn: String,
-        /// The name of the session.
+        /// The session name.
         session: Option<String>,
-        /// The file of the token.
+        /// The token file.
         file: PathBuf,
     },
-    /// A login.
+    /// An SSO login.
     Sso(Login),
-    /// A command, and the profile that has it.
+    /// A command, and the profile that names it.
     Process(CommandLine, String),
 }
 
-/// A command line. It may hold a secret, so `Debug` does not show it.
+/// A command line. `Debug` hides it, since it may hold a secret.
 #[derive(PartialEq, Eq)]
 pub(crate) struct CommandLine(pub(crate) String);
 
@@ -47,7 +47,7 @@ impl fmt::Debug for CommandLine {
 
 /// A provider that `credential_source` can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum CredentialSource {
     /// `Environment`
     Environment,
     /// `Ec2InstanceMetadata`
@@ -56,31 +56,30 @@ pub(crate) enum Named {
     Container,
 }
 
-/// The way to a profile's credentials.
+/// The steps to a profile's credentials.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Where they begin.
+pub(crate) struct ProfileChain {
     pub(crate) base: Base,
-    /// The roles to assume, in this order.
-    pub(crate) roles: Vec<Role>,
+    /// The roles to assume, in order.
+    pub(crate) roles: Vec<AssumedRole>,
 }
 
-/// The plan of a profile; `None` if it says nothing of credentials. Errors: what it says cannot be followed.
-pub(crate) fn plan(files: &ProfileFiles, name: &str) -> Result<Option<Plan>, Error> {
+/// The chain of a profile; `None` if it has no credential settings. Errors: contradictory or incomplete settings.
+pub(crate) fn resolve(files: &ProfileFiles, name: &str) -> Result<Option<ProfileChain>, Error> {
     let mut roles = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     let mut name = name;
     let base = loop {
         let profile = Profile { files, name };
         if seen.contains(&name) {
-            return Err(profile.fault(&format!("is its own source_profile, by way of {}", seen.join(", "))));
+            return Err(profile.fault(&format!("is its own source_profile, through {}", seen.join(", "))));
         }
         if !files.has(name) {
             let user = seen.last().copied().unwrap_or_default();
-            return Err(profile.fault(&format!("is not there, though profile {user:?} has it as source_profile")));
+            return Err(profile.fault(&format!("does not exist, though profile {user:?} names it as source_profile")));
         }
         seen.push(name);
-        // A source that has keys is used for them, whatever else it says.
+        // The keys of a source_profile win over its other settings.
         if seen.len() > 1
             && let Some(keys) = profile.keys()?
         {
@@ -91,18 +90,20 @@ pub(crate) fn plan(files: &ProfileFiles, name: &str) -> Result<Option<Plan>, Err
                 Some(base) => break base,
                 None if seen.len() == 1 => return Ok(None),
                 None => {
-                    return Err(profile.fault("has no credentials, though another profile has it as source_profile"));
+                    return Err(profile.fault("has no credentials, though another profile names it as source_profile"));
                 }
             }
         };
         roles.push(profile.role(arn)?);
         match (profile.get("source_profile"), profile.get("credential_source")) {
-            (Some(_), Some(_)) => return Err(profile.fault("has both source_profile and credential_source: leave one")),
+            (Some(_), Some(_)) => {
+                return Err(profile.fault("has both source_profile and credential_source: remove one"));
+            }
             (None, None) => {
                 return Err(profile.fault("has role_arn but neither source_profile nor credential_source: add one"));
             }
-            (None, Some(source)) => break Base::Source(profile.named(source)?),
-            // A profile may be its own source: its keys then assume its role.
+            (None, Some(source)) => break Base::Source(profile.credential_source(source)?),
+            // A profile may be its own source: its keys assume its role.
             (Some(source), None) if source == name => {
                 let keys = profile.keys()?;
                 break Base::Keys(
@@ -113,7 +114,7 @@ pub(crate) fn plan(files: &ProfileFiles, name: &str) -> Result<Option<Plan>, Err
         }
     };
     roles.reverse();
-    Ok(Some(Plan { base, roles }))
+    Ok(Some(ProfileChain { base, roles }))
 }
 
 struct Profile<'a> {
@@ -127,17 +128,16 @@ impl<'a> Profile<'a> {
     }
 
     fn fault(&self, what: &str) -> Error {
-        Error::Setup(format!("profile {:?} in {} {what}", self.name, self.files.places()))
+        Error::Setup(format!("profile {:?} in {} {what}", self.name, self.files.searched_paths()))
     }
 
-    /// Keys, if there are any. Half a pair is an error.
     fn keys(&self) -> Result<Option<Credentials>, Error> {
-        // As in the environment: botocore takes the older name first.
+        // botocore prefers the older name.
         let token = self.get("aws_security_token").or_else(|| self.get("aws_session_token"));
         match (self.get("aws_access_key_id"), self.get("aws_secret_access_key")) {
             (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
                 .map(|keys| Some(keys.of(format!("profile {:?}", self.name))))
-                .map_err(|text| self.fault(&format!("has an {text} with characters that none has"))),
+                .map_err(|text| self.fault(&format!("has an {text} with invalid characters"))),
             (None, None) => Ok(None),
             (None, Some(_)) => Err(self.fault("lacks aws_access_key_id")),
             (Some(_), None) => Err(self.fault("lacks aws_secret_access_key")),
@@ -161,16 +161,16 @@ impl<'a> Profile<'a> {
         }
         match self.get("login_session") {
             Some(_) => Err(self.fault(
-                "has a login_session (aws login), which hsdo cannot use: give it a role, keys, or as its \
-                 credential_process what prints the session's, such as aws configure export-credentials",
+                "has a login_session (aws login), which hsdo cannot use: give it a role, keys, or a credential_process \
+                 such as aws configure export-credentials",
             )),
             None => Ok(None),
         }
     }
 
-    fn role(&self, arn: &str) -> Result<Role, Error> {
+    fn role(&self, arn: &str) -> Result<AssumedRole, Error> {
         if self.get("mfa_serial").is_some() {
-            return Err(self.fault("has mfa_serial: a program that runs alone cannot give a second factor"));
+            return Err(self.fault("has mfa_serial, but hsdo cannot prompt for an MFA code"));
         }
         let seconds = match self.get("duration_seconds") {
             None => None,
@@ -181,18 +181,23 @@ impl<'a> Profile<'a> {
             },
         };
         let text = |key| self.get(key).map(str::to_string);
-        Ok(Role { arn: arn.to_string(), session: text("role_session_name"), external_id: text("external_id"), seconds })
+        Ok(AssumedRole {
+            arn: arn.to_string(),
+            session: text("role_session_name"),
+            external_id: text("external_id"),
+            seconds,
+        })
     }
 
-    fn named(&self, source: &str) -> Result<Named, Error> {
+    fn credential_source(&self, source: &str) -> Result<CredentialSource, Error> {
         [
-            ("Environment", Named::Environment),
-            ("Ec2InstanceMetadata", Named::Metadata),
-            ("EcsContainer", Named::Container),
+            ("Environment", CredentialSource::Environment),
+            ("Ec2InstanceMetadata", CredentialSource::Metadata),
+            ("EcsContainer", CredentialSource::Container),
         ]
         .into_iter()
         .find(|(name, _)| source.eq_ignore_ascii_case(name))
-        .map(|(_, named)| named)
+        .map(|(_, provider)| provider)
         .ok_or_else(|| {
             self.fault(&format!(
                 "has credential_source {source:?}, expected Environment, Ec2InstanceMetadata or EcsContainer"
@@ -200,13 +205,13 @@ impl<'a> Profile<'a> {
         })
     }
 
-    /// The login, in the form with a session or in the older one.
+    /// The SSO login, with an `sso_session` or in the legacy form.
     fn login(&self) -> Result<Option<Login>, Error> {
         let session = self.get("sso_session");
         if session.is_none() && self.get("sso_start_url").is_none() && self.get("sso_account_id").is_none() {
             return Ok(None);
         }
-        let of_session = |key| match session {
+        let session_key = |key| match session {
             Some(session) => self.files.sso_session(session, key),
             None => self.get(key),
         };
@@ -214,13 +219,13 @@ impl<'a> Profile<'a> {
             Some(session) if !key.starts_with("sso_account") && !key.starts_with("sso_role") => {
                 self.fault(&format!("needs {key} in [sso-session {}]", one_line(session, 100)))
             }
-            _ => self.fault(&format!("has a login but no {key}")),
+            _ => self.fault(&format!("has an SSO login but no {key}")),
         };
         let needed = |key, value: Option<&str>| value.map(str::to_string).ok_or_else(|| lacks(key));
         Ok(Some(Login {
             session: session.map(str::to_string),
-            start_url: needed("sso_start_url", of_session("sso_start_url"))?,
-            region: needed("sso_region", of_session("sso_region"))?,
+            start_url: needed("sso_start_url", session_key("sso_start_url"))?,
+            region: needed("sso_region", session_key("sso_region"))?,
             account: needed("sso_account_id", self.get("sso_account_id"))?,
             role: needed("sso_role_name", self.get("sso_role_name"))?,
             profile: self.name.to_string(),
@@ -244,16 +249,16 @@ mod tests {
         profiles: BTreeMap<String, BTreeMap<String, String>>,
         #[serde(default)]
         sso_sessions: BTreeMap<String, BTreeMap<String, String>>,
-        /// The steps to the credentials of profile A; without them, there is no way.
+        /// The steps to the credentials of profile A; none if they are unusable.
         steps: Option<Vec<String>>,
     }
 
-    /// A plan in the words of the cases.
-    fn steps(plan: &Plan) -> Vec<String> {
+    /// A chain in the cases' notation.
+    fn steps(chain: &ProfileChain) -> Vec<String> {
         let session = |session: &Option<String>| session.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
-        let base = match &plan.base {
+        let base = match &chain.base {
             Base::Keys(keys) => format!("keys {} {}", keys.access_key_id, keys.secret_access_key),
-            Base::Source(named) => format!("source {named:?}"),
+            Base::Source(provider) => format!("source {provider:?}"),
             Base::WebIdentity { arn, session: name, file } => {
                 format!("token {} for {arn}{}", file.display(), session(name))
             }
@@ -263,22 +268,22 @@ mod tests {
             }
             Base::Process(CommandLine(command), _) => format!("process {command}"),
         };
-        let roles = plan.roles.iter().map(|role| {
+        let roles = chain.roles.iter().map(|role| {
             let id = role.external_id.as_ref().map(|id| format!(" with {id}")).unwrap_or_default();
             format!("role {}{}{id}", role.arn, session(&role.session))
         });
         std::iter::once(base).chain(roles).collect()
     }
 
-    fn read(config: &str) -> Result<Option<Plan>, Error> {
+    fn read(config: &str) -> Result<Option<ProfileChain>, Error> {
         let folder = Folder::new();
         let path = folder.file("config", config);
         let files = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).expect("files");
-        plan(&files, "A")
+        resolve(&files, "A")
     }
 
     #[test]
-    fn profiles_are_followed_as_the_sdks_do() {
+    fn profiles_are_resolved_as_in_the_sdks() {
         let text = include_str!("../../../tests/data/aws-config/profile-chains.json");
         let cases: Vec<Case> = serde_json::from_str(text).expect("cases");
         assert_eq!(cases.len(), 23);
@@ -290,13 +295,13 @@ mod tests {
                     keys.iter().for_each(|(key, value)| config.push_str(&format!("{key} = {value}\n")));
                 }
             }
-            let found = read(&config).ok().flatten().map(|plan| steps(&plan));
+            let found = read(&config).ok().flatten().map(|chain| steps(&chain));
             assert_eq!(found, case.steps, "{}", case.about);
         }
     }
 
     #[test]
-    fn what_cannot_be_followed_is_said() {
+    fn unusable_profiles_are_errors() {
         for (config, expected) in [
             ("[profile A]\nrole_arn = r\nsource_profile = B", "profile \"B\" in"),
             (
@@ -304,7 +309,7 @@ mod tests {
                 "its own source",
             ),
             ("[profile A]\nrole_arn = r\ncredential_source = Moon", "Ec2InstanceMetadata"),
-            ("[profile A]\nrole_arn = r\nmfa_serial = m\nsource_profile = A", "second factor"),
+            ("[profile A]\nrole_arn = r\nmfa_serial = m\nsource_profile = A", "MFA code"),
             ("[profile A]\nrole_arn = r\nduration_seconds = 5\nsource_profile = A", "900 to 43200"),
             ("[profile A]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r", "sso_start_url in [sso-session s]"),
             ("[profile A]\naws_access_key_id = AK", "lacks aws_secret_access_key"),
@@ -318,13 +323,14 @@ mod tests {
             let error = read(config).expect_err(expected);
             assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
         }
-        assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a plan"), None);
-        let both = read("[profile A]\nlogin_session = x\ncredential_process = give").expect("a plan").expect("a plan");
+        assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a chain"), None);
+        let both =
+            read("[profile A]\nlogin_session = x\ncredential_process = give").expect("a chain").expect("a chain");
         assert_eq!(steps(&both), ["process give"]);
     }
 
     #[test]
-    fn a_token_has_two_names_and_keys_win_over_a_login() {
+    fn a_token_has_two_names_and_keys_win_over_a_login_session() {
         for (more, expected) in [
             ("", None),
             ("aws_session_token = n", Some("n")),
@@ -333,15 +339,15 @@ mod tests {
             ("aws_security_token =\naws_session_token = n\nlogin_session = x", Some("n")),
         ] {
             let keys = format!("[profile A]\naws_access_key_id = AK\naws_secret_access_key = s\n{more}\n");
-            let Some(Plan { base: Base::Keys(keys), .. }) = read(&keys).expect(more) else { panic!("{more}") };
+            let Some(ProfileChain { base: Base::Keys(keys), .. }) = read(&keys).expect(more) else { panic!("{more}") };
             assert_eq!(keys.session_token.as_deref(), expected, "{more}");
         }
     }
 
     #[test]
     fn debug_shows_no_command_line() {
-        let plan = read("[profile A]\ncredential_process = give --password hush").expect("a plan").expect("a plan");
-        assert_eq!(steps(&plan), ["process give --password hush"]);
-        assert!(!format!("{plan:?}").contains("hush"), "{plan:?}");
+        let chain = read("[profile A]\ncredential_process = give --password hush").expect("a chain").expect("a chain");
+        assert_eq!(steps(&chain), ["process give --password hush"]);
+        assert!(!format!("{chain:?}").contains("hush"), "{chain:?}");
     }
 }

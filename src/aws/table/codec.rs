@@ -1,8 +1,8 @@
-//! How a slot is spelled as an item of the table, both ways. Pure, and the only file that knows attribute names.
+//! Converts slots to items of the table and back. Pure, and the only file that knows attribute names.
 //!
-//! Key, names, types and the spelling of a free slot are those of the original program, so that each can read the
-//! other's table. `HsdoLastASG` is ours, and so is the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`,
-//! `HsdoLeader`); the original keeps them when it updates an item, loses them when it puts one, and looks at none.
+//! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
+//! `HsdoLastASG` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are ours: the original
+//! ignores them, keeps them when it updates an item, and loses them when it puts one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::slot::{
 };
 use crate::text::one_line;
 
-/// The key: the slot's number.
+/// The key attribute: the slot's number.
 pub(crate) const KEY: &str = "BackendServerID";
 const ADDRESS: &str = "IPAddress";
 const NAME: &str = "ServerName";
@@ -27,69 +27,66 @@ const STATUS: &str = "BackendServerStatus";
 const LAST_STEP: &str = "LastWeightUpdate";
 const LAST_GROUP: &str = "HsdoLastASG";
 
-/// What hsdo reads and writes of an item, beside its key.
-const OURS: [&str; 7] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP];
+/// The attributes hsdo reads and writes, besides the key.
+const ROW_ATTRIBUTES: [&str; 7] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP];
 
 /// The slot whose item carries the marker.
-pub(crate) const MARKED: SlotId = 1;
+pub(crate) const MARKER_SLOT: SlotId = 1;
 /// The attributes of the marker: version, heartbeat, leader.
-const MARKS: [&str; 3] = ["HsdoVersion", "HsdoHeartbeat", "HsdoLeader"];
-/// What a reading of the marker alone asks for; the key is there whenever the item is.
-pub(crate) const MARKER: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader";
+const MARKER_NAMES: [&str; 3] = ["HsdoVersion", "HsdoHeartbeat", "HsdoLeader"];
+/// The projection that reads the marker alone; the key tells a missing item from one without a marker.
+pub(crate) const MARKER_PROJECTION: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader";
 
-/// How the original spells what a free slot has not.
+/// The original's placeholder in a free slot.
 const NONE: &str = "none";
-/// How the original spells the time of a free slot.
+/// The original's timestamp of a free slot.
 const NEVER: &str = "0-0-0 00:00:00.000000";
 
-/// What an item holds of [`OURS`], as it was read: what a later write puts its condition on.
-pub(crate) type Raw = [Option<Attribute>; OURS.len()];
+/// An item's [`ROW_ATTRIBUTES`] as read: the condition of a later write.
+pub(crate) type RowAttributes = [Option<Attribute>; ROW_ATTRIBUTES.len()];
 
-/// What slot 1's item holds of the marker, as it was read: what taking the lease puts its condition on.
-pub(crate) type RawMarker = [Option<Attribute>; MARKS.len()];
+/// The marker's attributes as read: the condition of a claim.
+pub(crate) type MarkerAttributes = [Option<Attribute>; MARKER_NAMES.len()];
 
-/// An item, taken apart.
-pub(crate) enum Entry {
-    /// A slot's.
+pub(crate) enum ParsedItem {
+    /// A slot.
     Slot {
         /// The slot's number.
         id: SlotId,
-        /// The row that it is.
         row: Row,
-        /// What a later write puts its condition on.
-        raw: Arc<Raw>,
-        /// The marker, on slot 1's item.
-        marker: Option<Box<(RawMarker, Marker)>>,
+        /// The condition of a later write.
+        raw: Arc<RowAttributes>,
+        /// On slot 1's item.
+        marker: Option<Box<(MarkerAttributes, Marker)>>,
     },
-    /// An item without a usable number, described.
+    /// The description of an item without a valid slot number.
     Stray(String),
 }
 
-/// Takes an item apart.
-pub(crate) fn entry(item: Item) -> Entry {
+pub(crate) fn parse_item(item: Item) -> ParsedItem {
     match id(&item) {
-        Ok(id) => Entry::Slot {
+        Ok(id) => ParsedItem::Slot {
             id,
             row: row(id, &item),
-            marker: (id == MARKED).then(|| Box::new((raw_marker(&item), marker(&item)))),
-            raw: Arc::new(raw(item)),
+            marker: (id == MARKER_SLOT).then(|| Box::new((marker_attributes(&item), marker(&item)))),
+            raw: Arc::new(row_attributes(item)),
         },
-        Err(stray) => Entry::Stray(stray),
+        Err(stray) => ParsedItem::Stray(stray),
     }
 }
 
-/// The number of the slot that an item is about. The error describes an item without a usable one.
+/// The slot number of an item. The error describes an item without a valid one.
 pub(crate) fn id(item: &Item) -> Result<SlotId, String> {
     match item.get(KEY) {
         Some(Attribute::N(text)) => match integer(text) {
             Some(id) if (1..=u64::from(MAX_SLOT)).contains(&id) => Ok(id as SlotId),
-            _ => Err(format!("item with {KEY} {}: not a number of a slot, 1 to {MAX_SLOT}", shown(text))),
+            _ => Err(format!("item with {KEY} {}: not a slot number, 1 to {MAX_SLOT}", quoted(text))),
         },
-        other => Err(format!("item whose {KEY} {}", not_a("number", other))),
+        other => Err(format!("item whose {KEY} {}", mismatch("number", other))),
     }
 }
 
-/// The row that an item is.
+/// The row of an item.
 pub(crate) fn row(id: SlotId, item: &Item) -> Row {
     match slot(id, item) {
         Ok(slot) => Row::Readable(Arc::new(slot)),
@@ -100,42 +97,42 @@ pub(crate) fn row(id: SlotId, item: &Item) -> Row {
     }
 }
 
-/// Takes out of an item what a later write puts its condition on.
-pub(crate) fn raw(mut item: Item) -> Raw {
-    OURS.map(|name| item.remove(name))
+/// The condition of a later write.
+pub(crate) fn row_attributes(mut item: Item) -> RowAttributes {
+    ROW_ATTRIBUTES.map(|name| item.remove(name))
 }
 
-/// The marker on an item; an attribute that cannot be read counts as missing.
+/// The marker on an item; an unreadable attribute counts as missing.
 pub(crate) fn marker(item: &Item) -> Marker {
     let number = |name: &str| match item.get(name) {
         Some(Attribute::N(text)) => text.parse().ok().filter(|number| *number <= marker::MAX_COUNTER),
         _ => None,
     };
-    let leader = match item.get(MARKS[2]) {
+    let leader = match item.get(MARKER_NAMES[2]) {
         Some(Attribute::S(text)) => Some(text.clone()),
         _ => None,
     };
-    Marker { version: number(MARKS[0]), heartbeat: number(MARKS[1]), leader }
+    Marker { version: number(MARKER_NAMES[0]), heartbeat: number(MARKER_NAMES[1]), leader }
 }
 
-/// The marker on an item as it stands there.
-pub(crate) fn raw_marker(item: &Item) -> RawMarker {
-    MARKS.map(|name| item.get(name).cloned())
+/// The marker's attributes as stored.
+pub(crate) fn marker_attributes(item: &Item) -> MarkerAttributes {
+    MARKER_NAMES.map(|name| item.get(name).cloned())
 }
 
 fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
     let address = text(item, ADDRESS)?;
-    let name = name_of(item, NAME)?;
+    let name = valid_name(item, NAME)?;
     let weight = weight(item)?;
     let status = status(text(item, STATUS)?)?;
     let last_step = Timestamp::parse(text(item, LAST_STEP)?);
     let asg = match item.get(GROUP) {
         None => None,
-        Some(_) => group(name_of(item, GROUP)?),
+        Some(_) => group(valid_name(item, GROUP)?),
     };
-    // Only a hint for who comes next: one that cannot be read is none.
+    // Only a hint for the next occupant, so an unreadable one is ignored.
     let last_group = match item.get(LAST_GROUP) {
-        Some(_) => name_of(item, LAST_GROUP).ok().and_then(group),
+        Some(_) => valid_name(item, LAST_GROUP).ok().and_then(group),
         None => None,
     };
     let occupant = match address {
@@ -155,26 +152,26 @@ fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
 fn text<'a>(item: &'a Item, attribute: &str) -> Result<&'a str, String> {
     match item.get(attribute) {
         Some(Attribute::S(text)) => Ok(text),
-        other => Err(format!("{attribute} {}", not_a("text", other))),
+        other => Err(format!("{attribute} {}", mismatch("string", other))),
     }
 }
 
-fn not_a(kind: &str, found: Option<&Attribute>) -> String {
+fn mismatch(kind: &str, found: Option<&Attribute>) -> String {
     if found.is_none() { "is missing".to_string() } else { format!("is not a {kind}") }
 }
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text.parse().map_err(|_| format!("{ADDRESS} {} is not an IP address", shown(text)))?;
+    let address: IpAddr = text.parse().map_err(|_| format!("{ADDRESS} {} is not an IP address", quoted(text)))?;
     if !is_server_address(address) {
-        return Err(format!("{ADDRESS} {} is not an address that a server can have", shown(text)));
+        return Err(format!("{ADDRESS} {} is not an address that a server can have", quoted(text)));
     }
     Ok(address)
 }
 
-fn name_of<'a>(item: &'a Item, attribute: &str) -> Result<&'a str, String> {
+fn valid_name<'a>(item: &'a Item, attribute: &str) -> Result<&'a str, String> {
     let text = text(item, attribute)?;
     if text.chars().any(char::is_control) {
-        return Err(format!("{attribute} {} holds a control character", shown(text)));
+        return Err(format!("{attribute} {} holds a control character", quoted(text)));
     }
     if text.chars().count() > MAX_NAME_CHARS {
         return Err(format!("{attribute} is longer than {MAX_NAME_CHARS} characters"));
@@ -191,28 +188,27 @@ fn weight(item: &Item) -> Result<Weight, String> {
         Some(Attribute::N(text)) => integer(text)
             .and_then(|weight| Weight::try_from(weight).ok())
             .filter(|weight| *weight <= MAX_WEIGHT)
-            .ok_or_else(|| format!("{WEIGHT} {} is not a whole number from 0 to {MAX_WEIGHT}", shown(text))),
-        other => Err(format!("{WEIGHT} {}", not_a("number", other))),
+            .ok_or_else(|| format!("{WEIGHT} {} is not a whole number from 0 to {MAX_WEIGHT}", quoted(text))),
+        other => Err(format!("{WEIGHT} {}", mismatch("number", other))),
     }
 }
 
 fn status(text: &str) -> Result<Status, String> {
-    // A person may have typed it.
+    // May have been edited by hand.
     match text.trim().to_ascii_lowercase().as_str() {
         "enabled" => Ok(Status::Enabled),
         "draining" => Ok(Status::Draining),
         "disabled" => Ok(Status::Disabled),
-        _ => Err(format!("{STATUS} {} is none of enabled, disabled, draining", shown(text))),
+        _ => Err(format!("{STATUS} {} is not one of enabled, disabled, draining", quoted(text))),
     }
 }
 
-/// A text of the table as a log line can carry it.
-fn shown(text: &str) -> String {
+fn quoted(text: &str) -> String {
     format!("\"{}\"", one_line(text, 64))
 }
 
-/// The attributes of a slot as they are written, in the order of [`OURS`].
-pub(crate) fn attributes(slot: &Slot) -> Raw {
+/// A slot's attributes, in the order of [`ROW_ATTRIBUTES`].
+pub(crate) fn encode(slot: &Slot) -> RowAttributes {
     let text = |text: &str| Some(Attribute::S(text.to_string()));
     let number = |number: Weight| Some(Attribute::N(number.to_string()));
     let last_group = slot.last_group.clone().map(Attribute::S);
@@ -242,58 +238,57 @@ pub(crate) fn key(id: SlotId) -> Item {
     Item::from([(KEY.to_string(), Attribute::N(id.to_string()))])
 }
 
-/// The update that makes a slot's item say `wanted` and keeps every attribute that is not ours, on the condition that
-/// it still is as `before`; `None` is an item that did not exist.
-pub(crate) fn update(id: SlotId, wanted: &Raw, before: Option<&Raw>) -> Update {
-    Draft::default().row(wanted, before).update(id)
+/// Writes `wanted` to a slot's item and keeps foreign attributes, on the condition that the item is still as `before`;
+/// `None` if it did not exist.
+pub(crate) fn row_update(id: SlotId, wanted: &RowAttributes, before: Option<&RowAttributes>) -> Update {
+    UpdateBuilder::default().row(wanted, before).build(id)
 }
 
-/// The update of slot 1's item that goes with rows, or alone as a heartbeat: the numbers of `stamp`, on the condition
-/// that the item names its leader. `row` is what slot 1 itself is to say, and what it said before: a transaction cannot
-/// touch an item twice.
-pub(crate) fn mark(stamp: &Stamp, row: Option<(&Raw, Option<&Raw>)>) -> Update {
-    let draft = match row {
-        Some((wanted, before)) => Draft::default().row(wanted, before),
-        None => Draft::default(),
+/// Writes the numbers of `stamp`, on the condition that the item names its leader. `row` is slot 1's own new and old row:
+/// a transaction cannot update an item twice.
+pub(crate) fn marker_update(stamp: &Stamp, row: Option<(&RowAttributes, Option<&RowAttributes>)>) -> Update {
+    let builder = match row {
+        Some((wanted, before)) => UpdateBuilder::default().row(wanted, before),
+        None => UpdateBuilder::default(),
     };
-    draft.numbers(stamp.version, stamp.heartbeat).led_by(&stamp.leader).update(MARKED)
+    builder.version_and_heartbeat(stamp.version, stamp.heartbeat).led_by(&stamp.leader).build(MARKER_SLOT)
 }
 
-/// The update of slot 1's row alone, on the condition that its item names `leader`.
-pub(crate) fn marked_row(leader: &str, wanted: &Raw, before: Option<&Raw>) -> Update {
-    Draft::default().row(wanted, before).led_by(leader).update(MARKED)
+/// Writes slot 1's row alone, on the condition that its item names `leader`.
+pub(crate) fn marker_slot_update(leader: &str, wanted: &RowAttributes, before: Option<&RowAttributes>) -> Update {
+    UpdateBuilder::default().row(wanted, before).led_by(leader).build(MARKER_SLOT)
 }
 
-/// The update that takes the lease, on the condition that the marker still is as `before`. `None` is an item that did
-/// not exist: it is made as a free slot, since the original ends on an item that lacks one of its attributes.
-pub(crate) fn take(claim: &Claim, before: Option<&RawMarker>) -> Update {
-    let mut draft = match before {
-        Some(_) => Draft::default(),
-        None => Draft::default().row(&attributes(&Slot::empty(MARKED)), None),
+/// Claims the lease, on the condition that the marker is still as `before`. `None` if the item did not exist: it becomes a
+/// complete free slot, since the original crashes on an item that lacks an attribute.
+pub(crate) fn claim_update(claim: &Claim, before: Option<&MarkerAttributes>) -> Update {
+    let mut builder = match before {
+        Some(_) => UpdateBuilder::default(),
+        None => UpdateBuilder::default().row(&encode(&Slot::empty(MARKER_SLOT)), None),
     };
-    draft = draft.numbers(Some(claim.version), claim.heartbeat).set(
+    builder = builder.version_and_heartbeat(Some(claim.version), claim.heartbeat).set(
         "#leader",
-        MARKS[2],
+        MARKER_NAMES[2],
         ":leader",
         Attribute::S(claim.leader.clone()),
     );
     let names = ["#version", "#heartbeat", "#leader"];
     for (index, value) in before.into_iter().flatten().enumerate() {
-        draft.expect(names[index], MARKS[index], &format!(":seen{index}"), value.as_ref());
+        builder.expect(names[index], MARKER_NAMES[index], &format!(":seen{index}"), value.as_ref());
     }
-    draft.update(MARKED)
+    builder.build(MARKER_SLOT)
 }
 
-/// The update that gives the lease of `leader` back.
-pub(crate) fn release(leader: &str) -> Update {
-    let mut draft = Draft::default().led_by(leader);
-    draft.remove.push("#leader".to_string());
-    draft.update(MARKED)
+/// Releases the lease of `leader`.
+pub(crate) fn release_update(leader: &str) -> Update {
+    let mut builder = UpdateBuilder::default().led_by(leader);
+    builder.remove.push("#leader".to_string());
+    builder.build(MARKER_SLOT)
 }
 
-/// An update in the making. Names stand for themselves, lest one is a reserved word of DynamoDB now or later.
+/// Every attribute goes through a placeholder name, since it might be a reserved word of DynamoDB.
 #[derive(Default)]
-struct Draft {
+struct UpdateBuilder {
     set: Vec<String>,
     remove: Vec<String>,
     conditions: Vec<String>,
@@ -301,10 +296,10 @@ struct Draft {
     values: Item,
 }
 
-impl Draft {
-    /// Says `wanted`, on the condition that the item still says `before`.
-    fn row(mut self, wanted: &Raw, before: Option<&Raw>) -> Self {
-        for (index, attribute) in OURS.iter().enumerate() {
+impl UpdateBuilder {
+    /// Writes `wanted`, on the condition that the item is still as `before`.
+    fn row(mut self, wanted: &RowAttributes, before: Option<&RowAttributes>) -> Self {
+        for (index, attribute) in ROW_ATTRIBUTES.iter().enumerate() {
             let name = format!("#a{index}");
             match &wanted[index] {
                 Some(value) => self = self.set(&name, attribute, &format!(":w{index}"), value.clone()),
@@ -323,10 +318,12 @@ impl Draft {
         self
     }
 
-    /// The version, where there is one, and the heartbeat.
-    fn numbers(mut self, version: Option<u64>, heartbeat: u64) -> Self {
-        let numbers =
-            [("#version", MARKS[0], ":version", version), ("#heartbeat", MARKS[1], ":heartbeat", Some(heartbeat))];
+    /// Sets the version, if any, and the heartbeat.
+    fn version_and_heartbeat(mut self, version: Option<u64>, heartbeat: u64) -> Self {
+        let numbers = [
+            ("#version", MARKER_NAMES[0], ":version", version),
+            ("#heartbeat", MARKER_NAMES[1], ":heartbeat", Some(heartbeat)),
+        ];
         for (name, attribute, value, number) in numbers {
             if let Some(number) = number {
                 self = self.set(name, attribute, value, Attribute::N(number.to_string()));
@@ -335,9 +332,9 @@ impl Draft {
         self
     }
 
-    /// On the condition that the item names this leader.
+    /// Requires that the item names this leader.
     fn led_by(mut self, leader: &str) -> Self {
-        self.expect("#leader", MARKS[2], ":leader", Some(&Attribute::S(leader.to_string())));
+        self.expect("#leader", MARKER_NAMES[2], ":leader", Some(&Attribute::S(leader.to_string())));
         self
     }
 
@@ -348,7 +345,7 @@ impl Draft {
         self
     }
 
-    /// On the condition that the attribute has this value; `None`: that it is not there.
+    /// Requires this value of the attribute; `None`: that it does not exist.
     fn expect(&mut self, name: &str, attribute: &str, key: &str, value: Option<&Attribute>) {
         self.names.insert(name.to_string(), attribute.to_string());
         match value {
@@ -360,17 +357,17 @@ impl Draft {
         }
     }
 
-    fn update(self, id: SlotId) -> Update {
-        let Draft { set, remove, conditions, names, values } = self;
-        let part = |verb: &str, parts: &[String]| {
+    fn build(self, id: SlotId) -> Update {
+        let UpdateBuilder { set, remove, conditions, names, values } = self;
+        let clause = |verb: &str, parts: &[String]| {
             if parts.is_empty() { String::new() } else { format!("{verb} {}", parts.join(", ")) }
         };
-        let expression = format!("{} {}", part("SET", &set), part("REMOVE", &remove));
+        let expression = format!("{} {}", clause("SET", &set), clause("REMOVE", &remove));
         let update = expression.trim().to_string();
         Update { key: key(id), update, condition: conditions.join(" AND "), names, values }
     }
 }
 
 #[cfg(test)]
-#[path = "rows_tests.rs"]
+#[path = "codec_tests.rs"]
 mod tests;

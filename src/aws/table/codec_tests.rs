@@ -1,4 +1,4 @@
-//! How items are read and written, and those that cannot be.
+//! Reading and writing items, and rejecting malformed ones.
 
 use proptest::prelude::*;
 
@@ -58,14 +58,14 @@ fn an_item_of_the_original_is_read() {
 
 #[test]
 fn a_free_item_of_the_original_is_read_and_written_alike() {
-    let mut free = attributes(&Slot::empty(4)).into_iter();
+    let mut free = encode(&Slot::empty(4)).into_iter();
     let expected = [s("none"), s("none"), s("none"), n("0"), s("disabled"), s("0-0-0 00:00:00.000000")];
-    for (attribute, value) in OURS.iter().zip(expected) {
+    for (attribute, value) in ROW_ATTRIBUTES.iter().zip(expected) {
         assert_eq!(free.next().flatten(), Some(value), "{attribute}");
     }
     assert_eq!(free.next(), Some(None), "nothing of ours on a slot that never had a group");
     let mut item = original();
-    for (attribute, value) in OURS.iter().zip(attributes(&Slot::empty(4))) {
+    for (attribute, value) in ROW_ATTRIBUTES.iter().zip(encode(&Slot::empty(4))) {
         item.remove(*attribute);
         item.extend(value.map(|value| ((*attribute).to_string(), value)));
     }
@@ -73,17 +73,17 @@ fn a_free_item_of_the_original_is_read_and_written_alike() {
 }
 
 #[test]
-fn an_occupied_slot_is_spelled_as_the_original_spells_one() {
+fn an_occupied_slot_is_encoded_as_by_the_original() {
     let slot = Slot { id: 4, occupant: Some(occupant(&original())), last_group: Some("old".to_string()) };
-    let written = attributes(&slot);
-    for (attribute, value) in OURS.iter().zip(&written).take(6) {
+    let written = encode(&slot);
+    for (attribute, value) in ROW_ATTRIBUTES.iter().zip(&written).take(6) {
         assert_eq!(value.as_ref(), original().get(*attribute), "{attribute}");
     }
     assert_eq!(written[6], Some(s("old")));
 }
 
 #[test]
-fn what_may_be_missing_or_odd() {
+fn optional_attributes_may_be_missing_or_malformed() {
     for (value, expected) in [(None, None), (Some(s("none")), None), (Some(s("")), None), (Some(s("a b")), Some("a b"))]
     {
         assert_eq!(occupant(&with(GROUP, value)).group.as_deref(), expected);
@@ -102,10 +102,10 @@ fn what_may_be_missing_or_odd() {
 }
 
 #[test]
-fn what_makes_a_row_unreadable_is_said() {
+fn an_unreadable_row_says_why() {
     let cases = [
         (ADDRESS, None, "IPAddress is missing"),
-        (ADDRESS, Some(n("1")), "IPAddress is not a text"),
+        (ADDRESS, Some(n("1")), "IPAddress is not a string"),
         (ADDRESS, Some(s("")), "IPAddress \"\" is not an IP address"),
         (ADDRESS, Some(s("None")), "IPAddress \"None\" is not an IP address"),
         (ADDRESS, Some(s("10.0.0.1 ")), "IPAddress \"10.0.0.1 \" is not an IP address"),
@@ -118,7 +118,7 @@ fn what_makes_a_row_unreadable_is_said() {
         (ADDRESS, Some(s("ff02::1")), "that a server can have"),
         (NAME, None, "ServerName is missing"),
         (NAME, Some(s("a\u{7}b")), "ServerName \"a\\u{7}b\" holds a control character"),
-        (GROUP, Some(n("1")), "ASG is not a text"),
+        (GROUP, Some(n("1")), "ASG is not a string"),
         (GROUP, Some(s("a\nb")), "ASG \"a\\nb\" holds a control character"),
         (WEIGHT, None, "Weight is missing"),
         (WEIGHT, Some(s("1")), "Weight is not a number"),
@@ -126,9 +126,9 @@ fn what_makes_a_row_unreadable_is_said() {
         (WEIGHT, Some(n("-1")), "Weight \"-1\" is not"),
         (WEIGHT, Some(n("1.5")), "Weight \"1.5\" is not"),
         (STATUS, None, "BackendServerStatus is missing"),
-        (STATUS, Some(s("on")), "BackendServerStatus \"on\" is none of"),
+        (STATUS, Some(s("on")), "BackendServerStatus \"on\" is not one of"),
         (LAST_STEP, None, "LastWeightUpdate is missing"),
-        (LAST_STEP, Some(Attribute::Null(true)), "LastWeightUpdate is not a text"),
+        (LAST_STEP, Some(Attribute::Null(true)), "LastWeightUpdate is not a string"),
     ];
     for (attribute, value, expected) in cases {
         match row(4, &with(attribute, value.clone())) {
@@ -142,7 +142,7 @@ fn what_makes_a_row_unreadable_is_said() {
 }
 
 #[test]
-fn an_item_without_a_usable_number_is_a_stray() {
+fn an_item_without_a_valid_number_is_a_stray() {
     for good in ["4", "4.0", "0.4E1", "40e-1", "+4", "004"] {
         assert_eq!(id(&with(KEY, Some(n(good)))), Ok(4), "{good}");
     }
@@ -155,10 +155,10 @@ fn an_item_without_a_usable_number_is_a_stray() {
 }
 
 #[test]
-fn an_update_sets_what_is_wanted_and_asks_for_what_was_read() {
-    let wanted = attributes(&Slot::empty(4));
-    let before = raw(original());
-    let made = update(4, &wanted, Some(&before));
+fn an_update_sets_the_wanted_row_if_the_item_is_as_read() {
+    let wanted = encode(&Slot::empty(4));
+    let before = row_attributes(original());
+    let made = row_update(4, &wanted, Some(&before));
     assert_eq!(made.update, "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6");
     assert_eq!(
         made.condition,
@@ -167,7 +167,7 @@ fn an_update_sets_what_is_wanted_and_asks_for_what_was_read() {
     assert_eq!(made.names.get("#a0").map(String::as_str), Some("IPAddress"));
     assert_eq!((made.values.get(":w0"), made.values.get(":b0")), (Some(&s("none")), Some(&s("10.1.2.3"))));
     assert_eq!(made.key, key(4));
-    let new = update(4, &wanted, None);
+    let new = row_update(4, &wanted, None);
     assert_eq!(new.condition, "attribute_not_exists(#key)");
     assert_eq!(new.names.get("#key").map(String::as_str), Some(KEY));
     assert!(!new.values.keys().any(|value| value.starts_with(":b")));
@@ -177,20 +177,23 @@ fn an_update_sets_what_is_wanted_and_asks_for_what_was_read() {
 fn every_name_and_value_of_an_update_is_used() {
     // DynamoDB refuses a request that defines one that no expression uses.
     let last = Slot { last_group: Some("web".to_string()), ..Slot::empty(4) };
-    for wanted in [attributes(&last), attributes(&Slot::empty(4))] {
-        for before in [None, Some(raw(original())), Some(raw(with(GROUP, None)))] {
-            every_word_is_used(&update(4, &wanted, before.as_ref()));
-            every_word_is_used(&mark(&stamp(Some(1)), Some((&wanted, before.as_ref()))));
+    for wanted in [encode(&last), encode(&Slot::empty(4))] {
+        for before in [None, Some(row_attributes(original())), Some(row_attributes(with(GROUP, None)))] {
+            assert_placeholders_used(&row_update(4, &wanted, before.as_ref()));
+            assert_placeholders_used(&marker_update(&stamp(Some(1)), Some((&wanted, before.as_ref()))));
         }
     }
-    for update in
-        [mark(&stamp(Some(1)), None), take(&claim(), None), take(&claim(), Some(&[None, None, None])), release("me")]
-    {
-        every_word_is_used(&update);
+    for update in [
+        marker_update(&stamp(Some(1)), None),
+        claim_update(&claim(), None),
+        claim_update(&claim(), Some(&[None, None, None])),
+        release_update("me"),
+    ] {
+        assert_placeholders_used(&update);
     }
 }
 
-fn every_word_is_used(made: &Update) {
+fn assert_placeholders_used(made: &Update) {
     let words: Vec<&str> =
         made.update.split([' ', ',', '(', ')']).chain(made.condition.split([' ', ',', '(', ')'])).collect();
     for word in made.names.keys().chain(made.values.keys()) {
@@ -211,7 +214,7 @@ fn marked(version: u64, heartbeat: u64, leader: &str) -> Marker {
 }
 
 #[test]
-fn a_marker_is_read_and_what_cannot_be_read_of_it_is_missing() {
+fn unreadable_marker_attributes_count_as_missing() {
     assert_eq!(marker(&original()), Marker::default());
     let whole = [("HsdoVersion", n("7")), ("HsdoHeartbeat", n("1700000000000")), ("HsdoLeader", s("host/1/ab/1"))];
     let item: Item = whole.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
@@ -233,23 +236,23 @@ fn a_marker_is_read_and_what_cannot_be_read_of_it_is_missing() {
 }
 
 #[test]
-fn the_lease_is_taken_kept_and_given_back_under_conditions() {
+fn the_lease_is_claimed_kept_and_released_under_conditions() {
     let seen: Item = [("HsdoVersion", n("7")), ("HsdoLeader", n("1"))].map(|(k, v)| (k.to_string(), v)).into();
-    let taken = take(&claim(), Some(&raw_marker(&seen)));
+    let taken = claim_update(&claim(), Some(&marker_attributes(&seen)));
     assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader");
     assert_eq!(taken.condition, "#version = :seen0 AND attribute_not_exists(#heartbeat) AND #leader = :seen2");
     assert_eq!((taken.values.get(":seen2"), taken.values.get(":leader")), (Some(&n("1")), Some(&s("me"))));
 
-    let made = take(&claim(), None);
+    let made = claim_update(&claim(), None);
     assert_eq!(made.condition, "attribute_not_exists(#key)");
     assert_eq!(made.values.get(":w0"), Some(&s("none")), "a whole free slot, for the original's sake");
 
-    let beat = mark(&stamp(None), None);
+    let beat = marker_update(&stamp(None), None);
     assert_eq!((beat.update.as_str(), beat.condition.as_str()), ("SET #heartbeat = :heartbeat", "#leader = :leader"));
-    let back = release("me");
+    let back = release_update("me");
     assert_eq!((back.update.as_str(), back.condition.as_str()), ("REMOVE #leader", "#leader = :leader"));
 
-    let both = mark(&stamp(Some(8)), Some((&attributes(&Slot::empty(1)), Some(&raw(original())))));
+    let both = marker_update(&stamp(Some(8)), Some((&encode(&Slot::empty(1)), Some(&row_attributes(original())))));
     assert!(
         both.update.starts_with("SET #a0 = :w0,") && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6"),
         "{both:?}"
@@ -258,7 +261,7 @@ fn the_lease_is_taken_kept_and_given_back_under_conditions() {
         both.condition.starts_with("#a0 = :b0 AND") && both.condition.ends_with("AND #leader = :leader"),
         "{both:?}"
     );
-    let row = marked_row("me", &attributes(&Slot::empty(1)), Some(&raw(original())));
+    let row = marker_slot_update("me", &encode(&Slot::empty(1)), Some(&row_attributes(original())));
     assert!(!row.update.contains("#heartbeat") && row.condition.ends_with("AND #leader = :leader"), "{row:?}");
     assert!([taken, made, beat, back, both, row].iter().all(|update| update.key == key(1)));
 }
@@ -291,18 +294,18 @@ proptest! {
     ) {
         let slot = Slot { id, occupant, last_group };
         let mut item = key(id);
-        for (attribute, value) in OURS.iter().zip(attributes(&slot)) {
+        for (attribute, value) in ROW_ATTRIBUTES.iter().zip(encode(&slot)) {
             item.extend(value.map(|value| ((*attribute).to_string(), value)));
         }
         prop_assert_eq!(super::id(&item), Ok(id));
         prop_assert_eq!(row(id, &item), Row::Readable(slot.clone().into()));
-        prop_assert_eq!(raw(item), attributes(&slot));
+        prop_assert_eq!(row_attributes(item), encode(&slot));
     }
 
     #[test]
     fn no_attribute_breaks_the_reader_or_a_log_line(attribute in 0_usize..7, text in any::<String>()) {
         for value in [Attribute::S(text.clone()), Attribute::N(text.clone())] {
-            if let Row::Unreadable { reason, .. } = row(4, &with(OURS[attribute], Some(value.clone()))) {
+            if let Row::Unreadable { reason, .. } = row(4, &with(ROW_ATTRIBUTES[attribute], Some(value.clone()))) {
                 prop_assert!(!reason.chars().any(char::is_control), "{}", reason);
                 prop_assert!(reason.len() < 900);
             }
