@@ -1,4 +1,4 @@
-//! The test bed itself: that moto, HAProxy and the proxies do what the other tests take for granted.
+//! Tests of the test bed: moto, HAProxy and the proxies do what the other tests assume.
 
 mod common;
 
@@ -283,12 +283,11 @@ fn the_proxy_gives_old_answers_and_holds_answers_back() {
     assert_eq!(ask().unwrap(), "5");
 }
 
-/// A call to the proxy: status and body, or why there is none.
 fn call(proxy: &AwsProxy, operation: &str, body: &str) -> Result<(u16, String), String> {
     call_as(proxy, Some(operation), body)
 }
 
-/// The same of DynamoDB, or of a service whose operation stands in the body.
+/// For DynamoDB (`Some`), or a service that names its operation in the body.
 fn call_as(proxy: &AwsProxy, operation: Option<&str>, body: &str) -> Result<(u16, String), String> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(2)))
@@ -376,7 +375,7 @@ fn a_repeated_transaction_gets_its_first_answer() {
 fn haproxy_accepts_the_example_configuration() {
     let bed = Bed::new("example");
     let text = std::fs::read_to_string(package_dir().join("conf/haproxy.cfg")).unwrap();
-    // The user of Debian's package, whom a HAProxy from elsewhere need not have.
+    // Debian's package creates this user; a HAProxy from elsewhere may not.
     let text: Vec<&str> =
         text.lines().filter(|line| !matches!(line.trim(), "user haproxy" | "group haproxy")).collect();
     let config = bed.file("example.cfg", &format!("{}\n", text.join("\n")));

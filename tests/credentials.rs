@@ -1,4 +1,4 @@
-//! Credentials and regions from every place that the AWS SDKs know, on the built program; and what it may do with them.
+//! Credentials and regions from every place that the AWS SDKs know, on the built program, and the permissions it needs.
 
 mod common;
 
@@ -18,7 +18,6 @@ use common::port::Port;
 use common::process::unshare;
 use common::wait::{SOON, wait_for};
 
-/// A bed with a table and a group of two instances.
 fn bed(name: &str) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -26,7 +25,7 @@ fn bed(name: &str) -> Bed {
     bed
 }
 
-/// A server without credentials, which asks no metadata service unless a test says where one is.
+/// A server without credentials, which uses a metadata service only if a test names one.
 fn server(bed: &Bed) -> Hsdo {
     bare(Hsdo::server(bed))
 }
@@ -45,7 +44,7 @@ fn keys(bed: &Bed) -> BTreeSet<String> {
     calls.into_iter().filter(|call| !call.operation.starts_with("AssumeRole")).map(|call| call.key).collect()
 }
 
-/// The actions that a policy of `conf/terraform` allows without a variable set.
+/// The actions that a policy of `conf/terraform` allows by default.
 fn policy(role: &str) -> Vec<String> {
     let text = std::fs::read_to_string(package_dir().join("conf/terraform/iam.tf")).expect("iam.tf");
     let (_, document) =
@@ -59,14 +58,14 @@ fn policy(role: &str) -> Vec<String> {
 }
 
 fn document(actions: &[String]) -> String {
-    // moto asks for TransactWriteItems, which is no IAM action: AWS asks for what the transaction holds.
+    // moto checks TransactWriteItems, which is not an IAM action: AWS checks the actions in the transaction.
     let emulated =
         actions.iter().any(|action| action == "dynamodb:UpdateItem").then_some("dynamodb:TransactWriteItems");
     let actions: Vec<&str> = actions.iter().map(String::as_str).chain(emulated).collect();
     json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}).to_string()
 }
 
-/// A user of moto's IAM who may do this, with a key.
+/// A user of moto's IAM with these permissions, and a key.
 struct User {
     name: &'static str,
     key: String,
@@ -87,7 +86,7 @@ impl User {
         moto.iam("PutUserPolicy", &[("UserName", self.name), ("PolicyName", "p"), ("PolicyDocument", &document)]);
     }
 
-    /// The program as this user. It speaks to moto itself, since what a proxy changes would not fit the signature.
+    /// hsdo as this user. It calls moto directly, since a proxy's edits would break the signature.
     fn runs(&self, bed: &Bed, hsdo: Hsdo) -> Hsdo {
         hsdo.env("AWS_ENDPOINT_URL", &bed.moto().url())
             .env("AWS_ACCESS_KEY_ID", &self.key)
@@ -120,7 +119,7 @@ fn the_policies_of_conf_terraform_are_enough_and_each_action_is_missed_by_its_na
         assert!(!outcome.stderr.contains(&user.secret), "{outcome}");
 
         for missing in &actions {
-            // GetItem is for the change marker and DescribeTable for a better message: a turn does without.
+            // GetItem is for the change marker and DescribeTable for a better message: a turn works without them.
             if ["dynamodb:GetItem", "dynamodb:DescribeTable"].contains(&missing.as_str()) {
                 continue;
             }
@@ -169,7 +168,7 @@ fn a_profile_has_keys_and_the_region() {
     outcome.assert_code(0).assert_stderr(&format!("{} (profile \"ops\")", shown(&user.key)));
 }
 
-/// Keys of a profile or a config file, each indented by so much.
+/// Keys of a profile or config file, indented.
 fn pair(key: &str, indent: &str, is: &str) -> String {
     format!("{indent}aws_access_key_id{is}{key}\n{indent}aws_secret_access_key{is}hush\n")
 }
@@ -242,7 +241,7 @@ fn the_home_of_passwd_counts_where_nothing_sets_one() {
     assert_eq!(keys(&bed), BTreeSet::from(["ATHOME".to_owned()]));
 }
 
-/// The first words of a command that may read only what its user may: root may read everything.
+/// The first words of a command with only its user's permissions: root may read everything.
 fn modest() -> Vec<&'static str> {
     match unshare()[..] {
         ["unshare"] => vec!["setpriv", "--bounding-set=-dac_override,-dac_read_search"],
@@ -316,7 +315,7 @@ fn roles_are_assumed_one_by_another() {
         outcome
     };
     run("second").assert_code(0).assert_stderr(&format!("(role {})", role("second")));
-    // The first role may assume the second and nothing else, and who it is stands in the refusal.
+    // The first role may assume the second and nothing else; the refusal names the caller.
     run("first").assert_code(2).assert_stderr("as key ...").assert_stderr(&format!("(role {})", role("first")));
 
     user.may(moto, &["sts:GetCallerIdentity".to_owned()]);
@@ -416,7 +415,7 @@ fn nothing_anywhere_is_said_with_all_the_places() {
     outcome.assert_code(2).assert_stderr("no AWS region").assert_stderr("set AWS_DEFAULT_REGION");
 }
 
-/// Each call must have been signed with a key that held when the call came.
+/// Each call must be signed with a key that was valid when the call came.
 #[track_caller]
 fn assert_all_held(bed: &Bed, issuer: &Issuer) {
     let given = issuer.given();
@@ -472,7 +471,7 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     assert_all_held(&bed, &issuer);
 }
 
-/// What a machine that starts brings is a failed turn, and is over by itself.
+/// Start-up trouble of a machine fails turns, and passes by itself.
 #[test]
 fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     let bed = bed("early");
@@ -509,7 +508,7 @@ fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     }
 }
 
-/// Nobody listens there yet, as while a machine has no network.
+/// Nothing listens yet, as while a machine has no network.
 #[test]
 fn a_metadata_service_that_comes_late_is_waited_for() {
     let bed = bed("late");
@@ -537,7 +536,7 @@ fn keys_past_their_end_are_used_until_aws_refuses_them() {
     }
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
     assert!(bed.aws().calls().iter().any(|call| call.key == key && call.at > end), "nothing was signed past the end");
-    // The source is not asked by every call.
+    // The source is not called for every request.
     assert!(issuer.asked() - asked < 30, "{} questions", issuer.asked() - asked);
 
     bed.aws().spoil("Scan", Fault::dynamodb(400, "ExpiredTokenException"));

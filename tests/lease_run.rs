@@ -1,7 +1,7 @@
-//! Three servers and twenty clients on one table and one changing group, whose leaders are killed, stopped and put to
-//! sleep at random: no two of them ever write in one another's term, and no server is lost or moved.
+//! Three servers and twenty clients on one table and one changing group, whose leaders are killed, stopped and paused
+//! at random: no two ever write in the same term, and no server is lost or moved.
 //!
-//! `HSDO_LEASE_KILLS` is how often a leader goes: a few times in `make test`, a hundred in `make lease-run`.
+//! `HSDO_LEASE_KILLS` is the number of leaders to remove: a few in `make test`, a hundred in `make lease-run`.
 
 mod common;
 
@@ -22,7 +22,6 @@ const SLOTS: usize = 16;
 const SERVERS: usize = 3;
 const CLIENTS: usize = 20;
 
-/// Numbers that look random and are the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -34,7 +33,7 @@ impl Dice {
     }
 }
 
-/// The group, and when each of its instances left it.
+/// The group, and when each instance left it.
 #[derive(Default)]
 struct Group {
     members: Vec<Instance>,
@@ -43,7 +42,7 @@ struct Group {
 }
 
 impl Group {
-    /// One comes, one goes, or one is replaced; a dozen or so stay.
+    /// Adds, removes or replaces an instance; about a dozen stay.
     fn churn(&mut self, dice: &mut Dice) {
         let choice = dice.roll(4);
         if choice != 0 && self.members.len() > 8 {
@@ -58,7 +57,7 @@ impl Group {
     }
 }
 
-/// A server process, with the number under which it signs its calls.
+/// A server process, and the number in its access key.
 struct Server {
     running: Running,
 }
@@ -177,7 +176,7 @@ fn leaders_come_and_go_and_no_server_is_lost_or_moved() {
     println!("{found}; {} writes refused", aws.asked().refused);
 }
 
-/// Goes through everything that was ever written; panics with what must not be.
+/// Checks everything that was ever written.
 fn judge(history: &[Write], left: &BTreeMap<String, Instant>) -> String {
     let number = |item: &Item, name: &str| item.get(name).and_then(|value| value["N"].as_str()?.parse::<u64>().ok());
     let mut writers: BTreeMap<String, String> = BTreeMap::new();
@@ -195,7 +194,7 @@ fn judge(history: &[Write], left: &BTreeMap<String, Instant>) -> String {
             ended.extend(before_term.clone());
             current = after_term.clone();
         }
-        // A release is the last write of its term, a take the first.
+        // A term ends with a release and begins with a claim.
         let term = after_term.clone().or(before_term.clone()).expect("every write is in some term");
         assert!(after_term.is_none() || !ended.contains(&term), "{term} writes after its end");
         let known = writers.entry(term.clone()).or_insert_with(|| write.writer.clone());

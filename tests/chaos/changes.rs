@@ -1,16 +1,15 @@
-//! What happens to the instances and their groups.
+//! Changes to instances and groups.
 
 use crate::Chaos;
 use crate::fleet::{DETACHED, Ec2, Instance, OUT, Part, REPLACING, STRANGE, Scene};
 
-/// The most instances at a time, leaving ones included: every one has a slot.
+/// The most instances at once, leaving ones included, so each has a slot.
 const MOST: usize = 12;
-/// The first group always keeps so many in service that there is somebody to serve in either HAProxy, also while a hand
-/// keeps one of them out of HAProxy and another one out of the table.
+/// The first group keeps at least this many in service, so each HAProxy has a serving server even while an operator
+/// holds one there and disables another in the table.
 const LEAST: usize = 3;
 
 impl Chaos {
-    /// A new instance.
     pub(crate) fn launch(&mut self, scene: &mut Scene, group: usize, lifecycle: &'static str) {
         if scene.instances.len() < MOST {
             self.born += 1;
@@ -23,7 +22,7 @@ impl Chaos {
         }
     }
 
-    /// Changes an instance or a group, as AWS or an operator would.
+    /// Changes one instance or group, as AWS or an operator would.
     pub(crate) fn change(&mut self) {
         if !self.fleet.scene().unlisted.is_empty() {
             return self.change_while_unlisted();
@@ -33,7 +32,7 @@ impl Chaos {
         }
         let group = self.random.below(2) as usize;
         let serving = self.fleet.scene().in_service(group);
-        // Consul forgets a service without instances, and then hsdo keeps those that it had.
+        // Consul forgets a service without instances, and hsdo then keeps its servers.
         let of_consul = self.consul.is_some();
         let spare = serving.len().saturating_sub(if group == 0 { LEAST } else { usize::from(of_consul) });
         let chosen = if spare > 0 { Some(self.random.pick(&serving).id.clone()) } else { None };
@@ -51,7 +50,7 @@ impl Chaos {
                 self.counted("leaves at once", |_, scene| scene.end(&id, told_as));
             }
             (4, Some(id)) => {
-                // Its port is closed before AWS tells: a Spot instance that is taken away.
+                // Its port closes before AWS reports it: a Spot interruption.
                 self.bed.web().stop(&id);
                 let unnoticed = self.random.millis(0, 600);
                 self.leave_rotations(&[id.clone()].into());
@@ -108,8 +107,8 @@ impl Chaos {
                     (back.lifecycle, back.health, back.ec2) = ("InService", "Healthy", Ec2::Running);
                 }
             }),
-            // With old answers, lost rows, or somebody who is kept as it is, not all of them would leave: the ready ones,
-            // or the kept, would have to serve alone.
+            // With stale responses, lost rows or kept servers around, not all of them would leave, and the remaining
+            // ones would have to serve alone.
             (14, _) if !self.blurred && !of_consul && self.fleet.scene().of(Part::Unknown).next().is_none() => {
                 self.all_leave = true;
                 self.counted("nobody is healthy any more", |_, scene| {
@@ -140,12 +139,12 @@ impl Chaos {
                     }
                 });
             }
-            // With others that are in no group for a moment they would be too many at once, and be kept for long.
+            // Together with others that are briefly in no group they would trip the removal guard.
             (23, Some(id)) if !self.blurred && self.detached.is_none() && self.regrouped.is_empty() => {
                 self.detached = Some(id.clone());
                 self.counted("detached", |_, scene| set(scene, &id, |instance| instance.lifecycle = DETACHED));
             }
-            // Nobody can be spared.
+            // None can be spared.
             (_, None) if self.random.percent(50) => {
                 self.counted("launch", |chaos, scene| chaos.launch(scene, group, "InService"));
             }
@@ -153,7 +152,7 @@ impl Chaos {
         }
     }
 
-    /// Some of these, `most` at most.
+    /// At most `most` of these.
     fn some(&mut self, of: &[Instance], most: usize) -> Vec<String> {
         let mut ids: Vec<String> = of.iter().map(|instance| instance.id.clone()).collect();
         self.random.shuffle(&mut ids);
@@ -161,14 +160,14 @@ impl Chaos {
         ids
     }
 
-    /// Those whose root volumes are replaced go on, each for itself; some are stopped meanwhile.
+    /// Each root volume replacement advances on its own; some instances are stopped meanwhile.
     fn replace_on(&mut self) {
         let away = |instance: &Instance| REPLACING.contains(&instance.lifecycle) || on_its_way(instance);
         let scene = self.fleet.scene();
         let mut ids: Vec<String> = scene.instances.values().filter(|i| away(i)).map(|i| i.id.clone()).collect();
         self.random.shuffle(&mut ids);
         let steps: Vec<u64> = ids.iter().map(|_| self.random.below(5)).collect();
-        // Of two calls one may be answered before this change and one after it: in service, and stopped.
+        // Two calls may straddle this change: one says in service, the other stopped.
         self.moved.extend(ids.iter().zip(&steps).filter(|(_, step)| **step == 0).map(|(id, _)| id.clone()));
         let back = *self.random.pick(&["Pending", "Pending:Wait", "Pending:Proceed"]);
         self.counted("root volumes go on", |_, scene| {
@@ -184,15 +183,15 @@ impl Chaos {
         });
     }
 
-    /// A whole answer that is bogus: it lists nobody, or less than half of those that serve. Those that it leaves out are
-    /// kept, as long as they are too many for hsdo to believe it whatever it has seen by then.
+    /// A complete but bogus response: no instances, or fewer than half of the serving ones. Enough are missing for the
+    /// guard to keep them, whatever hsdo has seen by then.
     pub(crate) fn unlist(&mut self) {
         let scene = self.fleet.scene();
         let seated =
             |instance: &&Instance| self.ready_seats.contains(&instance.id) && !self.moved.contains(&instance.id);
         let mut ids: Vec<String> = scene.of(Part::Ready).filter(seated).map(|instance| instance.id.clone()).collect();
         let others: Vec<String> = scene.instances.keys().filter(|id| !ids.contains(*id)).cloned().collect();
-        // Whoever was launched in this round, or came back, may serve by now.
+        // Instances that were launched or came back this round may serve by now.
         let serving = self.ready_seats.len() + others.iter().filter(|id| !self.ready_seats.contains(*id)).count();
         self.random.shuffle(&mut ids);
         let least = serving / 2 + 1;
@@ -220,7 +219,7 @@ impl Chaos {
         }
     }
 
-    /// What EC2 says of one that is gone; mostly it knows it for a while.
+    /// What EC2 reports for a terminated instance; usually it still knows it.
     fn told_as(&mut self) -> Option<&'static str> {
         *self.random.pick(&[None, Some("shutting-down"), Some("terminated")])
     }
@@ -230,7 +229,7 @@ impl Chaos {
         self.change_scene(what, change);
     }
 
-    /// At the end of a round AWS tells of everything, and those that wait have come or gone.
+    /// At the end of a round AWS reports everything, and pending changes finish.
     pub(crate) fn calm_fleet(&mut self) {
         let (goes, back, forgets) = (self.random.percent(50), self.random.percent(50), self.random.percent(50));
         let replaced = self.random.percent(50);

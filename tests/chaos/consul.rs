@@ -1,5 +1,5 @@
-//! The same with a real Consul agent as the source: what the fleet is told to be is registered there, and the agent is
-//! killed, stopped and started again.
+//! The same with a real Consul agent as the source: the fleet is registered there, and the agent is killed, paused and
+//! restarted.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::common::hsdo::Hsdo;
 use crate::fleet::{GROUPS, Part, Scene};
 use crate::{Chaos, one_at_a_time, variable};
 
-/// The part of the time that this takes of what the whole chaos has.
+/// Runs for this fraction of the AWS run's time.
 const SHARE: u64 = 2;
 
 #[test]
@@ -31,14 +31,13 @@ fn nothing_harms_traffic_of_services_in_consul() {
     chaos.finish();
 }
 
-/// Makes a server follow the services instead of the groups.
 pub(crate) fn as_source(hsdo: Hsdo, url: &str) -> Hsdo {
     hsdo.env("SERVER_MODE", "consul")
         .env("SERVER_CONSUL_API_URL", url)
         .env("SERVER_CONSUL_SERVICE_NAME", &GROUPS.join(","))
 }
 
-/// Registers what is new or changed, and then removes what is gone. Every instance is a node of its own.
+/// Registers what is new or changed, then deregisters what is gone. Every instance is a node of its own.
 pub(crate) fn register(consul: &Consul, before: &Scene, after: &Scene) {
     for (id, instance) in after.instances.iter().filter(|(id, instance)| before.instances.get(*id) != Some(instance)) {
         let (own, maintenance) = match after.part(instance) {
@@ -68,7 +67,7 @@ pub(crate) fn register(consul: &Consul, before: &Scene, after: &Scene) {
 }
 
 impl Chaos {
-    /// Something happens to the agent, and ends.
+    /// Breaks the agent for a while.
     pub(crate) fn harm_consul(&mut self) {
         let (killed, span) = (self.random.percent(40), self.random.millis(200, 2_500));
         self.count(if killed { "consul killed" } else { "consul stopped" });

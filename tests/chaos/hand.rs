@@ -1,4 +1,4 @@
-//! What an operator, or another program, does to the table and to HAProxy by hand, and takes back.
+//! Manual changes to the table and to HAProxy, by an operator or another program, and how they are undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,27 +9,25 @@ use crate::common::moto::{Item, text_of};
 use crate::fleet::ip;
 use crate::{BASE, Chaos, SLOTS};
 
-/// An attribute that hsdo does not know and has to leave where it is.
+/// An attribute that hsdo does not know and must preserve.
 const UNKNOWN: &str = "Owner";
-/// A server that nobody has, put into a row by hand.
+/// An address that no instance has.
 const GHOST: &str = "127.3.1.1";
 
-/// What the hand takes back at the end of the round.
+/// An edit to undo at the end of the round.
 #[derive(Clone, Debug)]
 pub(crate) struct Edit {
     row: u32,
     attribute: &'static str,
-    /// What was there, and what was put there.
     before: Option<Value>,
     after: Value,
-    /// Whose row it was.
+    /// The instance that held the row.
     name: String,
-    /// The row is deleted instead, for hsdo to make it again.
+    /// Delete the row instead, for hsdo to recreate it.
     delete: bool,
 }
 
 impl Chaos {
-    /// One edit of the table.
     pub(crate) fn edit_table(&mut self) {
         let items = self.bed.aws().with_table_still(|| self.bed.moto().items());
         let slots: Vec<u32> = items.keys().copied().filter(|id| (1..=SLOTS).contains(id)).collect();
@@ -65,7 +63,7 @@ impl Chaos {
                     ("LastWeightUpdate", json!({"S": "yesterday"})),
                 ];
                 let (attribute, value) = self.random.pick(&spoilt).clone();
-                // Its address may be unreadable, and it is seated again.
+                // If its address cannot be read, it is seated again elsewhere.
                 self.gives_up_seat(&name);
                 let delete = self.random.percent(50);
                 self.put(&items[&row], row, attribute, value, delete, "row spoilt");
@@ -163,7 +161,7 @@ impl Chaos {
         self.bed.aws().with_table_still(|| act(self.bed.moto()));
     }
 
-    /// It may be seated elsewhere. One alone stays in the rotation all the while; several may change places.
+    /// It may move. A single one stays in rotation throughout; several may swap slots.
     fn gives_up_seat(&mut self, name: &str) {
         self.moved.insert(name.to_owned());
         self.unseated.insert(name.to_owned());
@@ -172,7 +170,6 @@ impl Chaos {
         }
     }
 
-    /// These may leave the rotation.
     pub(crate) fn leave_rotations(&self, names: &BTreeSet<String>) {
         let scene = self.fleet.scene();
         let addresses = names.iter().filter_map(|name| scene.instances.get(name)).map(ip).collect();
@@ -188,19 +185,20 @@ impl Chaos {
         }
     }
 
-    /// Takes back what only the hand can: what hsdo leaves alone, or cannot read.
+    /// Undoes what hsdo leaves alone or cannot read.
     pub(crate) fn take_back(&mut self) {
         for edit in std::mem::take(&mut self.edits) {
             let items = self.bed.aws().with_table_still(|| self.bed.moto().items());
             let Some(item) = items.get(&edit.row) else { continue };
-            // Somebody else's by now.
+            // Another instance holds it by now.
             if item.get(edit.attribute) != Some(&edit.after)
                 || (edit.attribute != "ServerName" && name_of(item) != edit.name)
             {
                 continue;
             }
             self.say(&format!("by hand: row {} is mended", edit.row));
-            // Slot 1's item carries the lease: deleted, it comes back as a free slot if another server takes that.
+            // Slot 1's item carries the lease: if another server takes over after the deletion, the row comes back
+            // free.
             let delete = edit.delete && edit.row != 1;
             if delete {
                 self.kept.remove(&edit.row);
@@ -210,11 +208,11 @@ impl Chaos {
                 _ => moto.delete_item(edit.row),
             });
         }
-        // The rows above the list stay: to a client that did not see yet that one is free, one that is gone says nothing.
+        // Rows above the list size stay: a client that has not seen one become free yet would ignore a missing one.
         self.still(|moto| [0, -3, 99_999_999].iter().for_each(|id| moto.delete_any_item(*id)));
     }
 
-    /// What an attribute that hsdo does not know has become, where it is not what it was.
+    /// Reports an unknown attribute that was not preserved.
     pub(crate) fn lost_attribute(&self, items: &BTreeMap<u32, Item>) -> Option<String> {
         let lost = |(row, owner): &(&u32, &String)| {
             items.get(row).is_none_or(|item| text_of(item, UNKNOWN).as_ref() != Some(owner))
@@ -231,7 +229,7 @@ impl Chaos {
             .filter(|(_, server)| server.takes_traffic() && server.status == "UP")
             .map(|(name, server)| (name, server.addr))
             .collect();
-        // Somebody else has to be there for the traffic.
+        // Another one must be there to serve.
         if serving.len() < 2 || !self.sites[place].held.is_empty() {
             return;
         }
@@ -250,7 +248,7 @@ impl Chaos {
         self.hand(&format!("{server} of {name} is set to {state}"), &format!("operator's {state}"));
     }
 
-    /// Lifts the hand from what is still there.
+    /// Sets the held servers ready again.
     pub(crate) fn let_go(&mut self) {
         let scene = self.fleet.scene();
         for site in &mut self.sites {
@@ -258,7 +256,7 @@ impl Chaos {
             for (server, address) in std::mem::take(&mut site.held) {
                 let bare = address.rsplit_once(':').and_then(|(address, _)| address.parse::<IpAddr>().ok());
                 let now = site.haproxy.servers(back.name).remove(&server).expect("a template does not change");
-                // One that is leaving may come back, and would still be held.
+                // A leaving instance may come back and would still be held.
                 if now.addr == address && scene.instances.values().any(|instance| Some(ip(instance)) == bare) {
                     site.haproxy.command(&format!("set server {}/{server} state ready", back.name));
                 }

@@ -1,32 +1,31 @@
-//! What happened: counts, sizes over time, and a journal that is printed when something is wrong.
+//! Counts, sizes over time, and a journal that is printed on failure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How much of the journal a failure prints.
+/// Journal lines that a failure prints.
 const SHOWN: usize = 80;
-/// No process of hsdo may ever need more, in KiB: the largest answer that it reads is 32 MiB.
+/// Memory limit of any hsdo process, in KiB: the largest response it reads is 32 MiB.
 const MOST_MEMORY: u64 = 160 * 1024;
-/// How much a process may be larger than when it began, and at the end than when a quarter was over, in KiB.
+/// Growth limit in KiB, since the start and between the first quarter and the end.
 const GROWTH: u64 = 6 * 1024;
-/// How many descriptors more.
+/// Growth limit of file descriptors.
 const MORE_FILES: u64 = 12;
-/// The turns of a process in a second, ten by its interval, and what a HAProxy that comes back asks for.
+/// Turns per second: ten by its interval, plus those that a returning HAProxy triggers.
 const TURNS_A_SECOND: f64 = 14.0;
-/// The share of a CPU that a process may take over the whole run, faults such as endless replies included.
+/// CPU share over the whole run, endless replies included.
 const CPU: f64 = 0.25;
-/// Lines of log in a round: some for each fault that begins, changes and ends, and for each change of a server.
+/// Log lines per round: a few per fault and per change of a server.
 const LINES: u64 = 250;
 
-/// The state of a process at the end of a round, and what it did since the last one.
+/// A process at the end of a round, and what it did since the last one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// KiB.
     pub(crate) memory: u64,
-    /// How much of that it has more than at its first sample.
+    /// Growth since its first sample.
     pub(crate) grown: u64,
     pub(crate) files: u64,
-    /// Seconds.
     pub(crate) cpu: f64,
     pub(crate) turns: f64,
     pub(crate) lines: u64,
@@ -34,7 +33,7 @@ pub(crate) struct Sample {
     pub(crate) span: Duration,
 }
 
-/// The samples of one process after another under one name.
+/// The samples of successive processes of one name.
 #[derive(Debug, Default)]
 struct Track {
     samples: Vec<Sample>,
@@ -45,13 +44,12 @@ impl Track {
         &self.samples[(self.samples.len() - 1) * part / 4]
     }
 
-    /// The share of a CPU that it took.
     fn cpu(&self) -> f64 {
         let sum = |of: fn(&Sample) -> f64| self.samples.iter().map(of).sum::<f64>();
         sum(|sample| sample.cpu) / sum(|sample| sample.span.as_secs_f64())
     }
 
-    /// The median of a quarter, which one large answer at the wrong moment does not move.
+    /// The median of a quarter, so that one large response does not move it.
     fn median(&self, quarter: usize, of: impl Fn(&Sample) -> u64) -> u64 {
         let length = self.samples.len();
         let mut values: Vec<u64> =
@@ -61,7 +59,6 @@ impl Track {
     }
 }
 
-/// Everything that is told at the end.
 pub(crate) struct Report {
     seed: u64,
     start: Instant,
@@ -97,7 +94,6 @@ impl Report {
         }
     }
 
-    /// Notes in the journal what was done.
     pub(crate) fn say(&mut self, text: &str) {
         self.journal.push(format!("{:9.3} {text}", self.start.elapsed().as_secs_f64()));
         if self.journal.len() > 4 * SHOWN {
@@ -109,12 +105,12 @@ impl Report {
         *self.counts.entry(what.to_owned()).or_default() += times;
     }
 
-    /// A request failed for a reason that an outage explains.
+    /// A request failed during an outage that explains it.
     pub(crate) fn excused(&mut self, why: &str) {
         *self.failures.entry(why.to_owned()).or_default() += 1;
     }
 
-    /// A round is over. A long run says once a minute how far it is.
+    /// Ends a round. A long run prints its progress once a minute.
     pub(crate) fn round(&mut self, took: Duration, settled: Duration) {
         self.rounds.push(took);
         self.settled.push(settled);
@@ -129,7 +125,7 @@ impl Report {
         self.rounds.len()
     }
 
-    /// Takes in a measurement, and what is wrong with it.
+    /// Adds a sample, and returns what is wrong with it.
     pub(crate) fn sample(&mut self, name: &'static str, sample: Sample) -> Option<String> {
         self.tracks.entry(name).or_default().samples.push(sample);
         let seconds = sample.span.as_secs_f64();
@@ -139,7 +135,7 @@ impl Report {
         if sample.grown > GROWTH {
             return Some(format!("the {name} has grown by {} KiB, to {} KiB", sample.grown, sample.memory));
         }
-        // A few more, since the two ends of the span are not those of a turn.
+        // Some slack: a span does not begin and end with a turn.
         if sample.turns > TURNS_A_SECOND * seconds + 8.0 {
             return Some(format!("the {name} made {} turns in {seconds:.1} s", sample.turns));
         }
@@ -149,7 +145,7 @@ impl Report {
         (sample.panics > 0).then(|| format!("the {name} panicked"))
     }
 
-    /// What is wrong with the whole run.
+    /// What is wrong with the run as a whole.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, track) in &self.tracks {
@@ -171,7 +167,7 @@ impl Report {
         faults
     }
 
-    /// Prints the end, and says what is wrong with it.
+    /// Prints the totals, and returns what is wrong.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         self.finished = true;
         let seconds = self.start.elapsed().as_secs_f64();

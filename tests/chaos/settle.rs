@@ -1,4 +1,4 @@
-//! What must hold: while a round is quiet, and when its faults have ended.
+//! What must hold, during a round and after its faults have ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,16 +9,15 @@ use crate::fleet::{GROUPS, Part, Scene, ip};
 use crate::role::{Role, State};
 use crate::{Chaos, SLOTS};
 
-/// The longest that a round may take to settle: a lease that runs out, calls that hang, ramps, checks, a busy machine.
+/// The longest time for a round to settle: a lease expiry, hung calls, ramps, checks, a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Turns that may pass until everything is right, and the one that was under way.
+/// Turns until everything must be right, plus the one in flight.
 const TURNS: f64 = 3.0;
-/// Turns that may still fail: the one under way, and one whose connection the fault had broken.
+/// Turns that may still fail: the one in flight, and one whose connection the fault broke.
 const FAILURES: f64 = 2.0;
-/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// The turns of a process since the faults ended, as far as they count.
+/// Turns of a process since the faults ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Since {
     start: Option<(f64, f64)>,
@@ -34,14 +33,13 @@ impl Since {
 }
 
 impl Chaos {
-    /// Waits until everything is as the fleet says, and from then on protects it.
+    /// Waits until everything matches the fleet, and protects it from then on.
     pub(crate) fn settle(&mut self, round: usize) {
         let begun = Instant::now();
-        // The scene does not change while a round settles.
         let scene = self.fleet.scene();
         let mut leader: Option<(usize, Since)> = None;
         let mut table_right = false;
-        // Consul's answers come when they come: a turn takes what is known then.
+        // Consul's responses arrive on their own schedule: a turn uses what is known by then.
         let of_consul = self.consul.is_some();
         let mut clients = vec![Since::default(); self.sites.len()];
         let settled = loop {
@@ -50,7 +48,7 @@ impl Chaos {
             for site in &mut self.sites {
                 site.look_at_outage();
             }
-            // The turns first: what is wrong after that many of them is wrong for too long.
+            // Read turns first: a fault seen after that many of them has lasted too long.
             let states: Vec<State> = self.servers.iter_mut().map(Role::look).collect();
             let leading = states.iter().position(|state| state.leads);
             match (&mut leader, leading) {
@@ -171,7 +169,7 @@ impl Chaos {
         rows.into_iter().filter_map(seat).filter(stays).collect()
     }
 
-    /// What is wrong with the table: every ready instance has one row, and nobody else an open one.
+    /// What is wrong with the table: each ready instance has one row, and no other row is enabled.
     fn table_fault(&self, scene: &Scene, rows: &BTreeMap<u32, Item>) -> Option<String> {
         let mut ready: BTreeMap<&str, IpAddr> =
             scene.of(Part::Ready).map(|instance| (instance.id.as_str(), ip(instance))).collect();
@@ -204,13 +202,12 @@ impl Chaos {
         self.lost_attribute(rows)
     }
 
-    /// Since the last round settled only ready instances may have answered.
+    /// Since the last round settled, only ready instances may have answered.
     pub(crate) fn check_quiet(&mut self) {
         self.check_watchers();
         self.take_requests();
     }
 
-    /// Judges the requests that ended since the last time.
     pub(crate) fn take_requests(&mut self) {
         let mut strange = Vec::new();
         for site in &mut self.sites {
@@ -248,7 +245,7 @@ impl Chaos {
         }
     }
 
-    /// Ends the test with all that helps to understand why.
+    /// Fails the test, with the state of everything.
     pub(crate) fn fail(&self, what: &str) -> ! {
         let logs: Vec<String> = self
             .servers

@@ -1,4 +1,4 @@
-//! What happens to AWS, to HAProxy and its socket, and to hsdo itself.
+//! Faults of AWS, of HAProxy and its socket, and of hsdo itself.
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::common::tap::{InPlace, Way};
 use crate::common::wait::try_wait_for;
 use crate::role::Role;
 
-/// What a round does besides changing instances.
+/// A fault, or several, of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     AwsByChance,
@@ -41,7 +41,7 @@ pub(crate) enum Trouble {
 
 use Trouble::*;
 
-/// Each as often as it stands here.
+/// Repeated entries are more likely.
 const TROUBLES: [Trouble; 37] = [
     AwsByChance,
     AwsByChance,
@@ -82,9 +82,8 @@ const TROUBLES: [Trouble; 37] = [
     BogusAnswer,
 ];
 
-/// The connections that HAProxy's socket takes at a time.
 const CONNECTIONS: usize = 10;
-/// How long a kill waits for the moment that it is for.
+/// How long a kill waits for the call that it should interrupt.
 const MOMENT: Duration = Duration::from_secs(2);
 
 impl Chaos {
@@ -94,12 +93,12 @@ impl Chaos {
     }
 
     pub(crate) fn make(&mut self, trouble: Trouble) {
-        // In Consul's place AWS has only the table.
+        // In Consul mode AWS has only the table.
         if self.consul.is_some() && self.random.percent(25) {
             return self.harm_consul();
         }
         if matches!(trouble, AwsByChance | AwsAltogether | EditTable) {
-            // Mixed with old answers, what cannot be true looks as if it could.
+            // Mixed with stale responses, a bogus response could look plausible.
             if self.all_leave || self.detached.is_some() || !self.fleet.scene().unlisted.is_empty() {
                 return;
             }
@@ -193,7 +192,7 @@ impl Chaos {
                 }
             }
             StopLeaderForLong => {
-                // Once in a while, since it is as long as three rounds: its lease runs out, and it wakes up.
+                // Seldom, since it takes as long as three rounds: the lease expires while it sleeps.
                 if let Some(leader) = self.servers.iter().position(|server| !server.frozen && server.state().leads)
                     && self.random.percent(30)
                 {
@@ -222,7 +221,7 @@ impl Chaos {
                 let of_client = self.random.percent(50);
                 let role = if of_client { &mut self.sites[place].client } else { &mut self.servers[server] };
                 role.limit_files(most);
-                // Somebody waits at its exporter, which has no descriptor for him.
+                // A connection waits at its exporter, which has no descriptor for it.
                 let waiting = role.knock();
                 self.linger(200, 2_000);
                 drop(waiting);
@@ -271,7 +270,6 @@ impl Chaos {
         }
     }
 
-    /// Ends the faults.
     pub(crate) fn heal(&mut self) {
         self.say("the faults end");
         self.bed.aws().heal();
@@ -289,7 +287,7 @@ impl Chaos {
         self.let_go();
     }
 
-    /// Faults go on for a while.
+    /// Keeps the faults on for a while.
     fn linger(&mut self, from: u64, to: u64) {
         let span = self.random.millis(from, to);
         std::thread::sleep(span);
@@ -342,7 +340,7 @@ impl Chaos {
         *self.random.pick(&ways)
     }
 
-    /// Kills the leader if it may be, else the second server if there is one.
+    /// Kills the leader if allowed, else the second server if there is one.
     fn kill_server(&mut self) {
         let leader = self.servers.iter().position(|server| server.state().leads).unwrap_or(0);
         let unread = self.unread();
@@ -360,7 +358,7 @@ impl Chaos {
         }
     }
 
-    /// Once in a while nobody can read the log.
+    /// Now and then, a log that nobody reads.
     fn unread(&mut self) -> Option<Unread> {
         let log = *self.random.pick(&[Unread::Full, Unread::Pipe]);
         self.random.percent(15).then_some(log)

@@ -1,4 +1,4 @@
-//! Looks at a backend's rotation all the time: a protected address must not leave it, and a strange one must not enter.
+//! Polls a backend's rotation: a protected address must not leave it, and an unexpected one must not enter.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,25 +12,23 @@ use std::time::{Duration, Instant};
 
 use crate::common::http::lock;
 
-/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(25);
-/// More violations than that tell nothing new.
+/// More violations than that add nothing.
 const MOST: usize = 5;
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What has to stay.
+    /// Addresses that must stay.
     protected: Mutex<BTreeSet<IpAddr>>,
-    /// What may be there; `None`: anything.
+    /// Addresses that may be there; `None`: any.
     legal: Mutex<Option<BTreeSet<IpAddr>>>,
     violations: Mutex<Vec<String>>,
-    /// The process that was seen last, and when it was first seen with somebody in rotation.
+    /// The process last seen, and when it first had servers in rotation.
     filled: Mutex<Option<(String, Instant)>>,
     looks: AtomicU64,
     stop: AtomicBool,
 }
 
-/// The watcher of one backend.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
@@ -45,30 +43,27 @@ impl Watcher {
         Watcher { shared, thread: Some(thread) }
     }
 
-    /// From now on these must stay, and only these may be there.
+    /// From now on these must stay, and no others may be there.
     pub(crate) fn settle(&self, addresses: &BTreeSet<IpAddr>) {
         lock(&self.shared.protected).clone_from(addresses);
         *lock(&self.shared.legal) = Some(addresses.clone());
     }
 
-    /// These may leave from now on.
     pub(crate) fn release(&self, addresses: &BTreeSet<IpAddr>) {
         lock(&self.shared.protected).retain(|address| !addresses.contains(address));
     }
 
-    /// All may leave from now on.
     pub(crate) fn release_all(&self) {
         lock(&self.shared.protected).clear();
     }
 
-    /// These may be there from now on.
     pub(crate) fn allow(&self, addresses: &BTreeSet<IpAddr>) {
         if let Some(legal) = &mut *lock(&self.shared.legal) {
             legal.extend(addresses);
         }
     }
 
-    /// When the HAProxy process that answers now was first seen with somebody in rotation: its id, and the moment.
+    /// When the current HAProxy process was first seen with servers in rotation: its id, and the moment.
     pub(crate) fn filled(&self) -> Option<(String, Instant)> {
         lock(&self.shared.filled).clone()
     }
@@ -108,7 +103,7 @@ impl Shared {
                         }
                     }
                 }
-                // Neither before the look nor after it.
+                // Missing both before and after the look.
                 let after = lock(&self.legal).clone();
                 if let (Some(before), Some(after)) = (legal, after)
                     && let Some(address) = now.rotation.iter().find(|it| !before.contains(it) && !after.contains(it))
@@ -133,7 +128,7 @@ impl Shared {
     }
 }
 
-/// One look: the process, and the addresses that hsdo has in rotation. Health is HAProxy's own business.
+/// One look: the process, and the addresses that hsdo has in rotation. Health is HAProxy's business.
 struct Look {
     pid: String,
     rotation: BTreeSet<IpAddr>,
@@ -152,11 +147,11 @@ fn look(socket: &PathBuf, backend: &str) -> Option<Look> {
     let in_rotation = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
         let admin: u32 = fields.get(6)?.parse().ok()?;
-        // Ready is 4 for a server that the configuration disables: of the bits only maintenance and drain count.
+        // Ready is 4 for a server that the configuration disables: only the maintenance and drain bits count.
         (admin & !4 == 0 && *fields.get(7)? != "0").then(|| fields[4].parse().ok())?
     };
     let text: String = rows.clone().collect::<Vec<_>>().join("\n");
-    // One that was cut short tells nothing.
+    // A truncated reply proves nothing.
     (whole && text.contains(backend)).then(|| Look {
         pid,
         rotation: rows.filter_map(in_rotation).collect(),

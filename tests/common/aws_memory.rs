@@ -1,8 +1,8 @@
-//! AWS in this process: a group of instances and a table with DynamoDB's conditions and transactions, isolated as
-//! DynamoDB's are, and quick enough that it is hsdo that a bench measures. It remembers who wrote what.
+//! AWS in this process: a group of instances, and a table with DynamoDB's conditions and isolated transactions, fast
+//! enough that a bench measures hsdo. It records who wrote what.
 //!
 //! It understands the expressions that hsdo sends (`SET`, `REMOVE`, equality, `attribute_not_exists`, joined by `AND`)
-//! and panics in a connection's thread on any other; what it proves about DynamoDB itself is nothing: moto is for that.
+//! and panics in a connection's thread on any other. It proves nothing about DynamoDB itself; moto is for that.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -16,34 +16,30 @@ use super::http::{Listener, Request, Response, lock, read_request, write_respons
 
 const KEY: &str = "BackendServerID";
 
-/// An item, as DynamoDB spells it.
+/// An item in DynamoDB's JSON.
 pub type Item = Map<String, Value>;
 
-/// An instance of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Its id.
     pub id: String,
-    /// Its address.
     pub address: Ipv4Addr,
 }
 
 impl Instance {
-    /// The instance of that number: 127.2.x.y.
+    /// The instance of that number, at 127.2.x.y.
     pub fn number(number: u32) -> Self {
         let [_, _, high, low] = (number + 1).to_be_bytes();
         Instance { id: format!("i-{number:017x}"), address: Ipv4Addr::new(127, 2, high, low) }
     }
 }
 
-/// A write that was carried out.
+/// A write that took effect.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// When.
     pub at: Instant,
     /// The access key that signed it.
     pub writer: String,
-    /// The items before and after it, by their number.
+    /// The items before and after it, by slot.
     pub items: Vec<(u32, Option<Item>, Item)>,
 }
 
@@ -54,7 +50,7 @@ struct State {
     items: BTreeMap<u32, Item>,
     history: Vec<Write>,
     remembers: bool,
-    /// Answers to transactions by their token.
+    /// Responses to transactions, by token.
     answered: BTreeMap<String, Arc<Vec<u8>>>,
     calls: BTreeMap<String, u64>,
     read_units: f64,
@@ -65,28 +61,25 @@ struct State {
     described: Option<Arc<Vec<u8>>>,
 }
 
-/// The listener and what it serves.
 #[derive(Debug)]
 pub struct AwsMemory {
     listener: Listener,
     state: Arc<Mutex<State>>,
 }
 
-/// What was asked since the start, or since [`AwsMemory::forget`].
+/// Usage since the start, or since [`AwsMemory::forget`].
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// Calls by operation.
     pub calls: BTreeMap<String, u64>,
-    /// Read units, by DynamoDB's rules.
+    /// Read units by DynamoDB's rules.
     pub read_units: f64,
-    /// Write units, by DynamoDB's rules.
+    /// Write units by DynamoDB's rules.
     pub write_units: f64,
-    /// Writes whose condition did not hold.
+    /// Writes whose condition failed.
     pub refused: u64,
 }
 
 impl Asked {
-    /// Calls of this operation.
     pub fn count(&self, operation: &str) -> u64 {
         self.calls.get(operation).copied().unwrap_or(0)
     }
@@ -103,33 +96,30 @@ impl AwsMemory {
         AwsMemory { listener, state }
     }
 
-    /// Its address as an AWS endpoint.
     pub fn url(&self) -> String {
         format!("http://{}", self.listener.address())
     }
 
-    /// Remembers every write from now on, for [`AwsMemory::history`].
+    /// Records every write from now on, for [`AwsMemory::history`].
     pub fn remember(&self) {
         self.lock().remembers = true;
     }
 
-    /// The writes, in order.
+    /// The recorded writes, in order.
     pub fn history(&self) -> Vec<Write> {
         self.lock().history.clone()
     }
 
-    /// The instances of the group from now on.
     pub fn set_instances(&self, instances: Vec<Instance>) {
         let mut state = self.lock();
         (state.instances, state.groups, state.described) = (instances, None, None);
     }
 
-    /// The items of the table.
     pub fn items(&self) -> BTreeMap<u32, Item> {
         self.lock().items.clone()
     }
 
-    /// Changes attributes of an item as another hand would, marker or not.
+    /// Edits an item as another writer would, without touching the marker.
     pub fn edit(&self, id: u32, change: impl FnOnce(&mut Item)) {
         let mut state = self.lock();
         let item = state.items.entry(id).or_insert_with(|| key_of(id));
@@ -137,14 +127,12 @@ impl AwsMemory {
         state.scan = None;
     }
 
-    /// Empties the table.
     pub fn clear(&self) {
         let mut state = self.lock();
         state.items.clear();
         state.scan = None;
     }
 
-    /// What was asked.
     pub fn asked(&self) -> Asked {
         let state = self.lock();
         Asked {
@@ -155,7 +143,7 @@ impl AwsMemory {
         }
     }
 
-    /// Forgets what was asked.
+    /// Resets the usage.
     pub fn forget(&self) {
         let mut state = self.lock();
         state.calls.clear();
@@ -181,7 +169,7 @@ fn serve(mut reader: BufReader<TcpStream>, state: &Mutex<State>) {
     }
 }
 
-/// Sends a body that is shared, without a copy of it.
+/// Sends a shared body without copying it.
 fn write_shared(stream: &mut TcpStream, response: Response, body: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     if body.len() < 32 * 1024 {
@@ -245,7 +233,7 @@ impl State {
         self.read_units += units;
         let items = &self.items;
         let body = self.scan.get_or_insert_with(|| {
-            // As DynamoDB gives them: in the order of a hash, here of the number's last digits.
+            // Like DynamoDB, in hash order: here by the number's last digits.
             let mut all: Vec<&Item> = items.values().collect();
             all.sort_by_key(|item| id_of(&json!(item)).reverse_bits());
             Arc::new(json!({ "Count": all.len(), "ScannedCount": all.len(), "Items": all }).to_string().into_bytes())
@@ -329,8 +317,8 @@ impl State {
         }
     }
 
-    /// The Query APIs: the group, and the instances whose ids are asked for, all of them on one page. One that is not in
-    /// the group has ended.
+    /// The Query APIs: the group, and the requested instances on one page. An instance that is not in the group has
+    /// terminated.
     fn query(&mut self, form: &str) -> Answer {
         let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default().to_owned();
         self.count(&action);
@@ -379,7 +367,7 @@ fn attribute<'a>(update: &'a Value, name: &str) -> &'a str {
     update["ExpressionAttributeNames"][name].as_str().unwrap_or_else(|| panic!("{name} stands for nothing"))
 }
 
-/// An item's size by DynamoDB's rules, near enough: names and values.
+/// An item's size by DynamoDB's rules, roughly: names and values.
 fn size_of(item: &Item) -> usize {
     let text = |value: &Value| {
         let whole = |map: &Map<String, Value>| {
@@ -421,10 +409,9 @@ fn described<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The end of EC2's answer.
 const END: &str = "</reservationSet></DescribeInstancesResponse>";
 
-/// A member of a group, in the shape of Auto Scaling's answers.
+/// A group member in Auto Scaling's XML.
 const GROUP_MEMBER: &str = include_str!("../data/group-member.xml");
-/// A reservation of one instance, in the shape of EC2's answers: 4 KB.
+/// A reservation of one instance in EC2's XML: 4 KB.
 const RECORD: &str = include_str!("../data/reservation.xml");

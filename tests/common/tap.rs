@@ -1,4 +1,4 @@
-//! A proxy in front of HAProxy's socket that records every line sent, and can spoil the way.
+//! A proxy in front of HAProxy's socket that records every line and can inject faults.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::http::lock;
 use super::random::Random;
 
-/// A connection on which nothing moves for this long is closed.
+/// An idle connection is closed after this.
 const IDLE: Duration = Duration::from_secs(30);
 /// The pause after each byte of a slow reply.
 const TRICKLE: Duration = Duration::from_micros(150);
@@ -21,44 +21,42 @@ const TRICKLE: Duration = Duration::from_micros(150);
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// It goes to HAProxy.
+    /// Forwarded.
     Open,
-    /// It goes to HAProxy after that time.
+    /// Forwarded after that time.
     Slow(Duration),
-    /// It is closed as soon as it was accepted.
+    /// Closed as soon as it is accepted.
     Closed,
-    /// It is reset: closed with unread bytes in it.
+    /// Reset: closed with unread bytes in it.
     Reset,
-    /// Its line is read, and no reply comes.
+    /// Its line is read but not forwarded; no reply.
     Silent,
-    /// Its line is carried out, and no reply comes.
+    /// Its line is executed; no reply.
     Mute,
-    /// Its line is carried out, and it is closed without the reply.
+    /// Its line is executed; closed without the reply.
     Lost,
-    /// Its line reaches HAProxy up to that byte, and it is closed.
+    /// Its line reaches HAProxy up to that byte, then it is closed.
     Half(usize),
     /// Its reply ends after that many bytes.
     Cut(usize),
     /// Its reply comes byte by byte.
     Trickle,
-    /// Its line is not carried out, and the reply is no text.
+    /// Its line is not executed, and the reply is not text.
     Garbage,
-    /// Its line is not carried out; every command of it is answered `Permission denied`.
+    /// Its line is not executed; every command is answered `Permission denied`.
     Denied,
-    /// Its line is not carried out, and the reply never ends.
+    /// Its line is not executed, and the reply never ends.
     Endless,
-    /// It goes to HAProxy, which shows the process id 8: in a container, each new process has the id of the last.
+    /// Forwarded, and the reply shows process id 8: in a container, each new process has the same id.
     OnePid,
 }
 
-/// What stands where the tap's socket was.
+/// What replaces the tap's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InPlace {
-    /// Nothing.
     Nothing,
-    /// A socket on which nobody listens.
+    /// A socket without a listener.
     Deserted,
-    /// A plain file.
     File,
 }
 
@@ -68,14 +66,13 @@ struct Seen {
     lines: Vec<String>,
 }
 
-/// What decides about a connection.
+/// Decides what happens to each connection.
 #[derive(Debug)]
 struct Choice {
-    /// The way of all connections.
     way: Way,
-    /// That of the lines that change something, where it is another one.
+    /// For lines that change something, if different.
     changing: Option<Way>,
-    /// The ways that some of the connections take, so many of a hundred, by a seed.
+    /// Seed, percentage, and the ways to pick from.
     some: (u64, u64, Vec<Way>),
     /// Connections since that was set.
     count: u64,
@@ -86,7 +83,6 @@ impl Choice {
         Choice { way, changing: None, some: (0, 0, Vec::new()), count: 0 }
     }
 
-    /// The way of the next connection.
     fn next(&mut self) -> Way {
         let (seed, percent, ways) = &self.some;
         self.count += 1;
@@ -104,7 +100,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// The tap: a socket of its own, behind which HAProxy's is.
+/// A socket in front of HAProxy's.
 #[derive(Debug)]
 pub struct Tap {
     path: PathBuf,
@@ -113,7 +109,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens on `path` for what is meant for `target`, which need not be there yet.
+    /// Listens on `path` for `target`, which need not exist yet.
     pub fn start(path: PathBuf, target: &Path) -> Self {
         let listener =
             UnixListener::bind(&path).unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
@@ -143,53 +139,50 @@ impl Tap {
         &self.path
     }
 
-    /// Every line that was sent, without its line end, since the start or since [`Tap::forget`].
+    /// Lines sent since the start or since [`Tap::forget`], without their line ends.
     pub fn lines(&self) -> Vec<String> {
         lock(&self.shared.seen).lines.clone()
     }
 
-    /// Every command that was sent: the lines, split at their `;`.
+    /// Those lines, split into commands at `;`.
     pub fn commands(&self) -> Vec<String> {
         self.lines().iter().flat_map(|line| line.split(';')).map(|command| command.trim().to_owned()).collect()
     }
 
-    /// The commands among them that change something.
+    /// Those commands that change something.
     pub fn changes(&self) -> Vec<String> {
         self.commands().into_iter().filter(|command| !command.starts_with("show ")).collect()
     }
 
-    /// How many connections were opened.
     pub fn connections(&self) -> usize {
         lock(&self.shared.seen).connections
     }
 
-    /// Forgets what was recorded.
     pub fn forget(&self) {
         *lock(&self.shared.seen) = Seen::default();
     }
 
-    /// What happens to connections from now on.
+    /// From now on, for all connections.
     pub fn set_way(&self, way: Way) {
         *lock(&self.shared.choice) = Choice::new(way);
     }
 
-    /// What happens from now on to lines that change something.
+    /// From now on, for lines that change something.
     pub fn set_way_of_changes(&self, way: Way) {
         lock(&self.shared.choice).changing = Some(way);
     }
 
-    /// From now on so many of a hundred connections take one of these ways: the n-th one the same whenever the seed is
-    /// the same.
+    /// From now on, this percentage of connections take one of these ways; a seed repeats the sequence.
     pub fn schedule(&self, seed: u64, percent: u64, ways: Vec<Way>) {
         *lock(&self.shared.choice) = Choice { some: (seed, percent, ways), ..Choice::new(Way::Open) };
     }
 
-    /// The ways other than [`Way::Open`] that connections took since the last time this was asked.
+    /// The ways other than [`Way::Open`] that were taken since the last call of this.
     pub fn struck(&self) -> Vec<Way> {
         std::mem::take(&mut *lock(&self.shared.struck))
     }
 
-    /// Puts something else where the socket is, until [`Tap::heal`].
+    /// Replaces the socket until [`Tap::heal`].
     pub fn hide(&self, behind: InPlace) {
         self.show();
         fs::rename(&self.path, self.aside()).expect("the socket can be moved");
@@ -240,7 +233,7 @@ impl Shared {
         if way == Way::Closed || way == Way::Reset {
             lock(&self.struck).push(way);
             if way == Way::Reset {
-                // What is left unread when it closes makes it a reset.
+                // Closing with unread bytes resets the connection.
                 let _ = stream.read(&mut [0]);
             }
             return;
@@ -288,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// HAProxy's whole reply to that text; nothing where there is none.
+    /// HAProxy's whole reply to that text; empty if it is unreachable.
     fn ask(&self, text: &str) -> Vec<u8> {
         let mut reply = Vec::new();
         let asked = || -> io::Result<UnixStream> {
@@ -304,7 +297,7 @@ impl Shared {
         reply
     }
 
-    /// Sends the line to HAProxy, any further lines too (they are recorded), and up to `limit` bytes of the reply back.
+    /// Forwards the line and any further ones (recorded too), and returns up to `limit` bytes of the reply.
     fn pass(&self, line: &str, mut more: BufReader<UnixStream>, back: &mut UnixStream, limit: usize) {
         let Ok(mut target) = UnixStream::connect(&self.target) else { return };
         let _ = target.set_read_timeout(Some(IDLE));
@@ -324,13 +317,13 @@ impl Shared {
                 }
             });
             let _ = io::copy(&mut target.take(u64::try_from(limit).unwrap_or(u64::MAX)), back);
-            // Ends the reader above as well.
+            // Also ends the reader above.
             let _ = back.shutdown(Shutdown::Both);
         });
     }
 }
 
-/// A reply whose line `Pid: …` is `Pid: 8`.
+/// The reply with its `Pid: …` line replaced by `Pid: 8`.
 fn with_one_pid(reply: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(reply);
     let lines = text.split_inclusive('\n').map(|line| if line.starts_with("Pid: ") { "Pid: 8\n" } else { line });

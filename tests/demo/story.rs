@@ -1,4 +1,4 @@
-//! The steps of the demo, each of which shows one promise and panics where it does not hold.
+//! The steps of the demo: each shows one promise, and panics if it does not hold.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,10 +7,9 @@ use super::common::moto::GroupInstance;
 use super::report::bar;
 use super::stage::{BACKEND, FULL, GROUPS, Stage};
 
-/// What a step promises, and what shows it.
+/// A promise, and the code that shows it.
 pub type Step = (&'static str, fn(&mut Stage));
 
-/// The steps in their order.
 pub const STEPS: [Step; 8] = [
     ("Start: traffic reaches exactly the ready instances", start),
     ("Scale out: two new instances ramp up", scale_out),
@@ -42,7 +41,7 @@ fn start(stage: &mut Stage) {
     shares(stage, &instances);
     assert_eq!(stage.bed().web().requests()[&sick.id], 0, "{} was not ready", sick.id);
     stage.report.more(format!("{}  no slot     0 %  not ready", sick.id));
-    // It counts for nothing in what follows.
+    // Not counted below.
     stage.bed().moto().terminate_in_group(&sick.id, true);
     stage.bed().web().stop(&sick.id);
 }
@@ -191,8 +190,8 @@ fn result(stage: &mut Stage) {
     stage.report.say(format!("HAProxy has {servers} active servers; all of it as promised"));
 }
 
-/// Waits until HAProxy has exactly `after`, and returns how long that took since `from`; then keeps the servers of `gone` for a second before it closes them: an
-/// instance that is asked to end still answers for a while.
+/// Waits until HAProxy has exactly `after`, and returns the time since `from`. Closes the servers of `gone` a second
+/// later, as a terminating instance still answers for a while.
 fn leave(stage: &Stage, from: Instant, gone: &[GroupInstance], after: &[GroupInstance]) -> Duration {
     stage.wait_active(&addresses(after), |_| true);
     let took = from.elapsed();
@@ -204,7 +203,7 @@ fn leave(stage: &Stage, from: Instant, gone: &[GroupInstance], after: &[GroupIns
     took
 }
 
-/// Watches the requests for a second and prints each instance's share; exactly these instances must have answered.
+/// Watches requests for a second and prints each instance's share; exactly these instances must have answered.
 fn shares(stage: &Stage, instances: &[GroupInstance]) {
     let tally = stage.watch(SECOND);
     for instance in instances {

@@ -1,4 +1,4 @@
-//! What the machine can run out of: a reader of the log, room on a disk, file descriptors, a name server.
+//! What a machine can run out of: a log reader, disk space, file descriptors, a name server.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::common::hsdo::{Hsdo, Running};
 use crate::common::process::unshare;
 use crate::common::wait::{SOON, stays, wait_for};
 
-/// From now on the table has a hundred rows of this weight. moto would need long for that.
+/// Stubs a table of a hundred rows with this weight; moto would be slow.
 fn fill(bed: &Bed, weight: u16) {
     let row = |id: u32| {
         format!(
@@ -29,7 +29,7 @@ fn fill(bed: &Bed, weight: u16) {
     bed.aws().spoil("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
 }
 
-/// A client that fills a hundred slots, which is more lines of the log than may wait, writes them into `path`, and goes on.
+/// A client that fills a hundred slots into the log `path`, more lines than the queue holds, and keeps turning.
 fn client(bed: &Bed, path: &Path) -> (Haproxy, Running) {
     bed.moto().create_table();
     fill(bed, 10);
@@ -56,13 +56,13 @@ fn a_log_that_nobody_reads_holds_up_no_turn() {
     let bed = Bed::new("unread");
     let path = bed.dir().join("log");
     assert!(Command::new("mkfifo").arg(&path).status().is_ok_and(|status| status.success()), "mkfifo");
-    // Reading and writing, so that neither end waits for the other; and full from the beginning.
+    // Opened for both reading and writing, so neither end blocks; full from the start.
     let mut pipe = OpenOptions::new().read(true).write(true).open(&path).expect("a pipe");
     let mut filling = pipe.try_clone().expect("a second handle");
     std::thread::spawn(move || drop(filling.write_all(&[b'x'; 1 << 20])));
     let (_haproxy, mut client) = client(&bed, &path);
 
-    // Somebody reads again, and is told that lines are missing.
+    // Once read again, the log reports the dropped lines.
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
@@ -72,7 +72,7 @@ fn a_log_that_nobody_reads_holds_up_no_turn() {
             }
         }
     });
-    // A line comes only when there is something to tell.
+    // A line only appears when there is something to log.
     fill(&bed, 20);
     let mut text = String::new();
     wait_for("the log to tell of dropped lines", SOON, || {
@@ -93,7 +93,7 @@ fn a_log_on_a_full_disk_holds_up_no_turn() {
     assert!(client.terminate().success());
 }
 
-/// Sets how many descriptors a process may have; `None` gives it back what it had at most.
+/// Limits a process's descriptors; `None` restores its hard limit.
 fn limit_descriptors(id: u32, most: Option<usize>) {
     let limit = most.map_or("1024:1024".to_owned(), |most| format!("{most}:1024"));
     let status = Command::new("prlimit").arg("--pid").arg(id.to_string()).arg(format!("--nofile={limit}")).status();
@@ -136,7 +136,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
     let (id, before) = (server.process().id(), bed.moto().rows());
     let most = descriptors(id) + 20;
     limit_descriptors(id, Some(1));
-    // The connections that it has are kept; once they are gone it has none.
+    // Open connections are kept; once they are gone it has none.
     bed.aws().spoil_times("*", Fault::Close, 3);
     server.wait_log("AWS: ");
     bed.moto().set_desired("web", 3);
@@ -151,7 +151,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
     assert!(descriptors(id) <= most, "{} descriptors", descriptors(id));
 }
 
-/// With `/etc/hosts` as the name service, in a mount namespace of hsdo's own. An answer counts as fresh for ten seconds.
+/// With `/etc/hosts` as the name service, in a mount namespace of hsdo's own. An answer is fresh for ten seconds.
 #[test]
 fn a_name_server_that_is_down_ends_nothing() {
     const LONGER_THAN_FRESH: Duration = Duration::from_secs(12);
@@ -159,7 +159,7 @@ fn a_name_server_that_is_down_ends_nothing() {
     bed.moto().create_table();
     bed.moto().create_group("web", 0, 1);
     let hosts = bed.file("hosts", "");
-    // Nobody listens there.
+    // Nothing listens there.
     let nobody = bed.file("resolv.conf", "nameserver 127.9.9.9\noptions timeout:1 attempts:1\n");
     let own = format!(
         "mount --bind '{}' /etc/hosts && mount --bind '{}' /etc/resolv.conf && exec \"$0\" \"$@\"",
@@ -188,8 +188,8 @@ fn a_name_server_that_is_down_ends_nothing() {
     server().once().assert_code(1).assert_stderr("aws.hsdo.test");
 }
 
-/// The name servers of a VPN and of the world: one knows the name after a while, the other one says at once that there is
-/// none. Nothing listens at the address: what is refused there was found.
+/// A VPN's name server and a public one: the first knows the name, after a while; the second says at once that it does
+/// not exist. Nothing listens at the address: "connection refused" proves that the name was resolved.
 #[test]
 fn name_servers_are_asked_one_after_the_other() {
     let bed = Bed::new("name-servers");

@@ -1,4 +1,4 @@
-//! What a server's check or agent says is bytes: nothing in it makes HAProxy unreadable.
+//! Checks and agents report bytes: none of them makes HAProxy's tables unreadable.
 
 use super::fixture::{BACK, Config, address, bed_with_table, client, occupy};
 use crate::common::agent::Agent;
@@ -7,7 +7,7 @@ use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
 use crate::common::web::Mood;
 
-/// A Java server that says its reason in Latin-1; the other one leaves meanwhile, and a third comes.
+/// A Java server gives its reason in Latin-1; meanwhile the other leaves, and a third comes.
 #[test]
 fn a_reason_phrase_that_is_not_utf_8() {
     let bed = bed_with_table("latin-1", 3, 2);

@@ -1,4 +1,4 @@
-//! Servers that take the health of others: `track`.
+//! Servers that take their health from others: `track`.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ fn a_follower_that_is_filled_first_waits_too() {
     replaced("track-before", "ws-back:web:$WEB,http-back:web:$WEB");
 }
 
-/// An operator takes the model out, and the instance leaves: the follower must not serve it when the hand is lifted.
+/// An operator takes the model out, and the instance leaves: the follower must not serve it when the hold is lifted.
 #[test]
 fn a_follower_of_a_model_in_maintenance_is_taken_out_too() {
     let bed = bed_with_table("track-held", 3, 3);

@@ -1,4 +1,4 @@
-//! Groups and EC2's answers: empty, missing, misspelt; instances that EC2 does not know, leaves out or does not run.
+//! Groups and EC2's responses: empty, missing, misspelt; instances that EC2 does not know, leaves out or does not run.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::fixture::{FAILED, Lifecycles, bed, has, ids, seats, settle, steady, w
 use crate::common::aws_proxy::Fault;
 use crate::common::wait::stays;
 
-/// The original asked EC2 for no ids then, which is asking for all instances of the region.
+/// The Python version then called EC2 without ids, which returns every instance of the region.
 #[test]
 fn an_empty_group_asks_ec2_for_nothing_and_frees_its_slots() {
     let bed = bed("empty", &[("web", 2), ("other", 1)]);
@@ -54,7 +54,7 @@ fn a_missing_group_keeps_its_servers_as_long_as_they_run() {
     server.wait_turn();
     assert_eq!(bed.moto().rows(), before);
 
-    // Whoever ends, goes; another group is judged as ever meanwhile.
+    // A terminated instance goes; meanwhile the other group is handled as usual.
     bed.moto().ec2("TerminateInstances", &[("InstanceId.1", &web[0])]);
     wait_seats(&bed, &[(2, &web[1]), (3, &web[2]), (4, &other[0])]);
     bed.moto().ec2("StopInstances", &[("InstanceId.1", &web[1])]);
@@ -63,7 +63,7 @@ fn a_missing_group_keeps_its_servers_as_long_as_they_run() {
     server.wait_turn();
     assert_eq!(server.log().matches("groups that do not exist: web").count(), 1, "said once: {}", server.log());
 
-    // The group is truly deleted, and its instances with it.
+    // The group is really deleted, and its instances with it.
     bed.moto().delete_group("web");
     wait_seats(&bed, &[]);
     assert_eq!(server.metric("hsdo_missing_groups"), Some(1.0));
@@ -130,7 +130,7 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
 
     bed.aws().heal();
     wait_seats(&bed, &[(1, &web[1].id), (2, &web[0].id), (3, &web[2].id)]);
-    // EC2 names an id of ours although it has it: nobody loses a slot.
+    // EC2 rejects an id although it has it: no server loses its slot.
     for code in ["InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"] {
         let before = bed.moto().rows();
         let message = format!("The instance ID '{}' does not exist", web[0].id);
@@ -141,7 +141,7 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }
 
-/// Not even that there is somebody was told.
+/// The Python version did not report it at all.
 #[test]
 fn an_instance_in_service_without_an_address_is_told_and_counted() {
     let bed = bed("no-address", &[("web", 3)]);
@@ -164,13 +164,13 @@ fn an_instance_in_service_without_an_address_is_told_and_counted() {
     server.wait_log("every instance in service has an address again");
 }
 
-/// EC2 is eventually consistent: what it does not show yet, or no more for a moment, is no reason to end anything.
+/// EC2 is eventually consistent: an instance that it does not show, yet or for a moment, must stay.
 #[test]
 fn an_instance_left_out_of_ec2s_answer_keeps_its_slot() {
     let bed = bed("left-out", &[("web", 3)]);
     let web = bed.moto().instances("web");
     bed.moto().put_server(1, &web[0].address.to_string(), &web[0].id, Some("web"), 10);
-    // A record of another id in its place, which nobody asked for.
+    // A record of an id that was not requested replaces it.
     let hide = |id: &str| {
         let from = format!("<instanceId>{id}</instanceId>");
         bed.aws().spoil("DescribeInstances", Fault::replace(&from, "<instanceId>i-0fedcba9876543210</instanceId>"));
@@ -208,7 +208,7 @@ fn a_state_that_serves_nobody_takes_no_slot_and_frees_it() {
         "Terminating:Retained",
     ];
     for state in absent {
-        // Whatever the state, seated before or not: both are the same to it.
+        // Whatever its state, seated before or not.
         states.set(&web[0], state);
         wait_seats(&bed, &[(1, &web[1])]);
         server.wait_turn();

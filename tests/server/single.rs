@@ -1,4 +1,4 @@
-//! A DynamoDB without transactions: slots are written one by one, and what transactions promise holds as far as it can.
+//! A DynamoDB without transactions: slots are written one by one, with the same guarantees as far as possible.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,6 @@ use crate::common::aws_proxy::Fault;
 use crate::common::bed::Bed;
 use crate::common::wait::{SOON, wait_for, wait_until};
 
-/// A bed whose DynamoDB does not know transactions.
 fn without_transactions(name: &str, groups: &[(&str, usize)]) -> Bed {
     let bed = bed(name, groups);
     spoil(&bed);
@@ -56,7 +55,7 @@ fn a_table_without_transactions_is_kept_one_slot_at_a_time() {
     });
     wait_for("the version to rise", SOON, || if version() == before { Err(format!("{before:?}")) } else { Ok(()) });
     assert_eq!(server.metric(FAILED).unwrap_or(0.0), 0.0, "{}", server.log());
-    // It is not asked for transactions again.
+    // Transactions are not tried again.
     bed.aws().forget();
     bed.moto().set_desired("web", 3);
     wait_for("three again", SOON, || if seats(&bed).len() == 3 { Ok(()) } else { Err(format!("{:?}", seats(&bed))) });
@@ -128,7 +127,7 @@ fn without_transactions_two_servers_lose_no_row_and_seat_nobody_twice() {
             if names == wanted { Ok(()) } else { Err(format!("{names:?}")) }
         });
     }
-    // The one that leads dies, and the other one goes on.
+    // The leader dies, and the other continues.
     let leads = |server: &crate::common::hsdo::Running| server.metric("hsdo_leader") == Some(1.0);
     let leader = servers.iter().position(leads).expect("one leads");
     servers[leader].kill();

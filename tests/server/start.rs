@@ -1,4 +1,4 @@
-//! How the server role starts and ends: exit codes, `--once`, `--dry-run`, signals, and an AWS that comes late.
+//! Start and end of the server role: exit codes, `--once`, `--dry-run`, signals, and an AWS that comes late.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::common::bed::Bed;
 use crate::common::hsdo::Hsdo;
 use crate::common::wait::{SOON, wait_until};
 
-/// What the contract says of a signal is one second; a busy machine may need a moment to see the end.
+/// The promise is one second; a busy machine may need a moment to notice the exit.
 const ONE_SECOND: Duration = Duration::from_millis(1_900);
 
 #[test]
@@ -40,7 +40,7 @@ fn once_ends_with_1_when_aws_cannot_be_reached_or_fails() {
     assert_eq!(seats(&bed).len(), 0);
 }
 
-/// With `--once` and without it alike.
+/// With and without `--once`.
 #[test]
 fn what_only_a_person_can_mend_ends_the_start_with_2() {
     let bed = Bed::new("mend");
@@ -53,7 +53,7 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     };
     check("no table", &|| steady(&bed, 2), "create it with hsdo --create-table");
     bed.moto().create_table();
-    // This machine may be an instance of EC2, where a role may still come.
+    // This machine may be an EC2 instance, whose role may still appear.
     let alone = || steady(&bed, 2).env("AWS_EC2_METADATA_DISABLED", "true");
     check(
         "no credentials",
@@ -81,12 +81,12 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
         check(status, &|| steady(&bed, 2), text);
         bed.aws().heal();
     }
-    // The right to describe the table is not needed: the original's policies do not have it.
+    // DescribeTable is not required: the Python version's policies do not have it.
     bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
     steady(&bed, 2).once().assert_code(0);
 }
 
-/// A key that was made a moment ago is not known everywhere yet: only one that stays unknown is a wrong one.
+/// A new key takes a moment to propagate: only one that stays unknown is wrong.
 #[test]
 fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_does_not() {
     let bed = bed("key", &[("web", 1)]);
@@ -122,7 +122,7 @@ fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_doe
     }
 }
 
-/// AWS's sentence says which policy is in the way, and so does the remedy.
+/// AWS's message names the policy that denies, and so does the remedy.
 #[test]
 fn a_denial_is_told_with_the_remedy_of_its_reason() {
     const WHO: &str = "User: arn:aws:iam::123456789012:user/web is not authorized to perform: dynamodb:Scan on resource: \
@@ -152,10 +152,10 @@ fn a_denial_is_told_with_the_remedy_of_its_reason() {
     }
 }
 
-/// One turn ends in its time with 1 and the reason, whatever AWS and the table answer.
+/// A turn ends in time with 1 and the reason, whatever AWS and the table answer.
 #[test]
 fn once_ends_within_twenty_seconds_whatever_is_answered() {
-    // A busy machine may need a moment to see the end.
+    // A busy machine may need a moment to notice the exit.
     let limit = Duration::from_secs(22);
     let ends = |name: &str, spoil: &dyn Fn(&Bed), reason: &str| {
         let bed = bed(name, &[("web", 1)]);
@@ -181,7 +181,7 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
             );
         });
         scope.spawn(|| {
-            // The lease names another server each time: nobody that lives, and nobody that is dead.
+            // The lease names a different server each time: it is neither alive nor dead.
             let number = AtomicUsize::new(0);
             let other = move |_: &str| {
                 let number = number.fetch_add(1, Ordering::SeqCst);
@@ -218,7 +218,7 @@ fn an_aws_that_comes_late_is_waited_for() {
     server.wait_log("AWS: over");
 }
 
-/// A right that is taken away while it runs is a failed turn, and no more.
+/// A permission revoked at run time only fails turns.
 #[test]
 fn after_a_good_start_nothing_outside_ends_the_process() {
     let bed = bed("revoked", &[("web", 1)]);
@@ -281,7 +281,7 @@ fn a_signal_ends_it_within_a_second_with_0() {
         let status = server.process().wait_exit(ONE_SECOND);
         assert_eq!(status.code(), Some(0), "{signal}: {}", server.log());
     }
-    // Also in the middle of a call that hangs or waits to be tried again, at the first turn and before it.
+    // Also during a call that hangs or waits for a retry, at the first turn and before it.
     let later = Fault::Later(Duration::from_secs(3));
     for (operation, fault) in [
         ("DescribeTable", Fault::Hang),

@@ -1,4 +1,4 @@
-//! `--create-table`: makes the table, and never touches one that is there.
+//! `--create-table`: creates the table, and never touches an existing one.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::common::hsdo::Hsdo;
 
 fn described(bed: &Bed) -> Value {
     let mut description = bed.moto().dynamodb("DescribeTable", &json!({"TableName": TABLE}))["Table"].clone();
-    // moto counts at every call.
+    // moto counts items on every call.
     description.as_object_mut().expect("a table").retain(|name, _| name != "ItemCount" && name != "TableSizeBytes");
     description
 }
@@ -28,7 +28,7 @@ fn a_table_is_created_once_and_never_changed() {
     bed.moto().put_free(1);
     let rows = bed.moto().rows();
     create(&bed).run().assert_code(0).assert_stdout("table hsdo exists already, and is left as it is");
-    // With a role, and with its settings missing: it needs none of them.
+    // With a role whose settings are missing: it needs none of them.
     for role in ["--server", "--client"] {
         create(&bed).arg(role).run().assert_code(0).assert_stdout("exists already");
     }

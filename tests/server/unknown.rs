@@ -1,4 +1,5 @@
-//! Unknown is not empty: a failed, cut, late or senseless answer ends the turn, changes nothing, and ends nothing else.
+//! Unknown is not empty: a failed, truncated, late or nonsensical response ends the turn, changes nothing, and ends
+//! nothing else.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::fixture::{FAILED, OK, bed, ids, settle, steady, wait_seats};
 use crate::common::aws_proxy::Fault;
 
-/// Faults that any of the answers can have.
+/// Faults that any response can have.
 fn faults() -> Vec<(&'static str, Fault)> {
     vec![
         ("a fault of the service", Fault::Reply(500, "oops".into())),
@@ -42,7 +43,7 @@ fn survives(name: &str, operation: &str, special: Vec<(&'static str, Fault)>) {
     }
     assert_eq!(bed.aws().count("TransactWriteItems"), 0);
     server.process().assert_running();
-    // And it does its work again.
+    // And it works again.
     bed.moto().terminate_in_group(&web[0], true);
     wait_seats(&bed, &[(2, &web[1])]);
 }
@@ -97,7 +98,7 @@ fn a_broken_reading_of_the_table_changes_nothing() {
     );
 }
 
-/// The deadline of an attempt, or of them all, ends the turn.
+/// The deadline of an attempt, or of all, ends the turn.
 #[test]
 fn a_hung_call_ends_the_turn_and_no_more() {
     let bed = bed("hang", &[("web", 1)]);
@@ -149,7 +150,7 @@ fn a_page_that_fails_ends_the_turn() {
         assert_eq!(bed.aws().count("TransactWriteItems"), 0, "{operation}");
         assert_eq!(bed.moto().rows(), before, "{operation}");
         bed.aws().heal();
-        // Pages that go in a circle are no whole answer either.
+        // Pages in a circle are not a whole answer either.
         bed.aws().spoil(operation, first_page(operation));
         steady(&bed, 4).once().assert_code(1).assert_stderr(operation);
         assert_eq!(bed.moto().rows(), before, "{operation}");
@@ -168,7 +169,7 @@ fn without_all_but_the_first(body: &str, start: &str, end: &str) -> String {
     }
 }
 
-/// A table that reads as empty has rows all the same: none of them is overwritten.
+/// A table that reads as empty still has its rows: none is overwritten.
 #[test]
 fn a_table_that_seems_empty_is_not_filled_over() {
     let bed = bed("seems-empty", &[("web", 2)]);
