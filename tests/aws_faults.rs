@@ -54,14 +54,14 @@ fn what_passes_is_not_seen() {
         for id in bed.moto().items().into_keys() {
             bed.moto().delete_item(id);
         }
-        let told = format!("{operation} {fault:?}");
+        let case = format!("{operation} {fault:?}");
         bed.aws().forget();
-        bed.aws().spoil_times(operation, fault, 2);
+        bed.aws().inject_times(operation, fault, 2);
         let outcome = Hsdo::server(&bed).once();
-        assert_eq!(outcome.status.code(), Some(0), "{told}: {outcome}");
+        assert_eq!(outcome.status.code(), Some(0), "{case}: {outcome}");
         // A connection reset costs no attempt, once.
-        assert!((3..=4).contains(&bed.aws().count(operation)), "{told}: {}", bed.aws().count(operation));
-        assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"), "{told}");
+        assert!((3..=4).contains(&bed.aws().count(operation)), "{case}: {}", bed.aws().count(operation));
+        assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"), "{case}");
     }
 }
 
@@ -71,7 +71,7 @@ fn what_does_not_pass_is_asked_as_often_as_the_sdks_do_or_as_someone_says() {
     let cases = [("Scan", "", 4), ("DescribeInstances", "", 3), ("Scan", "1", 1), ("DescribeInstances", "5", 5)];
     for (operation, attempts, calls) in cases {
         bed.aws().forget();
-        bed.aws().spoil(operation, Fault::Reply(500, String::new()));
+        bed.aws().inject(operation, Fault::Reply(500, String::new()));
         let outcome = Hsdo::server(&bed).env("AWS_MAX_ATTEMPTS", attempts).env("AWS_RETRY_MODE", "adaptive").once();
         bed.aws().heal();
         outcome.assert_code(1).assert_stderr(operation);
@@ -85,7 +85,7 @@ fn an_outage_does_not_multiply_the_calls() {
     let bed = bed("quota");
     let mut server = Hsdo::server(&bed).env("INTERVAL", "0.05").spawn();
     server.wait_turn();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Reply(500, String::new()));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Reply(500, String::new()));
     bed.aws().forget();
     let failed = |metrics: &str| value_of(metrics, r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0);
     wait_for("many failed turns", Duration::from_secs(90), || {
@@ -145,7 +145,7 @@ fn a_client_repairs_haproxy_within_five_seconds_whatever_aws_asks_for() {
     client.wait_turn();
     let throttled = Fault::dynamodb(400, "ThrottlingException");
     for fault in [Fault::Later(Duration::from_secs(60)), Fault::Later(Duration::from_secs(2)), throttled] {
-        bed.aws().spoil("*", fault.clone());
+        bed.aws().inject("*", fault.clone());
         let before = bed.aws().count("GetItem");
         wait_for("AWS to be asked", SOON, || if bed.aws().count("GetItem") > before { Ok(()) } else { Err(before) });
         let address = haproxy.server("http-back", "mywebapp1").addr;
@@ -417,7 +417,7 @@ impl ConnectProxy {
         format!("http://us:hush@{}", self.listener.address())
     }
 
-    fn asked(&self) -> Vec<String> {
+    fn targets(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.asked))
     }
 }
@@ -441,11 +441,11 @@ fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_
     let through = trusted().env("HTTPS_PROXY", &proxy.url()).run();
     through.assert_code(0);
     assert!(!through.stderr.contains("hush"), "{through}");
-    let asked = proxy.asked();
+    let asked = proxy.targets();
     assert!(!asked.is_empty() && asked.iter().all(|line| *line == format!("CONNECT 127.0.0.1:{}", moto.port.number())));
     trusted().env("HTTPS_PROXY", &proxy.url()).env("NO_PROXY", "example.test,127.0.0.0/8").run().assert_code(0);
     trusted().env("HTTP_PROXY", &proxy.url()).run().assert_code(0);
-    assert_eq!(proxy.asked(), Vec::<String>::new());
+    assert_eq!(proxy.targets(), Vec::<String>::new());
 
     let address = proxy.listener.address();
     let turned_away = |variable: &str, url: &str, text: &str| {
@@ -480,7 +480,7 @@ fn a_page_of_a_proxy_is_quoted_without_secrets() {
              <b>security team</b>: you sent x-amz-security-token: {TOKEN}</p><p>{}</p></body></html>",
             "and so on ".repeat(100)
         );
-        bed.aws().spoil("Scan", Fault::Reply(status, page));
+        bed.aws().inject("Scan", Fault::Reply(status, page));
         let outcome = Hsdo::server(&bed).env("AWS_SESSION_TOKEN", TOKEN).arg("--debug").once();
         bed.aws().heal();
         outcome.assert_code(1).assert_stderr(&format!("{said}\"Blocked By order of the security team : you"));
@@ -495,9 +495,9 @@ fn plain_calls_go_through_their_own_proxy() {
     let bed = bed("http-proxy");
     let proxy = ConnectProxy::start();
     Hsdo::server(&bed).env("http_proxy", &proxy.url()).once().assert_code(0);
-    assert!(!proxy.asked().is_empty());
+    assert!(!proxy.targets().is_empty());
     Hsdo::server(&bed).env("http_proxy", &proxy.url()).env("no_proxy", "127.0.0.1").once().assert_code(0);
-    assert_eq!(proxy.asked(), Vec::<String>::new());
+    assert_eq!(proxy.targets(), Vec::<String>::new());
 }
 
 #[test]

@@ -379,7 +379,7 @@ fn the_readme_lists_every_setting_with_its_role_and_default() {
     let mut listed = BTreeSet::new();
     for row in &rows {
         for name in code(&row[0]) {
-            assert!(listed.insert(name), "{name} stands twice");
+            assert!(listed.insert(name), "{name} is listed twice");
             let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} is no setting"));
             let role = match key.scope {
                 Scope::Server => "server",

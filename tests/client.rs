@@ -11,9 +11,9 @@ use common::aws_proxy::Fault;
 use common::bed::Bed;
 use common::haproxy::{BackendConfig, Haproxy, ask};
 use common::hsdo::{Hsdo, Running};
-use common::tap::{Tap, Way};
+use common::tap::{SocketFault, Tap};
 use common::traffic;
-use common::wait::{SOON, stays, wait_for};
+use common::wait::{SOON, assert_stays, wait_for};
 
 const BACK: &str = "http-back";
 const BASE: &str = "mywebapp";
@@ -396,21 +396,21 @@ fn haproxy_is_filled_again_after_a_kill_also_without_dynamodb() {
     wait_weights(&haproxy, BACK, &wanted);
     haproxy.kill();
     client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &wanted);
     client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
     assert_eq!(client.log().matches("HAProxy: cannot reach").count(), 1, "said once: {}", client.log());
 
-    bed.aws().spoil("*", Fault::Close);
+    bed.aws().inject("*", Fault::Close);
     client.wait_log("AWS: ");
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &wanted);
     assert_eq!(traffic::send(haproxy.frontend(BACK), 9).failures, Vec::<String>::new());
     bed.aws().heal();
-    bed.aws().spoil("*", Fault::Hang);
+    bed.aws().inject("*", Fault::Hang);
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &wanted);
     bed.aws().heal();
     client.wait_log("AWS: over");
@@ -427,12 +427,12 @@ fn a_haproxy_that_is_back_is_filled_before_aws_is_asked() {
     client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
     let socket = haproxy.socket().to_owned();
     let (asked, in_rotation) = std::sync::mpsc::channel();
-    bed.aws().instead("GetItem", move |_| {
+    bed.aws().stub("GetItem", move |_| {
         let stat = ask(&socket, &format!("show stat {BACK} 4 -1")).unwrap_or_default();
         let _ = asked.send(stat.lines().filter(|row| row.starts_with(BACK) && !row.contains(",MAINT,")).count());
         (500, "{}".to_owned())
     });
-    haproxy.start_again();
+    haproxy.restart();
     assert_eq!(in_rotation.recv_timeout(SOON), Ok(3), "servers in rotation when the marker is asked for");
 }
 
@@ -468,13 +468,13 @@ fn a_restart_under_the_same_process_id_is_no_operators_hand() {
     let bed = bed_with_table("onepid", 4, 3);
     let mut haproxy = Haproxy::start(&bed, &[backend()]);
     let (tap, client) = tapped(&bed, 4);
-    tap.set_way(Way::OnePid);
+    tap.set_fault(SocketFault::OnePid);
     let mut client = client.spawn();
     let wanted = [("mywebapp1", 10), ("mywebapp2", 10), ("mywebapp3", 10)];
     haproxy.wait_weights(BACK, &wanted);
     settle(&mut client, &tap);
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     haproxy.wait_weights(BACK, &wanted);
 
     haproxy.command("set server http-back/mywebapp2 state drain");
@@ -485,7 +485,7 @@ fn a_restart_under_the_same_process_id_is_no_operators_hand() {
         if info.lines().any(|line| young.contains(&line)) { Err("it is younger") } else { Ok(()) }
     });
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     haproxy.wait_weights(BACK, &wanted);
     client.wait_log("another HAProxy answers: ");
     client.wait_metric("hsdo_haproxy_held_slots", |held| held == 0.0);
@@ -577,7 +577,7 @@ fn a_table_that_loses_rows_disables_nothing() {
     assert_eq!(haproxy.active(BACK), all);
     // A restarted HAProxy is filled from the last table that was read.
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp3", 10)]);
     bed.moto().put_free(2);
     wait_maintenance(&haproxy, BACK, "mywebapp2");
@@ -649,7 +649,7 @@ fn servers_above_every_row_and_foreign_servers() {
     });
 }
 
-/// Asked for `show stat <name>`, HAProxy finds the frontend first, which has no servers. 3.3 and later reject two
+/// Exchange for `show stat <name>`, HAProxy finds the frontend first, which has no servers. 3.3 and later reject two
 /// proxies of one name; a `listen` section is both.
 #[test]
 fn a_frontend_may_have_the_backends_name() {
@@ -666,11 +666,11 @@ fn a_frontend_may_have_the_backends_name() {
     };
     let twins = format!("frontend http-back\n  {bind}\n  default_backend http-back\nbackend http-back\n  {servers}\n");
     let listen = format!("listen http-back\n  {bind}\n  {servers}\n");
-    let refusal = Haproxy::refusal(&bed, &whole("", &twins));
+    let refusal = Haproxy::config_errors(&bed, &whole("", &twins));
     assert!(refusal.iter().all(|refusal| refusal.contains("no longer supported as of 3.3")), "{refusal:?}");
     let text = |lines: &str| whole(lines, if refusal.is_none() { &twins } else { &listen });
     let no_ports = std::collections::BTreeMap::new;
-    let mut haproxy = Haproxy::start_text(&bed, &text(""), no_ports(), &["-db"]);
+    let mut haproxy = Haproxy::start_with_config(&bed, &text(""), no_ports(), &["-db"]);
     let mut client = sized(&bed, 2).spawn();
     let serves = |haproxy: &Haproxy| {
         wait_for("the slot to serve", SOON, || {
@@ -684,7 +684,8 @@ fn a_frontend_may_have_the_backends_name() {
     // After a restart with another backend before it, the number that hsdo learnt is another backend's.
     haproxy.kill();
     drop(haproxy);
-    haproxy = Haproxy::start_text(&bed, &text("backend first\n  server s1 127.0.0.2:80\n"), no_ports(), &["-db"]);
+    haproxy =
+        Haproxy::start_with_config(&bed, &text("backend first\n  server s1 127.0.0.2:80\n"), no_ports(), &["-db"]);
     serves(&haproxy);
     client.wait_turn();
     assert!(haproxy.command("show servers state first").contains("127.0.0.2"), "the other backend is not touched");
@@ -739,7 +740,7 @@ fn a_socket_below_level_admin_ends_the_start() {
          timeout server 1s\nbackend http-back\n  server-template mywebapp 1-2 127.0.0.2:80 disabled\n",
         bed.socket().display()
     );
-    let _haproxy = Haproxy::start_text(&bed, &text, std::collections::BTreeMap::new(), &["-db"]);
+    let _haproxy = Haproxy::start_with_config(&bed, &text, std::collections::BTreeMap::new(), &["-db"]);
     sized(&bed, 2).run().assert_code(2).assert_stderr("level operator").assert_stderr("level admin");
 }
 
@@ -759,7 +760,7 @@ fn a_table_that_is_not_there_or_not_allowed_ends_the_start() {
     let bed = Bed::new("no-table");
     let _haproxy = Haproxy::start(&bed, &[backend()]);
     sized(&bed, 2).run().assert_code(2).assert_stderr("hsdo").assert_stderr("--create-table");
-    bed.aws().spoil("*", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("*", Fault::dynamodb(400, "AccessDeniedException"));
     sized(&bed, 2).run().assert_code(2).assert_stderr("AccessDenied");
 }
 
@@ -853,12 +854,12 @@ fn a_silent_or_broken_socket_fails_the_turn_only() {
     let (tap, client) = tapped(&bed, 4);
     let mut client = client.spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
-    for way in [Way::Closed, Way::Cut(100), Way::Silent] {
+    for way in [SocketFault::Closed, SocketFault::Cut(100), SocketFault::Silent] {
         client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
-        tap.set_way(way);
+        tap.set_fault(way);
         client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
         assert_eq!(haproxy.active(BACK), ["mywebapp1", "mywebapp2"], "{way:?}");
-        tap.set_way(Way::Open);
+        tap.set_fault(SocketFault::None);
     }
     client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
     bed.moto().put_free(2);
@@ -918,11 +919,11 @@ fn it_stops_within_a_second_while_aws_hangs() {
     let haproxy = Haproxy::start(&bed, &[backend()]);
     let mut client = sized(&bed, 2).spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
-    bed.aws().spoil("*", Fault::Hang);
+    bed.aws().inject("*", Fault::Hang);
     bed.aws().forget();
     wait_for("a call that hangs", SOON, || if bed.aws().count("GetItem") > 0 { Ok(()) } else { Err("none yet") });
     assert!(client.terminate().success(), "{}", client.log());
-    stays("the server stays as it was", Duration::from_millis(200), || match haproxy.active(BACK) {
+    assert_stays("the server stays as it was", Duration::from_millis(200), || match haproxy.active(BACK) {
         names if names == ["mywebapp1"] => Ok(()),
         names => Err(format!("{names:?}")),
     });
@@ -943,7 +944,7 @@ fn the_example_configuration_works() {
     let text = replace(text, "bind :80", format!("bind 127.0.0.1:{}", front.number()));
     let text = replace(text, "127.0.0.1:8404", format!("127.0.0.1:{}", stats.number()));
     let ports = std::collections::BTreeMap::from([(BACK.to_owned(), front)]);
-    let haproxy = Haproxy::start_text(&bed, &text, ports, &["-db"]);
+    let haproxy = Haproxy::start_with_config(&bed, &text, ports, &["-db"]);
     let _client = sized(&bed, 10).spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
     assert_eq!(traffic::send(haproxy.frontend(BACK), 4).failures, Vec::<String>::new());

@@ -16,7 +16,7 @@ use common::hsdo::{Hsdo, Outcome, Running};
 use common::moto::text_of;
 use common::port::Port;
 use common::traffic::Stream;
-use common::wait::{SOON, stays, wait_for};
+use common::wait::{SOON, assert_stays, wait_for};
 
 const BACK: &str = "http-back";
 const BASE: &str = "mywebapp";
@@ -126,7 +126,7 @@ impl Stage {
         let look =
             || (shown(&self.haproxy, BACK, BASE, self.bed.web().port()), [1, 2, 3, 4].map(|slot| self.row(slot)));
         let before = look();
-        stays("HAProxy and the table", span, || {
+        assert_stays("HAProxy and the table", span, || {
             let now = look();
             if now == before { Ok(()) } else { Err(format!("{before:?} became {now:?}")) }
         });
@@ -174,20 +174,24 @@ fn a_service_is_followed_from_its_registration_to_its_end() {
     assert_eq!(stage.said("slot 1: added"), 1, "{}", stage.server.log());
     assert_eq!(stage.said("slot 1: removed") + stage.said("replaced"), 0, "{}", stage.server.log());
 
-    stage.timed("fail a check", |consul| consul.check("web-2", "fail"), &["1 127.2.0.1 10"]);
-    stage.timed("pass it again", |consul| consul.check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
-    stage.timed("warn", |consul| consul.check("web-2", "warn"), &["1 127.2.0.1 10"]);
-    stage.timed("pass it again", |consul| consul.check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.timed("fail a check", |consul| consul.set_check("web-2", "fail"), &["1 127.2.0.1 10"]);
+    stage.timed("pass it again", |consul| consul.set_check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.timed("warn", |consul| consul.set_check("web-2", "warn"), &["1 127.2.0.1 10"]);
+    stage.timed("pass it again", |consul| consul.set_check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
 
-    stage.timed("service maintenance", |consul| consul.maintain("web-1", true), &["1 127.2.0.1 0", "2 127.2.0.2 10"]);
+    stage.timed(
+        "service maintenance",
+        |consul| consul.set_maintenance("web-1", true),
+        &["1 127.2.0.1 0", "2 127.2.0.2 10"],
+    );
     stage.wait_row(1, &format!("127.2.0.1 {NODE} web draining 0"));
     // Restarting under maintenance keeps its slot.
-    stage.consul.check("web-1", "fail");
+    stage.consul.set_check("web-1", "fail");
     stage.nothing_changes(Duration::from_secs(1));
-    stage.consul.check("web-1", "pass");
+    stage.consul.set_check("web-1", "pass");
     stage.timed(
         "end of service maintenance",
-        |consul| consul.maintain("web-1", false),
+        |consul| consul.set_maintenance("web-1", false),
         &["1 127.2.0.1 10", "2 127.2.0.2 10"],
     );
     // Added, full, drained, back, full.
@@ -203,17 +207,17 @@ fn a_service_is_followed_from_its_registration_to_its_end() {
     assert_eq!(stage.row(3), "127.2.0.3 node-2 web enabled 10");
     stage.timed(
         "node maintenance",
-        |consul| consul.maintain_node(true),
+        |consul| consul.set_node_maintenance(true),
         &["1 127.2.0.1 0", "2 127.2.0.2 0", "3 127.2.0.3 10"],
     );
     stage.timed(
         "end of node maintenance",
-        |consul| consul.maintain_node(false),
+        |consul| consul.set_node_maintenance(false),
         &["1 127.2.0.1 10", "2 127.2.0.2 10", "3 127.2.0.3 10"],
     );
 
     // Drained, then gone.
-    stage.consul.maintain("web-1", true);
+    stage.consul.set_maintenance("web-1", true);
     stage.wait_haproxy(&["1 127.2.0.1 0", "2 127.2.0.2 10", "3 127.2.0.3 10"]);
     stage.timed("deregister", |consul| consul.deregister("web-1"), &["2 127.2.0.2 10", "3 127.2.0.3 10"]);
     // Alone on its node again, under its other name: still the same server.
@@ -221,7 +225,7 @@ fn a_service_is_followed_from_its_registration_to_its_end() {
     stage.timed("deregister a node", |consul| consul.deregister_node("node-2"), &["2 127.2.0.2 10"]);
 
     // No instance passes: a real zero, confirmed by a consistent read.
-    stage.timed("fail the last check", |consul| consul.check("web-2", "fail"), &[]);
+    stage.timed("fail the last check", |consul| consul.set_check("web-2", "fail"), &[]);
 }
 
 /// The Python version took a response without instances as the end of all servers.
@@ -252,7 +256,7 @@ fn the_agent_is_killed_and_started_again() {
     assert!(stage.server.metric(r#"hsdo_consul_requests_total{result="unreachable"}"#).is_some_and(|n| n >= 2.0));
 
     // An agent in dev mode loses its registrations: its index starts over, and it knows no service.
-    stage.consul.start_again();
+    stage.consul.restart();
     stage.server.wait_log("Consul: over, after ");
     stage.server.wait_metric("hsdo_missing_groups", |n| n > 0.0);
     stage.nothing_changes(Duration::from_secs(1));
@@ -271,14 +275,14 @@ fn an_agent_without_a_leader_changes_nothing() {
     let mut stage = Stage::new("leaderless", 2);
     stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
     stage.consul.kill();
-    stage.consul.start_alone();
+    stage.consul.start_without_quorum();
     stage.server.wait_log("knows no leader of its cluster: check Consul's servers");
     stage.nothing_changes(Duration::from_secs(2));
     assert_eq!(stage.said("knows no leader"), 1, "{}", stage.server.log());
     assert!(stage.server.metric(r#"hsdo_turns_total{result="failed"}"#).is_some_and(|n| n > 10.0));
 
     stage.consul.kill();
-    stage.consul.start_again();
+    stage.consul.restart();
     stage.consul.register("web", "web-2", &address(2));
     let from = Instant::now();
     stage.wait_haproxy(&["2 127.2.0.2 10"]);
@@ -292,11 +296,11 @@ fn an_agent_that_hangs_changes_nothing() {
     stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
     let from = Instant::now();
     stage.consul.freeze();
-    wait_for("the silence to be told", HANG, || {
+    wait_for("the timeout to be logged", HANG, || {
         let log = stage.server.log();
         if log.contains("gives no answer within") { Ok(()) } else { Err(log) }
     });
-    println!("an agent that hangs: told after {} ms", from.elapsed().as_millis());
+    println!("an agent that hangs: logged after {} ms", from.elapsed().as_millis());
     stage.nothing_changes(Duration::from_secs(1));
     // SIGTERM still works.
     let from = Instant::now();
@@ -307,7 +311,7 @@ fn an_agent_that_hangs_changes_nothing() {
     stage.consul.thaw();
     stage.server.wait_log("Consul: over, after ");
     stage.server.wait_turn();
-    stage.consul.check("web-2", "fail");
+    stage.consul.set_check("web-2", "fail");
     stage.wait_haproxy(&["1 127.2.0.1 10"]);
     assert_eq!(stage.said("WARN"), 1, "{}", stage.server.log());
 }
@@ -349,7 +353,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     stage.server = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", READER).spawn();
     stage.wait_haproxy(&["1 127.2.0.1 10"]);
     allow(&stage.consul, SERVICE);
-    wait_for("the contradiction to be told", HANG, || {
+    wait_for("the contradiction to be logged", HANG, || {
         let log = stage.server.log();
         let told = "lists service \"web\" but shows no instance of it: give the token node:read of its nodes";
         if log.contains(told) { Ok(()) } else { Err(log) }
@@ -610,7 +614,7 @@ fn renewed_certificates_count_from_the_next_connection_on() {
     // The certificate is there, its key is not yet: hsdo keeps the previous pair.
     install(&second, &[1]);
     consul.kill();
-    consul.start_again();
+    consul.restart();
     consul.register("web", "web-1", &address(1));
     running.wait_log("is not the key of the certificate in CONSUL_CLIENT_CERT; what was read before is used on");
     running.wait_turn();
@@ -618,7 +622,7 @@ fn renewed_certificates_count_from_the_next_connection_on() {
     install(&second, &[0, 2]);
     consul.kill();
     consul.configure(&second.demanded(&https));
-    consul.start_again();
+    consul.restart();
     consul.register("web", "web-2", &address(2));
     running.wait_turn();
     wait_for("the second instance in the first one's place", SOON, || match bed.moto().attribute(1, "IPAddress") {
@@ -707,7 +711,7 @@ fn whatever_happens_in_consul_traffic_is_not_harmed() {
                 stage.server.wait_metric(failed, |n| n >= before + 2.0);
                 assert_eq!(occupied(&stage.bed), slots, "step {step}: while the agent is away");
                 // An unknown service is not an empty one.
-                stage.consul.start_again();
+                stage.consul.restart();
                 stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
                 assert_eq!(occupied(&stage.bed), slots, "step {step}: while the service is unknown");
                 stage.consul.register("web", &name(ANCHOR), &address(ANCHOR));
@@ -777,11 +781,11 @@ fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
             Truth::Ready
         }
         (Truth::Ready, 2..=4) => {
-            consul.maintain(&id, true);
+            consul.set_maintenance(&id, true);
             Truth::Maintained
         }
         (Truth::Ready, _) => {
-            consul.check(&id, if choice == 5 { "warn" } else { "fail" });
+            consul.set_check(&id, if choice == 5 { "warn" } else { "fail" });
             Truth::Failing
         }
         (Truth::Failing | Truth::Maintained, 2) => {
@@ -789,11 +793,11 @@ fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
             Truth::Gone
         }
         (Truth::Failing, _) => {
-            consul.check(&id, "pass");
+            consul.set_check(&id, "pass");
             Truth::Ready
         }
         (Truth::Maintained, _) => {
-            consul.maintain(&id, false);
+            consul.set_maintenance(&id, false);
             Truth::Ready
         }
     }

@@ -133,7 +133,7 @@ fn abuse_of_the_exporter_holds_up_no_turn_and_fills_no_memory() {
     let bed = Bed::new("abuse");
     bed.moto().create_table();
     let answer = rows();
-    bed.aws().spoil("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
+    bed.aws().inject("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
     let _haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 4).unchecked()]);
     let mut client = Hsdo::client(&bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string()).spawn();
     client.wait_turn();
@@ -195,6 +195,6 @@ fn abuse_of_the_exporter_holds_up_no_turn_and_fills_no_memory() {
         "greatest memory: {memory} KiB before, {now} KiB after; {sips:?} sips, {trickles:?} trickles, {floods:?} floods"
     );
     assert!(now < memory + MOST, "{now} KiB, before the abuse {memory}");
-    assert!(client.log().lines().count() < 30, "the log is not for strangers to fill: {}", client.log());
+    assert!(client.log().lines().count() < 30, "clients of the exporter must not flood the log: {}", client.log());
     assert!(client.terminate().success());
 }

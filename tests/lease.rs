@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::bed::Bed;
 use common::hsdo::{Hsdo, Running};
-use common::wait::{SOON, stays, wait_for, wait_until};
+use common::wait::{SOON, assert_stays, wait_for, wait_until};
 
 const LEADER: &str = "hsdo_leader";
 
@@ -44,7 +44,7 @@ fn a_standby_is_ready_writes_nothing_and_follows_at_once_when_the_leader_stops()
         Ok((200, text)) if text.contains("standby") => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    stays("the first one leads", Duration::from_secs(2), || match leader(&bed) {
+    assert_stays("the first one leads", Duration::from_secs(2), || match leader(&bed) {
         Some(now) if now == term => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -102,7 +102,7 @@ fn a_leader_beats_between_turns_that_are_far_apart() {
     let mut second = slow().spawn();
     second.wait_log("standing by: ");
     let term = leader(&bed);
-    stays("the first one leads", Duration::from_secs(8), || match leader(&bed) {
+    assert_stays("the first one leads", Duration::from_secs(8), || match leader(&bed) {
         now if now == term => Ok(()),
         other => Err(format!("{other:?}")),
     });

@@ -10,7 +10,7 @@ use common::aws_proxy::{AwsProxy, Fault};
 use common::bed::{Bed, TABLE};
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::{Hsdo, Running};
-use common::wait::{SOON, stays, wait_for, wait_until};
+use common::wait::{SOON, assert_stays, wait_for, wait_until};
 
 const BACK: &str = "http-back";
 
@@ -71,7 +71,7 @@ impl Scene {
 fn a_steady_client_reads_the_marker_and_a_change_costs_it_one_reading() {
     let mut scene = Scene::set("steady");
     let before = scene.reads.count("GetItem");
-    stays("no scan while nothing changes", Duration::from_secs(2), || match scene.reads.count("Scan") {
+    assert_stays("no scan while nothing changes", Duration::from_secs(2), || match scene.reads.count("Scan") {
         0 => Ok(()),
         scans => Err(format!("{scans} scans")),
     });
@@ -83,7 +83,7 @@ fn a_steady_client_reads_the_marker_and_a_change_costs_it_one_reading() {
     scene.disable_by_hand();
     let begun = Instant::now();
     scene.wait_active(&["mywebapp2"]);
-    assert!(begun.elapsed() < Duration::from_secs(5), "an edit by hand is told at once: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "a manual edit is logged at once: {:?}", begun.elapsed());
     let scans = scene.reads.calls().into_iter().filter(|call| call.operation == "Scan");
     let consistent = scans.filter(|call| call.body.contains(r#""ConsistentRead":true"#)).count();
     assert_eq!(consistent, 1);
@@ -147,7 +147,7 @@ fn a_policy_without_get_item_costs_more_and_works() {
     let bed = Bed::new("denied");
     bed.moto().create_table();
     bed.moto().create_group("web", 0, 1);
-    bed.aws().spoil("GetItem", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("GetItem", Fault::dynamodb(400, "AccessDeniedException"));
     let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", 10).unchecked()]);
     let mut server = Hsdo::server(&bed).spawn();
     let mut client = Hsdo::client(&bed).spawn();

@@ -81,7 +81,7 @@ fn the_clients_weights_follow_the_table_and_go_with_their_servers() {
 #[test]
 fn health_follows_the_turns() {
     let bed = bed("health", 1);
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Hang);
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Hang);
     let mut server = Hsdo::server(&bed).spawn();
     let page = |server: &Running, path: &str, status: u16, text: &str| {
         wait_for(&format!("{path} to answer {status} {text}"), SOON, || match server.get(path) {
@@ -93,7 +93,7 @@ fn health_follows_the_turns() {
     page(&server, "/healthz", 200, "");
     bed.aws().heal();
     page(&server, "/readyz", 200, "ok");
-    bed.aws().spoil("Scan", Fault::Garbage);
+    bed.aws().inject("Scan", Fault::Garbage);
     page(&server, "/readyz", 503, "the last turn failed");
     page(&server, "/healthz", 200, "");
     let last = server.metric("hsdo_last_success_timestamp_seconds").expect("a success");

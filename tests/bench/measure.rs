@@ -68,7 +68,7 @@ pub fn percentile(samples: &mut [Duration], share: f64) -> Duration {
 pub fn time_until(limit: Duration, mut probe: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !probe() {
-        assert!(begun.elapsed() < limit, "waited {limit:?} in vain");
+        assert!(begun.elapsed() < limit, "timed out after {limit:?}");
         std::thread::sleep(Duration::from_millis(3));
     }
     begun.elapsed()

@@ -114,10 +114,10 @@ fn main() {
         });
         let empty =
             |server: &Running| Running { admin: Admin::Maintenance, up: false, address: None, ..server.clone() };
-        let anew: BTreeMap<SlotId, Running> = slots.iter().map(|(id, server)| (*id, empty(server))).collect();
-        assert_eq!(plan(look(&anew)).raise.len(), size as usize, "all of them are filled");
-        criterion.bench_function(&format!("reconcile: HAProxy has started anew, {size}"), |bench| {
-            bench.iter(|| plan(black_box(look(&anew))));
+        let restarted: BTreeMap<SlotId, Running> = slots.iter().map(|(id, server)| (*id, empty(server))).collect();
+        assert_eq!(plan(look(&restarted)).raise.len(), size as usize, "all of them are filled");
+        criterion.bench_function(&format!("reconcile: HAProxy has restarted, {size}"), |bench| {
+            bench.iter(|| plan(black_box(look(&restarted))));
         });
         criterion.bench_function(&format!("parse show servers state, {size}"), |bench| {
             bench.iter(|| parse(black_box(&state)).expect("a table"));

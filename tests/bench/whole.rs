@@ -102,17 +102,17 @@ fn at_size(size: u32) -> Row {
     let mut leading = server(0.1).spawn();
     let pid = leading.process().id();
     std::thread::sleep(SPAN);
-    row.server_cpu = cpu_per_turn(pid, || aws.asked().count("Scan"), SPAN, RUNS);
+    row.server_cpu = cpu_per_turn(pid, || aws.usage().count("Scan"), SPAN, RUNS);
     row.server_memory = memory(pid);
     drop(leading);
     let mut leading = server(1.0).spawn();
     leading.wait_metric("hsdo_leader", |leads| leads == 1.0);
     aws.forget();
     std::thread::sleep(SPAN * 2);
-    let asked = aws.asked();
-    let turns = asked.count("Scan").max(1) as f64;
-    row.server_calls = asked.calls.values().sum::<u64>() as f64 / turns;
-    row.server_units = (asked.read_units / turns, asked.write_units / turns);
+    let usage = aws.usage();
+    let turns = usage.count("Scan").max(1) as f64;
+    row.server_calls = usage.calls.values().sum::<u64>() as f64 / turns;
+    row.server_units = (usage.read_units / turns, usage.write_units / turns);
     client(&bed, &aws, size, &mut row);
     row
 }
@@ -126,9 +126,9 @@ fn fill_table(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
         let begun = Instant::now();
         settings(Hsdo::server(bed), aws, size, 1.0).once().assert_code(0);
         best = best.min(begun.elapsed());
-        let asked = aws.asked();
+        let usage = aws.usage();
         // The lease is released when the process exits.
-        row.fill_writes = asked.count("TransactWriteItems") + asked.count("UpdateItem") - 1;
+        row.fill_writes = usage.count("TransactWriteItems") + usage.count("UpdateItem") - 1;
     }
     assert_eq!(aws.items().len(), size as usize);
     row.fill = best.as_secs_f64() * 1e3;
@@ -142,7 +142,7 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let pid = running.process().id();
     wait_filled(&haproxy, size);
     std::thread::sleep(SPAN);
-    let gets = || aws.asked().count("GetItem");
+    let gets = || aws.usage().count("GetItem");
     let haproxy_pid = haproxy_pid(&haproxy);
     let (haproxy_cpu, from) = (cpu_nanos(haproxy_pid), gets());
     let mut floor = floor(bed, aws, &haproxy);
@@ -170,12 +170,12 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     std::thread::sleep(SPAN);
     aws.forget();
     std::thread::sleep(SPAN);
-    let asked = aws.asked();
-    let turns = asked.count("GetItem").max(1) as f64;
-    let scans = asked.count("Scan") as f64;
+    let usage = aws.usage();
+    let turns = usage.count("GetItem").max(1) as f64;
+    let scans = usage.count("Scan") as f64;
     let server_scans = (SPAN.as_secs_f64()).min(scans);
     row.client_calls = (turns + scans - server_scans) / turns;
-    row.client_units = (asked.read_units - server_scans * row.server_units.0) / turns;
+    row.client_units = (usage.read_units - server_scans * row.server_units.0) / turns;
     drop(tapped);
 
     row.start = (0..RUNS)
@@ -204,7 +204,7 @@ fn refill(haproxy: &mut Haproxy, size: u32) -> (f64, f64) {
         time_until(LONG, || common::haproxy::ask(&socket, "show info").is_ok());
         Instant::now()
     });
-    haproxy.start_again();
+    haproxy.restart();
     let begun = cpu_nanos(haproxy_pid(haproxy));
     let filled = wait_filled(haproxy, size);
     let cpu = cpu_nanos(haproxy_pid(haproxy)) - begun;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::common::bed::Bed;
 use crate::common::consul::Consul;
 use crate::common::hsdo::Hsdo;
-use crate::fleet::{GROUPS, Part, Scene};
+use crate::fleet::{Expected, GROUPS, Scene};
 use crate::{Chaos, one_at_a_time, variable};
 
 /// Runs for this fraction of the AWS run's time.
@@ -21,7 +21,7 @@ fn nothing_harms_traffic_of_services_in_consul() {
     let seed = variable("HSDO_CHAOS_SEED").unwrap_or(1);
     println!("chaos with Consul for {seconds} s; HSDO_CHAOS_SEED={seed} repeats it");
     let bed = Bed::new("chaos-consul");
-    let consul = Consul::start_lasting(&bed);
+    let consul = Consul::start_persistent(&bed);
     let mut chaos = Chaos::start(seed, false, bed, Some(consul));
     let end = Instant::now() + Duration::from_secs(seconds);
     chaos.settle(0);
@@ -40,10 +40,10 @@ pub(crate) fn as_source(hsdo: Hsdo, url: &str) -> Hsdo {
 /// Registers what is new or changed, then deregisters what is gone. Every instance is a node of its own.
 pub(crate) fn register(consul: &Consul, before: &Scene, after: &Scene) {
     for (id, instance) in after.instances.iter().filter(|(id, instance)| before.instances.get(*id) != Some(instance)) {
-        let (own, maintenance) = match after.part(instance) {
-            Part::Ready => ("passing", "passing"),
-            Part::Draining => ("passing", "critical"),
-            Part::Absent | Part::Unknown => ("critical", "passing"),
+        let (own, maintenance) = match after.expected(instance) {
+            Expected::Ready => ("passing", "passing"),
+            Expected::Draining => ("passing", "critical"),
+            Expected::Absent | Expected::Unknown => ("critical", "passing"),
         };
         let check = |kind: &str, status: &str| json!({"CheckID": format!("{kind}:{id}"), "Name": kind, "ServiceID": id, "Status": status});
         let mut checks = vec![check("alive", own)];
@@ -75,7 +75,7 @@ impl Chaos {
         if killed {
             consul.kill();
             std::thread::sleep(span);
-            consul.start_lasting_again();
+            consul.restart_persistent();
         } else {
             consul.freeze();
             std::thread::sleep(span);

@@ -35,13 +35,13 @@ pub(crate) const DETACHED: &str = "";
 pub(crate) const REPLACING: [&str; 4] =
     ["ReplacingRootVolume", "ReplacingRootVolume:Wait", "ReplacingRootVolume:Proceed", "RootVolumeReplaced"];
 /// States that take an instance out of service.
-pub(crate) const OUT: [&str; 4] = ["Standby", "Terminating:Retained", "Warmed:Stopped", "Detached"];
+pub(crate) const OUT_OF_SERVICE: [&str; 4] = ["Standby", "Terminating:Retained", "Warmed:Stopped", "Detached"];
 /// States that AWS does not have.
-pub(crate) const STRANGE: [&str; 3] = ["Dreaming", "InService:Warm", "Terminating:Something"];
+pub(crate) const UNKNOWN_STATES: [&str; 3] = ["Dreaming", "InService:Warm", "Terminating:Something"];
 
 /// What hsdo should make of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Expected {
     Ready,
     Draining,
     Absent,
@@ -58,12 +58,12 @@ pub(crate) struct Instance {
     pub(crate) lifecycle: &'static str,
     pub(crate) health: &'static str,
     pub(crate) ec2: Ec2,
-    pub(crate) served: bool,
+    pub(crate) has_served: bool,
 }
 
 impl Instance {
     /// Safe to change in any way: in service, healthy and running.
-    fn is_good(&self) -> bool {
+    fn is_healthy(&self) -> bool {
         self.lifecycle == "InService" && self.health == "Healthy" && self.ec2 == Ec2::Running
     }
 }
@@ -81,48 +81,50 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) fn part(&self, instance: &Instance) -> Part {
+    pub(crate) fn expected(&self, instance: &Instance) -> Expected {
         if self.unlisted.contains(&instance.id) {
-            return Part::Unknown;
+            return Expected::Unknown;
         }
         let replacing = REPLACING.contains(&instance.lifecycle);
         let missing = self.missing.contains(&instance.group);
         match instance.ec2 {
-            Ec2::Stopped if missing || !replacing => return Part::Absent,
+            Ec2::Stopped if missing || !replacing => return Expected::Absent,
             // Unknown to its group and to EC2.
-            Ec2::LeftOut if missing => return Part::Absent,
+            Ec2::LeftOut if missing => return Expected::Absent,
             _ => {}
         }
-        let on_its_way = instance.lifecycle.starts_with("Pending") && instance.served;
+        let in_transition = instance.lifecycle.starts_with("Pending") && instance.has_served;
         let here = instance.lifecycle == "InService" || instance.lifecycle == "Terminating:Wait" || replacing;
         match instance.lifecycle {
-            _ if missing && (here || on_its_way || STRANGE.contains(&instance.lifecycle)) => Part::Unknown,
+            _ if missing && (here || in_transition || UNKNOWN_STATES.contains(&instance.lifecycle)) => {
+                Expected::Unknown
+            }
             "InService" => match (instance.health, instance.ec2) {
-                ("Healthy", Ec2::Running) => Part::Ready,
-                ("Unhealthy", _) => Part::Draining,
-                _ => Part::Unknown,
+                ("Healthy", Ec2::Running) => Expected::Ready,
+                ("Unhealthy", _) => Expected::Draining,
+                _ => Expected::Unknown,
             },
-            _ if here || on_its_way => Part::Draining,
-            lifecycle if STRANGE.contains(&lifecycle) => Part::Unknown,
-            _ => Part::Absent,
+            _ if here || in_transition => Expected::Draining,
+            lifecycle if UNKNOWN_STATES.contains(&lifecycle) => Expected::Unknown,
+            _ => Expected::Absent,
         }
     }
 
     /// Removes an instance; EC2 may still report it.
-    pub(crate) fn end(&mut self, id: &str, told_as: Option<&'static str>) {
+    pub(crate) fn end(&mut self, id: &str, reported_as: Option<&'static str>) {
         self.unlisted.remove(id);
-        if let (Some(instance), Some(state)) = (self.instances.remove(id), told_as) {
+        if let (Some(instance), Some(state)) = (self.instances.remove(id), reported_as) {
             self.ended.insert(id.to_owned(), (instance.address, state));
         }
     }
 
-    pub(crate) fn of(&self, part: Part) -> impl Iterator<Item = &Instance> {
-        self.instances.values().filter(move |instance| self.part(instance) == part)
+    pub(crate) fn of(&self, part: Expected) -> impl Iterator<Item = &Instance> {
+        self.instances.values().filter(move |instance| self.expected(instance) == part)
     }
 
     /// In service, and safe to change.
     pub(crate) fn in_service(&self, group: usize) -> Vec<Instance> {
-        let good = |i: &&Instance| i.group == group && i.is_good() && !self.unlisted.contains(&i.id);
+        let good = |i: &&Instance| i.group == group && i.is_healthy() && !self.unlisted.contains(&i.id);
         self.instances.values().filter(good).cloned().collect()
     }
 
@@ -247,8 +249,8 @@ impl Fleet {
     pub(crate) fn behind(aws: &AwsProxy) -> Self {
         let fleet = Fleet::default();
         let (groups, instances) = (fleet.clone(), fleet.clone());
-        aws.instead("DescribeAutoScalingGroups", move |form| groups.scene().groups(form));
-        aws.instead("DescribeInstances", move |form| instances.scene().described(form));
+        aws.stub("DescribeAutoScalingGroups", move |form| groups.scene().groups(form));
+        aws.stub("DescribeInstances", move |form| instances.scene().described(form));
         fleet
     }
 

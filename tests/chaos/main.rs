@@ -37,7 +37,7 @@ use common::consul::Consul;
 use common::hsdo::Hsdo;
 use common::http::lock;
 use common::random::Random;
-use fleet::{Ec2, Fleet, GROUPS, Instance, Part, Scene, ip};
+use fleet::{Ec2, Expected, Fleet, GROUPS, Instance, Scene, ip};
 use hand::Edit;
 use report::Report;
 use role::Role;
@@ -79,16 +79,16 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 struct Chaos {
     random: Random,
     report: Report,
-    all_mortal: bool,
+    may_kill_all: bool,
     sites: Vec<Site>,
     /// The first leads at the start; there may be a second.
     servers: Vec<Role>,
     fleet: Fleet,
-    born: u64,
+    launched: u64,
     /// Ids that may answer a request: ready when the last round settled, or at any moment since.
-    legal: BTreeSet<String>,
+    allowed: BTreeSet<String>,
     /// The same a round earlier, for requests in flight.
-    legal_before: BTreeSet<String>,
+    allowed_before: BTreeSet<String>,
     /// Draining since the last round settled, and since the one before: persistent requests still go there.
     drains: [BTreeSet<String>; 2],
     /// Slots when the last round settled, and the instances that were ready.
@@ -99,7 +99,7 @@ struct Chaos {
     /// All are leaving and serve as the last resort: nothing may happen that would change that.
     all_leave: bool,
     /// This round's responses, or the table, may mix old and new.
-    blurred: bool,
+    mixed_views: bool,
     /// The instance that left its group this round and keeps running.
     detached: Option<String>,
     /// Instances that changed groups this round: a mix of old and new pages may show them in neither.
@@ -109,7 +109,7 @@ struct Chaos {
     /// Edits to undo at the end of the round.
     edits: Vec<Edit>,
     /// Attributes that hsdo does not know, by row.
-    kept: BTreeMap<u32, String>,
+    unknown_attributes: BTreeMap<u32, String>,
     settled_at: Instant,
     consul: Option<Consul>,
     bed: Bed,
@@ -118,30 +118,30 @@ struct Chaos {
 impl Chaos {
     fn start(seed: u64, long: bool, bed: Bed, consul: Option<Consul>) -> Self {
         bed.moto().create_table();
-        bed.aws().page_scans(5);
+        bed.aws().limit_scan_page(5);
         let fleet = Fleet::behind(bed.aws());
         let sites = vec![Site::start(&bed, "all", false), Site::start(&bed, "zone", true)];
         let mut chaos = Chaos {
             random: Random::new(seed),
             report: Report::new(seed),
-            all_mortal: !long,
+            may_kill_all: !long,
             sites,
             servers: Vec::new(),
             fleet,
-            born: 0,
-            legal: BTreeSet::new(),
-            legal_before: BTreeSet::new(),
+            launched: 0,
+            allowed: BTreeSet::new(),
+            allowed_before: BTreeSet::new(),
             drains: Default::default(),
             seats: BTreeMap::new(),
             ready_seats: BTreeSet::new(),
             moved: BTreeSet::new(),
             unseated: BTreeSet::new(),
             all_leave: false,
-            blurred: false,
+            mixed_views: false,
             detached: None,
             regrouped: BTreeSet::new(),
             edits: Vec::new(),
-            kept: BTreeMap::new(),
+            unknown_attributes: BTreeMap::new(),
             settled_at: Instant::now(),
             consul,
             bed,
@@ -193,7 +193,7 @@ impl Chaos {
         let stays = |instance: &Instance| {
             let same = |other: &&Instance| other.address == instance.address && other.group == instance.group;
             let still = after.instances.get(&instance.id).filter(same);
-            still.is_some_and(|still| matches!(after.part(still), Part::Ready | Part::Unknown))
+            still.is_some_and(|still| matches!(after.expected(still), Expected::Ready | Expected::Unknown))
         };
         let touched: Vec<&Instance> = before.instances.values().filter(|instance| !stays(instance)).collect();
         for site in &self.sites {
@@ -203,18 +203,20 @@ impl Chaos {
                     let here = self.consul.is_none()
                         && after.instances.get(&instance.id).is_some_and(|still| {
                             // Only its group changed, and this backend holds both groups.
-                            still.address == instance.address && back.takes(still) && after.part(still) == Part::Ready
+                            still.address == instance.address
+                                && back.takes(still)
+                                && after.expected(still) == Expected::Ready
                         });
                     !here
                 });
                 back.watcher.release(&leaving.map(|instance| ip(instance)).collect());
-                back.watcher.allow(&back.addresses(&after, Part::Ready));
+                back.watcher.allow(&back.addresses(&after, Expected::Ready));
             }
         }
         let loses_slot = |instance: &Instance| {
-            let part = after.instances.get(&instance.id).map(|still| after.part(still));
+            let part = after.instances.get(&instance.id).map(|still| after.expected(still));
             // A change of group alone moves no server, and a draining one keeps its slot.
-            self.consul.is_some() || matches!(part, None | Some(Part::Absent))
+            self.consul.is_some() || matches!(part, None | Some(Expected::Absent))
         };
         self.moved.extend(touched.iter().filter(|instance| loses_slot(instance)).map(|instance| instance.id.clone()));
         // A stale EC2 response, or one older than its group's, may show it stopped after it is back.
@@ -225,7 +227,7 @@ impl Chaos {
         }
         let regrouped = |i: &&&Instance| after.instances.get(&i.id).is_some_and(|still| still.group != i.group);
         self.regrouped.extend(touched.iter().filter(regrouped).map(|i| i.id.clone()));
-        self.legal.extend(after.of(Part::Ready).map(|instance| instance.id.clone()));
+        self.allowed.extend(after.of(Expected::Ready).map(|instance| instance.id.clone()));
         for instance in after.instances.values() {
             self.bed.web().serve(&instance.id, ip(instance));
         }
@@ -233,13 +235,13 @@ impl Chaos {
             consul::register(consul, &before, &after);
         }
         self.fleet.set(after);
-        self.let_mixtures_hide();
+        self.allow_mixed_views();
     }
 
     /// An instance that changes groups may leave and come back to another slot: AWS returns one group per page, the
     /// change may fall between two pages, and stale responses may be mixed in. The unit tests of the decision show that
     /// it keeps its slot otherwise.
-    fn let_mixtures_hide(&mut self) {
+    fn allow_mixed_views(&mut self) {
         self.leave_rotations(&self.regrouped);
         self.moved.extend(self.regrouped.iter().cloned());
     }
@@ -255,7 +257,7 @@ impl Chaos {
         self.random.shuffle(&mut steps);
         for step in steps {
             match step {
-                Some(trouble) => self.make(trouble),
+                Some(trouble) => self.start_trouble(trouble),
                 None => self.change(),
             }
             let pause = self.random.millis(20, 400);

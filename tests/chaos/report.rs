@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Journal lines that a failure prints.
-const SHOWN: usize = 80;
+const JOURNAL_LINES: usize = 80;
 /// Memory limit of any hsdo process, in KiB: the largest response it reads is 32 MiB.
-const MOST_MEMORY: u64 = 160 * 1024;
+const MAX_MEMORY: u64 = 160 * 1024;
 /// Growth limit in KiB, since the start and between the first quarter and the end.
-const GROWTH: u64 = 6 * 1024;
+const MAX_MEMORY_GROWTH: u64 = 6 * 1024;
 /// Growth limit of file descriptors.
-const MORE_FILES: u64 = 12;
+const MAX_FILE_GROWTH: u64 = 12;
 /// Turns per second: ten by its interval, plus those that a returning HAProxy triggers.
-const TURNS_A_SECOND: f64 = 14.0;
+const MAX_TURNS_PER_SECOND: f64 = 14.0;
 /// CPU share over the whole run, endless replies included.
 const CPU: f64 = 0.25;
 /// Log lines per round: a few per fault and per change of a server.
-const LINES: u64 = 250;
+const MAX_LINES: u64 = 250;
 
 /// A process at the end of a round, and what it did since the last one.
 #[derive(Clone, Copy, Debug)]
@@ -96,8 +96,8 @@ impl Report {
 
     pub(crate) fn say(&mut self, text: &str) {
         self.journal.push(format!("{:9.3} {text}", self.start.elapsed().as_secs_f64()));
-        if self.journal.len() > 4 * SHOWN {
-            self.journal.drain(..2 * SHOWN);
+        if self.journal.len() > 4 * JOURNAL_LINES {
+            self.journal.drain(..2 * JOURNAL_LINES);
         }
     }
 
@@ -129,17 +129,17 @@ impl Report {
     pub(crate) fn sample(&mut self, name: &'static str, sample: Sample) -> Option<String> {
         self.tracks.entry(name).or_default().samples.push(sample);
         let seconds = sample.span.as_secs_f64();
-        if sample.memory > MOST_MEMORY {
+        if sample.memory > MAX_MEMORY {
             return Some(format!("the {name} has {} KiB", sample.memory));
         }
-        if sample.grown > GROWTH {
+        if sample.grown > MAX_MEMORY_GROWTH {
             return Some(format!("the {name} has grown by {} KiB, to {} KiB", sample.grown, sample.memory));
         }
         // Some slack: a span does not begin and end with a turn.
-        if sample.turns > TURNS_A_SECOND * seconds + 8.0 {
+        if sample.turns > MAX_TURNS_PER_SECOND * seconds + 8.0 {
             return Some(format!("the {name} made {} turns in {seconds:.1} s", sample.turns));
         }
-        if sample.lines > LINES + 10 * seconds as u64 {
+        if sample.lines > MAX_LINES + 10 * seconds as u64 {
             return Some(format!("the {name} logged {} lines in {seconds:.1} s", sample.lines));
         }
         (sample.panics > 0).then(|| format!("the {name} panicked"))
@@ -156,10 +156,10 @@ impl Report {
             if track.samples.len() >= 20 {
                 let medians = |of: fn(&Sample) -> u64| (0..4).map(|quarter| track.median(quarter, of)).collect();
                 let (memory, files): (Vec<u64>, Vec<u64>) = (medians(|s| s.memory), medians(|s| s.files));
-                if memory[3] > memory[1] + GROWTH {
+                if memory[3] > memory[1] + MAX_MEMORY_GROWTH {
                     faults.push(format!("the {name} grows: {memory:?} KiB"));
                 }
-                if files[3] > files[1] + MORE_FILES {
+                if files[3] > files[1] + MAX_FILE_GROWTH {
                     faults.push(format!("the {name} keeps descriptors: {files:?}"));
                 }
             }
@@ -213,7 +213,7 @@ impl Drop for Report {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.finished {
             eprintln!("--- HSDO_CHAOS_SEED={}, round {}; what was done:", self.seed, self.rounds.len() + 1);
-            for line in &self.journal[self.journal.len().saturating_sub(SHOWN)..] {
+            for line in &self.journal[self.journal.len().saturating_sub(JOURNAL_LINES)..] {
                 eprintln!("{line}");
             }
         }
@@ -240,9 +240,9 @@ fn who_grows_spins_or_floods_its_log_is_told() {
         (Sample { lines: 1_000, ..well }, "logged 1000 lines"),
         (Sample { panics: 1, ..well }, "panicked"),
     ] {
-        let told = Report::new(1).sample("client", sample);
-        assert!(told.is_some() != fault.is_empty(), "{fault}: {told:?}");
-        assert!(told.unwrap_or_default().contains(fault), "{fault}");
+        let found = Report::new(1).sample("client", sample);
+        assert!(found.is_some() != fault.is_empty(), "{fault}: {found:?}");
+        assert!(found.unwrap_or_default().contains(fault), "{fault}");
     }
     type Of = fn(u64) -> (u64, u64, f64);
     let tracks: [(Of, &str); 4] = [
@@ -259,6 +259,6 @@ fn who_grows_spins_or_floods_its_log_is_told() {
         }
         let faults = report.faults();
         assert_eq!(faults.len(), usize::from(!fault.is_empty()), "{fault}: {faults:?}");
-        assert!(faults.iter().all(|told| told.contains(fault)), "{fault}: {faults:?}");
+        assert!(faults.iter().all(|found| found.contains(fault)), "{fault}: {faults:?}");
     }
 }

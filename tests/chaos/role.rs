@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::hsdo::{Hsdo, Running, Unread, value_of};
+use crate::common::hsdo::{Hsdo, Running, UnreadLog, value_of};
 use crate::report::Sample;
 
 /// One process, and how to start its successor.
@@ -48,7 +48,7 @@ impl Role {
         }
     }
 
-    fn begin(&mut self, unread: Option<Unread>) {
+    fn begin(&mut self, unread: Option<UnreadLog>) {
         self.running = match unread {
             None => (self.make)().spawn(),
             Some(log) => (self.make)().spawn_unread(log),
@@ -58,7 +58,7 @@ impl Role {
     }
 
     /// Kills it (SIGKILL) and starts another.
-    pub(crate) fn kill(&mut self, unread: Option<Unread>) {
+    pub(crate) fn kill(&mut self, unread: Option<UnreadLog>) {
         self.thaw();
         self.turns_before += self.turns().0;
         self.running.kill();
@@ -66,7 +66,7 @@ impl Role {
     }
 
     /// Stops it (SIGTERM) and starts another.
-    pub(crate) fn restart(&mut self, unread: Option<Unread>) {
+    pub(crate) fn restart(&mut self, unread: Option<UnreadLog>) {
         self.thaw();
         self.supervise();
         self.turns_before += self.turns().0;
@@ -121,7 +121,7 @@ impl Role {
     }
 
     /// An idle connection to its exporter.
-    pub(crate) fn knock(&self) -> Option<TcpStream> {
+    pub(crate) fn connect_exporter(&self) -> Option<TcpStream> {
         TcpStream::connect(self.running.url().trim_start_matches("http://")).ok()
     }
 

@@ -10,7 +10,7 @@ use crate::common::hsdo::Hsdo;
 use crate::common::moto::{Item, text_of};
 use crate::common::tap::Tap;
 use crate::common::traffic::Stream;
-use crate::fleet::{Instance, Part, Scene, ip};
+use crate::fleet::{Expected, Instance, Scene, ip};
 use crate::role::Role;
 use crate::watcher::Watcher;
 use crate::{BASE, SLOTS};
@@ -18,15 +18,15 @@ use crate::{BASE, SLOTS};
 /// The weight at the end of the ramp.
 const FULL: u32 = 10;
 
-pub(crate) struct Back {
+pub(crate) struct SiteBackend {
     pub(crate) name: &'static str,
     /// The groups whose instances belong here.
     groups: &'static [usize],
     pub(crate) watcher: Watcher,
 }
 
-impl Back {
-    pub(crate) fn addresses(&self, scene: &Scene, part: Part) -> BTreeSet<IpAddr> {
+impl SiteBackend {
+    pub(crate) fn addresses(&self, scene: &Scene, part: Expected) -> BTreeSet<IpAddr> {
         scene.of(part).filter(|instance| self.takes(instance)).map(ip).collect()
     }
 
@@ -37,7 +37,7 @@ impl Back {
 
 pub(crate) struct Site {
     pub(crate) name: &'static str,
-    pub(crate) backs: Vec<Back>,
+    pub(crate) backs: Vec<SiteBackend>,
     pub(crate) stream: Stream,
     /// Persistent: a request sticks to the server its key had before, even at weight 0.
     pub(crate) persistent: bool,
@@ -78,12 +78,12 @@ impl Site {
         let tap = Tap::start(bed.dir().join(format!("{name}.tap")), haproxy.socket());
         let client = Role::start(if dedicated { "dedicated client" } else { "client" }, {
             let (path, url, port) = (tap.path().to_owned(), bed.aws().url(), bed.web().port());
-            let bed_of_client = BedOfClient { dir: bed.dir().to_owned(), url, port };
+            let bed_of_client = ClientBed { dir: bed.dir().to_owned(), url, port };
             move || bed_of_client.client(&path.to_string_lossy(), dedicated)
         });
         let backs = names
             .iter()
-            .map(|(name, groups)| Back { name, groups, watcher: Watcher::start(haproxy.socket(), name) })
+            .map(|(name, groups)| SiteBackend { name, groups, watcher: Watcher::start(haproxy.socket(), name) })
             .collect();
         let stream = Stream::start(haproxy.frontend("http-back"), Duration::from_millis(30), usize::MAX / 4);
         let now = Instant::now();
@@ -165,14 +165,14 @@ impl Site {
 }
 
 fn fault_of(
-    back: &Back,
+    back: &SiteBackend,
     servers: &BTreeMap<String, Server>,
     scene: &Scene,
     rows: &BTreeMap<u32, Item>,
     full: bool,
 ) -> Option<String> {
-    let mut wanted = back.addresses(scene, Part::Ready);
-    let leaving = back.addresses(scene, Part::Draining);
+    let mut wanted = back.addresses(scene, Expected::Ready);
+    let leaving = back.addresses(scene, Expected::Draining);
     for (name, server) in servers.iter().filter(|(_, server)| !server.in_maintenance()) {
         let address = server.addr.rsplit_once(':').and_then(|(address, _)| address.parse::<IpAddr>().ok());
         let Some(address) = address else { return Some(format!("{name} has no address")) };
@@ -197,13 +197,13 @@ fn fault_of(
 }
 
 /// What new clients need of the bed.
-struct BedOfClient {
+struct ClientBed {
     dir: std::path::PathBuf,
     url: String,
     port: u16,
 }
 
-impl BedOfClient {
+impl ClientBed {
     fn client(&self, socket: &str, dedicated: bool) -> Hsdo {
         let hsdo = Hsdo::in_dir(&self.dir, &self.url, "client")
             .arg("--client")

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::Chaos;
 use crate::common::aws_proxy::{Chance, Fault};
-use crate::common::hsdo::Unread;
-use crate::common::tap::{InPlace, Way};
+use crate::common::hsdo::UnreadLog;
+use crate::common::tap::{Replacement, SocketFault};
 use crate::common::wait::try_wait_for;
 use crate::role::Role;
 
@@ -84,7 +84,7 @@ const TROUBLES: [Trouble; 37] = [
 
 const CONNECTIONS: usize = 10;
 /// How long a kill waits for the call that it should interrupt.
-const MOMENT: Duration = Duration::from_secs(2);
+const KILL_WINDOW: Duration = Duration::from_secs(2);
 
 impl Chaos {
     pub(crate) fn random_troubles(&mut self) -> Vec<Option<Trouble>> {
@@ -92,7 +92,7 @@ impl Chaos {
         (0..count).map(|_| Some(*self.random.pick(&TROUBLES))).collect()
     }
 
-    pub(crate) fn make(&mut self, trouble: Trouble) {
+    pub(crate) fn start_trouble(&mut self, trouble: Trouble) {
         // In Consul mode AWS has only the table.
         if self.consul.is_some() && self.random.percent(25) {
             return self.harm_consul();
@@ -102,8 +102,8 @@ impl Chaos {
             if self.all_leave || self.detached.is_some() || !self.fleet.scene().unlisted.is_empty() {
                 return;
             }
-            self.blurred = true;
-            self.let_mixtures_hide();
+            self.mixed_views = true;
+            self.allow_mixed_views();
         }
         self.count(&format!("trouble: {trouble:?}"));
         self.say(&format!("{trouble:?}"));
@@ -113,7 +113,7 @@ impl Chaos {
             AwsAltogether => {
                 let fault = self.random.pick(&faults()).clone();
                 self.say(&format!("all calls: {fault:?}"));
-                self.bed.aws().spoil("*", fault);
+                self.bed.aws().inject("*", fault);
                 self.linger(200, 2_500);
             }
             AwsRefused => {
@@ -122,22 +122,22 @@ impl Chaos {
             }
             SocketByChance => {
                 let (seed, percent) = (self.random.next(), *self.random.pick(&[10, 30, 60]));
-                let ways: Vec<Way> = (0..=self.random.below(4)).map(|_| self.way()).collect();
+                let ways: Vec<SocketFault> = (0..=self.random.below(4)).map(|_| self.socket_fault()).collect();
                 self.say(&format!("socket of {place}: {percent} % of {ways:?}"));
                 self.sites[place].tap.schedule(seed, percent, ways);
                 self.linger(200, 2_000);
             }
             SocketAltogether => {
-                let way = self.way();
+                let way = self.socket_fault();
                 self.say(&format!("socket of {place}: {way:?}"));
-                self.sites[place].tap.set_way(way);
+                self.sites[place].tap.set_fault(way);
                 self.linger(200, 2_000);
             }
             SocketHidden => {
-                let behind = *self.random.pick(&[InPlace::Nothing, InPlace::Deserted, InPlace::File]);
+                let behind = *self.random.pick(&[Replacement::Nothing, Replacement::NoListener, Replacement::File]);
                 self.say(&format!("socket of {place}: {behind:?} in its place"));
                 self.count(&format!("socket replaced by {behind:?}"));
-                self.sites[place].tap.hide(behind);
+                self.sites[place].tap.replace_socket(behind);
                 self.linger(100, 1_500);
             }
             KillServer => self.kill_server(),
@@ -145,34 +145,34 @@ impl Chaos {
             KillServerAtWrite => {
                 let held = if self.random.percent(50) { Fault::Hang } else { Fault::Hold };
                 let operation = *self.random.pick(&["TransactWriteItems", "TransactWriteItems", "UpdateItem"]);
-                self.bed.aws().spoil(operation, held);
+                self.bed.aws().inject(operation, held);
                 self.change();
-                let moment = try_wait_for(MOMENT, || (self.bed.aws().waiting() > 0).then_some(()).ok_or(()));
+                let moment = try_wait_for(KILL_WINDOW, || (self.bed.aws().hanging() > 0).then_some(()).ok_or(()));
                 self.count(if moment.is_ok() { "killed at a write" } else { "no write to be killed at" });
                 self.kill_server();
                 self.bed.aws().heal();
             }
             KillClientAtCommand => {
-                let way = *self.random.pick(&[Way::Silent, Way::Mute, Way::Half(30)]);
+                let way = *self.random.pick(&[SocketFault::Silent, SocketFault::Mute, SocketFault::Half(30)]);
                 self.sites[place].tap.forget();
-                self.sites[place].tap.set_way_of_changes(way);
+                self.sites[place].tap.set_fault_on_changes(way);
                 self.change();
                 let sent = || (!self.sites[place].tap.changes().is_empty()).then_some(()).ok_or(());
-                let moment = try_wait_for(MOMENT, sent);
+                let moment = try_wait_for(KILL_WINDOW, sent);
                 self.count(if moment.is_ok() { "killed at a command" } else { "no command to be killed at" });
                 self.kill_client(place);
                 self.sites[place].tap.heal();
             }
             RestartServer => {
-                let unread = self.unread();
+                let unread = self.unread_log();
                 let place = self.servers.len() - 1;
-                if self.all_mortal || place > 0 {
+                if self.may_kill_all || place > 0 {
                     self.servers[place].restart(unread);
                 }
             }
             RestartClient => {
-                let unread = self.unread();
-                if self.all_mortal || place == 0 {
+                let unread = self.unread_log();
+                if self.may_kill_all || place == 0 {
                     self.sites[place].client.restart(unread);
                 }
             }
@@ -222,7 +222,7 @@ impl Chaos {
                 let role = if of_client { &mut self.sites[place].client } else { &mut self.servers[server] };
                 role.limit_files(most);
                 // A connection waits at its exporter, which has no descriptor for it.
-                let waiting = role.knock();
+                let waiting = role.connect_exporter();
                 self.linger(200, 2_000);
                 drop(waiting);
             }
@@ -234,7 +234,7 @@ impl Chaos {
                     self.sites[place].haproxy.kill();
                 }
                 self.linger(0, 700);
-                self.sites[place].haproxy.start_again();
+                self.sites[place].haproxy.restart();
             }
             ReloadHaproxy => {
                 self.sites[place].outage(true);
@@ -282,9 +282,9 @@ impl Chaos {
             site.client.thaw();
             site.client.limit_files(1_024);
         }
-        self.take_back();
-        self.calm_fleet();
-        self.let_go();
+        self.undo_edits();
+        self.settle_fleet();
+        self.release_held();
     }
 
     /// Keeps the faults on for a while.
@@ -322,20 +322,20 @@ impl Chaos {
         self.linger(300, 2_500);
     }
 
-    fn way(&mut self) -> Way {
+    fn socket_fault(&mut self) -> SocketFault {
         let ways = [
-            Way::Slow(Duration::from_millis(300)),
-            Way::Closed,
-            Way::Reset,
-            Way::Silent,
-            Way::Mute,
-            Way::Lost,
-            Way::Half(self.random.below(200) as usize),
-            Way::Cut(self.random.below(3_000) as usize),
-            Way::Trickle,
-            Way::Garbage,
-            Way::Denied,
-            Way::Endless,
+            SocketFault::Slow(Duration::from_millis(300)),
+            SocketFault::Closed,
+            SocketFault::Reset,
+            SocketFault::Silent,
+            SocketFault::Mute,
+            SocketFault::Lost,
+            SocketFault::Half(self.random.below(200) as usize),
+            SocketFault::Cut(self.random.below(3_000) as usize),
+            SocketFault::Trickle,
+            SocketFault::Garbage,
+            SocketFault::Denied,
+            SocketFault::Endless,
         ];
         *self.random.pick(&ways)
     }
@@ -343,8 +343,8 @@ impl Chaos {
     /// Kills the leader if allowed, else the second server if there is one.
     fn kill_server(&mut self) {
         let leader = self.servers.iter().position(|server| server.state().leads).unwrap_or(0);
-        let unread = self.unread();
-        if self.all_mortal || leader > 0 {
+        let unread = self.unread_log();
+        if self.may_kill_all || leader > 0 {
             self.servers[leader].kill(unread);
         } else if self.servers.len() > 1 {
             self.servers[1].kill(unread);
@@ -352,15 +352,15 @@ impl Chaos {
     }
 
     fn kill_client(&mut self, place: usize) {
-        let unread = self.unread();
-        if self.all_mortal || place == 0 {
+        let unread = self.unread_log();
+        if self.may_kill_all || place == 0 {
             self.sites[place].client.kill(unread);
         }
     }
 
     /// Now and then, a log that nobody reads.
-    fn unread(&mut self) -> Option<Unread> {
-        let log = *self.random.pick(&[Unread::Full, Unread::Pipe]);
+    fn unread_log(&mut self) -> Option<UnreadLog> {
+        let log = *self.random.pick(&[UnreadLog::Full, UnreadLog::Pipe]);
         self.random.percent(15).then_some(log)
     }
 }

@@ -14,14 +14,14 @@ use crate::common::http::lock;
 
 const PAUSE: Duration = Duration::from_millis(25);
 /// More violations than that add nothing.
-const MOST: usize = 5;
+const MAX_VIOLATIONS: usize = 5;
 
 #[derive(Debug, Default)]
 struct Shared {
     /// Addresses that must stay.
     protected: Mutex<BTreeSet<IpAddr>>,
     /// Addresses that may be there; `None`: any.
-    legal: Mutex<Option<BTreeSet<IpAddr>>>,
+    allowed: Mutex<Option<BTreeSet<IpAddr>>>,
     violations: Mutex<Vec<String>>,
     /// The process last seen, and when it first had servers in rotation.
     filled: Mutex<Option<(String, Instant)>>,
@@ -46,7 +46,7 @@ impl Watcher {
     /// From now on these must stay, and no others may be there.
     pub(crate) fn settle(&self, addresses: &BTreeSet<IpAddr>) {
         lock(&self.shared.protected).clone_from(addresses);
-        *lock(&self.shared.legal) = Some(addresses.clone());
+        *lock(&self.shared.allowed) = Some(addresses.clone());
     }
 
     pub(crate) fn release(&self, addresses: &BTreeSet<IpAddr>) {
@@ -58,8 +58,8 @@ impl Watcher {
     }
 
     pub(crate) fn allow(&self, addresses: &BTreeSet<IpAddr>) {
-        if let Some(legal) = &mut *lock(&self.shared.legal) {
-            legal.extend(addresses);
+        if let Some(allowed) = &mut *lock(&self.shared.allowed) {
+            allowed.extend(addresses);
         }
     }
 
@@ -88,10 +88,10 @@ impl Drop for Watcher {
 
 impl Shared {
     fn watch(&self, socket: &PathBuf, backend: &str) {
-        let mut before: Option<Look> = None;
+        let mut before: Option<Snapshot> = None;
         while !self.stop.load(Ordering::SeqCst) {
-            let (first, legal) = (lock(&self.protected).clone(), lock(&self.legal).clone());
-            let now = look(socket, backend);
+            let (first, allowed) = (lock(&self.protected).clone(), lock(&self.allowed).clone());
+            let now = snapshot(socket, backend);
             let second = lock(&self.protected).clone();
             if let Some(now) = now {
                 self.looks.fetch_add(1, Ordering::Relaxed);
@@ -99,16 +99,16 @@ impl Shared {
                 if let Some(before) = same {
                     for address in first.intersection(&second) {
                         if before.rotation.contains(address) && !now.rotation.contains(address) {
-                            self.violate(format!("{address} left the rotation of {backend}: {}", now.text));
+                            self.report_violation(format!("{address} left the rotation of {backend}: {}", now.text));
                         }
                     }
                 }
                 // Missing both before and after the look.
-                let after = lock(&self.legal).clone();
-                if let (Some(before), Some(after)) = (legal, after)
+                let after = lock(&self.allowed).clone();
+                if let (Some(before), Some(after)) = (allowed, after)
                     && let Some(address) = now.rotation.iter().find(|it| !before.contains(it) && !after.contains(it))
                 {
-                    self.violate(format!("{address} is in the rotation of {backend}: {}", now.text));
+                    self.report_violation(format!("{address} is in the rotation of {backend}: {}", now.text));
                 }
                 let mut filled = lock(&self.filled);
                 if !now.rotation.is_empty() && filled.as_ref().is_none_or(|(pid, _)| *pid != now.pid) {
@@ -120,22 +120,22 @@ impl Shared {
         }
     }
 
-    fn violate(&self, text: String) {
+    fn report_violation(&self, text: String) {
         let mut violations = lock(&self.violations);
-        if violations.len() < MOST {
+        if violations.len() < MAX_VIOLATIONS {
             violations.push(text);
         }
     }
 }
 
 /// One look: the process, and the addresses that hsdo has in rotation. Health is HAProxy's business.
-struct Look {
+struct Snapshot {
     pid: String,
     rotation: BTreeSet<IpAddr>,
     text: String,
 }
 
-fn look(socket: &PathBuf, backend: &str) -> Option<Look> {
+fn snapshot(socket: &PathBuf, backend: &str) -> Option<Snapshot> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(format!("show info;show servers state {backend}\n").as_bytes()).ok()?;
@@ -152,7 +152,7 @@ fn look(socket: &PathBuf, backend: &str) -> Option<Look> {
     };
     let text: String = rows.clone().collect::<Vec<_>>().join("\n");
     // A truncated reply proves nothing.
-    (whole && text.contains(backend)).then(|| Look {
+    (whole && text.contains(backend)).then(|| Snapshot {
         pid,
         rotation: rows.filter_map(in_rotation).collect(),
         text: text.clone(),
@@ -183,7 +183,7 @@ fn who_leaves_a_rotation_and_who_enters_it_is_noticed() {
     assert_eq!(watcher.violations(), Vec::<String>::new());
 
     set("web1", "weight 0");
-    assert!(wait("who left", 1)[0].starts_with("127.4.0.1 left the rotation of back"));
+    assert!(wait("a violation", 1)[0].starts_with("127.4.0.1 left the rotation of back"));
     watcher.allow(&addresses(&[2]));
     set("web2", "addr 127.4.0.2 port 80");
     set("web2", "state ready");
@@ -191,6 +191,6 @@ fn who_leaves_a_rotation_and_who_enters_it_is_noticed() {
     wait_until("three looks", SOON, || (watcher.looks() > looks + 3).then_some(()));
     assert_eq!(watcher.violations().len(), 1, "it may be there");
     set("web2", "addr 127.4.0.3 port 80");
-    let strange = wait_until("who entered", SOON, || watcher.violations().get(1).cloned());
-    assert!(strange.starts_with("127.4.0.3 is in the rotation of back"), "{strange}");
+    let second = wait_until("a second violation", SOON, || watcher.violations().get(1).cloned());
+    assert!(second.starts_with("127.4.0.3 is in the rotation of back"), "{second}");
 }

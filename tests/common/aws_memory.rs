@@ -49,7 +49,7 @@ struct State {
     instances: Vec<Instance>,
     items: BTreeMap<u32, Item>,
     history: Vec<Write>,
-    remembers: bool,
+    recording: bool,
     /// Responses to transactions, by token.
     answered: BTreeMap<String, Arc<Vec<u8>>>,
     calls: BTreeMap<String, u64>,
@@ -69,7 +69,7 @@ pub struct AwsMemory {
 
 /// Usage since the start, or since [`AwsMemory::forget`].
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct Usage {
     pub calls: BTreeMap<String, u64>,
     /// Read units by DynamoDB's rules.
     pub read_units: f64,
@@ -79,7 +79,7 @@ pub struct Asked {
     pub refused: u64,
 }
 
-impl Asked {
+impl Usage {
     pub fn count(&self, operation: &str) -> u64 {
         self.calls.get(operation).copied().unwrap_or(0)
     }
@@ -101,8 +101,8 @@ impl AwsMemory {
     }
 
     /// Records every write from now on, for [`AwsMemory::history`].
-    pub fn remember(&self) {
-        self.lock().remembers = true;
+    pub fn record_history(&self) {
+        self.lock().recording = true;
     }
 
     /// The recorded writes, in order.
@@ -133,9 +133,9 @@ impl AwsMemory {
         state.scan = None;
     }
 
-    pub fn asked(&self) -> Asked {
+    pub fn usage(&self) -> Usage {
         let state = self.lock();
-        Asked {
+        Usage {
             calls: state.calls.clone(),
             read_units: state.read_units,
             write_units: state.write_units,
@@ -179,14 +179,14 @@ fn write_shared(stream: &mut TcpStream, response: Response, body: &[u8]) -> std:
     stream.write_all(body)
 }
 
-type Answer = (u16, Arc<Vec<u8>>);
+type Reply = (u16, Arc<Vec<u8>>);
 
-fn ok(value: &Value) -> Answer {
+fn ok(value: &Value) -> Reply {
     (200, Arc::new(value.to_string().into_bytes()))
 }
 
 impl State {
-    fn answer(&mut self, request: &Request) -> Answer {
+    fn answer(&mut self, request: &Request) -> Reply {
         let target = request.headers.get("x-amz-target").and_then(|target| target.rsplit('.').next());
         let Some(operation) = target else { return self.query(&String::from_utf8_lossy(&request.body)) };
         self.count(operation);
@@ -204,7 +204,7 @@ impl State {
             "DescribeTable" => ok(&json!({ "Table": {
                 "TableStatus": "ACTIVE", "KeySchema": [{ "AttributeName": KEY, "KeyType": "HASH" }],
                 "AttributeDefinitions": [{ "AttributeName": KEY, "AttributeType": "N" }] } })),
-            other => panic!("no {other} here"),
+            other => panic!("unsupported operation {other}"),
         }
     }
 
@@ -212,7 +212,7 @@ impl State {
         *self.calls.entry(operation.to_owned()).or_default() += 1;
     }
 
-    fn get_item(&mut self, body: &Value) -> Answer {
+    fn get_item(&mut self, body: &Value) -> Reply {
         let item = self.items.get(&id_of(&body["Key"]));
         let units = if body["ConsistentRead"] == json!(true) { 1.0 } else { 0.5 };
         self.read_units += units;
@@ -227,7 +227,7 @@ impl State {
         ok(&answer)
     }
 
-    fn scan(&mut self, body: &Value) -> Answer {
+    fn scan(&mut self, body: &Value) -> Reply {
         let size: usize = self.items.values().map(size_of).sum();
         let units = (size.div_ceil(4096).max(1)) as f64 * if body["ConsistentRead"] == json!(true) { 1.0 } else { 0.5 };
         self.read_units += units;
@@ -241,7 +241,7 @@ impl State {
         (200, Arc::clone(body))
     }
 
-    fn update_item(&mut self, body: &Value, writer: &str) -> Answer {
+    fn update_item(&mut self, body: &Value, writer: &str) -> Reply {
         self.write_units += 1.0;
         if !self.holds(body) {
             self.refused += 1;
@@ -251,7 +251,7 @@ impl State {
         ok(&json!({ "ConsumedCapacity": { "TableName": "hsdo", "CapacityUnits": 1.0 } }))
     }
 
-    fn transact(&mut self, body: &Value, writer: &str) -> Answer {
+    fn transact(&mut self, body: &Value, writer: &str) -> Reply {
         let token = body["ClientRequestToken"].as_str().expect("a token").to_owned();
         if let Some(answer) = self.answered.get(&token) {
             return (200, Arc::clone(answer));
@@ -286,7 +286,7 @@ impl State {
             if let Some(name) = part.strip_prefix("attribute_not_exists(").and_then(|rest| rest.strip_suffix(')')) {
                 return !item.contains_key(attribute(update, name));
             }
-            let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("no condition I know: {part}"));
+            let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("unsupported condition: {part}"));
             item.get(attribute(update, name)) == Some(&update["ExpressionAttributeValues"][value])
         })
     }
@@ -300,26 +300,26 @@ impl State {
             let expression = update["UpdateExpression"].as_str().expect("an expression");
             let (set, remove) = expression.split_once("REMOVE ").unwrap_or((expression, ""));
             for part in set.trim().trim_start_matches("SET ").split(", ").filter(|part| !part.is_empty()) {
-                let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("no assignment: {part}"));
+                let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("not an assignment: {part}"));
                 let value = update["ExpressionAttributeValues"][value].clone();
                 item.insert(attribute(update, name).to_owned(), value);
             }
             for name in remove.trim().split(", ").filter(|name| !name.is_empty()) {
                 item.remove(attribute(update, name));
             }
-            if self.remembers {
+            if self.recording {
                 items.push((id, before, item.clone()));
             }
         }
         self.scan = None;
-        if self.remembers {
+        if self.recording {
             self.history.push(Write { at: Instant::now(), writer: writer.to_owned(), items });
         }
     }
 
     /// The Query APIs: the group, and the requested instances on one page. An instance that is not in the group has
     /// terminated.
-    fn query(&mut self, form: &str) -> Answer {
+    fn query(&mut self, form: &str) -> Reply {
         let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default().to_owned();
         self.count(&action);
         match action.as_str() {
@@ -350,12 +350,12 @@ impl State {
                 }
                 (200, Arc::new(answer))
             }
-            other => panic!("no {other} here"),
+            other => panic!("unsupported operation {other}"),
         }
     }
 }
 
-fn refusal(body: &Value) -> Answer {
+fn refusal(body: &Value) -> Reply {
     (400, Arc::new(body.to_string().into_bytes()))
 }
 
@@ -364,7 +364,7 @@ fn id_of(key: &Value) -> u32 {
 }
 
 fn attribute<'a>(update: &'a Value, name: &str) -> &'a str {
-    update["ExpressionAttributeNames"][name].as_str().unwrap_or_else(|| panic!("{name} stands for nothing"))
+    update["ExpressionAttributeNames"][name].as_str().unwrap_or_else(|| panic!("{name} is undefined"))
 }
 
 /// An item's size by DynamoDB's rules, roughly: names and values.

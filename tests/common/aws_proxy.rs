@@ -57,7 +57,7 @@ struct Schedule {
 }
 
 /// A stub for an operation: status and body, made from the request body.
-type Instead = Arc<dyn Fn(&str) -> (u16, String) + Send + Sync>;
+type Stub = Arc<dyn Fn(&str) -> (u16, String) + Send + Sync>;
 
 struct Shared {
     upstream: String,
@@ -68,7 +68,7 @@ struct Shared {
     schedule: Mutex<Schedule>,
     /// How often each fault struck.
     struck: Mutex<BTreeMap<String, u64>>,
-    instead: Mutex<BTreeMap<String, Instead>>,
+    instead: Mutex<BTreeMap<String, Stub>>,
     /// Responses per operation, newest last.
     old: Mutex<BTreeMap<String, VecDeque<Response>>>,
     /// Items per scan page; 0 leaves that to moto.
@@ -133,16 +133,16 @@ impl AwsProxy {
     }
 
     /// Injects `fault` into every call of `operation` (`*`: any) until [`AwsProxy::heal`].
-    pub fn spoil(&self, operation: &str, fault: Fault) {
-        self.spoil_times(operation, fault, usize::MAX);
+    pub fn inject(&self, operation: &str, fault: Fault) {
+        self.inject_times(operation, fault, usize::MAX);
     }
 
     /// Injects `fault` into the next `times` calls of `operation` (`*`: any). Faults set earlier come first.
-    pub fn spoil_times(&self, operation: &str, fault: Fault, times: usize) {
+    pub fn inject_times(&self, operation: &str, fault: Fault, times: usize) {
         lock(&self.shared.rules).push(Rule { operation: operation.to_owned(), fault, left: times });
     }
 
-    /// Injects these faults by chance; a seed repeats the sequence per operation. Faults set by [`AwsProxy::spoil`]
+    /// Injects these faults by chance; a seed repeats the sequence per operation. Faults set by [`AwsProxy::inject`]
     /// come first.
     pub fn schedule(&self, seed: u64, chances: Vec<Chance>) {
         *lock(&self.shared.schedule) = Schedule { seed, chances, calls: BTreeMap::new() };
@@ -180,22 +180,22 @@ impl AwsProxy {
     }
 
     /// Calls that hang, or whose response is held back.
-    pub fn waiting(&self) -> usize {
+    pub fn hanging(&self) -> usize {
         *lock(&self.shared.waiting)
     }
 
     /// Stubs an operation: `answer` gives status and body in moto's place. Faults still apply.
-    pub fn instead(&self, operation: &str, answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) {
+    pub fn stub(&self, operation: &str, answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) {
         lock(&self.shared.instead).insert(operation.to_owned(), Arc::new(answer));
     }
 
     /// Limits the items of a scan's page.
-    pub fn page_scans(&self, items: usize) {
+    pub fn limit_scan_page(&self, items: usize) {
         *lock(&self.shared.scan_page) = items;
     }
 
     /// Runs `act` while no DynamoDB call is in flight: moto's rollback of a cancelled transaction would undo it.
-    pub fn with_table_still<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub fn with_table_locked<T>(&self, act: impl FnOnce() -> T) -> T {
         let _still = lock(&self.shared.dynamodb);
         act()
     }
@@ -289,12 +289,12 @@ impl Shared {
                 Sent::Nothing
             }
             Fault::Hang => {
-                self.wait_for_healing();
+                self.wait_for_heal();
                 Sent::Whole(self.forward(operation, request))
             }
             Fault::Hold => {
                 let response = self.forward(operation, request);
-                self.wait_for_healing();
+                self.wait_for_heal();
                 Sent::Whole(response)
             }
             Fault::Answer(make) => text(200, &make(&String::from_utf8_lossy(&request.body))),
@@ -316,7 +316,7 @@ impl Shared {
         }
     }
 
-    fn wait_for_healing(&self) {
+    fn wait_for_heal(&self) {
         let healings = lock(&self.healings);
         let before = *healings;
         *lock(&self.waiting) += 1;
@@ -340,7 +340,7 @@ impl Shared {
         let call = schedule.calls.entry(operation.to_owned()).or_default();
         *call += 1;
         let call = *call;
-        let mut random = Random::of(schedule.seed, operation, call);
+        let mut random = Random::stream(schedule.seed, operation, call);
         let meets = |chance: &&Chance| {
             let strikes = random.percent(chance.percent);
             strikes && (chance.operation == operation || chance.operation == "*")

@@ -12,7 +12,7 @@ use super::process::Process;
 use super::wait::wait_for;
 
 /// How long an agent may take to elect itself and answer.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 /// Agents talk to each other here, not on 127.0.0.1, whose UDP ports [`Port`] uses for its claims.
 const BIND: &str = "127.77.0.1";
 /// The agent's own node.
@@ -36,17 +36,17 @@ impl Consul {
         Self::start_with(bed, &json!({}), None)
     }
 
-    /// A single server with its state on disk, for [`Consul::start_lasting_again`].
-    pub fn start_lasting(bed: &Bed) -> Self {
+    /// A single server with its state on disk, for [`Consul::restart_persistent`].
+    pub fn start_persistent(bed: &Bed) -> Self {
         let mut consul = Self::stopped(bed, &json!({}), None);
-        consul.start_lasting_again();
+        consul.restart_persistent();
         consul
     }
 
     /// In dev mode with more configuration, and a token for the test's own calls.
     pub fn start_with(bed: &Bed, config: &Value, token: Option<&str>) -> Self {
         let mut consul = Self::stopped(bed, config, token);
-        consul.start_again();
+        consul.restart();
         consul
     }
 
@@ -73,20 +73,20 @@ impl Consul {
     }
 
     /// Restarts it after a kill, with nothing registered.
-    pub fn start_again(&mut self) {
+    pub fn restart(&mut self) {
         self.spawn(&["-dev"]);
         self.wait_for_node();
     }
 
     /// Restarts it with all that was registered.
-    pub fn start_lasting_again(&mut self) {
+    pub fn restart_persistent(&mut self) {
         let data = self.dir.join("consul-data").to_string_lossy().into_owned();
         self.spawn(&["-server", "-bootstrap-expect", "1", "-data-dir", &data]);
         self.wait_for_node();
     }
 
     fn wait_for_node(&mut self) {
-        wait_for("Consul to know its leader and its own node", PATIENCE, || {
+        wait_for("Consul to know its leader and its own node", TIMEOUT, || {
             self.process.as_mut().expect("it was spawned").assert_running();
             let (status, body) = self.try_call("GET", "/v1/catalog/nodes?consistent", "").map_err(|e| e.to_string())?;
             if status == 200 && body.contains(NODE) { Ok(()) } else { Err(format!("{status}: {body}")) }
@@ -94,10 +94,10 @@ impl Consul {
     }
 
     /// Starts, in the killed agent's place, a server that waits for two others in vain and so never has a leader.
-    pub fn start_alone(&mut self) {
+    pub fn start_without_quorum(&mut self) {
         let data = self.dir.join("consul-alone").to_string_lossy().into_owned();
         self.spawn(&["-server", "-bootstrap-expect", "3", "-data-dir", &data]);
-        wait_for("Consul to say that it has no leader", PATIENCE, || {
+        wait_for("Consul to say that it has no leader", TIMEOUT, || {
             self.process.as_mut().expect("it was spawned").assert_running();
             let (status, body) = self.try_call("GET", "/v1/catalog/nodes", "").map_err(|e| e.to_string())?;
             if status == 500 && body.contains("No cluster leader") { Ok(()) } else { Err(format!("{status}: {body}")) }
@@ -174,17 +174,17 @@ impl Consul {
     }
 
     /// Sets an instance's check: `pass`, `warn` or `fail`.
-    pub fn check(&self, id: &str, status: &str) {
+    pub fn set_check(&self, id: &str, status: &str) {
         self.call("PUT", &format!("/v1/agent/check/{status}/check-{id}"), "");
     }
 
     /// Puts an instance into maintenance, or takes it out.
-    pub fn maintain(&self, id: &str, on: bool) {
+    pub fn set_maintenance(&self, id: &str, on: bool) {
         self.call("PUT", &format!("/v1/agent/service/maintenance/{id}?enable={on}&reason=test"), "");
     }
 
     /// Puts the agent's node into maintenance, or takes it out.
-    pub fn maintain_node(&self, on: bool) {
+    pub fn set_node_maintenance(&self, on: bool) {
         self.call("PUT", &format!("/v1/agent/maintenance?enable={on}&reason=test"), "");
     }
 

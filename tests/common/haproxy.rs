@@ -13,7 +13,7 @@ use super::process::Process;
 use super::wait::{SOON, try_wait_for, wait_for};
 
 /// How long HAProxy may take to start, reload or answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
@@ -119,18 +119,18 @@ impl Haproxy {
         let config = bed.file(&format!("{name}.cfg"), &render(&socket, backends, &ports));
         let mut haproxy =
             Haproxy { dir: bed.dir().to_owned(), config, socket, ports, arguments: &["-W", "-db"], process: None };
-        haproxy.start_again();
+        haproxy.restart();
         haproxy
     }
 
     fn start_with(bed: &Bed, backends: &[BackendConfig], arguments: &'static [&'static str]) -> Self {
         let ports = reserve(backends);
         let text = render(&bed.socket(), backends, &ports);
-        Self::start_text(bed, &text, ports, arguments)
+        Self::start_with_config(bed, &text, ports, arguments)
     }
 
     /// With a configuration of the caller's, whose socket is [`Bed::socket`].
-    pub fn start_text(
+    pub fn start_with_config(
         bed: &Bed,
         text: &str,
         ports: BTreeMap<String, Port>,
@@ -139,24 +139,24 @@ impl Haproxy {
         let config = bed.file("haproxy.cfg", text);
         let mut haproxy =
             Haproxy { dir: bed.dir().to_owned(), config, socket: bed.socket(), ports, arguments, process: None };
-        haproxy.start_again();
+        haproxy.restart();
         haproxy
     }
 
     /// HAProxy's objections to a configuration, if any.
-    pub fn refusal(bed: &Bed, text: &str) -> Option<String> {
+    pub fn config_errors(bed: &Bed, text: &str) -> Option<String> {
         let config = bed.file("check.cfg", text);
         let checked = Command::new(program()).arg("-c").arg("-f").arg(config).output().expect("haproxy runs");
         (!checked.status.success()).then(|| String::from_utf8_lossy(&checked.stderr).into_owned())
     }
 
     /// Restarts it unchanged after a kill; returns once its socket answers.
-    pub fn start_again(&mut self) {
+    pub fn restart(&mut self) {
         assert!(self.process.is_none(), "HAProxy runs already");
         let mut command = Command::new(program());
         command.args(self.arguments).arg("-f").arg(&self.config);
         let mut process = Process::spawn(&self.dir, "haproxy", &mut command);
-        wait_for("HAProxy's socket to answer", PATIENCE, || {
+        wait_for("HAProxy's socket to answer", TIMEOUT, || {
             process.assert_running();
             ask(&self.socket, "show info").map(|_| ())
         });
@@ -169,7 +169,7 @@ impl Haproxy {
             if self.arguments.contains(&"-W") {
                 // The worker would outlive a killed master.
                 process.signal("TERM");
-                process.wait_exit(PATIENCE);
+                process.wait_exit(TIMEOUT);
             }
             process.kill();
         }
@@ -180,7 +180,7 @@ impl Haproxy {
         if let (Some(worker), Some(mut process)) = (self.worker(), self.process.take()) {
             let sent = Command::new("sh").arg("-c").arg(format!("kill -KILL {worker}")).status();
             assert!(sent.is_ok_and(|status| status.success()), "cannot kill {worker}");
-            process.wait_exit(PATIENCE);
+            process.wait_exit(TIMEOUT);
         }
         self.kill();
     }
@@ -310,7 +310,7 @@ impl Drop for Haproxy {
             && !std::thread::panicking()
         {
             process.signal("TERM");
-            let _ = try_wait_for(PATIENCE, || process.status().ok_or(()));
+            let _ = try_wait_for(TIMEOUT, || process.status().ok_or(()));
         }
     }
 }
@@ -323,8 +323,8 @@ pub fn program() -> PathBuf {
 /// The reply to a line of commands, on its own connection, read to the end.
 pub fn ask(socket: &Path, line: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply)?;

@@ -12,7 +12,7 @@ use super::process::Process;
 use super::wait::{SOON, wait_for};
 
 /// How long a run that ends by itself may take.
-const RUN: Duration = Duration::from_secs(60);
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An hsdo to start: it gets settings through the environment only, and nothing of the caller's.
 #[derive(Debug)]
@@ -111,10 +111,10 @@ impl Hsdo {
     }
 
     /// Runs with a log that nobody can read.
-    pub fn spawn_unread(mut self, log: Unread) -> Running {
+    pub fn spawn_unread(mut self, log: UnreadLog) -> Running {
         let other = match log {
-            Unread::Full => File::options().write(true).open("/dev/full").expect("Linux has /dev/full").into(),
-            Unread::Pipe => Stdio::piped(),
+            UnreadLog::Full => File::options().write(true).open("/dev/full").expect("Linux has /dev/full").into(),
+            UnreadLog::Pipe => Stdio::piped(),
         };
         let process = Process::spawn_with(&self.dir, self.name, &mut self.command, Some(other));
         Running { process, exporter: self.exporter }
@@ -128,14 +128,14 @@ impl Hsdo {
     /// Runs to its end.
     pub fn run(mut self) -> Outcome {
         let mut process = Process::spawn(&self.dir, self.name, &mut self.command);
-        let status = process.wait_exit(RUN);
+        let status = process.wait_exit(RUN_TIMEOUT);
         Outcome { status, stdout: process.stdout(), stderr: process.stderr(), whole: process.to_string() }
     }
 }
 
 /// Why a log cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
+pub enum UnreadLog {
     /// Every write fails: the disk is full.
     Full,
     /// A pipe that fills up.

@@ -70,12 +70,12 @@ impl Issuer {
     }
 
     /// The keys issued so far, and when each expires.
-    pub fn given(&self) -> BTreeMap<String, Instant> {
+    pub fn issued(&self) -> BTreeMap<String, Instant> {
         lock(&self.state).given.clone()
     }
 
     /// How many requests came.
-    pub fn asked(&self) -> usize {
+    pub fn requests(&self) -> usize {
         lock(&self.state).asked
     }
 }

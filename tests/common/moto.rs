@@ -77,13 +77,13 @@ impl Moto {
     }
 
     fn make_network(&mut self) {
-        let vpc = one(&self.ec2("CreateVpc", &[("CidrBlock", "127.1.0.0/16")]), "vpcId");
+        let vpc = element_text(&self.ec2("CreateVpc", &[("CidrBlock", "127.1.0.0/16")]), "vpcId");
         for (block, zone) in SUBNETS {
             let answer =
                 self.ec2("CreateSubnet", &[("VpcId", vpc.as_str()), ("CidrBlock", block), ("AvailabilityZone", zone)]);
-            self.subnets.push(one(&answer, "subnetId"));
+            self.subnets.push(element_text(&answer, "subnetId"));
         }
-        let image = one(&self.ec2("DescribeImages", &[("MaxResults", "5")]), "imageId");
+        let image = element_text(&self.ec2("DescribeImages", &[("MaxResults", "5")]), "imageId");
         self.ec2(
             "CreateLaunchTemplate",
             &[
@@ -207,8 +207,8 @@ impl Moto {
                 Some(GroupInstance {
                     id: id.to_owned(),
                     address: *addresses.get(id)?,
-                    lifecycle: one(chunk, "LifecycleState"),
-                    health: one(chunk, "HealthStatus"),
+                    lifecycle: element_text(chunk, "LifecycleState"),
+                    health: element_text(chunk, "HealthStatus"),
                 })
             })
             .collect();
@@ -403,7 +403,7 @@ fn find<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
 }
 
 /// The same for an element that must be there.
-pub fn one(xml: &str, element: &str) -> String {
+pub fn element_text(xml: &str, element: &str) -> String {
     find(xml, element).unwrap_or_else(|| panic!("no <{element}> in moto's answer: {xml}")).to_owned()
 }
 

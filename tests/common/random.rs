@@ -13,7 +13,7 @@ impl Random {
 
     /// A stream for one of the many things that a seed decides, such as the 7th call of an operation, independent of
     /// all others.
-    pub fn of(seed: u64, what: &str, number: u64) -> Self {
+    pub fn stream(seed: u64, what: &str, number: u64) -> Self {
         let mut random = Random(seed);
         for byte in what.bytes() {
             random.0 = random.next() ^ u64::from(byte);

@@ -20,9 +20,9 @@ const TRICKLE: Duration = Duration::from_micros(150);
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum SocketFault {
     /// Forwarded.
-    Open,
+    None,
     /// Forwarded after that time.
     Slow(Duration),
     /// Closed as soon as it is accepted.
@@ -53,10 +53,10 @@ pub enum Way {
 
 /// What replaces the tap's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlace {
+pub enum Replacement {
     Nothing,
     /// A socket without a listener.
-    Deserted,
+    NoListener,
     File,
 }
 
@@ -68,35 +68,35 @@ struct Seen {
 
 /// Decides what happens to each connection.
 #[derive(Debug)]
-struct Choice {
-    way: Way,
+struct Policy {
+    fault: SocketFault,
     /// For lines that change something, if different.
-    changing: Option<Way>,
-    /// Seed, percentage, and the ways to pick from.
-    some: (u64, u64, Vec<Way>),
+    changing: Option<SocketFault>,
+    /// Seed, percentage, and the faults to pick from.
+    random: (u64, u64, Vec<SocketFault>),
     /// Connections since that was set.
     count: u64,
 }
 
-impl Choice {
-    fn new(way: Way) -> Self {
-        Choice { way, changing: None, some: (0, 0, Vec::new()), count: 0 }
+impl Policy {
+    fn new(fault: SocketFault) -> Self {
+        Policy { fault, changing: None, random: (0, 0, Vec::new()), count: 0 }
     }
 
-    fn next(&mut self) -> Way {
-        let (seed, percent, ways) = &self.some;
+    fn next(&mut self) -> SocketFault {
+        let (seed, percent, faults) = &self.random;
         self.count += 1;
-        let mut random = Random::of(*seed, "connection", self.count);
-        if !ways.is_empty() && random.percent(*percent) { *random.pick(ways) } else { self.way }
+        let mut random = Random::stream(*seed, "connection", self.count);
+        if !faults.is_empty() && random.percent(*percent) { *random.pick(faults) } else { self.fault }
     }
 }
 
 #[derive(Debug)]
 struct Shared {
     target: PathBuf,
-    choice: Mutex<Choice>,
+    policy: Mutex<Policy>,
     seen: Mutex<Seen>,
-    struck: Mutex<Vec<Way>>,
+    struck: Mutex<Vec<SocketFault>>,
     stop: AtomicBool,
 }
 
@@ -115,7 +115,7 @@ impl Tap {
             UnixListener::bind(&path).unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
         let shared = Arc::new(Shared {
             target: target.to_owned(),
-            choice: Mutex::new(Choice::new(Way::Open)),
+            policy: Mutex::new(Policy::new(SocketFault::None)),
             seen: Mutex::default(),
             struck: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -163,40 +163,40 @@ impl Tap {
     }
 
     /// From now on, for all connections.
-    pub fn set_way(&self, way: Way) {
-        *lock(&self.shared.choice) = Choice::new(way);
+    pub fn set_fault(&self, fault: SocketFault) {
+        *lock(&self.shared.policy) = Policy::new(fault);
     }
 
     /// From now on, for lines that change something.
-    pub fn set_way_of_changes(&self, way: Way) {
-        lock(&self.shared.choice).changing = Some(way);
+    pub fn set_fault_on_changes(&self, fault: SocketFault) {
+        lock(&self.shared.policy).changing = Some(fault);
     }
 
-    /// From now on, this percentage of connections take one of these ways; a seed repeats the sequence.
-    pub fn schedule(&self, seed: u64, percent: u64, ways: Vec<Way>) {
-        *lock(&self.shared.choice) = Choice { some: (seed, percent, ways), ..Choice::new(Way::Open) };
+    /// From now on, this percentage of connections take one of these faults; a seed repeats the sequence.
+    pub fn schedule(&self, seed: u64, percent: u64, faults: Vec<SocketFault>) {
+        *lock(&self.shared.policy) = Policy { random: (seed, percent, faults), ..Policy::new(SocketFault::None) };
     }
 
-    /// The ways other than [`Way::Open`] that were taken since the last call of this.
-    pub fn struck(&self) -> Vec<Way> {
+    /// The faults that struck since the last call of this.
+    pub fn struck(&self) -> Vec<SocketFault> {
         std::mem::take(&mut *lock(&self.shared.struck))
     }
 
     /// Replaces the socket until [`Tap::heal`].
-    pub fn hide(&self, behind: InPlace) {
+    pub fn replace_socket(&self, behind: Replacement) {
         self.show();
         fs::rename(&self.path, self.aside()).expect("the socket can be moved");
         match behind {
-            InPlace::Nothing => {}
-            InPlace::Deserted => drop(UnixListener::bind(&self.path).expect("the path is free")),
-            InPlace::File => fs::write(&self.path, "no socket").expect("the path is free"),
+            Replacement::Nothing => {}
+            Replacement::NoListener => drop(UnixListener::bind(&self.path).expect("the path is free")),
+            Replacement::File => fs::write(&self.path, "no socket").expect("the path is free"),
         }
     }
 
     /// Ends all faults.
     pub fn heal(&self) {
         self.show();
-        self.set_way(Way::Open);
+        self.set_fault(SocketFault::None);
     }
 
     fn show(&self) {
@@ -229,10 +229,10 @@ impl Shared {
     fn carry(&self, mut stream: UnixStream) {
         lock(&self.seen).connections += 1;
         let _ = stream.set_read_timeout(Some(IDLE));
-        let mut way = lock(&self.choice).next();
-        if way == Way::Closed || way == Way::Reset {
-            lock(&self.struck).push(way);
-            if way == Way::Reset {
+        let mut fault = lock(&self.policy).next();
+        if fault == SocketFault::Closed || fault == SocketFault::Reset {
+            lock(&self.struck).push(fault);
+            if fault == SocketFault::Reset {
                 // Closing with unread bytes resets the connection.
                 let _ = stream.read(&mut [0]);
             }
@@ -246,21 +246,21 @@ impl Shared {
         }
         lock(&self.seen).lines.push(line.trim_end_matches('\n').to_owned());
         if !line.starts_with("show ") {
-            way = lock(&self.choice).changing.unwrap_or(way);
+            fault = lock(&self.policy).changing.unwrap_or(fault);
         }
-        if way != Way::Open {
-            lock(&self.struck).push(way);
+        if fault != SocketFault::None {
+            lock(&self.struck).push(fault);
         }
-        match way {
+        match fault {
             // Until the peer closes, or the idle time is over.
-            Way::Silent => drop(reader.read(&mut [0])),
-            Way::Mute => {
+            SocketFault::Silent => drop(reader.read(&mut [0])),
+            SocketFault::Mute => {
                 self.ask(&line);
                 drop(reader.read(&mut [0]));
             }
-            Way::Lost => drop(self.ask(&line)),
-            Way::Half(bytes) => drop(self.ask(line.get(..bytes.min(line.len() - 1)).unwrap_or_default())),
-            Way::Trickle => {
+            SocketFault::Lost => drop(self.ask(&line)),
+            SocketFault::Half(bytes) => drop(self.ask(line.get(..bytes.min(line.len() - 1)).unwrap_or_default())),
+            SocketFault::Trickle => {
                 for byte in self.ask(&line) {
                     if stream.write_all(&[byte]).is_err() {
                         return;
@@ -268,16 +268,20 @@ impl Shared {
                     std::thread::sleep(TRICKLE);
                 }
             }
-            Way::Garbage => drop(stream.write_all(b"\xff\xfe\x00# garbage, with no end")),
-            Way::Denied => drop(stream.write_all("Permission denied\n\n".repeat(line.split(';').count()).as_bytes())),
-            Way::Endless => while stream.write_all(&b"# endless,\n".repeat(6_000)).is_ok() {},
-            Way::OnePid => drop(stream.write_all(&with_one_pid(&self.ask(&line)))),
-            Way::Slow(span) => {
+            SocketFault::Garbage => drop(stream.write_all(b"\xff\xfe\x00# garbage, with no end")),
+            SocketFault::Denied => {
+                drop(stream.write_all("Permission denied\n\n".repeat(line.split(';').count()).as_bytes()));
+            }
+            SocketFault::Endless => while stream.write_all(&b"# endless,\n".repeat(6_000)).is_ok() {},
+            SocketFault::OnePid => drop(stream.write_all(&with_one_pid(&self.ask(&line)))),
+            SocketFault::Slow(span) => {
                 std::thread::sleep(span);
                 self.pass(&line, reader, &mut stream, usize::MAX);
             }
-            Way::Cut(bytes) => self.pass(&line, reader, &mut stream, bytes),
-            Way::Open | Way::Closed | Way::Reset => self.pass(&line, reader, &mut stream, usize::MAX),
+            SocketFault::Cut(bytes) => self.pass(&line, reader, &mut stream, bytes),
+            SocketFault::None | SocketFault::Closed | SocketFault::Reset => {
+                self.pass(&line, reader, &mut stream, usize::MAX);
+            }
         }
     }
 

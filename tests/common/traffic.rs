@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::http::lock;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names and values.
 pub type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -72,7 +72,7 @@ pub fn get(frontend: u16, path: &str) -> Result<String, String> {
 fn agent() -> ureq::Agent {
     ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .max_idle_connections(0)
             .http_status_as_error(false)
             .proxy(None)
@@ -90,7 +90,7 @@ fn ask(agent: &ureq::Agent, url: &str, headers: Headers<'_>) -> Result<String, S
 
 /// One request of a [`Stream`].
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Exchange {
     pub from: Instant,
     pub to: Instant,
     /// The server that answered, or what went wrong.
@@ -101,7 +101,7 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Exchange>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -130,7 +130,7 @@ impl Stream {
                         }
                         let from = Instant::now();
                         let outcome = ask(&agent, &format!("http://127.0.0.1:{frontend}/{number}"), headers);
-                        lock(&asked).push(Asked { from, to: Instant::now(), outcome });
+                        lock(&asked).push(Exchange { from, to: Instant::now(), outcome });
                     }
                 })
             })
@@ -155,12 +155,12 @@ impl Stream {
 
     /// The failures among them.
     pub fn failures_outside(&self, spans: &[(Instant, Instant)]) -> Vec<String> {
-        let inside = |asked: &Asked| spans.iter().any(|(from, to)| asked.to >= *from && asked.from <= *to);
+        let inside = |asked: &Exchange| spans.iter().any(|(from, to)| asked.to >= *from && asked.from <= *to);
         self.tally(|asked| !inside(asked)).failures
     }
 
     /// Takes the requests that have ended since the last call of this.
-    pub fn take(&self) -> Vec<Asked> {
+    pub fn take(&self) -> Vec<Exchange> {
         std::mem::take(&mut *lock(&self.asked))
     }
 
@@ -168,7 +168,7 @@ impl Stream {
         self.tally(|_| true)
     }
 
-    fn tally(&self, counts: impl Fn(&Asked) -> bool) -> Tally {
+    fn tally(&self, counts: impl Fn(&Exchange) -> bool) -> Tally {
         let mut tally = Tally::default();
         for asked in lock(&self.asked).iter().filter(|asked| counts(asked)) {
             tally.add(&asked.outcome);

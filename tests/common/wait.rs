@@ -17,7 +17,7 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> 
 pub fn wait_for<T, S: Display>(what: &str, deadline: Duration, probe: impl FnMut() -> Result<T, S>) -> T {
     match try_wait_for(deadline, probe) {
         Ok(value) => value,
-        Err(last) => panic!("waited {deadline:?} in vain for {what}; last state: {last}"),
+        Err(last) => panic!("timed out after {deadline:?} waiting for {what}; last state: {last}"),
     }
 }
 
@@ -34,7 +34,7 @@ pub fn try_wait_for<T, S>(deadline: Duration, mut probe: impl FnMut() -> Result<
 }
 
 /// Polls `probe` for the whole of `span`, and panics with `what` on the first error: for what must *not* happen.
-pub fn stays<S: Display>(what: &str, span: Duration, mut probe: impl FnMut() -> Result<(), S>) {
+pub fn assert_stays<S: Display>(what: &str, span: Duration, mut probe: impl FnMut() -> Result<(), S>) {
     let end = Instant::now() + span;
     while Instant::now() < end {
         if let Err(state) = probe() {

@@ -13,7 +13,7 @@ use super::port::Port;
 
 /// How a server responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behaviour {
     /// 200 and its name.
     Well,
     /// That status, and its name.
@@ -26,15 +26,15 @@ pub enum Mood {
     Slow(Duration),
 }
 
-/// The path of a health check (`option httpchk GET /check`), which has its own mood.
+/// The path of a health check (`option httpchk GET /check`), which has its own behaviour.
 pub const CHECK: &str = "/check";
 
 #[derive(Debug)]
 struct State {
     requests: AtomicU64,
     checks: AtomicU64,
-    mood: Mutex<Mood>,
-    check_mood: Mutex<Mood>,
+    behaviour: Mutex<Behaviour>,
+    check_mood: Mutex<Behaviour>,
 }
 
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl Web {
         let state = Arc::new(State {
             requests: AtomicU64::new(0),
             checks: AtomicU64::new(0),
-            mood: Mutex::new(Mood::Well),
-            check_mood: Mutex::new(Mood::Well),
+            behaviour: Mutex::new(Behaviour::Well),
+            check_mood: Mutex::new(Behaviour::Well),
         });
         let serve = {
             let (name, state) = (name.to_owned(), Arc::clone(&state));
@@ -89,15 +89,15 @@ impl Web {
     }
 
     /// How it responds to requests and checks from now on.
-    pub fn set_mood(&self, name: &str, mood: Mood) {
+    pub fn set_behaviour(&self, name: &str, behaviour: Behaviour) {
         let state = self.state(name);
-        *lock(&state.mood) = mood;
-        *lock(&state.check_mood) = mood;
+        *lock(&state.behaviour) = behaviour;
+        *lock(&state.check_mood) = behaviour;
     }
 
     /// How it responds to checks from now on.
-    pub fn set_check_mood(&self, name: &str, mood: Mood) {
-        *lock(&self.state(name).check_mood) = mood;
+    pub fn set_check_behaviour(&self, name: &str, behaviour: Behaviour) {
+        *lock(&self.state(name).check_mood) = behaviour;
     }
 
     /// Requests per server name, without HAProxy's checks.
@@ -125,20 +125,20 @@ impl Web {
 /// One request per connection, which keeps counting simple.
 fn answer(mut reader: BufReader<TcpStream>, name: &str, state: &State) {
     let Ok(Some(request)) = read_request(&mut reader) else { return };
-    let (count, mood) =
-        if request.target == CHECK { (&state.checks, &state.check_mood) } else { (&state.requests, &state.mood) };
+    let (count, behaviour) =
+        if request.target == CHECK { (&state.checks, &state.check_mood) } else { (&state.requests, &state.behaviour) };
     count.fetch_add(1, Ordering::SeqCst);
-    let mood = *lock(mood);
-    let status = match mood {
-        Mood::Well => 200,
-        Mood::Status(status) => status,
-        Mood::Close => return,
-        Mood::Reason(phrase) => {
+    let behaviour = *lock(behaviour);
+    let status = match behaviour {
+        Behaviour::Well => 200,
+        Behaviour::Status(status) => status,
+        Behaviour::Close => return,
+        Behaviour::Reason(phrase) => {
             let answer = [b"HTTP/1.1 503 ", phrase, b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"].concat();
             let _ = reader.get_mut().write_all(&answer);
             return;
         }
-        Mood::Slow(span) => {
+        Behaviour::Slow(span) => {
             std::thread::sleep(span);
             200
         }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     // A failed step panics with what it saw; dropping the stage cleans up.
     std::panic::set_hook(Box::new(|panic| eprintln!("\n{panic}")));
     let mut step = "setting the stage";
-    let told = catch_unwind(AssertUnwindSafe(|| {
+    let result = catch_unwind(AssertUnwindSafe(|| {
         let mut stage = Stage::set(&stop);
         for (name, tell) in story::STEPS {
             step = name;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             }
         }
     }));
-    match told {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => {
             eprintln!("demo: failed at: {step}");

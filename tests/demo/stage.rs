@@ -26,7 +26,7 @@ pub const FULL: u32 = 10;
 const RAMP_STEP: &str = "0.5";
 const INTERVAL: &str = "0.2";
 /// How long the story waits for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// A request every 10 ms, for at most two minutes.
 const PAUSE: Duration = Duration::from_millis(10);
 const REQUESTS: usize = 12_000;
@@ -60,7 +60,7 @@ impl Stage {
         let (frontend, statistics) = (Port::reserve(), Port::reserve());
         let numbers = (frontend.number(), statistics.number());
         let ports = BTreeMap::from([(BACKEND.to_owned(), frontend)]);
-        let haproxy = Haproxy::start_text(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
+        let haproxy = Haproxy::start_with_config(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
         report.say(format!("moto is AWS, on {}", bed.moto().url()));
         report.say(format!("HAProxy runs conf/haproxy.cfg, its frontend on 127.0.0.1:{}", numbers.0));
         report.say(format!(
@@ -139,12 +139,12 @@ impl Stage {
 
     /// Waits for `probe`; panics with the last state.
     pub fn wait(&self, what: &str, mut probe: impl FnMut() -> Result<(), String>) {
-        let waited = try_wait_for(PATIENCE, || {
+        let waited = try_wait_for(TIMEOUT, || {
             self.assert_not_stopped();
             probe()
         });
         if let Err(last) = waited {
-            panic!("waited {PATIENCE:?} in vain for {what}; last state: {last}\n{}", self.logs());
+            panic!("timed out after {TIMEOUT:?} waiting for {what}; last state: {last}\n{}", self.logs());
         }
     }
 
@@ -227,7 +227,7 @@ fn configuration(bed: &Bed, frontend: u16, statistics: u16) -> String {
         ("bind 127.0.0.1:8404\n", format!("bind 127.0.0.1:{statistics}\n")),
         ("inter 1s", "inter 200ms".to_owned()),
     ] {
-        assert!(text.contains(from), "conf/haproxy.cfg no longer has {from:?}: tell the demo");
+        assert!(text.contains(from), "conf/haproxy.cfg no longer has {from:?}: update the demo");
         text = text.replace(from, &to);
     }
     text

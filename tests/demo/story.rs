@@ -85,7 +85,7 @@ fn scale_in(stage: &mut Stage) {
 fn replace(stage: &mut Stage) {
     let before = stage.instances();
     let old = before[1].clone();
-    let slot = stage.slot_of(old.address).expect("it stands in HAProxy");
+    let slot = stage.slot_of(old.address).expect("it is in HAProxy");
     let from = Instant::now();
     stage.bed().moto().terminate_in_group(&old.id, false);
     stage.bed().serve_instances(&GROUPS);
@@ -94,7 +94,7 @@ fn replace(stage: &mut Stage) {
     stage.report.say(format!("{} in slot {slot} is terminated, its group starts {}", old.id, new.id));
     let took = leave(stage, from, &[old], &after);
     assert_eq!(stage.slot_of(new.address), Some(slot), "the newcomer takes the slot of its predecessor");
-    stage.report.say(format!("{} stands in slot {slot} with its first weight after {}", new.id, ms(took)));
+    stage.report.say(format!("{} is in slot {slot} at its first weight after {}", new.id, ms(took)));
     stage.wait_active(&addresses(&after), |weight| weight == FULL);
     stage.report.say("and has ramped up");
 }
@@ -122,7 +122,7 @@ fn standby(stage: &mut Stage) {
 fn unhealthy(stage: &mut Stage) {
     let all = stage.instances();
     let one = all[0].clone();
-    let slot = stage.slot_of(one.address).expect("it stands in HAProxy");
+    let slot = stage.slot_of(one.address).expect("it is in HAProxy");
     let from = Instant::now();
     stage.bed().moto().set_instance_health(&one.id, "Unhealthy");
     stage.wait("its drain", || match stage.slots()?.get(&slot) {
@@ -149,7 +149,7 @@ fn restart(stage: &mut Stage) {
     stage.haproxy.kill();
     stage.report.say("killed: every request fails");
     stage.pause(SECOND);
-    stage.haproxy.start_again();
+    stage.haproxy.restart();
     let started = Instant::now();
     let empty = stage.slots().expect("HAProxy answers");
     stage.report.say(format!("started: it has forgotten all, {} servers out of maintenance", empty.len()));

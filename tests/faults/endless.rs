@@ -28,7 +28,7 @@ fn bed(name: &str) -> (Bed, Running) {
 /// Each fault ends a turn and changes nothing, and work continues once it is over.
 fn survives(bed: &Bed, server: &mut Running, operation: &str, what: &str, fault: Fault) {
     let (before, failed) = (bed.moto().rows(), server.metric(FAILED).unwrap_or(0.0));
-    bed.aws().spoil(operation, fault);
+    bed.aws().inject(operation, fault);
     wait_for(&format!("{what} of {operation} to end a turn"), LONG, || {
         server.process().assert_running();
         server.metric(FAILED).filter(|now| *now > failed).ok_or_else(|| server.log())

@@ -76,7 +76,7 @@ fn a_haproxy_that_comes_back_below_level_admin_is_told_and_waited_for() {
     fs::write(&path, admin.replace("level admin", "level operator")).expect("a file");
     let restart = |scene: &mut Scene| {
         scene.haproxy.kill();
-        scene.haproxy.start_again();
+        scene.haproxy.restart();
     };
     restart(&mut scene);
     scene.client.wait_log("has level operator, which may not change servers; give it `level admin`");

@@ -82,8 +82,8 @@ fn assert_clean(running: &Running) {
 fn what_aws_says_stays_a_name() {
     let bed = Bed::new("hostile");
     bed.moto().create_table();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Answer(Arc::new(|_: &str| groups())));
-    bed.aws().spoil("DescribeInstances", Fault::Answer(Arc::new(|_: &str| instances())));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Answer(Arc::new(|_: &str| groups())));
+    bed.aws().inject("DescribeInstances", Fault::Answer(Arc::new(|_: &str| instances())));
     let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", 10).unchecked()]);
     let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
     let mut server = Hsdo::server(&bed)

@@ -9,7 +9,7 @@ use crate::common::bed::Bed;
 use crate::common::haproxy::{BackendConfig, Haproxy};
 use crate::common::hsdo::Hsdo;
 use crate::common::moto::text_of;
-use crate::common::tap::{Tap, Way};
+use crate::common::tap::{SocketFault, Tap};
 use crate::common::wait::{SOON, wait_for, wait_until};
 
 /// moto needs seconds for a transaction of a hundred updates.
@@ -36,8 +36,8 @@ fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
     let ids = || bed.moto().instances("web").into_iter().map(|instance| instance.id).collect::<Vec<_>>();
     let write = "TransactWriteItems";
     // A new table takes more than one transaction, and it dies after the first.
-    bed.aws().spoil_times(write, Fault::Delay(Duration::ZERO), 1);
-    bed.aws().spoil(write, Fault::Hang);
+    bed.aws().inject_times(write, Fault::Delay(Duration::ZERO), 1);
+    bed.aws().inject(write, Fault::Hang);
     let mut running = server().spawn();
     wait_until("the second transaction", MOTO, || (bed.aws().count(write) == 2).then_some(()));
     running.kill();
@@ -54,7 +54,7 @@ fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
     assert_eq!(seats(&bed), BTreeMap::from([(1, web[0].clone()), (2, web[1].clone())]));
 
     for (operation, count) in [("Scan", 3), (write, 4)] {
-        bed.aws().spoil(operation, Fault::Hang);
+        bed.aws().inject(operation, Fault::Hang);
         bed.aws().forget();
         bed.moto().set_desired("web", count);
         wait_until("a call", SOON, || (bed.aws().count(operation) > 0).then_some(()));
@@ -131,7 +131,7 @@ fn a_client_that_dies_between_two_lines_leaves_no_stale_address_in_rotation() {
     wait_for("the first filling", SOON, || arrived(0));
     let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
     // The line in flight at the kill reaches HAProxy afterwards.
-    tap.set_way(Way::Slow(Duration::from_millis(100)));
+    tap.set_fault(SocketFault::Slow(Duration::from_millis(100)));
     let mut most = 0;
     for round in 1..=6 {
         running.kill();

@@ -13,7 +13,7 @@ use crate::common::bed::{Bed, package_dir};
 use crate::common::haproxy::{BackendConfig, Haproxy};
 use crate::common::hsdo::{Hsdo, Running};
 use crate::common::process::unshare;
-use crate::common::wait::{SOON, stays, wait_for};
+use crate::common::wait::{SOON, assert_stays, wait_for};
 
 /// Stubs a table of a hundred rows with this weight; moto would be slow.
 fn fill(bed: &Bed, weight: u16) {
@@ -26,7 +26,7 @@ fn fill(bed: &Bed, weight: u16) {
     };
     let answer = format!(r#"{{"Items": [{}]}}"#, (1..=100).map(row).collect::<Vec<_>>().join(","));
     bed.aws().heal();
-    bed.aws().spoil("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
+    bed.aws().inject("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
 }
 
 /// A client that fills a hundred slots into the log `path`, more lines than the queue holds, and keeps turning.
@@ -63,11 +63,11 @@ fn a_log_that_nobody_reads_holds_up_no_turn() {
     let (_haproxy, mut client) = client(&bed, &path);
 
     // Once read again, the log reports the dropped lines.
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            if tell.send(String::from_utf8_lossy(&buffer[..count]).into_owned()).is_err() {
+            if sender.send(String::from_utf8_lossy(&buffer[..count]).into_owned()).is_err() {
                 return;
             }
         }
@@ -75,8 +75,8 @@ fn a_log_that_nobody_reads_holds_up_no_turn() {
     // A line only appears when there is something to log.
     fill(&bed, 20);
     let mut text = String::new();
-    wait_for("the log to tell of dropped lines", SOON, || {
-        text.extend(told.try_iter());
+    wait_for("the log to report dropped lines", SOON, || {
+        text.extend(receiver.try_iter());
         if text.contains(" lines of the log were dropped: they came faster than standard error took them") {
             Ok(())
         } else {
@@ -137,7 +137,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
     let most = descriptors(id) + 20;
     limit_descriptors(id, Some(1));
     // Open connections are kept; once they are gone it has none.
-    bed.aws().spoil_times("*", Fault::Close, 3);
+    bed.aws().inject_times("*", Fault::Close, 3);
     server.wait_log("AWS: ");
     bed.moto().set_desired("web", 3);
     assert_eq!(bed.moto().rows(), before);
@@ -176,7 +176,7 @@ fn a_name_server_that_is_down_ends_nothing() {
     let mut running = server().spawn();
     running.wait_turn();
     fs::write(&hosts, "").expect("a file");
-    stays("no turn fails", LONGER_THAN_FRESH, || match running.metric(FAILED) {
+    assert_stays("no turn fails", LONGER_THAN_FRESH, || match running.metric(FAILED) {
         Some(0.0) => Ok(()),
         other => Err(format!("{other:?} failed turns: {}", running.log())),
     });
@@ -206,5 +206,5 @@ fn name_servers_are_asked_one_after_the_other() {
     };
     assert!(found(&["127.0.0.1=knows", "127.0.0.2=unknown"]), "musl: no such name");
     assert!(found(&["127.0.0.1=silent", "127.0.0.2=knows"]));
-    assert!(!found(&["127.0.0.1=unknown", "127.0.0.2=knows"]), "the first one's word counts");
+    assert!(!found(&["127.0.0.1=unknown", "127.0.0.2=knows"]), "the first server's response counts");
 }

@@ -38,7 +38,7 @@ fn one_that_is_gone_leaves_the_others_filled() {
     ] {
         haproxy.kill();
         Config::of(sections).rewrite(&bed, &haproxy, &[BACK]);
-        haproxy.start_again();
+        haproxy.restart();
         haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
         running.wait_metric(MISSING, |missing| missing == 1.0);
         // Logged once, not every turn.
@@ -55,7 +55,7 @@ fn one_that_is_gone_leaves_the_others_filled() {
 
         haproxy.kill();
         Config::of(&both).rewrite(&bed, &haproxy, &[BACK, "old-back"]);
-        haproxy.start_again();
+        haproxy.restart();
         wait_both(&haproxy);
         running.wait_metric(MISSING, |missing| missing == 0.0);
         running.wait_turn();

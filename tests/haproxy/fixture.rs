@@ -71,7 +71,7 @@ impl<'a> Config<'a> {
         let ports: BTreeMap<String, Port> = backends.iter().map(|name| ((*name).to_owned(), Port::reserve())).collect();
         let text = self.text(bed, |name| ports.get(name).map(Port::number));
         let arguments = if self.arguments.is_empty() { &["-db"] } else { self.arguments };
-        Haproxy::start_text(bed, &text, ports, arguments)
+        Haproxy::start_with_config(bed, &text, ports, arguments)
     }
 
     /// Writes it for a later restart. `backends` are those in the text.
@@ -144,6 +144,6 @@ pub(crate) fn wait_down(haproxy: &Haproxy, server: &str, host: u32) {
 
 /// Whether the HAProxy under test is of that version, such as `2.2`.
 pub(crate) fn is_version(version: &str) -> bool {
-    let told = std::process::Command::new(program()).arg("-v").output().expect("haproxy runs");
-    String::from_utf8_lossy(&told.stdout).contains(&format!("version {version}."))
+    let output = std::process::Command::new(program()).arg("-v").output().expect("haproxy runs");
+    String::from_utf8_lossy(&output.stdout).contains(&format!("version {version}."))
 }

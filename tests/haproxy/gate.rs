@@ -8,7 +8,7 @@ use crate::common::bed::Bed;
 use crate::common::haproxy::Haproxy;
 use crate::common::traffic::{self, Headers, Stream};
 use crate::common::wait::{SOON, wait_for};
-use crate::common::web::Mood;
+use crate::common::web::Behaviour;
 
 /// Requests of each kind that must bypass a server whose check fails.
 const PASSED: u64 = 300;
@@ -44,7 +44,7 @@ fn replace_under(name: &str, config: &str, headers: Headers<'static>) {
         [&[][..], headers].map(|headers| Stream::start_with(port, Duration::from_millis(4), 20_000, headers));
 
     boot(&bed, 3);
-    bed.web().set_mood("i-3", Mood::Status(503));
+    bed.web().set_behaviour("i-3", Behaviour::Status(503));
     seat(&bed, 2, 3);
     wait_down(&haproxy, "web2", 3);
     let so_far = streams.each_ref().map(|stream| stream.so_far().answered());
@@ -61,10 +61,10 @@ fn replace_under(name: &str, config: &str, headers: Headers<'static>) {
         assert!(tally.failures.is_empty(), "{tally}");
     }
     let tally = traffic::send_with(port, 10, headers);
-    assert_eq!(tally.of("i-1"), 10, "who stuck to the slot is answered by another one: {tally}");
+    assert_eq!(tally.of("i-1"), 10, "a client that stuck to the slot is redispatched: {tally}");
     assert!(running.log().contains(&format!("{BACK}/web2: waits for its check")), "{}", running.log());
 
-    bed.web().set_mood("i-3", Mood::Well);
+    bed.web().set_behaviour("i-3", Behaviour::Well);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     let tally = traffic::send(port, 20);
     assert_eq!((tally.of("i-3"), tally.failures.len()), (10, 0), "{tally}");
@@ -103,10 +103,10 @@ fn users_in_a_stick_table() {
     let users: [Headers<'static>; 4] = [&[("X-User", "a")], &[("X-User", "b")], &[("X-User", "c")], &[("X-User", "d")]];
     let of_two: Vec<Headers<'static>> =
         users.into_iter().filter(|headers| traffic::send_with(port, 3, headers).of("i-2") == 3).collect();
-    assert!(!of_two.is_empty(), "nobody sticks to i-2");
+    assert!(!of_two.is_empty(), "no user sticks to i-2");
 
     boot(&bed, 3);
-    bed.web().set_mood("i-3", Mood::Status(503));
+    bed.web().set_behaviour("i-3", Behaviour::Status(503));
     let mut stream = Stream::start_with(port, Duration::from_millis(2), 20_000, of_two[0]);
     seat(&bed, 2, 3);
     wait_down(&haproxy, "web2", 3);
@@ -121,7 +121,7 @@ fn users_in_a_stick_table() {
     assert_eq!(bed.web().requests_of("i-3"), 0, "a server that is not ready gets no request");
     assert!(tally.failures.is_empty() && rest.iter().all(|tally| tally.of("i-1") == 5), "{tally} {rest:?}");
 
-    bed.web().set_mood("i-3", Mood::Well);
+    bed.web().set_behaviour("i-3", Behaviour::Well);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     assert!(traffic::send(port, 20).of("i-3") > 0);
 }
@@ -136,10 +136,10 @@ fn a_check_of_the_server_before_does_not_count() {
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     for (old, new) in [(2, 3), (3, 4)] {
         let [old_name, new_name] = [format!("i-{old}"), boot(&bed, new)];
-        bed.web().set_mood(&new_name, Mood::Status(503));
+        bed.web().set_behaviour(&new_name, Behaviour::Status(503));
         let mut stream =
             Stream::start_with(haproxy.frontend(BACK), Duration::from_millis(2), 20_000, &[("Cookie", "SRV=web2")]);
-        bed.web().set_check_mood(&old_name, Mood::Slow(Duration::from_secs(2)));
+        bed.web().set_check_behaviour(&old_name, Behaviour::Slow(Duration::from_secs(2)));
         let checks = bed.web().checks_of(&old_name);
         wait_for("a check that takes its time", SOON, || {
             // The last quick one may be counted too.
@@ -155,7 +155,7 @@ fn a_check_of_the_server_before_does_not_count() {
         let tally = stream.stop();
         assert_eq!(bed.web().requests_of(&new_name), 0, "a server that is not ready gets no request: {tally}");
         assert!(tally.failures.is_empty(), "{tally}");
-        bed.web().set_mood(&new_name, Mood::Well);
+        bed.web().set_behaviour(&new_name, Behaviour::Well);
         haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     }
     assert_eq!(haproxy.server(BACK, "web2").addr, format!("{}:{}", address(4), bed.web().port()));
@@ -172,7 +172,7 @@ fn no_request_gets_in_between_the_commands_that_open_a_slot() {
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     let names = [3, 4].map(|host| boot(&bed, host));
     for name in &names {
-        bed.web().set_mood(name, Mood::Status(503));
+        bed.web().set_behaviour(name, Behaviour::Status(503));
     }
     let stick =
         || Stream::start_with(haproxy.frontend(BACK), Duration::from_millis(1), 200_000, &[("Cookie", "SRV=web2")]);
@@ -200,7 +200,7 @@ fn one_turn_opens_what_it_fills() {
     once().assert_code(0);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     boot(&bed, 3);
-    bed.web().set_check_mood("i-2", Mood::Slow(Duration::from_secs(2)));
+    bed.web().set_check_behaviour("i-2", Behaviour::Slow(Duration::from_secs(2)));
     let checks = bed.web().checks_of("i-2");
     wait_for("a check that takes its time", SOON, || {
         if bed.web().checks_of("i-2") > checks + 1 { Ok(()) } else { Err("not yet") }
@@ -221,15 +221,15 @@ fn a_replica_that_becomes_the_primary_serves_without_hsdo() {
                   server-template web 1-5 127.0.0.2:80 check disabled\n";
     for host in 1..=2 {
         boot(&bed, host);
-        bed.web().set_mood(&format!("i-{host}"), Mood::Status(503));
+        bed.web().set_behaviour(&format!("i-{host}"), Behaviour::Status(503));
         seat(&bed, host, host);
     }
-    bed.web().set_mood("i-1", Mood::Well);
+    bed.web().set_behaviour("i-1", Behaviour::Well);
     let haproxy = Config::of(config).start(&bed, &[BACK]);
     let mut running = client(&bed, 5, "http-back:web:$WEB").spawn();
     haproxy.wait_weights(BACK, &[("web1", 10)]);
     boot(&bed, 5);
-    bed.web().set_mood("i-5", Mood::Status(503));
+    bed.web().set_behaviour("i-5", Behaviour::Status(503));
     seat(&bed, 5, 5);
     wait_down(&haproxy, "web5", 5);
     running.wait_metric("hsdo_haproxy_waiting_slots", |waiting| waiting >= 1.0);
@@ -243,8 +243,8 @@ fn a_replica_that_becomes_the_primary_serves_without_hsdo() {
 
 fn primary(bed: &Bed, haproxy: &Haproxy, before: &str, after: &str) {
     assert_eq!(bed.web().requests_of(after), 0);
-    bed.web().set_mood(before, Mood::Status(503));
-    bed.web().set_mood(after, Mood::Well);
+    bed.web().set_behaviour(before, Behaviour::Status(503));
+    bed.web().set_behaviour(after, Behaviour::Well);
     wait_for("the one before to be down", SOON, || {
         let servers = haproxy.servers(BACK);
         if servers["web1"].status.starts_with("DOWN") { Ok(()) } else { Err(format!("{servers:?}")) }

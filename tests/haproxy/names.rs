@@ -26,7 +26,7 @@ fn numbers_with_leading_zeros_are_refused() {
     for base in ["socks5_", "socks5_0"] {
         client(&bed, 150, &format!("socks5_backend:{base}:$WEB")).run().assert_code(2).assert_stderr(told);
     }
-    assert_eq!(haproxy.servers("socks5_backend"), before, "nobody touched them");
+    assert_eq!(haproxy.servers("socks5_backend"), before, "not touched");
 }
 
 /// A second template whose name begins like the first, and a server with a year in its name.

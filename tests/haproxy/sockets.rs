@@ -147,7 +147,7 @@ fn the_masters_socket() {
 }
 
 /// The same from a file, so that a test sets the number of processes on every version.
-fn says_so_many_processes(bed: &Bed, number: u32) -> std::path::PathBuf {
+fn info_with_processes(bed: &Bed, number: u32) -> std::path::PathBuf {
     let path = bed.dir().join("processes.sock");
     let listener = UnixListener::bind(&path).expect("the path is free");
     std::thread::spawn(move || {
@@ -179,7 +179,7 @@ fn several_processes_behind_one_socket_are_refused() {
         client(&bed, 3, "http-back:web:$WEB").run().assert_code(2).assert_stderr(told).assert_stderr("use `nbthread`");
         assert!(haproxy.servers(BACK).values().all(crate::common::haproxy::Server::in_maintenance));
     }
-    let fake = says_so_many_processes(&bed, 4);
+    let fake = info_with_processes(&bed, 4);
     client(&bed, 3, "http-back:web:$WEB")
         .env("CLIENT_HAPROXY_SOCKET_PATH", &fake.to_string_lossy())
         .run()
@@ -188,7 +188,7 @@ fn several_processes_behind_one_socket_are_refused() {
         .assert_stderr("use `nbthread`");
 }
 
-/// A steady turn is one line as elsewhere; 2.2 shows too little in it and is read anew every turn.
+/// A steady turn is one line as elsewhere; 2.2 shows too little in it and is read again every turn.
 #[test]
 fn a_severity_costs_a_steady_turn_nothing() {
     let bed = bed_with_table("steady-severity", 3, 2);

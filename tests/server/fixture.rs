@@ -135,7 +135,7 @@ impl Lifecycles {
     /// Changes nothing until [`Lifecycles::set`]; ends with [`crate::common::aws_proxy::AwsProxy::heal`].
     pub(crate) fn install(bed: &Bed) -> Self {
         let states = Lifecycles::default();
-        bed.aws().spoil("DescribeAutoScalingGroups", states.fault());
+        bed.aws().inject("DescribeAutoScalingGroups", states.fault());
         states
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fixture::{FAILED, Lifecycles, bed, has, ids, seats, settle, steady, wait_row, wait_seats};
 use crate::common::aws_proxy::Fault;
-use crate::common::wait::stays;
+use crate::common::wait::assert_stays;
 
 /// The Python version then called EC2 without ids, which returns every instance of the region.
 #[test]
@@ -48,8 +48,10 @@ fn a_missing_group_keeps_its_servers_as_long_as_they_run() {
     let mut server = steady(&bed, 5).env("SERVER_ASG_NAMES", "web,other").spawn();
     wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &web[2]), (4, &other[0])]);
     let before = bed.moto().rows();
-    bed.aws()
-        .spoil("DescribeAutoScalingGroups", Fault::replace("<AutoScalingGroupName>web<", "<AutoScalingGroupName>wbe<"));
+    bed.aws().inject(
+        "DescribeAutoScalingGroups",
+        Fault::replace("<AutoScalingGroupName>web<", "<AutoScalingGroupName>wbe<"),
+    );
     server.wait_metric("hsdo_missing_groups", |count| count == 1.0);
     server.wait_turn();
     assert_eq!(bed.moto().rows(), before);
@@ -114,7 +116,7 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     // As after a terminated instance that its group still lists.
     bed.moto().put_server(1, "127.1.5.1", UNKNOWN, Some("web"), 10);
     let kept = bed.moto().rows()[&1].clone();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::replace(&web[1].id, UNKNOWN));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::replace(&web[1].id, UNKNOWN));
     let mut server = steady(&bed, 4).spawn();
     wait_seats(&bed, &[(1, UNKNOWN), (2, &web[0].id), (3, &web[2].id)]);
     settle(&bed, &mut server);
@@ -134,7 +136,7 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     for code in ["InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"] {
         let before = bed.moto().rows();
         let message = format!("The instance ID '{}' does not exist", web[0].id);
-        bed.aws().spoil_times("DescribeInstances", Fault::ec2(400, code, &message), 3);
+        bed.aws().inject_times("DescribeInstances", Fault::ec2(400, code, &message), 3);
         settle(&bed, &mut server);
         assert_eq!(bed.moto().rows(), before, "{code}");
     }
@@ -147,7 +149,7 @@ fn an_instance_in_service_without_an_address_is_told_and_counted() {
     let bed = bed("no-address", &[("web", 3)]);
     let web = bed.moto().instances("web");
     let address = format!("<privateIpAddress>{}</privateIpAddress>", web[2].address);
-    bed.aws().spoil("DescribeInstances", Fault::replace(&address, ""));
+    bed.aws().inject("DescribeInstances", Fault::replace(&address, ""));
     let mut server = steady(&bed, 4).spawn();
     wait_seats(&bed, &[(1, &web[0].id), (2, &web[1].id)]);
     server.wait_metric("hsdo_unseen_instances", |count| count == 1.0);
@@ -173,7 +175,7 @@ fn an_instance_left_out_of_ec2s_answer_keeps_its_slot() {
     // A record of an id that was not requested replaces it.
     let hide = |id: &str| {
         let from = format!("<instanceId>{id}</instanceId>");
-        bed.aws().spoil("DescribeInstances", Fault::replace(&from, "<instanceId>i-0fedcba9876543210</instanceId>"));
+        bed.aws().inject("DescribeInstances", Fault::replace(&from, "<instanceId>i-0fedcba9876543210</instanceId>"));
     };
     hide(&web[0].id);
     let before = bed.moto().rows()[&1].clone();
@@ -212,7 +214,7 @@ fn a_state_that_serves_nobody_takes_no_slot_and_frees_it() {
         states.set(&web[0], state);
         wait_seats(&bed, &[(1, &web[1])]);
         server.wait_turn();
-        stays(state, Duration::from_millis(50), || {
+        assert_stays(state, Duration::from_millis(50), || {
             let seats = seats(&bed);
             if seats.len() == 1 { Ok(()) } else { Err(format!("{seats:?}")) }
         });

@@ -82,14 +82,14 @@ fn instances_whose_root_volumes_are_replaced_keep_their_slots() {
         // Whatever EC2 says meanwhile: the second is stopped, the third is missing.
         bed.moto().ec2("StopInstances", &[("InstanceId.1", &web[1])]);
         let gone = Fault::replace(&format!("<instanceId>{}<", web[2]), "<instanceId>i-0fedcba9876543210<");
-        bed.aws().spoil("DescribeInstances", gone);
+        bed.aws().inject("DescribeInstances", gone);
         server.wait_turn();
         server.wait_turn();
         wait_seats(&bed, &all);
         (1..=3).for_each(|slot| wait_row(&bed, slot, &drained));
         bed.moto().ec2("StartInstances", &[("InstanceId.1", &web[1])]);
         bed.aws().heal();
-        bed.aws().spoil("DescribeAutoScalingGroups", states.fault());
+        bed.aws().inject("DescribeAutoScalingGroups", states.fault());
     }
     bed.moto().set_desired("web", 5);
     let fifth = ids(&bed, "web").into_iter().find(|id| !web.contains(id)).expect("a fifth one");
@@ -130,10 +130,10 @@ fn a_word_that_hsdo_does_not_know_keeps_a_server_as_it_is_and_is_told_once() {
         assert_eq!(server.log().matches(&line).count(), 1, "said once: {}", server.log());
     }
     let lines = server.log().matches("is not known to this version of hsdo").count();
-    assert_eq!(lines, 2, "whoever it is: {}", server.log());
+    assert_eq!(lines, 2, "one line per state: {}", server.log());
 
     bed.aws().heal();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::replace(">Healthy<", ">Pondering<"));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::replace(">Healthy<", ">Pondering<"));
     server.wait_log("health \"Pondering\" of");
     server.wait_turn();
     assert_eq!(bed.moto().rows(), before, "a health that is not known");

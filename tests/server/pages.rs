@@ -63,8 +63,8 @@ fn more_instances_than_one_call_takes() {
          <AutoScalingGroupName>web</AutoScalingGroupName><Instances>{members}</Instances></member></AutoScalingGroups>\
          </DescribeAutoScalingGroupsResult></DescribeAutoScalingGroupsResponse>"
     );
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Reply(200, groups));
-    bed.aws().spoil("DescribeInstances", Fault::Answer(Arc::new(instances)));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Reply(200, groups));
+    bed.aws().inject("DescribeInstances", Fault::Answer(Arc::new(instances)));
     let mut server = steady(&bed, 20).spawn();
     // All were seen, though few are seated: moto is slow at writing too.
     server.wait_metric("hsdo_unplaced_servers", |count| count == (COUNT - 20) as f64);

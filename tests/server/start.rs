@@ -31,7 +31,7 @@ fn once_ends_with_1_when_aws_cannot_be_reached_or_fails() {
     let bed = bed("down", &[("web", 1)]);
     steady(&bed, 2).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").once().assert_code(1).assert_stderr("127.0.0.1:9");
     for operation in ["DescribeTable", "DescribeAutoScalingGroups", "DescribeInstances", "Scan", "TransactWriteItems"] {
-        bed.aws().spoil(operation, Fault::Reply(503, String::new()));
+        bed.aws().inject(operation, Fault::Reply(503, String::new()));
         let outcome = steady(&bed, 2).once();
         outcome.assert_code(1).assert_stderr(operation);
         assert_eq!(outcome.stderr.lines().filter(|line| line.starts_with("hsdo: ")).count(), 1, "one line: {outcome}");
@@ -63,13 +63,13 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     check("no region", &|| alone().env_remove("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION");
     let zone = "\"eu-west-1a\" is a zone of the AWS region eu-west-1";
     check("a zone as region", &|| steady(&bed, 2).env("AWS_DEFAULT_REGION", "eu-west-1a"), zone);
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("Scan", Fault::dynamodb(400, "AccessDeniedException"));
     check("no right to read", &|| steady(&bed, 2), "AccessDeniedException");
     bed.aws().heal();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::autoscaling(403, "AccessDenied"));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::autoscaling(403, "AccessDenied"));
     check("no right to list groups", &|| steady(&bed, 2), "DescribeAutoScalingGroups");
     bed.aws().heal();
-    bed.aws().spoil("DescribeInstances", Fault::ec2(403, "UnauthorizedOperation", "You are not authorized"));
+    bed.aws().inject("DescribeInstances", Fault::ec2(403, "UnauthorizedOperation", "You are not authorized"));
     check("no right to list instances", &|| steady(&bed, 2), "UnauthorizedOperation");
     bed.aws().heal();
     for (status, text) in [
@@ -77,12 +77,12 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
         ("ARCHIVED", "restore it from the backup"),
         ("ARCHIVING", "restore it from the backup"),
     ] {
-        bed.aws().spoil("DescribeTable", Fault::replace("\"ACTIVE\"", &format!("\"{status}\"")));
+        bed.aws().inject("DescribeTable", Fault::replace("\"ACTIVE\"", &format!("\"{status}\"")));
         check(status, &|| steady(&bed, 2), text);
         bed.aws().heal();
     }
     // DescribeTable is not required: the Python version's policies do not have it.
-    bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
     steady(&bed, 2).once().assert_code(0);
 }
 
@@ -91,7 +91,7 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
 fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_does_not() {
     let bed = bed("key", &[("web", 1)]);
     // Before any of them can lead.
-    bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "UnrecognizedClientException"));
+    bed.aws().inject("DescribeTable", Fault::dynamodb(400, "UnrecognizedClientException"));
     std::thread::scope(|scope| {
         for mode in ["--debug", "--once", "--dry-run"] {
             let bed = &bed;
@@ -112,10 +112,10 @@ fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_doe
         ),
     ] {
         for mode in ["--once", "--dry-run"] {
-            bed.aws().spoil_times(operation, fault.clone(), 2);
+            bed.aws().inject_times(operation, fault.clone(), 2);
             steady(&bed, 2).arg(mode).run().assert_code(0).assert_stderr("AWS: ");
         }
-        bed.aws().spoil_times(operation, fault, 3);
+        bed.aws().inject_times(operation, fault, 3);
         let mut server = steady(&bed, 2).spawn();
         server.wait_metric(FAILED, |count| count >= 2.0);
         server.wait_turn();
@@ -146,7 +146,7 @@ fn a_denial_is_told_with_the_remedy_of_its_reason() {
         ),
         (WHO.to_owned(), "allow dynamodb:Scan in the IAM policy of these credentials"),
     ] {
-        bed.aws().spoil("Scan", Fault::denied(&message));
+        bed.aws().inject("Scan", Fault::denied(&message));
         steady(&bed, 2).once().assert_code(2).assert_stderr(&message).assert_stderr(remedy);
         bed.aws().heal();
     }
@@ -172,10 +172,10 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
             ends(
                 "slow",
                 &|bed| {
-                    bed.aws().spoil("DescribeTable", Fault::Delay(Duration::from_millis(3_500)));
-                    bed.aws().spoil("GetItem", Fault::Delay(Duration::from_millis(1_500)));
-                    bed.aws().spoil_times("DescribeAutoScalingGroups", Fault::Hang, 2);
-                    bed.aws().spoil("DescribeInstances", Fault::Hang);
+                    bed.aws().inject("DescribeTable", Fault::Delay(Duration::from_millis(3_500)));
+                    bed.aws().inject("GetItem", Fault::Delay(Duration::from_millis(1_500)));
+                    bed.aws().inject_times("DescribeAutoScalingGroups", Fault::Hang, 2);
+                    bed.aws().inject("DescribeInstances", Fault::Hang);
                 },
                 "EC2 DescribeInstances of 1 instances",
             );
@@ -192,14 +192,14 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
             let other = Fault::Answer(Arc::new(other));
             ends(
                 "lease",
-                &|bed| bed.aws().spoil("GetItem", other.clone()),
+                &|bed| bed.aws().inject("GetItem", other.clone()),
                 "the lease of the table is neither free nor",
             );
         });
         scope.spawn(|| {
             ends(
                 "throttled",
-                &|bed| bed.aws().spoil("*", Fault::dynamodb(400, "ThrottlingException")),
+                &|bed| bed.aws().inject("*", Fault::dynamodb(400, "ThrottlingException")),
                 "ThrottlingException",
             );
         });
@@ -209,7 +209,7 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
 #[test]
 fn an_aws_that_comes_late_is_waited_for() {
     let bed = bed("late", &[("web", 1)]);
-    bed.aws().spoil("*", Fault::Close);
+    bed.aws().inject("*", Fault::Close);
     let mut server = steady(&bed, 2).spawn();
     server.wait_metric(FAILED, |count| count >= 2.0);
     assert_eq!(server.log().matches("AWS: ").count(), 1, "said once: {}", server.log());
@@ -227,7 +227,7 @@ fn after_a_good_start_nothing_outside_ends_the_process() {
     wait_seats(&bed, &[(1, &web[0])]);
     settle(&bed, &mut server);
     let before = bed.moto().rows();
-    bed.aws().spoil("*", Fault::dynamodb(400, "UnrecognizedClientException"));
+    bed.aws().inject("*", Fault::dynamodb(400, "UnrecognizedClientException"));
     server.wait_metric(FAILED, |count| count >= 2.0);
     bed.aws().heal();
     server.wait_turn();
@@ -265,7 +265,7 @@ fn a_dry_run_prints_and_writes_nothing() {
 
     steady(&bed, 3).once().assert_code(0);
     steady(&bed, 3).arg("--dry-run").run().assert_code(0).assert_stdout("nothing to write");
-    bed.aws().spoil("Scan", Fault::Garbage);
+    bed.aws().inject("Scan", Fault::Garbage);
     steady(&bed, 3).arg("--dry-run").run().assert_code(1);
 }
 
@@ -291,7 +291,7 @@ fn a_signal_ends_it_within_a_second_with_0() {
         ("DescribeAutoScalingGroups", later),
     ] {
         bed.aws().forget();
-        bed.aws().spoil(operation, fault);
+        bed.aws().inject(operation, fault);
         let mut server = steady(&bed, 2).spawn();
         wait_until("the call", SOON, || (bed.aws().count(operation) > 0).then_some(()));
         server.process().signal("TERM");
@@ -340,7 +340,7 @@ fn no_credential_is_logged_at_any_level() {
     };
     let mut outcomes = vec![server().once()];
     outcomes[0].assert_code(0).assert_stderr("DEBUG");
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "InvalidSignatureException"));
+    bed.aws().inject("Scan", Fault::dynamodb(400, "InvalidSignatureException"));
     outcomes.push(server().once());
     outcomes[1].assert_code(2);
     for (outcome, secret) in outcomes.iter().flat_map(|outcome| SECRETS.map(|secret| (outcome, secret))) {

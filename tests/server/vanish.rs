@@ -20,7 +20,7 @@ fn detach(bed: &Bed, group: &str, ids: &[String]) {
 }
 
 /// A complete response in which every group is empty.
-fn nobody() -> Fault {
+fn empty_groups() -> Fault {
     Fault::Edit(Arc::new(|body| {
         let Some((head, rest)) = body.split_once("<Instances>") else { return body };
         let tail = rest.split_once("</Instances>").map_or(rest, |(_, tail)| tail);
@@ -43,7 +43,7 @@ fn an_answer_by_which_the_groups_are_empty_empties_nothing_at_once() {
     wait_seats(&bed, &all);
     settle(&bed, &mut server);
     let before = bed.moto().rows();
-    bed.aws().spoil("DescribeAutoScalingGroups", nobody());
+    bed.aws().inject("DescribeAutoScalingGroups", empty_groups());
     server.wait_metric(GUARDED, |count| count == 5.0);
     wait_turns(&mut server, 5.0);
     assert_eq!(bed.moto().rows(), before);
@@ -63,7 +63,7 @@ fn an_answer_by_which_the_groups_are_empty_empties_nothing_at_once() {
     );
 
     // A single turn would empty the table: `--once` keeps the servers, and says so.
-    bed.aws().spoil("DescribeAutoScalingGroups", nobody());
+    bed.aws().inject("DescribeAutoScalingGroups", empty_groups());
     drop(server);
     let before = seats(&bed);
     steady(&bed, 6).once().assert_code(0).assert_stderr("SERVER_REMOVAL_GUARD");
@@ -89,7 +89,7 @@ fn many_that_are_detached_go_when_answers_have_said_so_for_long_enough() {
     assert_eq!(seats(&bed).len(), 4);
     // Failed turns count for nothing.
     let failed = server.metric(FAILED).unwrap_or(0.0);
-    bed.aws().spoil("DescribeInstances", Fault::Reply(500, String::new()));
+    bed.aws().inject("DescribeInstances", Fault::Reply(500, String::new()));
     server.wait_metric(FAILED, |count| count > failed);
     bed.aws().heal();
     wait_seats(&bed, &all[3..4]);
@@ -159,8 +159,8 @@ fn a_steady_turn_makes_three_calls_whoever_is_in_the_table() {
 fn names_that_are_no_instances_fail_no_turn() {
     let bed = bed("names", &[("web", 3)]);
     let web = ids(&bed, "web");
-    let strange = ["node-1", "i-0123456789abcdef0", "i-0123abcd", "i-nonsense' and more"];
-    for (slot, name) in (5..).zip(strange) {
+    let names = ["node-1", "i-0123456789abcdef0", "i-0123abcd", "i-nonsense' and more"];
+    for (slot, name) in (5..).zip(names) {
         bed.moto().put_server(slot, &format!("127.1.5.{slot}"), name, Some("old"), 0);
         bed.moto().update_item(slot, &serde_json::json!({"BackendServerStatus": {"S": "draining"}}));
     }

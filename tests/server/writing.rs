@@ -1,4 +1,4 @@
-//! Writes: only what changed, in few requests, once, and never over somebody else's.
+//! Writes: only what changed, in few requests, once, and never over another writer's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn only_slots_that_changed_are_written() {
 fn many_new_slots_go_in_few_requests() {
     let bed = bed("many", &[("web", 2)]);
     // moto needs seconds for a hundred updates; what matters here is the request.
-    bed.aws().spoil("TransactWriteItems", Fault::Reply(200, "{}".into()));
+    bed.aws().inject("TransactWriteItems", Fault::Reply(200, "{}".into()));
     steady(&bed, 250).once().assert_code(0);
     let transactions = transactions(&bed);
     assert_eq!(transactions.iter().map(|(_, writes)| writes.len()).collect::<Vec<_>>(), [100, 99, 51]);
@@ -68,7 +68,7 @@ fn attributes_that_hsdo_does_not_know_are_kept() {
 fn a_write_whose_answer_is_lost_is_repeated_with_its_token() {
     let bed = bed("lost-answer", &[("web", 2)]);
     let web = ids(&bed, "web");
-    bed.aws().spoil_times("TransactWriteItems", Fault::Lose, 1);
+    bed.aws().inject_times("TransactWriteItems", Fault::Lose, 1);
     let outcome = steady(&bed, 3).once();
     outcome.assert_code(0);
     let tried = transactions(&bed);
@@ -87,7 +87,7 @@ fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
             bed.moto().delete_item(id);
         }
         bed.aws().forget();
-        bed.aws().spoil_times("TransactWriteItems", Fault::cancelled(reason), 1);
+        bed.aws().inject_times("TransactWriteItems", Fault::cancelled(reason), 1);
         let outcome = steady(&bed, 3).once();
         outcome.assert_code(0);
         let tried = transactions(&bed);
@@ -99,7 +99,7 @@ fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
     // One that another writer has overtaken is not.
     bed.moto().delete_item(3);
     bed.aws().forget();
-    bed.aws().spoil("TransactWriteItems", Fault::cancelled("ConditionalCheckFailed"));
+    bed.aws().inject("TransactWriteItems", Fault::cancelled("ConditionalCheckFailed"));
     steady(&bed, 3).once().assert_code(1).assert_stderr("was changed by another hand");
     assert_eq!(transactions(&bed).len(), 1);
 }
@@ -117,7 +117,7 @@ fn a_write_that_is_refused_is_tried_again_from_a_fresh_reading() {
     ] {
         settle(&bed, &mut server);
         let (before, failed) = (bed.moto().rows(), server.metric(FAILED).unwrap_or(0.0));
-        bed.aws().spoil("TransactWriteItems", fault);
+        bed.aws().inject("TransactWriteItems", fault);
         let count = seats(&bed).len() + 1;
         bed.moto().set_desired("web", count);
         server.wait_metric(FAILED, |now| now >= failed + 2.0);
@@ -139,7 +139,7 @@ fn a_row_that_another_hand_changes_meanwhile_is_not_overwritten() {
     for id in [1, 2] {
         bed.moto().put_free(id);
     }
-    bed.aws().spoil_times("TransactWriteItems", Fault::Delay(Duration::from_secs(2)), 1);
+    bed.aws().inject_times("TransactWriteItems", Fault::Delay(Duration::from_secs(2)), 1);
     let mut server = steady(&bed, 2).arg("--once").spawn();
     wait_until("the write to be under way", SOON, || (bed.aws().count("TransactWriteItems") == 1).then_some(()));
     bed.moto().put_server(1, "127.1.5.1", "i-by-hand", None, 3);
@@ -187,7 +187,7 @@ fn two_servers_at_once_lose_no_row_and_seat_nobody_twice() {
             };
             let addresses = texts("IPAddress");
             let different: BTreeSet<&String> = addresses.iter().collect();
-            assert_eq!(different.len(), addresses.len(), "an address stands twice: {rows:?}");
+            assert_eq!(different.len(), addresses.len(), "an address has two slots: {rows:?}");
             let names: BTreeSet<String> = texts("ServerName").into_iter().collect();
             if names == wanted { Ok(()) } else { Err(format!("{names:?}")) }
         });
