@@ -66,7 +66,7 @@ impl Chaos {
                 // If its address cannot be read, it is seated again elsewhere.
                 self.may_move(&name);
                 let delete = self.random.percent(50);
-                self.put(&items[&row], row, attribute, value, delete, "row spoilt");
+                self.put(&items[&row], row, attribute, value, delete, "row corrupted");
             }
             5 => {
                 let weight = *self.random.pick(&[1, 3, 256]);
@@ -80,7 +80,7 @@ impl Chaos {
             7 | 8 => {
                 let free = slots.iter().copied().find(|id| !taken.contains(id));
                 if let (Some(free), false) = (free, name == "none") {
-                    self.note_edit(&format!("row {free} becomes a copy of row {row}, of {name}"), "address twice");
+                    self.note_edit(&format!("row {free} becomes a copy of row {row}, of {name}"), "duplicate address");
                     self.may_move(&name);
                     let mut copy = items[&row].clone();
                     copy.retain(|key, _| key != "BackendServerID" && !key.starts_with("Hsdo") && key != UNKNOWN);

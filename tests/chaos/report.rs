@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const JOURNAL_LINES: usize = 80;
 /// Memory limit of any hsdo process, in KiB: the largest response it reads is 32 MiB.
 const MAX_MEMORY: u64 = 160 * 1024;
-/// Growth limit in KiB, since the start and between the first quarter and the end.
+/// Growth limit in KiB, since the start, and between the medians of the second and the last quarter.
 const MAX_MEMORY_GROWTH: u64 = 6 * 1024;
 /// Growth limit of file descriptors.
 const MAX_FILE_GROWTH: u64 = 12;
@@ -72,7 +72,7 @@ pub(crate) struct Report {
     rounds: Vec<Duration>,
     settled: Vec<Duration>,
     finished: bool,
-    minutes_told: u64,
+    minutes_printed: u64,
 }
 
 impl Report {
@@ -90,7 +90,7 @@ impl Report {
             rounds: Vec::new(),
             settled: Vec::new(),
             finished: false,
-            minutes_told: 0,
+            minutes_printed: 0,
         }
     }
 
@@ -115,8 +115,8 @@ impl Report {
         self.rounds.push(took);
         self.settled.push(settled);
         let minutes = self.start.elapsed().as_secs() / 60;
-        if minutes > self.minutes_told {
-            self.minutes_told = minutes;
+        if minutes > self.minutes_printed {
+            self.minutes_printed = minutes;
             println!("{minutes} minutes, {} rounds, {} requests", self.rounds.len(), self.answered);
         }
     }
@@ -130,7 +130,7 @@ impl Report {
         self.tracks.entry(name).or_default().samples.push(sample);
         let seconds = sample.span.as_secs_f64();
         if sample.memory > MAX_MEMORY {
-            return Some(format!("the {name} has {} KiB", sample.memory));
+            return Some(format!("the {name} uses {} KiB", sample.memory));
         }
         if sample.grown > MAX_MEMORY_GROWTH {
             return Some(format!("the {name} has grown by {} KiB, to {} KiB", sample.grown, sample.memory));
@@ -160,7 +160,7 @@ impl Report {
                     faults.push(format!("the {name} grows: {memory:?} KiB"));
                 }
                 if files[3] > files[1] + MAX_FILE_GROWTH {
-                    faults.push(format!("the {name} keeps descriptors: {files:?}"));
+                    faults.push(format!("the {name} leaks descriptors: {files:?}"));
                 }
             }
         }
@@ -172,12 +172,14 @@ impl Report {
         self.finished = true;
         let seconds = self.start.elapsed().as_secs_f64();
         println!(
-            "{} rounds in {seconds:.0} s, {} turns, {} looks at HAProxy",
+            "{} rounds in {seconds:.0} s, {} turns, {} rotation checks",
             self.rounds.len(),
             self.turns,
             self.looks
         );
-        for (name, spans) in [("a round", &self.rounds), ("from the end of its faults to right", &self.settled)] {
+        for (name, spans) in
+            [("a round", &self.rounds), ("from the end of the faults to everything right", &self.settled)]
+        {
             let mean = |part: &[Duration]| part.iter().sum::<Duration>().as_secs_f64() / part.len().max(1) as f64;
             let (early, late) = spans.split_at(spans.len() / 2);
             let longest = spans.iter().max().copied().unwrap_or_default();
@@ -185,7 +187,7 @@ impl Report {
         }
         let failed: u64 = self.failures.values().sum();
         println!(
-            "{} requests answered, {failed} failed while HAProxy was away or empty: {:?}",
+            "{} requests answered, {failed} failed while HAProxy was away or not yet filled: {:?}",
             self.answered, self.failures
         );
         for (what, count) in &self.counts {
@@ -199,7 +201,7 @@ impl Report {
             let medians: Vec<u64> = (0..4).map(|quarter| track.median(quarter, |s| s.memory)).collect();
             println!(
                 "{name}: KiB resident {memory:?} (first, quarters, end; at most {most}; medians {medians:?}), \
-                 descriptors {files:?}, {:.1} % of a CPU, {lines} lines of log",
+                 descriptors {files:?}, {:.1} % of a CPU, {lines} log lines",
                 100.0 * track.cpu()
             );
         }
@@ -212,7 +214,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.finished {
-            eprintln!("--- HSDO_CHAOS_SEED={}, round {}; what was done:", self.seed, self.rounds.len() + 1);
+            eprintln!("--- HSDO_CHAOS_SEED={}, round {}; the journal:", self.seed, self.rounds.len() + 1);
             for line in &self.journal[self.journal.len().saturating_sub(JOURNAL_LINES)..] {
                 eprintln!("{line}");
             }

@@ -81,7 +81,7 @@ impl Chaos {
                     self.fail(&format!("{} turns of the client, and HAProxy is wrong: {fault}", since.ok));
                 }
                 if !of_consul && (since.failed > FAILURES || leader.is_some_and(|(_, since)| since.failed > FAILURES)) {
-                    self.fail(&format!("turns go on failing: client {since:?}, leader {leader:?}"));
+                    self.fail(&format!("turns keep failing: client {since:?}, leader {leader:?}"));
                 }
                 if let Some(fault) = site.fault(&scene, &rows, true) {
                     wrong.get_or_insert(fault);
@@ -134,7 +134,7 @@ impl Chaos {
         (self.seats, self.moved, self.mixed_views, self.detached) = (seats, BTreeSet::new(), false, None);
         self.ready_seats = self.seats.keys().filter(|id| self.allowed.contains(*id)).cloned().collect();
         if let Some(held) = self.servers.iter().find_map(|server| server.held().filter(|held| *held > 0.0)) {
-            self.fail(&format!("{held} slots are still kept by the guard"));
+            self.fail(&format!("the guard still keeps {held} slots"));
         }
         for (operation, times) in self.bed.aws().struck() {
             self.report.count(&format!("aws {operation}"), times);
@@ -190,11 +190,11 @@ impl Chaos {
                 return Some(format!("row {id}: {item:?}, expected {expected} {instance:?}"));
             }
             if expected == "enabled" && ready.remove(name.as_str()).is_none() {
-                return Some(format!("row {id} is another one for {name}"));
+                return Some(format!("row {id} is a second one for {name}"));
             }
         }
         if let Some(id) = (1..=SLOTS).find(|id| !rows.contains_key(id)) {
-            return Some(format!("there is no row {id}"));
+            return Some(format!("row {id} is missing"));
         }
         if !ready.is_empty() {
             return Some(format!("{ready:?} have no row"));

@@ -13,47 +13,47 @@ use crate::role::Role;
 /// A fault, or several, of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    AwsByChance,
-    AwsAltogether,
-    AwsRefused,
-    SocketByChance,
-    SocketAltogether,
-    SocketHidden,
+    AwsRandomFaults,
+    AwsAllCalls,
+    AwsUnreachable,
+    SocketRandomFaults,
+    SocketAllConnections,
+    SocketReplaced,
     KillServer,
     KillClient,
     KillServerAtWrite,
     KillClientAtCommand,
     RestartServer,
     RestartClient,
-    StopServer,
-    StopClient,
-    StopLeaderForLong,
+    PauseServer,
+    PauseClient,
+    PauseLeaderForLong,
     SecondServer,
     FewDescriptors,
     KillHaproxy,
     ReloadHaproxy,
-    StopHaproxy,
+    PauseHaproxy,
     FillConnections,
     Operator,
     EditTable,
-    BogusAnswer,
+    BogusResponse,
 }
 
 use Trouble::*;
 
 /// Repeated entries are more likely.
 const TROUBLES: [Trouble; 37] = [
-    AwsByChance,
-    AwsByChance,
-    AwsByChance,
-    AwsByChance,
-    AwsAltogether,
-    AwsAltogether,
-    AwsRefused,
-    SocketByChance,
-    SocketByChance,
-    SocketAltogether,
-    SocketHidden,
+    AwsRandomFaults,
+    AwsRandomFaults,
+    AwsRandomFaults,
+    AwsRandomFaults,
+    AwsAllCalls,
+    AwsAllCalls,
+    AwsUnreachable,
+    SocketRandomFaults,
+    SocketRandomFaults,
+    SocketAllConnections,
+    SocketReplaced,
     KillServer,
     KillClient,
     KillServerAtWrite,
@@ -62,24 +62,24 @@ const TROUBLES: [Trouble; 37] = [
     KillClientAtCommand,
     RestartServer,
     RestartClient,
-    StopServer,
-    StopClient,
-    StopLeaderForLong,
+    PauseServer,
+    PauseClient,
+    PauseLeaderForLong,
     SecondServer,
     SecondServer,
     FewDescriptors,
     KillHaproxy,
     ReloadHaproxy,
-    StopHaproxy,
+    PauseHaproxy,
     FillConnections,
     Operator,
     Operator,
     EditTable,
     EditTable,
     EditTable,
-    BogusAnswer,
-    BogusAnswer,
-    BogusAnswer,
+    BogusResponse,
+    BogusResponse,
+    BogusResponse,
 ];
 
 const CONNECTIONS: usize = 10;
@@ -97,7 +97,7 @@ impl Chaos {
         if self.consul.is_some() && self.random.percent(25) {
             return self.harm_consul();
         }
-        if matches!(trouble, AwsByChance | AwsAltogether | EditTable) {
+        if matches!(trouble, AwsRandomFaults | AwsAllCalls | EditTable) {
             // Mixed with stale responses, a bogus response could look plausible.
             if self.all_leave || self.detached.is_some() || !self.fleet.scene().unlisted.is_empty() {
                 return;
@@ -109,31 +109,31 @@ impl Chaos {
         self.say(&format!("{trouble:?}"));
         let place = self.random.below(2) as usize;
         match trouble {
-            AwsByChance => self.aws_by_chance(),
-            AwsAltogether => {
+            AwsRandomFaults => self.random_aws_faults(),
+            AwsAllCalls => {
                 let fault = self.random.pick(&faults()).clone();
                 self.say(&format!("all calls: {fault:?}"));
                 self.bed.aws().inject("*", fault);
                 self.linger(200, 2_500);
             }
-            AwsRefused => {
+            AwsUnreachable => {
                 self.bed.aws().refuse();
                 self.linger(100, 1_500);
             }
-            SocketByChance => {
+            SocketRandomFaults => {
                 let (seed, percent) = (self.random.next(), *self.random.pick(&[10, 30, 60]));
-                let ways: Vec<SocketFault> = (0..=self.random.below(4)).map(|_| self.socket_fault()).collect();
-                self.say(&format!("socket of {place}: {percent} % of {ways:?}"));
-                self.sites[place].tap.schedule(seed, percent, ways);
+                let faults: Vec<SocketFault> = (0..=self.random.below(4)).map(|_| self.socket_fault()).collect();
+                self.say(&format!("socket of {place}: {percent} % of {faults:?}"));
+                self.sites[place].tap.schedule(seed, percent, faults);
                 self.linger(200, 2_000);
             }
-            SocketAltogether => {
+            SocketAllConnections => {
                 let way = self.socket_fault();
                 self.say(&format!("socket of {place}: {way:?}"));
                 self.sites[place].tap.set_fault(way);
                 self.linger(200, 2_000);
             }
-            SocketHidden => {
+            SocketReplaced => {
                 let behind = *self.random.pick(&[Replacement::Nothing, Replacement::NoListener, Replacement::File]);
                 self.say(&format!("socket of {place}: {behind:?} in its place"));
                 self.count(&format!("socket replaced by {behind:?}"));
@@ -176,7 +176,7 @@ impl Chaos {
                     self.sites[place].client.restart(unread);
                 }
             }
-            StopServer => {
+            PauseServer => {
                 let place = self.random.below(self.servers.len() as u64) as usize;
                 self.servers[place].freeze();
                 self.linger(100, 1_500);
@@ -184,14 +184,14 @@ impl Chaos {
                     self.servers[place].thaw();
                 }
             }
-            StopClient => {
+            PauseClient => {
                 self.sites[place].client.freeze();
                 self.linger(100, 1_500);
                 if self.random.percent(50) {
                     self.sites[place].client.thaw();
                 }
             }
-            StopLeaderForLong => {
+            PauseLeaderForLong => {
                 // Seldom, since it takes as long as three rounds: the lease expires while it sleeps.
                 if let Some(leader) = self.servers.iter().position(|server| !server.frozen && server.state().leads)
                     && self.random.percent(30)
@@ -240,7 +240,7 @@ impl Chaos {
                 self.sites[place].outage(true);
                 self.sites[place].haproxy.reload();
             }
-            StopHaproxy => {
+            PauseHaproxy => {
                 self.sites[place].outage(false);
                 let span = self.random.millis(100, 1_500);
                 self.sites[place].haproxy.pause(span);
@@ -255,7 +255,7 @@ impl Chaos {
             }
             Operator => self.hold_server(place),
             EditTable => self.edit_table(),
-            BogusAnswer if self.consul.is_none() => {
+            BogusResponse if self.consul.is_none() => {
                 self.unlist();
                 let unlisted = !self.fleet.scene().unlisted.is_empty();
                 self.linger(200, 2_500);
@@ -266,7 +266,7 @@ impl Chaos {
                     (false, _) => "no bogus answer in such a round",
                 });
             }
-            BogusAnswer => {}
+            BogusResponse => {}
         }
     }
 
@@ -293,7 +293,7 @@ impl Chaos {
         std::thread::sleep(span);
     }
 
-    fn aws_by_chance(&mut self) {
+    fn random_aws_faults(&mut self) {
         let operations = [
             "Scan",
             "Scan",
@@ -323,7 +323,7 @@ impl Chaos {
     }
 
     fn socket_fault(&mut self) -> SocketFault {
-        let ways = [
+        let faults = [
             SocketFault::Slow(Duration::from_millis(300)),
             SocketFault::Closed,
             SocketFault::Reset,
@@ -337,7 +337,7 @@ impl Chaos {
             SocketFault::Denied,
             SocketFault::Endless,
         ];
-        *self.random.pick(&ways)
+        *self.random.pick(&faults)
     }
 
     /// Kills the leader if allowed, else the second server if there is one.

@@ -30,13 +30,13 @@ fn main() -> ExitCode {
     let keep = std::env::var("KEEP").is_ok_and(|text| !matches!(text.as_str(), "" | "0"));
     // A failed step panics with what it saw; dropping the stage cleans up.
     std::panic::set_hook(Box::new(|panic| eprintln!("\n{panic}")));
-    let mut step = "setting the stage";
+    let mut step = "set-up";
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut stage = Stage::set(&stop);
-        for (name, tell) in story::STEPS {
+        for (name, run) in story::STEPS {
             step = name;
             stage.heading(name);
-            tell(&mut stage);
+            run(&mut stage);
         }
         step = "the end";
         if keep {

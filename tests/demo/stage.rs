@@ -51,7 +51,7 @@ impl Stage {
     /// Starts moto with two groups, their web servers, and HAProxy with the example configuration; the story starts
     /// hsdo.
     pub fn set(stop: &Arc<AtomicBool>) -> Self {
-        println!("hsdo: HAProxy's backends in step with AutoScaling groups\n");
+        println!("hsdo keeps HAProxy backends in step with Auto Scaling groups\n");
         let report = Report::new();
         let bed = Bed::new("demo");
         bed.moto().create_group(GROUPS[0], 0, 3);
@@ -61,10 +61,10 @@ impl Stage {
         let numbers = (frontend.number(), statistics.number());
         let ports = BTreeMap::from([(BACKEND.to_owned(), frontend)]);
         let haproxy = Haproxy::start_with_config(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
-        report.say(format!("moto is AWS, on {}", bed.moto().url()));
-        report.say(format!("HAProxy runs conf/haproxy.cfg, its frontend on 127.0.0.1:{}", numbers.0));
+        report.say(format!("moto emulates AWS on {}", bed.moto().url()));
+        report.say(format!("HAProxy runs conf/haproxy.cfg, with its frontend on 127.0.0.1:{}", numbers.0));
         report.say(format!(
-            "groups {} and {} with three instances each, a web server on each address",
+            "groups {} and {} have three instances each, with a web server on each address",
             GROUPS[0], GROUPS[1]
         ));
         Stage {
@@ -205,9 +205,9 @@ impl Stage {
     /// The addresses to look at while everything keeps running.
     pub fn print_addresses(&self) {
         let url = |running: &Option<Running>| running.as_ref().map(Running::url).unwrap_or_default();
-        println!("\nEverything runs on until Ctrl-C:");
+        println!("\nEverything keeps running until Ctrl-C:");
         println!("  web                  http://127.0.0.1:{}/", self.haproxy.frontend(BACKEND));
-        println!("  HAProxy's statistics http://127.0.0.1:{}/", self.statistics);
+        println!("  HAProxy statistics   http://127.0.0.1:{}/", self.statistics);
         println!("  metrics, server      {}/metrics", url(&self.server));
         println!("  metrics, client      {}/metrics", url(&self.client));
     }
