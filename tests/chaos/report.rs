@@ -236,7 +236,7 @@ fn who_grows_spins_or_floods_its_log_is_told() {
     };
     for (sample, fault) in [
         (well, ""),
-        (Sample { memory: 200_000, ..well }, "has 200000 KiB"),
+        (Sample { memory: 200_000, ..well }, "uses 200000 KiB"),
         (Sample { grown: 10_000, ..well }, "has grown by 10000 KiB"),
         (Sample { turns: 100.0, ..well }, "made 100 turns"),
         (Sample { lines: 1_000, ..well }, "logged 1000 lines"),
@@ -250,7 +250,7 @@ fn who_grows_spins_or_floods_its_log_is_told() {
     let tracks: [(Of, &str); 4] = [
         (|_| (5_000, 10, 0.1), ""),
         (|round| (5_000 + 200 * round, 10, 0.1), "grows"),
-        (|round| (5_000, 10 + round, 0.1), "keeps descriptors"),
+        (|round| (5_000, 10 + round, 0.1), "leaks descriptors"),
         (|_| (5_000, 10, 2.0), "spins"),
     ];
     for (of, fault) in tracks {
