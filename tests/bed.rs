@@ -1,4 +1,4 @@
-//! The test bed itself: that moto, HAProxy and the proxies do what the other tests take for granted.
+//! Tests of the test bed: moto, HAProxy and the proxies do what the other tests assume.
 
 mod common;
 
@@ -11,9 +11,9 @@ use common::aws_proxy::{AwsProxy, Chance, Fault};
 use common::bed::{Bed, package_dir};
 use common::haproxy::{BackendConfig, Haproxy, Server, program};
 use common::moto::text_of;
-use common::tap::{InPlace, Tap, Way};
+use common::tap::{Replacement, SocketFault, Tap};
 use common::wait::{SOON, wait_for, wait_until};
-use common::web::Mood;
+use common::web::Behaviour;
 use common::{hsdo, traffic};
 
 fn ids(bed: &Bed, group: &str) -> Vec<String> {
@@ -122,7 +122,7 @@ fn haproxy_is_read_commanded_killed_and_started_again() {
     let tally = traffic::send(haproxy.frontend("http-back"), 10);
     assert_eq!((tally.of("one"), tally.of("two"), tally.failures.len()), (5, 5, 0), "{tally}");
     assert_eq!(bed.web().requests()["one"], 5);
-    bed.web().set_mood("two", Mood::Status(500));
+    bed.web().set_behaviour("two", Behaviour::Status(500));
     let tally = traffic::send(haproxy.frontend("http-back"), 10);
     assert_eq!((tally.of("one"), tally.failures.len()), (5, 5), "{tally}");
     bed.web().stop("two");
@@ -134,7 +134,7 @@ fn haproxy_is_read_commanded_killed_and_started_again() {
     assert!(haproxy.try_command("show info").is_err());
     assert!(UnixStream::connect(haproxy.socket()).is_err(), "a killed HAProxy refuses");
     assert_eq!(traffic::send(haproxy.frontend("http-back"), 2).failures.len(), 2);
-    haproxy.start_again();
+    haproxy.restart();
     assert!(haproxy.servers("http-back").values().all(Server::in_maintenance));
 }
 
@@ -168,13 +168,13 @@ fn the_tap_records_what_is_sent_and_can_spoil_it() {
     assert_eq!((tap.connections(), tap.lines().len()), (2, 2));
     assert_eq!(haproxy.server("http-back", "mywebapp2").weight, 4);
 
-    tap.set_way(Way::Cut(20));
+    tap.set_fault(SocketFault::Cut(20));
     assert_eq!(ask("show stat http-back 4 -1\n").unwrap(), whole[..20]);
-    tap.set_way(Way::Silent);
+    tap.set_fault(SocketFault::Silent);
     assert!(ask("show info\n").is_err());
-    tap.set_way(Way::Closed);
+    tap.set_fault(SocketFault::Closed);
     assert!(!ask("show info\n").is_ok_and(|reply| !reply.is_empty()));
-    tap.set_way(Way::Slow(Duration::from_millis(100)));
+    tap.set_fault(SocketFault::Slow(Duration::from_millis(100)));
     let from = Instant::now();
     assert!(ask("show info\n").unwrap().contains("Pid: "));
     assert!(from.elapsed() >= Duration::from_millis(100));
@@ -198,35 +198,35 @@ fn the_tap_carries_out_half_a_line_a_line_without_its_reply_or_none() {
     let weight = |weight: u32| format!("set server http-back/mywebapp1 weight {weight}\n");
     let running = || haproxy.server("http-back", "mywebapp1").weight;
     for (way, carried_out) in [
-        (Way::Lost, true),
-        (Way::Mute, true),
-        (Way::Trickle, true),
-        (Way::Half(40), false),
-        (Way::Silent, false),
-        (Way::Denied, false),
-        (Way::Garbage, false),
-        (Way::Reset, false),
+        (SocketFault::Lost, true),
+        (SocketFault::Mute, true),
+        (SocketFault::Trickle, true),
+        (SocketFault::Half(40), false),
+        (SocketFault::Silent, false),
+        (SocketFault::Denied, false),
+        (SocketFault::Garbage, false),
+        (SocketFault::Reset, false),
     ] {
         ask(&weight(1)).unwrap();
-        tap.set_way(way);
+        tap.set_fault(way);
         let reply = ask(&weight(9));
         tap.heal();
         assert_eq!(running(), if carried_out { 9 } else { 1 }, "{way:?}: {reply:?}");
         match way {
-            Way::Trickle => assert_eq!(reply.unwrap(), "\n"),
-            Way::Denied => assert_eq!(reply.unwrap(), "Permission denied\n\n"),
+            SocketFault::Trickle => assert_eq!(reply.unwrap(), "\n"),
+            SocketFault::Denied => assert_eq!(reply.unwrap(), "Permission denied\n\n"),
             _ => assert!(!reply.is_ok_and(|reply| reply.contains('\n')), "{way:?}"),
         }
     }
-    tap.set_way_of_changes(Way::Denied);
+    tap.set_fault_on_changes(SocketFault::Denied);
     assert!(ask("show info\n").unwrap().contains("Pid: "), "what changes nothing goes through");
     assert!(ask(&weight(9)).unwrap().contains("denied"));
     for (behind, kind) in [
-        (InPlace::Nothing, std::io::ErrorKind::NotFound),
-        (InPlace::Deserted, std::io::ErrorKind::ConnectionRefused),
-        (InPlace::File, std::io::ErrorKind::ConnectionRefused),
+        (Replacement::Nothing, std::io::ErrorKind::NotFound),
+        (Replacement::NoListener, std::io::ErrorKind::ConnectionRefused),
+        (Replacement::File, std::io::ErrorKind::ConnectionRefused),
     ] {
-        tap.hide(behind);
+        tap.replace_socket(behind);
         assert_eq!(ask("show info\n").unwrap_err().kind(), kind, "{behind:?}");
         tap.heal();
         assert!(ask("show info\n").unwrap().contains("Pid: "));
@@ -236,7 +236,7 @@ fn the_tap_carries_out_half_a_line_a_line_without_its_reply_or_none() {
 #[test]
 fn a_seed_decides_which_calls_meet_which_fault() {
     let proxy = AwsProxy::start("http://127.0.0.1:1");
-    proxy.instead("Describe", |_| (200, "fine".to_owned()));
+    proxy.stub("Describe", |_| (200, "fine".to_owned()));
     let ask = || call_as(&proxy, None, "Action=Describe&Version=1").map(|answer| answer.0);
     let run = |seed| {
         let chance = |percent, fault| Chance { operation: "Describe".to_owned(), percent, fault };
@@ -265,17 +265,17 @@ fn a_seed_decides_which_calls_meet_which_fault() {
 fn the_proxy_gives_old_answers_and_holds_answers_back() {
     let proxy = AwsProxy::start("http://127.0.0.1:1");
     let count = std::sync::atomic::AtomicU32::new(0);
-    proxy.instead("Describe", move |_| (200, count.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_string()));
+    proxy.stub("Describe", move |_| (200, count.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_string()));
     let ask = || call_as(&proxy, None, "Action=Describe&Version=1").map(|answer| answer.1);
     assert_eq!([ask(), ask(), ask()].map(Result::unwrap), ["0", "1", "2"]);
-    proxy.spoil_times("Describe", Fault::Stale, 1);
+    proxy.inject_times("Describe", Fault::Stale, 1);
     let old: u32 = ask().unwrap().parse().unwrap();
     assert!(old < 3, "{old}");
     assert_eq!(ask().unwrap(), "3");
-    proxy.spoil("Describe", Fault::Hold);
+    proxy.inject("Describe", Fault::Hold);
     let held = std::thread::scope(|scope| {
         let held = scope.spawn(ask);
-        wait_until("the answer to be held back", SOON, || (proxy.waiting() == 1).then_some(()));
+        wait_until("the answer to be held back", SOON, || (proxy.hanging() == 1).then_some(()));
         proxy.heal();
         held.join().unwrap()
     });
@@ -283,12 +283,11 @@ fn the_proxy_gives_old_answers_and_holds_answers_back() {
     assert_eq!(ask().unwrap(), "5");
 }
 
-/// A call to the proxy: status and body, or why there is none.
 fn call(proxy: &AwsProxy, operation: &str, body: &str) -> Result<(u16, String), String> {
     call_as(proxy, Some(operation), body)
 }
 
-/// The same of DynamoDB, or of a service whose operation stands in the body.
+/// For DynamoDB (`Some`), or a service that names its operation in the body.
 fn call_as(proxy: &AwsProxy, operation: Option<&str>, body: &str) -> Result<(u16, String), String> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(2)))
@@ -320,9 +319,9 @@ fn the_proxy_records_calls_and_spoils_those_it_is_told_to() {
     let (status, plain) = scan().unwrap();
     assert!(status == 200 && plain.contains("BackendServerID"), "{plain}");
 
-    proxy.spoil_times("Scan", Fault::dynamodb(400, "ThrottlingException"), 1);
+    proxy.inject_times("Scan", Fault::dynamodb(400, "ThrottlingException"), 1);
     assert!(scan().is_ok_and(|(status, body)| status == 400 && body.contains("ThrottlingException")));
-    proxy.spoil_times("DescribeTable", Fault::Close, 1);
+    proxy.inject_times("DescribeTable", Fault::Close, 1);
     assert_eq!(scan().unwrap().1, plain);
     for (fault, failed) in [
         (Fault::Close, true),
@@ -333,15 +332,15 @@ fn the_proxy_records_calls_and_spoils_those_it_is_told_to() {
         (Fault::replace("BackendServerID", "Other"), false),
     ] {
         let name = format!("{fault:?}");
-        proxy.spoil_times("*", fault, 1);
+        proxy.inject_times("*", fault, 1);
         let answer = scan();
         assert_eq!(answer.is_err(), failed, "{name}: {answer:?}");
         assert!(!answer.is_ok_and(|(_, body)| body == plain), "{name}");
     }
-    proxy.spoil("Scan", Fault::Hang);
+    proxy.inject("Scan", Fault::Hang);
     assert!(scan().is_err_and(|error| error.contains("timeout")));
     proxy.heal();
-    proxy.spoil_times("Scan", Fault::Delay(Duration::from_millis(200)), 1);
+    proxy.inject_times("Scan", Fault::Delay(Duration::from_millis(200)), 1);
     let from = Instant::now();
     assert_eq!(scan().unwrap().1, plain);
     assert!(from.elapsed() >= Duration::from_millis(200));
@@ -366,7 +365,7 @@ fn a_repeated_transaction_gets_its_first_answer() {
         }}],
     })
     .to_string();
-    bed.aws().spoil_times("TransactWriteItems", Fault::Lose, 1);
+    bed.aws().inject_times("TransactWriteItems", Fault::Lose, 1);
     assert!(call(bed.aws(), "TransactWriteItems", &transaction).is_err());
     assert_eq!(call(bed.aws(), "TransactWriteItems", &transaction).unwrap().0, 200);
     assert_eq!(bed.moto().attribute(1, "Weight").as_deref(), Some("1"), "it was done once");
@@ -376,7 +375,7 @@ fn a_repeated_transaction_gets_its_first_answer() {
 fn haproxy_accepts_the_example_configuration() {
     let bed = Bed::new("example");
     let text = std::fs::read_to_string(package_dir().join("conf/haproxy.cfg")).unwrap();
-    // The user of Debian's package, whom a HAProxy from elsewhere need not have.
+    // Debian's package creates this user; a HAProxy from elsewhere may not.
     let text: Vec<&str> =
         text.lines().filter(|line| !matches!(line.trim(), "user haproxy" | "group haproxy")).collect();
     let config = bed.file("example.cfg", &format!("{}\n", text.join("\n")));

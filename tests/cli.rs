@@ -1,4 +1,4 @@
-//! The command line and the configuration of the built program: what it prints, where, and with which exit code.
+//! The command line and configuration of the built program: what it prints, where, and its exit code.
 
 mod common;
 
@@ -10,14 +10,14 @@ use hsdo::settings::{KEYS, Scope};
 use common::bed::{Bed, package_dir};
 use common::hsdo::{Hsdo, Outcome};
 
-/// Where nothing listens: a run that gets as far as its first call of AWS ends with exit code 1.
+/// Nothing listens here: a run that gets as far as its first AWS call exits 1.
 const NO_AWS: &str = "http://127.0.0.1:9";
 
 fn run(bed: &Bed, arguments: &[&str]) -> Outcome {
     arguments.iter().fold(Hsdo::bare(bed, "cli"), |hsdo, argument| hsdo.arg(argument)).run()
 }
 
-/// What every run needs of the standard AWS variables, and no setting of hsdo's.
+/// The standard AWS variables that every run needs, without any hsdo setting.
 fn with_aws(bed: &Bed) -> Hsdo {
     Hsdo::bare(bed, "cli")
         .env("AWS_ACCESS_KEY_ID", "test")
@@ -43,13 +43,13 @@ fn client(bed: &Bed) -> Hsdo {
         .env("DYNAMODB_TABLE_NAME", "slots")
 }
 
-/// The configuration was accepted: the run ended only where there is no AWS.
+/// The configuration was accepted: the run failed only because there is no AWS.
 #[track_caller]
 fn assert_accepted(outcome: &Outcome) {
     outcome.assert_code(1).assert_stderr("127.0.0.1:9");
 }
 
-/// The faults of a configuration that was refused, in order, without the program's name.
+/// The faults of a rejected configuration, in order, without the program's name.
 #[track_caller]
 fn faults(outcome: &Outcome) -> Vec<String> {
     outcome.assert_code(2);
@@ -111,7 +111,7 @@ fn what_cannot_be_understood_gives_the_usage() {
     }
 }
 
-/// An error of the start is printed and not logged, and it may quote what it found.
+/// Start-up errors are printed, not logged, and may quote what they found.
 #[test]
 fn what_an_error_quotes_steers_no_terminal() {
     let bed = Bed::new("quotes");
@@ -167,7 +167,7 @@ fn all_faults_of_a_configuration_come_in_one_report() {
     ];
     let found = faults(&hsdo().arg("--server").run());
     assert_eq!(found, [std::slice::from_ref(&unknown), of_server.as_slice(), both.as_slice()].concat());
-    // The other role's keys are its own business.
+    // The other role's keys are not checked.
     let found = faults(&hsdo().arg("--client").run());
     assert!(found.contains(&unknown) && both.iter().all(|fault| found.contains(fault)), "{found:?}");
     assert!(
@@ -226,7 +226,7 @@ fn the_file_of_the_working_directory_is_used_and_the_environment_wins() {
     assert!(found[0].contains("the environment, no configuration file"), "{found:?}");
 }
 
-/// Another program's `conf/`, or the directory that `docker -v` makes of a file that is not there: nobody asked for it.
+/// Another program's `conf/`, or the directory that `docker -v` creates for a missing file.
 #[test]
 fn a_file_that_nobody_named_and_that_may_not_be_read_costs_a_line() {
     let bed = Bed::new("guessed");
@@ -236,15 +236,15 @@ fn a_file_that_nobody_named_and_that_may_not_be_read_costs_a_line() {
     let outcome = server(&bed).run();
     assert_accepted(&outcome);
     assert_eq!(outcome.stderr.matches(line).count(), 1, "{outcome}");
-    // It may be why something is missing.
+    // The skipped file may be why a setting is missing.
     let found = faults(&server(&bed).env_remove("SERVER_ASG_NAMES").run());
     assert!(found.len() == 2 && found[0].starts_with("SERVER_ASG_NAMES: not set") && found[1] == line, "{found:?}");
-    // Whoever names it wants it.
+    // A file that is named must be readable.
     let found = faults(&server(&bed).arg("--config").arg("conf/env.yaml").run());
     assert_eq!(found, ["conf/env.yaml: cannot read the configuration file: Is a directory (os error 21)"]);
 }
 
-/// A file that an editor of Windows has saved, with what else YAML has to offer.
+/// As saved by a Windows editor, and with more of YAML's features.
 #[test]
 fn a_file_is_read_as_the_original_read_it() {
     let bed = Bed::new("yaml");
@@ -261,7 +261,7 @@ fn a_file_is_read_as_the_original_read_it() {
     assert!(found.len() == 1 && found[0].starts_with("INTERVAL: found \"never\" (conf/env.yaml:8)"), "{found:?}");
 }
 
-/// `docker --env-file` keeps quotes, a name may be misspelt, and Kubernetes has variables of its own.
+/// `docker --env-file` keeps quotes, a name may be misspelt, and Kubernetes sets variables of its own.
 #[test]
 fn what_will_surprise_is_said_once_at_the_start() {
     let bed = Bed::new("notes");
@@ -321,7 +321,7 @@ fn a_backend_list_may_be_spelt_in_every_form() {
     }
 }
 
-/// With what is required filled in; the rest of a shipped file must do as it is.
+/// Only the required settings are added; the rest of a shipped file must work as it is.
 fn assert_loads(bed: &Bed, path: &str) {
     let server =
         |hsdo: Hsdo| hsdo.arg("--server").arg("--once").env("SERVER_MODE", "aws").env("SERVER_ASG_NAMES", "web");
@@ -331,7 +331,6 @@ fn assert_loads(bed: &Bed, path: &str) {
     assert_accepted(&server(with_file()).run());
     assert_accepted(&client(with_file()).run());
     assert_accepted(&with_file().arg("--create-table").run());
-    // Nothing but what is required is missing.
     let found = faults(&with_aws(bed).arg("--config").arg(path).arg("--server").run());
     assert!(found.iter().all(|fault| fault.contains(": not set")), "{found:?}");
 }
@@ -347,18 +346,17 @@ fn the_file_of_the_original_loads() {
     let bed = Bed::new("original");
     let path = package_dir().join("tests/data/original-env.yaml").display().to_string();
     assert_loads(&bed, &path);
-    // Where it stood: beside the program, and found without a flag.
+    // In its old place beside the program, it is found without a flag.
     fs::create_dir(bed.dir().join("conf")).unwrap();
     fs::copy(&path, bed.dir().join("conf/env.yaml")).unwrap();
     assert_accepted(&server(&bed).run());
 }
 
-/// A document of this package.
 fn document(path: &str) -> String {
     fs::read_to_string(package_dir().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The cells of every row of the table in a document that begins with this line.
+/// The cells of each row of the table that begins with this header line.
 fn table(path: &str, header: &str) -> Vec<Vec<String>> {
     let text = document(path);
     let lines = text.lines().skip_while(|line| *line != header).skip(2);
@@ -370,7 +368,7 @@ fn table(path: &str, header: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// What stands between backticks in a cell.
+/// The backquoted texts of a cell.
 fn code(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
@@ -381,7 +379,7 @@ fn the_readme_lists_every_setting_with_its_role_and_default() {
     let mut listed = BTreeSet::new();
     for row in &rows {
         for name in code(&row[0]) {
-            assert!(listed.insert(name), "{name} stands twice");
+            assert!(listed.insert(name), "{name} is listed twice");
             let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} is no setting"));
             let role = match key.scope {
                 Scope::Server => "server",
@@ -402,7 +400,7 @@ fn the_readme_lists_every_setting_with_its_role_and_default() {
     assert_eq!(listed, known);
 }
 
-/// Whether `tests/` has the test that is named `file::test`: in `file.rs`, or in the `main.rs` of a folder of that name.
+/// Whether `tests/` has the test `file::test`, in `file.rs` or in the `main.rs` of a folder of that name.
 fn is_a_test(reference: &str) -> bool {
     let Some((file, test)) = reference.rsplit_once("::") else { return false };
     let path = package_dir().join("tests").join(file.replace("::", "/"));
@@ -436,7 +434,6 @@ fn every_row_of_the_fault_table_names_tests_that_exist() {
     }
 }
 
-/// The lines of a Markdown text outside its code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     text.lines().filter(move |line| {
@@ -446,7 +443,6 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -479,7 +475,7 @@ fn every_link_between_the_documents_leads_somewhere() {
     assert_eq!(anchor("### The client's rule"), "the-clients-rule");
 }
 
-/// `hsdo --help | head -1`: the reader goes before all is written.
+/// `hsdo --help | head -1`: the reader may close the pipe early.
 #[test]
 fn a_reader_that_goes_away_is_no_fault() {
     use std::process::{Command, Stdio};

@@ -11,14 +11,14 @@ use common::aws_proxy::Fault;
 use common::bed::Bed;
 use common::haproxy::{BackendConfig, Haproxy, ask};
 use common::hsdo::{Hsdo, Running};
-use common::tap::{Tap, Way};
+use common::tap::{SocketFault, Tap};
 use common::traffic;
-use common::wait::{SOON, stays, wait_for};
+use common::wait::{SOON, assert_stays, wait_for};
 
 const BACK: &str = "http-back";
 const BASE: &str = "mywebapp";
 
-/// A bed with a table of `size` slots, the first `used` of them held by instances with a web server.
+/// A bed with a table of `size` slots, the first `used` of them taken by instances with a web server.
 fn bed_with_table(name: &str, size: u32, used: u32) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -36,7 +36,7 @@ fn address(host: u32) -> String {
     format!("127.1.2.{host}")
 }
 
-/// Puts the instance `i-<host>` into a slot, with a web server of that name.
+/// Puts the instance `i-<host>` into a slot.
 fn occupy(bed: &Bed, id: u32, host: u32, group: &str, weight: u16) {
     bed.web().serve(&format!("i-{host}"), address(host).parse().expect("an address"));
     bed.moto().put_server(id, &address(host), &format!("i-{host}"), Some(group), weight);
@@ -50,7 +50,7 @@ fn sized(bed: &Bed, size: u32) -> Hsdo {
     Hsdo::client(bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
 }
 
-/// A client whose talk with HAProxy goes through a tap.
+/// A client that talks to HAProxy through a tap.
 fn tapped(bed: &Bed, size: u32) -> (Tap, Hsdo) {
     let path = bed.dir().join("tap.sock");
     let tap = Tap::start(path.clone(), &bed.socket());
@@ -70,7 +70,7 @@ fn wait_maintenance(haproxy: &Haproxy, backend: &str, server: &str) {
     });
 }
 
-/// A client in step, after which nothing is recorded but steady turns.
+/// Waits until the client has converged, then clears the recording.
 fn settle(client: &mut Running, tap: &Tap) {
     client.wait_turn();
     wait_for("a turn without a change", SOON, || {
@@ -105,7 +105,7 @@ fn slots_are_filled_and_a_steady_turn_only_reads() {
     assert_eq!(tap.changes(), ["set server http-back/mywebapp2 weight 7"], "a weight is one command");
 }
 
-/// An eventually consistent reading may be old: it may tell that something changed, not what.
+/// An eventually consistent read may be stale: it may signal that something changed, not what.
 #[test]
 fn what_is_sent_comes_from_a_consistent_reading() {
     let bed = bed_with_table("consistent", 2, 1);
@@ -198,7 +198,7 @@ fn dedicated_mode_clears_the_default_backend_when_a_slot_moves_or_empties() {
     assert_eq!(haproxy.active(BACK), ["mywebapp1"]);
 }
 
-/// Quotes that came along from a file of variables, a group that was renamed: names that no row carries.
+/// Stray quotes, a renamed group: names that no row carries.
 #[test]
 fn own_groups_that_nobody_is_of_are_told_and_empty_no_backend() {
     let bed = bed_with_table("misspelt", 4, 0);
@@ -235,7 +235,7 @@ fn own_groups_that_nobody_is_of_are_told_and_empty_no_backend() {
     assert!(ready(&none).contains(told), "{}", ready(&none));
     assert_eq!(none.log().matches(told).count(), 1, "{}", none.log());
 
-    // The first instance of that name, and the split is known again.
+    // Once an instance of that group appears, the split works again.
     occupy(&bed, 3, 3, r#""near""#, 10);
     wait_weights(&haproxy, BACK, &[("mywebapp3", 10)]);
     wait_weights(&haproxy, "fallback", &[("fb1", 10), ("fb2", 10)]);
@@ -269,7 +269,7 @@ fn a_new_server_waits_for_its_check() {
     let mut client = sized(&bed, 4).spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
 
-    // In the table before its web server runs: an instance that still boots.
+    // In the table before its web server runs, like an instance that is still booting.
     bed.moto().put_server(2, &address(2), "i-2", Some("web"), 5);
     wait_for("the slot to be ready, down, with its weight", SOON, || {
         let server = haproxy.server(BACK, "mywebapp2");
@@ -310,7 +310,7 @@ fn the_gate_is_open_without_checks_without_others_and_by_setting() {
     let port = bed.web().port();
     let client = sized(&bed, 4).env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACK}:{BASE}:{port},checked:c:{port}"));
     let mut client = client.spawn();
-    // The first check may come a minute later: a backend with nothing else in it does not wait for it.
+    // The first check may come a minute later: a backend with no other server does not wait for it.
     wait_weights(&haproxy, "checked", &[("c1", 10)]);
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
     occupy(&bed, 2, 2, "web", 5);
@@ -337,7 +337,7 @@ fn an_operators_drain_and_maintenance_are_respected() {
     let (tap, client) = tapped(&bed, 4);
     let mut client = client.spawn();
     wait_for("all to serve", SOON, || if haproxy.active(BACK).len() == 3 { Ok(()) } else { Err("not yet") });
-    // Only where hsdo saw a server serve can it know another's hand in maintenance.
+    // hsdo recognises a manual maintenance only if it saw the server serve.
     settle(&mut client, &tap);
     haproxy.command("set server http-back/mywebapp1 state drain;set server http-back/mywebapp2 state maint");
     client.wait_metric("hsdo_haproxy_held_slots", |held| held == 2.0);
@@ -346,7 +346,7 @@ fn an_operators_drain_and_maintenance_are_respected() {
     assert_eq!(haproxy.server(BACK, "mywebapp2").status, "MAINT");
     assert!(client.log().contains("mywebapp[1-2]"), "{}", client.log());
 
-    // A ramp goes on under the operator's hand.
+    // The ramp continues while the operator holds the server.
     for id in [1, 2] {
         bed.moto().update_item(id, &json!({"Weight": {"N": "11"}}));
     }
@@ -359,7 +359,7 @@ fn an_operators_drain_and_maintenance_are_respected() {
 
     haproxy.command("set server http-back/mywebapp1 state ready");
     wait_weights(&haproxy, BACK, &[("mywebapp1", 11), ("mywebapp3", 10)]);
-    // The hand was on the server, not on the slot: another instance there is a new server.
+    // The hold was on the server, not on the slot: the next instance there is a new server.
     occupy(&bed, 2, 9, "web", 4);
     wait_weights(&haproxy, BACK, &[("mywebapp1", 11), ("mywebapp2", 4), ("mywebapp3", 10)]);
     client.wait_metric("hsdo_haproxy_held_slots", |held| held == 0.0);
@@ -396,21 +396,21 @@ fn haproxy_is_filled_again_after_a_kill_also_without_dynamodb() {
     wait_weights(&haproxy, BACK, &wanted);
     haproxy.kill();
     client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &wanted);
     client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
     assert_eq!(client.log().matches("HAProxy: cannot reach").count(), 1, "said once: {}", client.log());
 
-    bed.aws().spoil("*", Fault::Close);
+    bed.aws().inject("*", Fault::Close);
     client.wait_log("AWS: ");
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &wanted);
     assert_eq!(traffic::send(haproxy.frontend(BACK), 9).failures, Vec::<String>::new());
     bed.aws().heal();
-    bed.aws().spoil("*", Fault::Hang);
+    bed.aws().inject("*", Fault::Hang);
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &wanted);
     bed.aws().heal();
     client.wait_log("AWS: recovered");
@@ -420,19 +420,19 @@ fn haproxy_is_filled_again_after_a_kill_also_without_dynamodb() {
 fn a_haproxy_that_is_back_is_filled_before_aws_is_asked() {
     let bed = bed_with_table("back", 4, 3);
     let mut haproxy = Haproxy::start(&bed, &[backend()]);
-    // Long enough that no turn is due between the fault that is seen and the knock that finds HAProxy back.
+    // Long enough that no turn is due between the fault and the probe that finds HAProxy back.
     let mut client = sized(&bed, 4).env("INTERVAL", "8").spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10), ("mywebapp3", 10)]);
     haproxy.kill();
     client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
     let socket = haproxy.socket().to_owned();
     let (asked, in_rotation) = std::sync::mpsc::channel();
-    bed.aws().instead("GetItem", move |_| {
+    bed.aws().stub("GetItem", move |_| {
         let stat = ask(&socket, &format!("show stat {BACK} 4 -1")).unwrap_or_default();
         let _ = asked.send(stat.lines().filter(|row| row.starts_with(BACK) && !row.contains(",MAINT,")).count());
         (500, "{}".to_owned())
     });
-    haproxy.start_again();
+    haproxy.restart();
     assert_eq!(in_rotation.recv_timeout(SOON), Ok(3), "servers in rotation when the marker is asked for");
 }
 
@@ -442,7 +442,7 @@ fn a_haproxy_that_comes_late_gets_what_the_table_holds_by_then() {
     let mut client = sized(&bed, 4).env("INTERVAL", "60").spawn();
     client.wait_log("HAProxy: cannot reach");
     occupy(&bed, 1, 5, "web", 10);
-    // By then what the client has read is no longer fresh.
+    // By then the client's last read is no longer fresh.
     std::thread::sleep(Duration::from_secs(6));
     let haproxy = Haproxy::start(&bed, &[backend()]);
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
@@ -468,13 +468,13 @@ fn a_restart_under_the_same_process_id_is_no_operators_hand() {
     let bed = bed_with_table("onepid", 4, 3);
     let mut haproxy = Haproxy::start(&bed, &[backend()]);
     let (tap, client) = tapped(&bed, 4);
-    tap.set_way(Way::OnePid);
+    tap.set_fault(SocketFault::OnePid);
     let mut client = client.spawn();
     let wanted = [("mywebapp1", 10), ("mywebapp2", 10), ("mywebapp3", 10)];
     haproxy.wait_weights(BACK, &wanted);
     settle(&mut client, &tap);
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     haproxy.wait_weights(BACK, &wanted);
 
     haproxy.command("set server http-back/mywebapp2 state drain");
@@ -485,14 +485,14 @@ fn a_restart_under_the_same_process_id_is_no_operators_hand() {
         if info.lines().any(|line| young.contains(&line)) { Err("it is younger") } else { Ok(()) }
     });
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     haproxy.wait_weights(BACK, &wanted);
     client.wait_log("another HAProxy answers: ");
     client.wait_metric("hsdo_haproxy_held_slots", |held| held == 0.0);
     assert_eq!(client.log().matches("set to drain or maintenance by an operator").count(), 1, "{}", client.log());
 }
 
-/// HAProxy 2.2 to 3.0 drop what is left of a line whose sender is gone.
+/// HAProxy 2.2 to 3.0 drop the rest of a line whose sender is gone.
 #[test]
 fn a_line_that_was_cut_anywhere_is_finished_by_the_next_client() {
     let bed = bed_with_table("cut", 4, 2);
@@ -503,7 +503,7 @@ fn a_line_that_was_cut_anywhere_is_finished_by_the_next_client() {
         wait_weights(&haproxy, BACK, &wanted);
     };
     converge();
-    // Slot 1 gets another instance, and slot 2 is given up for a while.
+    // Slot 1 gets another instance, and slot 2 is free for a while.
     for (slot, there, hosts) in [(1, true, [5, 1]), (2, false, [2, 2])] {
         let change = |host: Option<u32>| match host {
             Some(host) => occupy(&bed, slot, host, "web", 10),
@@ -575,15 +575,15 @@ fn a_table_that_loses_rows_disables_nothing() {
     }
     client.wait_log("holds no row at all any more");
     assert_eq!(haproxy.active(BACK), all);
-    // The last table that was read is what a restarted HAProxy is filled from.
+    // A restarted HAProxy is filled from the last table that was read.
     haproxy.kill();
-    haproxy.start_again();
+    haproxy.restart();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp3", 10)]);
     bed.moto().put_free(2);
     wait_maintenance(&haproxy, BACK, "mywebapp2");
 }
 
-/// As after a restart of the client beside a HAProxy that serves: the table says nothing about any server.
+/// A client restarts beside a HAProxy that serves: the table has no row for any server.
 #[test]
 fn a_table_that_never_had_a_row_disables_nothing() {
     let bed = bed_with_table("blank", 0, 0);
@@ -649,8 +649,8 @@ fn servers_above_every_row_and_foreign_servers() {
     });
 }
 
-/// HAProxy finds the frontend first when it is asked for `show stat <name>`, and that has no servers. 3.3 and later refuse the two,
-/// and take only a `listen` section, which is both.
+/// Exchange for `show stat <name>`, HAProxy finds the frontend first, which has no servers. 3.3 and later reject two
+/// proxies of one name; a `listen` section is both.
 #[test]
 fn a_frontend_may_have_the_backends_name() {
     let bed = bed_with_table("twins", 2, 1);
@@ -666,11 +666,11 @@ fn a_frontend_may_have_the_backends_name() {
     };
     let twins = format!("frontend http-back\n  {bind}\n  default_backend http-back\nbackend http-back\n  {servers}\n");
     let listen = format!("listen http-back\n  {bind}\n  {servers}\n");
-    let refusal = Haproxy::refusal(&bed, &whole("", &twins));
+    let refusal = Haproxy::config_errors(&bed, &whole("", &twins));
     assert!(refusal.iter().all(|refusal| refusal.contains("no longer supported as of 3.3")), "{refusal:?}");
     let text = |lines: &str| whole(lines, if refusal.is_none() { &twins } else { &listen });
     let no_ports = std::collections::BTreeMap::new;
-    let mut haproxy = Haproxy::start_text(&bed, &text(""), no_ports(), &["-db"]);
+    let mut haproxy = Haproxy::start_with_config(&bed, &text(""), no_ports(), &["-db"]);
     let mut client = sized(&bed, 2).spawn();
     let serves = |haproxy: &Haproxy| {
         wait_for("the slot to serve", SOON, || {
@@ -681,10 +681,11 @@ fn a_frontend_may_have_the_backends_name() {
         assert_eq!(traffic::send(front.number(), 2).of("i-1"), 2);
     };
     serves(&haproxy);
-    // After a restart with another backend before it, the number that was learnt is that of another one.
+    // After a restart with another backend before it, the number that hsdo learnt is another backend's.
     haproxy.kill();
     drop(haproxy);
-    haproxy = Haproxy::start_text(&bed, &text("backend first\n  server s1 127.0.0.2:80\n"), no_ports(), &["-db"]);
+    haproxy =
+        Haproxy::start_with_config(&bed, &text("backend first\n  server s1 127.0.0.2:80\n"), no_ports(), &["-db"]);
     serves(&haproxy);
     client.wait_turn();
     assert!(haproxy.command("show servers state first").contains("127.0.0.2"), "the other backend is not touched");
@@ -718,7 +719,7 @@ fn what_haproxy_lacks_ends_the_start() {
         .assert_code(2)
         .assert_stderr("no server webapp<number>")
         .assert_stderr("mywebapp");
-    // One that is there is enough to begin with.
+    // One backend is enough to start with.
     let spare = list(&format!("http-back:mywebapp:{}", bed.web().port()))
         .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "spare")
         .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "fb");
@@ -739,7 +740,7 @@ fn a_socket_below_level_admin_ends_the_start() {
          timeout server 1s\nbackend http-back\n  server-template mywebapp 1-2 127.0.0.2:80 disabled\n",
         bed.socket().display()
     );
-    let _haproxy = Haproxy::start_text(&bed, &text, std::collections::BTreeMap::new(), &["-db"]);
+    let _haproxy = Haproxy::start_with_config(&bed, &text, std::collections::BTreeMap::new(), &["-db"]);
     sized(&bed, 2).run().assert_code(2).assert_stderr("level operator").assert_stderr("level admin");
 }
 
@@ -759,11 +760,11 @@ fn a_table_that_is_not_there_or_not_allowed_ends_the_start() {
     let bed = Bed::new("no-table");
     let _haproxy = Haproxy::start(&bed, &[backend()]);
     sized(&bed, 2).run().assert_code(2).assert_stderr("hsdo").assert_stderr("--create-table");
-    bed.aws().spoil("*", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("*", Fault::dynamodb(400, "AccessDeniedException"));
     sized(&bed, 2).run().assert_code(2).assert_stderr("AccessDenied");
 }
 
-/// The only server that works leaves, and its successor is in the table before it answers.
+/// The only working server leaves while its successor is in the table but does not answer yet.
 #[test]
 fn the_last_server_serves_until_its_successor_does() {
     let bed = bed_with_table("handover", 4, 1);
@@ -786,7 +787,7 @@ fn the_last_server_serves_until_its_successor_does() {
     assert!(tally.of("i-1") > 0 && tally.failures.is_empty(), "{tally}");
 }
 
-/// Every slot gets another instance at once, as when a group is exchanged for another one.
+/// Every slot gets another instance at once, as when one group replaces another.
 #[test]
 fn a_backend_that_is_replaced_whole_goes_on_serving() {
     let bed = bed_with_table("replaced", 4, 4);
@@ -814,7 +815,7 @@ fn a_backend_that_is_replaced_whole_goes_on_serving() {
     assert!(tally.failures.is_empty(), "{tally}");
 }
 
-/// Emptied by another program, which leaves address and weight, and then in use again: nobody's hand holds it.
+/// A slot emptied by another program, with address and weight left in place, and then used again is not held.
 #[test]
 fn a_slot_that_another_program_emptied_is_filled_again() {
     let bed = bed_with_table("emptied-before", 4, 1);
@@ -830,7 +831,7 @@ fn a_slot_that_another_program_emptied_is_filled_again() {
     assert_eq!(client.metric("hsdo_haproxy_held_slots"), Some(0.0));
 }
 
-/// A hand on a server that hsdo itself has at weight 0.
+/// An operator holds a server that hsdo itself keeps at weight 0.
 #[test]
 fn a_hand_on_a_draining_server_is_respected_too() {
     let bed = bed_with_table("held-at-zero", 4, 2);
@@ -853,12 +854,12 @@ fn a_silent_or_broken_socket_fails_the_turn_only() {
     let (tap, client) = tapped(&bed, 4);
     let mut client = client.spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
-    for way in [Way::Closed, Way::Cut(100), Way::Silent] {
+    for way in [SocketFault::Closed, SocketFault::Cut(100), SocketFault::Silent] {
         client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
-        tap.set_way(way);
+        tap.set_fault(way);
         client.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
         assert_eq!(haproxy.active(BACK), ["mywebapp1", "mywebapp2"], "{way:?}");
-        tap.set_way(Way::Open);
+        tap.set_fault(SocketFault::None);
     }
     client.wait_metric("hsdo_haproxy_up", |up| up == 1.0);
     bed.moto().put_free(2);
@@ -918,17 +919,17 @@ fn it_stops_within_a_second_while_aws_hangs() {
     let haproxy = Haproxy::start(&bed, &[backend()]);
     let mut client = sized(&bed, 2).spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10)]);
-    bed.aws().spoil("*", Fault::Hang);
+    bed.aws().inject("*", Fault::Hang);
     bed.aws().forget();
     wait_for("a call that hangs", SOON, || if bed.aws().count("GetItem") > 0 { Ok(()) } else { Err("none yet") });
     assert!(client.terminate().success(), "{}", client.log());
-    stays("the server stays as it was", Duration::from_millis(200), || match haproxy.active(BACK) {
+    assert_stays("the server stays as it was", Duration::from_millis(200), || match haproxy.active(BACK) {
         names if names == ["mywebapp1"] => Ok(()),
         names => Err(format!("{names:?}")),
     });
 }
 
-/// The example is what people copy: it must be valid, and what its first lines say must work.
+/// People copy the example: it must be valid, and the command in its first lines must work.
 #[test]
 fn the_example_configuration_works() {
     let bed = bed_with_table("example", 10, 2);
@@ -943,7 +944,7 @@ fn the_example_configuration_works() {
     let text = replace(text, "bind :80", format!("bind 127.0.0.1:{}", front.number()));
     let text = replace(text, "127.0.0.1:8404", format!("127.0.0.1:{}", stats.number()));
     let ports = std::collections::BTreeMap::from([(BACK.to_owned(), front)]);
-    let haproxy = Haproxy::start_text(&bed, &text, ports, &["-db"]);
+    let haproxy = Haproxy::start_with_config(&bed, &text, ports, &["-db"]);
     let _client = sized(&bed, 10).spawn();
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
     assert_eq!(traffic::send(haproxy.frontend(BACK), 4).failures, Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! Reading and writing the table as the Python version does: either program can take over from the other.
+//! Compatibility with the Python version's table: either program can take over from the other.
 
 mod common;
 
@@ -13,7 +13,7 @@ use common::hsdo::Hsdo;
 use common::moto::{GroupInstance, Item};
 use common::wait::{SOON, wait_for};
 
-/// Items out of a file of `tests/data`, with the group's instances in their places.
+/// Items from a file of `tests/data`, with the group's instances filled in.
 fn items(file: &str, instances: &[GroupInstance]) -> BTreeMap<u32, Item> {
     let path = package_dir().join("tests/data").join(file);
     let mut text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -48,9 +48,9 @@ fn the_server_goes_on_with_the_originals_table() {
     assert!(!outcome.stderr.contains("cannot be read"), "{outcome}");
     let mut rows = without_marker(bed.moto().items());
     let mut expected = original.clone();
-    // What it learns of a server that the original left without a group.
+    // hsdo learns the group of a server that the Python version left without one.
     expected.get_mut(&2).expect("a row").insert("ASG".into(), json!({"S": "web"}));
-    // Its time was read, without a fraction as it is: long ago, so that a step is due.
+    // It parsed the time, which has no fraction here: long ago, so a step is due.
     let stepped = rows.get_mut(&4).expect("a row");
     assert!(is_time(&stepped["LastWeightUpdate"]), "{stepped:?}");
     let row = expected.get_mut(&4).expect("a row");
@@ -92,7 +92,7 @@ fn the_client_serves_the_originals_table() {
     client.terminate();
 }
 
-/// Such as one of another account. DynamoDB is asked in the region that the ARN names, whatever the others are asked in.
+/// A table of another account, say. DynamoDB is called in the ARN's region, everything else in the configured one.
 #[test]
 fn both_roles_use_a_table_by_its_arn() {
     let bed = Bed::new("arn");
@@ -105,7 +105,7 @@ fn both_roles_use_a_table_by_its_arn() {
     let server = || Hsdo::server(&bed).env("DYNAMODB_TABLE_NAME", &arn);
     server().once().assert_code(0).assert_stderr(&format!("starts as server, table {arn}\n"));
     assert_eq!(bed.moto().attribute(2, "BackendServerStatus").as_deref(), Some("enabled"));
-    // Where the groups are, the table does not say.
+    // The table does not tell where the groups are.
     let nowhere = server().env_remove("AWS_DEFAULT_REGION").env("AWS_EC2_METADATA_DISABLED", "true").once();
     nowhere.assert_stderr("no AWS region").assert_stderr("set AWS_DEFAULT_REGION");
 
@@ -115,7 +115,7 @@ fn both_roles_use_a_table_by_its_arn() {
     for name in ["mywebapp1", "mywebapp2"] {
         assert!(!haproxy.server("http-back", name).in_maintenance(), "{name}");
     }
-    // With no region at all, the table's.
+    // Without any region, the table's is used.
     client().env_remove("AWS_DEFAULT_REGION").env("AWS_EC2_METADATA_DISABLED", "true").once().assert_code(0);
 
     let gone = arn.replace(TABLE, "nowhere");
@@ -125,7 +125,7 @@ fn both_roles_use_a_table_by_its_arn() {
     create.assert_code(2).assert_stderr("expected a plain name: a table is created in the account");
 }
 
-/// Takes off slot 1's item what is ours alone: the change marker. The lease was given back at the end of the run.
+/// Removes the change marker from slot 1's item. The lease was released at the end of the run.
 fn without_marker(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
     let first = rows.get_mut(&1).expect("a row");
     for name in ["HsdoVersion", "HsdoHeartbeat"] {
@@ -135,7 +135,7 @@ fn without_marker(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
     rows
 }
 
-/// `YYYY-MM-DD HH:MM:SS.ffffff`, the only form that every version of the original reads.
+/// `YYYY-MM-DD HH:MM:SS.ffffff`, the only form that every Python version of hsdo parses.
 fn is_time(value: &Value) -> bool {
     let form = |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect::<String>();
     value["S"].as_str().is_some_and(|text| form(text) == "9999-99-99 99:99:99.999999")

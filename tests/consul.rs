@@ -1,4 +1,5 @@
-//! Consul as the source, on a real agent: each change is seen in HAProxy through the table, and what Consul does not say removes nobody.
+//! Consul as the source, on a real agent: each change reaches HAProxy through the table, and what Consul does not say
+//! removes no server.
 
 mod common;
 
@@ -15,16 +16,16 @@ use common::hsdo::{Hsdo, Outcome, Running};
 use common::moto::text_of;
 use common::port::Port;
 use common::traffic::Stream;
-use common::wait::{SOON, stays, wait_for};
+use common::wait::{SOON, assert_stays, wait_for};
 
 const BACK: &str = "http-back";
 const BASE: &str = "mywebapp";
-/// A blocking query is given up 18.6 s after it began, and an ACL is looked up again when a query ends.
+/// A blocking query is abandoned after 18.6 s, and ACLs are checked again when a query ends.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Everything of a test: an agent, a table of four slots, HAProxy with as many, and both roles.
+/// The setup of a test: an agent, a table of four slots, HAProxy with as many, and both roles.
 struct Stage {
-    // In the order in which they must go.
+    // Fields drop in this order.
     _client: Running,
     server: Running,
     haproxy: Haproxy,
@@ -32,7 +33,7 @@ struct Stage {
     bed: Bed,
 }
 
-/// A web server for the instance, which HAProxy's checks then find.
+/// A web server for the instance, for HAProxy's checks.
 fn serve(bed: &Bed, name: &str, address: &str) {
     bed.web().serve(name, address.parse().expect("an address"));
 }
@@ -54,7 +55,7 @@ fn client(bed: &Bed) -> Hsdo {
 }
 
 impl Stage {
-    /// All of it for service `web`, of which `instances` are registered: `web-1` at 127.2.0.1, and so on.
+    /// Service `web` with these instances: `web-1` at 127.2.0.1, and so on.
     fn new(name: &str, instances: u32) -> Self {
         let bed = Bed::new(name);
         let consul = Consul::start(&bed);
@@ -74,18 +75,18 @@ impl Stage {
         stage
     }
 
-    /// Waits until the slots hold, in HAProxy, these servers at these weights, and nobody else: `1 127.2.0.1 10`.
+    /// Waits until HAProxy has exactly these servers, as `slot address weight`: `1 127.2.0.1 10`.
     #[track_caller]
     fn wait_haproxy(&self, wanted: &[&str]) {
         wait_servers(&self.bed, &self.haproxy, BACK, BASE, wanted);
     }
 
-    /// Makes a change, waits until HAProxy shows it, and tells how long that took.
+    /// Makes a change, waits until HAProxy shows it, and reports the time it took.
     #[track_caller]
     fn timed(&self, what: &str, change: impl FnOnce(&Consul), wanted: &[&str]) {
         let from = Instant::now();
         change(&self.consul);
-        // The servers themselves first: the whole weight is a matter of the ramp.
+        // Ignoring weights: the full weight is up to the ramp.
         let servers = |list: &[String]| -> Vec<(String, bool)> {
             let split =
                 |line: &String| line.rsplit_once(' ').map(|(server, weight)| (server.to_owned(), weight != "0"));
@@ -100,7 +101,7 @@ impl Stage {
         self.wait_haproxy(wanted);
     }
 
-    /// The table's row of a slot: address, name, group, status, weight.
+    /// The row of a slot: address, name, group, status, weight.
     fn row(&self, slot: u32) -> String {
         let attribute = |name: &str| self.bed.moto().attribute(slot, name).unwrap_or_default();
         ["IPAddress", "ServerName", "ASG", "BackendServerStatus", "Weight"].map(attribute).join(" ")
@@ -125,14 +126,14 @@ impl Stage {
         let look =
             || (shown(&self.haproxy, BACK, BASE, self.bed.web().port()), [1, 2, 3, 4].map(|slot| self.row(slot)));
         let before = look();
-        stays("HAProxy and the table", span, || {
+        assert_stays("HAProxy and the table", span, || {
             let now = look();
             if now == before { Ok(()) } else { Err(format!("{before:?} became {now:?}")) }
         });
     }
 }
 
-/// The servers that are not in maintenance: slot, address, weight, and `down` where they take nothing for other reasons.
+/// The servers not in maintenance: slot, address, weight, and `down` if they take no traffic.
 fn shown(haproxy: &Haproxy, backend: &str, base: &str, port: u16) -> Vec<String> {
     let servers = haproxy.servers(backend);
     let active = servers.iter().filter(|(_, server)| !server.in_maintenance());
@@ -173,26 +174,30 @@ fn a_service_is_followed_from_its_registration_to_its_end() {
     assert_eq!(stage.said("slot 1: added"), 1, "{}", stage.server.log());
     assert_eq!(stage.said("slot 1: removed") + stage.said("replaced"), 0, "{}", stage.server.log());
 
-    stage.timed("fail a check", |consul| consul.check("web-2", "fail"), &["1 127.2.0.1 10"]);
-    stage.timed("pass it again", |consul| consul.check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
-    stage.timed("warn", |consul| consul.check("web-2", "warn"), &["1 127.2.0.1 10"]);
-    stage.timed("pass it again", |consul| consul.check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.timed("fail a check", |consul| consul.set_check("web-2", "fail"), &["1 127.2.0.1 10"]);
+    stage.timed("pass it again", |consul| consul.set_check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
+    stage.timed("warn", |consul| consul.set_check("web-2", "warn"), &["1 127.2.0.1 10"]);
+    stage.timed("pass it again", |consul| consul.set_check("web-2", "pass"), &["1 127.2.0.1 10", "2 127.2.0.2 10"]);
 
-    stage.timed("service maintenance", |consul| consul.maintain("web-1", true), &["1 127.2.0.1 0", "2 127.2.0.2 10"]);
+    stage.timed(
+        "service maintenance",
+        |consul| consul.set_maintenance("web-1", true),
+        &["1 127.2.0.1 0", "2 127.2.0.2 10"],
+    );
     stage.wait_row(1, &format!("127.2.0.1 {NODE} web draining 0"));
-    // It is restarted under maintenance: its slot stays its own.
-    stage.consul.check("web-1", "fail");
+    // Restarting under maintenance keeps its slot.
+    stage.consul.set_check("web-1", "fail");
     stage.nothing_changes(Duration::from_secs(1));
-    stage.consul.check("web-1", "pass");
+    stage.consul.set_check("web-1", "pass");
     stage.timed(
         "end of service maintenance",
-        |consul| consul.maintain("web-1", false),
+        |consul| consul.set_maintenance("web-1", false),
         &["1 127.2.0.1 10", "2 127.2.0.2 10"],
     );
     // Added, full, drained, back, full.
     assert_eq!(stage.said("slot 1: "), 5, "{}", stage.server.log());
 
-    // Another node, so that node maintenance leaves somebody to serve; its address is the node's.
+    // On another node, so that node maintenance leaves a serving instance; its address is the node's.
     serve(&stage.bed, "web-3", &address(3));
     stage.timed(
         "register on another node",
@@ -202,28 +207,28 @@ fn a_service_is_followed_from_its_registration_to_its_end() {
     assert_eq!(stage.row(3), "127.2.0.3 node-2 web enabled 10");
     stage.timed(
         "node maintenance",
-        |consul| consul.maintain_node(true),
+        |consul| consul.set_node_maintenance(true),
         &["1 127.2.0.1 0", "2 127.2.0.2 0", "3 127.2.0.3 10"],
     );
     stage.timed(
         "end of node maintenance",
-        |consul| consul.maintain_node(false),
+        |consul| consul.set_node_maintenance(false),
         &["1 127.2.0.1 10", "2 127.2.0.2 10", "3 127.2.0.3 10"],
     );
 
     // Drained, then gone.
-    stage.consul.maintain("web-1", true);
+    stage.consul.set_maintenance("web-1", true);
     stage.wait_haproxy(&["1 127.2.0.1 0", "2 127.2.0.2 10", "3 127.2.0.3 10"]);
     stage.timed("deregister", |consul| consul.deregister("web-1"), &["2 127.2.0.2 10", "3 127.2.0.3 10"]);
     // Alone on its node again, under its other name: still the same server.
     assert_eq!(stage.row(2), format!("127.2.0.2 {NODE}/web-2 web enabled 10"));
     stage.timed("deregister a node", |consul| consul.deregister_node("node-2"), &["2 127.2.0.2 10"]);
 
-    // Nobody passes: that is a true zero, and confirmed.
-    stage.timed("fail the last check", |consul| consul.check("web-2", "fail"), &[]);
+    // No instance passes: a real zero, confirmed by a consistent read.
+    stage.timed("fail the last check", |consul| consul.set_check("web-2", "fail"), &[]);
 }
 
-/// The original took an answer without instances for the end of all servers.
+/// The Python version took a response without instances as the end of all servers.
 #[test]
 fn a_service_that_nobody_knows_keeps_its_servers() {
     let mut stage = Stage::new("unknown", 1);
@@ -251,7 +256,7 @@ fn the_agent_is_killed_and_started_again() {
     assert!(stage.server.metric(r#"hsdo_consul_requests_total{result="unreachable"}"#).is_some_and(|n| n >= 2.0));
 
     // An agent in dev mode forgets what was registered: its index starts anew, and it knows no service.
-    stage.consul.start_again();
+    stage.consul.restart();
     stage.server.wait_log("Consul: recovered after ");
     stage.server.wait_metric("hsdo_missing_groups", |n| n > 0.0);
     stage.nothing_changes(Duration::from_secs(1));
@@ -270,14 +275,14 @@ fn an_agent_without_a_leader_changes_nothing() {
     let mut stage = Stage::new("leaderless", 2);
     stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
     stage.consul.kill();
-    stage.consul.start_alone();
+    stage.consul.start_without_quorum();
     stage.server.wait_log("has no cluster leader: check Consul's servers");
     stage.nothing_changes(Duration::from_secs(2));
     assert_eq!(stage.said("has no cluster leader"), 1, "{}", stage.server.log());
     assert!(stage.server.metric(r#"hsdo_turns_total{result="failed"}"#).is_some_and(|n| n > 10.0));
 
     stage.consul.kill();
-    stage.consul.start_again();
+    stage.consul.restart();
     stage.consul.register("web", "web-2", &address(2));
     let from = Instant::now();
     stage.wait_haproxy(&["2 127.2.0.2 10"]);
@@ -291,13 +296,13 @@ fn an_agent_that_hangs_changes_nothing() {
     stage.wait_haproxy(&["1 127.2.0.1 10", "2 127.2.0.2 10"]);
     let from = Instant::now();
     stage.consul.freeze();
-    wait_for("the silence to be told", HANG, || {
+    wait_for("the timeout to be logged", HANG, || {
         let log = stage.server.log();
         if log.contains("did not respond within") { Ok(()) } else { Err(log) }
     });
-    println!("an agent that hangs: told after {} ms", from.elapsed().as_millis());
+    println!("an agent that hangs: logged after {} ms", from.elapsed().as_millis());
     stage.nothing_changes(Duration::from_secs(1));
-    // SIGTERM is answered all the same.
+    // SIGTERM still works.
     let from = Instant::now();
     assert!(stage.server.terminate().success());
     assert!(from.elapsed() < Duration::from_secs(2));
@@ -306,7 +311,7 @@ fn an_agent_that_hangs_changes_nothing() {
     stage.consul.thaw();
     stage.server.wait_log("Consul: recovered after ");
     stage.server.wait_turn();
-    stage.consul.check("web-2", "fail");
+    stage.consul.set_check("web-2", "fail");
     stage.wait_haproxy(&["1 127.2.0.1 10"]);
     assert_eq!(stage.said("WARN"), 1, "{}", stage.server.log());
 }
@@ -315,7 +320,6 @@ const MASTER: &str = "11111111-2222-3333-4444-555555555555";
 const READER: &str = "22222222-2222-3333-4444-555555555555";
 const UNKNOWN: &str = "33333333-2222-3333-4444-555555555555";
 
-/// Sets what the reader may do.
 fn allow(consul: &Consul, rules: &str) {
     let policies = consul.call("GET", "/v1/acl/policies", "");
     let policies: serde_json::Value = serde_json::from_str(&policies).expect("policies");
@@ -341,7 +345,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     let mut stage = Stage::with(bed, consul, 1);
     stage.wait_haproxy(&[]);
 
-    // No token at all: 200 and an empty list, which says nothing of who is there.
+    // Without a token: 200 and an empty list, which does not mean that there are no instances.
     stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
     assert_eq!(stage.said("or grant the token service:read and node:read"), 1, "{}", stage.server.log());
 
@@ -349,7 +353,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     stage.server = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", READER).spawn();
     stage.wait_haproxy(&["1 127.2.0.1 10"]);
     allow(&stage.consul, SERVICE);
-    wait_for("the contradiction to be told", HANG, || {
+    wait_for("the contradiction to be logged", HANG, || {
         let log = stage.server.log();
         let told = "lists service \"web\" but shows none of its instances: grant the token node:read on its nodes";
         if log.contains(told) { Ok(()) } else { Err(log) }
@@ -359,12 +363,12 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     stage.server.wait_log("Consul: recovered after ");
     assert_eq!(stage.said("slot 1: "), 2, "added and full, once each: {}", stage.server.log());
 
-    // No token again, and by now there is somebody to lose.
+    // Without a token again, now that there are servers to lose.
     stage.server = server(&stage.bed, &stage.consul, "web").spawn();
     stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
     stage.nothing_changes(Duration::from_secs(1));
 
-    // A token that is renewed in its file, wrongly and rightly.
+    // A token file that is rotated, wrongly and rightly.
     let file = stage.bed.file("token", &format!("{READER}\n"));
     stage.server =
         server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN_FILE", &file.to_string_lossy()).spawn();
@@ -376,7 +380,7 @@ fn a_token_that_may_not_read_keeps_the_servers() {
     stage.server.wait_log("Consul: recovered after ");
     stage.server.kill();
 
-    // At the start that is for a person to mend. No token is shown anywhere, at any level.
+    // At start it needs a person. No log level shows a token.
     let denied = server(&stage.bed, &stage.consul, "web").env("CONSUL_HTTP_TOKEN", UNKNOWN).arg("--debug").run();
     denied
         .assert_code(2)
@@ -407,18 +411,18 @@ fn two_services_are_split_by_the_dedicated_mode() {
             .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &bed.web().port().to_string())
             .spawn(),
     ];
-    // `api` stands first in the configuration, so it is seated first.
+    // `api` comes first in the configuration, so it is seated first.
     wait_servers(&bed, &haproxy, BACK, BASE, &["2 127.2.0.1 10"]);
     wait_servers(&bed, &haproxy, "rest", "other", &["1 127.2.0.2 10"]);
 
-    // One service unknown, the other is followed.
+    // One service unknown, the other still followed.
     consul.deregister("api-1");
     serve(&bed, "web-2", &address(3));
     consul.register("web", "web-2", &address(3));
     wait_servers(&bed, &haproxy, BACK, BASE, &["2 127.2.0.1 10", "3 127.2.0.3 10"]);
     wait_servers(&bed, &haproxy, "rest", "other", &["1 127.2.0.2 10"]);
 
-    // Neither is known while the agent is away, and nobody goes.
+    // While the agent is away neither is known, and no server is removed.
     consul.kill();
     roles[0].wait_log("cannot be reached");
     wait_servers(&bed, &haproxy, BACK, BASE, &["2 127.2.0.1 10", "3 127.2.0.3 10"]);
@@ -489,7 +493,7 @@ fn consul_is_asked_over_tls_and_over_a_socket() {
     dry(&format!("unix://{}", text(&socket))).run().assert_code(0).assert_stdout(&row);
     dry(&secure).env("CONSUL_CACERT", &text(&ca)).env("CONSUL_DATACENTER", "dc1").run().assert_code(0);
 
-    // Whoever is not trusted is not believed.
+    // An untrusted certificate is rejected.
     dry(&secure).run().assert_code(1).assert_stderr("its certificate is not accepted: ").assert_stderr("CONSUL_CACERT");
     dry(&secure)
         .env("CONSUL_CACERT", "/nowhere")
@@ -497,13 +501,13 @@ fn consul_is_asked_over_tls_and_over_a_socket() {
         .assert_code(2)
         .assert_stderr("CONSUL_CACERT /nowhere: cannot read");
     dry("unix:///nowhere.sock").run().assert_code(1).assert_stderr("unix:///nowhere.sock cannot be reached: ");
-    // Namespaces are for Consul Enterprise; a datacenter may be unknown.
+    // Namespaces need Consul Enterprise; a datacenter may be unknown.
     let namespace = dry(&consul.url()).env("CONSUL_NAMESPACE", "team").run();
     namespace.assert_code(2).assert_stderr("returned 400").assert_stderr("Namespaces are a Consul Enterprise feature");
     dry(&consul.url()).env("CONSUL_DATACENTER", "dc9").run().assert_code(1).assert_stderr("No path to datacenter");
 }
 
-/// A part of a bed's directory with certificates of an authority of its own.
+/// A directory with the certificates of one CA.
 struct Certificates {
     ca: String,
     server: [String; 2],
@@ -518,7 +522,7 @@ impl Certificates {
         Certificates { ca, server: [certificate, key], client: [of_client, clients] }
     }
 
-    /// The configuration of an agent that demands a certificate of whoever comes over `https`.
+    /// Agent configuration that demands a client certificate over `https`.
     fn demanded(&self, https: &Port) -> serde_json::Value {
         let [certificate, key] = &self.server;
         json!({
@@ -556,14 +560,14 @@ fn an_agent_may_demand_a_certificate() {
     ours().env("CONSUL_CAPATH", &text(&bed.dir().join("authorities"))).run().assert_code(0).assert_stdout(&row);
     known().env("CONSUL_TLS_SERVER_NAME", "server.dc1.consul:8501").run().assert_code(0).assert_stdout(&row);
 
-    // Without ours the agent ends the connection, and may be quicker than the reason for it.
+    // Without a client certificate the agent closes the connection, possibly before its reason arrives.
     let without = dry().env("CONSUL_CACERT", &made.ca).run();
     without.assert_code(1).assert_stderr("cannot be reached: ").assert_stderr("CONSUL_CLIENT_CERT");
     let misnamed = known().env("CONSUL_TLS_SERVER_NAME", "other.example").run();
     misnamed.assert_code(1).assert_stderr("its certificate is not accepted").assert_stderr("CONSUL_TLS_SERVER_NAME");
     let unknown = ours().run();
     unknown.assert_code(1).assert_stderr("its certificate is not accepted").assert_stderr("CONSUL_CACERT");
-    // Not asked for, on the word of whoever set it.
+    // Verification disabled by the operator.
     let blind = ours().env("CONSUL_HTTP_SSL_VERIFY", "false").run();
     blind.assert_code(0).assert_stdout(&row).assert_stderr("WARN ").assert_stderr("CONSUL_HTTP_SSL_VERIFY is false");
     assert_eq!(blind.stderr.matches("CONSUL_HTTP_SSL_VERIFY").count(), 1, "{blind}");
@@ -589,7 +593,7 @@ fn an_agent_may_demand_a_certificate() {
     );
 }
 
-/// Agent and hsdo get certificates of another authority while hsdo runs, and one file comes before the other.
+/// The agent and hsdo get certificates of another CA while hsdo runs, and one file comes before the other.
 #[test]
 fn renewed_certificates_count_from_the_next_connection_on() {
     let bed = Bed::new("renewed");
@@ -610,10 +614,10 @@ fn renewed_certificates_count_from_the_next_connection_on() {
         server(&bed, &consul, "web").env("SERVER_CONSUL_API_URL", &format!("https://127.0.0.1:{}", https.number()));
     let mut running = names.iter().zip(&ours).fold(hsdo, |hsdo, (name, path)| hsdo.env(name, path)).spawn();
     running.wait_turn();
-    // The certificate is there, its key is not yet: the pair at hand serves.
+    // The certificate is there, its key is not yet: hsdo keeps the previous pair.
     install(&second, &[1]);
     consul.kill();
-    consul.start_again();
+    consul.restart();
     consul.register("web", "web-1", &address(1));
     running.wait_log("is not the key of the certificate in CONSUL_CLIENT_CERT; keeping the previous configuration");
     running.wait_turn();
@@ -621,7 +625,7 @@ fn renewed_certificates_count_from_the_next_connection_on() {
     install(&second, &[0, 2]);
     consul.kill();
     consul.configure(&second.demanded(&https));
-    consul.start_again();
+    consul.restart();
     consul.register("web", "web-2", &address(2));
     running.wait_turn();
     wait_for("the second instance in the first one's place", SOON, || match bed.moto().attribute(1, "IPAddress") {
@@ -661,7 +665,7 @@ enum Truth {
     Maintained,
 }
 
-/// The occupied slots: address to slot and status. Panics where two slots hold one address.
+/// The occupied slots: address to slot and status. Panics if two slots hold one address.
 fn occupied(bed: &Bed) -> BTreeMap<String, (u32, String)> {
     let mut occupied = BTreeMap::new();
     for (slot, item) in bed.moto().items() {
@@ -675,13 +679,13 @@ fn occupied(bed: &Bed) -> BTreeMap<String, (u32, String)> {
     occupied
 }
 
-/// A course of changes in Consul under traffic, with the agent silent or gone now and then. The table and HAProxy follow
-/// what is known; who is not touched stays where it is; nobody goes while nothing is known; no request fails, and none is
-/// answered by who was out before it began.
+/// Random changes in Consul under traffic, while the agent hangs or dies now and then. Table and HAProxy follow what is
+/// known; untouched servers stay in place; none is removed while nothing is known; no request fails, and none is
+/// answered by an instance that was out before it began.
 #[test]
 fn whatever_happens_in_consul_traffic_is_not_harmed() {
     const HOSTS: u32 = 3;
-    /// One instance that nobody touches.
+    /// One instance that is never touched.
     const ANCHOR: u32 = 4;
     let mut stage = Stage::new("chaos", 0);
     for host in 1..=ANCHOR {
@@ -692,7 +696,7 @@ fn whatever_happens_in_consul_traffic_is_not_harmed() {
     let mut stream = Stream::start(stage.haproxy.frontend(BACK), Duration::from_millis(20), 100_000);
     let mut truth: BTreeMap<u32, Truth> = (1..=HOSTS).map(|host| (host, Truth::Gone)).collect();
     let mut slots = occupied(&stage.bed);
-    // Always the same course, so that a failure can be seen again.
+    // A fixed seed, so that a failure can be reproduced.
     let mut seed: u64 = 20_240_607;
     let mut random = |below: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -709,8 +713,8 @@ fn whatever_happens_in_consul_traffic_is_not_harmed() {
                 let before = stage.server.metric(failed).unwrap_or(0.0);
                 stage.server.wait_metric(failed, |n| n >= before + 2.0);
                 assert_eq!(occupied(&stage.bed), slots, "step {step}: while the agent is away");
-                // It knows nobody, which is not that nobody is there.
-                stage.consul.start_again();
+                // An unknown service is not an empty one.
+                stage.consul.restart();
                 stage.server.wait_metric("hsdo_missing_groups", |n| n == 1.0);
                 assert_eq!(occupied(&stage.bed), slots, "step {step}: while the service is unknown");
                 stage.consul.register("web", &name(ANCHOR), &address(ANCHOR));
@@ -771,7 +775,7 @@ fn name(host: u32) -> String {
     format!("web-{host}")
 }
 
-/// Makes one change of an instance; what is true of it then.
+/// Changes one instance, and updates what is known of it.
 fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
     let id = name(host);
     match (before, choice) {
@@ -780,11 +784,11 @@ fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
             Truth::Ready
         }
         (Truth::Ready, 2..=4) => {
-            consul.maintain(&id, true);
+            consul.set_maintenance(&id, true);
             Truth::Maintained
         }
         (Truth::Ready, _) => {
-            consul.check(&id, if choice == 5 { "warn" } else { "fail" });
+            consul.set_check(&id, if choice == 5 { "warn" } else { "fail" });
             Truth::Failing
         }
         (Truth::Failing | Truth::Maintained, 2) => {
@@ -792,11 +796,11 @@ fn change(consul: &Consul, host: u32, before: Truth, choice: u64) -> Truth {
             Truth::Gone
         }
         (Truth::Failing, _) => {
-            consul.check(&id, "pass");
+            consul.set_check(&id, "pass");
             Truth::Ready
         }
         (Truth::Maintained, _) => {
-            consul.maintain(&id, false);
+            consul.set_maintenance(&id, false);
             Truth::Ready
         }
     }

@@ -1,4 +1,5 @@
-//! `credential_process` on the built program: whatever a helper does, hsdo neither grows nor ends, and leaves nothing behind.
+//! `credential_process` on the built program: whatever a helper does, hsdo neither grows nor exits, and leaves nothing
+//! behind.
 
 mod common;
 
@@ -13,7 +14,6 @@ use common::wait::{SOON, wait_for};
 
 const KEYS: &str = r#"echo '{"Version": 1, "AccessKeyId": "ASIAHELPER", "SecretAccessKey": "hush"}'"#;
 
-/// A bed with a table and a group of two instances.
 fn bed(name: &str) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -34,24 +34,23 @@ fn server(bed: &Bed, script: &str) -> Hsdo {
         .env("INTERVAL", "0.05")
 }
 
-/// A command that runs for long, and that no other test runs.
+/// A long-running command that no other test uses.
 fn long(number: u32) -> String {
     format!("sleep 9{number}{}", std::process::id())
 }
 
-/// The entries of a folder of `/proc`.
 fn entries(folder: impl AsRef<Path>) -> Vec<fs::DirEntry> {
     fs::read_dir(folder).map(|entries| entries.flatten().collect()).unwrap_or_default()
 }
 
-/// How many processes run that have this command line.
+/// How many processes have this command line.
 fn running(command: &str) -> usize {
     let line = |entry: &fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
     let words = command.replace(' ', "\0") + "\0";
     entries("/proc").iter().filter(|entry| line(entry) == words.as_bytes()).count()
 }
 
-/// The states of a process's children, one letter each: `Z` for one that has ended and that nobody waits for.
+/// The states of a process's children, one letter each: `Z` is a zombie.
 fn children(parent: u32) -> String {
     let state = |entry: &fs::DirEntry| {
         let text = fs::read_to_string(entry.path().join("stat")).ok()?;
@@ -76,7 +75,7 @@ fn counts(server: &Running, command: &str) -> [usize; 4] {
 fn hundreds_of_helpers_that_hang_leave_nothing_behind() {
     let bed = bed("helpers");
     let (tries, long) = (bed.dir().join("tries"), long(1));
-    // It fails, while others hold its pipes: in its group, in the background, in sessions of their own.
+    // It fails while other processes hold its pipes: in its group, in the background, in sessions of their own.
     let script = format!(
         "echo >>'{}'\n{long} | cat &\nsetsid {long} &\n(setsid sh -c '{long} & {long} >/dev/null 2>&1 & wait' &)\nexit 3\n",
         tries.display()
@@ -91,11 +90,11 @@ fn hundreds_of_helpers_that_hang_leave_nothing_behind() {
     };
     let few = counts_after(20);
     let many = counts_after(220);
-    // Each may be in the middle of a try.
+    // Each may be in the middle of an attempt.
     let grown = few.into_iter().zip(many).any(|(few, many)| many > few + 6);
     assert!(!grown, "threads, descriptors, children, helpers: {few:?}, then {many:?}");
     assert!(server.log().contains("failed (exit status: 3)"), "{}", server.log());
-    // What is left of the last try is ended with hsdo.
+    // What is left of the last attempt ends with hsdo.
     assert_eq!(server.terminate().code(), Some(0));
     wait_for("the helpers to be gone", SOON, || if running(&long) == 0 { Ok(()) } else { Err(running(&long)) });
 }
@@ -121,8 +120,8 @@ fn a_helper_that_hangs_ends_with_hsdo() {
     assert_eq!(running(&long), 0);
 }
 
-/// A limit on processes binds root nowhere, and a user by all that runs for that user: so it is set for a user of this test's
-/// own, who may read what root may.
+/// A process limit does not bind root, and counts all processes of a user: so it is set for a user of this test, which
+/// may read what root may.
 fn limited(tasks: u32) -> Vec<String> {
     let limit = format!("--nproc={tasks}");
     let user =
@@ -151,7 +150,7 @@ fn without_room_for_one_more_thread_or_process_a_turn_fails_and_no_more() {
 fn process_1_waits_for_orphans_and_leaves_the_helper_its_status() {
     let bed = bed("orphans");
     let tries = bed.dir().join("tries");
-    // Forty tries that fail, each with two orphans; then keys.
+    // Forty failed attempts, each with two orphans; then keys.
     let script = format!(
         "echo >>'{0}'\n(sleep 0.1 >/dev/null 2>&1 &)\n(setsid sleep 0.1 >/dev/null 2>&1 &)\n\
          [ $(wc -l <'{0}') -gt 40 ] || exit 3\n{KEYS}\n",

@@ -1,4 +1,4 @@
-//! Credentials and regions from every place that the AWS SDKs know, on the built program; and what it may do with them.
+//! Credentials and regions from every place that the AWS SDKs know, on the built program, and the permissions it needs.
 
 mod common;
 
@@ -13,12 +13,11 @@ use common::bed::{Bed, TABLE, package_dir};
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
 use common::issuer::{AUTHORIZATION, Issuer, SECRET, TOKEN};
-use common::moto::{Moto, one};
+use common::moto::{Moto, element_text};
 use common::port::Port;
 use common::process::unshare;
 use common::wait::{SOON, wait_for};
 
-/// A bed with a table and a group of two instances.
 fn bed(name: &str) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -26,7 +25,7 @@ fn bed(name: &str) -> Bed {
     bed
 }
 
-/// A server without credentials, which asks no metadata service unless a test says where one is.
+/// A server without credentials, which uses a metadata service only if a test names one.
 fn server(bed: &Bed) -> Hsdo {
     bare(Hsdo::server(bed))
 }
@@ -45,7 +44,7 @@ fn keys(bed: &Bed) -> BTreeSet<String> {
     calls.into_iter().filter(|call| !call.operation.starts_with("AssumeRole")).map(|call| call.key).collect()
 }
 
-/// The actions that a policy of `conf/terraform` allows without a variable set.
+/// The actions that a policy of `conf/terraform` allows by default.
 fn policy(role: &str) -> Vec<String> {
     let text = std::fs::read_to_string(package_dir().join("conf/terraform/iam.tf")).expect("iam.tf");
     let (_, document) =
@@ -59,14 +58,14 @@ fn policy(role: &str) -> Vec<String> {
 }
 
 fn document(actions: &[String]) -> String {
-    // moto asks for TransactWriteItems, which is no IAM action: AWS asks for what the transaction holds.
+    // moto checks TransactWriteItems, which is not an IAM action: AWS checks the actions in the transaction.
     let emulated =
         actions.iter().any(|action| action == "dynamodb:UpdateItem").then_some("dynamodb:TransactWriteItems");
     let actions: Vec<&str> = actions.iter().map(String::as_str).chain(emulated).collect();
     json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}).to_string()
 }
 
-/// A user of moto's IAM who may do this, with a key.
+/// A user of moto's IAM with these permissions, and a key.
 struct User {
     name: &'static str,
     key: String,
@@ -77,7 +76,8 @@ impl User {
     fn new(moto: &Moto, name: &'static str, actions: &[String]) -> Self {
         moto.iam("CreateUser", &[("UserName", name)]);
         let answer = moto.iam("CreateAccessKey", &[("UserName", name)]);
-        let user = User { name, key: one(&answer, "AccessKeyId"), secret: one(&answer, "SecretAccessKey") };
+        let user =
+            User { name, key: element_text(&answer, "AccessKeyId"), secret: element_text(&answer, "SecretAccessKey") };
         user.may(moto, actions);
         user
     }
@@ -87,7 +87,7 @@ impl User {
         moto.iam("PutUserPolicy", &[("UserName", self.name), ("PolicyName", "p"), ("PolicyDocument", &document)]);
     }
 
-    /// The program as this user. It speaks to moto itself, since what a proxy changes would not fit the signature.
+    /// hsdo as this user. It calls moto directly, since a proxy's edits would break the signature.
     fn runs(&self, bed: &Bed, hsdo: Hsdo) -> Hsdo {
         hsdo.env("AWS_ENDPOINT_URL", &bed.moto().url())
             .env("AWS_ACCESS_KEY_ID", &self.key)
@@ -120,7 +120,7 @@ fn the_policies_of_conf_terraform_are_enough_and_each_action_is_missed_by_its_na
         assert!(!outcome.stderr.contains(&user.secret), "{outcome}");
 
         for missing in &actions {
-            // GetItem is for the change marker and DescribeTable for a better message: a turn does without.
+            // GetItem is for the change marker and DescribeTable for a better message: a turn works without them.
             if ["dynamodb:GetItem", "dynamodb:DescribeTable"].contains(&missing.as_str()) {
                 continue;
             }
@@ -169,7 +169,7 @@ fn a_profile_has_keys_and_the_region() {
     outcome.assert_code(0).assert_stderr(&format!("{} (profile \"ops\")", shown(&user.key)));
 }
 
-/// Keys of a profile or a config file, each indented by so much.
+/// Keys of a profile or config file, indented.
 fn pair(key: &str, indent: &str, is: &str) -> String {
     format!("{indent}aws_access_key_id{is}{key}\n{indent}aws_secret_access_key{is}hush\n")
 }
@@ -242,8 +242,8 @@ fn the_home_of_passwd_counts_where_nothing_sets_one() {
     assert_eq!(keys(&bed), BTreeSet::from(["ATHOME".to_owned()]));
 }
 
-/// The first words of a command that may read only what its user may: root may read everything.
-fn modest() -> Vec<&'static str> {
+/// The first words of a command with only its user's permissions: root may read everything.
+fn as_plain_user() -> Vec<&'static str> {
     match unshare()[..] {
         ["unshare"] => vec!["setpriv", "--bounding-set=-dac_override,-dac_read_search"],
         _ => vec!["env"],
@@ -260,7 +260,7 @@ fn a_file_that_nobody_named_and_that_cannot_be_read_is_left_out_and_a_named_one_
     };
     let keys = bed.file(".aws/credentials", "[default]\naws_access_key_id = NEVER\n");
     set(&keys, 0o000);
-    let run = || Hsdo::server(&bed).under(&modest());
+    let run = || Hsdo::server(&bed).under(&as_plain_user());
     let outcome = run().once();
     outcome
         .assert_code(0)
@@ -268,7 +268,7 @@ fn a_file_that_nobody_named_and_that_cannot_be_read_is_left_out_and_a_named_one_
     outcome.assert_stderr("/.aws/credentials is left out: permission denied");
     assert_eq!(outcome.stderr.matches("is left out").count(), 2, "{outcome}");
 
-    let alone = server(&bed).under(&modest()).once();
+    let alone = server(&bed).under(&as_plain_user()).once();
     alone.assert_code(2).assert_stderr("no AWS credentials").assert_stderr("/.aws/credentials (permission denied)");
     let named = run().env("AWS_SHARED_CREDENTIALS_FILE", &keys.to_string_lossy()).once();
     named.assert_code(2).assert_stderr("permission denied; make it readable or correct AWS_SHARED_CREDENTIALS_FILE");
@@ -316,7 +316,7 @@ fn roles_are_assumed_one_by_another() {
         outcome
     };
     run("second").assert_code(0).assert_stderr(&format!("(role {})", role("second")));
-    // The first role may assume the second and nothing else, and who it is stands in the refusal.
+    // The first role may assume the second and nothing else; the refusal names the caller.
     run("first").assert_code(2).assert_stderr("as key ...").assert_stderr(&format!("(role {})", role("first")));
 
     user.may(moto, &["sts:GetCallerIdentity".to_owned()]);
@@ -381,7 +381,7 @@ fn a_container_has_a_role() {
     };
     run("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token.to_string_lossy()).assert_code(0);
     run("AWS_CONTAINER_AUTHORIZATION_TOKEN", AUTHORIZATION).assert_code(0);
-    assert_eq!(keys(&bed), issuer.given().into_keys().collect());
+    assert_eq!(keys(&bed), issuer.issued().into_keys().collect());
     run("AWS_CONTAINER_AUTHORIZATION_TOKEN", "someone-else").assert_code(1).assert_stderr("are refused (status 401)");
 }
 
@@ -392,7 +392,7 @@ fn an_instance_has_a_role_and_a_region() {
     let outcome = with_metadata(server(&bed), &issuer.url()).env_remove("AWS_DEFAULT_REGION").arg("--debug").once();
     outcome.assert_code(0).assert_stderr("(instance role the-role)");
     assert!(!outcome.stderr.contains(SECRET) && !outcome.stderr.contains(TOKEN), "{outcome}");
-    assert_eq!(keys(&bed), issuer.given().into_keys().collect());
+    assert_eq!(keys(&bed), issuer.issued().into_keys().collect());
 }
 
 /// moto's instances are in us-east-1, and its table is not.
@@ -416,12 +416,12 @@ fn nothing_anywhere_is_said_with_all_the_places() {
     outcome.assert_code(2).assert_stderr("no AWS region").assert_stderr("set AWS_DEFAULT_REGION");
 }
 
-/// Each call must have been signed with a key that held when the call came.
+/// Each call must be signed with a key that was valid when the call came.
 #[track_caller]
 fn assert_all_held(bed: &Bed, issuer: &Issuer) {
-    let given = issuer.given();
+    let given = issuer.issued();
     for call in bed.aws().calls() {
-        let end = given.get(&call.key).unwrap_or_else(|| panic!("{call:?} is signed by nobody known"));
+        let end = given.get(&call.key).unwrap_or_else(|| panic!("{call:?} is signed with an unknown key"));
         assert!(call.at < *end, "{} came {:?} after the end of {}", call.operation, call.at - *end, call.key);
     }
 }
@@ -461,18 +461,18 @@ fn an_outage_of_the_issuer_shorter_than_the_life_left_is_not_seen() {
     server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
     issuer.set_broken(true);
     server.wait_log("refresh failed, but the current ones are valid for another");
-    let asked = issuer.asked();
-    wait_for("the issuer to be asked again", SOON, || if issuer.asked() > asked { Ok(()) } else { Err(asked) });
+    let asked = issuer.requests();
+    wait_for("the issuer to be asked again", SOON, || if issuer.requests() > asked { Ok(()) } else { Err(asked) });
     issuer.set_broken(false);
     server.wait_log("AWS credentials: recovered after");
-    let new = issuer.given().into_keys().next_back().expect("a key");
+    let new = issuer.issued().into_keys().next_back().expect("a key");
     wait_for("the new key to sign", SOON, || if keys(&bed).contains(&new) { Ok(()) } else { Err(keys(&bed).len()) });
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
     assert_eq!(server.log().matches("refresh failed").count(), 1, "said once: {}", server.log());
     assert_all_held(&bed, &issuer);
 }
 
-/// What a machine that starts brings is a failed turn, and is over by itself.
+/// Start-up trouble of a machine fails turns, and passes by itself.
 #[test]
 fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     let bed = bed("early");
@@ -480,9 +480,9 @@ fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     let broken = |issuer: &Issuer| issuer.set_broken(true);
     let without_role = |issuer: &Issuer| issuer.set_roles(Some((404, "")));
     let portal = |issuer: &Issuer| issuer.set_roles(Some((200, "<html><body>Welcome</body></html>")));
-    type Spoil<'a> = &'a dyn Fn(&Issuer);
+    type Break<'a> = &'a dyn Fn(&Issuer);
     let no_session = |issuer: &Issuer| issuer.set_session(Some((200, "<html><body>Please log in</body></html>")));
-    let cases: [(&str, Spoil<'_>, bool, &str); 5] = [
+    let cases: [(&str, Break<'_>, bool, &str); 5] = [
         (
             "a page in the place of a session",
             &no_session,
@@ -514,7 +514,7 @@ fn trouble_of_the_metadata_service_at_start_is_waited_for() {
     }
 }
 
-/// Nobody listens there yet, as while a machine has no network.
+/// Nothing listens yet, as while a machine has no network.
 #[test]
 fn a_metadata_service_that_comes_late_is_waited_for() {
     let bed = bed("late");
@@ -535,17 +535,17 @@ fn keys_past_their_end_are_used_until_aws_refuses_them() {
     server.wait_metric("hsdo_last_success_timestamp_seconds", |value| value > 0.0);
     issuer.set_broken(true);
     server.wait_log("refresh failed; using the expired ones for as long as AWS accepts them");
-    let (key, end) = issuer.given().into_iter().next_back().expect("a key");
-    let asked = issuer.asked();
+    let (key, end) = issuer.issued().into_iter().next_back().expect("a key");
+    let asked = issuer.requests();
     for _ in 0..5 {
         server.wait_turn();
     }
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
     assert!(bed.aws().calls().iter().any(|call| call.key == key && call.at > end), "nothing was signed past the end");
-    // The source is not asked by every call.
-    assert!(issuer.asked() - asked < 30, "{} questions", issuer.asked() - asked);
+    // The source is not called for every request.
+    assert!(issuer.requests() - asked < 30, "{} questions", issuer.requests() - asked);
 
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "ExpiredTokenException"));
+    bed.aws().inject("Scan", Fault::dynamodb(400, "ExpiredTokenException"));
     server.wait_log("ExpiredTokenException");
     let log = server.log();
     let line = log.lines().find(|line| line.contains("ExpiredTokenException")).unwrap_or_default();
@@ -553,7 +553,7 @@ fn keys_past_their_end_are_used_until_aws_refuses_them() {
     bed.aws().heal();
     issuer.set_broken(false);
     server.wait_turn();
-    let new = issuer.given().into_keys().next_back().expect("a key");
+    let new = issuer.issued().into_keys().next_back().expect("a key");
     assert!(new != key && keys(&bed).contains(&new), "{new}");
 }
 
@@ -571,13 +571,13 @@ fn an_expired_token_is_replaced_within_the_call() {
     let issuer = Issuer::start(Duration::from_secs(3_600));
     let mut server = with_metadata(server(&bed), &issuer.url()).spawn();
     server.wait_turn();
-    let before = issuer.given().len();
-    bed.aws().spoil_times("Scan", Fault::dynamodb(400, "ExpiredTokenException"), 1);
+    let before = issuer.issued().len();
+    bed.aws().inject_times("Scan", Fault::dynamodb(400, "ExpiredTokenException"), 1);
     wait_for("another key", SOON, || {
-        let count = issuer.given().len();
+        let count = issuer.issued().len();
         if count > before { Ok(()) } else { Err(count) }
     });
     server.wait_turn();
     assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
-    assert_eq!(issuer.given().len(), before + 1);
+    assert_eq!(issuer.issued().len(), before + 1);
 }

@@ -1,4 +1,4 @@
-//! The exporter under abuse: whoever reaches its port can hold up no turn, fill no memory and end nothing.
+//! The exporter under abuse: its clients cannot block a turn, fill memory or end the process.
 
 mod common;
 
@@ -18,13 +18,13 @@ use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::{Hsdo, Running};
 use common::wait::wait_for;
 
-/// Rows of the table: a scrape that no socket's buffer takes whole.
+/// Rows enough that no socket buffer holds a whole scrape.
 const SLOTS: usize = 5_000;
-/// Connections that are held at the same time.
+/// Connections held at the same time.
 const HELD: usize = 2_000;
-/// For what needs some turns of a busy machine.
+/// For a few turns on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
-/// What the abuse may cost in memory, in KiB: each of the exporter's threads may hold a scrape.
+/// The memory that abuse may cost, in KiB: each exporter thread may hold a scrape.
 const MOST: u64 = 96 * 1024;
 
 fn rows() -> String {
@@ -40,7 +40,7 @@ fn rows() -> String {
     format!(r#"{{"Items": [{}]}}"#, (1..=SLOTS).map(row).collect::<Vec<_>>().join(","))
 }
 
-/// Lets this process have as many descriptors as it may.
+/// Raises this process's descriptor limit to its maximum.
 fn raise_descriptors() {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of files");
@@ -51,14 +51,14 @@ fn raise_descriptors() {
     assert!(status.is_ok_and(|status| status.success()), "prlimit: install util-linux");
 }
 
-/// Those who do one thing again and again until it is enough.
+/// Threads that repeat one thing until stopped.
 struct Crowd {
     enough: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Crowd {
-    /// `act` tells whether the exporter let it in; `done` counts those times.
+    /// `act` returns whether the exporter let it in; `done` counts those.
     fn add(&mut self, count: usize, done: &Arc<AtomicUsize>, act: impl Fn() -> bool + Clone + Send + 'static) {
         for _ in 0..count {
             let (enough, done, act) = (Arc::clone(&self.enough), Arc::clone(done), act.clone());
@@ -85,7 +85,7 @@ fn connect(address: SocketAddr) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Sends `head`, then `part` without an end, until the other side has had enough of it.
+/// Sends `head`, then `part` endlessly, until the peer closes.
 fn flood(address: SocketAddr, head: &str, part: u8) -> bool {
     let Some(mut stream) = connect(address) else { return false };
     let _ = stream.write_all(head.as_bytes());
@@ -95,14 +95,14 @@ fn flood(address: SocketAddr, head: &str, part: u8) -> bool {
     sent > 100 || stream.read(&mut [0]).is_ok_and(|count| count > 0)
 }
 
-/// Asks for all the numbers, and takes a few bytes of them now and then.
+/// Requests all metrics, and reads a few bytes now and then.
 fn sip(address: SocketAddr) -> bool {
     let Some(mut stream) = connect(address) else { return false };
     let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
     let (mut few, mut sips) = ([0; 8], 0);
     while let Ok(1..) = stream.read(&mut few) {
         sips += 1;
-        // What is sent at the end of its patience lies in the buffers of both sides.
+        // What was sent before its timeout is in the buffers of both sides.
         if sips == 80 {
             break;
         }
@@ -111,7 +111,7 @@ fn sip(address: SocketAddr) -> bool {
     sips > 10
 }
 
-/// Half a request, and then a byte now and then.
+/// Half a request, then a byte now and then.
 fn trickle(address: SocketAddr) -> bool {
     let Some(mut stream) = connect(address) else { return false };
     let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");
@@ -133,7 +133,7 @@ fn abuse_of_the_exporter_holds_up_no_turn_and_fills_no_memory() {
     let bed = Bed::new("abuse");
     bed.moto().create_table();
     let answer = rows();
-    bed.aws().spoil("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
+    bed.aws().inject("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
     let _haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 4).unchecked()]);
     let mut client = Hsdo::client(&bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string()).spawn();
     client.wait_turn();
@@ -141,12 +141,12 @@ fn abuse_of_the_exporter_holds_up_no_turn_and_fills_no_memory() {
     let (memory, files) = (client.status_number("VmHWM"), descriptors(&client));
     let address: SocketAddr = client.url().trim_start_matches("http://").parse().expect("an address");
 
-    // Connections that say nothing: far more than are served, and than the system queues.
+    // Silent connections: far more than are served, and than the system queues.
     let held: Vec<Socket> = (0..HELD)
         .map(|_| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
             socket.set_nonblocking(true).expect("a flag");
-            // It goes on connecting in the background.
+            // It keeps connecting in the background.
             let _ = socket.connect(&address.into());
             socket
         })
@@ -162,11 +162,11 @@ fn abuse_of_the_exporter_holds_up_no_turn_and_fills_no_memory() {
 
     let mut held = Some(held);
     for round in 1..=6 {
-        // The others get in once the silent ones are gone.
+        // Others get in once the silent ones are gone.
         if round == 3 {
             held = None;
         }
-        // A turn reads the table once; nobody asks the exporter for the number of turns, since it is busy.
+        // Counted by table reads, one a turn, since the exporter is busy.
         let before = bed.aws().count("Scan");
         wait_for(&format!("ten more turns, round {round}"), LONG, || match bed.aws().count("Scan") - before {
             10.. => Ok(()),
@@ -195,6 +195,6 @@ fn abuse_of_the_exporter_holds_up_no_turn_and_fills_no_memory() {
         "greatest memory: {memory} KiB before, {now} KiB after; {sips:?} sips, {trickles:?} trickles, {floods:?} floods"
     );
     assert!(now < memory + MOST, "{now} KiB, before the abuse {memory}");
-    assert!(client.log().lines().count() < 30, "the log is not for strangers to fill: {}", client.log());
+    assert!(client.log().lines().count() < 30, "clients of the exporter must not flood the log: {}", client.log());
     assert!(client.terminate().success());
 }

@@ -1,4 +1,4 @@
-//! The lease: of several servers one writes, and another one follows it when it stops, dies or sleeps.
+//! The lease: one of several servers writes, and another takes over when it stops, dies or sleeps.
 
 mod common;
 
@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use common::bed::Bed;
 use common::hsdo::{Hsdo, Running};
-use common::wait::{SOON, stays, wait_for, wait_until};
+use common::wait::{SOON, assert_stays, wait_for, wait_until};
 
 const LEADER: &str = "hsdo_leader";
 
-/// A bed with a table and a group of two.
 fn bed(name: &str) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -18,7 +17,7 @@ fn bed(name: &str) -> Bed {
     bed
 }
 
-/// A server that leads, and one that stands by.
+/// A leader and a standby.
 fn pair(bed: &Bed) -> (Running, Running) {
     let mut first = Hsdo::server(bed).spawn();
     first.wait_metric(LEADER, |leads| leads == 1.0);
@@ -45,7 +44,7 @@ fn a_standby_is_ready_writes_nothing_and_follows_at_once_when_the_leader_stops()
         Ok((200, text)) if text.contains("standby") => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    stays("the first one leads", Duration::from_secs(2), || match leader(&bed) {
+    assert_stays("the first one leads", Duration::from_secs(2), || match leader(&bed) {
         Some(now) if now == term => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -75,7 +74,7 @@ fn a_killed_leader_is_followed_within_ten_seconds() {
     wait_until("the new one to work", SOON, || name(&bed, 3).filter(|name| name.starts_with("i-")));
 }
 
-/// The fence: a leader that slept through its lease must not write what it thought before.
+/// Fencing: a leader that slept through its lease must not write its old decisions.
 #[test]
 fn a_leader_that_slept_cannot_write_over_its_successor() {
     let bed = bed("sleep");
@@ -103,7 +102,7 @@ fn a_leader_beats_between_turns_that_are_far_apart() {
     let mut second = slow().spawn();
     second.wait_log("standing by: ");
     let term = leader(&bed);
-    stays("the first one leads", Duration::from_secs(8), || match leader(&bed) {
+    assert_stays("the first one leads", Duration::from_secs(8), || match leader(&bed) {
         now if now == term => Ok(()),
         other => Err(format!("{other:?}")),
     });

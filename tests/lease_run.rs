@@ -1,7 +1,7 @@
-//! Three servers and twenty clients on one table and one changing group, whose leaders are killed, stopped and put to
-//! sleep at random: no two of them ever write in one another's term, and no server is lost or moved.
+//! Three servers and twenty clients on one table and one changing group, whose leaders are killed, stopped and paused
+//! at random: no two ever write in the same term, and no server is lost or moved.
 //!
-//! `HSDO_LEASE_KILLS` is how often a leader goes: a few times in `make test`, a hundred in `make lease-run`.
+//! `HSDO_LEASE_KILLS` is the number of leaders to remove: a few in `make test`, a hundred in `make lease-run`.
 
 mod common;
 
@@ -16,25 +16,14 @@ use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::{Hsdo, Running};
 use common::http::lock;
 use common::moto::text_of;
+use common::random::Random;
 use common::wait::{SOON, wait_for, wait_until};
 
 const SLOTS: usize = 16;
 const SERVERS: usize = 3;
 const CLIENTS: usize = 20;
 
-/// Numbers that look random and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
-/// The group, and when each of its instances left it.
+/// The group, and when each instance left it.
 #[derive(Default)]
 struct Group {
     members: Vec<Instance>,
@@ -43,11 +32,11 @@ struct Group {
 }
 
 impl Group {
-    /// One comes, one goes, or one is replaced; a dozen or so stay.
-    fn churn(&mut self, dice: &mut Dice) {
-        let choice = dice.roll(4);
+    /// Adds, removes or replaces an instance; about a dozen stay.
+    fn churn(&mut self, random: &mut Random) {
+        let choice = random.below(4);
         if choice != 0 && self.members.len() > 8 {
-            let place = dice.roll(self.members.len() as u64) as usize;
+            let place = random.below(self.members.len() as u64) as usize;
             let gone = self.members.remove(place);
             self.left.insert(gone.id, Instant::now());
         }
@@ -58,7 +47,7 @@ impl Group {
     }
 }
 
-/// A server process, with the number under which it signs its calls.
+/// A server process, and the number in its access key.
 struct Server {
     running: Running,
 }
@@ -87,13 +76,13 @@ fn pid(term: &str) -> u32 {
 fn leaders_come_and_go_and_no_server_is_lost_or_moved() {
     let kills: u32 = std::env::var("HSDO_LEASE_KILLS").map_or(4, |text| text.parse().expect("a number"));
     let bed = Bed::new("lease-run");
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     let mut group = Group::default();
     for _ in 0..40 {
-        group.churn(&mut dice);
+        group.churn(&mut random);
     }
     let aws = Arc::new(AwsMemory::start(group.members.clone()));
-    aws.remember();
+    aws.record_history();
     let backend = |number| BackendConfig::new(&format!("b{number}"), "web", SLOTS).unchecked();
     let haproxy = Haproxy::start(&bed, &(0..CLIENTS).map(backend).collect::<Vec<_>>());
     let mut number = 0;
@@ -117,23 +106,23 @@ fn leaders_come_and_go_and_no_server_is_lost_or_moved() {
     let churning = std::thread::spawn({
         let (aws, group, stop) = (Arc::clone(&aws), Arc::clone(&group), Arc::clone(&stop));
         move || {
-            let mut dice = Dice(0x0123_4567_89AB_CDEF);
+            let mut random = Random::new(0x0123_4567_89AB_CDEF);
             while !stop.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(50 + dice.roll(400)));
+                std::thread::sleep(Duration::from_millis(50 + random.below(400)));
                 let mut group = lock(&group);
-                group.churn(&mut dice);
+                group.churn(&mut random);
                 aws.set_instances(group.members.clone());
             }
         }
     });
     let mut gaps: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for kill in 1..=kills {
-        std::thread::sleep(Duration::from_millis(dice.roll(1_500)));
+        std::thread::sleep(Duration::from_millis(random.below(1_500)));
         let term = wait_until("a leader", SOON, || leader(&aws));
         let place = servers.iter_mut().position(|server| server.running.process().id() == pid(&term));
         let place = place.expect("the leader is one of ours");
         let begun = Instant::now();
-        let way = match (kill % 4, dice.roll(4)) {
+        let way = match (kill % 4, random.below(4)) {
             // Each way at least once, also in a short run.
             (1, _) | (_, 0) => "killed",
             (2, _) | (_, 1) => "asleep",
@@ -174,10 +163,10 @@ fn leaders_come_and_go_and_no_server_is_lost_or_moved() {
         println!("{way} {} times; another one led after {:.1} s at the latest", gaps.len(), longest.as_secs_f64());
         assert!(*longest < Duration::from_secs(10), "{way}: {longest:?}");
     }
-    println!("{found}; {} writes refused", aws.asked().refused);
+    println!("{found}; {} writes refused", aws.usage().refused);
 }
 
-/// Goes through everything that was ever written; panics with what must not be.
+/// Checks everything that was ever written.
 fn judge(history: &[Write], left: &BTreeMap<String, Instant>) -> String {
     let number = |item: &Item, name: &str| item.get(name).and_then(|value| value["N"].as_str()?.parse::<u64>().ok());
     let mut writers: BTreeMap<String, String> = BTreeMap::new();
@@ -190,12 +179,12 @@ fn judge(history: &[Write], left: &BTreeMap<String, Instant>) -> String {
         let (_, before, marked) = write.items.iter().find(|(id, _, _)| *id == 1).expect("every write has the marker");
         let before_term = before.as_ref().and_then(|item| text_of(item, "HsdoLeader"));
         let after_term = text_of(marked, "HsdoLeader");
-        assert_eq!(before_term, current, "nobody but hsdo changes the leader");
+        assert_eq!(before_term, current, "only hsdo changes the leader");
         if after_term != before_term {
             ended.extend(before_term.clone());
             current = after_term.clone();
         }
-        // A release is the last write of its term, a take the first.
+        // A term ends with a release and begins with a claim.
         let term = after_term.clone().or(before_term.clone()).expect("every write is in some term");
         assert!(after_term.is_none() || !ended.contains(&term), "{term} writes after its end");
         let known = writers.entry(term.clone()).or_insert_with(|| write.writer.clone());

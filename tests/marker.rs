@@ -1,4 +1,4 @@
-//! The change marker: what a client reads while nothing changes, and how soon it sees what does, whoever wrote it.
+//! The change marker: what a client reads while nothing changes, and how soon it sees a change, whoever wrote it.
 
 mod common;
 
@@ -10,13 +10,13 @@ use common::aws_proxy::{AwsProxy, Fault};
 use common::bed::{Bed, TABLE};
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::{Hsdo, Running};
-use common::wait::{SOON, stays, wait_for, wait_until};
+use common::wait::{SOON, assert_stays, wait_for, wait_until};
 
 const BACK: &str = "http-back";
 
-/// A server and a client at work on a group of two, and a proxy through which the client alone calls.
+/// A server and a client on a group of two, with a proxy for the client's calls alone.
 struct Scene {
-    // In the order in which they must go.
+    // Fields drop in this order.
     client: Running,
     server: Option<Running>,
     reads: AwsProxy,
@@ -30,7 +30,7 @@ impl Scene {
         bed.moto().create_table();
         bed.moto().create_group("web", 0, 2);
         let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", 10).unchecked()]);
-        // In front of the other one, which lets one call at a time through to moto.
+        // It forwards to the bed's proxy, which serialises the calls to moto.
         let reads = AwsProxy::start(&bed.aws().url());
         let server = Some(Hsdo::server(&bed).spawn());
         let client = Hsdo::client(&bed).env("AWS_ENDPOINT_URL", &reads.url()).spawn();
@@ -48,7 +48,7 @@ impl Scene {
         });
     }
 
-    /// Until the ramps are over and the client reads the marker alone for a second.
+    /// Waits until the ramps are over and the client has read only the marker for a second.
     fn wait_quiet(&mut self) {
         let mut since = (Instant::now(), 0);
         wait_until("the client to read the marker alone", SOON, || {
@@ -61,7 +61,7 @@ impl Scene {
         self.reads.forget();
     }
 
-    /// An operator takes slot 1 out by hand.
+    /// An operator disables slot 1 by hand.
     fn disable_by_hand(&self) {
         self.bed.moto().update_item(1, &json!({"BackendServerStatus": {"S": "disabled"}}));
     }
@@ -71,7 +71,7 @@ impl Scene {
 fn a_steady_client_reads_the_marker_and_a_change_costs_it_one_reading() {
     let mut scene = Scene::set("steady");
     let before = scene.reads.count("GetItem");
-    stays("no scan while nothing changes", Duration::from_secs(2), || match scene.reads.count("Scan") {
+    assert_stays("no scan while nothing changes", Duration::from_secs(2), || match scene.reads.count("Scan") {
         0 => Ok(()),
         scans => Err(format!("{scans} scans")),
     });
@@ -83,7 +83,7 @@ fn a_steady_client_reads_the_marker_and_a_change_costs_it_one_reading() {
     scene.disable_by_hand();
     let begun = Instant::now();
     scene.wait_active(&["mywebapp2"]);
-    assert!(begun.elapsed() < Duration::from_secs(5), "an edit by hand is told at once: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "a manual edit is logged at once: {:?}", begun.elapsed());
     let scans = scene.reads.calls().into_iter().filter(|call| call.operation == "Scan");
     let consistent = scans.filter(|call| call.body.contains(r#""ConsistentRead":true"#)).count();
     assert_eq!(consistent, 1);
@@ -93,11 +93,11 @@ fn a_steady_client_reads_the_marker_and_a_change_costs_it_one_reading() {
 fn the_original_may_take_over_as_the_writer_and_ours_again() {
     let mut scene = Scene::set("original");
     assert_eq!(scene.server.take().expect("it runs").terminate().code(), Some(0));
-    // The original updates the attributes it knows: the version stays, and the heartbeat stands still.
+    // The Python version updates only its own attributes: the version stays, and the heartbeat stands still.
     scene.disable_by_hand();
     scene.wait_active(&["mywebapp2"]);
     scene.client.wait_log("the server's heartbeat stands still");
-    // It puts whole items when it starts: the marker is gone.
+    // At start it puts whole items: the marker is gone.
     let item = |weight: &str| {
         json!({"BackendServerID": {"N": "1"}, "IPAddress": {"S": "127.1.9.9"}, "ServerName": {"S": "i-9"}, "ASG": {"S": "web"},
                "Weight": {"N": weight}, "BackendServerStatus": {"S": "enabled"}, "LastWeightUpdate": {"S": "2026-01-01 00:00:00"}})
@@ -131,7 +131,7 @@ fn a_marker_deleted_by_hand_is_made_anew_and_nothing_is_missed() {
     });
     scene.wait_quiet();
 
-    // With the item gone altogether the row is made anew, whole, so that the original could read it.
+    // With the item deleted, the row is recreated as a whole, so that the Python version can read it.
     scene.bed.moto().delete_item(1);
     wait_until("a whole row", SOON, || {
         let moto = scene.bed.moto();
@@ -147,7 +147,7 @@ fn a_policy_without_get_item_costs_more_and_works() {
     let bed = Bed::new("denied");
     bed.moto().create_table();
     bed.moto().create_group("web", 0, 1);
-    bed.aws().spoil("GetItem", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("GetItem", Fault::dynamodb(400, "AccessDeniedException"));
     let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", 10).unchecked()]);
     let mut server = Hsdo::server(&bed).spawn();
     let mut client = Hsdo::client(&bed).spawn();

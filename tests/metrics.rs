@@ -1,4 +1,5 @@
-//! The exporter of the running program: the numbers follow the table, health follows the turns, and the README names them all.
+//! The exporter of the running program: metrics follow the table, health follows the turns, and the README lists every
+//! metric.
 
 mod common;
 
@@ -19,13 +20,12 @@ fn bed(name: &str, instances: usize) -> Bed {
     bed
 }
 
-/// The series of an instance's weight.
 fn weight(bed: &Bed, slot: usize, index: usize) -> String {
     let instance = &bed.moto().instances("web")[index];
     format!("hsdo_server_weight{{id=\"{slot}\",name=\"{}\",ip=\"{}\",asg=\"web\"}}", instance.id, instance.address)
 }
 
-/// The original set a weight once, when an address appeared, and kept the series of servers that were gone.
+/// The Python version set a weight once, when an address appeared, and kept the series of servers that were gone.
 #[test]
 fn the_servers_weights_follow_the_ramp_and_go_with_their_servers() {
     let bed = bed("weights", 2);
@@ -69,7 +69,7 @@ fn the_clients_weights_follow_the_table_and_go_with_their_servers() {
         bed.moto().put_server(1, "127.1.2.1", "i-1", Some("web"), step);
         client.wait_metric(&series(1, "web"), |value| value == f64::from(step));
     }
-    // Another group is another series, and not one more.
+    // A change of group replaces the series.
     bed.moto().put_server(1, "127.1.2.1", "i-1", Some("api"), 10);
     client.wait_metric(&series(1, "api"), |value| value == 10.0);
     wait_gone(&client, &series(1, "web"));
@@ -81,7 +81,7 @@ fn the_clients_weights_follow_the_table_and_go_with_their_servers() {
 #[test]
 fn health_follows_the_turns() {
     let bed = bed("health", 1);
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Hang);
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Hang);
     let mut server = Hsdo::server(&bed).spawn();
     let page = |server: &Running, path: &str, status: u16, text: &str| {
         wait_for(&format!("{path} to answer {status} {text}"), SOON, || match server.get(path) {
@@ -93,7 +93,7 @@ fn health_follows_the_turns() {
     page(&server, "/healthz", 200, "");
     bed.aws().heal();
     page(&server, "/readyz", 200, "ok");
-    bed.aws().spoil("Scan", Fault::Garbage);
+    bed.aws().inject("Scan", Fault::Garbage);
     page(&server, "/readyz", 503, "the last turn failed");
     page(&server, "/healthz", 200, "");
     let last = server.metric("hsdo_last_success_timestamp_seconds").expect("a success");
@@ -115,7 +115,7 @@ fn a_port_that_is_taken_ends_the_start() {
         hsdo.env("EXPORTER_PORT", &port).run().assert_code(2).assert_stderr("EXPORTER_PORT").assert_stderr(&port);
     }
     Hsdo::server(&bed).env("EXPORTER_ADDRESS", "192.0.2.1").run().assert_code(2).assert_stderr("EXPORTER_ADDRESS");
-    // One turn opens no port, so that it can run beside a process that stays; and 0 turns the exporter off.
+    // `--once` opens no port, so that it can run beside a daemon; and 0 turns the exporter off.
     Hsdo::server(&bed).env("EXPORTER_PORT", &port).once().assert_code(0);
     let mut server = Hsdo::server(&bed).env("EXPORTER_PORT", "0").spawn();
     server.wait_log("starts as server");
@@ -127,7 +127,7 @@ fn a_port_that_is_taken_ends_the_start() {
     assert_eq!(server.terminate().code(), Some(0));
 }
 
-/// The families of a text of metrics with their types, after checks that every Prometheus parser makes.
+/// The metric families with their types, after the checks of a Prometheus parser.
 fn families(metrics: &str) -> BTreeMap<String, String> {
     assert!(metrics.ends_with('\n'));
     let mut families = BTreeMap::new();
@@ -183,7 +183,7 @@ fn the_readme_names_every_metric_of_either_role_and_no_other() {
             other => panic!("no role: {other:?}"),
         };
         for name in cells[0].split('`').skip(1).step_by(2).map(|code| code.split('{').next().unwrap_or_default()) {
-            // Shown in Consul mode only, where tests/consul.rs looks at it.
+            // Shown in Consul mode only; see tests/consul.rs.
             if name == "hsdo_consul_requests_total" {
                 continue;
             }

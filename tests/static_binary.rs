@@ -1,4 +1,4 @@
-//! The binary itself: static, at home in an empty directory, and fit to be process 1 of a container.
+//! The binary itself: static, at home in an empty directory, and fit to be PID 1 of a container.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::hsdo::binary;
 use common::process::Process;
 use common::wait::{SOON, wait_for};
 
-/// A little-endian number of `N` bytes of the file.
+/// A little-endian number of `N` bytes at an offset.
 fn number<const N: usize>(file: &[u8], offset: usize) -> usize {
     let mut bytes = [0; 8];
     bytes[..N].copy_from_slice(&file[offset..offset + N]);
@@ -35,7 +35,6 @@ fn it_needs_no_loader_and_no_library() {
     assert!(!kinds.contains(&DYNAMIC), "{} has a dynamic section: see .cargo/config.toml", path.display());
 }
 
-/// `unshare`, to be given arguments.
 fn unshare() -> Command {
     let words = common::process::unshare();
     let mut command = Command::new(words[0]);
@@ -64,12 +63,12 @@ fn it_runs_in_an_empty_root_directory() {
     };
     let version = concat!("hsdo ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
     assert_eq!(run(&["--version"]), (Some(0), version, String::new()), "{HOW}");
-    // As far as it gets without settings, and no panic on the way.
+    // It gets as far as it can without settings, and does not panic.
     let (code, _, stderr) = run(&["--server"]);
     assert!(code == Some(2) && stderr.contains("SERVER_MODE"), "{code:?}: {stderr}");
 }
 
-/// The kernel ends process 1 for no signal that it does not handle.
+/// The kernel does not deliver signals that process 1 does not handle.
 #[test]
 fn as_process_1_it_stops_within_a_second_of_sigterm() {
     let bed = Bed::new("pid1");

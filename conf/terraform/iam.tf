@@ -3,7 +3,7 @@ data "aws_partition" "current" {}
 data "aws_region" "current" {}
 
 locals {
-  # Put together rather than taken from the table, which need not be made here.
+  # Built from its parts, because the table may be created elsewhere.
   table_arn = join(":", [
     "arn",
     data.aws_partition.current.partition,
@@ -14,11 +14,11 @@ locals {
   ])
 }
 
-# The server reads the instances of its groups and writes the table; of several servers the one that holds the lease.
+# The server reads the instances of its groups and writes the table; of several servers, only the leader does.
 data "aws_iam_policy_document" "server" {
   statement {
     sid = "Table"
-    # TransactWriteItems is no IAM action: AWS authorises it by what the transaction holds, which is updates.
+    # TransactWriteItems is not an IAM action: AWS authorises the updates in the transaction.
     actions = [
       "dynamodb:DescribeTable",
       "dynamodb:GetItem",
@@ -30,7 +30,7 @@ data "aws_iam_policy_document" "server" {
 
   statement {
     sid = "Instances"
-    # Neither action knows resource-level permissions: "*" is the only resource that works.
+    # Neither action supports resource-level permissions: "*" is required.
     actions = [
       "autoscaling:DescribeAutoScalingGroups",
       "ec2:DescribeInstances",
@@ -49,7 +49,7 @@ data "aws_iam_policy_document" "server" {
   }
 }
 
-# The client reads the table and nothing else: a load balancer that is taken over can change nothing here.
+# Read access to the table only: a compromised load balancer cannot change anything.
 data "aws_iam_policy_document" "client" {
   statement {
     sid = "Table"

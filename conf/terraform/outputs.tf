@@ -1,14 +1,14 @@
 output "table_name" {
-  description = "DYNAMODB_TABLE_NAME of both roles."
+  description = "DYNAMODB_TABLE_NAME for both roles."
   value       = var.table_name
 }
 
 output "server_policy_arn" {
-  description = "The policy for the machine that runs hsdo --server."
+  description = "Policy for machines that run hsdo --server."
   value       = aws_iam_policy.server.arn
 }
 
 output "client_policy_arn" {
-  description = "The policy for each machine that runs hsdo --client."
+  description = "Policy for machines that run hsdo --client."
   value       = aws_iam_policy.client.arn
 }

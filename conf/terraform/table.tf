@@ -1,5 +1,5 @@
-# One item a slot, about 200 bytes each. On-demand billing: a steady server writes its heartbeat, one unit a second, and
-# each client reads half a unit every INTERVAL, whatever the number of slots. No other attribute is declared: DynamoDB wants only the key here.
+# One item per slot, about 200 bytes each. On-demand billing suits it: a steady server writes one unit a second, its heartbeat,
+# and each client reads half a unit every INTERVAL, whatever the number of slots. DynamoDB needs only the key declared.
 resource "aws_dynamodb_table" "hsdo" {
   count = var.create_table ? 1 : 0
 

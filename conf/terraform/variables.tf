@@ -1,5 +1,5 @@
 variable "table_name" {
-  description = "Name of the table: DYNAMODB_TABLE_NAME of both roles."
+  description = "Table name: DYNAMODB_TABLE_NAME for both roles."
   type        = string
   default     = "hsdo"
 
@@ -10,25 +10,25 @@ variable "table_name" {
 }
 
 variable "name_prefix" {
-  description = "What the names of the two policies begin with."
+  description = "Prefix of the names of the two policies."
   type        = string
   default     = "hsdo"
 }
 
 variable "deletion_protection" {
-  description = "Whether AWS refuses to delete the table. Switch it off before terraform destroy."
+  description = "Whether AWS refuses to delete the table. Turn it off before terraform destroy."
   type        = bool
   default     = true
 }
 
 variable "create_table" {
-  description = "Whether the table is made here. If not, the server role gets the right to make it (hsdo --create-table)."
+  description = "Whether to create the table. If false, the server role may create it (hsdo --create-table)."
   type        = bool
   default     = true
 }
 
 variable "tags" {
-  description = "Tags of the table and of the policies."
+  description = "Tags for the table and the policies."
   type        = map(string)
   default     = {}
 }

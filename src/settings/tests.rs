@@ -412,7 +412,7 @@ fn a_setting_of_the_other_role_is_ignored_even_if_invalid() {
 fn the_shipped_file_lists_every_key_with_its_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/env.yaml");
     let mut expected = String::from(
-        "# The settings of hsdo, each with its default. The environment wins over this file; \"\" is not set.\n",
+        "# All settings of hsdo with their defaults. The environment wins over this file; \"\" means unset.\n",
     );
     for key in KEYS {
         let default = if key.default.is_empty() { "\"\"" } else { key.default };

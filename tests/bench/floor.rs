@@ -1,5 +1,5 @@
-//! The least that a client's steady turn can cost: the same two calls, whose answers are thrown away. No signing, no
-//! parsing, no decision, no metric.
+//! The least that a client's steady turn can cost: the same two calls, with the responses thrown away. No signing,
+//! parsing, decisions or metrics.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ pub fn run(arguments: &[String]) {
     loop {
         let begun = Instant::now();
         let answer = agent.post(url).header("x-amz-target", "DynamoDB_20120810.GetItem").send(ask);
-        // Whoever was stopped for a while finds that its connection was closed meanwhile, or its call interrupted.
+        // After a pause, its connection may be closed or its call interrupted.
         let Ok(answer) = answer else { continue };
         let mut body = answer.into_body().into_reader();
         while body.read(&mut buffer).is_ok_and(|length| length > 0) {}

@@ -1,11 +1,11 @@
-//! What the kernel says of a process: its CPU time and its memory.
+//! A process's CPU time and memory, from the kernel.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use super::common::process::Process;
 
-/// CPU time of a process, all threads, in nanoseconds: `/proc/PID/task/*/schedstat`.
+/// CPU time of all threads, in nanoseconds: `/proc/PID/task/*/schedstat`.
 pub fn cpu_nanos(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
     let on_cpu = |path: std::path::PathBuf| {
@@ -25,8 +25,8 @@ pub fn memory(pid: u32) -> (f64, f64) {
     (value("VmRSS"), value("VmHWM"))
 }
 
-/// CPU milliseconds for each of the turns that `turns` counts, over `span`, at its best of `runs`: what else the
-/// machine does can only add to it.
+/// CPU milliseconds per turn that `turns` counts, over `span`, the best of `runs`: other work on the machine only adds
+/// to it.
 pub fn cpu_per_turn(pid: u32, turns: impl Fn() -> u64, span: Duration, runs: u32) -> f64 {
     let once = || {
         let (cpu, from) = (cpu_nanos(pid), turns());
@@ -36,8 +36,7 @@ pub fn cpu_per_turn(pid: u32, turns: impl Fn() -> u64, span: Duration, runs: u32
     (0..runs).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
-/// The same of several processes that are compared: only one of them runs at a time, each once a round, so that a slow
-/// moment of the machine strikes all.
+/// The same for several processes to compare: one runs at a time, each once a round, so that a slow moment strikes all.
 pub fn cpu_per_turn_in_rounds<const N: usize>(
     mut processes: [&mut Process; N],
     turns: impl Fn() -> u64,
@@ -49,7 +48,7 @@ pub fn cpu_per_turn_in_rounds<const N: usize>(
     for _ in 0..rounds {
         for (process, best) in processes.iter_mut().zip(&mut best) {
             process.signal("CONT");
-            // What it left undone when it was stopped.
+            // Let it finish what it was doing when it was stopped.
             std::thread::sleep(span / 4);
             *best = best.min(cpu_per_turn(process.id(), &turns, span, 1));
             process.signal("STOP");
@@ -59,18 +58,17 @@ pub fn cpu_per_turn_in_rounds<const N: usize>(
     best
 }
 
-/// The value below which that share of the samples lies.
 pub fn percentile(samples: &mut [Duration], share: f64) -> Duration {
     samples.sort_unstable();
     let index = (samples.len() as f64 * share).ceil() as usize;
     samples[index.clamp(1, samples.len()) - 1]
 }
 
-/// Polls without sleeping long until `probe` holds; the time that took.
+/// Polls with short sleeps until `probe` holds; returns the time it took.
 pub fn time_until(limit: Duration, mut probe: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !probe() {
-        assert!(begun.elapsed() < limit, "waited {limit:?} in vain");
+        assert!(begun.elapsed() < limit, "timed out after {limit:?}");
         std::thread::sleep(Duration::from_millis(3));
     }
     begun.elapsed()

@@ -1,4 +1,4 @@
-//! The decisions and the parsers alone, at several sizes of table: `make bench` runs it, criterion judges it.
+//! Decisions and parsers alone, at several table sizes, measured by criterion.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -43,7 +43,7 @@ fn seen(size: SlotId) -> Observation {
     Observation { instances: (1..=size).map(instance).collect(), ..Observation::default() }
 }
 
-/// `show servers state` of a backend whose servers are as the table wants them.
+/// `show servers state` of a backend that matches the table.
 fn state(size: SlotId) -> String {
     let recorded = include_str!("../data/show-servers-state-2.6.txt");
     let mut lines = recorded.lines();
@@ -114,10 +114,10 @@ fn main() {
         });
         let empty =
             |server: &Running| Running { admin: Admin::Maintenance, up: false, address: None, ..server.clone() };
-        let anew: BTreeMap<SlotId, Running> = slots.iter().map(|(id, server)| (*id, empty(server))).collect();
-        assert_eq!(plan(look(&anew)).raise.len(), size as usize, "all of them are filled");
-        criterion.bench_function(&format!("reconcile: HAProxy has started anew, {size}"), |bench| {
-            bench.iter(|| plan(black_box(look(&anew))));
+        let restarted: BTreeMap<SlotId, Running> = slots.iter().map(|(id, server)| (*id, empty(server))).collect();
+        assert_eq!(plan(look(&restarted)).raise.len(), size as usize, "all of them are filled");
+        criterion.bench_function(&format!("reconcile: HAProxy has restarted, {size}"), |bench| {
+            bench.iter(|| plan(black_box(look(&restarted))));
         });
         criterion.bench_function(&format!("parse show servers state, {size}"), |bench| {
             bench.iter(|| parse(black_box(&state)).expect("a table"));

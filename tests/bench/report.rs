@@ -1,20 +1,19 @@
-//! What the bench found, as text and as a plot.
+//! The bench's results, as text and as a plot.
 
 use std::fmt::Write as _;
 
-/// What was found at one size.
+/// The results for one table size.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Slots.
     pub slots: usize,
-    /// CPU milliseconds of a client's steady turn: ours, and the floor's.
+    /// CPU milliseconds of a client's steady turn: hsdo's, and the floor's.
     pub client_cpu: f64,
     pub floor_cpu: f64,
-    /// CPU milliseconds of HAProxy in such a turn.
+    /// HAProxy's CPU milliseconds in such a turn.
     pub haproxy_cpu: f64,
     /// Resident and peak MiB of the client.
     pub client_memory: (f64, f64),
-    /// Connections and commands to HAProxy, DynamoDB calls and read units of a client's steady turn.
+    /// A client's steady turn: connections and commands to HAProxy, DynamoDB calls and read units.
     pub connections: f64,
     pub commands: f64,
     pub client_calls: f64,
@@ -23,19 +22,20 @@ pub struct Row {
     pub server_cpu: f64,
     /// Resident and peak MiB of the server.
     pub server_memory: (f64, f64),
-    /// Calls to AWS, read and write units of a server's steady turn.
+    /// A server's steady turn: AWS calls, read and write units.
     pub server_calls: f64,
     pub server_units: (f64, f64),
-    /// Milliseconds from HAProxy's socket answering after a restart to its last server, and HAProxy's CPU time for it.
+    /// From the answer of a restarted HAProxy's socket to its last server, in milliseconds, and HAProxy's CPU time for
+    /// it.
     pub refill: (f64, f64),
-    /// Milliseconds of a whole `--server --once` that fills an empty table, and its write calls.
+    /// Milliseconds of a `--server --once` that fills an empty table, and its write calls.
     pub fill: f64,
     pub fill_writes: u64,
-    /// Milliseconds of a whole `--client --once` on a filled HAProxy.
+    /// Milliseconds of a `--client --once` on a filled HAProxy.
     pub start: f64,
 }
 
-/// How long a change of the group took to show in HAProxy, at one interval.
+/// The time from a change in the group to HAProxy, at one interval.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub interval: f64,
@@ -85,7 +85,7 @@ pub fn text(machine: &str, rows: &[Row], changes: &[Change]) -> String {
     text
 }
 
-/// CPU of a steady turn against slots, both axes by powers of ten.
+/// CPU of a steady turn against slots, on logarithmic axes.
 pub fn plot(rows: &[Row]) -> String {
     let (width, height, left, top) = (640.0, 400.0, 70.0, 30.0);
     let (low, high) = (-1.0_f64, 2.0_f64);

@@ -1,8 +1,8 @@
-//! `make bench`: both roles as processes, on a real HAProxy and an AWS in this process, at several sizes of table.
+//! `make bench`: both roles as processes, on a real HAProxy and an AWS in this process, at several table sizes.
 //!
-//! Writes `target/bench.txt` and `target/bench.svg`. CPU time is what the kernel charged to the process, so other work on
-//! the machine disturbs it little; times on the clock are disturbed. `HSDO_BENCH_SIZES=10,1000` measures other sizes,
-//! `HSDO_BENCH_QUICK=1` leaves out the times from a change to HAProxy.
+//! Writes `target/bench.txt` and `target/bench.svg`. CPU time is what the kernel charged to the process, so other work
+//! on the machine hardly affects it; it does affect wall-clock times. `HSDO_BENCH_SIZES=10,1000` measures other sizes,
+//! `HSDO_BENCH_QUICK=1` skips the times from a change to HAProxy.
 
 #![allow(unreachable_pub, reason = "one program; its modules share what they share")]
 
@@ -55,7 +55,7 @@ fn main() {
     println!("{text}");
 }
 
-/// The settings of both roles here. The weight is MAX at once: a ramp would be no steady turn.
+/// Settings of both roles. Weights start at MAX: a turn with a ramp step is not steady.
 fn settings(hsdo: Hsdo, aws: &AwsMemory, size: u32, interval: f64) -> Hsdo {
     hsdo.env("AWS_ENDPOINT_URL", &aws.url())
         .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
@@ -71,9 +71,9 @@ fn start_haproxy(bed: &Bed, size: u32) -> Haproxy {
     Haproxy::start(bed, &[BackendConfig::new(BACK, "mywebapp", size as usize).unchecked()])
 }
 
-/// Waits until the last servers take traffic, which are the last ones to be made ready, and tells since when. Only some of
-/// them are asked for, at least one of each line of commands that may still be under way: reading all of them would keep
-/// HAProxy from its work. That all of them do is looked at afterwards.
+/// Waits until the servers that are made ready last take traffic, and returns when they did. It polls only a few, at
+/// least one of each command line that may still be in flight, because reading all would slow HAProxy down. All of them
+/// are checked afterwards.
 fn wait_filled(haproxy: &Haproxy, size: u32) -> Instant {
     let last = (0..4).filter_map(|step| size.checked_sub(step * 50)).filter(|slot| *slot > 0);
     let ask = last.map(|slot| format!("get weight {BACK}/mywebapp{slot}")).collect::<Vec<_>>().join(";");
@@ -84,7 +84,7 @@ fn wait_filled(haproxy: &Haproxy, size: u32) -> Instant {
     });
     let seen = Instant::now();
     let mut filled = seen;
-    // The last line but one may end a moment after the last one.
+    // The last line but one may end a moment after the last.
     while haproxy.active(BACK).len() != size as usize {
         assert!(seen.elapsed() < LONG, "not all servers take traffic");
         filled = Instant::now();
@@ -102,22 +102,22 @@ fn at_size(size: u32) -> Row {
     let mut leading = server(0.1).spawn();
     let pid = leading.process().id();
     std::thread::sleep(SPAN);
-    row.server_cpu = cpu_per_turn(pid, || aws.asked().count("Scan"), SPAN, RUNS);
+    row.server_cpu = cpu_per_turn(pid, || aws.usage().count("Scan"), SPAN, RUNS);
     row.server_memory = memory(pid);
     drop(leading);
     let mut leading = server(1.0).spawn();
     leading.wait_metric("hsdo_leader", |leads| leads == 1.0);
     aws.forget();
     std::thread::sleep(SPAN * 2);
-    let asked = aws.asked();
-    let turns = asked.count("Scan").max(1) as f64;
-    row.server_calls = asked.calls.values().sum::<u64>() as f64 / turns;
-    row.server_units = (asked.read_units / turns, asked.write_units / turns);
+    let usage = aws.usage();
+    let turns = usage.count("Scan").max(1) as f64;
+    row.server_calls = usage.calls.values().sum::<u64>() as f64 / turns;
+    row.server_units = (usage.read_units / turns, usage.write_units / turns);
     client(&bed, &aws, size, &mut row);
     row
 }
 
-/// An empty table is filled by one turn.
+/// One turn fills an empty table.
 fn fill_table(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let mut best = Duration::MAX;
     for _ in 0..RUNS {
@@ -126,15 +126,15 @@ fn fill_table(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
         let begun = Instant::now();
         settings(Hsdo::server(bed), aws, size, 1.0).once().assert_code(0);
         best = best.min(begun.elapsed());
-        let asked = aws.asked();
-        // The lease is given back when the process ends.
-        row.fill_writes = asked.count("TransactWriteItems") + asked.count("UpdateItem") - 1;
+        let usage = aws.usage();
+        // The lease is released when the process exits.
+        row.fill_writes = usage.count("TransactWriteItems") + usage.count("UpdateItem") - 1;
     }
     assert_eq!(aws.items().len(), size as usize);
     row.fill = best.as_secs_f64() * 1e3;
 }
 
-/// What a client costs; a server leads meanwhile.
+/// A client's cost, while a server leads.
 fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let mut haproxy = start_haproxy(bed, size);
     let client = |interval| settings(Hsdo::client(bed), aws, size, interval);
@@ -142,7 +142,7 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let pid = running.process().id();
     wait_filled(&haproxy, size);
     std::thread::sleep(SPAN);
-    let gets = || aws.asked().count("GetItem");
+    let gets = || aws.usage().count("GetItem");
     let haproxy_pid = haproxy_pid(&haproxy);
     let (haproxy_cpu, from) = (cpu_nanos(haproxy_pid), gets());
     let mut floor = floor(bed, aws, &haproxy);
@@ -165,17 +165,17 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     row.commands = tap.commands().len() as f64 / turns;
     drop(tapped);
 
-    // The server's scans are told from the client's by their turn: it does one a second, and here the client none.
+    // The server scans once a second; any other scan is the client's.
     let tapped = client(0.1).spawn();
     std::thread::sleep(SPAN);
     aws.forget();
     std::thread::sleep(SPAN);
-    let asked = aws.asked();
-    let turns = asked.count("GetItem").max(1) as f64;
-    let scans = asked.count("Scan") as f64;
+    let usage = aws.usage();
+    let turns = usage.count("GetItem").max(1) as f64;
+    let scans = usage.count("Scan") as f64;
     let server_scans = (SPAN.as_secs_f64()).min(scans);
     row.client_calls = (turns + scans - server_scans) / turns;
-    row.client_units = (asked.read_units - server_scans * row.server_units.0) / turns;
+    row.client_units = (usage.read_units - server_scans * row.server_units.0) / turns;
     drop(tapped);
 
     row.start = (0..RUNS)
@@ -193,8 +193,8 @@ fn haproxy_pid(haproxy: &Haproxy) -> u32 {
     pid.parse().expect("a number")
 }
 
-/// HAProxy is killed, and started again once the client knows it: from its socket answering to its last server, and
-/// the CPU time of HAProxy itself meanwhile.
+/// Kills HAProxy, and restarts it once the client has noticed: the time from its socket's first answer to its last
+/// server, and its CPU time meanwhile.
 fn refill(haproxy: &mut Haproxy, size: u32) -> (f64, f64) {
     haproxy.kill();
     std::thread::sleep(Duration::from_millis(300));
@@ -204,7 +204,7 @@ fn refill(haproxy: &mut Haproxy, size: u32) -> (f64, f64) {
         time_until(LONG, || common::haproxy::ask(&socket, "show info").is_ok());
         Instant::now()
     });
-    haproxy.start_again();
+    haproxy.restart();
     let begun = cpu_nanos(haproxy_pid(haproxy));
     let filled = wait_filled(haproxy, size);
     let cpu = cpu_nanos(haproxy_pid(haproxy)) - begun;
@@ -217,8 +217,8 @@ fn floor(bed: &Bed, aws: &AwsMemory, haproxy: &Haproxy) -> Process {
     Process::spawn(bed.dir(), "floor", &mut command)
 }
 
-/// How long an instance that replaces another takes to show in HAProxy. Both processes are started anew now and then,
-/// since the phase of their turns to each other decides much.
+/// How long a replaced instance takes to show in HAProxy. Both processes restart now and then, because the phase
+/// between their turns matters a lot.
 fn change(interval: f64, starts: u32, samples: u32) -> Change {
     let size = 100;
     let bed = Bed::new("change");
@@ -234,7 +234,7 @@ fn change(interval: f64, starts: u32, samples: u32) -> Change {
         wait_filled(&haproxy, size);
         std::thread::sleep(Duration::from_secs(3));
         for sample in 0..samples {
-            // At every phase of a turn alike.
+            // Spread over all phases of a turn.
             std::thread::sleep(Duration::from_secs_f64(interval * (0.1 + f64::from(sample) / f64::from(samples))));
             next += 1;
             let place = (next % size) as usize;
@@ -256,7 +256,6 @@ fn change(interval: f64, starts: u32, samples: u32) -> Change {
     Change { interval, samples: took.len(), median: seconds(0.5, &mut took), high: seconds(0.99, &mut took) }
 }
 
-/// The machine, in a line.
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");

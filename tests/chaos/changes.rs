@@ -1,100 +1,108 @@
-//! What happens to the instances and their groups.
+//! Changes to instances and groups.
 
 use crate::Chaos;
-use crate::fleet::{DETACHED, Ec2, Instance, OUT, Part, REPLACING, STRANGE, Scene};
+use crate::fleet::{DETACHED, Ec2, Expected, Instance, OUT_OF_SERVICE, REPLACING, Scene, UNKNOWN_STATES};
 
-/// The most instances at a time, leaving ones included: every one has a slot.
-const MOST: usize = 12;
-/// The first group always keeps so many in service that there is somebody to serve in either HAProxy, also while a hand
-/// keeps one of them out of HAProxy and another one out of the table.
-const LEAST: usize = 3;
+/// The most instances at once, leaving ones included, so each has a slot.
+const MAX_INSTANCES: usize = 12;
+/// The first group keeps at least this many in service, so each HAProxy has a serving server even while an operator
+/// holds one there and disables another in the table.
+const MIN_IN_SERVICE: usize = 3;
 
 impl Chaos {
-    /// A new instance.
     pub(crate) fn launch(&mut self, scene: &mut Scene, group: usize, lifecycle: &'static str) {
-        if scene.instances.len() < MOST {
-            self.born += 1;
-            let id = id(self.born);
+        if scene.instances.len() < MAX_INSTANCES {
+            self.launched += 1;
+            let id = id(self.launched);
             let address = scene.free_address();
-            let served = lifecycle == "InService";
-            let instance =
-                Instance { id: id.clone(), address, group, lifecycle, health: "Healthy", ec2: Ec2::Running, served };
+            let has_served = lifecycle == "InService";
+            let instance = Instance {
+                id: id.clone(),
+                address,
+                group,
+                lifecycle,
+                health: "Healthy",
+                ec2: Ec2::Running,
+                has_served,
+            };
             scene.instances.insert(id, instance);
         }
     }
 
-    /// Changes an instance or a group, as AWS or an operator would.
+    /// Changes one instance or group, as AWS or an operator would.
     pub(crate) fn change(&mut self) {
         if !self.fleet.scene().unlisted.is_empty() {
             return self.change_while_unlisted();
         }
         if std::mem::take(&mut self.all_leave) {
-            return self.counted("all come back", |_, scene| come_back(scene));
+            return self.change_counted("all come back", |_, scene| come_back(scene));
         }
         let group = self.random.below(2) as usize;
         let serving = self.fleet.scene().in_service(group);
-        // Consul forgets a service without instances, and then hsdo keeps those that it had.
+        // Consul forgets a service without instances, and hsdo then keeps its servers.
         let of_consul = self.consul.is_some();
-        let spare = serving.len().saturating_sub(if group == 0 { LEAST } else { usize::from(of_consul) });
+        let spare = serving.len().saturating_sub(if group == 0 { MIN_IN_SERVICE } else { usize::from(of_consul) });
         let chosen = if spare > 0 { Some(self.random.pick(&serving).id.clone()) } else { None };
         match (self.random.below(if of_consul { 17 } else { 25 }), chosen) {
             (0 | 1, _) => {
-                let strange = if of_consul { "Pending" } else { *self.random.pick(&STRANGE) };
-                let lifecycle = *self.random.pick(&["InService", "InService", "InService", "Pending", strange]);
-                self.counted("launch", |chaos, scene| chaos.launch(scene, group, lifecycle));
+                let unknown = if of_consul { "Pending" } else { *self.random.pick(&UNKNOWN_STATES) };
+                let lifecycle = *self.random.pick(&["InService", "InService", "InService", "Pending", unknown]);
+                self.change_counted("launch", |chaos, scene| chaos.launch(scene, group, lifecycle));
             }
-            (2, Some(id)) => self.counted("leaves, waiting", |_, scene| {
+            (2, Some(id)) => self.change_counted("terminates, waiting", |_, scene| {
                 set(scene, &id, |instance| instance.lifecycle = "Terminating:Wait");
             }),
             (3, Some(id)) => {
-                let told_as = self.told_as();
-                self.counted("leaves at once", |_, scene| scene.end(&id, told_as));
+                let reported_as = self.reported_as();
+                self.change_counted("terminates at once", |_, scene| scene.end(&id, reported_as));
             }
             (4, Some(id)) => {
-                // Its port is closed before AWS tells: a Spot instance that is taken away.
+                // Its port closes before AWS reports it: a Spot interruption.
                 self.bed.web().stop(&id);
                 let unnoticed = self.random.millis(0, 600);
                 self.leave_rotations(&[id.clone()].into());
                 std::thread::sleep(unnoticed);
-                let told_as = self.told_as();
-                self.counted("dies", |_, scene| scene.end(&id, told_as));
+                let reported_as = self.reported_as();
+                self.change_counted("dies", |_, scene| scene.end(&id, reported_as));
             }
             (5 | 6, Some(old)) => {
-                let told_as = self.told_as();
-                self.counted("address used again", |chaos, scene| {
-                    chaos.born += 1;
-                    let id = id(chaos.born);
+                let reported_as = self.reported_as();
+                self.change_counted("address reused", |chaos, scene| {
+                    chaos.launched += 1;
+                    let id = id(chaos.launched);
                     let new = Instance { id: id.clone(), ..scene.instances[&old].clone() };
-                    scene.end(&old, told_as);
+                    scene.end(&old, reported_as);
                     scene.instances.insert(id, new);
                 });
             }
             (7, Some(id)) => {
-                let lifecycle = if of_consul { OUT[0] } else { *self.random.pick(&OUT) };
-                self.counted("is out", |_, scene| set(scene, &id, |instance| instance.lifecycle = lifecycle));
+                let lifecycle = if of_consul { OUT_OF_SERVICE[0] } else { *self.random.pick(&OUT_OF_SERVICE) };
+                self.change_counted("out of service", |_, scene| {
+                    set(scene, &id, |instance| instance.lifecycle = lifecycle);
+                });
             }
             (8, Some(id)) => {
-                self.counted("unhealthy", |_, scene| set(scene, &id, |instance| instance.health = "Unhealthy"));
+                self.change_counted("unhealthy", |_, scene| set(scene, &id, |instance| instance.health = "Unhealthy"));
             }
-            (9 | 10, Some(id)) if self.detached.is_none() => self.counted("changes its group", |_, scene| {
+            (9 | 10, Some(id)) if self.detached.is_none() => self.change_counted("changes group", |_, scene| {
                 set(scene, &id, |instance| instance.group = 1 - instance.group);
             }),
             (11, Some(id)) if !of_consul => {
                 let ec2 = *self.random.pick(&[Ec2::LeftOut, Ec2::Pending, Ec2::Unaddressed]);
-                self.counted("unseen by EC2", |_, scene| set(scene, &id, |instance| instance.ec2 = ec2));
+                self.change_counted("unseen by EC2", |_, scene| set(scene, &id, |instance| instance.ec2 = ec2));
             }
-            (12, _) if !of_consul => self.counted("a group is missing", |_, scene| {
+            (12, _) if !of_consul => self.change_counted("a group is missing", |_, scene| {
                 scene.missing.insert(group);
             }),
             (13, _) if group == 1 && !of_consul => {
-                let told_as = self.told_as();
-                self.counted("a group is emptied", |_, scene| {
+                let reported_as = self.reported_as();
+                self.change_counted("a group is emptied", |_, scene| {
                     let of_group = scene.instances.values().filter(|instance| instance.group == 1);
                     let ids: Vec<String> = of_group.map(|instance| instance.id.clone()).collect();
-                    ids.iter().for_each(|id| scene.end(id, told_as));
+                    ids.iter().for_each(|id| scene.end(id, reported_as));
                 });
             }
-            (13, _) if group == 0 => self.counted("a group is replaced", |chaos, scene| {
+            (13, _) if group == 0 => self.change_counted("a group is replaced", |chaos, scene| {
                 let count = scene.in_service(0).len();
                 for instance in scene.instances.values_mut().filter(|instance| instance.group == 0) {
                     instance.lifecycle = "Terminating:Wait";
@@ -102,36 +110,36 @@ impl Chaos {
                 for _ in 0..count.min(4) {
                     chaos.launch(scene, 0, "InService");
                 }
-                while scene.in_service(0).len() < LEAST {
+                while scene.in_service(0).len() < MIN_IN_SERVICE {
                     let leaving = scene.instances.values_mut().find(|i| i.group == 0 && i.lifecycle != "InService");
                     let back = leaving.expect("there were as many before");
                     (back.lifecycle, back.health, back.ec2) = ("InService", "Healthy", Ec2::Running);
                 }
             }),
-            // With old answers, lost rows, or somebody who is kept as it is, not all of them would leave: the ready ones,
-            // or the kept, would have to serve alone.
-            (14, _) if !self.blurred && !of_consul && self.fleet.scene().of(Part::Unknown).next().is_none() => {
+            // With stale responses, lost rows or kept servers around, not all of them would leave, and the remaining
+            // ones would have to serve alone.
+            (14, _) if !self.mixed_views && !of_consul && self.fleet.scene().of(Expected::Unknown).next().is_none() => {
                 self.all_leave = true;
-                self.counted("nobody is healthy any more", |_, scene| {
+                self.change_counted("all unhealthy", |_, scene| {
                     scene.instances.values_mut().for_each(|instance| instance.health = "Unhealthy");
                 });
             }
             (17 | 18, Some(_)) => {
-                let some = self.some(&serving, spare);
+                let some = self.pick_some(&serving, spare);
                 let lifecycle = *self.random.pick(&REPLACING);
                 let ec2 = *self.random.pick(&[Ec2::Running, Ec2::Running, Ec2::LeftOut, Ec2::Pending]);
-                self.counted("root volumes are replaced", |_, scene| {
+                self.change_counted("root volume replacement begins", |_, scene| {
                     for id in &some {
                         set(scene, id, |instance| (instance.lifecycle, instance.ec2) = (lifecycle, ec2));
                     }
                 });
             }
-            (19 | 20, _) => self.replace_on(),
+            (19 | 20, _) => self.advance_replacements(),
             (21 | 22, Some(_)) => {
-                let some = self.some(&serving, spare);
-                let word = *self.random.pick(&STRANGE);
+                let some = self.pick_some(&serving, spare);
+                let word = *self.random.pick(&UNKNOWN_STATES);
                 let of_health = self.random.percent(30);
-                self.counted("a word that nobody knows", |_, scene| {
+                self.change_counted("unknown state", |_, scene| {
                     for id in &some {
                         set(scene, id, |instance| match of_health {
                             true => instance.health = "Pondering",
@@ -140,38 +148,38 @@ impl Chaos {
                     }
                 });
             }
-            // With others that are in no group for a moment they would be too many at once, and be kept for long.
-            (23, Some(id)) if !self.blurred && self.detached.is_none() && self.regrouped.is_empty() => {
+            // Together with others that are briefly in no group they would trip the removal guard.
+            (23, Some(id)) if !self.mixed_views && self.detached.is_none() && self.regrouped.is_empty() => {
                 self.detached = Some(id.clone());
-                self.counted("detached", |_, scene| set(scene, &id, |instance| instance.lifecycle = DETACHED));
+                self.change_counted("detached", |_, scene| set(scene, &id, |instance| instance.lifecycle = DETACHED));
             }
-            // Nobody can be spared.
+            // None can be spared.
             (_, None) if self.random.percent(50) => {
-                self.counted("launch", |chaos, scene| chaos.launch(scene, group, "InService"));
+                self.change_counted("launch", |chaos, scene| chaos.launch(scene, group, "InService"));
             }
-            _ => self.counted("all come back", |_, scene| come_back(scene)),
+            _ => self.change_counted("all come back", |_, scene| come_back(scene)),
         }
     }
 
-    /// Some of these, `most` at most.
-    fn some(&mut self, of: &[Instance], most: usize) -> Vec<String> {
+    /// At most `most` of these.
+    fn pick_some(&mut self, of: &[Instance], most: usize) -> Vec<String> {
         let mut ids: Vec<String> = of.iter().map(|instance| instance.id.clone()).collect();
         self.random.shuffle(&mut ids);
         ids.truncate(1 + self.random.below(most as u64) as usize);
         ids
     }
 
-    /// Those whose root volumes are replaced go on, each for itself; some are stopped meanwhile.
-    fn replace_on(&mut self) {
-        let away = |instance: &Instance| REPLACING.contains(&instance.lifecycle) || on_its_way(instance);
+    /// Each root volume replacement advances on its own; some instances are stopped meanwhile.
+    fn advance_replacements(&mut self) {
+        let away = |instance: &Instance| REPLACING.contains(&instance.lifecycle) || in_transition(instance);
         let scene = self.fleet.scene();
         let mut ids: Vec<String> = scene.instances.values().filter(|i| away(i)).map(|i| i.id.clone()).collect();
         self.random.shuffle(&mut ids);
         let steps: Vec<u64> = ids.iter().map(|_| self.random.below(5)).collect();
-        // Of two calls one may be answered before this change and one after it: in service, and stopped.
+        // Two calls may straddle this change: one says in service, the other stopped.
         self.moved.extend(ids.iter().zip(&steps).filter(|(_, step)| **step == 0).map(|(id, _)| id.clone()));
         let back = *self.random.pick(&["Pending", "Pending:Wait", "Pending:Proceed"]);
-        self.counted("root volumes go on", |_, scene| {
+        self.change_counted("root volume replacement advances", |_, scene| {
             for (id, step) in ids.iter().zip(steps) {
                 set(scene, id, |instance| match (step, REPLACING.iter().position(|it| *it == instance.lifecycle)) {
                     (0, Some(_)) => instance.ec2 = Ec2::Stopped,
@@ -184,19 +192,20 @@ impl Chaos {
         });
     }
 
-    /// A whole answer that is bogus: it lists nobody, or less than half of those that serve. Those that it leaves out are
-    /// kept, as long as they are too many for hsdo to believe it whatever it has seen by then.
+    /// A complete but bogus response: no instances, or fewer than half of the serving ones. Enough are missing for the
+    /// guard to keep them, whatever hsdo has seen by then.
     pub(crate) fn unlist(&mut self) {
         let scene = self.fleet.scene();
         let seated =
             |instance: &&Instance| self.ready_seats.contains(&instance.id) && !self.moved.contains(&instance.id);
-        let mut ids: Vec<String> = scene.of(Part::Ready).filter(seated).map(|instance| instance.id.clone()).collect();
+        let mut ids: Vec<String> =
+            scene.of(Expected::Ready).filter(seated).map(|instance| instance.id.clone()).collect();
         let others: Vec<String> = scene.instances.keys().filter(|id| !ids.contains(*id)).cloned().collect();
-        // Whoever was launched in this round, or came back, may serve by now.
+        // Instances that were launched or came back this round may serve by now.
         let serving = self.ready_seats.len() + others.iter().filter(|id| !self.ready_seats.contains(*id)).count();
         self.random.shuffle(&mut ids);
         let least = serving / 2 + 1;
-        if self.blurred
+        if self.mixed_views
             || self.all_leave
             || self.detached.is_some()
             || !self.regrouped.is_empty()
@@ -204,39 +213,42 @@ impl Chaos {
         {
             return;
         }
-        let everybody = self.random.percent(40);
-        if !everybody {
+        let all = self.random.percent(40);
+        if !all {
             ids.truncate(least.max(3) + self.random.below((ids.len() - least.max(3) + 1) as u64) as usize);
         }
-        let some: Vec<String> = others.into_iter().filter(|_| everybody || self.random.percent(30)).collect();
-        self.counted(if everybody { "an answer lists nobody" } else { "an answer lists few" }, |_, scene| {
-            scene.unlisted.extend(ids.into_iter().chain(some));
-        });
+        let some: Vec<String> = others.into_iter().filter(|_| all || self.random.percent(30)).collect();
+        self.change_counted(
+            if all { "bogus response: empty groups" } else { "bogus response: most instances missing" },
+            |_, scene| {
+                scene.unlisted.extend(ids.into_iter().chain(some));
+            },
+        );
     }
 
     fn change_while_unlisted(&mut self) {
         if self.random.percent(50) {
-            self.counted("everybody is listed again", |_, scene| scene.unlisted.clear());
+            self.change_counted("bogus response ends", |_, scene| scene.unlisted.clear());
         }
     }
 
-    /// What EC2 says of one that is gone; mostly it knows it for a while.
-    fn told_as(&mut self) -> Option<&'static str> {
+    /// What EC2 reports for a terminated instance; usually it still knows it.
+    fn reported_as(&mut self) -> Option<&'static str> {
         *self.random.pick(&[None, Some("shutting-down"), Some("terminated")])
     }
 
-    fn counted(&mut self, what: &str, change: impl FnOnce(&mut Self, &mut Scene)) {
+    fn change_counted(&mut self, what: &str, change: impl FnOnce(&mut Self, &mut Scene)) {
         self.count(&format!("fleet: {what}"));
         self.change_scene(what, change);
     }
 
-    /// At the end of a round AWS tells of everything, and those that wait have come or gone.
-    pub(crate) fn calm_fleet(&mut self) {
+    /// At the end of a round AWS reports everything, and pending changes finish.
+    pub(crate) fn settle_fleet(&mut self) {
         let (goes, back, forgets) = (self.random.percent(50), self.random.percent(50), self.random.percent(50));
         let replaced = self.random.percent(50);
         self.all_leave = false;
         let detached = self.detached.clone();
-        self.change_scene("AWS tells of everything", |chaos, scene| {
+        self.change_scene("the fleet settles", |chaos, scene| {
             scene.missing.clear();
             scene.unlisted.clear();
             if forgets {
@@ -244,9 +256,9 @@ impl Chaos {
             }
             scene.instances.retain(|id, instance| instance.lifecycle != DETACHED || detached.as_ref() == Some(id));
             for instance in scene.instances.values_mut() {
-                let replacing = REPLACING.contains(&instance.lifecycle) || on_its_way(instance);
-                if instance.lifecycle.starts_with("Pending") && !on_its_way(instance)
-                    || STRANGE.contains(&instance.lifecycle)
+                let replacing = REPLACING.contains(&instance.lifecycle) || in_transition(instance);
+                if instance.lifecycle.starts_with("Pending") && !in_transition(instance)
+                    || UNKNOWN_STATES.contains(&instance.lifecycle)
                     || replacing && replaced
                 {
                     instance.lifecycle = "InService";
@@ -257,7 +269,7 @@ impl Chaos {
                 if !REPLACING.contains(&instance.lifecycle) {
                     instance.ec2 = Ec2::Running;
                 }
-                instance.served |= instance.lifecycle == "InService";
+                instance.has_served |= instance.lifecycle == "InService";
             }
             if goes {
                 scene.instances.retain(|_, instance| instance.lifecycle != "Terminating:Wait");
@@ -265,9 +277,9 @@ impl Chaos {
             if scene.in_service(0).is_empty() && back {
                 come_back(scene);
             }
-            for (group, least) in [(0, LEAST), (1, usize::from(chaos.consul.is_some()))] {
+            for (group, least) in [(0, MIN_IN_SERVICE), (1, usize::from(chaos.consul.is_some()))] {
                 while scene.in_service(group).len() < least {
-                    if scene.instances.len() == MOST {
+                    if scene.instances.len() == MAX_INSTANCES {
                         let leaves = scene.instances.values().find(|i| i.lifecycle != "InService" || i.group != group);
                         let id = leaves.expect("there are more than it needs").id.clone();
                         scene.instances.remove(&id);
@@ -289,19 +301,19 @@ fn set(scene: &mut Scene, id: &str, change: impl FnOnce(&mut Instance)) {
     }
 }
 
-fn on_its_way(instance: &Instance) -> bool {
-    instance.served && instance.lifecycle.starts_with("Pending")
+fn in_transition(instance: &Instance) -> bool {
+    instance.has_served && instance.lifecycle.starts_with("Pending")
 }
 
 fn come_back(scene: &mut Scene) {
     for instance in scene.instances.values_mut() {
         instance.health = "Healthy";
         let stays_out = ["InService", "Terminating:Wait"].contains(&instance.lifecycle)
-            || instance.lifecycle.starts_with("Pending") && !instance.served;
+            || instance.lifecycle.starts_with("Pending") && !instance.has_served;
         if !stays_out {
             instance.lifecycle = "InService";
             instance.ec2 = Ec2::Running;
-            instance.served = true;
+            instance.has_served = true;
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The same with a real Consul agent as the source: what the fleet is told to be is registered there, and the agent is
-//! killed, stopped and started again.
+//! The same with a real Consul agent as the source: the fleet is registered there, and the agent is killed, paused and
+//! restarted.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::common::bed::Bed;
 use crate::common::consul::Consul;
 use crate::common::hsdo::Hsdo;
-use crate::fleet::{GROUPS, Part, Scene};
+use crate::fleet::{Expected, GROUPS, Scene};
 use crate::{Chaos, one_at_a_time, variable};
 
-/// The part of the time that this takes of what the whole chaos has.
+/// Runs for this fraction of the AWS run's time.
 const SHARE: u64 = 2;
 
 #[test]
@@ -21,7 +21,7 @@ fn nothing_harms_traffic_of_services_in_consul() {
     let seed = variable("HSDO_CHAOS_SEED").unwrap_or(1);
     println!("chaos with Consul for {seconds} s; HSDO_CHAOS_SEED={seed} repeats it");
     let bed = Bed::new("chaos-consul");
-    let consul = Consul::start_lasting(&bed);
+    let consul = Consul::start_persistent(&bed);
     let mut chaos = Chaos::start(seed, false, bed, Some(consul));
     let end = Instant::now() + Duration::from_secs(seconds);
     chaos.settle(0);
@@ -31,20 +31,19 @@ fn nothing_harms_traffic_of_services_in_consul() {
     chaos.finish();
 }
 
-/// Makes a server follow the services instead of the groups.
 pub(crate) fn as_source(hsdo: Hsdo, url: &str) -> Hsdo {
     hsdo.env("SERVER_MODE", "consul")
         .env("SERVER_CONSUL_API_URL", url)
         .env("SERVER_CONSUL_SERVICE_NAME", &GROUPS.join(","))
 }
 
-/// Registers what is new or changed, and then removes what is gone. Every instance is a node of its own.
+/// Registers what is new or changed, then deregisters what is gone. Every instance is a node of its own.
 pub(crate) fn register(consul: &Consul, before: &Scene, after: &Scene) {
     for (id, instance) in after.instances.iter().filter(|(id, instance)| before.instances.get(*id) != Some(instance)) {
-        let (own, maintenance) = match after.part(instance) {
-            Part::Ready => ("passing", "passing"),
-            Part::Draining => ("passing", "critical"),
-            Part::Absent | Part::Unknown => ("critical", "passing"),
+        let (own, maintenance) = match after.expected(instance) {
+            Expected::Ready => ("passing", "passing"),
+            Expected::Draining => ("passing", "critical"),
+            Expected::Absent | Expected::Unknown => ("critical", "passing"),
         };
         let check = |kind: &str, status: &str| json!({"CheckID": format!("{kind}:{id}"), "Name": kind, "ServiceID": id, "Status": status});
         let mut checks = vec![check("alive", own)];
@@ -68,7 +67,7 @@ pub(crate) fn register(consul: &Consul, before: &Scene, after: &Scene) {
 }
 
 impl Chaos {
-    /// Something happens to the agent, and ends.
+    /// Breaks the agent for a while.
     pub(crate) fn harm_consul(&mut self) {
         let (killed, span) = (self.random.percent(40), self.random.millis(200, 2_500));
         self.count(if killed { "consul killed" } else { "consul stopped" });
@@ -76,7 +75,7 @@ impl Chaos {
         if killed {
             consul.kill();
             std::thread::sleep(span);
-            consul.start_lasting_again();
+            consul.restart_persistent();
         } else {
             consul.freeze();
             std::thread::sleep(span);

@@ -1,7 +1,7 @@
-//! The instances and their groups, and how AWS tells of them: page by page, a group a page, three instances a page.
+//! The instances and their groups as AWS reports them: one group per page, three instances per page.
 //!
-//! moto cannot give the address of an instance that went to a new one, has no `Terminating:Wait`, and gets slower with
-//! every instance that it ever had; so the two `Describe` operations are answered from here.
+//! moto cannot give a new instance an old address, has no `Terminating:Wait`, and slows down with every instance it
+//! ever had, so the two `Describe` operations are answered here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,63 +10,60 @@ use std::sync::{Arc, Mutex};
 use crate::common::aws_proxy::AwsProxy;
 use crate::common::http::lock;
 
-/// The groups, in the order of the configuration.
+/// In the order of the configuration.
 pub(crate) const GROUPS: [&str; 2] = ["web-a", "web-b"];
-/// Instances on one page of EC2's answers.
 const PAGE: usize = 3;
 
 const MEMBER: &str = include_str!("../data/group-member.xml");
 const RECORD: &str = include_str!("../data/reservation.xml");
 
-/// What EC2 says of an instance that its group has, or had.
+/// What EC2 reports for an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ec2 {
     Running,
-    /// It runs, but has no address, as may be for a moment.
+    /// Running, but without an address for a moment.
     Unaddressed,
     Pending,
     Stopped,
-    /// EC2 leaves it out of its answers, as it may for a while.
+    /// Left out of the response for a while.
     LeftOut,
 }
 
-/// In a group that is told of, but not in its list: it was detached, and runs on.
+/// Detached: its group no longer lists it, and it keeps running.
 pub(crate) const DETACHED: &str = "";
-/// While its root volume is replaced, and on the way back.
+/// During a root volume replacement, and on the way back.
 pub(crate) const REPLACING: [&str; 4] =
     ["ReplacingRootVolume", "ReplacingRootVolume:Wait", "ReplacingRootVolume:Proceed", "RootVolumeReplaced"];
-/// States that AWS has for those that are out.
-pub(crate) const OUT: [&str; 4] = ["Standby", "Terminating:Retained", "Warmed:Stopped", "Detached"];
-/// States that AWS does not have yet.
-pub(crate) const STRANGE: [&str; 3] = ["Dreaming", "InService:Warm", "Terminating:Something"];
+/// States that take an instance out of service.
+pub(crate) const OUT_OF_SERVICE: [&str; 4] = ["Standby", "Terminating:Retained", "Warmed:Stopped", "Detached"];
+/// States that AWS does not have.
+pub(crate) const UNKNOWN_STATES: [&str; 3] = ["Dreaming", "InService:Warm", "Terminating:Something"];
 
-/// What an instance is to hsdo.
+/// What hsdo should make of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Expected {
     Ready,
     Draining,
     Absent,
-    /// What has become of it is not known: who serves goes on, who is new waits.
+    /// State unknown: a server stays as it is, a new instance gets no slot.
     Unknown,
 }
 
-/// An instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
     pub(crate) id: String,
     pub(crate) address: Ipv4Addr,
-    /// The place of its group in [`GROUPS`].
+    /// Index into [`GROUPS`].
     pub(crate) group: usize,
     pub(crate) lifecycle: &'static str,
     pub(crate) health: &'static str,
     pub(crate) ec2: Ec2,
-    /// Whether it was in service before.
-    pub(crate) served: bool,
+    pub(crate) has_served: bool,
 }
 
 impl Instance {
-    /// Whether it can do without harm whatever is done to it.
-    fn is_good(&self) -> bool {
+    /// Safe to change in any way: in service, healthy and running.
+    fn is_healthy(&self) -> bool {
         self.lifecycle == "InService" && self.health == "Healthy" && self.ec2 == Ec2::Running
     }
 }
@@ -75,68 +72,69 @@ impl Instance {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scene {
     pub(crate) instances: BTreeMap<String, Instance>,
-    /// Groups that AWS does not tell of.
+    /// Groups that AWS does not return.
     pub(crate) missing: BTreeSet<usize>,
-    /// Instances that a bogus answer leaves out of their groups' lists: so many of those that serve that they are kept.
+    /// Instances missing from a bogus response: so many of the serving ones that the guard keeps them.
     pub(crate) unlisted: BTreeSet<String>,
-    /// Instances that are gone, of which EC2 still tells, with their addresses and states.
+    /// Terminated instances that EC2 still reports.
     pub(crate) ended: BTreeMap<String, (Ipv4Addr, &'static str)>,
 }
 
 impl Scene {
-    pub(crate) fn part(&self, instance: &Instance) -> Part {
+    pub(crate) fn expected(&self, instance: &Instance) -> Expected {
         if self.unlisted.contains(&instance.id) {
-            return Part::Unknown;
+            return Expected::Unknown;
         }
         let replacing = REPLACING.contains(&instance.lifecycle);
         let missing = self.missing.contains(&instance.group);
         match instance.ec2 {
-            Ec2::Stopped if missing || !replacing => return Part::Absent,
-            // Neither its group nor EC2 knows it.
-            Ec2::LeftOut if missing => return Part::Absent,
+            Ec2::Stopped if missing || !replacing => return Expected::Absent,
+            // Unknown to its group and to EC2.
+            Ec2::LeftOut if missing => return Expected::Absent,
             _ => {}
         }
-        let on_its_way = instance.lifecycle.starts_with("Pending") && instance.served;
+        let in_transition = instance.lifecycle.starts_with("Pending") && instance.has_served;
         let here = instance.lifecycle == "InService" || instance.lifecycle == "Terminating:Wait" || replacing;
         match instance.lifecycle {
-            _ if missing && (here || on_its_way || STRANGE.contains(&instance.lifecycle)) => Part::Unknown,
+            _ if missing && (here || in_transition || UNKNOWN_STATES.contains(&instance.lifecycle)) => {
+                Expected::Unknown
+            }
             "InService" => match (instance.health, instance.ec2) {
-                ("Healthy", Ec2::Running) => Part::Ready,
-                ("Unhealthy", _) => Part::Draining,
-                _ => Part::Unknown,
+                ("Healthy", Ec2::Running) => Expected::Ready,
+                ("Unhealthy", _) => Expected::Draining,
+                _ => Expected::Unknown,
             },
-            _ if here || on_its_way => Part::Draining,
-            lifecycle if STRANGE.contains(&lifecycle) => Part::Unknown,
-            _ => Part::Absent,
+            _ if here || in_transition => Expected::Draining,
+            lifecycle if UNKNOWN_STATES.contains(&lifecycle) => Expected::Unknown,
+            _ => Expected::Absent,
         }
     }
 
-    /// Takes an instance away; EC2 may still tell of it.
-    pub(crate) fn end(&mut self, id: &str, told_as: Option<&'static str>) {
+    /// Removes an instance; EC2 may still report it.
+    pub(crate) fn end(&mut self, id: &str, reported_as: Option<&'static str>) {
         self.unlisted.remove(id);
-        if let (Some(instance), Some(state)) = (self.instances.remove(id), told_as) {
+        if let (Some(instance), Some(state)) = (self.instances.remove(id), reported_as) {
             self.ended.insert(id.to_owned(), (instance.address, state));
         }
     }
 
-    /// The instances of that part.
-    pub(crate) fn of(&self, part: Part) -> impl Iterator<Item = &Instance> {
-        self.instances.values().filter(move |instance| self.part(instance) == part)
+    pub(crate) fn of(&self, part: Expected) -> impl Iterator<Item = &Instance> {
+        self.instances.values().filter(move |instance| self.expected(instance) == part)
     }
 
-    /// The instances in service that can do without harm whatever is done to them.
+    /// In service, and safe to change.
     pub(crate) fn in_service(&self, group: usize) -> Vec<Instance> {
-        let good = |i: &&Instance| i.group == group && i.is_good() && !self.unlisted.contains(&i.id);
+        let good = |i: &&Instance| i.group == group && i.is_healthy() && !self.unlisted.contains(&i.id);
         self.instances.values().filter(good).cloned().collect()
     }
 
-    /// The lowest address that nobody has.
     pub(crate) fn free_address(&self) -> Ipv4Addr {
         let taken: BTreeSet<Ipv4Addr> = self.instances.values().map(|instance| instance.address).collect();
         (1..=250).map(|last| Ipv4Addr::new(127, 3, 0, last)).find(|it| !taken.contains(it)).expect("there are few")
     }
 
-    /// A page, and the token of the next one, which says whether the answer is a bogus one: all of its pages are.
+    /// A page, and the token of the next one. The token says whether the response is the bogus one, so all of its pages
+    /// are.
     fn groups(&self, form: &str) -> (u16, String) {
         let token = value(form, "NextToken");
         let known: Vec<usize> = (0..GROUPS.len()).filter(|group| !self.missing.contains(group)).collect();
@@ -230,29 +228,29 @@ fn member(instance: &Instance) -> String {
         .replace(">Healthy<", &format!(">{}<", instance.health))
 }
 
-/// An error in either API's spelling: both are read from `Error`.
+/// An error that both APIs' parsers read.
 fn error(code: &str) -> String {
     format!(
         "<Response><Errors><Error><Code>{code}</Code><Message>by the test</Message></Error></Errors><RequestID>r</RequestID></Response>"
     )
 }
 
-/// A value of a form; none of ours is escaped.
+/// A form value; none of ours is escaped.
 fn value(form: &str, name: &str) -> Option<String> {
     form.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
 }
 
-/// The scene that AWS tells of now.
+/// The scene that AWS reports.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fleet(Arc<Mutex<Scene>>);
 
 impl Fleet {
-    /// A fleet that answers in moto's place.
+    /// Answers in moto's place.
     pub(crate) fn behind(aws: &AwsProxy) -> Self {
         let fleet = Fleet::default();
         let (groups, instances) = (fleet.clone(), fleet.clone());
-        aws.instead("DescribeAutoScalingGroups", move |form| groups.scene().groups(form));
-        aws.instead("DescribeInstances", move |form| instances.scene().described(form));
+        aws.stub("DescribeAutoScalingGroups", move |form| groups.scene().groups(form));
+        aws.stub("DescribeInstances", move |form| instances.scene().described(form));
         fleet
     }
 
@@ -265,7 +263,6 @@ impl Fleet {
     }
 }
 
-/// The address as the bed's servers take it.
 pub(crate) fn ip(instance: &Instance) -> IpAddr {
     IpAddr::V4(instance.address)
 }

@@ -1,4 +1,4 @@
-//! What an operator, or another program, does to the table and to HAProxy by hand, and takes back.
+//! Manual changes to the table and to HAProxy, by an operator or another program, and how they are undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,29 +9,27 @@ use crate::common::moto::{Item, text_of};
 use crate::fleet::ip;
 use crate::{BASE, Chaos, SLOTS};
 
-/// An attribute that hsdo does not know and has to leave where it is.
+/// An attribute that hsdo does not know and must preserve.
 const UNKNOWN: &str = "Owner";
-/// A server that nobody has, put into a row by hand.
+/// An address that no instance has.
 const GHOST: &str = "127.3.1.1";
 
-/// What the hand takes back at the end of the round.
+/// An edit to undo at the end of the round.
 #[derive(Clone, Debug)]
 pub(crate) struct Edit {
     row: u32,
     attribute: &'static str,
-    /// What was there, and what was put there.
     before: Option<Value>,
     after: Value,
-    /// Whose row it was.
+    /// The instance that held the row.
     name: String,
-    /// The row is deleted instead, for hsdo to make it again.
+    /// Delete the row instead, for hsdo to recreate it.
     delete: bool,
 }
 
 impl Chaos {
-    /// One edit of the table.
     pub(crate) fn edit_table(&mut self) {
-        let items = self.bed.aws().with_table_still(|| self.bed.moto().items());
+        let items = self.bed.aws().with_table_locked(|| self.bed.moto().items());
         let slots: Vec<u32> = items.keys().copied().filter(|id| (1..=SLOTS).contains(id)).collect();
         if slots.is_empty() {
             return;
@@ -42,16 +40,16 @@ impl Chaos {
         let name = name_of(&items[&row]);
         match self.random.below(15) {
             0 | 1 => {
-                self.hand(&format!("row {row} of {name} is deleted"), "row lost");
-                self.gives_up_seat(&name);
-                self.kept.remove(&row);
-                self.still(|moto| moto.delete_item(row));
+                self.note_edit(&format!("row {row} of {name} is deleted"), "row lost");
+                self.may_move(&name);
+                self.unknown_attributes.remove(&row);
+                self.with_moto_locked(|moto| moto.delete_item(row));
             }
             2 => {
-                self.hand("the table is emptied", "table emptied");
-                self.all_give_up_seats();
-                self.kept.clear();
-                self.still(|moto| items.keys().for_each(|id| moto.delete_item(*id)));
+                self.note_edit("the table is emptied", "table emptied");
+                self.all_may_move();
+                self.unknown_attributes.clear();
+                self.with_moto_locked(|moto| items.keys().for_each(|id| moto.delete_item(*id)));
             }
             3 | 4 => {
                 let spoilt = [
@@ -65,15 +63,15 @@ impl Chaos {
                     ("LastWeightUpdate", json!({"S": "yesterday"})),
                 ];
                 let (attribute, value) = self.random.pick(&spoilt).clone();
-                // Its address may be unreadable, and it is seated again.
-                self.gives_up_seat(&name);
+                // If its address cannot be read, it is seated again elsewhere.
+                self.may_move(&name);
                 let delete = self.random.percent(50);
-                self.put(&items[&row], row, attribute, value, delete, "row spoilt");
+                self.put(&items[&row], row, attribute, value, delete, "row corrupted");
             }
             5 => {
                 let weight = *self.random.pick(&[1, 3, 256]);
-                self.hand(&format!("row {row} of {name}: weight {weight}"), "weight");
-                self.still(|moto| moto.update_item(row, &json!({"Weight": {"N": weight.to_string()}})));
+                self.note_edit(&format!("row {row} of {name}: weight {weight}"), "weight");
+                self.with_moto_locked(|moto| moto.update_item(row, &json!({"Weight": {"N": weight.to_string()}})));
             }
             6 if name != "none" && self.edits.iter().all(|edit| edit.attribute != "BackendServerStatus") => {
                 self.leave_rotations(&BTreeSet::from([name.clone()]));
@@ -82,42 +80,42 @@ impl Chaos {
             7 | 8 => {
                 let free = slots.iter().copied().find(|id| !taken.contains(id));
                 if let (Some(free), false) = (free, name == "none") {
-                    self.hand(&format!("row {free} becomes a copy of row {row}, of {name}"), "address twice");
-                    self.gives_up_seat(&name);
+                    self.note_edit(&format!("row {free} becomes a copy of row {row}, of {name}"), "duplicate address");
+                    self.may_move(&name);
                     let mut copy = items[&row].clone();
                     copy.retain(|key, _| key != "BackendServerID" && !key.starts_with("Hsdo") && key != UNKNOWN);
-                    self.still(|moto| moto.update_item(free, &Value::Object(copy)));
+                    self.with_moto_locked(|moto| moto.update_item(free, &Value::Object(copy)));
                 }
             }
             9 => {
                 let owner = format!("ops-{}", self.random.below(1000));
-                self.hand(&format!("row {row} gets an attribute, {owner}"), "unknown attribute");
-                self.still(|moto| moto.update_item(row, &json!({UNKNOWN: {"S": owner}})));
-                self.kept.insert(row, owner);
+                self.note_edit(&format!("row {row} gets an attribute, {owner}"), "unknown attribute");
+                self.with_moto_locked(|moto| moto.update_item(row, &json!({UNKNOWN: {"S": owner}})));
+                self.unknown_attributes.insert(row, owner);
             }
             10 | 11 => self.edit_marker(),
             12 => {
-                self.hand("items that are no slots", "strange items");
-                let strange = |id: i64| json!({"BackendServerID": {"N": id.to_string()}, "IPAddress": {"S": "x"}});
-                self.still(|moto| [0, -3, 99_999_999].iter().for_each(|id| moto.put_item(&strange(*id))));
+                self.note_edit("items that are not slots", "foreign items");
+                let foreign = |id: i64| json!({"BackendServerID": {"N": id.to_string()}, "IPAddress": {"S": "x"}});
+                self.with_moto_locked(|moto| [0, -3, 99_999_999].iter().for_each(|id| moto.put_item(&foreign(*id))));
             }
             13 => {
-                self.hand("rows above the list, a free one and one of a ghost", "rows gained");
+                self.note_edit("rows above the list, a free one and one of a ghost", "rows gained");
                 let ghost: IpAddr = GHOST.parse().expect("an address");
                 self.bed.web().serve("ghost", ghost);
-                self.legal.insert("ghost".to_owned());
+                self.allowed.insert("ghost".to_owned());
                 for back in self.sites.iter().flat_map(|site| &site.backs) {
                     back.watcher.allow(&[ghost].into());
                 }
-                self.still(|moto| {
+                self.with_moto_locked(|moto| {
                     moto.put_server(SLOTS + 1, GHOST, "ghost", None, 5);
                     moto.put_free(SLOTS + 2);
                 });
             }
             _ => {
-                self.hand(&format!("row {row} of {name}: time"), "time");
+                self.note_edit(&format!("row {row} of {name}: time"), "time");
                 let time = *self.random.pick(&["2999-01-01 00:00:00.000000", "1999-01-01T00:00:00"]);
-                self.still(|moto| moto.update_item(row, &json!({"LastWeightUpdate": {"S": time}})));
+                self.with_moto_locked(|moto| moto.update_item(row, &json!({"LastWeightUpdate": {"S": time}})));
             }
         }
     }
@@ -137,8 +135,8 @@ impl Chaos {
             json!({"NULL": true}),
         ];
         let value = self.random.pick(&values).clone();
-        self.hand(&format!("{attribute} becomes {value}"), "marker");
-        self.still(|moto| {
+        self.note_edit(&format!("{attribute} becomes {value}"), "marker");
+        self.with_moto_locked(|moto| {
             if value.is_null() {
                 moto.remove_attribute(1, attribute);
             } else if moto.items().contains_key(&1) {
@@ -148,23 +146,23 @@ impl Chaos {
     }
 
     fn put(&mut self, item: &Item, row: u32, attribute: &'static str, after: Value, delete: bool, what: &str) {
-        self.hand(&format!("row {row} of {}: {attribute} becomes {after}", name_of(item)), what);
-        self.still(|moto| moto.update_item(row, &json!({attribute: after})));
+        self.note_edit(&format!("row {row} of {}: {attribute} becomes {after}", name_of(item)), what);
+        self.with_moto_locked(|moto| moto.update_item(row, &json!({attribute: after})));
         let before = item.get(attribute).cloned();
         self.edits.push(Edit { row, attribute, before, after, name: name_of(item), delete });
     }
 
-    fn hand(&mut self, what: &str, kind: &str) {
+    fn note_edit(&mut self, what: &str, kind: &str) {
         self.say(&format!("by hand: {what}"));
         self.count(&format!("by hand: {kind}"));
     }
 
-    fn still(&self, act: impl FnOnce(&crate::common::moto::Moto)) {
-        self.bed.aws().with_table_still(|| act(self.bed.moto()));
+    fn with_moto_locked(&self, act: impl FnOnce(&crate::common::moto::Moto)) {
+        self.bed.aws().with_table_locked(|| act(self.bed.moto()));
     }
 
-    /// It may be seated elsewhere. One alone stays in the rotation all the while; several may change places.
-    fn gives_up_seat(&mut self, name: &str) {
+    /// It may move. A single one stays in rotation throughout; several may swap slots.
+    fn may_move(&mut self, name: &str) {
         self.moved.insert(name.to_owned());
         self.unseated.insert(name.to_owned());
         if self.unseated.len() > 1 {
@@ -172,7 +170,6 @@ impl Chaos {
         }
     }
 
-    /// These may leave the rotation.
     pub(crate) fn leave_rotations(&self, names: &BTreeSet<String>) {
         let scene = self.fleet.scene();
         let addresses = names.iter().filter_map(|name| scene.instances.get(name)).map(ip).collect();
@@ -181,45 +178,49 @@ impl Chaos {
         }
     }
 
-    fn all_give_up_seats(&mut self) {
+    fn all_may_move(&mut self) {
         self.moved.extend(self.fleet.scene().instances.into_keys());
         for back in self.sites.iter().flat_map(|site| &site.backs) {
             back.watcher.release_all();
         }
     }
 
-    /// Takes back what only the hand can: what hsdo leaves alone, or cannot read.
-    pub(crate) fn take_back(&mut self) {
+    /// Undoes what hsdo leaves alone or cannot read.
+    pub(crate) fn undo_edits(&mut self) {
         for edit in std::mem::take(&mut self.edits) {
-            let items = self.bed.aws().with_table_still(|| self.bed.moto().items());
+            let items = self.bed.aws().with_table_locked(|| self.bed.moto().items());
             let Some(item) = items.get(&edit.row) else { continue };
-            // Somebody else's by now.
+            // Another instance holds it by now.
             if item.get(edit.attribute) != Some(&edit.after)
                 || (edit.attribute != "ServerName" && name_of(item) != edit.name)
             {
                 continue;
             }
-            self.say(&format!("by hand: row {} is mended", edit.row));
-            // Slot 1's item carries the lease: deleted, it comes back as a free slot if another server takes that.
+            self.say(&format!("by hand: row {} is repaired", edit.row));
+            // Slot 1's item carries the lease: if another server takes over after the deletion, the row comes back
+            // free.
             let delete = edit.delete && edit.row != 1;
             if delete {
-                self.kept.remove(&edit.row);
+                self.unknown_attributes.remove(&edit.row);
             }
-            self.still(|moto| match &edit.before {
+            self.with_moto_locked(|moto| match &edit.before {
                 Some(before) if !delete => moto.update_item(edit.row, &json!({edit.attribute: before})),
                 _ => moto.delete_item(edit.row),
             });
         }
-        // The rows above the list stay: to a client that did not see yet that one is free, one that is gone says nothing.
-        self.still(|moto| [0, -3, 99_999_999].iter().for_each(|id| moto.delete_any_item(*id)));
+        // Rows above the list size stay: a client that has not seen one become free yet would ignore a missing one.
+        self.with_moto_locked(|moto| [0, -3, 99_999_999].iter().for_each(|id| moto.delete_any_item(*id)));
     }
 
-    /// What an attribute that hsdo does not know has become, where it is not what it was.
+    /// Reports an unknown attribute that was not preserved.
     pub(crate) fn lost_attribute(&self, items: &BTreeMap<u32, Item>) -> Option<String> {
         let lost = |(row, owner): &(&u32, &String)| {
             items.get(row).is_none_or(|item| text_of(item, UNKNOWN).as_ref() != Some(owner))
         };
-        self.kept.iter().find(lost).map(|(row, owner)| format!("row {row} has lost its attribute {owner}"))
+        self.unknown_attributes
+            .iter()
+            .find(lost)
+            .map(|(row, owner)| format!("row {row} has lost its attribute {owner}"))
     }
 
     /// Sets a server of one HAProxy to drain or maintenance, as an operator does.
@@ -231,7 +232,7 @@ impl Chaos {
             .filter(|(_, server)| server.takes_traffic() && server.status == "UP")
             .map(|(name, server)| (name, server.addr))
             .collect();
-        // Somebody else has to be there for the traffic.
+        // Another one must be there to serve.
         if serving.len() < 2 || !self.sites[place].held.is_empty() {
             return;
         }
@@ -247,18 +248,18 @@ impl Chaos {
             site.held.insert((server.clone(), address));
         }
         let name = site.name;
-        self.hand(&format!("{server} of {name} is set to {state}"), &format!("operator's {state}"));
+        self.note_edit(&format!("{server} of {name} is set to {state}"), &format!("operator's {state}"));
     }
 
-    /// Lifts the hand from what is still there.
-    pub(crate) fn let_go(&mut self) {
+    /// Sets the held servers ready again.
+    pub(crate) fn release_held(&mut self) {
         let scene = self.fleet.scene();
         for site in &mut self.sites {
             let back = &site.backs[0];
             for (server, address) in std::mem::take(&mut site.held) {
                 let bare = address.rsplit_once(':').and_then(|(address, _)| address.parse::<IpAddr>().ok());
                 let now = site.haproxy.servers(back.name).remove(&server).expect("a template does not change");
-                // One that is leaving may come back, and would still be held.
+                // A leaving instance may come back and would still be held.
                 if now.addr == address && scene.instances.values().any(|instance| Some(ip(instance)) == bare) {
                     site.haproxy.command(&format!("set server {}/{server} state ready", back.name));
                 }

@@ -1,21 +1,18 @@
 //! Everything at once, at random: instances come and go while AWS, HAProxy, its socket, the table and hsdo itself fail.
 //!
-//! Two HAProxies, one with a backend for all groups, one with a backend for its own group and a fallback; a client for
-//! each; one or two servers. Each round does a few things at once, ends the faults, and waits until both HAProxies are
-//! what the fleet says. All the while watchers look at the rotation of every backend, and requests go through. What must
-//! never happen:
+//! Two HAProxies with a client each, one filling a single backend, one with a backend for its own group and a fallback;
+//! one or two servers. Each round starts a few things at once, ends the faults, and waits until both HAProxies match
+//! the fleet. Watchers poll the rotation of every backend, and requests go through all the time. What must never
+//! happen:
 //!
-//! - a server that serves, and whose instance nobody touched, leaves a rotation, or moves to another slot;
-//! - that holds too where its group calls its state a word that nobody knows, or where answers leave out so many at once
-//!   that they cannot be true; and whoever drains is back in its slot;
-//! - an address is in a rotation that is not, and was not since the last round, that of a ready instance; or such an
-//!   instance answers a request;
-//! - a request fails though HAProxy itself was well;
-//! - when the faults have ended, more than two turns pass until everything is right;
-//! - hsdo ends, grows, spins, or fills its log.
+//! - a serving server whose instance was not touched leaves a rotation or changes slot, or a draining one loses its
+//!   slot, even if its state is an unknown word, or a response leaves out implausibly many;
+//! - an address is in rotation, or answers a request, that was not a ready instance since the last round;
+//! - a request fails while HAProxy itself was well;
+//! - everything takes more than two turns to be right after the faults have ended;
+//! - hsdo exits, grows, spins or floods its log.
 //!
-//! `HSDO_CHAOS_SECONDS` says how long, `HSDO_CHAOS_SEED` which of the many runs it is. `make soak` runs another one for
-//! long.
+//! `HSDO_CHAOS_SECONDS` sets the length, `HSDO_CHAOS_SEED` repeats a run. `make soak` runs it for long.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -40,19 +37,17 @@ use common::consul::Consul;
 use common::hsdo::Hsdo;
 use common::http::lock;
 use common::random::Random;
-use fleet::{Ec2, Fleet, GROUPS, Instance, Part, Scene, ip};
+use fleet::{Ec2, Expected, Fleet, GROUPS, Instance, Scene, ip};
 use hand::Edit;
 use report::Report;
 use role::Role;
 use site::Site;
 
-/// `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
 const SLOTS: u32 = 14;
-/// The base name of the servers.
 const BASE: &str = "mywebapp";
 /// `SERVER_REMOVAL_GUARD`: longer than any round.
 const GUARD: &str = "300";
-/// From this length on, one process of each role is never killed, so that it shows whether it grows.
+/// From this many seconds on, one process of each role is never killed, so that a leak would show.
 const LONG: u64 = 600;
 
 #[test]
@@ -75,7 +70,7 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Two of these at a time would only slow each other down.
+/// Two at a time would only slow each other down.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     lock(&ALONE)
@@ -84,41 +79,38 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 struct Chaos {
     random: Random,
     report: Report,
-    /// Whether every process may be killed.
-    all_mortal: bool,
+    may_kill_all: bool,
     sites: Vec<Site>,
-    /// The first one leads at the start; there may be a second one.
+    /// The first leads at the start; there may be a second.
     servers: Vec<Role>,
     fleet: Fleet,
-    /// How many instances there were.
-    born: u64,
+    launched: u64,
     /// Ids that may answer a request: ready when the last round settled, or at any moment since.
-    legal: BTreeSet<String>,
-    /// The same a round earlier, for requests that were under way.
-    legal_before: BTreeSet<String>,
-    /// Who drains since the last round settled, and since the one before: what persists goes there still.
+    allowed: BTreeSet<String>,
+    /// The same a round earlier, for requests in flight.
+    allowed_before: BTreeSet<String>,
+    /// Draining since the last round settled, and since the one before: persistent requests still go there.
     drains: [BTreeSet<String>; 2],
-    /// The slots of the instances when the last round settled, and which of them were ready.
+    /// Slots when the last round settled, and the instances that were ready.
     seats: BTreeMap<String, u32>,
     ready_seats: BTreeSet<String>,
-    /// Instances of this round whose slot may change: their row was edited, or their slot was freed in between.
+    /// Instances whose slot may change this round: their row was edited, or their slot was free for a moment.
     moved: BTreeSet<String>,
-    /// Everybody is leaving, and serves as the last resort: whatever could make that untrue has to wait.
+    /// All are leaving and serve as the last resort: nothing may happen that would change that.
     all_leave: bool,
-    /// What AWS tells in this round, or what the table holds, may be a mixture.
-    blurred: bool,
-    /// The instance that left its group in this round and runs on.
+    /// This round's responses, or the table, may mix old and new.
+    mixed_views: bool,
+    /// The instance that left its group this round and keeps running.
     detached: Option<String>,
-    /// Instances that changed their group in this round: a mixture of old and new pages may show them in neither.
+    /// Instances that changed groups this round: a mix of old and new pages may show them in neither.
     regrouped: BTreeSet<String>,
-    /// Instances of this round whose row a hand took away.
+    /// Instances whose row was deleted or edited away this round.
     unseated: BTreeSet<String>,
-    /// Edits of the table that the hand takes back at the end of the round.
+    /// Edits to undo at the end of the round.
     edits: Vec<Edit>,
-    /// Attributes that hsdo does not know, by their row.
-    kept: BTreeMap<u32, String>,
+    /// Attributes that hsdo does not know, by row.
+    unknown_attributes: BTreeMap<u32, String>,
     settled_at: Instant,
-    /// Where the instances are registered, if that is not AWS.
     consul: Option<Consul>,
     bed: Bed,
 }
@@ -126,30 +118,30 @@ struct Chaos {
 impl Chaos {
     fn start(seed: u64, long: bool, bed: Bed, consul: Option<Consul>) -> Self {
         bed.moto().create_table();
-        bed.aws().page_scans(5);
+        bed.aws().limit_scan_page(5);
         let fleet = Fleet::behind(bed.aws());
         let sites = vec![Site::start(&bed, "all", false), Site::start(&bed, "zone", true)];
         let mut chaos = Chaos {
             random: Random::new(seed),
             report: Report::new(seed),
-            all_mortal: !long,
+            may_kill_all: !long,
             sites,
             servers: Vec::new(),
             fleet,
-            born: 0,
-            legal: BTreeSet::new(),
-            legal_before: BTreeSet::new(),
+            launched: 0,
+            allowed: BTreeSet::new(),
+            allowed_before: BTreeSet::new(),
             drains: Default::default(),
             seats: BTreeMap::new(),
             ready_seats: BTreeSet::new(),
             moved: BTreeSet::new(),
             unseated: BTreeSet::new(),
             all_leave: false,
-            blurred: false,
+            mixed_views: false,
             detached: None,
             regrouped: BTreeSet::new(),
             edits: Vec::new(),
-            kept: BTreeMap::new(),
+            unknown_attributes: BTreeMap::new(),
             settled_at: Instant::now(),
             consul,
             bed,
@@ -192,7 +184,7 @@ impl Chaos {
         self.report.count(what, 1);
     }
 
-    /// Changes the fleet; nobody whom that concerns is protected any more when AWS tells of it.
+    /// Changes the fleet. Instances that the change affects are unprotected before AWS reports it.
     fn change_scene(&mut self, what: &str, change: impl FnOnce(&mut Self, &mut Scene)) {
         let before = self.fleet.scene();
         let mut after = before.clone();
@@ -201,31 +193,33 @@ impl Chaos {
         let stays = |instance: &Instance| {
             let same = |other: &&Instance| other.address == instance.address && other.group == instance.group;
             let still = after.instances.get(&instance.id).filter(same);
-            still.is_some_and(|still| matches!(after.part(still), Part::Ready | Part::Unknown))
+            still.is_some_and(|still| matches!(after.expected(still), Expected::Ready | Expected::Unknown))
         };
         let touched: Vec<&Instance> = before.instances.values().filter(|instance| !stays(instance)).collect();
         for site in &self.sites {
             for back in &site.backs {
                 let leaving = touched.iter().filter(|instance| {
-                    // Consul tells of one service after the other: it may be in neither for a moment.
+                    // Consul reports one service at a time: it may be in neither for a moment.
                     let here = self.consul.is_none()
                         && after.instances.get(&instance.id).is_some_and(|still| {
-                            // Only its group changed, and both groups stand in this backend.
-                            still.address == instance.address && back.takes(still) && after.part(still) == Part::Ready
+                            // Only its group changed, and this backend holds both groups.
+                            still.address == instance.address
+                                && back.takes(still)
+                                && after.expected(still) == Expected::Ready
                         });
                     !here
                 });
                 back.watcher.release(&leaving.map(|instance| ip(instance)).collect());
-                back.watcher.allow(&back.addresses(&after, Part::Ready));
+                back.watcher.allow(&back.addresses(&after, Expected::Ready));
             }
         }
         let loses_slot = |instance: &Instance| {
-            let part = after.instances.get(&instance.id).map(|still| after.part(still));
-            // A change of the group alone moves nobody, and nobody who drains loses its slot.
-            self.consul.is_some() || matches!(part, None | Some(Part::Absent))
+            let part = after.instances.get(&instance.id).map(|still| after.expected(still));
+            // A change of group alone moves no server, and a draining one keeps its slot.
+            self.consul.is_some() || matches!(part, None | Some(Expected::Absent))
         };
         self.moved.extend(touched.iter().filter(|instance| loses_slot(instance)).map(|instance| instance.id.clone()));
-        // An old answer of EC2, or one of a moment earlier than its group's, may have it stopped when it is back.
+        // A stale EC2 response, or one older than its group's, may show it stopped after it is back.
         for instance in before.instances.values().chain(after.instances.values()) {
             if instance.ec2 == Ec2::Stopped {
                 self.moved.insert(instance.id.clone());
@@ -233,7 +227,7 @@ impl Chaos {
         }
         let regrouped = |i: &&&Instance| after.instances.get(&i.id).is_some_and(|still| still.group != i.group);
         self.regrouped.extend(touched.iter().filter(regrouped).map(|i| i.id.clone()));
-        self.legal.extend(after.of(Part::Ready).map(|instance| instance.id.clone()));
+        self.allowed.extend(after.of(Expected::Ready).map(|instance| instance.id.clone()));
         for instance in after.instances.values() {
             self.bed.web().serve(&instance.id, ip(instance));
         }
@@ -241,13 +235,13 @@ impl Chaos {
             consul::register(consul, &before, &after);
         }
         self.fleet.set(after);
-        self.let_mixtures_hide();
+        self.allow_mixed_views();
     }
 
-    /// An instance that changes its group may leave, and come back to another slot: AWS tells of one group a page, and the change
-    /// may come between two pages, or old answers may be mixed with new ones. That it keeps its
-    /// slot otherwise, the tables of the decision show.
-    fn let_mixtures_hide(&mut self) {
+    /// An instance that changes groups may leave and come back to another slot: AWS returns one group per page, the
+    /// change may fall between two pages, and stale responses may be mixed in. The unit tests of the decision show that
+    /// it keeps its slot otherwise.
+    fn allow_mixed_views(&mut self) {
         self.leave_rotations(&self.regrouped);
         self.moved.extend(self.regrouped.iter().cloned());
     }
@@ -263,7 +257,7 @@ impl Chaos {
         self.random.shuffle(&mut steps);
         for step in steps {
             match step {
-                Some(trouble) => self.make(trouble),
+                Some(trouble) => self.start_trouble(trouble),
                 None => self.change(),
             }
             let pause = self.random.millis(20, 400);

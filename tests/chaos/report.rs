@@ -1,32 +1,31 @@
-//! What happened: counts, sizes over time, and a journal that is printed when something is wrong.
+//! Counts, sizes over time, and a journal that is printed on failure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How much of the journal a failure prints.
-const SHOWN: usize = 80;
-/// No process of hsdo may ever need more, in KiB: the largest answer that it reads is 32 MiB.
-const MOST_MEMORY: u64 = 160 * 1024;
-/// How much a process may be larger than when it began, and at the end than when a quarter was over, in KiB.
-const GROWTH: u64 = 6 * 1024;
-/// How many descriptors more.
-const MORE_FILES: u64 = 12;
-/// The turns of a process in a second, ten by its interval, and what a HAProxy that comes back asks for.
-const TURNS_A_SECOND: f64 = 14.0;
-/// The share of a CPU that a process may take over the whole run, faults such as endless replies included.
+/// Journal lines that a failure prints.
+const JOURNAL_LINES: usize = 80;
+/// Memory limit of any hsdo process, in KiB: the largest response it reads is 32 MiB.
+const MAX_MEMORY: u64 = 160 * 1024;
+/// Growth limit in KiB, since the start, and between the medians of the second and the last quarter.
+const MAX_MEMORY_GROWTH: u64 = 6 * 1024;
+/// Growth limit of file descriptors.
+const MAX_FILE_GROWTH: u64 = 12;
+/// Turns per second: ten by its interval, plus those that a returning HAProxy triggers.
+const MAX_TURNS_PER_SECOND: f64 = 14.0;
+/// CPU share over the whole run, endless replies included.
 const CPU: f64 = 0.25;
-/// Lines of log in a round: some for each fault that begins, changes and ends, and for each change of a server.
-const LINES: u64 = 250;
+/// Log lines per round: a few per fault and per change of a server.
+const MAX_LINES: u64 = 250;
 
-/// The state of a process at the end of a round, and what it did since the last one.
+/// A process at the end of a round, and what it did since the last one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// KiB.
     pub(crate) memory: u64,
-    /// How much of that it has more than at its first sample.
+    /// Growth since its first sample.
     pub(crate) grown: u64,
     pub(crate) files: u64,
-    /// Seconds.
     pub(crate) cpu: f64,
     pub(crate) turns: f64,
     pub(crate) lines: u64,
@@ -34,7 +33,7 @@ pub(crate) struct Sample {
     pub(crate) span: Duration,
 }
 
-/// The samples of one process after another under one name.
+/// The samples of successive processes of one name.
 #[derive(Debug, Default)]
 struct Track {
     samples: Vec<Sample>,
@@ -45,13 +44,12 @@ impl Track {
         &self.samples[(self.samples.len() - 1) * part / 4]
     }
 
-    /// The share of a CPU that it took.
     fn cpu(&self) -> f64 {
         let sum = |of: fn(&Sample) -> f64| self.samples.iter().map(of).sum::<f64>();
         sum(|sample| sample.cpu) / sum(|sample| sample.span.as_secs_f64())
     }
 
-    /// The median of a quarter, which one large answer at the wrong moment does not move.
+    /// The median of a quarter, so that one large response does not move it.
     fn median(&self, quarter: usize, of: impl Fn(&Sample) -> u64) -> u64 {
         let length = self.samples.len();
         let mut values: Vec<u64> =
@@ -61,7 +59,6 @@ impl Track {
     }
 }
 
-/// Everything that is told at the end.
 pub(crate) struct Report {
     seed: u64,
     start: Instant,
@@ -75,7 +72,7 @@ pub(crate) struct Report {
     rounds: Vec<Duration>,
     settled: Vec<Duration>,
     finished: bool,
-    minutes_told: u64,
+    minutes_printed: u64,
 }
 
 impl Report {
@@ -93,15 +90,14 @@ impl Report {
             rounds: Vec::new(),
             settled: Vec::new(),
             finished: false,
-            minutes_told: 0,
+            minutes_printed: 0,
         }
     }
 
-    /// Notes in the journal what was done.
     pub(crate) fn say(&mut self, text: &str) {
         self.journal.push(format!("{:9.3} {text}", self.start.elapsed().as_secs_f64()));
-        if self.journal.len() > 4 * SHOWN {
-            self.journal.drain(..2 * SHOWN);
+        if self.journal.len() > 4 * JOURNAL_LINES {
+            self.journal.drain(..2 * JOURNAL_LINES);
         }
     }
 
@@ -109,18 +105,18 @@ impl Report {
         *self.counts.entry(what.to_owned()).or_default() += times;
     }
 
-    /// A request failed for a reason that an outage explains.
+    /// A request failed during an outage that explains it.
     pub(crate) fn excused(&mut self, why: &str) {
         *self.failures.entry(why.to_owned()).or_default() += 1;
     }
 
-    /// A round is over. A long run says once a minute how far it is.
+    /// Ends a round. A long run prints its progress once a minute.
     pub(crate) fn round(&mut self, took: Duration, settled: Duration) {
         self.rounds.push(took);
         self.settled.push(settled);
         let minutes = self.start.elapsed().as_secs() / 60;
-        if minutes > self.minutes_told {
-            self.minutes_told = minutes;
+        if minutes > self.minutes_printed {
+            self.minutes_printed = minutes;
             println!("{minutes} minutes, {} rounds, {} requests", self.rounds.len(), self.answered);
         }
     }
@@ -129,27 +125,27 @@ impl Report {
         self.rounds.len()
     }
 
-    /// Takes in a measurement, and what is wrong with it.
+    /// Adds a sample, and returns what is wrong with it.
     pub(crate) fn sample(&mut self, name: &'static str, sample: Sample) -> Option<String> {
         self.tracks.entry(name).or_default().samples.push(sample);
         let seconds = sample.span.as_secs_f64();
-        if sample.memory > MOST_MEMORY {
-            return Some(format!("the {name} has {} KiB", sample.memory));
+        if sample.memory > MAX_MEMORY {
+            return Some(format!("the {name} uses {} KiB", sample.memory));
         }
-        if sample.grown > GROWTH {
+        if sample.grown > MAX_MEMORY_GROWTH {
             return Some(format!("the {name} has grown by {} KiB, to {} KiB", sample.grown, sample.memory));
         }
-        // A few more, since the two ends of the span are not those of a turn.
-        if sample.turns > TURNS_A_SECOND * seconds + 8.0 {
+        // Some slack: a span does not begin and end with a turn.
+        if sample.turns > MAX_TURNS_PER_SECOND * seconds + 8.0 {
             return Some(format!("the {name} made {} turns in {seconds:.1} s", sample.turns));
         }
-        if sample.lines > LINES + 10 * seconds as u64 {
+        if sample.lines > MAX_LINES + 10 * seconds as u64 {
             return Some(format!("the {name} logged {} lines in {seconds:.1} s", sample.lines));
         }
         (sample.panics > 0).then(|| format!("the {name} panicked"))
     }
 
-    /// What is wrong with the whole run.
+    /// What is wrong with the run as a whole.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, track) in &self.tracks {
@@ -160,28 +156,30 @@ impl Report {
             if track.samples.len() >= 20 {
                 let medians = |of: fn(&Sample) -> u64| (0..4).map(|quarter| track.median(quarter, of)).collect();
                 let (memory, files): (Vec<u64>, Vec<u64>) = (medians(|s| s.memory), medians(|s| s.files));
-                if memory[3] > memory[1] + GROWTH {
+                if memory[3] > memory[1] + MAX_MEMORY_GROWTH {
                     faults.push(format!("the {name} grows: {memory:?} KiB"));
                 }
-                if files[3] > files[1] + MORE_FILES {
-                    faults.push(format!("the {name} keeps descriptors: {files:?}"));
+                if files[3] > files[1] + MAX_FILE_GROWTH {
+                    faults.push(format!("the {name} leaks descriptors: {files:?}"));
                 }
             }
         }
         faults
     }
 
-    /// Prints the end, and says what is wrong with it.
+    /// Prints the totals, and returns what is wrong.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         self.finished = true;
         let seconds = self.start.elapsed().as_secs_f64();
         println!(
-            "{} rounds in {seconds:.0} s, {} turns, {} looks at HAProxy",
+            "{} rounds in {seconds:.0} s, {} turns, {} rotation checks",
             self.rounds.len(),
             self.turns,
             self.looks
         );
-        for (name, spans) in [("a round", &self.rounds), ("from the end of its faults to right", &self.settled)] {
+        for (name, spans) in
+            [("a round", &self.rounds), ("from the end of the faults to everything right", &self.settled)]
+        {
             let mean = |part: &[Duration]| part.iter().sum::<Duration>().as_secs_f64() / part.len().max(1) as f64;
             let (early, late) = spans.split_at(spans.len() / 2);
             let longest = spans.iter().max().copied().unwrap_or_default();
@@ -189,7 +187,7 @@ impl Report {
         }
         let failed: u64 = self.failures.values().sum();
         println!(
-            "{} requests answered, {failed} failed while HAProxy was away or empty: {:?}",
+            "{} requests answered, {failed} failed while HAProxy was away or not yet filled: {:?}",
             self.answered, self.failures
         );
         for (what, count) in &self.counts {
@@ -203,7 +201,7 @@ impl Report {
             let medians: Vec<u64> = (0..4).map(|quarter| track.median(quarter, |s| s.memory)).collect();
             println!(
                 "{name}: KiB resident {memory:?} (first, quarters, end; at most {most}; medians {medians:?}), \
-                 descriptors {files:?}, {:.1} % of a CPU, {lines} lines of log",
+                 descriptors {files:?}, {:.1} % of a CPU, {lines} log lines",
                 100.0 * track.cpu()
             );
         }
@@ -216,8 +214,8 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.finished {
-            eprintln!("--- HSDO_CHAOS_SEED={}, round {}; what was done:", self.seed, self.rounds.len() + 1);
-            for line in &self.journal[self.journal.len().saturating_sub(SHOWN)..] {
+            eprintln!("--- HSDO_CHAOS_SEED={}, round {}; the journal:", self.seed, self.rounds.len() + 1);
+            for line in &self.journal[self.journal.len().saturating_sub(JOURNAL_LINES)..] {
                 eprintln!("{line}");
             }
         }
@@ -238,21 +236,21 @@ fn who_grows_spins_or_floods_its_log_is_told() {
     };
     for (sample, fault) in [
         (well, ""),
-        (Sample { memory: 200_000, ..well }, "has 200000 KiB"),
+        (Sample { memory: 200_000, ..well }, "uses 200000 KiB"),
         (Sample { grown: 10_000, ..well }, "has grown by 10000 KiB"),
         (Sample { turns: 100.0, ..well }, "made 100 turns"),
         (Sample { lines: 1_000, ..well }, "logged 1000 lines"),
         (Sample { panics: 1, ..well }, "panicked"),
     ] {
-        let told = Report::new(1).sample("client", sample);
-        assert!(told.is_some() != fault.is_empty(), "{fault}: {told:?}");
-        assert!(told.unwrap_or_default().contains(fault), "{fault}");
+        let found = Report::new(1).sample("client", sample);
+        assert!(found.is_some() != fault.is_empty(), "{fault}: {found:?}");
+        assert!(found.unwrap_or_default().contains(fault), "{fault}");
     }
     type Of = fn(u64) -> (u64, u64, f64);
     let tracks: [(Of, &str); 4] = [
         (|_| (5_000, 10, 0.1), ""),
         (|round| (5_000 + 200 * round, 10, 0.1), "grows"),
-        (|round| (5_000, 10 + round, 0.1), "keeps descriptors"),
+        (|round| (5_000, 10 + round, 0.1), "leaks descriptors"),
         (|_| (5_000, 10, 2.0), "spins"),
     ];
     for (of, fault) in tracks {
@@ -263,6 +261,6 @@ fn who_grows_spins_or_floods_its_log_is_told() {
         }
         let faults = report.faults();
         assert_eq!(faults.len(), usize::from(!fault.is_empty()), "{fault}: {faults:?}");
-        assert!(faults.iter().all(|told| told.contains(fault)), "{fault}: {faults:?}");
+        assert!(faults.iter().all(|found| found.contains(fault)), "{fault}: {faults:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A process of hsdo as the chaos treats it: killed, stopped, started again, and measured all the while.
+//! An hsdo process under chaos: killed, paused, restarted, and measured throughout.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -6,28 +6,27 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::hsdo::{Hsdo, Running, Unread, value_of};
+use crate::common::hsdo::{Hsdo, Running, UnreadLog, value_of};
 use crate::report::Sample;
 
-/// One process, and how to start the next one in its place.
+/// One process, and how to start its successor.
 pub(crate) struct Role {
     pub(crate) name: &'static str,
     make: Box<dyn Fn() -> Hsdo>,
     running: Running,
-    /// Whether somebody can read its log.
     read: bool,
-    /// How much of its log was counted.
+    /// Bytes of its log counted so far.
     counted: u64,
-    /// CPU time and turns when it was last measured, and when that was.
+    /// CPU time and turns at the last measurement, and its time.
     last: (f64, f64, Instant),
-    /// Turns of processes that are gone.
+    /// Turns of earlier processes.
     turns_before: f64,
-    /// The memory of this process when it was first measured.
+    /// Memory at the first measurement of this process.
     first_memory: Option<u64>,
     pub(crate) frozen: bool,
-    /// Whether a turn of this process was seen to succeed.
+    /// Whether this process has had a successful turn.
     succeeded: bool,
-    /// How often a process gave up at its start, and another one was started.
+    /// How often a process gave up at its start and was replaced.
     pub(crate) given_up: u64,
 }
 
@@ -49,7 +48,7 @@ impl Role {
         }
     }
 
-    fn begin(&mut self, unread: Option<Unread>) {
+    fn begin(&mut self, unread: Option<UnreadLog>) {
         self.running = match unread {
             None => (self.make)().spawn(),
             Some(log) => (self.make)().spawn_unread(log),
@@ -58,16 +57,16 @@ impl Role {
         (self.read, self.counted, self.last) = (unread.is_none(), 0, (0.0, 0.0, Instant::now()));
     }
 
-    /// Kills it (SIGKILL) and starts another one.
-    pub(crate) fn kill(&mut self, unread: Option<Unread>) {
+    /// Kills it (SIGKILL) and starts another.
+    pub(crate) fn kill(&mut self, unread: Option<UnreadLog>) {
         self.thaw();
         self.turns_before += self.turns().0;
         self.running.kill();
         self.begin(unread);
     }
 
-    /// Asks it to end, and starts another one.
-    pub(crate) fn restart(&mut self, unread: Option<Unread>) {
+    /// Stops it (SIGTERM) and starts another.
+    pub(crate) fn restart(&mut self, unread: Option<UnreadLog>) {
         self.thaw();
         self.supervise();
         self.turns_before += self.turns().0;
@@ -76,7 +75,6 @@ impl Role {
         self.begin(unread);
     }
 
-    /// Asks it to end.
     pub(crate) fn end(mut self) -> f64 {
         self.thaw();
         self.supervise();
@@ -86,7 +84,7 @@ impl Role {
         turns
     }
 
-    /// Stops it (SIGSTOP) until [`Role::thaw`].
+    /// Pauses it (SIGSTOP) until [`Role::thaw`].
     pub(crate) fn freeze(&mut self) {
         self.supervise();
         self.frozen = true;
@@ -99,7 +97,6 @@ impl Role {
         }
     }
 
-    /// Sets how many descriptors it may have.
     pub(crate) fn limit_files(&mut self, most: u32) {
         self.supervise();
         let limit = format!("--nofile={most}:1024");
@@ -108,8 +105,8 @@ impl Role {
         assert!(set.is_ok_and(|status| status.success()), "prlimit {limit} of {id}");
     }
 
-    /// Starts it again if it ended as it may: before its first turn that succeeded, since it was told at its start what
-    /// only a person can mend. Whoever supervises it does the same.
+    /// Restarts it if it exited as it may: before its first good turn, on a fault that needs a person. A supervisor
+    /// does the same.
     pub(crate) fn supervise(&mut self) {
         let process = self.running.process();
         let Some(status) = process.status() else { return };
@@ -123,8 +120,8 @@ impl Role {
         self.begin(None);
     }
 
-    /// A connection to its exporter, on which nothing is said.
-    pub(crate) fn knock(&self) -> Option<TcpStream> {
+    /// An idle connection to its exporter.
+    pub(crate) fn connect_exporter(&self) -> Option<TcpStream> {
         TcpStream::connect(self.running.url().trim_start_matches("http://")).ok()
     }
 
@@ -134,7 +131,6 @@ impl Role {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
-    /// The same, and that it runs.
     pub(crate) fn look(&mut self) -> State {
         self.supervise();
         let state = self.state();
@@ -149,7 +145,6 @@ impl Role {
         self.running.get("/metrics").map(|answer| answer.1).unwrap_or_default()
     }
 
-    /// Turns of this process that succeeded, those that failed, and whether it leads.
     pub(crate) fn state(&self) -> State {
         let metrics = self.metrics();
         let of = |result: &str| value_of(&metrics, &format!("hsdo_turns_total{{result=\"{result}\"}}"));
@@ -160,7 +155,7 @@ impl Role {
         }
     }
 
-    /// How many slots it keeps because too many vanished at once.
+    /// Slots that the removal guard keeps.
     pub(crate) fn held(&self) -> Option<f64> {
         value_of(&self.metrics(), "hsdo_removal_guard_slots")
     }
@@ -170,12 +165,12 @@ impl Role {
         (state.ok + state.failed, state.leads)
     }
 
-    /// Turns of this process and of those before it.
+    /// Turns of this process and its predecessors.
     pub(crate) fn all_turns(&self) -> f64 {
         self.turns_before + self.turns().0
     }
 
-    /// Memory, descriptors, and CPU time, turns and lines of log since the last time.
+    /// Memory and descriptors; CPU time, turns and log lines since the last sample.
     pub(crate) fn sample(&mut self) -> Sample {
         let id = self.running.id();
         let (cpu, turns, now) = (cpu_seconds(id), self.turns().0, Instant::now());
@@ -202,7 +197,6 @@ impl Role {
     }
 }
 
-/// What a process says of its turns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct State {
     pub(crate) ok: f64,
@@ -217,10 +211,10 @@ fn resident(id: u32) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Seconds of CPU time, at the usual hundred ticks a second.
+/// CPU seconds, at the usual 100 ticks a second.
 fn cpu_seconds(id: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // After the name, which may hold anything: state, then eleven others, then user and system time (proc(5)).
+    // After the name, which may hold anything: state, eleven more fields, then user and system time (proc(5)).
     let fields: Vec<&str> =
         stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     let ticks = |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);

@@ -1,32 +1,31 @@
-//! What must hold: while a round is quiet, and when its faults have ended.
+//! What must hold, during a round and after its faults have ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::moto::{Item, text_of};
-use crate::fleet::{GROUPS, Part, Scene, ip};
+use crate::fleet::{Expected, GROUPS, Scene, ip};
 use crate::role::{Role, State};
 use crate::{Chaos, SLOTS};
 
-/// The longest that a round may take to settle: a lease that runs out, calls that hang, ramps, checks, a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Turns that may pass until everything is right, and the one that was under way.
+/// The longest time for a round to settle: a lease expiry, hung calls, ramps, checks, a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Turns until everything must be right, plus the one in flight.
 const TURNS: f64 = 3.0;
-/// Turns that may still fail: the one under way, and one whose connection the fault had broken.
+/// Turns that may still fail: the one in flight, and one whose connection the fault broke.
 const FAILURES: f64 = 2.0;
-/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(30);
 
-/// The turns of a process since the faults ended, as far as they count.
+/// Turns of a process since the faults ended.
 #[derive(Clone, Copy, Debug, Default)]
-struct Since {
+struct TurnsSince {
     start: Option<(f64, f64)>,
     ok: f64,
     failed: f64,
 }
 
-impl Since {
+impl TurnsSince {
     fn see(&mut self, state: State) {
         let (ok, failed) = *self.start.get_or_insert((state.ok, state.failed));
         (self.ok, self.failed) = (state.ok - ok, state.failed - failed);
@@ -34,35 +33,34 @@ impl Since {
 }
 
 impl Chaos {
-    /// Waits until everything is as the fleet says, and from then on protects it.
+    /// Waits until everything matches the fleet, and protects it from then on.
     pub(crate) fn settle(&mut self, round: usize) {
         let begun = Instant::now();
-        // The scene does not change while a round settles.
         let scene = self.fleet.scene();
-        let mut leader: Option<(usize, Since)> = None;
+        let mut leader: Option<(usize, TurnsSince)> = None;
         let mut table_right = false;
-        // Consul's answers come when they come: a turn takes what is known then.
+        // Consul's responses arrive on their own schedule: a turn uses what is known by then.
         let of_consul = self.consul.is_some();
-        let mut clients = vec![Since::default(); self.sites.len()];
+        let mut clients = vec![TurnsSince::default(); self.sites.len()];
         let settled = loop {
             self.check_watchers();
             self.take_requests();
             for site in &mut self.sites {
                 site.look_at_outage();
             }
-            // The turns first: what is wrong after that many of them is wrong for too long.
+            // Read turns first: a fault seen after that many of them has lasted too long.
             let states: Vec<State> = self.servers.iter_mut().map(Role::look).collect();
             let leading = states.iter().position(|state| state.leads);
             match (&mut leader, leading) {
                 (Some((known, since)), Some(now)) if *known == now => since.see(states[now]),
                 (_, Some(now)) => {
-                    let mut since = Since::default();
+                    let mut since = TurnsSince::default();
                     since.see(states[now]);
                     leader = Some((now, since));
                 }
                 (_, None) => leader = None,
             }
-            let rows = self.bed.aws().with_table_still(|| self.bed.moto().rows());
+            let rows = self.bed.aws().with_table_locked(|| self.bed.moto().rows());
             let fault = self.table_fault(&scene, &rows);
             let turned = leader.map_or(0.0, |(_, since)| since.ok);
             table_right |= fault.is_none() && turned >= 2.0;
@@ -76,14 +74,14 @@ impl Chaos {
                     since.see(state);
                 }
                 if self.sites[place].waits() {
-                    *since = Since::default();
+                    *since = TurnsSince::default();
                 }
                 let (site, since) = (&self.sites[place], *since);
                 if let Some(fault) = site.fault(&scene, &rows, false).filter(|_| round > 0 && since.ok > TURNS) {
                     self.fail(&format!("{} turns of the client, and HAProxy is wrong: {fault}", since.ok));
                 }
                 if !of_consul && (since.failed > FAILURES || leader.is_some_and(|(_, since)| since.failed > FAILURES)) {
-                    self.fail(&format!("turns go on failing: client {since:?}, leader {leader:?}"));
+                    self.fail(&format!("turns keep failing: client {since:?}, leader {leader:?}"));
                 }
                 if let Some(fault) = site.fault(&scene, &rows, true) {
                     wrong.get_or_insert(fault);
@@ -95,8 +93,8 @@ impl Chaos {
                 {
                     break Instant::now();
                 }
-                wrong if begun.elapsed() > PATIENCE => {
-                    self.fail(&format!("not settled after {PATIENCE:?}: {wrong:?}, leader {leader:?}"));
+                wrong if begun.elapsed() > TIMEOUT => {
+                    self.fail(&format!("not settled after {TIMEOUT:?}: {wrong:?}, leader {leader:?}"));
                 }
                 _ => std::thread::sleep(PAUSE),
             }
@@ -108,19 +106,19 @@ impl Chaos {
         self.settled_at = at;
         for site in &self.sites {
             for back in &site.backs {
-                back.watcher.settle(&back.addresses(scene, Part::Ready));
+                back.watcher.settle(&back.addresses(scene, Expected::Ready));
             }
             site.tap.forget();
         }
         self.bed.aws().forget();
-        self.legal_before = std::mem::take(&mut self.legal);
-        self.legal = scene.of(Part::Ready).map(|instance| instance.id.clone()).collect();
-        let drains = scene.of(Part::Draining).map(|instance| instance.id.clone()).collect();
+        self.allowed_before = std::mem::take(&mut self.allowed);
+        self.allowed = scene.of(Expected::Ready).map(|instance| instance.id.clone()).collect();
+        let drains = scene.of(Expected::Draining).map(|instance| instance.id.clone()).collect();
         self.drains = [drains, std::mem::take(&mut self.drains[0])];
-        let seats = self.seats_now(scene);
+        let seats = self.current_seats(scene);
         let stays = |id: &String| {
-            let part = scene.instances.get(id).map(|instance| scene.part(instance));
-            matches!(part, Some(Part::Ready | Part::Draining)) && !self.moved.contains(id)
+            let part = scene.instances.get(id).map(|instance| scene.expected(instance));
+            matches!(part, Some(Expected::Ready | Expected::Draining)) && !self.moved.contains(id)
         };
         let moved: Vec<String> = self
             .seats
@@ -133,10 +131,10 @@ impl Chaos {
         }
         self.unseated.clear();
         self.regrouped.clear();
-        (self.seats, self.moved, self.blurred, self.detached) = (seats, BTreeSet::new(), false, None);
-        self.ready_seats = self.seats.keys().filter(|id| self.legal.contains(*id)).cloned().collect();
+        (self.seats, self.moved, self.mixed_views, self.detached) = (seats, BTreeSet::new(), false, None);
+        self.ready_seats = self.seats.keys().filter(|id| self.allowed.contains(*id)).cloned().collect();
         if let Some(held) = self.servers.iter().find_map(|server| server.held().filter(|held| *held > 0.0)) {
-            self.fail(&format!("{held} slots are still kept by the guard"));
+            self.fail(&format!("the guard still keeps {held} slots"));
         }
         for (operation, times) in self.bed.aws().struck() {
             self.report.count(&format!("aws {operation}"), times);
@@ -152,7 +150,7 @@ impl Chaos {
         samples.extend(self.servers.iter_mut().map(|server| (server.name, server.sample())));
         for role in self.servers.iter_mut().chain(self.sites.iter_mut().map(|site| &mut site.client)) {
             let times = std::mem::take(&mut role.given_up);
-            self.report.count("told at its start what only a person can mend, and started again", times);
+            self.report.count("exited at start on a fault that needs a person, and restarted", times);
         }
         for (name, sample) in samples {
             if let Some(fault) = self.report.sample(name, sample) {
@@ -161,20 +159,20 @@ impl Chaos {
         }
     }
 
-    fn seats_now(&self, scene: &Scene) -> BTreeMap<String, u32> {
-        let rows = self.bed.aws().with_table_still(|| self.bed.moto().rows());
+    fn current_seats(&self, scene: &Scene) -> BTreeMap<String, u32> {
+        let rows = self.bed.aws().with_table_locked(|| self.bed.moto().rows());
         let seat = |(id, item): (u32, Item)| Some((text_of(&item, "ServerName")?, id));
         let stays = |(name, _): &(String, u32)| {
-            let part = scene.instances.get(name).map(|instance| scene.part(instance));
-            matches!(part, Some(Part::Ready | Part::Draining))
+            let part = scene.instances.get(name).map(|instance| scene.expected(instance));
+            matches!(part, Some(Expected::Ready | Expected::Draining))
         };
         rows.into_iter().filter_map(seat).filter(stays).collect()
     }
 
-    /// What is wrong with the table: every ready instance has one row, and nobody else an open one.
+    /// What is wrong with the table: each ready instance has one row, and no other row is enabled.
     fn table_fault(&self, scene: &Scene, rows: &BTreeMap<u32, Item>) -> Option<String> {
         let mut ready: BTreeMap<&str, IpAddr> =
-            scene.of(Part::Ready).map(|instance| (instance.id.as_str(), ip(instance))).collect();
+            scene.of(Expected::Ready).map(|instance| (instance.id.as_str(), ip(instance))).collect();
         for (id, item) in rows {
             let text = |name| text_of(item, name).unwrap_or_default();
             let (name, status) = (text("ServerName"), text("BackendServerStatus"));
@@ -182,21 +180,21 @@ impl Chaos {
                 continue;
             }
             let Some(instance) = scene.instances.get(&name) else { return Some(format!("row {id} holds {name}")) };
-            let expected = match scene.part(instance) {
-                Part::Ready => "enabled",
-                Part::Draining => "draining",
-                Part::Absent | Part::Unknown => return Some(format!("row {id} holds {name}, which is absent")),
+            let expected = match scene.expected(instance) {
+                Expected::Ready => "enabled",
+                Expected::Draining => "draining",
+                Expected::Absent | Expected::Unknown => return Some(format!("row {id} holds {name}, which is absent")),
             };
             let right = text("IPAddress") == instance.address.to_string() && text("ASG") == GROUPS[instance.group];
             if status != expected || !right {
                 return Some(format!("row {id}: {item:?}, expected {expected} {instance:?}"));
             }
             if expected == "enabled" && ready.remove(name.as_str()).is_none() {
-                return Some(format!("row {id} is another one for {name}"));
+                return Some(format!("row {id} is a second one for {name}"));
             }
         }
         if let Some(id) = (1..=SLOTS).find(|id| !rows.contains_key(id)) {
-            return Some(format!("there is no row {id}"));
+            return Some(format!("row {id} is missing"));
         }
         if !ready.is_empty() {
             return Some(format!("{ready:?} have no row"));
@@ -204,39 +202,39 @@ impl Chaos {
         self.lost_attribute(rows)
     }
 
-    /// Since the last round settled only ready instances may have answered.
+    /// TurnsSince the last round settled, only ready instances may have answered.
     pub(crate) fn check_quiet(&mut self) {
         self.check_watchers();
         self.take_requests();
     }
 
-    /// Judges the requests that ended since the last time.
     pub(crate) fn take_requests(&mut self) {
-        let mut strange = Vec::new();
+        let mut unexpected = Vec::new();
         for site in &mut self.sites {
             site.look_at_outage();
             for asked in site.stream.take() {
                 match &asked.outcome {
                     Ok(name) => {
                         self.report.answered += 1;
-                        let before = asked.from < self.settled_at && self.legal_before.contains(name);
+                        let before = asked.from < self.settled_at && self.allowed_before.contains(name);
                         let drains = self.drains[0].contains(name)
                             || asked.from < self.settled_at && self.drains[1].contains(name);
                         let persists = site.persistent && drains;
-                        if !(before || persists || self.legal.contains(name)) {
-                            strange.push(format!("{name}, which is not ready, answered in {}", site.name));
+                        if !(before || persists || self.allowed.contains(name)) {
+                            unexpected.push(format!("{name}, which is not ready, answered in {}", site.name));
                         }
                     }
                     Err(why) if site.explains(asked.from, asked.to) => self.report.excused(why),
                     Err(why) => {
                         let (from, to) = (asked.from.elapsed(), asked.to.elapsed());
-                        strange.push(format!("a request failed in {} from {from:?} to {to:?} ago: {why}", site.name));
+                        unexpected
+                            .push(format!("a request failed in {} from {from:?} to {to:?} ago: {why}", site.name));
                     }
                 }
             }
         }
-        if !strange.is_empty() {
-            self.fail(&format!("{strange:#?}"));
+        if !unexpected.is_empty() {
+            self.fail(&format!("{unexpected:#?}"));
         }
     }
 
@@ -248,7 +246,7 @@ impl Chaos {
         }
     }
 
-    /// Ends the test with all that helps to understand why.
+    /// Fails the test, with the state of everything.
     pub(crate) fn fail(&self, what: &str) -> ! {
         let logs: Vec<String> = self
             .servers

@@ -1,4 +1,4 @@
-//! One HAProxy with its client: the tap between them, requests through it, and watchers of its backends.
+//! One HAProxy with its client, a tap between them, requests through it, and watchers of its backends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,25 +10,23 @@ use crate::common::hsdo::Hsdo;
 use crate::common::moto::{Item, text_of};
 use crate::common::tap::Tap;
 use crate::common::traffic::Stream;
-use crate::fleet::{Instance, Part, Scene, ip};
+use crate::fleet::{Expected, Instance, Scene, ip};
 use crate::role::Role;
 use crate::watcher::Watcher;
 use crate::{BASE, SLOTS};
 
-/// The weight that every server ramps to.
+/// The weight at the end of the ramp.
 const FULL: u32 = 10;
 
-/// A backend of a site.
-pub(crate) struct Back {
+pub(crate) struct SiteBackend {
     pub(crate) name: &'static str,
-    /// The groups whose instances stand here.
+    /// The groups whose instances belong here.
     groups: &'static [usize],
     pub(crate) watcher: Watcher,
 }
 
-impl Back {
-    /// The addresses of the instances of this part that belong here.
-    pub(crate) fn addresses(&self, scene: &Scene, part: Part) -> BTreeSet<IpAddr> {
+impl SiteBackend {
+    pub(crate) fn addresses(&self, scene: &Scene, part: Expected) -> BTreeSet<IpAddr> {
         scene.of(part).filter(|instance| self.takes(instance)).map(ip).collect()
     }
 
@@ -37,31 +35,30 @@ impl Back {
     }
 }
 
-/// A HAProxy and what belongs to it.
 pub(crate) struct Site {
     pub(crate) name: &'static str,
-    pub(crate) backs: Vec<Back>,
+    pub(crate) backs: Vec<SiteBackend>,
     pub(crate) stream: Stream,
-    /// Requests go to the server that those of their key went to before, at weight 0 too.
+    /// Persistent: a request sticks to the server its key had before, even at weight 0.
     pub(crate) persistent: bool,
     pub(crate) client: Role,
     pub(crate) tap: Tap,
     pub(crate) haproxy: Haproxy,
-    /// Spans in which HAProxy itself was away, stopped, or not filled again. The last one may not have ended.
+    /// When HAProxy itself was away, paused, or not refilled yet. The last one may be open.
     pub(crate) outages: Vec<(Instant, Option<Instant>)>,
-    /// The HAProxy process before the fault, if another one is to come.
+    /// The HAProxy process before the fault, if another is to come.
     worker: Option<String>,
-    /// Servers that the test itself set to drain or maintenance, with their addresses.
+    /// Servers that the test holds in drain or maintenance, with their addresses.
     pub(crate) held: BTreeSet<(String, String)>,
 }
 
 impl Site {
-    /// A site; a dedicated one has the first group in its default backend and the others in its fallback.
+    /// A dedicated site has the first group in its default backend and the others in its fallback.
     pub(crate) fn start(bed: &Bed, name: &'static str, dedicated: bool) -> Self {
         let names: &[(&'static str, &'static [usize])] =
             if dedicated { &[("http-back", &[0]), ("fallback", &[1])] } else { &[("http-back", &[0, 1])] };
-        // One site is as the manual has it; in the other a single failed check takes a server out, and every request goes to the
-        // server that the one before with its key went to, whatever the weights say.
+        // One site follows the manual; in the other a single failed check takes a server out, and requests stick to
+        // their server, whatever the weights.
         let config = |(name, _): &(&str, _)| {
             let config =
                 BackendConfig::new(name, BASE, SLOTS as usize + 2).line("option redispatch 1").line("retries 3");
@@ -81,12 +78,12 @@ impl Site {
         let tap = Tap::start(bed.dir().join(format!("{name}.tap")), haproxy.socket());
         let client = Role::start(if dedicated { "dedicated client" } else { "client" }, {
             let (path, url, port) = (tap.path().to_owned(), bed.aws().url(), bed.web().port());
-            let bed_of_client = BedOfClient { dir: bed.dir().to_owned(), url, port };
+            let bed_of_client = ClientBed { dir: bed.dir().to_owned(), url, port };
             move || bed_of_client.client(&path.to_string_lossy(), dedicated)
         });
         let backs = names
             .iter()
-            .map(|(name, groups)| Back { name, groups, watcher: Watcher::start(haproxy.socket(), name) })
+            .map(|(name, groups)| SiteBackend { name, groups, watcher: Watcher::start(haproxy.socket(), name) })
             .collect();
         let stream = Stream::start(haproxy.frontend("http-back"), Duration::from_millis(30), usize::MAX / 4);
         let now = Instant::now();
@@ -104,8 +101,8 @@ impl Site {
         }
     }
 
-    /// HAProxy is about to be harmed; it is well again when another process of it has somebody in rotation, or, where
-    /// the same goes on, at once after the fault.
+    /// Notes that HAProxy is about to be harmed. It ends when another process has servers in rotation or, if the
+    /// process stays, with the fault.
     pub(crate) fn outage(&mut self, another_process: bool) {
         let worker = self.backs[0].watcher.filled().map(|(pid, _)| pid).unwrap_or_default();
         if self.outages.last().is_none_or(|outage| outage.1.is_some()) {
@@ -119,7 +116,7 @@ impl Site {
         }
     }
 
-    /// Ends the outage if HAProxy was seen filled again. At the first start, somebody in rotation is enough.
+    /// Ends the outage once HAProxy is filled again. At the first start, one server in rotation is enough.
     pub(crate) fn look_at_outage(&mut self) {
         if self.outages.last().is_some_and(|outage| outage.1.is_none())
             && let Some((pid, since)) = self.backs[0].watcher.filled()
@@ -136,14 +133,14 @@ impl Site {
         }
     }
 
-    /// Whether an outage explains what happened between the two moments.
+    /// Whether an outage explains a failure between the two moments.
     pub(crate) fn explains(&self, from: Instant, to: Instant) -> bool {
-        // What came in while it was still empty may end a little later, in the order of HAProxy's queue and retries.
+        // Requests that came while it was empty may end a little later, after HAProxy's queue and retries.
         let after = Duration::from_millis(300);
         self.outages.iter().any(|(begin, end)| to >= *begin && end.is_none_or(|end| from <= end + after))
     }
 
-    /// Whether a server that is wanted has not passed its checks yet: who leaves, or moves to another slot, may serve meanwhile.
+    /// Whether a wanted server has not passed its checks yet: a leaving or moving one may serve meanwhile.
     pub(crate) fn waits(&self) -> bool {
         let waits = |server: &Server| server.weight > 0 && server.status.starts_with("DOWN");
         self.backs
@@ -151,8 +148,8 @@ impl Site {
             .any(|back| self.haproxy.try_servers(back.name).is_ok_and(|servers| servers.values().any(waits)))
     }
 
-    /// What is not right in HAProxy: every wanted server at its address in the right backend and open, nobody else.
-    /// With `full`, also that all of them are up at full weight.
+    /// What is wrong in HAProxy: every wanted server must be at its address in the right backend and open, and no
+    /// other. With `full`, all of them must also be up at full weight.
     pub(crate) fn fault(&self, scene: &Scene, rows: &BTreeMap<u32, Item>, full: bool) -> Option<String> {
         for back in &self.backs {
             let servers = match self.haproxy.try_servers(back.name) {
@@ -168,14 +165,14 @@ impl Site {
 }
 
 fn fault_of(
-    back: &Back,
+    back: &SiteBackend,
     servers: &BTreeMap<String, Server>,
     scene: &Scene,
     rows: &BTreeMap<u32, Item>,
     full: bool,
 ) -> Option<String> {
-    let mut wanted = back.addresses(scene, Part::Ready);
-    let leaving = back.addresses(scene, Part::Draining);
+    let mut wanted = back.addresses(scene, Expected::Ready);
+    let leaving = back.addresses(scene, Expected::Draining);
     for (name, server) in servers.iter().filter(|(_, server)| !server.in_maintenance()) {
         let address = server.addr.rsplit_once(':').and_then(|(address, _)| address.parse::<IpAddr>().ok());
         let Some(address) = address else { return Some(format!("{name} has no address")) };
@@ -199,14 +196,14 @@ fn fault_of(
     (!wanted.is_empty()).then(|| format!("{wanted:?} is missing"))
 }
 
-/// What a client needs of the bed, for as long as new ones are started.
-struct BedOfClient {
+/// What new clients need of the bed.
+struct ClientBed {
     dir: std::path::PathBuf,
     url: String,
     port: u16,
 }
 
-impl BedOfClient {
+impl ClientBed {
     fn client(&self, socket: &str, dedicated: bool) -> Hsdo {
         let hsdo = Hsdo::in_dir(&self.dir, &self.url, "client")
             .arg("--client")

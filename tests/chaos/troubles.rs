@@ -1,59 +1,59 @@
-//! What happens to AWS, to HAProxy and its socket, and to hsdo itself.
+//! Faults of AWS, of HAProxy and its socket, and of hsdo itself.
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::Chaos;
 use crate::common::aws_proxy::{Chance, Fault};
-use crate::common::hsdo::Unread;
-use crate::common::tap::{InPlace, Way};
+use crate::common::hsdo::UnreadLog;
+use crate::common::tap::{Replacement, SocketFault};
 use crate::common::wait::try_wait_for;
 use crate::role::Role;
 
-/// What a round does besides changing instances.
+/// A fault, or several, of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    AwsByChance,
-    AwsAltogether,
-    AwsRefused,
-    SocketByChance,
-    SocketAltogether,
-    SocketHidden,
+    AwsRandomFaults,
+    AwsAllCalls,
+    AwsUnreachable,
+    SocketRandomFaults,
+    SocketAllConnections,
+    SocketReplaced,
     KillServer,
     KillClient,
     KillServerAtWrite,
     KillClientAtCommand,
     RestartServer,
     RestartClient,
-    StopServer,
-    StopClient,
-    StopLeaderForLong,
+    PauseServer,
+    PauseClient,
+    PauseLeaderForLong,
     SecondServer,
     FewDescriptors,
     KillHaproxy,
     ReloadHaproxy,
-    StopHaproxy,
+    PauseHaproxy,
     FillConnections,
     Operator,
     EditTable,
-    BogusAnswer,
+    BogusResponse,
 }
 
 use Trouble::*;
 
-/// Each as often as it stands here.
+/// Repeated entries are more likely.
 const TROUBLES: [Trouble; 37] = [
-    AwsByChance,
-    AwsByChance,
-    AwsByChance,
-    AwsByChance,
-    AwsAltogether,
-    AwsAltogether,
-    AwsRefused,
-    SocketByChance,
-    SocketByChance,
-    SocketAltogether,
-    SocketHidden,
+    AwsRandomFaults,
+    AwsRandomFaults,
+    AwsRandomFaults,
+    AwsRandomFaults,
+    AwsAllCalls,
+    AwsAllCalls,
+    AwsUnreachable,
+    SocketRandomFaults,
+    SocketRandomFaults,
+    SocketAllConnections,
+    SocketReplaced,
     KillServer,
     KillClient,
     KillServerAtWrite,
@@ -62,30 +62,29 @@ const TROUBLES: [Trouble; 37] = [
     KillClientAtCommand,
     RestartServer,
     RestartClient,
-    StopServer,
-    StopClient,
-    StopLeaderForLong,
+    PauseServer,
+    PauseClient,
+    PauseLeaderForLong,
     SecondServer,
     SecondServer,
     FewDescriptors,
     KillHaproxy,
     ReloadHaproxy,
-    StopHaproxy,
+    PauseHaproxy,
     FillConnections,
     Operator,
     Operator,
     EditTable,
     EditTable,
     EditTable,
-    BogusAnswer,
-    BogusAnswer,
-    BogusAnswer,
+    BogusResponse,
+    BogusResponse,
+    BogusResponse,
 ];
 
-/// The connections that HAProxy's socket takes at a time.
 const CONNECTIONS: usize = 10;
-/// How long a kill waits for the moment that it is for.
-const MOMENT: Duration = Duration::from_secs(2);
+/// How long a kill waits for the call that it should interrupt.
+const KILL_WINDOW: Duration = Duration::from_secs(2);
 
 impl Chaos {
     pub(crate) fn random_troubles(&mut self) -> Vec<Option<Trouble>> {
@@ -93,52 +92,52 @@ impl Chaos {
         (0..count).map(|_| Some(*self.random.pick(&TROUBLES))).collect()
     }
 
-    pub(crate) fn make(&mut self, trouble: Trouble) {
-        // In Consul's place AWS has only the table.
+    pub(crate) fn start_trouble(&mut self, trouble: Trouble) {
+        // In Consul mode AWS has only the table.
         if self.consul.is_some() && self.random.percent(25) {
             return self.harm_consul();
         }
-        if matches!(trouble, AwsByChance | AwsAltogether | EditTable) {
-            // Mixed with old answers, what cannot be true looks as if it could.
+        if matches!(trouble, AwsRandomFaults | AwsAllCalls | EditTable) {
+            // Mixed with stale responses, a bogus response could look plausible.
             if self.all_leave || self.detached.is_some() || !self.fleet.scene().unlisted.is_empty() {
                 return;
             }
-            self.blurred = true;
-            self.let_mixtures_hide();
+            self.mixed_views = true;
+            self.allow_mixed_views();
         }
         self.count(&format!("trouble: {trouble:?}"));
         self.say(&format!("{trouble:?}"));
         let place = self.random.below(2) as usize;
         match trouble {
-            AwsByChance => self.aws_by_chance(),
-            AwsAltogether => {
+            AwsRandomFaults => self.random_aws_faults(),
+            AwsAllCalls => {
                 let fault = self.random.pick(&faults()).clone();
                 self.say(&format!("all calls: {fault:?}"));
-                self.bed.aws().spoil("*", fault);
+                self.bed.aws().inject("*", fault);
                 self.linger(200, 2_500);
             }
-            AwsRefused => {
+            AwsUnreachable => {
                 self.bed.aws().refuse();
                 self.linger(100, 1_500);
             }
-            SocketByChance => {
+            SocketRandomFaults => {
                 let (seed, percent) = (self.random.next(), *self.random.pick(&[10, 30, 60]));
-                let ways: Vec<Way> = (0..=self.random.below(4)).map(|_| self.way()).collect();
-                self.say(&format!("socket of {place}: {percent} % of {ways:?}"));
-                self.sites[place].tap.schedule(seed, percent, ways);
+                let faults: Vec<SocketFault> = (0..=self.random.below(4)).map(|_| self.socket_fault()).collect();
+                self.say(&format!("socket of {place}: {percent} % of {faults:?}"));
+                self.sites[place].tap.schedule(seed, percent, faults);
                 self.linger(200, 2_000);
             }
-            SocketAltogether => {
-                let way = self.way();
+            SocketAllConnections => {
+                let way = self.socket_fault();
                 self.say(&format!("socket of {place}: {way:?}"));
-                self.sites[place].tap.set_way(way);
+                self.sites[place].tap.set_fault(way);
                 self.linger(200, 2_000);
             }
-            SocketHidden => {
-                let behind = *self.random.pick(&[InPlace::Nothing, InPlace::Deserted, InPlace::File]);
+            SocketReplaced => {
+                let behind = *self.random.pick(&[Replacement::Nothing, Replacement::NoListener, Replacement::File]);
                 self.say(&format!("socket of {place}: {behind:?} in its place"));
                 self.count(&format!("socket replaced by {behind:?}"));
-                self.sites[place].tap.hide(behind);
+                self.sites[place].tap.replace_socket(behind);
                 self.linger(100, 1_500);
             }
             KillServer => self.kill_server(),
@@ -146,38 +145,38 @@ impl Chaos {
             KillServerAtWrite => {
                 let held = if self.random.percent(50) { Fault::Hang } else { Fault::Hold };
                 let operation = *self.random.pick(&["TransactWriteItems", "TransactWriteItems", "UpdateItem"]);
-                self.bed.aws().spoil(operation, held);
+                self.bed.aws().inject(operation, held);
                 self.change();
-                let moment = try_wait_for(MOMENT, || (self.bed.aws().waiting() > 0).then_some(()).ok_or(()));
+                let moment = try_wait_for(KILL_WINDOW, || (self.bed.aws().hanging() > 0).then_some(()).ok_or(()));
                 self.count(if moment.is_ok() { "killed at a write" } else { "no write to be killed at" });
                 self.kill_server();
                 self.bed.aws().heal();
             }
             KillClientAtCommand => {
-                let way = *self.random.pick(&[Way::Silent, Way::Mute, Way::Half(30)]);
+                let way = *self.random.pick(&[SocketFault::Silent, SocketFault::Mute, SocketFault::Half(30)]);
                 self.sites[place].tap.forget();
-                self.sites[place].tap.set_way_of_changes(way);
+                self.sites[place].tap.set_fault_on_changes(way);
                 self.change();
                 let sent = || (!self.sites[place].tap.changes().is_empty()).then_some(()).ok_or(());
-                let moment = try_wait_for(MOMENT, sent);
+                let moment = try_wait_for(KILL_WINDOW, sent);
                 self.count(if moment.is_ok() { "killed at a command" } else { "no command to be killed at" });
                 self.kill_client(place);
                 self.sites[place].tap.heal();
             }
             RestartServer => {
-                let unread = self.unread();
+                let unread = self.unread_log();
                 let place = self.servers.len() - 1;
-                if self.all_mortal || place > 0 {
+                if self.may_kill_all || place > 0 {
                     self.servers[place].restart(unread);
                 }
             }
             RestartClient => {
-                let unread = self.unread();
-                if self.all_mortal || place == 0 {
+                let unread = self.unread_log();
+                if self.may_kill_all || place == 0 {
                     self.sites[place].client.restart(unread);
                 }
             }
-            StopServer => {
+            PauseServer => {
                 let place = self.random.below(self.servers.len() as u64) as usize;
                 self.servers[place].freeze();
                 self.linger(100, 1_500);
@@ -185,15 +184,15 @@ impl Chaos {
                     self.servers[place].thaw();
                 }
             }
-            StopClient => {
+            PauseClient => {
                 self.sites[place].client.freeze();
                 self.linger(100, 1_500);
                 if self.random.percent(50) {
                     self.sites[place].client.thaw();
                 }
             }
-            StopLeaderForLong => {
-                // Once in a while, since it is as long as three rounds: its lease runs out, and it wakes up.
+            PauseLeaderForLong => {
+                // Seldom, since it takes as long as three rounds: the lease expires while it sleeps.
                 if let Some(leader) = self.servers.iter().position(|server| !server.frozen && server.state().leads)
                     && self.random.percent(30)
                 {
@@ -222,8 +221,8 @@ impl Chaos {
                 let of_client = self.random.percent(50);
                 let role = if of_client { &mut self.sites[place].client } else { &mut self.servers[server] };
                 role.limit_files(most);
-                // Somebody waits at its exporter, which has no descriptor for him.
-                let waiting = role.knock();
+                // A connection waits at its exporter, which has no descriptor for it.
+                let waiting = role.connect_exporter();
                 self.linger(200, 2_000);
                 drop(waiting);
             }
@@ -235,13 +234,13 @@ impl Chaos {
                     self.sites[place].haproxy.kill();
                 }
                 self.linger(0, 700);
-                self.sites[place].haproxy.start_again();
+                self.sites[place].haproxy.restart();
             }
             ReloadHaproxy => {
                 self.sites[place].outage(true);
                 self.sites[place].haproxy.reload();
             }
-            StopHaproxy => {
+            PauseHaproxy => {
                 self.sites[place].outage(false);
                 let span = self.random.millis(100, 1_500);
                 self.sites[place].haproxy.pause(span);
@@ -256,7 +255,7 @@ impl Chaos {
             }
             Operator => self.hold_server(place),
             EditTable => self.edit_table(),
-            BogusAnswer if self.consul.is_none() => {
+            BogusResponse if self.consul.is_none() => {
                 self.unlist();
                 let unlisted = !self.fleet.scene().unlisted.is_empty();
                 self.linger(200, 2_500);
@@ -267,11 +266,10 @@ impl Chaos {
                     (false, _) => "no bogus answer in such a round",
                 });
             }
-            BogusAnswer => {}
+            BogusResponse => {}
         }
     }
 
-    /// Ends the faults.
     pub(crate) fn heal(&mut self) {
         self.say("the faults end");
         self.bed.aws().heal();
@@ -284,18 +282,18 @@ impl Chaos {
             site.client.thaw();
             site.client.limit_files(1_024);
         }
-        self.take_back();
-        self.calm_fleet();
-        self.let_go();
+        self.undo_edits();
+        self.settle_fleet();
+        self.release_held();
     }
 
-    /// Faults go on for a while.
+    /// Keeps the faults on for a while.
     fn linger(&mut self, from: u64, to: u64) {
         let span = self.random.millis(from, to);
         std::thread::sleep(span);
     }
 
-    fn aws_by_chance(&mut self) {
+    fn random_aws_faults(&mut self) {
         let operations = [
             "Scan",
             "Scan",
@@ -324,29 +322,29 @@ impl Chaos {
         self.linger(300, 2_500);
     }
 
-    fn way(&mut self) -> Way {
-        let ways = [
-            Way::Slow(Duration::from_millis(300)),
-            Way::Closed,
-            Way::Reset,
-            Way::Silent,
-            Way::Mute,
-            Way::Lost,
-            Way::Half(self.random.below(200) as usize),
-            Way::Cut(self.random.below(3_000) as usize),
-            Way::Trickle,
-            Way::Garbage,
-            Way::Denied,
-            Way::Endless,
+    fn socket_fault(&mut self) -> SocketFault {
+        let faults = [
+            SocketFault::Slow(Duration::from_millis(300)),
+            SocketFault::Closed,
+            SocketFault::Reset,
+            SocketFault::Silent,
+            SocketFault::Mute,
+            SocketFault::Lost,
+            SocketFault::Half(self.random.below(200) as usize),
+            SocketFault::Cut(self.random.below(3_000) as usize),
+            SocketFault::Trickle,
+            SocketFault::Garbage,
+            SocketFault::Denied,
+            SocketFault::Endless,
         ];
-        *self.random.pick(&ways)
+        *self.random.pick(&faults)
     }
 
-    /// Kills the leader if it may be, else the second server if there is one.
+    /// Kills the leader if allowed, else the second server if there is one.
     fn kill_server(&mut self) {
         let leader = self.servers.iter().position(|server| server.state().leads).unwrap_or(0);
-        let unread = self.unread();
-        if self.all_mortal || leader > 0 {
+        let unread = self.unread_log();
+        if self.may_kill_all || leader > 0 {
             self.servers[leader].kill(unread);
         } else if self.servers.len() > 1 {
             self.servers[1].kill(unread);
@@ -354,15 +352,15 @@ impl Chaos {
     }
 
     fn kill_client(&mut self, place: usize) {
-        let unread = self.unread();
-        if self.all_mortal || place == 0 {
+        let unread = self.unread_log();
+        if self.may_kill_all || place == 0 {
             self.sites[place].client.kill(unread);
         }
     }
 
-    /// Once in a while nobody can read the log.
-    fn unread(&mut self) -> Option<Unread> {
-        let log = *self.random.pick(&[Unread::Full, Unread::Pipe]);
+    /// Now and then, a log that nobody reads.
+    fn unread_log(&mut self) -> Option<UnreadLog> {
+        let log = *self.random.pick(&[UnreadLog::Full, UnreadLog::Pipe]);
         self.random.percent(15).then_some(log)
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at a backend's rotation all the time: a protected address must not leave it, and a strange one must not enter.
+//! Polls a backend's rotation: a protected address must not leave it, and an unexpected one must not enter.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,25 +12,23 @@ use std::time::{Duration, Instant};
 
 use crate::common::http::lock;
 
-/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(25);
-/// More violations than that tell nothing new.
-const MOST: usize = 5;
+/// More violations than that add nothing.
+const MAX_VIOLATIONS: usize = 5;
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What has to stay.
+    /// Addresses that must stay.
     protected: Mutex<BTreeSet<IpAddr>>,
-    /// What may be there; `None`: anything.
-    legal: Mutex<Option<BTreeSet<IpAddr>>>,
+    /// Addresses that may be there; `None`: any.
+    allowed: Mutex<Option<BTreeSet<IpAddr>>>,
     violations: Mutex<Vec<String>>,
-    /// The process that was seen last, and when it was first seen with somebody in rotation.
+    /// The process last seen, and when it first had servers in rotation.
     filled: Mutex<Option<(String, Instant)>>,
     looks: AtomicU64,
     stop: AtomicBool,
 }
 
-/// The watcher of one backend.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
@@ -45,30 +43,27 @@ impl Watcher {
         Watcher { shared, thread: Some(thread) }
     }
 
-    /// From now on these must stay, and only these may be there.
+    /// From now on these must stay, and no others may be there.
     pub(crate) fn settle(&self, addresses: &BTreeSet<IpAddr>) {
         lock(&self.shared.protected).clone_from(addresses);
-        *lock(&self.shared.legal) = Some(addresses.clone());
+        *lock(&self.shared.allowed) = Some(addresses.clone());
     }
 
-    /// These may leave from now on.
     pub(crate) fn release(&self, addresses: &BTreeSet<IpAddr>) {
         lock(&self.shared.protected).retain(|address| !addresses.contains(address));
     }
 
-    /// All may leave from now on.
     pub(crate) fn release_all(&self) {
         lock(&self.shared.protected).clear();
     }
 
-    /// These may be there from now on.
     pub(crate) fn allow(&self, addresses: &BTreeSet<IpAddr>) {
-        if let Some(legal) = &mut *lock(&self.shared.legal) {
-            legal.extend(addresses);
+        if let Some(allowed) = &mut *lock(&self.shared.allowed) {
+            allowed.extend(addresses);
         }
     }
 
-    /// When the HAProxy process that answers now was first seen with somebody in rotation: its id, and the moment.
+    /// When the current HAProxy process was first seen with servers in rotation: its id, and the moment.
     pub(crate) fn filled(&self) -> Option<(String, Instant)> {
         lock(&self.shared.filled).clone()
     }
@@ -93,10 +88,10 @@ impl Drop for Watcher {
 
 impl Shared {
     fn watch(&self, socket: &PathBuf, backend: &str) {
-        let mut before: Option<Look> = None;
+        let mut before: Option<Snapshot> = None;
         while !self.stop.load(Ordering::SeqCst) {
-            let (first, legal) = (lock(&self.protected).clone(), lock(&self.legal).clone());
-            let now = look(socket, backend);
+            let (first, allowed) = (lock(&self.protected).clone(), lock(&self.allowed).clone());
+            let now = snapshot(socket, backend);
             let second = lock(&self.protected).clone();
             if let Some(now) = now {
                 self.looks.fetch_add(1, Ordering::Relaxed);
@@ -104,16 +99,16 @@ impl Shared {
                 if let Some(before) = same {
                     for address in first.intersection(&second) {
                         if before.rotation.contains(address) && !now.rotation.contains(address) {
-                            self.violate(format!("{address} left the rotation of {backend}: {}", now.text));
+                            self.report_violation(format!("{address} left the rotation of {backend}: {}", now.text));
                         }
                     }
                 }
-                // Neither before the look nor after it.
-                let after = lock(&self.legal).clone();
-                if let (Some(before), Some(after)) = (legal, after)
+                // Missing both before and after the look.
+                let after = lock(&self.allowed).clone();
+                if let (Some(before), Some(after)) = (allowed, after)
                     && let Some(address) = now.rotation.iter().find(|it| !before.contains(it) && !after.contains(it))
                 {
-                    self.violate(format!("{address} is in the rotation of {backend}: {}", now.text));
+                    self.report_violation(format!("{address} is in the rotation of {backend}: {}", now.text));
                 }
                 let mut filled = lock(&self.filled);
                 if !now.rotation.is_empty() && filled.as_ref().is_none_or(|(pid, _)| *pid != now.pid) {
@@ -125,22 +120,22 @@ impl Shared {
         }
     }
 
-    fn violate(&self, text: String) {
+    fn report_violation(&self, text: String) {
         let mut violations = lock(&self.violations);
-        if violations.len() < MOST {
+        if violations.len() < MAX_VIOLATIONS {
             violations.push(text);
         }
     }
 }
 
-/// One look: the process, and the addresses that hsdo has in rotation. Health is HAProxy's own business.
-struct Look {
+/// One look: the process, and the addresses that hsdo has in rotation. Health is HAProxy's business.
+struct Snapshot {
     pid: String,
     rotation: BTreeSet<IpAddr>,
     text: String,
 }
 
-fn look(socket: &PathBuf, backend: &str) -> Option<Look> {
+fn snapshot(socket: &PathBuf, backend: &str) -> Option<Snapshot> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(format!("show info;show servers state {backend}\n").as_bytes()).ok()?;
@@ -152,12 +147,12 @@ fn look(socket: &PathBuf, backend: &str) -> Option<Look> {
     let in_rotation = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
         let admin: u32 = fields.get(6)?.parse().ok()?;
-        // Ready is 4 for a server that the configuration disables: of the bits only maintenance and drain count.
+        // Ready is 4 for a server that the configuration disables: only the maintenance and drain bits count.
         (admin & !4 == 0 && *fields.get(7)? != "0").then(|| fields[4].parse().ok())?
     };
     let text: String = rows.clone().collect::<Vec<_>>().join("\n");
-    // One that was cut short tells nothing.
-    (whole && text.contains(backend)).then(|| Look {
+    // A truncated reply proves nothing.
+    (whole && text.contains(backend)).then(|| Snapshot {
         pid,
         rotation: rows.filter_map(in_rotation).collect(),
         text: text.clone(),
@@ -188,7 +183,7 @@ fn who_leaves_a_rotation_and_who_enters_it_is_noticed() {
     assert_eq!(watcher.violations(), Vec::<String>::new());
 
     set("web1", "weight 0");
-    assert!(wait("who left", 1)[0].starts_with("127.4.0.1 left the rotation of back"));
+    assert!(wait("a violation", 1)[0].starts_with("127.4.0.1 left the rotation of back"));
     watcher.allow(&addresses(&[2]));
     set("web2", "addr 127.4.0.2 port 80");
     set("web2", "state ready");
@@ -196,6 +191,6 @@ fn who_leaves_a_rotation_and_who_enters_it_is_noticed() {
     wait_until("three looks", SOON, || (watcher.looks() > looks + 3).then_some(()));
     assert_eq!(watcher.violations().len(), 1, "it may be there");
     set("web2", "addr 127.4.0.3 port 80");
-    let strange = wait_until("who entered", SOON, || watcher.violations().get(1).cloned());
-    assert!(strange.starts_with("127.4.0.3 is in the rotation of back"), "{strange}");
+    let second = wait_until("a second violation", SOON, || watcher.violations().get(1).cloned());
+    assert!(second.starts_with("127.4.0.3 is in the rotation of back"), "{second}");
 }

@@ -1,18 +1,17 @@
-//! An agent as HAProxy's `agent-check` asks it: it says its word to everybody who connects.
+//! An agent for HAProxy's `agent-check`, which sends its word to every connection.
 
 use std::io::{BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use super::http::Listener;
 
-/// An agent that runs until it is dropped.
 #[derive(Debug)]
 pub struct Agent {
     _listener: Listener,
 }
 
 impl Agent {
-    /// Says `word`, which need not be UTF-8, on that address and port.
+    /// `word` need not be UTF-8.
     pub fn start(address: IpAddr, port: u16, word: &'static [u8]) -> Self {
         let place = SocketAddr::new(address, port);
         let say = move |mut peer: BufReader<TcpStream>| drop(peer.get_mut().write_all(&[word, b"\n"].concat()));

@@ -1,4 +1,4 @@
-//! What can be wrong with an AWS call, and how often.
+//! Faults of AWS calls, and how often they strike.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,54 +10,54 @@ use serde_json::{Value, json};
 
 use super::http::Response;
 
-/// More than hsdo reads of any answer.
+/// More than hsdo reads of any response.
 const HUGE: usize = 40 << 20;
 
-/// What the proxy does with a call instead of forwarding it plainly.
+/// What the proxy does with a call instead of just forwarding it.
 #[derive(Clone)]
 pub enum Fault {
-    /// Forwards it after that time.
+    /// Forwards after a delay.
     Delay(Duration),
-    /// Answers with that status and body.
+    /// Responds with that status and body.
     Reply(u16, String),
-    /// Answers 503, and asks to be left alone for that time (`x-amz-retry-after`).
+    /// Responds 503 with that pause in `x-amz-retry-after`.
     Later(Duration),
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Close,
-    /// Resets the connection (RST).
     Reset,
-    /// Forwards the call, then closes the connection without an answer: the caller cannot know that it was done.
+    /// Forwards, then closes the connection: the caller cannot know that the call took effect.
     Lose,
-    /// Says nothing, until the fault is cleared; then forwards the call.
+    /// Hangs until the fault is cleared, then forwards.
     Hang,
-    /// Forwards the call, and holds the answer back until the fault is cleared.
+    /// Forwards, and holds the response back until the fault is cleared.
     Hold,
-    /// Answers 200 with bytes that are neither XML nor JSON.
+    /// 200 with bytes that are neither XML nor JSON.
     Garbage,
-    /// Answers 200 with no body.
+    /// 200 with no body.
     Empty,
-    /// Forwards the call and cuts the answer's body in half, under its whole `Content-Length`.
+    /// Forwards, and cuts the response body in half, with the `Content-Length` of the whole.
     Cut,
-    /// Gives an older answer of the same operation. A strongly consistent call is forwarded: its answer is never old.
+    /// Replays an older response of the operation. Strongly consistent calls are forwarded, since theirs is never
+    /// stale.
     Stale,
-    /// Forwards the call and adds the token of a further page to the answer, another one each time.
+    /// Forwards, and adds a next-page token to the response, a new one each time.
     Endless,
-    /// Answers 200 with a body that begins well and is larger than any real one.
+    /// 200 with a body that begins well and is larger than any real one.
     Huge,
-    /// Forwards the call and changes the answer's body.
+    /// Forwards, and edits the response body.
     Edit(Arc<dyn Fn(String) -> String + Send + Sync>),
-    /// Answers 200 with a body made from the request's, and forwards nothing: for what moto is too slow to have.
+    /// 200 with a body made from the request's, for what moto is too slow to hold.
     Answer(Arc<dyn Fn(&str) -> String + Send + Sync>),
 }
 
 impl Fault {
-    /// A fault that replaces one text by another in the answer, such as a lifecycle state that moto does not have.
+    /// Replaces a text in the response, such as a lifecycle state that moto does not have.
     pub fn replace(from: &str, to: &str) -> Self {
         let (from, to) = (from.to_owned(), to.to_owned());
         Fault::Edit(Arc::new(move |body| body.replace(&from, &to)))
     }
 
-    /// An error as DynamoDB says it, such as `ProvisionedThroughputExceededException`.
+    /// A DynamoDB error, such as `ProvisionedThroughputExceededException`.
     pub fn dynamodb(status: u16, code: &str) -> Self {
         Fault::Reply(
             status,
@@ -65,7 +65,7 @@ impl Fault {
         )
     }
 
-    /// A cancelled transaction, with this code among its reasons.
+    /// A cancelled transaction with this code among its reasons.
     pub fn cancelled(reason: &str) -> Self {
         Fault::Reply(
             400,
@@ -75,13 +75,13 @@ impl Fault {
         )
     }
 
-    /// A denial as DynamoDB says it, in AWS's own words.
+    /// DynamoDB's `AccessDeniedException` with that message.
     pub fn denied(message: &str) -> Self {
         let kind = "com.amazon.coral.service#AccessDeniedException";
         Fault::Reply(400, json!({ "__type": kind, "Message": message }).to_string())
     }
 
-    /// An error as EC2 says it, such as `InvalidInstanceID.NotFound`.
+    /// An EC2 error, such as `InvalidInstanceID.NotFound`.
     pub fn ec2(status: u16, code: &str, message: &str) -> Self {
         Fault::Reply(
             status,
@@ -91,7 +91,7 @@ impl Fault {
         )
     }
 
-    /// An error as Auto Scaling says it, such as `Throttling`.
+    /// An Auto Scaling error, such as `Throttling`.
     pub fn autoscaling(status: u16, code: &str) -> Self {
         Fault::Reply(
             status,
@@ -125,33 +125,29 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The error's code in a body, for people.
+/// The error code in a body.
 fn code_of(body: &str) -> &str {
     let xml = body.split_once("<Code>").and_then(|(_, rest)| rest.split('<').next());
     let json = body.split_once('#').and_then(|(_, rest)| rest.split('"').next());
     xml.or(json).unwrap_or("without a code")
 }
 
-/// A fault that strikes some of the calls of an operation (`*`: of any): so many of a hundred, by a seed.
+/// A fault that strikes a percentage of an operation's calls (`*`: any operation), by a seed.
 #[derive(Clone, Debug)]
 pub struct Chance {
-    /// The operation.
     pub operation: String,
-    /// How many of a hundred calls.
     pub percent: u64,
-    /// What happens to them.
     pub fault: Fault,
 }
 
-/// The answer with another body.
 pub fn edited(mut response: Response, edit: impl FnOnce(String) -> String) -> Response {
     response.body = edit(String::from_utf8_lossy(&response.body).into_owned()).into_bytes();
-    // The checksum of DynamoDB's answers is that of the body before the change.
+    // DynamoDB's checksum is of the body before the edit.
     response.headers.retain(|(name, _)| name != "x-amz-crc32");
     response
 }
 
-/// An answer that tells of one more page, by a token that no other answer has.
+/// The response with a next-page token that no other response has.
 pub fn with_token(operation: &str, body: &str, number: u64) -> String {
     match operation {
         "Scan" => {
@@ -179,7 +175,6 @@ pub fn write_cut(stream: &mut TcpStream, response: &Response) -> io::Result<()> 
     stream.flush()
 }
 
-/// Sends more than anybody reads.
 pub fn write_huge(stream: &mut TcpStream, start: &str) -> io::Result<()> {
     stream.write_all(format!("HTTP/1.1 200 Answer\r\nContent-Length: {HUGE}\r\n\r\n{start}").as_bytes())?;
     let filling = [b'x'; 64 * 1024];

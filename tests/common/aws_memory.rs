@@ -1,8 +1,8 @@
-//! AWS in this process: a group of instances and a table with DynamoDB's conditions and transactions, isolated as
-//! DynamoDB's are, and quick enough that it is hsdo that a bench measures. It remembers who wrote what.
+//! AWS in this process: a group of instances, and a table with DynamoDB's conditions and isolated transactions, fast
+//! enough that a bench measures hsdo. It records who wrote what.
 //!
 //! It understands the expressions that hsdo sends (`SET`, `REMOVE`, equality, `attribute_not_exists`, joined by `AND`)
-//! and panics in a connection's thread on any other; what it proves about DynamoDB itself is nothing: moto is for that.
+//! and panics in a connection's thread on any other. It proves nothing about DynamoDB itself; moto is for that.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -16,34 +16,30 @@ use super::http::{Listener, Request, Response, lock, read_request, write_respons
 
 const KEY: &str = "BackendServerID";
 
-/// An item, as DynamoDB spells it.
+/// An item in DynamoDB's JSON.
 pub type Item = Map<String, Value>;
 
-/// An instance of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Its id.
     pub id: String,
-    /// Its address.
     pub address: Ipv4Addr,
 }
 
 impl Instance {
-    /// The instance of that number: 127.2.x.y.
+    /// The instance of that number, at 127.2.x.y.
     pub fn number(number: u32) -> Self {
         let [_, _, high, low] = (number + 1).to_be_bytes();
         Instance { id: format!("i-{number:017x}"), address: Ipv4Addr::new(127, 2, high, low) }
     }
 }
 
-/// A write that was carried out.
+/// A write that took effect.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// When.
     pub at: Instant,
     /// The access key that signed it.
     pub writer: String,
-    /// The items before and after it, by their number.
+    /// The items before and after it, by slot.
     pub items: Vec<(u32, Option<Item>, Item)>,
 }
 
@@ -53,8 +49,8 @@ struct State {
     instances: Vec<Instance>,
     items: BTreeMap<u32, Item>,
     history: Vec<Write>,
-    remembers: bool,
-    /// Answers to transactions by their token.
+    recording: bool,
+    /// Responses to transactions, by token.
     answered: BTreeMap<String, Arc<Vec<u8>>>,
     calls: BTreeMap<String, u64>,
     read_units: f64,
@@ -65,28 +61,25 @@ struct State {
     described: Option<Arc<Vec<u8>>>,
 }
 
-/// The listener and what it serves.
 #[derive(Debug)]
 pub struct AwsMemory {
     listener: Listener,
     state: Arc<Mutex<State>>,
 }
 
-/// What was asked since the start, or since [`AwsMemory::forget`].
+/// Usage since the start, or since [`AwsMemory::forget`].
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
-    /// Calls by operation.
+pub struct Usage {
     pub calls: BTreeMap<String, u64>,
-    /// Read units, by DynamoDB's rules.
+    /// Read units by DynamoDB's rules.
     pub read_units: f64,
-    /// Write units, by DynamoDB's rules.
+    /// Write units by DynamoDB's rules.
     pub write_units: f64,
-    /// Writes whose condition did not hold.
+    /// Writes whose condition failed.
     pub refused: u64,
 }
 
-impl Asked {
-    /// Calls of this operation.
+impl Usage {
     pub fn count(&self, operation: &str) -> u64 {
         self.calls.get(operation).copied().unwrap_or(0)
     }
@@ -103,33 +96,30 @@ impl AwsMemory {
         AwsMemory { listener, state }
     }
 
-    /// Its address as an AWS endpoint.
     pub fn url(&self) -> String {
         format!("http://{}", self.listener.address())
     }
 
-    /// Remembers every write from now on, for [`AwsMemory::history`].
-    pub fn remember(&self) {
-        self.lock().remembers = true;
+    /// Records every write from now on, for [`AwsMemory::history`].
+    pub fn record_history(&self) {
+        self.lock().recording = true;
     }
 
-    /// The writes, in order.
+    /// The recorded writes, in order.
     pub fn history(&self) -> Vec<Write> {
         self.lock().history.clone()
     }
 
-    /// The instances of the group from now on.
     pub fn set_instances(&self, instances: Vec<Instance>) {
         let mut state = self.lock();
         (state.instances, state.groups, state.described) = (instances, None, None);
     }
 
-    /// The items of the table.
     pub fn items(&self) -> BTreeMap<u32, Item> {
         self.lock().items.clone()
     }
 
-    /// Changes attributes of an item as another hand would, marker or not.
+    /// Edits an item as another writer would, without touching the marker.
     pub fn edit(&self, id: u32, change: impl FnOnce(&mut Item)) {
         let mut state = self.lock();
         let item = state.items.entry(id).or_insert_with(|| key_of(id));
@@ -137,17 +127,15 @@ impl AwsMemory {
         state.scan = None;
     }
 
-    /// Empties the table.
     pub fn clear(&self) {
         let mut state = self.lock();
         state.items.clear();
         state.scan = None;
     }
 
-    /// What was asked.
-    pub fn asked(&self) -> Asked {
+    pub fn usage(&self) -> Usage {
         let state = self.lock();
-        Asked {
+        Usage {
             calls: state.calls.clone(),
             read_units: state.read_units,
             write_units: state.write_units,
@@ -155,7 +143,7 @@ impl AwsMemory {
         }
     }
 
-    /// Forgets what was asked.
+    /// Resets the usage.
     pub fn forget(&self) {
         let mut state = self.lock();
         state.calls.clear();
@@ -181,7 +169,7 @@ fn serve(mut reader: BufReader<TcpStream>, state: &Mutex<State>) {
     }
 }
 
-/// Sends a body that is shared, without a copy of it.
+/// Sends a shared body without copying it.
 fn write_shared(stream: &mut TcpStream, response: Response, body: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     if body.len() < 32 * 1024 {
@@ -191,14 +179,14 @@ fn write_shared(stream: &mut TcpStream, response: Response, body: &[u8]) -> std:
     stream.write_all(body)
 }
 
-type Answer = (u16, Arc<Vec<u8>>);
+type Reply = (u16, Arc<Vec<u8>>);
 
-fn ok(value: &Value) -> Answer {
+fn ok(value: &Value) -> Reply {
     (200, Arc::new(value.to_string().into_bytes()))
 }
 
 impl State {
-    fn answer(&mut self, request: &Request) -> Answer {
+    fn answer(&mut self, request: &Request) -> Reply {
         let target = request.headers.get("x-amz-target").and_then(|target| target.rsplit('.').next());
         let Some(operation) = target else { return self.query(&String::from_utf8_lossy(&request.body)) };
         self.count(operation);
@@ -216,7 +204,7 @@ impl State {
             "DescribeTable" => ok(&json!({ "Table": {
                 "TableStatus": "ACTIVE", "KeySchema": [{ "AttributeName": KEY, "KeyType": "HASH" }],
                 "AttributeDefinitions": [{ "AttributeName": KEY, "AttributeType": "N" }] } })),
-            other => panic!("no {other} here"),
+            other => panic!("unsupported operation {other}"),
         }
     }
 
@@ -224,7 +212,7 @@ impl State {
         *self.calls.entry(operation.to_owned()).or_default() += 1;
     }
 
-    fn get_item(&mut self, body: &Value) -> Answer {
+    fn get_item(&mut self, body: &Value) -> Reply {
         let item = self.items.get(&id_of(&body["Key"]));
         let units = if body["ConsistentRead"] == json!(true) { 1.0 } else { 0.5 };
         self.read_units += units;
@@ -239,13 +227,13 @@ impl State {
         ok(&answer)
     }
 
-    fn scan(&mut self, body: &Value) -> Answer {
+    fn scan(&mut self, body: &Value) -> Reply {
         let size: usize = self.items.values().map(size_of).sum();
         let units = (size.div_ceil(4096).max(1)) as f64 * if body["ConsistentRead"] == json!(true) { 1.0 } else { 0.5 };
         self.read_units += units;
         let items = &self.items;
         let body = self.scan.get_or_insert_with(|| {
-            // As DynamoDB gives them: in the order of a hash, here of the number's last digits.
+            // Like DynamoDB, in hash order: here by the number's last digits.
             let mut all: Vec<&Item> = items.values().collect();
             all.sort_by_key(|item| id_of(&json!(item)).reverse_bits());
             Arc::new(json!({ "Count": all.len(), "ScannedCount": all.len(), "Items": all }).to_string().into_bytes())
@@ -253,7 +241,7 @@ impl State {
         (200, Arc::clone(body))
     }
 
-    fn update_item(&mut self, body: &Value, writer: &str) -> Answer {
+    fn update_item(&mut self, body: &Value, writer: &str) -> Reply {
         self.write_units += 1.0;
         if !self.holds(body) {
             self.refused += 1;
@@ -263,7 +251,7 @@ impl State {
         ok(&json!({ "ConsumedCapacity": { "TableName": "hsdo", "CapacityUnits": 1.0 } }))
     }
 
-    fn transact(&mut self, body: &Value, writer: &str) -> Answer {
+    fn transact(&mut self, body: &Value, writer: &str) -> Reply {
         let token = body["ClientRequestToken"].as_str().expect("a token").to_owned();
         if let Some(answer) = self.answered.get(&token) {
             return (200, Arc::clone(answer));
@@ -298,7 +286,7 @@ impl State {
             if let Some(name) = part.strip_prefix("attribute_not_exists(").and_then(|rest| rest.strip_suffix(')')) {
                 return !item.contains_key(attribute(update, name));
             }
-            let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("no condition I know: {part}"));
+            let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("unsupported condition: {part}"));
             item.get(attribute(update, name)) == Some(&update["ExpressionAttributeValues"][value])
         })
     }
@@ -312,26 +300,26 @@ impl State {
             let expression = update["UpdateExpression"].as_str().expect("an expression");
             let (set, remove) = expression.split_once("REMOVE ").unwrap_or((expression, ""));
             for part in set.trim().trim_start_matches("SET ").split(", ").filter(|part| !part.is_empty()) {
-                let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("no assignment: {part}"));
+                let (name, value) = part.split_once(" = ").unwrap_or_else(|| panic!("not an assignment: {part}"));
                 let value = update["ExpressionAttributeValues"][value].clone();
                 item.insert(attribute(update, name).to_owned(), value);
             }
             for name in remove.trim().split(", ").filter(|name| !name.is_empty()) {
                 item.remove(attribute(update, name));
             }
-            if self.remembers {
+            if self.recording {
                 items.push((id, before, item.clone()));
             }
         }
         self.scan = None;
-        if self.remembers {
+        if self.recording {
             self.history.push(Write { at: Instant::now(), writer: writer.to_owned(), items });
         }
     }
 
-    /// The Query APIs: the group, and the instances whose ids are asked for, all of them on one page. One that is not in
-    /// the group has ended.
-    fn query(&mut self, form: &str) -> Answer {
+    /// The Query APIs: the group, and the requested instances on one page. An instance that is not in the group has
+    /// terminated.
+    fn query(&mut self, form: &str) -> Reply {
         let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default().to_owned();
         self.count(&action);
         match action.as_str() {
@@ -362,12 +350,12 @@ impl State {
                 }
                 (200, Arc::new(answer))
             }
-            other => panic!("no {other} here"),
+            other => panic!("unsupported operation {other}"),
         }
     }
 }
 
-fn refusal(body: &Value) -> Answer {
+fn refusal(body: &Value) -> Reply {
     (400, Arc::new(body.to_string().into_bytes()))
 }
 
@@ -376,10 +364,10 @@ fn id_of(key: &Value) -> u32 {
 }
 
 fn attribute<'a>(update: &'a Value, name: &str) -> &'a str {
-    update["ExpressionAttributeNames"][name].as_str().unwrap_or_else(|| panic!("{name} stands for nothing"))
+    update["ExpressionAttributeNames"][name].as_str().unwrap_or_else(|| panic!("{name} is undefined"))
 }
 
-/// An item's size by DynamoDB's rules, near enough: names and values.
+/// An item's size by DynamoDB's rules, roughly: names and values.
 fn size_of(item: &Item) -> usize {
     let text = |value: &Value| {
         let whole = |map: &Map<String, Value>| {
@@ -421,10 +409,9 @@ fn described<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The end of EC2's answer.
 const END: &str = "</reservationSet></DescribeInstancesResponse>";
 
-/// A member of a group, in the shape of Auto Scaling's answers.
+/// A group member in Auto Scaling's XML.
 const GROUP_MEMBER: &str = include_str!("../data/group-member.xml");
-/// A reservation of one instance, in the shape of EC2's answers: 4 KB.
+/// A reservation of one instance in EC2's XML: 4 KB.
 const RECORD: &str = include_str!("../data/reservation.xml");

@@ -1,7 +1,7 @@
-//! An HTTP proxy in front of moto that records every AWS call and can spoil the answers.
+//! An HTTP proxy in front of moto that records every AWS call and can inject faults.
 //!
-//! moto does not isolate transactions, so the calls to DynamoDB go to it one at a time, and a `TransactWriteItems` with a
-//! `ClientRequestToken` that was seen before gets the answer it got then.
+//! moto does not isolate transactions, so DynamoDB calls are forwarded one at a time. A `TransactWriteItems` with a
+//! `ClientRequestToken` seen before gets its first response again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,29 +20,27 @@ use super::port::Port;
 use super::random::Random;
 use super::wait::wait_for;
 
-/// A hanging call is let go after this long, so that no thread stays for ever.
+/// A hanging call is released after this long, so that no thread leaks.
 const LONGEST_HANG: Duration = Duration::from_secs(120);
-/// How many old answers of an operation are kept for [`Fault::Stale`].
+/// Old responses kept per operation for [`Fault::Stale`].
 const OLD_ANSWERS: usize = 30;
-/// How many answers to transactions are kept for those that ask again.
+/// Transaction responses kept for repeats.
 const TRANSACTIONS: usize = 1_000;
 
-/// A call that came through.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// `Scan`, `DescribeInstances`, …
     pub operation: String,
-    /// The request's body: JSON for DynamoDB, a form for the others.
+    /// JSON for DynamoDB, a form for the others.
     pub body: String,
-    /// The access key id that signed it; empty for a call that nobody signed.
+    /// The access key id that signed it; empty if unsigned.
     pub key: String,
-    /// The session token that came with it; empty where there was none.
+    /// Its session token; empty if none.
     pub token: String,
-    /// When it came.
     pub at: Instant,
 }
 
-/// A fault in force: for which operation (`*` for any), and for how many more calls.
+/// A fault in force: its operation (`*` for any), and how many more calls it strikes.
 #[derive(Debug)]
 struct Rule {
     operation: String,
@@ -50,7 +48,7 @@ struct Rule {
     left: usize,
 }
 
-/// Faults that strike by a seed, and how many calls of each operation came since they were set.
+/// Seeded faults, and the calls per operation since they were set.
 #[derive(Debug, Default)]
 struct Schedule {
     seed: u64,
@@ -58,8 +56,8 @@ struct Schedule {
     calls: BTreeMap<String, u64>,
 }
 
-/// What answers an operation in moto's place: status and body, made from the request's body.
-type Instead = Arc<dyn Fn(&str) -> (u16, String) + Send + Sync>;
+/// A stub for an operation: status and body, made from the request body.
+type Stub = Arc<dyn Fn(&str) -> (u16, String) + Send + Sync>;
 
 struct Shared {
     upstream: String,
@@ -70,17 +68,17 @@ struct Shared {
     schedule: Mutex<Schedule>,
     /// How often each fault struck.
     struck: Mutex<BTreeMap<String, u64>>,
-    instead: Mutex<BTreeMap<String, Instead>>,
-    /// Answers of each operation, the newest last.
+    instead: Mutex<BTreeMap<String, Stub>>,
+    /// Responses per operation, newest last.
     old: Mutex<BTreeMap<String, VecDeque<Response>>>,
-    /// How many items a page of a scan has at most; 0 leaves that to moto.
+    /// Items per scan page; 0 leaves that to moto.
     scan_page: Mutex<usize>,
-    /// How often the faults were ended: a hanging call waits for the next time.
+    /// How often the faults were cleared: a hanging call waits for the next time.
     healings: Mutex<usize>,
     healed: Condvar,
-    /// How many calls wait for that.
+    /// Calls that wait for that.
     waiting: Mutex<usize>,
-    /// Held during a DynamoDB call; the answers by `ClientRequestToken`.
+    /// Held during a DynamoDB call; responses by `ClientRequestToken`.
     dynamodb: Mutex<VecDeque<(String, Response)>>,
 }
 
@@ -90,7 +88,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// The proxy; dropping it closes its port and its connections.
+/// The proxy; dropping it closes its port and connections.
 #[derive(Debug)]
 pub struct AwsProxy {
     port: Port,
@@ -100,7 +98,7 @@ pub struct AwsProxy {
 }
 
 impl AwsProxy {
-    /// Listens on a port of its own and forwards to `upstream`, an address such as `http://127.0.0.1:5000`.
+    /// Forwards to `upstream`, such as `http://127.0.0.1:5000`.
     pub fn start(upstream: &str) -> Self {
         let agent = ureq::Agent::new_with_config(
             ureq::Agent::config_builder()
@@ -130,28 +128,27 @@ impl AwsProxy {
         proxy
     }
 
-    /// Its address as an AWS endpoint.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port.number())
     }
 
-    /// From now on, every call of `operation` (`*`: any) meets `fault`, until [`AwsProxy::heal`].
-    pub fn spoil(&self, operation: &str, fault: Fault) {
-        self.spoil_times(operation, fault, usize::MAX);
+    /// Injects `fault` into every call of `operation` (`*`: any) until [`AwsProxy::heal`].
+    pub fn inject(&self, operation: &str, fault: Fault) {
+        self.inject_times(operation, fault, usize::MAX);
     }
 
-    /// The next `times` calls of `operation` (`*`: any) meet `fault`. Faults set earlier come first.
-    pub fn spoil_times(&self, operation: &str, fault: Fault, times: usize) {
+    /// Injects `fault` into the next `times` calls of `operation` (`*`: any). Faults set earlier come first.
+    pub fn inject_times(&self, operation: &str, fault: Fault, times: usize) {
         lock(&self.shared.rules).push(Rule { operation: operation.to_owned(), fault, left: times });
     }
 
-    /// From now on these faults strike by chance: the n-th call of an operation meets the same one whenever the seed is
-    /// the same. Faults set by [`AwsProxy::spoil`] come first.
+    /// Injects these faults by chance; a seed repeats the sequence per operation. Faults set by [`AwsProxy::inject`]
+    /// come first.
     pub fn schedule(&self, seed: u64, chances: Vec<Chance>) {
         *lock(&self.shared.schedule) = Schedule { seed, chances, calls: BTreeMap::new() };
     }
 
-    /// Closes the port: connections are refused from now on, and those that are open are cut.
+    /// Closes the port and all connections: further ones are refused.
     pub fn refuse(&self) {
         *lock(&self.shared.struck).entry("* refused".to_owned()).or_default() += 1;
         drop(lock(&self.listener).take());
@@ -168,7 +165,7 @@ impl AwsProxy {
         }
     }
 
-    /// Ends all faults; calls that hang are forwarded.
+    /// Clears all faults; hanging calls are forwarded.
     pub fn heal(&self) {
         lock(&self.shared.rules).clear();
         *lock(&self.shared.schedule) = Schedule::default();
@@ -177,48 +174,46 @@ impl AwsProxy {
         self.accept();
     }
 
-    /// How often each fault struck since the last time this was asked.
+    /// How often each fault struck since the last call of this.
     pub fn struck(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut *lock(&self.shared.struck))
     }
 
-    /// How many calls hang, or have their answer held back, at this moment.
-    pub fn waiting(&self) -> usize {
+    /// Calls that hang, or whose response is held back.
+    pub fn hanging(&self) -> usize {
         *lock(&self.shared.waiting)
     }
 
-    /// From now on `answer` gives status and body of that operation in moto's place; faults strike it all the same.
-    pub fn instead(&self, operation: &str, answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) {
+    /// Stubs an operation: `answer` gives status and body in moto's place. Faults still apply.
+    pub fn stub(&self, operation: &str, answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) {
         lock(&self.shared.instead).insert(operation.to_owned(), Arc::new(answer));
     }
 
-    /// Scans have at most that many items on a page from now on.
-    pub fn page_scans(&self, items: usize) {
+    /// Limits the items of a scan's page.
+    pub fn limit_scan_page(&self, items: usize) {
         *lock(&self.shared.scan_page) = items;
     }
 
-    /// Does something to the table while no call to DynamoDB is under way: moto would undo it with a cancelled transaction.
-    pub fn with_table_still<T>(&self, act: impl FnOnce() -> T) -> T {
+    /// Runs `act` while no DynamoDB call is in flight: moto's rollback of a cancelled transaction would undo it.
+    pub fn with_table_locked<T>(&self, act: impl FnOnce() -> T) -> T {
         let _still = lock(&self.shared.dynamodb);
         act()
     }
 
-    /// The calls since the start, or since [`AwsProxy::forget`]. A call is recorded when it comes, before its answer.
+    /// Calls since the start, or since [`AwsProxy::forget`]. A call is recorded on arrival, before its response.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.shared.calls).clone()
     }
 
-    /// How many calls of that operation came.
     pub fn count(&self, operation: &str) -> usize {
         lock(&self.shared.calls).iter().filter(|call| call.operation == operation).count()
     }
 
-    /// How many connections were opened to it.
     pub fn connections(&self) -> usize {
         *lock(&self.shared.connections)
     }
 
-    /// Forgets the calls recorded so far, and the old answers.
+    /// Clears the recorded calls and the old responses.
     pub fn forget(&self) {
         lock(&self.shared.calls).clear();
         lock(&self.shared.old).clear();
@@ -227,16 +222,15 @@ impl AwsProxy {
 
 impl Drop for AwsProxy {
     fn drop(&mut self) {
-        // Calls that hang end; the port stays closed if it is.
+        // Hanging calls end; a closed port stays closed.
         *lock(&self.shared.healings) += 1;
         self.shared.healed.notify_all();
     }
 }
 
-/// What is sent for a call.
 enum Sent {
     Whole(Response),
-    /// Less of a body than its length promises.
+    /// Part of a body, under the length of the whole.
     Cut(Response),
     Huge(&'static str),
     Reset,
@@ -262,7 +256,7 @@ impl Shared {
                 Sent::Whole(_) | Sent::Nothing => {}
                 Sent::Cut(response) => drop(write_cut(stream, &response)),
                 Sent::Huge(start) => drop(write_huge(stream, start)),
-                // A close that lingers for no time at all is a reset.
+                // A zero linger time makes the close a reset.
                 Sent::Reset => drop(SockRef::from(&*stream).set_linger(Some(Duration::ZERO))),
             }
             return;
@@ -295,12 +289,12 @@ impl Shared {
                 Sent::Nothing
             }
             Fault::Hang => {
-                self.wait_for_healing();
+                self.wait_for_heal();
                 Sent::Whole(self.forward(operation, request))
             }
             Fault::Hold => {
                 let response = self.forward(operation, request);
-                self.wait_for_healing();
+                self.wait_for_heal();
                 Sent::Whole(response)
             }
             Fault::Answer(make) => text(200, &make(&String::from_utf8_lossy(&request.body))),
@@ -322,7 +316,7 @@ impl Shared {
         }
     }
 
-    fn wait_for_healing(&self) {
+    fn wait_for_heal(&self) {
         let healings = lock(&self.healings);
         let before = *healings;
         *lock(&self.waiting) += 1;
@@ -330,7 +324,7 @@ impl Shared {
         *lock(&self.waiting) -= 1;
     }
 
-    /// The fault that this call meets, and a number of its own for it.
+    /// The fault for this call, and a unique number for it.
     fn next_fault(&self, operation: &str) -> Option<(Fault, u64)> {
         let mut rules = lock(&self.rules);
         if let Some(place) = rules.iter().position(|rule| rule.operation == operation || rule.operation == "*") {
@@ -346,7 +340,7 @@ impl Shared {
         let call = schedule.calls.entry(operation.to_owned()).or_default();
         *call += 1;
         let call = *call;
-        let mut random = Random::of(schedule.seed, operation, call);
+        let mut random = Random::stream(schedule.seed, operation, call);
         let meets = |chance: &&Chance| {
             let strikes = random.percent(chance.percent);
             strikes && (chance.operation == operation || chance.operation == "*")
@@ -425,7 +419,7 @@ impl Shared {
     }
 }
 
-/// The operation's name: from the target header of the JSON services, or from the form of the others.
+/// From the target header of the JSON services, or from the others' form.
 fn operation(request: &Request) -> String {
     if let Some(target) = request.headers.get("x-amz-target") {
         return target.rsplit('.').next().unwrap_or_default().to_owned();
@@ -435,13 +429,13 @@ fn operation(request: &Request) -> String {
     action.unwrap_or(&request.target).to_owned()
 }
 
-/// The access key id in the header of a signature.
+/// From the `Authorization` header.
 fn access_key(request: &Request) -> String {
     let credential = request.headers.get("authorization").and_then(|text| text.split("Credential=").nth(1));
     credential.and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned()
 }
 
-/// Whether a call to DynamoDB asks for an answer that is never old; a write always is.
+/// Whether a DynamoDB response may not be stale; a write's never is.
 fn is_consistent(request: &Request) -> bool {
     let reads = ["GetItem", "Scan"].contains(&operation(request).as_str());
     let body = || serde_json::from_slice::<Value>(&request.body).unwrap_or_default();

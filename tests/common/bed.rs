@@ -1,4 +1,5 @@
-//! What one test owns: a directory, a port for its web servers, and, from their first use on, moto, the proxy in front of it and the web servers.
+//! What one test owns: a directory, a port for its web servers and, from first use on, moto, its proxy and the web
+//! servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,13 @@ use super::moto::Moto;
 use super::port::Port;
 use super::web::Web;
 
-/// The table's name in every bed.
 pub const TABLE: &str = "hsdo";
-/// The region of every bed.
 pub const REGION: &str = "eu-west-1";
 
-/// A test's own surroundings. Dropping it ends what it started, and removes the directory unless the test failed.
+/// A test's environment. Dropping it ends what it started, and removes the directory unless the test failed.
 #[derive(Debug)]
 pub struct Bed {
-    // In the order in which they must go.
+    // Fields drop in this order.
     aws: OnceLock<AwsProxy>,
     moto: OnceLock<Moto>,
     web: OnceLock<Web>,
@@ -26,27 +25,26 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// An empty bed; `name` is for whoever looks at its directory after a failure.
+    /// `name` helps to find its directory after a failure.
     pub fn new(name: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
-        // Short, since the path of a Unix socket holds 108 bytes at most.
+        // Short, because a Unix socket's path is limited to 108 bytes.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("hsdo-{}-{number}-{name:.40}", std::process::id()));
         fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
         Bed { aws: OnceLock::new(), moto: OnceLock::new(), web: OnceLock::new(), dir }
     }
 
-    /// The bed's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// moto, with the network of the tests in it.
+    /// moto, with the tests' network in it.
     pub fn moto(&self) -> &Moto {
         self.moto.get_or_init(|| Moto::start(&self.dir))
     }
 
-    /// The proxy in front of moto, to which hsdo's AWS calls go.
+    /// The proxy in front of moto, which hsdo calls.
     pub fn aws(&self) -> &AwsProxy {
         self.aws.get_or_init(|| AwsProxy::start(&self.moto().url()))
     }
@@ -56,7 +54,6 @@ impl Bed {
         self.web.get_or_init(|| Web::new(Port::reserve()))
     }
 
-    /// The path of HAProxy's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("admin.sock")
     }
@@ -68,7 +65,7 @@ impl Bed {
         path
     }
 
-    /// A web server for every instance that the groups have now; those of other instances stay as they are.
+    /// Starts a web server for every current instance of the groups; others stay as they are.
     pub fn serve_instances(&self, groups: &[&str]) {
         for group in groups {
             for instance in self.moto().instances(group) {
@@ -88,10 +85,9 @@ impl Drop for Bed {
     }
 }
 
-/// A tool that the tests need: named by a variable, or found where it usually is.
-///
+/// A tool that the tests need, named by a variable or in its usual place.
 /// # Panics
-/// With the command that installs it, if it is nowhere: a missing tool fails a test, it skips none.
+/// With the command that installs it, if it is missing: no test is skipped.
 pub fn tool(variable: &str, usual: &[PathBuf]) -> PathBuf {
     if let Some(named) = std::env::var_os(variable).filter(|text| !text.is_empty()) {
         return PathBuf::from(named);
@@ -103,7 +99,6 @@ pub fn tool(variable: &str, usual: &[PathBuf]) -> PathBuf {
         .unwrap_or_else(|| panic!("{variable} is not set and none of {usual:?} is there: run `make tools`"))
 }
 
-/// The directory of this package.
 pub fn package_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

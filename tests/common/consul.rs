@@ -1,4 +1,4 @@
-//! A real Consul agent, and the calls by which a test registers, checks, drains and removes instances.
+//! A real Consul agent, and calls to register, check, drain and remove instances.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,18 +11,18 @@ use super::port::Port;
 use super::process::Process;
 use super::wait::wait_for;
 
-/// How long an agent may take to elect itself and to answer.
-const PATIENCE: Duration = Duration::from_secs(40);
-/// Where the agents talk among themselves: apart from 127.0.0.1, whose UDP ports [`Port`] takes for its claims.
+/// How long an agent may take to elect itself and answer.
+const TIMEOUT: Duration = Duration::from_secs(40);
+/// Agents talk to each other here, not on 127.0.0.1, whose UDP ports [`Port`] uses for its claims.
 const BIND: &str = "127.77.0.1";
-/// The name of the agent's own node.
+/// The agent's own node.
 pub const NODE: &str = "node-1";
 
-/// An agent with ports and a directory of its own, which may run or not.
+/// An agent with its own ports and directory, running or not.
 #[derive(Debug)]
 pub struct Consul {
     dir: PathBuf,
-    /// Of HTTP, of the servers among each other, of gossip.
+    /// HTTP, server RPC and gossip.
     ports: [Port; 3],
     config: PathBuf,
     token: Option<String>,
@@ -31,22 +31,22 @@ pub struct Consul {
 }
 
 impl Consul {
-    /// An agent in dev mode that knows its leader: itself.
+    /// An agent in dev mode, once it has elected itself.
     pub fn start(bed: &Bed) -> Self {
         Self::start_with(bed, &json!({}), None)
     }
 
-    /// A server by itself, which keeps what it knows on disk: [`Consul::start_lasting_again`] finds it there.
-    pub fn start_lasting(bed: &Bed) -> Self {
+    /// A single server with its state on disk, for [`Consul::restart_persistent`].
+    pub fn start_persistent(bed: &Bed) -> Self {
         let mut consul = Self::stopped(bed, &json!({}), None);
-        consul.start_lasting_again();
+        consul.restart_persistent();
         consul
     }
 
-    /// The same with a configuration of its own, and the token of the test's own calls.
+    /// In dev mode with more configuration, and a token for the test's own calls.
     pub fn start_with(bed: &Bed, config: &Value, token: Option<&str>) -> Self {
         let mut consul = Self::stopped(bed, config, token);
-        consul.start_again();
+        consul.restart();
         consul
     }
 
@@ -67,37 +67,37 @@ impl Consul {
         }
     }
 
-    /// Gives it another configuration for when it starts again.
+    /// Changes the configuration for the next start.
     pub fn configure(&self, config: &Value) {
         std::fs::write(&self.config, config.to_string()).expect("its configuration");
     }
 
-    /// Starts it again, with nothing registered, after it was killed.
-    pub fn start_again(&mut self) {
+    /// Restarts it after a kill, with nothing registered.
+    pub fn restart(&mut self) {
         self.spawn(&["-dev"]);
         self.wait_for_node();
     }
 
-    /// Starts it again with all that was registered.
-    pub fn start_lasting_again(&mut self) {
+    /// Restarts it with all that was registered.
+    pub fn restart_persistent(&mut self) {
         let data = self.dir.join("consul-data").to_string_lossy().into_owned();
         self.spawn(&["-server", "-bootstrap-expect", "1", "-data-dir", &data]);
         self.wait_for_node();
     }
 
     fn wait_for_node(&mut self) {
-        wait_for("Consul to know its leader and its own node", PATIENCE, || {
+        wait_for("Consul to know its leader and its own node", TIMEOUT, || {
             self.process.as_mut().expect("it was spawned").assert_running();
             let (status, body) = self.try_call("GET", "/v1/catalog/nodes?consistent", "").map_err(|e| e.to_string())?;
             if status == 200 && body.contains(NODE) { Ok(()) } else { Err(format!("{status}: {body}")) }
         });
     }
 
-    /// Starts, in the killed agent's place, a server that waits in vain for two others to elect a leader with.
-    pub fn start_alone(&mut self) {
+    /// Starts, in the killed agent's place, a server that waits for two others in vain and so never has a leader.
+    pub fn start_without_quorum(&mut self) {
         let data = self.dir.join("consul-alone").to_string_lossy().into_owned();
         self.spawn(&["-server", "-bootstrap-expect", "3", "-data-dir", &data]);
-        wait_for("Consul to say that it has no leader", PATIENCE, || {
+        wait_for("Consul to say that it has no leader", TIMEOUT, || {
             self.process.as_mut().expect("it was spawned").assert_running();
             let (status, body) = self.try_call("GET", "/v1/catalog/nodes", "").map_err(|e| e.to_string())?;
             if status == 500 && body.contains("No cluster leader") { Ok(()) } else { Err(format!("{status}: {body}")) }
@@ -115,17 +115,17 @@ impl Consul {
         self.process = Some(Process::spawn(&self.dir, "consul", &mut command));
     }
 
-    /// Ends it at once (SIGKILL).
+    /// SIGKILL.
     pub fn kill(&mut self) {
         drop(self.process.take());
     }
 
-    /// Stops it without ending it (SIGSTOP): its port stays open, and nothing answers.
+    /// Pauses it (SIGSTOP): its port stays open, and nothing answers.
     pub fn freeze(&mut self) {
         self.process.as_mut().expect("Consul runs").signal("STOP");
     }
 
-    /// Lets it go on (SIGCONT).
+    /// SIGCONT.
     pub fn thaw(&mut self) {
         self.process.as_mut().expect("Consul runs").signal("CONT");
     }
@@ -135,10 +135,7 @@ impl Consul {
         format!("http://127.0.0.1:{}", self.ports[0].number())
     }
 
-    /// A call of the API: status and body.
-    ///
-    /// # Errors
-    /// Nothing answers.
+    /// An API call: status and body.
     pub fn try_call(&self, method: &str, path: &str, body: &str) -> Result<(u16, String), ureq::Error> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url()));
         if let Some(token) = &self.token {
@@ -149,7 +146,7 @@ impl Consul {
         Ok((answer.status().as_u16(), text))
     }
 
-    /// A call that has to succeed: its body.
+    /// An API call that must succeed: its body.
     pub fn call(&self, method: &str, path: &str, body: &str) -> String {
         match self.try_call(method, path, body) {
             Ok((200, text)) => text,
@@ -157,7 +154,7 @@ impl Consul {
         }
     }
 
-    /// Registers an instance at the agent, with a check that passes until it is told otherwise.
+    /// Registers an instance at the agent, with a passing check.
     pub fn register(&self, service: &str, id: &str, address: &str) {
         self.register_with(service, id, address, &json!({}));
     }
@@ -172,27 +169,26 @@ impl Consul {
         self.call("PUT", "/v1/agent/service/register", &definition.to_string());
     }
 
-    /// Removes an instance from the agent.
     pub fn deregister(&self, id: &str) {
         self.call("PUT", &format!("/v1/agent/service/deregister/{id}"), "");
     }
 
     /// Sets an instance's check: `pass`, `warn` or `fail`.
-    pub fn check(&self, id: &str, status: &str) {
+    pub fn set_check(&self, id: &str, status: &str) {
         self.call("PUT", &format!("/v1/agent/check/{status}/check-{id}"), "");
     }
 
     /// Puts an instance into maintenance, or takes it out.
-    pub fn maintain(&self, id: &str, on: bool) {
+    pub fn set_maintenance(&self, id: &str, on: bool) {
         self.call("PUT", &format!("/v1/agent/service/maintenance/{id}?enable={on}&reason=test"), "");
     }
 
     /// Puts the agent's node into maintenance, or takes it out.
-    pub fn maintain_node(&self, on: bool) {
+    pub fn set_node_maintenance(&self, on: bool) {
         self.call("PUT", &format!("/v1/agent/maintenance?enable={on}&reason=test"), "");
     }
 
-    /// Registers an instance on a node that has no agent. An empty address leaves the node's to be used.
+    /// Registers an instance on a node without an agent. With an empty address, the node's is used.
     pub fn register_on_node(&self, node: &str, node_address: &str, service: &str, id: &str, address: &str) {
         let registration = json!({
             "Node": node,
@@ -203,19 +199,19 @@ impl Consul {
         self.call("PUT", "/v1/catalog/register", &registration.to_string());
     }
 
-    /// Removes a node that has no agent, with its instances.
+    /// Removes a node without an agent, with its instances.
     pub fn deregister_node(&self, node: &str) {
         self.call("PUT", "/v1/catalog/deregister", &json!({ "Node": node }).to_string());
     }
 }
 
-/// The consul program: `HSDO_TEST_CONSUL`, or where `make tools` puts it.
+/// `HSDO_TEST_CONSUL`, or where `make tools` puts it.
 pub fn program() -> PathBuf {
     tool("HSDO_TEST_CONSUL", &[package_dir().join("target/consul/consul"), PathBuf::from("/usr/bin/consul")])
 }
 
-/// Makes a CA in `dir`, and what it signs: the files of the CA, of the server's certificate and its key, and of a
-/// client's.
+/// Makes a CA in `dir` and signs a server and a client certificate: the CA, server certificate and key, client
+/// certificate and key.
 pub fn certificates(dir: &Path) -> [PathBuf; 5] {
     for arguments in [
         ["tls", "ca", "create"].as_slice(),

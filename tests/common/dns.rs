@@ -1,4 +1,4 @@
-//! A tiny name server on loopback: every name has the same IPv4 addresses.
+//! A minimal name server on loopback: every name has the same IPv4 addresses.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The length of a message's head.
+/// The length of a message header.
 const HEAD: usize = 12;
-/// The type of an IPv4 address.
+/// Record type A.
 const A: [u8; 2] = [0, 1];
 
 /// A name server that runs until it is dropped.
@@ -20,7 +20,7 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// Answers every question for an IPv4 address with these.
+    /// Answers every A query with these addresses.
     pub fn start(addresses: &[Ipv4Addr]) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free UDP port");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a time is accepted");
@@ -54,16 +54,16 @@ impl Drop for Dns {
     }
 }
 
-/// The answer to the one question of a message (RFC 1035, section 4.1).
+/// The response to a message's only question (RFC 1035, section 4.1).
 fn answer(message: &[u8], addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
     let name = message.get(HEAD..)?.iter().position(|byte| *byte == 0)? + 1;
     let question = message.get(HEAD..HEAD + name + 4)?;
     let addresses = if question[name..].starts_with(&A) { addresses } else { &[] };
-    // The question's number; a reply by whom is in charge; one question.
+    // The query's id; an authoritative response; one question.
     let mut reply = [&message[..2], &[0x84, 0x00, 0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, 0, 0, 0]].concat();
     reply.extend(question);
     for address in addresses {
-        // The name of the question, an IPv4 address, valid for a second.
+        // A pointer to the question's name, type A, TTL 1.
         reply.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
         reply.extend(address.octets());
     }

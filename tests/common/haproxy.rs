@@ -1,4 +1,4 @@
-//! A real HAProxy with a configuration, a socket and ports of its own.
+//! A real HAProxy with its own configuration, socket and ports.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -12,28 +12,25 @@ use super::port::Port;
 use super::process::Process;
 use super::wait::{SOON, try_wait_for, wait_for};
 
-/// How long HAProxy may take to start, to reload or to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long HAProxy may take to start, reload or answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A backend of the configuration to write.
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
-    /// The backend's name.
     pub name: String,
     /// The prefix of its `server-template`.
     pub base: String,
-    /// How many servers the template has.
     pub slots: usize,
     /// What follows `balance`, such as `roundrobin` or `uri`.
     pub balance: String,
-    /// What follows the address in the `server-template` line besides `disabled`.
+    /// What follows the address in the `server-template` line, besides `disabled`.
     pub options: String,
     /// More lines of the backend, such as `hash-type consistent`.
     pub lines: Vec<String>,
 }
 
 impl BackendConfig {
-    /// A backend of `slots` servers, by round robin, with a TCP check each 100 ms.
+    /// `slots` servers, round robin, a TCP check every 100 ms.
     pub fn new(name: &str, base: &str, slots: usize) -> Self {
         BackendConfig {
             name: name.into(),
@@ -45,28 +42,24 @@ impl BackendConfig {
         }
     }
 
-    /// The same without checks.
     #[must_use]
     pub fn unchecked(mut self) -> Self {
         self.options.clear();
         self
     }
 
-    /// The same with another algorithm.
     #[must_use]
     pub fn balance(mut self, algorithm: &str) -> Self {
         self.balance = algorithm.into();
         self
     }
 
-    /// The same with other options of its servers.
     #[must_use]
     pub fn options(mut self, options: &str) -> Self {
         self.options = options.into();
         self
     }
 
-    /// The same with one more line.
     #[must_use]
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push(line.into());
@@ -74,32 +67,31 @@ impl BackendConfig {
     }
 }
 
-/// A server as HAProxy runs it.
+/// A server as HAProxy shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// `MAINT`, `UP`, `UP 1/2`, `DOWN`, `no check`, …
     pub status: String,
-    /// The user's weight: what `set server … weight` set.
+    /// The user weight, as `set server … weight` sets it.
     pub weight: u32,
     /// `address:port`.
     pub addr: String,
-    /// `L4OK`, … ; empty where there is no check.
+    /// `L4OK`, …; empty without a check.
     pub check_status: String,
 }
 
 impl Server {
-    /// Whether it is in maintenance.
     pub fn in_maintenance(&self) -> bool {
         self.status.starts_with("MAINT")
     }
 
-    /// Whether it takes new requests: out of maintenance, not down, and with a weight.
+    /// Whether it takes new requests: not in maintenance, not down, weight above 0.
     pub fn takes_traffic(&self) -> bool {
         (self.status.starts_with("UP") || self.status == "no check") && self.weight > 0
     }
 }
 
-/// A HAProxy that runs, or ran until it was killed.
+/// A HAProxy, running or killed.
 #[derive(Debug)]
 pub struct Haproxy {
     dir: PathBuf,
@@ -111,7 +103,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// Starts HAProxy with these backends and a frontend for each.
+    /// With these backends and a frontend for each.
     pub fn start(bed: &Bed, backends: &[BackendConfig]) -> Self {
         Self::start_with(bed, backends, &["-db"])
     }
@@ -127,18 +119,18 @@ impl Haproxy {
         let config = bed.file(&format!("{name}.cfg"), &render(&socket, backends, &ports));
         let mut haproxy =
             Haproxy { dir: bed.dir().to_owned(), config, socket, ports, arguments: &["-W", "-db"], process: None };
-        haproxy.start_again();
+        haproxy.restart();
         haproxy
     }
 
     fn start_with(bed: &Bed, backends: &[BackendConfig], arguments: &'static [&'static str]) -> Self {
         let ports = reserve(backends);
         let text = render(&bed.socket(), backends, &ports);
-        Self::start_text(bed, &text, ports, arguments)
+        Self::start_with_config(bed, &text, ports, arguments)
     }
 
-    /// Starts HAProxy with a configuration of the caller's own, whose socket is [`Bed::socket`].
-    pub fn start_text(
+    /// With a configuration of the caller's, whose socket is [`Bed::socket`].
+    pub fn start_with_config(
         bed: &Bed,
         text: &str,
         ports: BTreeMap<String, Port>,
@@ -147,53 +139,53 @@ impl Haproxy {
         let config = bed.file("haproxy.cfg", text);
         let mut haproxy =
             Haproxy { dir: bed.dir().to_owned(), config, socket: bed.socket(), ports, arguments, process: None };
-        haproxy.start_again();
+        haproxy.restart();
         haproxy
     }
 
-    /// What this HAProxy says against a configuration; none where it takes it.
-    pub fn refusal(bed: &Bed, text: &str) -> Option<String> {
+    /// HAProxy's objections to a configuration, if any.
+    pub fn config_errors(bed: &Bed, text: &str) -> Option<String> {
         let config = bed.file("check.cfg", text);
         let checked = Command::new(program()).arg("-c").arg("-f").arg(config).output().expect("haproxy runs");
         (!checked.status.success()).then(|| String::from_utf8_lossy(&checked.stderr).into_owned())
     }
 
-    /// Starts it, as it was written, after it was killed; returns once its socket answers.
-    pub fn start_again(&mut self) {
+    /// Restarts it unchanged after a kill; returns once its socket answers.
+    pub fn restart(&mut self) {
         assert!(self.process.is_none(), "HAProxy runs already");
         let mut command = Command::new(program());
         command.args(self.arguments).arg("-f").arg(&self.config);
         let mut process = Process::spawn(&self.dir, "haproxy", &mut command);
-        wait_for("HAProxy's socket to answer", PATIENCE, || {
+        wait_for("HAProxy's socket to answer", TIMEOUT, || {
             process.assert_running();
             ask(&self.socket, "show info").map(|_| ())
         });
         self.process = Some(process);
     }
 
-    /// Kills it (SIGKILL); its socket's file stays, and refuses.
+    /// SIGKILL; its socket file stays, and refuses connections.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             if self.arguments.contains(&"-W") {
                 // The worker would outlive a killed master.
                 process.signal("TERM");
-                process.wait_exit(PATIENCE);
+                process.wait_exit(TIMEOUT);
             }
             process.kill();
         }
     }
 
-    /// Kills the process that serves (SIGKILL); its master ends too.
+    /// Kills the worker (SIGKILL); its master exits too.
     pub fn crash(&mut self) {
         if let (Some(worker), Some(mut process)) = (self.worker(), self.process.take()) {
             let sent = Command::new("sh").arg("-c").arg(format!("kill -KILL {worker}")).status();
             assert!(sent.is_ok_and(|status| status.success()), "cannot kill {worker}");
-            process.wait_exit(PATIENCE);
+            process.wait_exit(TIMEOUT);
         }
         self.kill();
     }
 
-    /// Reloads its configuration in master-worker mode, and returns once the new worker answers.
+    /// Reloads in master-worker mode, and returns once the new worker answers.
     pub fn reload(&mut self) {
         let before = self.worker();
         // A master that has only just started loses the signal.
@@ -207,14 +199,14 @@ impl Haproxy {
         panic!("no new worker answers: {}", self.process.as_ref().expect("HAProxy runs"));
     }
 
-    /// Stops the process that serves (SIGSTOP) for that long, and lets it go on.
+    /// Pauses the worker (SIGSTOP) for that long.
     pub fn pause(&mut self, span: Duration) {
         let frozen = self.freeze();
         std::thread::sleep(span);
         drop(frozen);
     }
 
-    /// Stops the process that serves (SIGSTOP) until what this gives is dropped.
+    /// Pauses the worker (SIGSTOP) until the guard is dropped.
     pub fn freeze(&self) -> Frozen {
         let frozen = Frozen { worker: self.worker().expect("HAProxy answers") };
         frozen.signal("STOP");
@@ -226,12 +218,11 @@ impl Haproxy {
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).map(str::to_owned)
     }
 
-    /// The port of the frontend in front of that backend.
+    /// The port of that backend's frontend.
     pub fn frontend(&self, backend: &str) -> u16 {
         self.ports.get(backend).unwrap_or_else(|| panic!("no frontend for {backend}")).number()
     }
 
-    /// Its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -242,28 +233,22 @@ impl Haproxy {
     }
 
     /// The same where HAProxy may be away.
-    ///
-    /// # Errors
-    /// The socket cannot be reached, or does not answer in time.
     pub fn try_command(&self, line: &str) -> io::Result<String> {
         ask(&self.socket, line)
     }
 
-    /// The servers of a backend by name, as they run.
+    /// A backend's servers by name.
     pub fn servers(&self, backend: &str) -> BTreeMap<String, Server> {
         self.try_servers(backend).unwrap_or_else(|error| panic!("no state of {backend}: {error}"))
     }
 
     /// The same where HAProxy may be away.
-    ///
-    /// # Errors
-    /// HAProxy does not answer, or has no such backend.
     pub fn try_servers(&self, backend: &str) -> io::Result<BTreeMap<String, Server>> {
         let reply = self.try_command(&format!("show stat {backend} 4 -1"))?;
         let lacks_weight = !reply.lines().next().unwrap_or_default().contains(",uweight,");
         let mut servers = parse(&reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, reply))?;
         if lacks_weight {
-            // 2.2: what it shows of a server in maintenance is the weight that it had before.
+            // 2.2 shows the weight from before maintenance.
             for row in self.try_command(&format!("show servers state {backend}"))?.lines() {
                 let fields: Vec<&str> = row.split(' ').collect();
                 let server = fields.get(3).and_then(|name| servers.get_mut(*name));
@@ -275,12 +260,11 @@ impl Haproxy {
         Ok(servers)
     }
 
-    /// One server of a backend.
     pub fn server(&self, backend: &str, name: &str) -> Server {
         self.servers(backend).remove(name).unwrap_or_else(|| panic!("no server {name} in {backend}"))
     }
 
-    /// Waits until these servers of a backend, and no others, take new requests, at these weights.
+    /// Waits until exactly these servers of a backend take new requests, at these weights.
     #[track_caller]
     pub fn wait_weights(&self, backend: &str, wanted: &[(&str, u32)]) {
         wait_for(&format!("{backend} to have the weights {wanted:?}"), SOON, || {
@@ -294,13 +278,13 @@ impl Haproxy {
         });
     }
 
-    /// The names of the servers of a backend that take new requests, in order.
+    /// The servers of a backend that take new requests, in order.
     pub fn active(&self, backend: &str) -> Vec<String> {
         self.servers(backend).into_iter().filter(|(_, server)| server.takes_traffic()).map(|(name, _)| name).collect()
     }
 }
 
-/// A HAProxy that is stopped by SIGSTOP, until this is dropped.
+/// A paused HAProxy, until this is dropped.
 #[derive(Debug)]
 pub struct Frozen {
     worker: String,
@@ -326,32 +310,32 @@ impl Drop for Haproxy {
             && !std::thread::panicking()
         {
             process.signal("TERM");
-            let _ = try_wait_for(PATIENCE, || process.status().ok_or(()));
+            let _ = try_wait_for(TIMEOUT, || process.status().ok_or(()));
         }
     }
 }
 
-/// The haproxy program: `HSDO_TEST_HAPROXY`, or where Debian has it.
+/// `HSDO_TEST_HAPROXY`, or where Debian has it.
 pub fn program() -> PathBuf {
     tool("HSDO_TEST_HAPROXY", &[PathBuf::from("/usr/sbin/haproxy"), PathBuf::from("/usr/local/sbin/haproxy")])
 }
 
-/// The reply to a line of commands, on a connection of its own, read to its end.
+/// The reply to a line of commands, on its own connection, read to the end.
 pub fn ask(socket: &Path, line: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply)?;
     if reply.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a reply"));
     }
-    // What a check or an agent says stands in it, and may be anything.
+    // It quotes checks and agents, so it may not be UTF-8.
     Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
-/// The rows of `show stat`, its columns found by name. The weight that was set is `uweight`, which 2.2 does not have.
+/// The rows of `show stat`, with columns found by name. The configured weight is `uweight`, which 2.2 lacks.
 fn parse(reply: &str) -> Option<BTreeMap<String, Server>> {
     let mut lines = reply.lines();
     let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();

@@ -1,4 +1,4 @@
-//! The least of HTTP/1.1 that the bed's own servers need, and a listener that can be stopped.
+//! The little of HTTP/1.1 that the bed's servers need, and a listener that can be stopped.
 //!
 //! Only requests with a `Content-Length` are understood: hsdo, HAProxy and the bed send no others.
 
@@ -10,40 +10,34 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How many connections a listener serves at once; more are closed unanswered.
+/// Connections served at once; more are closed unanswered.
 const CONNECTIONS: usize = 256;
 /// The longest request line or header, in bytes.
 const LINE: u64 = 64 * 1024;
 /// The longest body, in bytes.
 const BODY: u64 = 32 * 1024 * 1024;
-/// A connection on which nothing comes for this long is closed.
+/// An idle connection is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// A request as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// `GET`, `POST`, …
     pub method: String,
     /// The path with its query.
     pub target: String,
-    /// Header names in lower case.
+    /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body, maybe empty.
     pub body: Vec<u8>,
 }
 
-/// An answer as it is sent.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
-    /// The status code.
     pub status: u16,
-    /// Headers besides `Content-Length` and `Connection`.
+    /// Besides `Content-Length` and `Connection`.
     pub headers: Vec<(String, String)>,
-    /// The body, maybe empty.
     pub body: Vec<u8>,
 }
 
-/// Reads one request; `None` where the peer closed before one began.
+/// Reads one request; `None` if the peer closed before one began.
 pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let Some(first) = read_line(reader)? else { return Ok(None) };
     let mut words = first.split(' ');
@@ -78,7 +72,7 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok(Some(line))
 }
 
-/// Sends `response`; `close` announces that the connection ends with it.
+/// With `close`, announces that the connection ends.
 pub fn write_response(stream: &mut impl Write, response: &Response, close: bool) -> io::Result<()> {
     let mut head = format!("HTTP/1.1 {} Answer\r\nContent-Length: {}\r\n", response.status, response.body.len());
     for (name, value) in &response.headers {
@@ -91,10 +85,10 @@ pub fn write_response(stream: &mut impl Write, response: &Response, close: bool)
     stream.flush()
 }
 
-/// Connections that are open, by a number of their own: dropping a listener cuts them.
+/// Open connections by number: dropping a listener cuts them.
 type Open = Arc<Mutex<BTreeMap<u64, TcpStream>>>;
 
-/// A listener with a thread for each connection. Dropping it closes the port and cuts the connections.
+/// A listener with a thread per connection. Dropping it closes the port and cuts the connections.
 #[derive(Debug)]
 pub struct Listener {
     address: SocketAddr,
@@ -104,10 +98,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `address` and gives every connection to `serve`, which ends it by returning.
-    ///
-    /// # Errors
-    /// The address cannot be bound.
+    /// Passes every connection on `address` to `serve`, and closes it when that returns.
     pub fn start(
         address: SocketAddr,
         serve: impl Fn(BufReader<TcpStream>) + Send + Sync + 'static,
@@ -123,7 +114,6 @@ impl Listener {
         Ok(Listener { address, stop, open, accepting: Some(accepting) })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -174,7 +164,7 @@ fn accept<F: Fn(BufReader<TcpStream>) + Send + Sync + 'static>(
     }
 }
 
-/// Locks also after a thread of a failing test died with the lock.
+/// Ignores poison left by a thread of a failing test.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

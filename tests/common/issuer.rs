@@ -1,5 +1,5 @@
-//! Who gives credentials on AWS's machines: the metadata service of an instance and the endpoint of a container, both of
-//! which give keys that last as long as a test wants, and can be out of order.
+//! Fakes of EC2's metadata service and the container credentials endpoint. Their keys last as long as a test wants, and
+//! they can fail.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -13,24 +13,22 @@ use super::http::{Listener, Request, Response, lock, read_request, write_respons
 pub const SECRET: &str = "secret-of-the-issuer";
 /// The session token of every key, which no log may show.
 pub const TOKEN: &str = "token-of-the-issuer";
-/// What the endpoint of the container wants to be shown.
+/// The authorization token that the container endpoint expects.
 pub const AUTHORIZATION: &str = "authorization-of-the-pod";
 const SESSION: &str = "session-of-the-metadata-service";
 
 #[derive(Debug)]
 struct State {
     life: Duration,
-    /// The keys given, and when each ends.
     given: BTreeMap<String, Instant>,
     broken: bool,
-    /// What it answers when a session is begun, in place of a token.
+    /// The response to a session request, instead of a token.
     session: Option<(u16, String)>,
-    /// What it answers when it is asked for the roles, in place of the role's name.
+    /// The response to the role listing, instead of the role's name.
     roles: Option<(u16, String)>,
     asked: usize,
 }
 
-/// The issuer; dropping it closes its port.
 #[derive(Debug)]
 pub struct Issuer {
     listener: Listener,
@@ -38,7 +36,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Gives keys that last this long.
+    /// Issues keys that last this long.
     pub fn start(life: Duration) -> Self {
         Issuer::start_at(life, SocketAddr::from(([127, 0, 0, 1], 0)))
     }
@@ -52,33 +50,32 @@ impl Issuer {
         Issuer { listener, state }
     }
 
-    /// Its address.
     pub fn url(&self) -> String {
         format!("http://{}", self.listener.address())
     }
 
-    /// Whether it answers 503 from now on.
+    /// Whether to respond 503 from now on.
     pub fn set_broken(&self, broken: bool) {
         lock(&self.state).broken = broken;
     }
 
-    /// From now on it answers so when a session is begun; `None`: with a token.
+    /// The response to session requests from now on; `None`: a token.
     pub fn set_session(&self, answer: Option<(u16, &str)>) {
         lock(&self.state).session = answer.map(|(status, body)| (status, body.to_owned()));
     }
 
-    /// From now on it answers so when it is asked for the roles; `None`: with the name of one.
+    /// The response to role listings from now on; `None`: a role's name.
     pub fn set_roles(&self, answer: Option<(u16, &str)>) {
         lock(&self.state).roles = answer.map(|(status, body)| (status, body.to_owned()));
     }
 
-    /// The keys given so far, and when each ends.
-    pub fn given(&self) -> BTreeMap<String, Instant> {
+    /// The keys issued so far, and when each expires.
+    pub fn issued(&self) -> BTreeMap<String, Instant> {
         lock(&self.state).given.clone()
     }
 
-    /// How many questions came.
-    pub fn asked(&self) -> usize {
+    /// How many requests came.
+    pub fn requests(&self) -> usize {
         lock(&self.state).asked
     }
 }
@@ -128,7 +125,6 @@ fn answer(request: &Request, state: &mut State) -> Response {
 }
 
 impl State {
-    /// A new key, as both give it.
     fn key(&mut self) -> String {
         let key = format!("ASIAISSUED{:04}", self.given.len());
         self.given.insert(key.clone(), Instant::now() + self.life);

@@ -1,7 +1,7 @@
-//! The test bed: real processes (moto, HAProxy, hsdo) and small loopback servers, each with what a test asks of it.
+//! The test bed: real processes (moto, HAProxy, hsdo) and small loopback servers that a test controls.
 //!
-//! A test makes one [`bed::Bed`], which owns a directory and ports of its own, so that tests run side by side.
-//! Nothing here decides what is right; that is the test's part. The demo uses the same pieces.
+//! A test makes one [`bed::Bed`], which owns a directory and ports, so tests run side by side. Nothing here decides
+//! what is right; that is the test's part. The demo uses the same pieces.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses the part of the bed that it needs")]
 
 pub mod agent;

@@ -1,6 +1,6 @@
-//! moto, an AWS emulator, as a process: the calls by which a test makes and changes groups, instances and the table.
+//! moto, an AWS emulator, as a process: the calls to create and change groups, instances and the table.
 //!
-//! The VPC lies in 127.1.0.0/16, so that the instances of its groups have loopback addresses on which real servers can listen.
+//! The VPC is 127.1.0.0/16, so real servers can listen on the instances' addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -15,33 +15,29 @@ use super::port::Port;
 use super::process::Process;
 use super::wait::wait_for;
 
-/// The subnets that every moto of ours has, by their place in [`Moto::subnets`].
+/// The subnets, in the order of [`Moto::subnets`].
 const SUBNETS: [(&str, &str); 2] = [("127.1.0.0/20", "eu-west-1a"), ("127.1.16.0/20", "eu-west-1b")];
 const TEMPLATE: &str = "web";
 
 /// An instance as its group sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupInstance {
-    /// The EC2 instance id.
     pub id: String,
-    /// Its private address.
     pub address: IpAddr,
     /// `InService`, `Standby`, …
     pub lifecycle: String,
-    /// `Healthy` or `Unhealthy`, in the spelling it was set with.
+    /// `Healthy` or `Unhealthy`, spelt as it was set.
     pub health: String,
 }
 
-/// An item of the table in DynamoDB's own spelling: `{"BackendServerID": {"N": "1"}, …}`.
+/// An item in DynamoDB's JSON: `{"BackendServerID": {"N": "1"}, …}`.
 pub type Item = Map<String, Value>;
 
-/// moto's server.
 pub fn program() -> PathBuf {
     let usual = [package_dir().join("target/venv/bin/moto_server"), PathBuf::from("/usr/bin/moto_server")];
     tool("HSDO_TEST_MOTO", &usual)
 }
 
-/// A running moto.
 #[derive(Debug)]
 pub struct Moto {
     process: Process,
@@ -51,12 +47,12 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts moto on a port of its own and makes the VPC, its subnets and the launch template of the tests.
+    /// Starts moto on its own port, with the VPC, subnets and launch template of the tests.
     pub fn start(dir: &Path) -> Self {
         let port = Port::reserve();
         let mut command = Command::new(program());
         command.args(["-H", "127.0.0.1", "-p"]).arg(port.number().to_string());
-        // What is written for moto's log would only cost time.
+        // Writing moto's log would only cost time.
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONWARNINGS", "ignore");
         let process = Process::spawn(dir, "moto", &mut command);
         let agent = ureq::Agent::new_with_config(
@@ -81,13 +77,13 @@ impl Moto {
     }
 
     fn make_network(&mut self) {
-        let vpc = one(&self.ec2("CreateVpc", &[("CidrBlock", "127.1.0.0/16")]), "vpcId");
+        let vpc = element_text(&self.ec2("CreateVpc", &[("CidrBlock", "127.1.0.0/16")]), "vpcId");
         for (block, zone) in SUBNETS {
             let answer =
                 self.ec2("CreateSubnet", &[("VpcId", vpc.as_str()), ("CidrBlock", block), ("AvailabilityZone", zone)]);
-            self.subnets.push(one(&answer, "subnetId"));
+            self.subnets.push(element_text(&answer, "subnetId"));
         }
-        let image = one(&self.ec2("DescribeImages", &[("MaxResults", "5")]), "imageId");
+        let image = element_text(&self.ec2("DescribeImages", &[("MaxResults", "5")]), "imageId");
         self.ec2(
             "CreateLaunchTemplate",
             &[
@@ -98,7 +94,6 @@ impl Moto {
         );
     }
 
-    /// Its address as an AWS endpoint.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port.number())
     }
@@ -108,17 +103,17 @@ impl Moto {
         &self.subnets
     }
 
-    /// An EC2 call; its XML.
+    /// An EC2 call: its XML.
     pub fn ec2(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         self.query("ec2", "2016-11-15", action, parameters)
     }
 
-    /// An Auto Scaling call; its XML.
+    /// An Auto Scaling call: its XML.
     pub fn autoscaling(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         self.query("autoscaling", "2011-01-01", action, parameters)
     }
 
-    /// An IAM call; its XML.
+    /// An IAM call: its XML.
     pub fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         self.query("iam", "2010-05-08", action, parameters)
     }
@@ -133,7 +128,7 @@ impl Moto {
         );
     }
 
-    /// A DynamoDB call; its JSON.
+    /// A DynamoDB call: its JSON.
     pub fn dynamodb(&self, operation: &str, body: &Value) -> Value {
         let headers = [
             ("X-Amz-Target", format!("DynamoDB_20120810.{operation}")),
@@ -152,7 +147,7 @@ impl Moto {
         self.send(service, action, &headers, form.as_bytes())
     }
 
-    /// moto finds the service by the credential scope and checks no signature.
+    /// moto finds the service by the credential scope, and checks no signature.
     fn send(&self, service: &str, what: &str, headers: &[(&str, String)], body: &[u8]) -> String {
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=x"
@@ -171,7 +166,7 @@ impl Moto {
 
 /// Groups and their instances.
 impl Moto {
-    /// A group of `count` instances in the subnet of that index, which are in service at once.
+    /// Creates a group of `count` instances, in service at once, in the subnet of that index.
     pub fn create_group(&self, name: &str, subnet: usize, count: usize) {
         self.autoscaling(
             "CreateAutoScalingGroup",
@@ -187,7 +182,6 @@ impl Moto {
         );
     }
 
-    /// Lets the group start or end instances until it has `count`.
     pub fn set_desired(&self, name: &str, count: usize) {
         let count = count.to_string();
         self.autoscaling("SetDesiredCapacity", &[("AutoScalingGroupName", name), ("DesiredCapacity", &count)]);
@@ -198,11 +192,11 @@ impl Moto {
         self.autoscaling("DeleteAutoScalingGroup", &[("AutoScalingGroupName", name), ("ForceDelete", "true")]);
     }
 
-    /// The group's instances in the order of their addresses; those in standby too.
+    /// The group's instances by address, those in standby too.
     pub fn instances(&self, name: &str) -> Vec<GroupInstance> {
         let answer = self.autoscaling("DescribeAutoScalingGroups", &[("AutoScalingGroupNames.member.1", name)]);
         assert!(answer.contains("<AutoScalingGroupName>"), "moto has no group {name}");
-        // One chunk per instance; its address is known to EC2 only.
+        // One chunk per instance; only EC2 knows its address.
         let members: Vec<&str> = answer.split("<InstanceId>").skip(1).collect();
         let ids: Vec<&str> = members.iter().map(|chunk| chunk.split('<').next().unwrap_or_default()).collect();
         let addresses = self.addresses(&ids);
@@ -213,8 +207,8 @@ impl Moto {
                 Some(GroupInstance {
                     id: id.to_owned(),
                     address: *addresses.get(id)?,
-                    lifecycle: one(chunk, "LifecycleState"),
-                    health: one(chunk, "HealthStatus"),
+                    lifecycle: element_text(chunk, "LifecycleState"),
+                    health: element_text(chunk, "HealthStatus"),
                 })
             })
             .collect();
@@ -239,7 +233,7 @@ impl Moto {
             .collect()
     }
 
-    /// Puts an instance into standby; the group's desired capacity goes down with it.
+    /// Puts an instance into standby, which lowers the group's desired capacity.
     pub fn enter_standby(&self, group: &str, id: &str) {
         self.autoscaling(
             "EnterStandby",
@@ -251,18 +245,17 @@ impl Moto {
         );
     }
 
-    /// Brings an instance back from standby.
     pub fn exit_standby(&self, group: &str, id: &str) {
         self.autoscaling("ExitStandby", &[("AutoScalingGroupName", group), ("InstanceIds.member.1", id)]);
     }
 
-    /// Sets an instance's health in the view of its group: `Healthy` or `Unhealthy`.
+    /// Sets the health status that the group sees: `Healthy` or `Unhealthy`.
     pub fn set_instance_health(&self, id: &str, health: &str) {
         let parameters = [("InstanceId", id), ("HealthStatus", health), ("ShouldRespectGracePeriod", "false")];
         self.autoscaling("SetInstanceHealth", &parameters);
     }
 
-    /// Ends an instance; the group starts another one at once unless its desired capacity is to go down.
+    /// Terminates an instance; the group replaces it unless its desired capacity is lowered too.
     pub fn terminate_in_group(&self, id: &str, decrement: bool) {
         let decrement = decrement.to_string();
         let parameters = [("InstanceId", id), ("ShouldDecrementDesiredCapacity", decrement.as_str())];
@@ -272,7 +265,7 @@ impl Moto {
 
 /// The table.
 impl Moto {
-    /// Makes the table, with the schema of the original.
+    /// Creates the table with the Python version's schema.
     pub fn create_table(&self) {
         self.dynamodb(
             "CreateTable",
@@ -285,12 +278,11 @@ impl Moto {
         );
     }
 
-    /// Puts an item in DynamoDB's spelling, as a whole.
     pub fn put_item(&self, item: &Value) {
         self.dynamodb("PutItem", &json!({"TableName": TABLE, "Item": item}));
     }
 
-    /// Puts the row of an occupied slot as the original writes it; `group` may be left out.
+    /// Writes the row of an occupied slot as the Python version does; `group` is optional.
     pub fn put_server(&self, id: u32, address: &str, name: &str, group: Option<&str>, weight: u16) {
         let mut item = json!({
             "BackendServerID": {"N": id.to_string()},
@@ -306,7 +298,7 @@ impl Moto {
         self.put_item(&item);
     }
 
-    /// Puts the row of a free slot as the original writes it.
+    /// Writes the row of a free slot as the Python version does.
     pub fn put_free(&self, id: u32) {
         self.put_item(&json!({
             "BackendServerID": {"N": id.to_string()},
@@ -319,7 +311,6 @@ impl Moto {
         }));
     }
 
-    /// Sets attributes of an item in DynamoDB's spelling, leaving the others.
     pub fn update_item(&self, id: u32, attributes: &Value) {
         let attributes = attributes.as_object().expect("attributes are given as an object");
         let names: Map<String, Value> =
@@ -339,7 +330,6 @@ impl Moto {
         );
     }
 
-    /// Removes an attribute of an item.
     pub fn remove_attribute(&self, id: u32, name: &str) {
         self.dynamodb(
             "UpdateItem",
@@ -352,18 +342,17 @@ impl Moto {
         );
     }
 
-    /// Removes an item.
     pub fn delete_item(&self, id: u32) {
         self.delete_any_item(i64::from(id));
     }
 
-    /// Removes an item whose number need not be a slot's.
+    /// The same for a number that need not be a slot's.
     pub fn delete_any_item(&self, id: i64) {
         let key = json!({"BackendServerID": {"N": id.to_string()}});
         self.dynamodb("DeleteItem", &json!({"TableName": TABLE, "Key": key}));
     }
 
-    /// All items by their number, in DynamoDB's spelling; not those whose number cannot be a slot's.
+    /// All items by slot; items whose number cannot be a slot's are left out.
     pub fn items(&self) -> BTreeMap<u32, Item> {
         let mut items = BTreeMap::new();
         let mut start = Value::Null;
@@ -386,7 +375,7 @@ impl Moto {
         }
     }
 
-    /// The same without hsdo's change marker and lease on slot 1's item, which change every second.
+    /// Without the marker and lease on slot 1's item, which change every second.
     pub fn rows(&self) -> BTreeMap<u32, Item> {
         let mut items = self.items();
         if let Some(first) = items.get_mut(&1) {
@@ -395,13 +384,13 @@ impl Moto {
         items
     }
 
-    /// One attribute of one item as text, whatever its type; `None` where either is missing.
+    /// One attribute of an item as text, whatever its type.
     pub fn attribute(&self, id: u32, name: &str) -> Option<String> {
         text_of(self.items().get(&id)?, name)
     }
 }
 
-/// One attribute of an item as text, whether it is a string or a number.
+/// A string or number attribute as text.
 pub fn text_of(item: &Item, name: &str) -> Option<String> {
     let value = item.get(name)?;
     value["S"].as_str().or(value["N"].as_str()).map(str::to_owned)
@@ -413,8 +402,8 @@ fn find<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     rest.split('<').next()
 }
 
-/// The text of the first element of that name, which must be there.
-pub fn one(xml: &str, element: &str) -> String {
+/// The same for an element that must be there.
+pub fn element_text(xml: &str, element: &str) -> String {
     find(xml, element).unwrap_or_else(|| panic!("no <{element}> in moto's answer: {xml}")).to_owned()
 }
 

@@ -1,17 +1,17 @@
-//! TCP ports that no other test takes meanwhile, in this process or in another.
+//! TCP ports that no other test takes meanwhile, in this process or another.
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below Linux's range of ephemeral ports (32768 and up), so that no outgoing connection takes one by chance.
+/// Below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes one by chance.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A free TCP port, reserved for as long as this lives.
+/// A free TCP port, reserved while this lives.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    /// Whoever holds the UDP port of the same number holds the TCP port: the claim goes with the process, whatever ends it.
+    /// Holding the UDP port of the same number claims the TCP port; the claim ends with the process, however it dies.
     _claim: UdpSocket,
 }
 
@@ -31,7 +31,6 @@ impl Port {
         panic!("no free port from {FIRST} on: end what listens there");
     }
 
-    /// The port's number.
     pub fn number(&self) -> u16 {
         self.number
     }

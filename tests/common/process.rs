@@ -1,4 +1,4 @@
-//! A child process whose output goes to files and which does not outlive the test.
+//! A child process that writes to files and does not outlive the test.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::wait::try_wait_for;
 
-/// A running child process. It is killed when this is dropped.
+/// A running child process, killed on drop.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -24,7 +24,7 @@ impl Process {
         Self::spawn_with(dir, name, command, None)
     }
 
-    /// The same with another standard error, of which nothing is kept.
+    /// The same with another standard error, which is not kept.
     pub fn spawn_with(dir: &Path, name: &str, command: &mut Command, other: Option<Stdio>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -40,32 +40,27 @@ impl Process {
         Process { child, described, stdout, stderr }
     }
 
-    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it wrote to its standard output so far.
     pub fn stdout(&self) -> String {
         read(&self.stdout)
     }
 
-    /// What it wrote to its standard error so far.
     pub fn stderr(&self) -> String {
         read(&self.stderr)
     }
 
-    /// The file with its standard error.
     pub fn stderr_file(&self) -> &Path {
         &self.stderr
     }
 
-    /// Its status if it has ended.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours can be asked for its status")
     }
 
-    /// Sends a signal by its name, such as `TERM` or `USR2`; a process that has ended gets none.
+    /// Sends a signal by name, such as `TERM` or `USR2`, unless the process has ended.
     pub fn signal(&mut self, name: &str) {
         if self.status().is_some() {
             return;
@@ -75,20 +70,20 @@ impl Process {
         assert!(sent.is_ok_and(|status| status.success()), "cannot send {name} to {self}");
     }
 
-    /// Ends it at once (SIGKILL).
+    /// SIGKILL.
     pub fn kill(&mut self) {
-        // Fails only where the process has ended already.
+        // Fails only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end (SIGTERM) and waits for that.
+    /// SIGTERM, then waits for its end.
     pub fn terminate(&mut self, deadline: Duration) -> ExitStatus {
         self.signal("TERM");
         self.wait_exit(deadline)
     }
 
-    /// Waits until it ends by itself; panics, with all it said, if it does not.
+    /// Waits for its end; panics, with its output, after the deadline.
     pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         match try_wait_for(deadline, || self.status().ok_or(())) {
             Ok(status) => status,
@@ -96,7 +91,7 @@ impl Process {
         }
     }
 
-    /// Panics, with all it said, if it has ended.
+    /// Panics, with its output, if it has ended.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.status() {
             panic!("ended with {status}: {self}");
@@ -116,14 +111,14 @@ impl fmt::Display for Process {
     }
 }
 
-/// `unshare` of util-linux, which every distribution has, as the first words of a command; a plain user gets a user namespace for it.
+/// The first words of an `unshare` command (util-linux); a plain user gets a user namespace for it.
 pub fn unshare() -> Vec<&'static str> {
     let root = fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t0")));
     if root { vec!["unshare"] } else { vec!["unshare", "--map-root-user"] }
 }
 
-/// The command with the variables that were set for it, as one could type it.
+/// The command and its variables as one would type them.
 fn describe(command: &Command) -> String {
     let mut text = String::new();
     for (key, value) in command.get_envs() {

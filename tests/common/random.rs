@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats, for faults and changes whose order must not depend on the machine.
+//! Seeded random numbers, for faults and changes whose order must not depend on the machine.
 
 use std::time::Duration;
 
@@ -7,14 +7,13 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of this seed.
     pub fn new(seed: u64) -> Self {
         Random(seed)
     }
 
-    /// The numbers of one of the many things that a seed decides, such as the 7th call of an operation: they are the same
-    /// whatever else happened before.
-    pub fn of(seed: u64, what: &str, number: u64) -> Self {
+    /// A stream for one of the many things that a seed decides, such as the 7th call of an operation, independent of
+    /// all others.
+    pub fn stream(seed: u64, what: &str, number: u64) -> Self {
         let mut random = Random(seed);
         for byte in what.bytes() {
             random.0 = random.next() ^ u64::from(byte);
@@ -23,7 +22,6 @@ impl Random {
         random
     }
 
-    /// The next number.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -37,22 +35,19 @@ impl Random {
         self.next() % end
     }
 
-    /// True in so many of a hundred cases.
     pub fn percent(&mut self, of_hundred: u64) -> bool {
         self.below(100) < of_hundred
     }
 
-    /// One of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
 
-    /// A time of `from` to `to` milliseconds.
+    /// A duration of `from` to `to` milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
     }
 
-    /// Puts them into another order.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for place in (1..items.len()).rev() {
             items.swap(place, self.below(place as u64 + 1) as usize);

@@ -1,4 +1,4 @@
-//! A proxy in front of HAProxy's socket that records every line sent, and can spoil the way.
+//! A proxy in front of HAProxy's socket that records every line and can inject faults.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,52 +13,50 @@ use std::time::Duration;
 use super::http::lock;
 use super::random::Random;
 
-/// A connection on which nothing moves for this long is closed.
+/// An idle connection is closed after this.
 const IDLE: Duration = Duration::from_secs(30);
 /// The pause after each byte of a slow reply.
 const TRICKLE: Duration = Duration::from_micros(150);
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// It goes to HAProxy.
-    Open,
-    /// It goes to HAProxy after that time.
+pub enum SocketFault {
+    /// Forwarded.
+    None,
+    /// Forwarded after that time.
     Slow(Duration),
-    /// It is closed as soon as it was accepted.
+    /// Closed as soon as it is accepted.
     Closed,
-    /// It is reset: closed with unread bytes in it.
+    /// Reset: closed with unread bytes in it.
     Reset,
-    /// Its line is read, and no reply comes.
+    /// Its line is read but not forwarded; no reply.
     Silent,
-    /// Its line is carried out, and no reply comes.
+    /// Its line is executed; no reply.
     Mute,
-    /// Its line is carried out, and it is closed without the reply.
+    /// Its line is executed; closed without the reply.
     Lost,
-    /// Its line reaches HAProxy up to that byte, and it is closed.
+    /// Its line reaches HAProxy up to that byte, then it is closed.
     Half(usize),
     /// Its reply ends after that many bytes.
     Cut(usize),
     /// Its reply comes byte by byte.
     Trickle,
-    /// Its line is not carried out, and the reply is no text.
+    /// Its line is not executed, and the reply is not text.
     Garbage,
-    /// Its line is not carried out; every command of it is answered `Permission denied`.
+    /// Its line is not executed; every command is answered `Permission denied`.
     Denied,
-    /// Its line is not carried out, and the reply never ends.
+    /// Its line is not executed, and the reply never ends.
     Endless,
-    /// It goes to HAProxy, which shows the process id 8: in a container, each new process has the id of the last.
+    /// Forwarded, and the reply shows process id 8: in a container, each new process has the same id.
     OnePid,
 }
 
-/// What stands where the tap's socket was.
+/// What replaces the tap's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlace {
-    /// Nothing.
+pub enum Replacement {
     Nothing,
-    /// A socket on which nobody listens.
-    Deserted,
-    /// A plain file.
+    /// A socket without a listener.
+    NoListener,
     File,
 }
 
@@ -68,43 +66,41 @@ struct Seen {
     lines: Vec<String>,
 }
 
-/// What decides about a connection.
+/// Decides what happens to each connection.
 #[derive(Debug)]
-struct Choice {
-    /// The way of all connections.
-    way: Way,
-    /// That of the lines that change something, where it is another one.
-    changing: Option<Way>,
-    /// The ways that some of the connections take, so many of a hundred, by a seed.
-    some: (u64, u64, Vec<Way>),
+struct Policy {
+    fault: SocketFault,
+    /// For lines that change something, if different.
+    changing: Option<SocketFault>,
+    /// Seed, percentage, and the faults to pick from.
+    random: (u64, u64, Vec<SocketFault>),
     /// Connections since that was set.
     count: u64,
 }
 
-impl Choice {
-    fn new(way: Way) -> Self {
-        Choice { way, changing: None, some: (0, 0, Vec::new()), count: 0 }
+impl Policy {
+    fn new(fault: SocketFault) -> Self {
+        Policy { fault, changing: None, random: (0, 0, Vec::new()), count: 0 }
     }
 
-    /// The way of the next connection.
-    fn next(&mut self) -> Way {
-        let (seed, percent, ways) = &self.some;
+    fn next(&mut self) -> SocketFault {
+        let (seed, percent, faults) = &self.random;
         self.count += 1;
-        let mut random = Random::of(*seed, "connection", self.count);
-        if !ways.is_empty() && random.percent(*percent) { *random.pick(ways) } else { self.way }
+        let mut random = Random::stream(*seed, "connection", self.count);
+        if !faults.is_empty() && random.percent(*percent) { *random.pick(faults) } else { self.fault }
     }
 }
 
 #[derive(Debug)]
 struct Shared {
     target: PathBuf,
-    choice: Mutex<Choice>,
+    policy: Mutex<Policy>,
     seen: Mutex<Seen>,
-    struck: Mutex<Vec<Way>>,
+    struck: Mutex<Vec<SocketFault>>,
     stop: AtomicBool,
 }
 
-/// The tap: a socket of its own, behind which HAProxy's is.
+/// A socket in front of HAProxy's.
 #[derive(Debug)]
 pub struct Tap {
     path: PathBuf,
@@ -113,13 +109,13 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens on `path` for what is meant for `target`, which need not be there yet.
+    /// Listens on `path` for `target`, which need not exist yet.
     pub fn start(path: PathBuf, target: &Path) -> Self {
         let listener =
             UnixListener::bind(&path).unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
         let shared = Arc::new(Shared {
             target: target.to_owned(),
-            choice: Mutex::new(Choice::new(Way::Open)),
+            policy: Mutex::new(Policy::new(SocketFault::None)),
             seen: Mutex::default(),
             struck: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -143,67 +139,64 @@ impl Tap {
         &self.path
     }
 
-    /// Every line that was sent, without its line end, since the start or since [`Tap::forget`].
+    /// Lines sent since the start or since [`Tap::forget`], without their line ends.
     pub fn lines(&self) -> Vec<String> {
         lock(&self.shared.seen).lines.clone()
     }
 
-    /// Every command that was sent: the lines, split at their `;`.
+    /// Those lines, split into commands at `;`.
     pub fn commands(&self) -> Vec<String> {
         self.lines().iter().flat_map(|line| line.split(';')).map(|command| command.trim().to_owned()).collect()
     }
 
-    /// The commands among them that change something.
+    /// Those commands that change something.
     pub fn changes(&self) -> Vec<String> {
         self.commands().into_iter().filter(|command| !command.starts_with("show ")).collect()
     }
 
-    /// How many connections were opened.
     pub fn connections(&self) -> usize {
         lock(&self.shared.seen).connections
     }
 
-    /// Forgets what was recorded.
     pub fn forget(&self) {
         *lock(&self.shared.seen) = Seen::default();
     }
 
-    /// What happens to connections from now on.
-    pub fn set_way(&self, way: Way) {
-        *lock(&self.shared.choice) = Choice::new(way);
+    /// From now on, for all connections.
+    pub fn set_fault(&self, fault: SocketFault) {
+        *lock(&self.shared.policy) = Policy::new(fault);
     }
 
-    /// What happens from now on to lines that change something.
-    pub fn set_way_of_changes(&self, way: Way) {
-        lock(&self.shared.choice).changing = Some(way);
+    /// From now on, for lines that change something.
+    pub fn set_fault_on_changes(&self, fault: SocketFault) {
+        lock(&self.shared.policy).changing = Some(fault);
     }
 
-    /// From now on so many of a hundred connections take one of these ways: the n-th one the same whenever the seed is
-    /// the same.
-    pub fn schedule(&self, seed: u64, percent: u64, ways: Vec<Way>) {
-        *lock(&self.shared.choice) = Choice { some: (seed, percent, ways), ..Choice::new(Way::Open) };
+    /// From now on, this percentage of connections take one of these faults; a seed repeats the sequence.
+    pub fn schedule(&self, seed: u64, percent: u64, faults: Vec<SocketFault>) {
+        *lock(&self.shared.policy) = Policy { random: (seed, percent, faults), ..Policy::new(SocketFault::None) };
     }
 
-    /// The ways other than [`Way::Open`] that connections took since the last time this was asked.
-    pub fn struck(&self) -> Vec<Way> {
+    /// The faults that struck since the last call of this.
+    pub fn struck(&self) -> Vec<SocketFault> {
         std::mem::take(&mut *lock(&self.shared.struck))
     }
 
-    /// Puts something else where the socket is, until [`Tap::heal`].
-    pub fn hide(&self, behind: InPlace) {
+    /// Replaces the socket until [`Tap::heal`].
+    pub fn replace_socket(&self, behind: Replacement) {
         self.show();
         fs::rename(&self.path, self.aside()).expect("the socket can be moved");
         match behind {
-            InPlace::Nothing => {}
-            InPlace::Deserted => drop(UnixListener::bind(&self.path).expect("the path is free")),
-            InPlace::File => fs::write(&self.path, "no socket").expect("the path is free"),
+            Replacement::Nothing => {}
+            Replacement::NoListener => drop(UnixListener::bind(&self.path).expect("the path is free")),
+            Replacement::File => fs::write(&self.path, "no socket").expect("the path is free"),
         }
     }
 
     /// Ends all faults.
     pub fn heal(&self) {
         self.show();
-        self.set_way(Way::Open);
+        self.set_fault(SocketFault::None);
     }
 
     fn show(&self) {
@@ -236,11 +229,11 @@ impl Shared {
     fn carry(&self, mut stream: UnixStream) {
         lock(&self.seen).connections += 1;
         let _ = stream.set_read_timeout(Some(IDLE));
-        let mut way = lock(&self.choice).next();
-        if way == Way::Closed || way == Way::Reset {
-            lock(&self.struck).push(way);
-            if way == Way::Reset {
-                // What is left unread when it closes makes it a reset.
+        let mut fault = lock(&self.policy).next();
+        if fault == SocketFault::Closed || fault == SocketFault::Reset {
+            lock(&self.struck).push(fault);
+            if fault == SocketFault::Reset {
+                // Closing with unread bytes resets the connection.
                 let _ = stream.read(&mut [0]);
             }
             return;
@@ -253,21 +246,21 @@ impl Shared {
         }
         lock(&self.seen).lines.push(line.trim_end_matches('\n').to_owned());
         if !line.starts_with("show ") {
-            way = lock(&self.choice).changing.unwrap_or(way);
+            fault = lock(&self.policy).changing.unwrap_or(fault);
         }
-        if way != Way::Open {
-            lock(&self.struck).push(way);
+        if fault != SocketFault::None {
+            lock(&self.struck).push(fault);
         }
-        match way {
+        match fault {
             // Until the peer closes, or the idle time is over.
-            Way::Silent => drop(reader.read(&mut [0])),
-            Way::Mute => {
+            SocketFault::Silent => drop(reader.read(&mut [0])),
+            SocketFault::Mute => {
                 self.ask(&line);
                 drop(reader.read(&mut [0]));
             }
-            Way::Lost => drop(self.ask(&line)),
-            Way::Half(bytes) => drop(self.ask(line.get(..bytes.min(line.len() - 1)).unwrap_or_default())),
-            Way::Trickle => {
+            SocketFault::Lost => drop(self.ask(&line)),
+            SocketFault::Half(bytes) => drop(self.ask(line.get(..bytes.min(line.len() - 1)).unwrap_or_default())),
+            SocketFault::Trickle => {
                 for byte in self.ask(&line) {
                     if stream.write_all(&[byte]).is_err() {
                         return;
@@ -275,20 +268,24 @@ impl Shared {
                     std::thread::sleep(TRICKLE);
                 }
             }
-            Way::Garbage => drop(stream.write_all(b"\xff\xfe\x00# garbage, with no end")),
-            Way::Denied => drop(stream.write_all("Permission denied\n\n".repeat(line.split(';').count()).as_bytes())),
-            Way::Endless => while stream.write_all(&b"# endless,\n".repeat(6_000)).is_ok() {},
-            Way::OnePid => drop(stream.write_all(&with_one_pid(&self.ask(&line)))),
-            Way::Slow(span) => {
+            SocketFault::Garbage => drop(stream.write_all(b"\xff\xfe\x00# garbage, with no end")),
+            SocketFault::Denied => {
+                drop(stream.write_all("Permission denied\n\n".repeat(line.split(';').count()).as_bytes()));
+            }
+            SocketFault::Endless => while stream.write_all(&b"# endless,\n".repeat(6_000)).is_ok() {},
+            SocketFault::OnePid => drop(stream.write_all(&with_one_pid(&self.ask(&line)))),
+            SocketFault::Slow(span) => {
                 std::thread::sleep(span);
                 self.pass(&line, reader, &mut stream, usize::MAX);
             }
-            Way::Cut(bytes) => self.pass(&line, reader, &mut stream, bytes),
-            Way::Open | Way::Closed | Way::Reset => self.pass(&line, reader, &mut stream, usize::MAX),
+            SocketFault::Cut(bytes) => self.pass(&line, reader, &mut stream, bytes),
+            SocketFault::None | SocketFault::Closed | SocketFault::Reset => {
+                self.pass(&line, reader, &mut stream, usize::MAX);
+            }
         }
     }
 
-    /// HAProxy's whole reply to that text; nothing where there is none.
+    /// HAProxy's whole reply to that text; empty if it is unreachable.
     fn ask(&self, text: &str) -> Vec<u8> {
         let mut reply = Vec::new();
         let asked = || -> io::Result<UnixStream> {
@@ -304,7 +301,7 @@ impl Shared {
         reply
     }
 
-    /// Sends the line to HAProxy, any further lines too (they are recorded), and up to `limit` bytes of the reply back.
+    /// Forwards the line and any further ones (recorded too), and returns up to `limit` bytes of the reply.
     fn pass(&self, line: &str, mut more: BufReader<UnixStream>, back: &mut UnixStream, limit: usize) {
         let Ok(mut target) = UnixStream::connect(&self.target) else { return };
         let _ = target.set_read_timeout(Some(IDLE));
@@ -324,13 +321,13 @@ impl Shared {
                 }
             });
             let _ = io::copy(&mut target.take(u64::try_from(limit).unwrap_or(u64::MAX)), back);
-            // Ends the reader above as well.
+            // Also ends the reader above.
             let _ = back.shutdown(Shutdown::Both);
         });
     }
 }
 
-/// A reply whose line `Pid: …` is `Pid: 8`.
+/// The reply with its `Pid: …` line replaced by `Pid: 8`.
 fn with_one_pid(reply: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(reply);
     let lines = text.split_inclusive('\n').map(|line| if line.starts_with("Pid: ") { "Pid: 8\n" } else { line });

@@ -9,33 +9,28 @@ use std::time::{Duration, Instant};
 
 use super::http::lock;
 
-/// The longest that one request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names and values.
 pub type Headers<'a> = &'a [(&'a str, &'a str)];
 
-/// What became of some requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Answers by the name of the server that gave them.
+    /// Responses by server name.
     pub answers: BTreeMap<String, u64>,
-    /// What went wrong, a text for each request that failed.
+    /// One text per failed request.
     pub failures: Vec<String>,
 }
 
 impl Tally {
-    /// All requests that were answered.
     pub fn answered(&self) -> u64 {
         self.answers.values().sum()
     }
 
-    /// The answers of one server.
     pub fn of(&self, name: &str) -> u64 {
         self.answers.get(name).copied().unwrap_or(0)
     }
 
-    /// The names of the servers that answered, in order.
     pub fn names(&self) -> Vec<&str> {
         self.answers.keys().map(String::as_str).collect()
     }
@@ -54,12 +49,12 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Sends `count` requests one after another to HAProxy's frontend on that port, each over a connection and to a path of its own.
+/// Sends `count` requests to HAProxy's frontend on that port, one after another, each with its own connection and path.
 pub fn send(frontend: u16, count: usize) -> Tally {
     send_with(frontend, count, &[])
 }
 
-/// The same with these headers, such as the cookie of a client that sticks to one server.
+/// The same with headers, such as the cookie of a sticky client.
 pub fn send_with(frontend: u16, count: usize, headers: Headers<'_>) -> Tally {
     let agent = agent();
     let mut tally = Tally::default();
@@ -69,10 +64,7 @@ pub fn send_with(frontend: u16, count: usize, headers: Headers<'_>) -> Tally {
     tally
 }
 
-/// What one request to that path brings.
-///
-/// # Errors
-/// It is not answered, or by another status than 200.
+/// The name of the server that answers.
 pub fn get(frontend: u16, path: &str) -> Result<String, String> {
     ask(&agent(), &format!("http://127.0.0.1:{frontend}{path}"), &[])
 }
@@ -80,7 +72,7 @@ pub fn get(frontend: u16, path: &str) -> Result<String, String> {
 fn agent() -> ureq::Agent {
     ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .max_idle_connections(0)
             .http_status_as_error(false)
             .proxy(None)
@@ -98,30 +90,28 @@ fn ask(agent: &ureq::Agent, url: &str, headers: Headers<'_>) -> Result<String, S
 
 /// One request of a [`Stream`].
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// When it began.
+pub struct Exchange {
     pub from: Instant,
-    /// When it ended.
     pub to: Instant,
-    /// Who answered, or what went wrong.
+    /// The server that answered, or what went wrong.
     pub outcome: Result<String, String>,
 }
 
-/// Requests at a steady rate in the background, until it is stopped or has sent them all.
+/// Background requests at a steady rate, until stopped or all sent.
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Exchange>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Stream {
-    /// Sends `count` requests, one each `pause`, by two threads so that a slow one does not hold up the next.
+    /// Sends `count` requests, one per `pause`, from two threads so that a slow one does not delay the next.
     pub fn start(frontend: u16, pause: Duration, count: usize) -> Self {
         Self::start_with(frontend, pause, count, &[])
     }
 
-    /// The same with these headers.
+    /// The same with headers.
     pub fn start_with(frontend: u16, pause: Duration, count: usize, headers: Headers<'static>) -> Self {
         const THREADS: usize = 2;
         let stop = Arc::new(AtomicBool::new(false));
@@ -140,7 +130,7 @@ impl Stream {
                         }
                         let from = Instant::now();
                         let outcome = ask(&agent, &format!("http://127.0.0.1:{frontend}/{number}"), headers);
-                        lock(&asked).push(Asked { from, to: Instant::now(), outcome });
+                        lock(&asked).push(Exchange { from, to: Instant::now(), outcome });
                     }
                 })
             })
@@ -148,38 +138,37 @@ impl Stream {
         Stream { stop, asked, threads }
     }
 
-    /// What became of the requests that began and ended between the two moments.
+    /// Requests that began and ended between the two moments.
     pub fn between(&self, from: Instant, to: Instant) -> Tally {
         self.tally(|asked| asked.from >= from && asked.to <= to)
     }
 
-    /// What became of the requests that were under way at some moment between the two.
+    /// Requests in flight at some moment between the two.
     pub fn touching(&self, from: Instant, to: Instant) -> Tally {
         self.tally(|asked| asked.to >= from && asked.from <= to)
     }
 
-    /// What became of the requests that were under way in none of these spans.
+    /// Requests in flight in none of these spans.
     pub fn outside(&self, spans: &[(Instant, Instant)]) -> Tally {
         self.tally(|asked| spans.iter().all(|(from, to)| asked.to < *from || asked.from > *to))
     }
 
-    /// What went wrong with the requests that were not under way at any moment of these spans.
+    /// The failures among them.
     pub fn failures_outside(&self, spans: &[(Instant, Instant)]) -> Vec<String> {
-        let inside = |asked: &Asked| spans.iter().any(|(from, to)| asked.to >= *from && asked.from <= *to);
+        let inside = |asked: &Exchange| spans.iter().any(|(from, to)| asked.to >= *from && asked.from <= *to);
         self.tally(|asked| !inside(asked)).failures
     }
 
-    /// The requests that ended since the last time this was asked; they are forgotten here.
-    pub fn take(&self) -> Vec<Asked> {
+    /// Takes the requests that have ended since the last call of this.
+    pub fn take(&self) -> Vec<Exchange> {
         std::mem::take(&mut *lock(&self.asked))
     }
 
-    /// What became of all requests so far.
     pub fn so_far(&self) -> Tally {
         self.tally(|_| true)
     }
 
-    fn tally(&self, counts: impl Fn(&Asked) -> bool) -> Tally {
+    fn tally(&self, counts: impl Fn(&Exchange) -> bool) -> Tally {
         let mut tally = Tally::default();
         for asked in lock(&self.asked).iter().filter(|asked| counts(asked)) {
             tally.add(&asked.outcome);
@@ -187,7 +176,7 @@ impl Stream {
         tally
     }
 
-    /// Ends the requests; the last ones under way are waited for.
+    /// Ends the stream, after the requests in flight.
     pub fn stop(&mut self) -> Tally {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {

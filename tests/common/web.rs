@@ -1,4 +1,5 @@
-//! Tiny web servers, one for each instance, on the instance's own loopback address; each answers its name and counts.
+//! Minimal web servers, one per instance, each on the instance's loopback address: they answer their name and count
+//! requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write};
@@ -10,31 +11,30 @@ use std::time::Duration;
 use super::http::{Listener, Response, lock, read_request, write_response};
 use super::port::Port;
 
-/// How a web server answers.
+/// How a server responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behaviour {
     /// 200 and its name.
     Well,
     /// That status, and its name.
     Status(u16),
     /// 503 with that reason phrase, which need not be UTF-8.
     Reason(&'static [u8]),
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Close,
-    /// Answers after that time.
+    /// Responds after that time.
     Slow(Duration),
 }
 
-/// The path of a health check (`option httpchk GET /check`): its answer has a mood of its own.
+/// The path of a health check (`option httpchk GET /check`), which has its own behaviour.
 pub const CHECK: &str = "/check";
 
-/// What a server was asked so far, and how it answers.
 #[derive(Debug)]
 struct State {
     requests: AtomicU64,
     checks: AtomicU64,
-    mood: Mutex<Mood>,
-    check_mood: Mutex<Mood>,
+    behaviour: Mutex<Behaviour>,
+    check_mood: Mutex<Behaviour>,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Server {
     _listener: Listener,
 }
 
-/// The web servers of a bed, by address, all on one port.
+/// The web servers of a bed by address, all on one port.
 #[derive(Debug)]
 pub struct Web {
     port: Port,
@@ -52,17 +52,15 @@ pub struct Web {
 }
 
 impl Web {
-    /// No server yet; `port` is that of all to come.
     pub fn new(port: Port) -> Self {
         Web { port, servers: Mutex::default() }
     }
 
-    /// The port of all servers.
     pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// Starts a server on `address` that answers `name`. One of that name there stays as it is; one of another name is replaced.
+    /// Starts a server on `address` that answers `name`. One with the same name stays as it is; another is replaced.
     pub fn serve(&self, name: &str, address: IpAddr) {
         let mut servers = lock(&self.servers);
         if servers.get(&address).is_some_and(|server| server.name == name) {
@@ -72,8 +70,8 @@ impl Web {
         let state = Arc::new(State {
             requests: AtomicU64::new(0),
             checks: AtomicU64::new(0),
-            mood: Mutex::new(Mood::Well),
-            check_mood: Mutex::new(Mood::Well),
+            behaviour: Mutex::new(Behaviour::Well),
+            check_mood: Mutex::new(Behaviour::Well),
         });
         let serve = {
             let (name, state) = (name.to_owned(), Arc::clone(&state));
@@ -85,35 +83,34 @@ impl Web {
         servers.insert(address, Server { name: name.to_owned(), state, _listener: listener });
     }
 
-    /// Ends the server of that name: its port is closed and its connections are cut.
+    /// Stops that server: its port and connections are closed.
     pub fn stop(&self, name: &str) {
         lock(&self.servers).retain(|_, server| server.name != name);
     }
 
-    /// Changes how the server of that name answers requests and checks.
-    pub fn set_mood(&self, name: &str, mood: Mood) {
+    /// How it responds to requests and checks from now on.
+    pub fn set_behaviour(&self, name: &str, behaviour: Behaviour) {
         let state = self.state(name);
-        *lock(&state.mood) = mood;
-        *lock(&state.check_mood) = mood;
+        *lock(&state.behaviour) = behaviour;
+        *lock(&state.check_mood) = behaviour;
     }
 
-    /// Changes how the server of that name answers its checks, and nothing else.
-    pub fn set_check_mood(&self, name: &str, mood: Mood) {
-        *lock(&self.state(name).check_mood) = mood;
+    /// How it responds to checks from now on.
+    pub fn set_check_behaviour(&self, name: &str, behaviour: Behaviour) {
+        *lock(&self.state(name).check_mood) = behaviour;
     }
 
-    /// How many requests each server got, by name. HAProxy's checks do not count.
+    /// Requests per server name, without HAProxy's checks.
     pub fn requests(&self) -> BTreeMap<String, u64> {
         let servers = lock(&self.servers);
         servers.values().map(|server| (server.name.clone(), server.state.requests.load(Ordering::SeqCst))).collect()
     }
 
-    /// How many requests the server of that name got.
     pub fn requests_of(&self, name: &str) -> u64 {
         self.state(name).requests.load(Ordering::SeqCst)
     }
 
-    /// How many checks by [`CHECK`] have come to the server of that name, the ones that wait for their answer too.
+    /// Checks of [`CHECK`] received, including those still waiting for a response.
     pub fn checks_of(&self, name: &str) -> u64 {
         self.state(name).checks.load(Ordering::SeqCst)
     }
@@ -125,23 +122,23 @@ impl Web {
     }
 }
 
-/// Serves one connection: one request, since a server that closes is simplest to count.
+/// One request per connection, which keeps counting simple.
 fn answer(mut reader: BufReader<TcpStream>, name: &str, state: &State) {
     let Ok(Some(request)) = read_request(&mut reader) else { return };
-    let (count, mood) =
-        if request.target == CHECK { (&state.checks, &state.check_mood) } else { (&state.requests, &state.mood) };
+    let (count, behaviour) =
+        if request.target == CHECK { (&state.checks, &state.check_mood) } else { (&state.requests, &state.behaviour) };
     count.fetch_add(1, Ordering::SeqCst);
-    let mood = *lock(mood);
-    let status = match mood {
-        Mood::Well => 200,
-        Mood::Status(status) => status,
-        Mood::Close => return,
-        Mood::Reason(phrase) => {
+    let behaviour = *lock(behaviour);
+    let status = match behaviour {
+        Behaviour::Well => 200,
+        Behaviour::Status(status) => status,
+        Behaviour::Close => return,
+        Behaviour::Reason(phrase) => {
             let answer = [b"HTTP/1.1 503 ", phrase, b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"].concat();
             let _ = reader.get_mut().write_all(&answer);
             return;
         }
-        Mood::Slow(span) => {
+        Behaviour::Slow(span) => {
             std::thread::sleep(span);
             200
         }

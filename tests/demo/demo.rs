@@ -1,7 +1,7 @@
-//! `make demo`: hsdo at work on a real HAProxy and on moto as AWS, told with real requests.
+//! `make demo`: hsdo on a real HAProxy and on moto as AWS, shown with real requests.
 //!
-//! Ends with 0, or with 1 and the name of the step that did not show what it promises. With `KEEP=1` all of it stays
-//! running after the story until SIGINT or SIGTERM.
+//! Exits 0, or 1 with the name of the step that did not hold. With `KEEP=1` everything keeps running after the story
+//! until SIGINT or SIGTERM.
 
 #![allow(unreachable_pub, reason = "the demo is one program; its modules share what they share")]
 
@@ -28,15 +28,15 @@ fn main() -> ExitCode {
         }
     }
     let keep = std::env::var("KEEP").is_ok_and(|text| !matches!(text.as_str(), "" | "0"));
-    // A step that fails panics with what it saw; the stage is cleared by being dropped.
+    // A failed step panics with what it saw; dropping the stage cleans up.
     std::panic::set_hook(Box::new(|panic| eprintln!("\n{panic}")));
-    let mut step = "setting the stage";
-    let told = catch_unwind(AssertUnwindSafe(|| {
+    let mut step = "set-up";
+    let result = catch_unwind(AssertUnwindSafe(|| {
         let mut stage = Stage::set(&stop);
-        for (name, tell) in story::STEPS {
+        for (name, run) in story::STEPS {
             step = name;
             stage.heading(name);
-            tell(&mut stage);
+            run(&mut stage);
         }
         step = "the end";
         if keep {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             }
         }
     }));
-    match told {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => {
             eprintln!("demo: failed at: {step}");

@@ -1,4 +1,4 @@
-//! All that runs during the demo, and how its story looks at it.
+//! Everything that runs during the demo, and how the story observes it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,20 +19,19 @@ use super::report::Report;
 pub const BACKEND: &str = "http-back";
 /// The prefix of its servers.
 const BASE: &str = "mywebapp";
-/// The groups of the story.
 pub const GROUPS: [&str; 2] = ["web-a", "web-b"];
-/// The weight of a server that has ramped up.
+/// The weight at the end of the ramp.
 pub const FULL: u32 = 10;
-/// Seconds between two steps of the ramp: 1 to 10 takes nine of them.
+/// Seconds between ramp steps: 1 to 10 takes nine.
 const RAMP_STEP: &str = "0.5";
 const INTERVAL: &str = "0.2";
 /// How long the story waits for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A request each 10 ms, for at most two minutes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A request every 10 ms, for at most two minutes.
 const PAUSE: Duration = Duration::from_millis(10);
 const REQUESTS: usize = 12_000;
 
-/// Everything that runs, in the order in which it must end.
+/// Everything that runs; fields drop in this order.
 #[derive(Debug)]
 pub struct Stage {
     pub report: Report,
@@ -41,7 +40,7 @@ pub struct Stage {
     server: Option<Running>,
     pub haproxy: Haproxy,
     statistics: u16,
-    /// Spans in which requests may fail, since HAProxy was away.
+    /// When requests may fail, because HAProxy was away.
     outages: Vec<(Instant, Instant)>,
     stop: Arc<AtomicBool>,
     bed: Bed,
@@ -49,9 +48,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts moto with two groups, their web servers, and HAProxy with the example configuration; hsdo comes with the story.
+    /// Starts moto with two groups, their web servers, and HAProxy with the example configuration; the story starts
+    /// hsdo.
     pub fn set(stop: &Arc<AtomicBool>) -> Self {
-        println!("hsdo: HAProxy's backends in step with AutoScaling groups\n");
+        println!("hsdo keeps HAProxy backends in step with Auto Scaling groups\n");
         let report = Report::new();
         let bed = Bed::new("demo");
         bed.moto().create_group(GROUPS[0], 0, 3);
@@ -60,11 +60,11 @@ impl Stage {
         let (frontend, statistics) = (Port::reserve(), Port::reserve());
         let numbers = (frontend.number(), statistics.number());
         let ports = BTreeMap::from([(BACKEND.to_owned(), frontend)]);
-        let haproxy = Haproxy::start_text(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
-        report.say(format!("moto is AWS, on {}", bed.moto().url()));
-        report.say(format!("HAProxy runs conf/haproxy.cfg, its frontend on 127.0.0.1:{}", numbers.0));
+        let haproxy = Haproxy::start_with_config(&bed, &configuration(&bed, numbers.0, numbers.1), ports, &["-db"]);
+        report.say(format!("moto emulates AWS on {}", bed.moto().url()));
+        report.say(format!("HAProxy runs conf/haproxy.cfg, with its frontend on 127.0.0.1:{}", numbers.0));
         report.say(format!(
-            "groups {} and {} with three instances each, a web server on each address",
+            "groups {} and {} have three instances each, with a web server on each address",
             GROUPS[0], GROUPS[1]
         ));
         Stage {
@@ -89,12 +89,11 @@ impl Stage {
         &self.bed
     }
 
-    /// Makes the table by `hsdo --create-table`.
+    /// Creates the table by `hsdo --create-table`.
     pub fn create_table(&self) {
         Hsdo::with_aws(&self.bed, "create-table").arg("--create-table").run().assert_code(0);
     }
 
-    /// Starts both roles.
     pub fn start_hsdo(&mut self) {
         let server = Hsdo::server(&self.bed)
             .env("SERVER_ASG_NAMES", &GROUPS.join(","))
@@ -110,29 +109,26 @@ impl Stage {
         self.client = Some(client.spawn());
     }
 
-    /// Starts the steady requests that go on to the end of the story.
     pub fn start_traffic(&mut self) {
         self.stream = Some(Stream::start(self.haproxy.frontend(BACKEND), PAUSE, REQUESTS));
     }
 
-    /// Ends them, and returns what became of all.
     pub fn stop_traffic(&mut self) -> Tally {
         self.stream.as_mut().map(Stream::stop).unwrap_or_default()
     }
 
-    /// The requests, once they have begun.
     pub fn stream(&self) -> &Stream {
         self.stream.as_ref().expect("the requests begin in the first step")
     }
 
-    /// Lets requests go by for `span` and returns what became of those that began and ended in it.
+    /// Waits for `span`, and returns the requests that began and ended in it.
     pub fn watch(&self, span: Duration) -> Tally {
         let from = Instant::now();
         self.pause(span);
         self.stream().between(from, Instant::now())
     }
 
-    /// Lets time pass; the story ends where a signal asks for it.
+    /// Sleeps; exits if a signal arrived.
     pub fn pause(&self, span: Duration) {
         let end = Instant::now() + span;
         while Instant::now() < end {
@@ -143,12 +139,12 @@ impl Stage {
 
     /// Waits for `probe`; panics with the last state.
     pub fn wait(&self, what: &str, mut probe: impl FnMut() -> Result<(), String>) {
-        let waited = try_wait_for(PATIENCE, || {
+        let waited = try_wait_for(TIMEOUT, || {
             self.assert_not_stopped();
             probe()
         });
         if let Err(last) = waited {
-            panic!("waited {PATIENCE:?} in vain for {what}; last state: {last}\n{}", self.logs());
+            panic!("timed out after {TIMEOUT:?} waiting for {what}; last state: {last}\n{}", self.logs());
         }
     }
 
@@ -161,12 +157,11 @@ impl Stage {
         format!("--- server\n{}--- client\n{}", log(&self.server), log(&self.client))
     }
 
-    /// The instances of all groups.
     pub fn instances(&self) -> Vec<GroupInstance> {
         GROUPS.iter().flat_map(|group| self.bed.moto().instances(group)).collect()
     }
 
-    /// The instance that stands in each slot of HAProxy which is not in maintenance, with the server as it runs.
+    /// The instance and server of each slot of HAProxy that is not in maintenance.
     pub fn slots(&self) -> Result<BTreeMap<u32, (IpAddr, Server)>, String> {
         let servers = self.haproxy.try_servers(BACKEND).map_err(|error| error.to_string())?;
         let mut slots = BTreeMap::new();
@@ -179,7 +174,6 @@ impl Stage {
         Ok(slots)
     }
 
-    /// The slot in which that address stands.
     pub fn slot_of(&self, address: IpAddr) -> Option<u32> {
         self.slots().ok()?.into_iter().find(|(_, (held, _))| *held == address).map(|(slot, _)| slot)
     }
@@ -198,28 +192,28 @@ impl Stage {
         });
     }
 
-    /// Notes that requests may fail between the two moments.
+    /// Requests may fail between the two moments.
     pub fn excuse(&mut self, from: Instant, to: Instant) {
         self.outages.push((from, to));
     }
 
-    /// The requests that failed outside the outages, so far.
+    /// Requests that failed outside the outages, so far.
     pub fn unexcused(&self) -> Vec<String> {
         self.stream().outside(&self.outages).failures
     }
 
-    /// Where a person can look while everything runs on.
+    /// The addresses to look at while everything keeps running.
     pub fn print_addresses(&self) {
         let url = |running: &Option<Running>| running.as_ref().map(Running::url).unwrap_or_default();
-        println!("\nEverything runs on until Ctrl-C:");
+        println!("\nEverything keeps running until Ctrl-C:");
         println!("  web                  http://127.0.0.1:{}/", self.haproxy.frontend(BACKEND));
-        println!("  HAProxy's statistics http://127.0.0.1:{}/", self.statistics);
+        println!("  HAProxy statistics   http://127.0.0.1:{}/", self.statistics);
         println!("  metrics, server      {}/metrics", url(&self.server));
         println!("  metrics, client      {}/metrics", url(&self.client));
     }
 }
 
-/// conf/haproxy.cfg with the demo's socket, ports and check interval in the place of its own.
+/// conf/haproxy.cfg with the demo's socket, ports and check interval.
 fn configuration(bed: &Bed, frontend: u16, statistics: u16) -> String {
     let path = package_dir().join("conf/haproxy.cfg");
     let mut text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -233,7 +227,7 @@ fn configuration(bed: &Bed, frontend: u16, statistics: u16) -> String {
         ("bind 127.0.0.1:8404\n", format!("bind 127.0.0.1:{statistics}\n")),
         ("inter 1s", "inter 200ms".to_owned()),
     ] {
-        assert!(text.contains(from), "conf/haproxy.cfg no longer has {from:?}: tell the demo");
+        assert!(text.contains(from), "conf/haproxy.cfg no longer has {from:?}: update the demo");
         text = text.replace(from, &to);
     }
     text

@@ -1,4 +1,4 @@
-//! The steps of the demo, each of which shows one promise and panics where it does not hold.
+//! The steps of the demo: each shows one promise, and panics if it does not hold.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,18 +7,17 @@ use super::common::moto::GroupInstance;
 use super::report::bar;
 use super::stage::{BACKEND, FULL, GROUPS, Stage};
 
-/// What a step promises, and what shows it.
+/// A promise, and the code that shows it.
 pub type Step = (&'static str, fn(&mut Stage));
 
-/// The steps in their order.
 pub const STEPS: [Step; 8] = [
     ("Start: traffic reaches exactly the ready instances", start),
     ("Scale out: two new instances ramp up", scale_out),
-    ("Scale in: two instances leave", scale_in),
-    ("Replacement: a new instance takes the slot of the old one", replace),
-    ("Standby: an instance is taken out and comes back", standby),
-    ("Health: an instance turns unhealthy", unhealthy),
-    ("HAProxy is killed and started again", restart),
+    ("Scale in: two instances are terminated", scale_in),
+    ("Replacement: a new instance takes over the slot of the old one", replace),
+    ("Standby: an instance goes to standby and comes back", standby),
+    ("Health: an instance becomes unhealthy", unhealthy),
+    ("HAProxy is killed and restarted", restart),
     ("Result", result),
 ];
 
@@ -28,21 +27,21 @@ fn start(stage: &mut Stage) {
     let mut instances = stage.instances();
     let sick = instances.pop().expect("six instances");
     stage.bed().moto().set_instance_health(&sick.id, "Unhealthy");
-    stage.report.say(format!("{} is set unhealthy before hsdo sees it: five are ready", sick.id));
+    stage.report.say(format!("{} is set to Unhealthy before hsdo starts, so five are ready", sick.id));
     stage.create_table();
-    stage.report.say("hsdo --create-table made the table");
+    stage.report.say("hsdo --create-table has created the table");
     let from = Instant::now();
     stage.start_hsdo();
     stage.wait_active(&addresses(&instances), |_| true);
     let took = from.elapsed();
-    stage.report.say(format!("hsdo --server and --client run; five servers are in HAProxy after {}", ms(took)));
+    stage.report.say(format!("hsdo --server and --client started; five servers are in HAProxy after {}", ms(took)));
     stage.wait_active(&addresses(&instances), |weight| weight == FULL);
-    stage.report.say(format!("all have ramped up to weight {FULL}; from here on, about 100 requests a second"));
+    stage.report.say(format!("all have ramped up to weight {FULL}; from now on, about 100 requests a second"));
     stage.start_traffic();
     shares(stage, &instances);
     assert_eq!(stage.bed().web().requests()[&sick.id], 0, "{} was not ready", sick.id);
     stage.report.more(format!("{}  no slot     0 %  not ready", sick.id));
-    // It counts for nothing in what follows.
+    // Not counted below.
     stage.bed().moto().terminate_in_group(&sick.id, true);
     stage.bed().web().stop(&sick.id);
 }
@@ -55,7 +54,7 @@ fn scale_out(stage: &mut Stage) {
     let after = stage.instances();
     let new: Vec<GroupInstance> = after.iter().filter(|instance| !before.contains(instance)).cloned().collect();
     assert_eq!(new.len(), 2, "{new:?}");
-    stage.report.say(format!("{} goes from 2 to 4; the share of the two new ones in the requests:", GROUPS[1]));
+    stage.report.say(format!("{} scales from 2 to 4; share of requests that the two new ones get:", GROUPS[1]));
     let mut last = 0.0;
     for _ in 0..5 {
         let tally = stage.watch(SECOND);
@@ -75,29 +74,29 @@ fn scale_in(stage: &mut Stage) {
     stage.bed().moto().set_desired(GROUPS[1], 2);
     let after = stage.instances();
     let gone: Vec<GroupInstance> = before.into_iter().filter(|instance| !after.contains(instance)).collect();
-    stage.report.say(format!("{} goes from 4 to 2: {} leave", GROUPS[1], names(&gone)));
+    stage.report.say(format!("{} scales from 4 to 2: {} are terminated", GROUPS[1], names(&gone)));
     let took = leave(stage, from, &gone, &after);
     stage
         .report
-        .say(format!("out of HAProxy after {}; like real instances, they answered for a second more", ms(took)));
+        .say(format!("out of HAProxy after {}; like real instances, they kept answering for another second", ms(took)));
     shares(stage, &after);
 }
 
 fn replace(stage: &mut Stage) {
     let before = stage.instances();
     let old = before[1].clone();
-    let slot = stage.slot_of(old.address).expect("it stands in HAProxy");
+    let slot = stage.slot_of(old.address).expect("it is in HAProxy");
     let from = Instant::now();
     stage.bed().moto().terminate_in_group(&old.id, false);
     stage.bed().serve_instances(&GROUPS);
     let after = stage.instances();
     let new = after.iter().find(|instance| !before.contains(instance)).expect("the group replaces it").clone();
-    stage.report.say(format!("{} in slot {slot} is terminated, its group starts {}", old.id, new.id));
+    stage.report.say(format!("{} in slot {slot} is terminated; its group launches {}", old.id, new.id));
     let took = leave(stage, from, &[old], &after);
-    assert_eq!(stage.slot_of(new.address), Some(slot), "the newcomer takes the slot of its predecessor");
-    stage.report.say(format!("{} stands in slot {slot} with its first weight after {}", new.id, ms(took)));
+    assert_eq!(stage.slot_of(new.address), Some(slot), "the new instance takes its predecessor's slot");
+    stage.report.say(format!("{} is in slot {slot} at its first weight after {}", new.id, ms(took)));
     stage.wait_active(&addresses(&after), |weight| weight == FULL);
-    stage.report.say("and has ramped up");
+    stage.report.say("it has ramped up");
 }
 
 fn standby(stage: &mut Stage) {
@@ -108,7 +107,7 @@ fn standby(stage: &mut Stage) {
     stage.bed().moto().enter_standby(GROUPS[0], &one.id);
     stage.wait_active(&addresses(&others), |_| true);
     let took = from.elapsed();
-    stage.report.say(format!("{} goes to Standby: out of HAProxy after {}", one.id, ms(took)));
+    stage.report.say(format!("{} goes to standby: out of HAProxy after {}", one.id, ms(took)));
     let tally = stage.watch(SECOND);
     assert_eq!(tally.of(&one.id), 0, "{tally}");
     stage.report.say(format!("in the next second it got 0 of {} requests", tally.answered()));
@@ -116,14 +115,14 @@ fn standby(stage: &mut Stage) {
     stage.bed().moto().exit_standby(GROUPS[0], &one.id);
     stage.wait_active(&addresses(&all), |_| true);
     let took = from.elapsed();
-    stage.report.say(format!("it comes back: takes traffic again after {}", ms(took)));
+    stage.report.say(format!("back in service: it takes traffic again after {}", ms(took)));
     stage.wait_active(&addresses(&all), |weight| weight == FULL);
 }
 
 fn unhealthy(stage: &mut Stage) {
     let all = stage.instances();
     let one = all[0].clone();
-    let slot = stage.slot_of(one.address).expect("it stands in HAProxy");
+    let slot = stage.slot_of(one.address).expect("it is in HAProxy");
     let from = Instant::now();
     stage.bed().moto().set_instance_health(&one.id, "Unhealthy");
     stage.wait("its drain", || match stage.slots()?.get(&slot) {
@@ -132,7 +131,7 @@ fn unhealthy(stage: &mut Stage) {
     });
     let took = from.elapsed();
     stage.report.say(format!(
-        "{} in slot {slot} is Unhealthy: keeps its slot, at weight 0, after {}",
+        "{} in slot {slot} is Unhealthy: at weight 0 after {}, in the same slot",
         one.id,
         ms(took)
     ));
@@ -140,7 +139,7 @@ fn unhealthy(stage: &mut Stage) {
     assert_eq!(tally.of(&one.id), 0, "{tally}");
     stage.bed().moto().set_instance_health(&one.id, "Healthy");
     stage.wait_active(&addresses(&all), |weight| weight == FULL);
-    stage.report.say("Healthy again: it has ramped up in the same slot");
+    stage.report.say("Healthy again: it has ramped up, still in the same slot");
     assert_eq!(stage.slot_of(one.address), Some(slot));
 }
 
@@ -150,11 +149,11 @@ fn restart(stage: &mut Stage) {
     stage.haproxy.kill();
     stage.report.say("killed: every request fails");
     stage.pause(SECOND);
-    stage.haproxy.start_again();
+    stage.haproxy.restart();
     let started = Instant::now();
     let empty = stage.slots().expect("HAProxy answers");
-    stage.report.say(format!("started: it has forgotten all, {} servers out of maintenance", empty.len()));
-    stage.wait("the servers of before", || {
+    stage.report.say(format!("restarted: its state is lost, {} servers out of maintenance", empty.len()));
+    stage.wait("the earlier servers", || {
         let same = |slot: &u32, address: &IpAddr, weight: u32| {
             before.get(slot).is_some_and(|(held, server)| held == address && server.weight == weight)
         };
@@ -165,10 +164,10 @@ fn restart(stage: &mut Stage) {
     });
     let repaired = Instant::now();
     stage.excuse(killed, repaired);
-    stage.report.say(format!("repaired within {}: the same slots, addresses and weights", ms(repaired - started)));
+    stage.report.say(format!("repaired within {}: same slots, addresses and weights", ms(repaired - started)));
     let (down, empty) = (stage.stream().touching(killed, started), stage.stream().between(started, repaired));
     stage.report.more(format!(
-        "requests that failed: {} while it was down, {} before the repair",
+        "failed requests: {} while it was down, {} before the repair",
         down.failures.len(),
         empty.failures.len()
     ));
@@ -188,11 +187,11 @@ fn result(stage: &mut Stage) {
     ));
     assert!(unexcused.is_empty(), "no request may fail while HAProxy runs: {unexcused:?}");
     let servers = stage.haproxy.active(BACKEND).len();
-    stage.report.say(format!("HAProxy has {servers} active servers; all of it as promised"));
+    stage.report.say(format!("HAProxy has {servers} active servers; every promise held"));
 }
 
-/// Waits until HAProxy has exactly `after`, and returns how long that took since `from`; then keeps the servers of `gone` for a second before it closes them: an
-/// instance that is asked to end still answers for a while.
+/// Waits until HAProxy has exactly `after`, and returns the time since `from`. Closes the servers of `gone` a second
+/// later, as a terminating instance still answers for a while.
 fn leave(stage: &Stage, from: Instant, gone: &[GroupInstance], after: &[GroupInstance]) -> Duration {
     stage.wait_active(&addresses(after), |_| true);
     let took = from.elapsed();
@@ -204,7 +203,7 @@ fn leave(stage: &Stage, from: Instant, gone: &[GroupInstance], after: &[GroupIns
     took
 }
 
-/// Watches the requests for a second and prints each instance's share; exactly these instances must have answered.
+/// Watches requests for a second and prints each instance's share; exactly these instances must have answered.
 fn shares(stage: &Stage, instances: &[GroupInstance]) {
     let tally = stage.watch(SECOND);
     for instance in instances {

@@ -1,4 +1,4 @@
-//! Answers that never end: the turn does, and memory stays bounded.
+//! Responses that never end: the turn does, and memory stays bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use crate::common::bed::Bed;
 use crate::common::hsdo::{Hsdo, Running};
 use crate::common::wait::wait_for;
 
-/// Longer than the longest time that a turn gives to one task.
+/// Longer than any task's share of a turn.
 const LONG: Duration = Duration::from_secs(60);
-/// What an answer may cost in memory, in KiB: the longest body, and what is read of it.
+/// The memory that a response may cost, in KiB: the longest body, and what is parsed of it.
 const MOST: u64 = 192 * 1024;
 
-/// A server with two seats, and its rows.
+/// A server with two slots, and its rows.
 fn bed(name: &str) -> (Bed, Running) {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -25,10 +25,10 @@ fn bed(name: &str) -> (Bed, Running) {
     (bed, server)
 }
 
-/// Each of these faults ends a turn and changes nothing, and when it is over all goes on.
+/// Each fault ends a turn and changes nothing, and work continues once it is over.
 fn survives(bed: &Bed, server: &mut Running, operation: &str, what: &str, fault: Fault) {
     let (before, failed) = (bed.moto().rows(), server.metric(FAILED).unwrap_or(0.0));
-    bed.aws().spoil(operation, fault);
+    bed.aws().inject(operation, fault);
     wait_for(&format!("{what} of {operation} to end a turn"), LONG, || {
         server.process().assert_running();
         server.metric(FAILED).filter(|now| *now > failed).ok_or_else(|| server.log())
@@ -41,7 +41,7 @@ fn survives(bed: &Bed, server: &mut Running, operation: &str, what: &str, fault:
     assert!(most < MOST, "{what} of {operation}: {most} KiB");
 }
 
-/// Every page names another one, which never came before.
+/// Every page names another, new one.
 #[test]
 fn pages_that_never_end_are_no_answer() {
     let (bed, mut server) = bed("pages");
@@ -66,7 +66,7 @@ fn pages_that_never_end_are_no_answer() {
     assert!(count.load(Ordering::Relaxed) > 1_000, "{count:?} pages");
 }
 
-/// Well formed as far as it goes.
+/// Well-formed as far as it goes.
 #[test]
 fn a_body_beyond_all_bounds_is_no_answer() {
     const LENGTH: usize = 40 << 20;

@@ -1,4 +1,4 @@
-//! What the tests of faults have in common: two servers in rotation, and who keeps them there.
+//! Shared by the fault tests: two servers in rotation, and the client that keeps them there.
 
 use crate::common::bed::Bed;
 use crate::common::haproxy::{BackendConfig, Haproxy};
@@ -6,14 +6,12 @@ use crate::common::hsdo::{Hsdo, Running};
 use crate::common::traffic;
 
 pub(crate) const BACK: &str = "http-back";
-/// The series of turns that went well.
 pub(crate) const OK: &str = r#"hsdo_turns_total{result="ok"}"#;
-/// The series of turns that failed.
 pub(crate) const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
 
-/// A client at work: slots 1 and 2 of a table of four are held by `i-1` and `i-2`, and both serve.
+/// A converged client: `i-1` and `i-2` hold slots 1 and 2 of a table of four, and both serve.
 pub(crate) struct Scene {
-    // In the order in which they must go.
+    // Fields drop in this order.
     pub(crate) client: Running,
     pub(crate) haproxy: Haproxy,
     pub(crate) bed: Bed,
@@ -35,12 +33,12 @@ impl Scene {
         let client = client(Hsdo::client(&bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "4")).spawn();
         let mut scene = Scene { client, haproxy, bed };
         scene.wait_weights(&[10, 10]);
-        // What comes before the first servers are up belongs to the start.
+        // Drop what happened before the first servers were up.
         scene.client.wait_turn();
         scene
     }
 
-    /// Waits until the first slots have these weights and serve, and no others do.
+    /// Waits until exactly the first slots serve, at these weights.
     #[track_caller]
     pub(crate) fn wait_weights(&self, weights: &[u32]) {
         let names: Vec<String> = (1..=weights.len()).map(|id| format!("mywebapp{id}")).collect();
@@ -61,7 +59,7 @@ impl Scene {
     }
 }
 
-/// Puts the instance `i-<id>` into a slot, with a web server of that name.
+/// Puts the instance `i-<id>` into a slot, with a web server.
 pub(crate) fn occupy(bed: &Bed, id: u32, weight: u16) {
     let address = format!("127.1.2.{id}");
     bed.web().serve(&format!("i-{id}"), address.parse().expect("an address"));

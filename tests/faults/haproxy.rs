@@ -1,4 +1,4 @@
-//! HAProxy itself: stopped, crowded, moved away, closed to changes.
+//! HAProxy itself: paused, crowded, moved away, refusing changes.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use crate::common::tap::Tap;
 
 const UP: &str = "hsdo_haproxy_up";
 
-/// What was sent to it meanwhile waits in its queue, and must do no harm when it goes on.
+/// Commands queued meanwhile must do no harm when it continues.
 #[test]
 fn a_stopped_haproxy_is_waited_for_and_repaired_when_it_goes_on() {
     let mut scene = Scene::set("stopped");
@@ -28,11 +28,11 @@ fn a_stopped_haproxy_is_waited_for_and_repaired_when_it_goes_on() {
     assert_eq!((log.matches("did not answer").count(), log.matches("HAProxy: recovered").count()), (2, 2), "{log}");
 }
 
-/// Whoever else talks to the socket may leave no place for hsdo (`stats maxconn`, 10 by default).
+/// Other clients can use up the socket's `stats maxconn` (10 by default).
 #[test]
 fn others_that_fill_the_socket_cost_turns_and_no_traffic() {
     let mut scene = Scene::set("crowded");
-    // Ten are served at a time, and each may say nothing for `stats timeout`.
+    // Ten are served at a time, and each may stay silent for `stats timeout`.
     let crowd: Vec<UnixStream> =
         (0..60).map(|_| UnixStream::connect(scene.bed.socket()).expect("room in the queue")).collect();
     scene.client.wait_metric(UP, |up| up == 0.0);
@@ -62,12 +62,12 @@ fn a_socket_that_is_moved_away_or_replaced_is_waited_for() {
         scene.wait_weights(&[10, u32::from(weight)]);
         scene.client.wait_metric(UP, |up| up == 1.0);
     }
-    // Each is a fault of its own, which begins once and ends once.
+    // Each is a fault of its own, logged once when it begins and once when it ends.
     assert_eq!(scene.client.log().matches("WARN").count(), 3, "{}", scene.client.log());
     assert_eq!(scene.client.log().matches("HAProxy: recovered").count(), 3, "{}", scene.client.log());
 }
 
-/// Its level is asked of every new process: nothing is sent to one that would refuse it.
+/// hsdo asks every new process for its level, and sends nothing to one that would refuse it.
 #[test]
 fn a_haproxy_that_comes_back_below_level_admin_is_told_and_waited_for() {
     let mut scene = Scene::set("refused");
@@ -76,7 +76,7 @@ fn a_haproxy_that_comes_back_below_level_admin_is_told_and_waited_for() {
     fs::write(&path, admin.replace("level admin", "level operator")).expect("a file");
     let restart = |scene: &mut Scene| {
         scene.haproxy.kill();
-        scene.haproxy.start_again();
+        scene.haproxy.restart();
     };
     restart(&mut scene);
     scene.client.wait_log("has level operator, which may not change servers; give it `level admin`");

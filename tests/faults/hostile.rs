@@ -1,5 +1,4 @@
-//! Texts from AWS that try to be more than a name: in the table, on HAProxy's socket, in the log and in `/metrics` each
-//! stays one.
+//! Hostile names from AWS: in the table, on HAProxy's socket, in the log and in `/metrics` they stay names.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::common::hsdo::{Hsdo, Running};
 use crate::common::tap::Tap;
 use crate::common::wait::{SOON, wait_for};
 
-/// A name that AWS allows for a group; who may make groups chooses it.
+/// A valid group name, chosen by whoever may create groups.
 const GROUP: &str = r#"we"b\ {x="1"} 9; shutdown frontend http-back <script>alert(1)</script>"#;
 
 /// Ids that AWS would never give.
@@ -64,14 +63,14 @@ fn instances() -> String {
     format!("<DescribeInstancesResponse><reservationSet>{items}</reservationSet></DescribeInstancesResponse>")
 }
 
-/// Each line of the log and of the metrics is one that hsdo itself began.
+/// Each line of log and metrics must be one that hsdo began.
 fn assert_clean(running: &Running) {
     let log = running.log();
     assert!(log.lines().all(|line| line.starts_with("20") && !line.starts_with("2026-01-01T00:00:00.000Z")), "{log}");
     assert!(!log.chars().any(|char| char != '\n' && (char.is_control() || char == '\u{202e}')), "{log:?}");
     let metrics = running.metrics();
     for line in metrics.lines().filter(|line| line.starts_with("hsdo_server_weight")) {
-        // The labels' quotes, and what is between them without a quote that is not escaped.
+        // The label quotes, and no unescaped quote between them.
         let bare = line.replace("\\\\", "").replace("\\\"", "");
         assert_eq!(bare.matches('"').count(), 8, "{line}");
         assert!(line.ends_with("} 10"), "{line}");
@@ -83,8 +82,8 @@ fn assert_clean(running: &Running) {
 fn what_aws_says_stays_a_name() {
     let bed = Bed::new("hostile");
     bed.moto().create_table();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Answer(Arc::new(|_: &str| groups())));
-    bed.aws().spoil("DescribeInstances", Fault::Answer(Arc::new(|_: &str| instances())));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Answer(Arc::new(|_: &str| groups())));
+    bed.aws().inject("DescribeInstances", Fault::Answer(Arc::new(|_: &str| instances())));
     let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", 10).unchecked()]);
     let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
     let mut server = Hsdo::server(&bed)

@@ -1,4 +1,4 @@
-//! hsdo killed (SIGKILL) between any two writes: nothing half done may serve, and the next one finishes it.
+//! hsdo killed (SIGKILL) between any two writes: nothing half-done may serve, and its successor finishes the work.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use crate::common::bed::Bed;
 use crate::common::haproxy::{BackendConfig, Haproxy};
 use crate::common::hsdo::Hsdo;
 use crate::common::moto::text_of;
-use crate::common::tap::{Tap, Way};
+use crate::common::tap::{SocketFault, Tap};
 use crate::common::wait::{SOON, wait_for, wait_until};
 
 /// moto needs seconds for a transaction of a hundred updates.
 const MOTO: Duration = Duration::from_secs(60);
 
-/// Who sits where: the occupied rows by slot.
+/// The instances of the occupied rows, by slot.
 fn seats(bed: &Bed) -> BTreeMap<u32, String> {
     let rows = bed.moto().rows().into_iter();
     rows.filter_map(|(id, item)| Some((id, text_of(&item, "ServerName")?))).filter(|(_, name)| name != "none").collect()
 }
 
-/// The call that is under way when it dies may be carried out afterwards: the proxy forwards it then.
+/// The call in flight at the kill may still take effect: the proxy forwards it then.
 #[test]
 fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
     const SIZE: u32 = 102;
@@ -35,9 +35,9 @@ fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
     };
     let ids = || bed.moto().instances("web").into_iter().map(|instance| instance.id).collect::<Vec<_>>();
     let write = "TransactWriteItems";
-    // A new table takes more than one transaction, and it dies after the first of them.
-    bed.aws().spoil_times(write, Fault::Delay(Duration::ZERO), 1);
-    bed.aws().spoil(write, Fault::Hang);
+    // A new table takes more than one transaction, and it dies after the first.
+    bed.aws().inject_times(write, Fault::Delay(Duration::ZERO), 1);
+    bed.aws().inject(write, Fault::Hang);
     let mut running = server().spawn();
     wait_until("the second transaction", MOTO, || (bed.aws().count(write) == 2).then_some(()));
     running.kill();
@@ -54,7 +54,7 @@ fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
     assert_eq!(seats(&bed), BTreeMap::from([(1, web[0].clone()), (2, web[1].clone())]));
 
     for (operation, count) in [("Scan", 3), (write, 4)] {
-        bed.aws().spoil(operation, Fault::Hang);
+        bed.aws().inject(operation, Fault::Hang);
         bed.aws().forget();
         bed.moto().set_desired("web", count);
         wait_until("a call", SOON, || (bed.aws().count(operation) > 0).then_some(()));
@@ -72,7 +72,7 @@ fn a_server_that_dies_between_two_writes_is_followed_by_one_that_finishes() {
     }
 }
 
-/// Killed or stopped, it takes nothing with it; whoever comes after it finds nothing to do.
+/// Killed or stopped, it changes nothing; its successor finds nothing to do.
 #[test]
 fn a_client_that_goes_leaves_haproxy_as_it_is() {
     let mut scene = Scene::set("goes");
@@ -98,7 +98,7 @@ fn a_client_that_goes_leaves_haproxy_as_it_is() {
     }
 }
 
-/// Every server of a backend gets another address and another weight, and the client dies after each of its lines in turn.
+/// Every server of a backend gets a new address and weight, and the client dies after each of its lines in turn.
 #[test]
 fn a_client_that_dies_between_two_lines_leaves_no_stale_address_in_rotation() {
     const SLOTS: u32 = 100;
@@ -114,7 +114,7 @@ fn a_client_that_dies_between_two_lines_leaves_no_stale_address_in_rotation() {
     fill(0);
     let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", SLOTS as usize).unchecked()]);
     let client = || Hsdo::client(&bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string());
-    // How many have what the table says now. Who takes traffic has it, or has all that it said before.
+    // How many match the table now. A server in rotation matches it, or is entirely as before.
     let arrived = |round: u32| {
         let mut arrived = 0;
         for (name, server) in haproxy.servers(BACK) {
@@ -130,8 +130,8 @@ fn a_client_that_dies_between_two_lines_leaves_no_stale_address_in_rotation() {
     let mut running = client().spawn();
     wait_for("the first filling", SOON, || arrived(0));
     let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
-    // The line that was under way when it died gets to HAProxy afterwards.
-    tap.set_way(Way::Slow(Duration::from_millis(100)));
+    // The line in flight at the kill reaches HAProxy afterwards.
+    tap.set_fault(SocketFault::Slow(Duration::from_millis(100)));
     let mut most = 0;
     for round in 1..=6 {
         running.kill();

@@ -1,4 +1,4 @@
-//! What the machine can run out of: a reader of the log, room on a disk, file descriptors, a name server.
+//! What a machine can run out of: a log reader, disk space, file descriptors, a name server.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use crate::common::bed::{Bed, package_dir};
 use crate::common::haproxy::{BackendConfig, Haproxy};
 use crate::common::hsdo::{Hsdo, Running};
 use crate::common::process::unshare;
-use crate::common::wait::{SOON, stays, wait_for};
+use crate::common::wait::{SOON, assert_stays, wait_for};
 
-/// From now on the table has a hundred rows of this weight. moto would need long for that.
+/// Stubs a table of a hundred rows with this weight; moto would be slow.
 fn fill(bed: &Bed, weight: u16) {
     let row = |id: u32| {
         format!(
@@ -26,10 +26,10 @@ fn fill(bed: &Bed, weight: u16) {
     };
     let answer = format!(r#"{{"Items": [{}]}}"#, (1..=100).map(row).collect::<Vec<_>>().join(","));
     bed.aws().heal();
-    bed.aws().spoil("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
+    bed.aws().inject("Scan", Fault::Answer(Arc::new(move |_: &str| answer.clone())));
 }
 
-/// A client that fills a hundred slots, which is more lines of the log than may wait, writes them into `path`, and goes on.
+/// A client that fills a hundred slots into the log `path`, more lines than the queue holds, and keeps turning.
 fn client(bed: &Bed, path: &Path) -> (Haproxy, Running) {
     bed.moto().create_table();
     fill(bed, 10);
@@ -56,27 +56,27 @@ fn a_log_that_nobody_reads_holds_up_no_turn() {
     let bed = Bed::new("unread");
     let path = bed.dir().join("log");
     assert!(Command::new("mkfifo").arg(&path).status().is_ok_and(|status| status.success()), "mkfifo");
-    // Reading and writing, so that neither end waits for the other; and full from the beginning.
+    // Opened for both reading and writing, so neither end blocks; full from the start.
     let mut pipe = OpenOptions::new().read(true).write(true).open(&path).expect("a pipe");
     let mut filling = pipe.try_clone().expect("a second handle");
     std::thread::spawn(move || drop(filling.write_all(&[b'x'; 1 << 20])));
     let (_haproxy, mut client) = client(&bed, &path);
 
-    // Somebody reads again, and is told that lines are missing.
-    let (tell, told) = std::sync::mpsc::channel();
+    // Once read again, the log reports the dropped lines.
+    let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            if tell.send(String::from_utf8_lossy(&buffer[..count]).into_owned()).is_err() {
+            if sender.send(String::from_utf8_lossy(&buffer[..count]).into_owned()).is_err() {
                 return;
             }
         }
     });
-    // A line comes only when there is something to tell.
+    // A line only appears when there is something to log.
     fill(&bed, 20);
     let mut text = String::new();
     wait_for("the log to tell of dropped lines", SOON, || {
-        text.extend(told.try_iter());
+        text.extend(receiver.try_iter());
         if text.contains(" log lines were dropped: standard error could not keep up") { Ok(()) } else { Err("no") }
     });
     assert!(client.terminate().success());
@@ -89,7 +89,7 @@ fn a_log_on_a_full_disk_holds_up_no_turn() {
     assert!(client.terminate().success());
 }
 
-/// Sets how many descriptors a process may have; `None` gives it back what it had at most.
+/// Limits a process's descriptors; `None` restores its hard limit.
 fn limit_descriptors(id: u32, most: Option<usize>) {
     let limit = most.map_or("1024:1024".to_owned(), |most| format!("{most}:1024"));
     let status = Command::new("prlimit").arg("--pid").arg(id.to_string()).arg(format!("--nofile={limit}")).status();
@@ -132,8 +132,8 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
     let (id, before) = (server.process().id(), bed.moto().rows());
     let most = descriptors(id) + 20;
     limit_descriptors(id, Some(1));
-    // The connections that it has are kept; once they are gone it has none.
-    bed.aws().spoil_times("*", Fault::Close, 3);
+    // Open connections are kept; once they are gone it has none.
+    bed.aws().inject_times("*", Fault::Close, 3);
     server.wait_log("AWS: ");
     bed.moto().set_desired("web", 3);
     assert_eq!(bed.moto().rows(), before);
@@ -147,7 +147,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
     assert!(descriptors(id) <= most, "{} descriptors", descriptors(id));
 }
 
-/// With `/etc/hosts` as the name service, in a mount namespace of hsdo's own. An answer counts as fresh for ten seconds.
+/// With `/etc/hosts` as the name service, in a mount namespace of hsdo's own. An answer is fresh for ten seconds.
 #[test]
 fn a_name_server_that_is_down_ends_nothing() {
     const LONGER_THAN_FRESH: Duration = Duration::from_secs(12);
@@ -155,7 +155,7 @@ fn a_name_server_that_is_down_ends_nothing() {
     bed.moto().create_table();
     bed.moto().create_group("web", 0, 1);
     let hosts = bed.file("hosts", "");
-    // Nobody listens there.
+    // Nothing listens there.
     let nobody = bed.file("resolv.conf", "nameserver 127.9.9.9\noptions timeout:1 attempts:1\n");
     let own = format!(
         "mount --bind '{}' /etc/hosts && mount --bind '{}' /etc/resolv.conf && exec \"$0\" \"$@\"",
@@ -172,7 +172,7 @@ fn a_name_server_that_is_down_ends_nothing() {
     let mut running = server().spawn();
     running.wait_turn();
     fs::write(&hosts, "").expect("a file");
-    stays("no turn fails", LONGER_THAN_FRESH, || match running.metric(FAILED) {
+    assert_stays("no turn fails", LONGER_THAN_FRESH, || match running.metric(FAILED) {
         Some(0.0) => Ok(()),
         other => Err(format!("{other:?} failed turns: {}", running.log())),
     });
@@ -184,8 +184,8 @@ fn a_name_server_that_is_down_ends_nothing() {
     server().once().assert_code(1).assert_stderr("aws.hsdo.test");
 }
 
-/// The name servers of a VPN and of the world: one knows the name after a while, the other one says at once that there is
-/// none. Nothing listens at the address: what is refused there was found.
+/// A VPN's name server and a public one: the first knows the name, after a while; the second says at once that it does
+/// not exist. Nothing listens at the address: "connection refused" proves that the name was resolved.
 #[test]
 fn name_servers_are_asked_one_after_the_other() {
     let bed = Bed::new("name-servers");
@@ -202,5 +202,5 @@ fn name_servers_are_asked_one_after_the_other() {
     };
     assert!(found(&["127.0.0.1=knows", "127.0.0.2=unknown"]), "musl: no such name");
     assert!(found(&["127.0.0.1=silent", "127.0.0.2=knows"]));
-    assert!(!found(&["127.0.0.1=unknown", "127.0.0.2=knows"]), "the first one's word counts");
+    assert!(!found(&["127.0.0.1=unknown", "127.0.0.2=knows"]), "the first server's response counts");
 }

@@ -1,6 +1,6 @@
-//! The faults in the table of `tests/README.md` that no other file causes: HAProxy stopped, crowded, moved
-//! away or closed to changes; hsdo killed between two writes, or without descriptors, disk, a reader of its log or a name
-//! server; answers of AWS that never end, clocks that jump; texts that try to be more than texts.
+//! The faults in the table of `tests/README.md` that no other file covers: HAProxy paused, crowded, moved away or
+//! refusing changes; hsdo killed between two writes, or without descriptors, disk, log reader or name server; endless
+//! AWS responses, clock jumps, hostile text.
 
 #[path = "../common/mod.rs"]
 mod common;

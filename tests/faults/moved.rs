@@ -1,11 +1,11 @@
-//! A row that a hand takes away seats its instance in another slot.
+//! A row that is deleted by hand seats its instance in another slot.
 
 use super::fixture::{BACK, Scene};
 use crate::common::haproxy::Server;
 use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
 
-/// Its check in the new slot takes a while; the old slot serves that long.
+/// Its check in the new slot takes a while; the old slot serves until then.
 #[test]
 fn a_server_that_moves_to_another_slot_never_leaves_the_rotation() {
     let scene = Scene::set("moved");

@@ -1,11 +1,11 @@
-//! Agents (`agent-check`): another hand on the same servers.
+//! Agents (`agent-check`) change the same servers as hsdo.
 
 use super::fixture::{BACK, Config, OK, address, bed_with_table, occupy, ready, tapped};
 use crate::common::agent::Agent;
 use crate::common::port::Port;
 use crate::common::wait::{SOON, wait_for};
 
-/// An agent beside each instance, asked ten times a second.
+/// An agent beside each instance, polled ten times a second.
 fn config(port: u16) -> String {
     format!(
         "backend http-back\n    balance roundrobin\n    \
@@ -14,7 +14,7 @@ fn config(port: u16) -> String {
     )
 }
 
-/// It takes the server out: that is no operator, and the line does not say so.
+/// An agent's drain is not reported as an operator's.
 #[test]
 fn an_agent_that_drains_is_left_alone() {
     let bed = bed_with_table("agent-drain", 3, 2);
@@ -42,14 +42,14 @@ fn an_agent_that_drains_is_left_alone() {
     );
     assert_eq!(haproxy.active(BACK), ["web1"]);
 
-    // The instance goes, the next one has no agent: it is nobody's.
+    // The next instance has no agent: it is not held.
     drop(agent);
     occupy(&bed, 2, 22);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_metric("hsdo_haproxy_held_slots", |held| held == 0.0);
 }
 
-/// It sends a share of the configured weight each time, as agents that measure load do.
+/// It sends a share of the configured weight each time, as load-measuring agents do.
 #[test]
 fn an_agent_that_sets_the_weight_is_given_way() {
     let bed = bed_with_table("agent-weight", 3, 2);
@@ -74,7 +74,7 @@ fn an_agent_that_sets_the_weight_is_given_way() {
         if (servers["web1"].weight, servers["web2"].weight) == (10, 20) { Ok(()) } else { Err(format!("{servers:?}")) }
     });
 
-    // Its neighbours are kept in step, and another instance in that slot, without an agent, has its own.
+    // The other slots are kept in step, and another instance in that slot, without an agent, gets its weight.
     bed.moto().put_free(1);
     haproxy.wait_weights(BACK, &[("web2", 20)]);
     occupy(&bed, 2, 22);

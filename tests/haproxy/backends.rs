@@ -1,4 +1,4 @@
-//! Several backends in one client: what becomes of one costs the others nothing.
+//! Several backends in one client: trouble with one costs the others nothing.
 
 use super::fixture::{BACK, Config, bed_with_table, client, ready};
 use crate::common::haproxy::{Haproxy, Server};
@@ -7,9 +7,9 @@ use crate::common::wait::{SOON, wait_for};
 const LIST: &str = "http-back:web:$WEB,old-back:web:$WEB";
 const MISSING: &str = "hsdo_haproxy_missing_backends";
 
-/// A service that stays, as it is in every file of these tests.
+/// A backend that stays healthy, in each of these tests.
 const STAYS: &str = "backend http-back\n    server-template web 1-3 127.0.0.2:80 check inter 100ms disabled\n";
-/// A service that is retired, or only switched off.
+/// A backend that is removed, or only disabled.
 const OLD: &str = "backend old-back\n    server-template web 1-3 127.0.0.2:80 check inter 100ms disabled\n";
 const SWITCHED_OFF: &str =
     "backend old-back\n    disabled\n    server-template web 1-3 127.0.0.2:80 check inter 100ms disabled\n";
@@ -20,7 +20,7 @@ fn wait_both(haproxy: &Haproxy) {
     }
 }
 
-/// Ordinary housekeeping: a backend is dropped from haproxy.cfg, HAProxy starts anew, and hsdo's settings are edited later.
+/// Routine maintenance: a backend is dropped from haproxy.cfg, HAProxy restarts, and hsdo's settings are edited later.
 #[test]
 fn one_that_is_gone_leaves_the_others_filled() {
     let bed = bed_with_table("gone", 3, 2);
@@ -38,16 +38,16 @@ fn one_that_is_gone_leaves_the_others_filled() {
     ] {
         haproxy.kill();
         Config::of(sections).rewrite(&bed, &haproxy, &[BACK]);
-        haproxy.start_again();
+        haproxy.restart();
         haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
         running.wait_metric(MISSING, |missing| missing == 1.0);
-        // A steady turn changes nothing about it, and does not repeat it.
+        // Logged once, not every turn.
         running.wait_turn();
         running.wait_turn();
         let text = ready(&running);
         assert!(text.starts_with(&format!("ok, but {told}")), "{text}");
         assert_eq!(running.log().matches(told).count(), 1, "named once: {}", running.log());
-        // The one that is there is kept in step meanwhile.
+        // The other backend is kept in step meanwhile.
         bed.moto().put_free(2);
         haproxy.wait_weights(BACK, &[("web1", 10)]);
         super::fixture::seat(&bed, 2, 2);
@@ -55,7 +55,7 @@ fn one_that_is_gone_leaves_the_others_filled() {
 
         haproxy.kill();
         Config::of(&both).rewrite(&bed, &haproxy, &[BACK, "old-back"]);
-        haproxy.start_again();
+        haproxy.restart();
         wait_both(&haproxy);
         running.wait_metric(MISSING, |missing| missing == 0.0);
         running.wait_turn();
@@ -81,12 +81,13 @@ fn a_start_needs_one_of_them_and_names_those_that_are_there() {
         .assert_stderr("it has no server wbe<number>; its base names are web; ");
     assert!(haproxy.servers(BACK).values().all(Server::in_maintenance));
 
-    // One is enough, in a single turn as well, where it is the success of those that are there.
+    // One backend is enough, also for `--once`, which succeeds for those that are there.
     client(&bed, 3, "gone:web:$WEB,http-back:web:$WEB").once().assert_code(0).assert_stderr("backend gone: ");
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
 }
 
-/// The shape of a router's file: names with colons, plain servers beside slots that others fill, weights of 256, two algorithms.
+/// As in a router's file: names with colons, plain servers beside slots that others fill, weights of 256, two
+/// algorithms.
 #[test]
 fn names_with_colons_and_plain_servers_beside_the_slots() {
     let bed = bed_with_table("router", 5, 3);

@@ -1,19 +1,19 @@
-//! What a server's check or agent says is bytes: nothing in it makes HAProxy unreadable.
+//! Checks and agents report bytes: none of them makes HAProxy's tables unreadable.
 
 use super::fixture::{BACK, Config, address, bed_with_table, client, occupy};
 use crate::common::agent::Agent;
 use crate::common::port::Port;
 use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
-use crate::common::web::Mood;
+use crate::common::web::Behaviour;
 
-/// A Java server that says its reason in Latin-1; the other one leaves meanwhile, and a third comes.
+/// A Java server gives its reason in Latin-1; meanwhile the other leaves, and a third comes.
 #[test]
 fn a_reason_phrase_that_is_not_utf_8() {
     let bed = bed_with_table("latin-1", 3, 2);
     let config = "backend http-back\n    option httpchk GET /check\n    http-check expect status 200\n    \
                   server-template web 1-3 127.0.0.2:80 check inter 100ms rise 2 fall 2 disabled\n";
-    bed.web().set_mood("i-2", Mood::Reason(b"x\xe9"));
+    bed.web().set_behaviour("i-2", Behaviour::Reason(b"x\xe9"));
     let haproxy = Config::of(config).start(&bed, &[BACK]);
     let mut running = client(&bed, 3, "http-back:web:$WEB").spawn();
     haproxy.wait_weights(BACK, &[("web1", 10)]);

@@ -1,4 +1,4 @@
-//! What these tests have in common: a table whose rows they write by hand, a configuration of their own, and a client for it.
+//! Shared by these tests: a table whose rows they write, a configuration of their own, and a client for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +10,11 @@ use crate::common::port::Port;
 use crate::common::tap::Tap;
 use crate::common::wait::{SOON, wait_for};
 
-/// The backend of most tests.
 pub(crate) const BACK: &str = "http-back";
-/// The series of turns that went well, and of those that failed.
 pub(crate) const OK: &str = r#"hsdo_turns_total{result="ok"}"#;
 pub(crate) const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
 
-/// A bed with a table of `size` slots, the first `used` of them held by instances with a web server.
+/// A bed with a table of `size` slots, the first `used` of them taken by instances with a web server.
 pub(crate) fn bed_with_table(name: &str, size: u32, used: u32) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -43,14 +41,14 @@ pub(crate) fn seat(bed: &Bed, id: u32, host: u32) {
     bed.moto().put_server(id, &address(host), &format!("i-{host}"), Some("web"), 10);
 }
 
-/// Puts the instance `i-<host>` into a slot, with a web server of that name.
+/// The same, with its web server.
 pub(crate) fn occupy(bed: &Bed, id: u32, host: u32) {
     boot(bed, host);
     seat(bed, id, host);
 }
 
-/// A configuration: a head as in most files, then what a test adds. `$WEB` is the port of the web servers, `$DIR` the bed's
-/// directory, and every backend that is not disabled has a frontend of its own.
+/// A configuration: a common head, then a test's own text. `$WEB` is the port of the web servers, `$DIR` the bed's
+/// directory, and every enabled backend has its own frontend.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Config<'a> {
     /// What follows `level admin` in the `stats socket` line.
@@ -68,15 +66,15 @@ impl<'a> Config<'a> {
         Config { sections, ..Config::default() }
     }
 
-    /// Starts HAProxy with it. `backends` are those that get a port, also where the text has them only later.
+    /// Starts HAProxy with it. `backends` get a port, even those that the text has only later.
     pub(crate) fn start(self, bed: &Bed, backends: &[&str]) -> Haproxy {
         let ports: BTreeMap<String, Port> = backends.iter().map(|name| ((*name).to_owned(), Port::reserve())).collect();
         let text = self.text(bed, |name| ports.get(name).map(Port::number));
         let arguments = if self.arguments.is_empty() { &["-db"] } else { self.arguments };
-        Haproxy::start_text(bed, &text, ports, arguments)
+        Haproxy::start_with_config(bed, &text, ports, arguments)
     }
 
-    /// Writes it for a HAProxy that is started again afterwards. `backends` are those that the text has.
+    /// Writes it for a later restart. `backends` are those in the text.
     pub(crate) fn rewrite(self, bed: &Bed, haproxy: &Haproxy, backends: &[&str]) {
         let text = self.text(bed, |name| backends.contains(&name).then(|| haproxy.frontend(name)));
         fs::write(bed.dir().join("haproxy.cfg"), text).expect("the bed's directory can be written to");
@@ -99,14 +97,14 @@ impl<'a> Config<'a> {
     }
 }
 
-/// A client of a table with `size` slots; `backends` is its list, where `$WEB` is the port of the web servers.
+/// A client of a table with `size` slots; in its list of backends, `$WEB` is the port of the web servers.
 pub(crate) fn client(bed: &Bed, size: u32, backends: &str) -> Hsdo {
     Hsdo::client(bed)
         .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
         .env("CLIENT_HAPROXY_BACKEND_LIST", &backends.replace("$WEB", &bed.web().port().to_string()))
 }
 
-/// The same with a tap between it and HAProxy.
+/// The same through a tap.
 pub(crate) fn tapped(bed: &Bed, size: u32, backends: &str) -> (Tap, Hsdo) {
     let path = bed.dir().join("tap.sock");
     let tap = Tap::start(path.clone(), &bed.socket());
@@ -121,7 +119,7 @@ pub(crate) fn ready(client: &Running) -> String {
     })
 }
 
-/// A field of `show servers state` by its place: 4 is the address, 6 the administrative state.
+/// A field of `show servers state` by its index: 4 is the address, 6 the administrative state.
 pub(crate) fn state(haproxy: &Haproxy, backend: &str, server: &str, field: usize) -> String {
     let table = haproxy.command(&format!("show servers state {backend}"));
     let rows = table.lines().map(|row| row.split(' ').collect::<Vec<_>>());
@@ -144,8 +142,8 @@ pub(crate) fn wait_down(haproxy: &Haproxy, server: &str, host: u32) {
     });
 }
 
-/// Whether the HAProxy of this run is of that version, such as `2.2`.
+/// Whether the HAProxy under test is of that version, such as `2.2`.
 pub(crate) fn is_version(version: &str) -> bool {
-    let told = std::process::Command::new(program()).arg("-v").output().expect("haproxy runs");
-    String::from_utf8_lossy(&told.stdout).contains(&format!("version {version}."))
+    let output = std::process::Command::new(program()).arg("-v").output().expect("haproxy runs");
+    String::from_utf8_lossy(&output.stdout).contains(&format!("version {version}."))
 }

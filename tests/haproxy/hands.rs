@@ -1,4 +1,4 @@
-//! Operators at the Runtime API while instances come and go.
+//! Operators use the Runtime API while instances come and go.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::common::hsdo::Running;
 use crate::common::traffic::{self, Stream};
 use crate::common::wait::{SOON, wait_for};
 
-/// Any file with a cookie: whoever holds the slot's cookie would be sent there even at weight 0.
+/// With a cookie: clients that have the slot's cookie would be sent there even at weight 0.
 const CONFIG: &str = "
 backend http-back
     balance leastconn
@@ -20,7 +20,7 @@ backend http-back
     server web3 127.0.0.2:80 cookie web3 check disabled
 ";
 
-/// Two instances serve, and an operator holds the second one in maintenance.
+/// Two instances serve, and an operator holds the second in maintenance.
 fn held(name: &str) -> (Bed, Haproxy, Running) {
     let bed = bed_with_table(name, 3, 2);
     let haproxy = Config::of(CONFIG).start(&bed, &[BACK]);
@@ -42,7 +42,7 @@ fn maintenance_that_is_lifted_after_the_instance_left_serves_nobody() {
     });
     let before = bed.web().requests_of("i-2");
 
-    // However long it takes hsdo to see it.
+    // However long hsdo takes to see it.
     running.terminate();
     haproxy.command("set server http-back/web2 state ready");
     wait_for("it to be up", SOON, || {
@@ -59,13 +59,13 @@ fn maintenance_that_is_lifted_after_the_instance_left_serves_nobody() {
         if server.in_maintenance() { Ok(()) } else { Err(format!("{server:?}")) }
     });
     running.wait_turn();
-    // What the next instance gets is no hand's any more.
+    // The next instance is not held.
     occupy(&bed, 2, 22);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     assert_eq!(running.metric("hsdo_haproxy_held_slots"), Some(0.0));
 }
 
-/// A slot is given to another instance under the hand: the row's newcomer is in nobody's maintenance, and waits for its check.
+/// A held slot gets another instance: it is not in maintenance, and waits for its check.
 #[test]
 fn an_instance_that_replaces_a_held_one_is_a_new_one() {
     let (bed, haproxy, mut running) = held("held-replaced");

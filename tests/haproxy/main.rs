@@ -1,4 +1,4 @@
-//! HAProxy as other people configure it: each test states a configuration of the shape of a public one, and runs the built
+//! HAProxy as other people configure it: each test has a configuration modelled on a public one, and runs the built
 //! client on a real HAProxy with it.
 
 #[path = "../common/mod.rs"]

@@ -1,10 +1,10 @@
-//! Which servers of a backend are hsdo's slots, where others stand beside them.
+//! Which servers of a backend are hsdo's slots when there are others.
 
 use super::fixture::{BACK, Config, bed_with_table, client, ready};
 use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
 
-/// The shape of a set-up script's file: servers that it numbers with leading zeros, which no template makes.
+/// As a set-up script writes it: servers numbered with leading zeros, which no template makes.
 #[test]
 fn numbers_with_leading_zeros_are_refused() {
     let bed = bed_with_table("padded", 3, 2);
@@ -26,7 +26,7 @@ fn numbers_with_leading_zeros_are_refused() {
     for base in ["socks5_", "socks5_0"] {
         client(&bed, 150, &format!("socks5_backend:{base}:$WEB")).run().assert_code(2).assert_stderr(told);
     }
-    assert_eq!(haproxy.servers("socks5_backend"), before, "nobody touched them");
+    assert_eq!(haproxy.servers("socks5_backend"), before, "not touched");
 }
 
 /// A second template whose name begins like the first, and a server with a year in its name.
@@ -59,7 +59,7 @@ fn servers_beyond_a_gap_are_somebody_elses() {
     assert_eq!(ready(&running), "ok");
 }
 
-/// A template that is larger than the table: what follows the slots without a gap is out of use.
+/// A template larger than the table: servers that continue the slots without a gap are taken out.
 #[test]
 fn servers_that_continue_the_slots_are_put_out() {
     let bed = bed_with_table("larger", 2, 2);
@@ -77,7 +77,7 @@ fn servers_that_continue_the_slots_are_put_out() {
     assert_eq!((tally.of("placeholder"), tally.failures.len()), (0, 0), "{tally}");
 }
 
-/// A template of which one server was deleted, and a list size below it: what has a row is a slot, gap or not.
+/// A template with one server deleted, and a smaller list size: what has a row is a slot, gap or not.
 #[test]
 fn a_row_beyond_a_gap_is_a_slot() {
     let bed = bed_with_table("gap", 6, 6);

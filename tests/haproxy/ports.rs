@@ -7,7 +7,7 @@ use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
 use crate::common::web::Web;
 
-/// Two programs on each instance, as where WebSockets have a port of their own: `/ws` goes to the second.
+/// Two programs on each instance, as where WebSockets have their own port: `/ws` goes to the second.
 fn config(port: u16) -> String {
     format!(
         "backend http-back\n    balance roundrobin\n    http-request set-dst-port int($WEB)\n    \
@@ -54,6 +54,6 @@ fn a_server_port_of_zero_leaves_the_mapping_alone() {
     reaches(&[1, 3]);
     running.wait_turn();
     assert_eq!(ready(&running), "ok");
-    // Nothing is left to do, so a further client sends nothing.
+    // Nothing is left to do, so another client sends nothing.
     client(&bed, 3, "http-back:web:0").arg("--dry-run").run().assert_code(0).assert_stdout("nothing to send");
 }

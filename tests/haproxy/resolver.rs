@@ -7,10 +7,10 @@ use crate::common::dns::Dns;
 use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
 
-/// A backend with a literal placeholder, which is a neighbour in each of these files.
+/// A backend with a literal placeholder, in each of these tests.
 const LITERAL: &str = "backend http-back\n    server-template web 1-3 127.0.0.2:80 check inter 100ms disabled\n";
 
-/// The shape of a scheduler's file: the template's name is looked up by a resolver, which sets addresses as hsdo does.
+/// As a scheduler writes it: a resolver looks up the template's name and sets addresses, as hsdo does.
 #[test]
 fn a_backend_whose_addresses_a_resolver_sets_is_refused_and_its_neighbour_is_filled() {
     let bed = bed_with_table("resolver", 3, 2);
@@ -45,7 +45,7 @@ fn a_backend_whose_addresses_a_resolver_sets_is_refused_and_its_neighbour_is_fil
     client(&bed, 3, "dns-back:web:$WEB").run().assert_code(2).assert_stderr(told);
 }
 
-/// The name server is silent: nothing of hsdo's waits for it.
+/// The name server is silent: hsdo does not wait for it.
 #[test]
 fn a_silent_name_server_costs_the_neighbour_nothing() {
     let bed = bed_with_table("silent-dns", 3, 2);
@@ -68,7 +68,7 @@ fn a_silent_name_server_costs_the_neighbour_nothing() {
     running.wait_metric("hsdo_haproxy_missing_backends", |missing| missing == 2.0);
 }
 
-/// A name that the system looks up once, when HAProxy starts: a placeholder as good as an address.
+/// A name that HAProxy resolves once, at start, is as good a placeholder as an address.
 #[test]
 fn localhost_is_a_good_placeholder() {
     let bed = bed_with_table("localhost", 3, 2);
@@ -82,7 +82,7 @@ fn localhost_is_a_good_placeholder() {
     assert_eq!(ready(&running), "ok");
 }
 
-/// Placeholders to which HAProxy gives no address: it refuses every other one, which is told once, with what helps.
+/// Placeholders without an address: HAProxy refuses any other, which is logged once with the remedy.
 fn without_an_address(name: &str, placeholder: &str) {
     let bed = bed_with_table(name, 3, 2);
     let config = format!("{LITERAL}\nbackend odd-back\n    server-template web 1-3 {placeholder} disabled\n");
@@ -106,7 +106,7 @@ fn without_an_address(name: &str, placeholder: &str) {
     );
     bed.moto().put_free(1);
     haproxy.wait_weights(BACK, &[("web2", 10)]);
-    // A fault that another one replaces is not over.
+    // A fault that is replaced by another has not recovered.
     haproxy.kill();
     running.wait_metric("hsdo_haproxy_up", |up| up == 0.0);
     assert!(!running.log().contains("turn: recovered"), "{}", running.log());

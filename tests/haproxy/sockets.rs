@@ -1,4 +1,4 @@
-//! HAProxy's Runtime API as it is spelt, bounded and labelled elsewhere.
+//! Other spellings, limits and labels of HAProxy's Runtime API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -22,7 +22,7 @@ fn follows(bed: &Bed, haproxy: &Haproxy, weight: u32) {
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", weight)]);
 }
 
-/// The shape of a messenger's proxy: a small buffer, checks once a minute, faults seen in the traffic. 100 slots at once.
+/// As in a messenger's proxy: a small buffer, checks once a minute, `observe`. 100 slots at once.
 #[test]
 fn a_small_buffer_takes_shorter_lines() {
     let bed = bed_with_table("bufsize", 0, 0);
@@ -37,7 +37,7 @@ fn a_small_buffer_takes_shorter_lines() {
     };
     let haproxy = config.start(&bed, &[BACK]);
     let mut running = client(&bed, 100, "http-back:web:$WEB").spawn();
-    // 2.2 hangs on a line that is too long until the deadline of the talk.
+    // 2.2 hangs on a line that is too long, until the connection's deadline.
     wait_for("every slot to have its address and weight", Duration::from_secs(60), || {
         let servers = haproxy.servers(BACK);
         let full = servers.values().filter(|server| server.weight == 5 && server.addr.starts_with("127.1.4.")).count();
@@ -48,7 +48,7 @@ fn a_small_buffer_takes_shorter_lines() {
     assert_eq!(running.metric(r#"hsdo_haproxy_commands_total{result="refused"}"#).unwrap_or(0.0), 0.0);
 }
 
-/// Tools ask for it because it makes replies readable.
+/// Tools enable severities to make replies readable.
 #[test]
 fn severities_before_the_messages() {
     for severity in ["number", "string"] {
@@ -69,7 +69,7 @@ fn severities_before_the_messages() {
     }
 }
 
-/// A severity before the level: the level is still read.
+/// The level is recognised behind a severity.
 #[test]
 fn a_level_that_is_too_low_is_told_with_severities_too() {
     let bed = bed_with_table("low-level", 3, 2);
@@ -86,7 +86,7 @@ fn a_level_that_is_too_low_is_told_with_severities_too() {
         .assert_stderr("has level operator, which may not change servers; give it `level admin`");
 }
 
-/// HAProxy's own spellings of where a socket is; a container's file has only the first.
+/// HAProxy's spellings of socket addresses; a container's file has only the first.
 #[test]
 fn sockets_in_haproxys_own_spellings() {
     let bed = bed_with_table("spellings", 3, 2);
@@ -117,7 +117,7 @@ fn sockets_in_haproxys_own_spellings() {
         .assert_stderr("is HAProxy running, with that `stats socket`?");
 }
 
-/// The master's socket (`-S`): commands go on to the worker that is in charge, also after a reload.
+/// The master's socket (`-S`): commands reach the current worker, also after a reload.
 #[test]
 fn the_masters_socket() {
     let bed = bed_with_table("master", 3, 2);
@@ -146,8 +146,8 @@ fn the_masters_socket() {
         .assert_stderr("it has http-back");
 }
 
-/// The same by a file, so that the number of processes is what a test says on each version.
-fn says_so_many_processes(bed: &Bed, number: u32) -> std::path::PathBuf {
+/// The same from a file, so that a test sets the number of processes on every version.
+fn info_with_processes(bed: &Bed, number: u32) -> std::path::PathBuf {
     let path = bed.dir().join("processes.sock");
     let listener = UnixListener::bind(&path).expect("the path is free");
     std::thread::spawn(move || {
@@ -167,7 +167,7 @@ fn says_so_many_processes(bed: &Bed, number: u32) -> std::path::PathBuf {
     path
 }
 
-/// `nbproc`, which 2.5 took away: any of the processes may answer.
+/// `nbproc`, which 2.5 removed: any of the processes may answer.
 #[test]
 fn several_processes_behind_one_socket_are_refused() {
     let bed = bed_with_table("nbproc", 3, 2);
@@ -179,7 +179,7 @@ fn several_processes_behind_one_socket_are_refused() {
         client(&bed, 3, "http-back:web:$WEB").run().assert_code(2).assert_stderr(told).assert_stderr("use `nbthread`");
         assert!(haproxy.servers(BACK).values().all(crate::common::haproxy::Server::in_maintenance));
     }
-    let fake = says_so_many_processes(&bed, 4);
+    let fake = info_with_processes(&bed, 4);
     client(&bed, 3, "http-back:web:$WEB")
         .env("CLIENT_HAPROXY_SOCKET_PATH", &fake.to_string_lossy())
         .run()
@@ -188,7 +188,7 @@ fn several_processes_behind_one_socket_are_refused() {
         .assert_stderr("use `nbthread`");
 }
 
-/// A steady turn is one line, as anywhere; 2.2, which shows too little in it, is read anew in each turn.
+/// A steady turn is one line as elsewhere; 2.2 shows too little in it and is read again every turn.
 #[test]
 fn a_severity_costs_a_steady_turn_nothing() {
     let bed = bed_with_table("steady-severity", 3, 2);

@@ -1,11 +1,11 @@
-//! Servers that take the health of others: `track`.
+//! Servers that take their health from others: `track`.
 
 use std::time::Duration;
 
 use super::fixture::{BACK, Config, bed_with_table, boot, client, in_own_maintenance, occupy, seat, wait_down};
 use crate::common::traffic::{self, Stream};
 use crate::common::wait::{SOON, wait_for};
-use crate::common::web::Mood;
+use crate::common::web::Behaviour;
 
 /// Plain pages are checked; the backend for WebSockets on the same instances tracks them.
 const CONFIG: &str = "
@@ -29,7 +29,7 @@ fn replaced(name: &str, backends: &str) {
     let mut stream = Stream::start(haproxy.frontend("ws-back"), Duration::from_millis(2), 20_000);
     for (slot, host) in [(2, 12), (3, 13)] {
         let name = boot(&bed, host);
-        bed.web().set_mood(&name, Mood::Status(503));
+        bed.web().set_behaviour(&name, Behaviour::Status(503));
         seat(&bed, slot, host);
         wait_down(&haproxy, &format!("web{slot}"), host);
     }
@@ -46,7 +46,7 @@ fn replaced(name: &str, backends: &str) {
     assert!(tally.failures.is_empty(), "{tally}");
     assert_eq!((bed.web().requests_of("i-12"), bed.web().requests_of("i-13")), (0, 0), "{tally}");
     for host in [12, 13] {
-        bed.web().set_mood(&format!("i-{host}"), Mood::Well);
+        bed.web().set_behaviour(&format!("i-{host}"), Behaviour::Well);
     }
     haproxy.wait_weights("ws-back", &[("web1", 10), ("web2", 10), ("web3", 10)]);
 }
@@ -61,7 +61,7 @@ fn a_follower_that_is_filled_first_waits_too() {
     replaced("track-before", "ws-back:web:$WEB,http-back:web:$WEB");
 }
 
-/// An operator takes the model out, and the instance leaves: the follower must not serve it when the hand is lifted.
+/// An operator takes the model out, and the instance leaves: the follower must not serve it when the hold is lifted.
 #[test]
 fn a_follower_of_a_model_in_maintenance_is_taken_out_too() {
     let bed = bed_with_table("track-held", 3, 3);

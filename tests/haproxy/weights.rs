@@ -1,4 +1,4 @@
-//! Algorithms that take no other weights than the configured one.
+//! Algorithms that take only the configured weight.
 
 use super::fixture::{BACK, Config, bed_with_table, client};
 use crate::common::traffic;
@@ -21,7 +21,7 @@ fn a_configured_weight_of_zero_with_a_static_algorithm_is_told() {
     haproxy.wait_weights(BACK, &[("web2", 10)]);
 }
 
-/// What the remedy says helps.
+/// The remedy works.
 #[test]
 fn a_consistent_hash_takes_any_weight() {
     let bed = bed_with_table("weight-consistent", 2, 2);

@@ -1,4 +1,4 @@
-//! What the tests of the server role have in common: beds, views of the table, edits of AWS's answers.
+//! Shared by the tests of the server role: beds, views of the table, edits of AWS's responses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,10 @@ use crate::common::http::lock;
 use crate::common::moto::{Item, text_of};
 use crate::common::wait::{SOON, wait_for};
 
-/// The series of turns that went well.
 pub(crate) const OK: &str = r#"hsdo_turns_total{result="ok"}"#;
-/// The series of turns that failed.
 pub(crate) const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
 
-/// A bed with the table, and with these groups of so many instances: the first in 127.1.0.0/20, the others in 127.1.16.0/20.
+/// A bed with the table and groups of that many instances: the first in 127.1.0.0/20, the others in 127.1.16.0/20.
 pub(crate) fn bed(name: &str, groups: &[(&str, usize)]) -> Bed {
     let bed = Bed::new(name);
     bed.moto().create_table();
@@ -27,25 +25,25 @@ pub(crate) fn bed(name: &str, groups: &[(&str, usize)]) -> Bed {
     bed
 }
 
-/// A server that gives new servers their full weight at once: for tests that are not about the ramp.
+/// A server without a ramp: new servers get their full weight at once.
 pub(crate) fn steady(bed: &Bed, size: u32) -> Hsdo {
     Hsdo::server(bed)
         .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &size.to_string())
         .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "10")
 }
 
-/// The ids of a group's instances in the order of their addresses.
+/// A group's instance ids, by address.
 pub(crate) fn ids(bed: &Bed, group: &str) -> Vec<String> {
     bed.moto().instances(group).into_iter().map(|instance| instance.id).collect()
 }
 
-/// Who sits where: the instances of the occupied rows by slot.
+/// The instances of the occupied rows, by slot.
 pub(crate) fn seats(bed: &Bed) -> BTreeMap<u32, String> {
     let rows = bed.moto().rows().into_iter();
     rows.filter_map(|(id, item)| Some((id, text_of(&item, "ServerName")?))).filter(|(_, name)| name != "none").collect()
 }
 
-/// Waits until exactly these instances sit in these slots.
+/// Waits until exactly these instances hold these slots.
 #[track_caller]
 pub(crate) fn wait_seats(bed: &Bed, wanted: &[(u32, &str)]) {
     let wanted: BTreeMap<u32, String> = wanted.iter().map(|(id, name)| (*id, (*name).to_owned())).collect();
@@ -65,7 +63,6 @@ pub(crate) fn wait_row(bed: &Bed, id: u32, wanted: &[(&str, &str)]) {
     });
 }
 
-/// Whether an item has these attributes.
 pub(crate) fn has(item: &Item, wanted: &[(&str, &str)]) -> bool {
     wanted.iter().all(|(name, value)| text_of(item, name).as_deref() == Some(value))
 }
@@ -81,16 +78,15 @@ pub(crate) fn settle(bed: &Bed, server: &mut Running) {
     bed.aws().forget();
 }
 
-/// An update that was asked for.
+/// An update that hsdo sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
-    /// The row.
     pub(crate) id: u32,
-    /// What its attributes are set to.
+    /// The attributes it sets.
     pub(crate) set: BTreeMap<String, String>,
 }
 
-/// The transactions that were asked for, each a list of updates, refused ones and repeated ones too.
+/// The transactions that hsdo sent, as lists of updates, refused and repeated ones too.
 pub(crate) fn transactions(bed: &Bed) -> Vec<(String, Vec<Write>)> {
     let calls = bed.aws().calls().into_iter().filter(|call| call.operation == "TransactWriteItems");
     calls
@@ -98,19 +94,19 @@ pub(crate) fn transactions(bed: &Bed) -> Vec<(String, Vec<Write>)> {
             let body: Value = serde_json::from_str(&call.body).expect("a request in JSON");
             let actions = body["TransactItems"].as_array().expect("actions");
             let token = body["ClientRequestToken"].as_str().expect("a token").to_owned();
-            // Each holds the change marker too, on slot 1's item: that alone is no write of the slot.
+            // Each carries the change marker on slot 1's item too: by itself, that is no write of the slot.
             let writes = actions.iter().map(|action| write(&action["Update"]));
             (token, writes.filter(|write| write.set.contains_key("IPAddress")).collect())
         })
         .collect()
 }
 
-/// Every update that was asked for, in order.
+/// Every update that hsdo sent, in order.
 pub(crate) fn written(bed: &Bed) -> Vec<Write> {
     transactions(bed).into_iter().flat_map(|(_, writes)| writes).collect()
 }
 
-/// The values that were written for one attribute of one row, in order, each once.
+/// The values written to one attribute of one row, in order, without repeats.
 pub(crate) fn values_written(bed: &Bed, id: u32, attribute: &str) -> Vec<String> {
     let writes = written(bed).into_iter().filter(|write| write.id == id);
     let mut values: Vec<String> = writes.filter_map(|write| write.set.get(attribute).cloned()).collect();
@@ -131,7 +127,7 @@ fn write(update: &Value) -> Write {
     Write { id, set: set.collect() }
 }
 
-/// Lifecycle states that moto does not have, put into the answers of Auto Scaling.
+/// Lifecycle states that moto does not have, edited into Auto Scaling's responses.
 #[derive(Clone, Default)]
 pub(crate) struct Lifecycles(Arc<Mutex<BTreeMap<String, String>>>);
 
@@ -139,22 +135,20 @@ impl Lifecycles {
     /// Changes nothing until [`Lifecycles::set`]; ends with [`crate::common::aws_proxy::AwsProxy::heal`].
     pub(crate) fn install(bed: &Bed) -> Self {
         let states = Lifecycles::default();
-        bed.aws().spoil("DescribeAutoScalingGroups", states.fault());
+        bed.aws().inject("DescribeAutoScalingGroups", states.fault());
         states
     }
 
-    /// The same as a fault, for after the others were ended.
+    /// The same as a fault, to inject again after a heal.
     pub(crate) fn fault(&self) -> Fault {
         let of_answers = self.clone();
         Fault::Edit(Arc::new(move |body| of_answers.edit(body)))
     }
 
-    /// From now on that instance is in that state.
     pub(crate) fn set(&self, id: &str, state: &str) {
         lock(&self.0).insert(id.to_owned(), state.to_owned());
     }
 
-    /// From now on every instance is in moto's state again.
     pub(crate) fn clear(&self) {
         lock(&self.0).clear();
     }

@@ -1,4 +1,4 @@
-//! Groups and EC2's answers: empty, missing, misspelt; instances that EC2 does not know, leaves out or does not run.
+//! Groups and EC2's responses: empty, missing, misspelt; instances that EC2 does not know, leaves out or does not run.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::fixture::{FAILED, Lifecycles, bed, has, ids, seats, settle, steady, wait_row, wait_seats};
 use crate::common::aws_proxy::Fault;
-use crate::common::wait::stays;
+use crate::common::wait::assert_stays;
 
-/// The original asked EC2 for no ids then, which is asking for all instances of the region.
+/// The Python version then called EC2 without ids, which returns every instance of the region.
 #[test]
 fn an_empty_group_asks_ec2_for_nothing_and_frees_its_slots() {
     let bed = bed("empty", &[("web", 2), ("other", 1)]);
@@ -48,13 +48,15 @@ fn a_missing_group_keeps_its_servers_as_long_as_they_run() {
     let mut server = steady(&bed, 5).env("SERVER_ASG_NAMES", "web,other").spawn();
     wait_seats(&bed, &[(1, &web[0]), (2, &web[1]), (3, &web[2]), (4, &other[0])]);
     let before = bed.moto().rows();
-    bed.aws()
-        .spoil("DescribeAutoScalingGroups", Fault::replace("<AutoScalingGroupName>web<", "<AutoScalingGroupName>wbe<"));
+    bed.aws().inject(
+        "DescribeAutoScalingGroups",
+        Fault::replace("<AutoScalingGroupName>web<", "<AutoScalingGroupName>wbe<"),
+    );
     server.wait_metric("hsdo_missing_groups", |count| count == 1.0);
     server.wait_turn();
     assert_eq!(bed.moto().rows(), before);
 
-    // Whoever ends, goes; another group is judged as ever meanwhile.
+    // A terminated instance goes; meanwhile the other group is handled as usual.
     bed.moto().ec2("TerminateInstances", &[("InstanceId.1", &web[0])]);
     wait_seats(&bed, &[(2, &web[1]), (3, &web[2]), (4, &other[0])]);
     bed.moto().ec2("StopInstances", &[("InstanceId.1", &web[1])]);
@@ -63,7 +65,7 @@ fn a_missing_group_keeps_its_servers_as_long_as_they_run() {
     server.wait_turn();
     assert_eq!(server.log().matches("groups that do not exist: web").count(), 1, "said once: {}", server.log());
 
-    // The group is truly deleted, and its instances with it.
+    // The group is really deleted, and its instances with it.
     bed.moto().delete_group("web");
     wait_seats(&bed, &[]);
     assert_eq!(server.metric("hsdo_missing_groups"), Some(1.0));
@@ -114,7 +116,7 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
     // As after a terminated instance that its group still lists.
     bed.moto().put_server(1, "127.1.5.1", UNKNOWN, Some("web"), 10);
     let kept = bed.moto().rows()[&1].clone();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::replace(&web[1].id, UNKNOWN));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::replace(&web[1].id, UNKNOWN));
     let mut server = steady(&bed, 4).spawn();
     wait_seats(&bed, &[(1, UNKNOWN), (2, &web[0].id), (3, &web[2].id)]);
     settle(&bed, &mut server);
@@ -130,24 +132,24 @@ fn an_id_that_ec2_does_not_know_does_not_fail_the_turn() {
 
     bed.aws().heal();
     wait_seats(&bed, &[(1, &web[1].id), (2, &web[0].id), (3, &web[2].id)]);
-    // EC2 names an id of ours although it has it: nobody loses a slot.
+    // EC2 rejects an id although it has it: no server loses its slot.
     for code in ["InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"] {
         let before = bed.moto().rows();
         let message = format!("The instance ID '{}' does not exist", web[0].id);
-        bed.aws().spoil_times("DescribeInstances", Fault::ec2(400, code, &message), 3);
+        bed.aws().inject_times("DescribeInstances", Fault::ec2(400, code, &message), 3);
         settle(&bed, &mut server);
         assert_eq!(bed.moto().rows(), before, "{code}");
     }
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }
 
-/// Not even that there is somebody was told.
+/// The Python version did not report it at all.
 #[test]
 fn an_instance_in_service_without_an_address_is_told_and_counted() {
     let bed = bed("no-address", &[("web", 3)]);
     let web = bed.moto().instances("web");
     let address = format!("<privateIpAddress>{}</privateIpAddress>", web[2].address);
-    bed.aws().spoil("DescribeInstances", Fault::replace(&address, ""));
+    bed.aws().inject("DescribeInstances", Fault::replace(&address, ""));
     let mut server = steady(&bed, 4).spawn();
     wait_seats(&bed, &[(1, &web[0].id), (2, &web[1].id)]);
     server.wait_metric("hsdo_unseen_instances", |count| count == 1.0);
@@ -164,16 +166,16 @@ fn an_instance_in_service_without_an_address_is_told_and_counted() {
     server.wait_log("every instance in service has an address again");
 }
 
-/// EC2 is eventually consistent: what it does not show yet, or no more for a moment, is no reason to end anything.
+/// EC2 is eventually consistent: an instance that it does not show, yet or for a moment, must stay.
 #[test]
 fn an_instance_left_out_of_ec2s_answer_keeps_its_slot() {
     let bed = bed("left-out", &[("web", 3)]);
     let web = bed.moto().instances("web");
     bed.moto().put_server(1, &web[0].address.to_string(), &web[0].id, Some("web"), 10);
-    // A record of another id in its place, which nobody asked for.
+    // A record of an id that was not requested replaces it.
     let hide = |id: &str| {
         let from = format!("<instanceId>{id}</instanceId>");
-        bed.aws().spoil("DescribeInstances", Fault::replace(&from, "<instanceId>i-0fedcba9876543210</instanceId>"));
+        bed.aws().inject("DescribeInstances", Fault::replace(&from, "<instanceId>i-0fedcba9876543210</instanceId>"));
     };
     hide(&web[0].id);
     let before = bed.moto().rows()[&1].clone();
@@ -208,11 +210,11 @@ fn a_state_that_serves_nobody_takes_no_slot_and_frees_it() {
         "Terminating:Retained",
     ];
     for state in absent {
-        // Whatever the state, seated before or not: both are the same to it.
+        // Whatever its state, seated before or not.
         states.set(&web[0], state);
         wait_seats(&bed, &[(1, &web[1])]);
         server.wait_turn();
-        stays(state, Duration::from_millis(50), || {
+        assert_stays(state, Duration::from_millis(50), || {
             let seats = seats(&bed);
             if seats.len() == 1 { Ok(()) } else { Err(format!("{seats:?}")) }
         });

@@ -1,4 +1,4 @@
-//! Instances that leave, fall ill, go to standby and come back.
+//! Instances that leave, become unhealthy, go to standby and come back.
 
 use super::fixture::{FAILED, Lifecycles, bed, has, ids, steady, wait_row, wait_seats};
 use crate::common::aws_proxy::Fault;
@@ -8,7 +8,7 @@ fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {
     let bed = bed("drain", &[("web", 2)]);
     let web = bed.moto().instances("web");
     let states = Lifecycles::install(&bed);
-    // A ramp that takes no step here: back from draining starts at MIN.
+    // A ramp without a step here: back from draining starts at MIN.
     let mut server = steady(&bed, 2)
         .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "4")
         .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "1000")
@@ -62,7 +62,7 @@ fn an_instance_that_is_not_in_service_takes_no_new_slot() {
     }
 }
 
-/// Its machine goes down on the way, and is the same server when it is back.
+/// Its machine goes down meanwhile, and is the same server when it is back.
 #[test]
 fn instances_whose_root_volumes_are_replaced_keep_their_slots() {
     let bed = bed("root-volume", &[("web", 4)]);
@@ -79,21 +79,21 @@ fn instances_whose_root_volumes_are_replaced_keep_their_slots() {
             states.set(id, state);
         }
         (1..=3).for_each(|slot| wait_row(&bed, slot, &drained));
-        // Whatever EC2 says meanwhile: the second one is stopped, the third one is not there at all.
+        // Whatever EC2 says meanwhile: the second is stopped, the third is missing.
         bed.moto().ec2("StopInstances", &[("InstanceId.1", &web[1])]);
         let gone = Fault::replace(&format!("<instanceId>{}<", web[2]), "<instanceId>i-0fedcba9876543210<");
-        bed.aws().spoil("DescribeInstances", gone);
+        bed.aws().inject("DescribeInstances", gone);
         server.wait_turn();
         server.wait_turn();
         wait_seats(&bed, &all);
         (1..=3).for_each(|slot| wait_row(&bed, slot, &drained));
         bed.moto().ec2("StartInstances", &[("InstanceId.1", &web[1])]);
         bed.aws().heal();
-        bed.aws().spoil("DescribeAutoScalingGroups", states.fault());
+        bed.aws().inject("DescribeAutoScalingGroups", states.fault());
     }
     bed.moto().set_desired("web", 5);
     let fifth = ids(&bed, "web").into_iter().find(|id| !web.contains(id)).expect("a fifth one");
-    // They are back in another order than they left.
+    // They come back in another order than they left.
     for id in [&web[2], &web[0], &web[1]] {
         states.set(id, "Pending:Wait");
         server.wait_turn();
@@ -106,7 +106,7 @@ fn instances_whose_root_volumes_are_replaced_keep_their_slots() {
     assert!(!server.log().contains(": removed "), "{}", server.log());
 }
 
-/// AWS adds states now and then, and so does whoever imitates it.
+/// AWS adds states now and then, and so do its imitations.
 #[test]
 fn a_word_that_hsdo_does_not_know_keeps_a_server_as_it_is_and_is_told_once() {
     let bed = bed("unknown-word", &[("web", 3)]);
@@ -130,10 +130,10 @@ fn a_word_that_hsdo_does_not_know_keeps_a_server_as_it_is_and_is_told_once() {
         assert_eq!(server.log().matches(&line).count(), 1, "said once: {}", server.log());
     }
     let lines = server.log().matches("is not known to this version of hsdo").count();
-    assert_eq!(lines, 2, "whoever it is: {}", server.log());
+    assert_eq!(lines, 2, "one line per state: {}", server.log());
 
     bed.aws().heal();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::replace(">Healthy<", ">Pondering<"));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::replace(">Healthy<", ">Pondering<"));
     server.wait_log("health \"Pondering\" of");
     server.wait_turn();
     assert_eq!(bed.moto().rows(), before, "a health that is not known");
@@ -162,7 +162,7 @@ fn when_all_are_leaving_the_last_ones_serve_on() {
     server.wait_log("leaving servers no longer serve as the last resort");
 }
 
-/// In dedicated mode a slot of another group is in another backend: the one who comes back must get what was its own.
+/// In dedicated mode another group's slot is in another backend: a returning instance must get its group's slot.
 #[test]
 fn instances_back_from_standby_get_the_slots_of_their_own_groups() {
     let bed = bed("standby", &[("web", 2), ("other", 2)]);
@@ -182,7 +182,7 @@ fn instances_back_from_standby_get_the_slots_of_their_own_groups() {
     bed.moto().exit_standby("web", &web[0]);
     wait_seats(&bed, &all);
 
-    // Both groups churn at once: each newcomer gets a slot that its own group had.
+    // Both groups change at once: each new instance gets a slot of its own group.
     bed.moto().terminate_in_group(&web[1], false);
     bed.moto().terminate_in_group(&other[1], false);
     let new = |group: &str, old: &[String]| ids(&bed, group).into_iter().find(|id| !old.contains(id)).unwrap();

@@ -1,5 +1,5 @@
-//! The server role as a process, with moto in the place of AWS: what it reads, whom it seats, what it writes, and what it
-//! leaves alone when an answer is missing, broken or late.
+//! The server role as a process, with moto as AWS: what it reads, seats and writes, and what it leaves alone when a
+//! response is missing, broken or late.
 
 #[path = "../common/mod.rs"]
 mod common;

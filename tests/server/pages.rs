@@ -1,4 +1,4 @@
-//! Answers of several pages, as moto itself cuts them.
+//! Responses of several pages, as moto itself splits them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -11,10 +11,10 @@ use super::fixture::{bed, seats, settle, steady, transactions};
 use crate::common::aws_proxy::Fault;
 use crate::common::wait::wait_for;
 
-/// The original gave all names at once, of which AWS takes 50, and could not follow a page.
+/// The Python version sent all names at once, of which AWS takes 50, and did not follow pages.
 #[test]
 fn more_groups_and_instances_than_one_answer_holds() {
-    // moto answers 100 groups, and 100 reservations, a page; each of these groups has a reservation of its own.
+    // moto returns 100 groups, and 100 reservations, per page; each of these groups has its own reservation.
     const COUNT: usize = 120;
     let bed = bed("many-groups", &[]);
     let groups: Vec<String> = (0..COUNT).map(|number| format!("web-{number:03}")).collect();
@@ -45,7 +45,7 @@ fn more_groups_and_instances_than_one_answer_holds() {
     settle(&bed, &mut server);
 }
 
-/// AWS takes 1,000 ids a call. moto needs many seconds for so many instances, so that the answers are made here.
+/// AWS takes 1,000 ids per call. moto is too slow for so many instances, so the responses are made here.
 #[test]
 fn more_instances_than_one_call_takes() {
     const COUNT: usize = 1_050;
@@ -63,8 +63,8 @@ fn more_instances_than_one_call_takes() {
          <AutoScalingGroupName>web</AutoScalingGroupName><Instances>{members}</Instances></member></AutoScalingGroups>\
          </DescribeAutoScalingGroupsResult></DescribeAutoScalingGroupsResponse>"
     );
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::Reply(200, groups));
-    bed.aws().spoil("DescribeInstances", Fault::Answer(Arc::new(instances)));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Reply(200, groups));
+    bed.aws().inject("DescribeInstances", Fault::Answer(Arc::new(instances)));
     let mut server = steady(&bed, 20).spawn();
     // All were seen, though few are seated: moto is slow at writing too.
     server.wait_metric("hsdo_unplaced_servers", |count| count == (COUNT - 20) as f64);
@@ -77,7 +77,7 @@ fn more_instances_than_one_call_takes() {
     assert_eq!(seats(&bed).into_values().collect::<Vec<_>>(), wanted, "in the order of their addresses");
 }
 
-/// EC2's answer for the ids that were asked for: the instance `i-<n>` has the n-th address from 127.2.0.0 on.
+/// EC2's response for the requested ids: the instance `i-<n>` has the n-th address from 127.2.0.0 on.
 fn instances(request: &str) -> String {
     let ids =
         request.split('&').filter_map(|pair| pair.split_once('=').filter(|(name, _)| name.starts_with("InstanceId.")));
@@ -96,7 +96,7 @@ fn instances(request: &str) -> String {
     )
 }
 
-/// DynamoDB ends a page of a scan at 1 MB; the original could not follow it.
+/// DynamoDB ends a scan's page at 1 MB; the Python version did not follow pages.
 #[test]
 fn a_table_of_several_pages_is_read_whole() {
     const SIZE: u32 = 20;

@@ -1,10 +1,10 @@
-//! Weights: the ramp from MIN to MAX, its restart for a new instance, and limits that change.
+//! Weights: the ramp from MIN to MAX, its restart for a new instance, and changed limits.
 
 use super::fixture::{FAILED, bed, ids, settle, steady, values_written, wait_row};
 use crate::common::bed::Bed;
 use crate::common::hsdo::Hsdo;
 
-/// A server with these weights and a step each 0.3 s.
+/// A server with these weights and a step every 0.3 s.
 fn ramping(bed: &Bed, min: &str, max: &str, step: &str) -> Hsdo {
     steady(bed, 2)
         .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", min)
@@ -13,7 +13,7 @@ fn ramping(bed: &Bed, min: &str, max: &str, step: &str) -> Hsdo {
         .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "0.3")
 }
 
-/// The original left new servers at 1 for ever when MIN was above 1, and ended when it was 0.
+/// The Python version left new servers at 1 for ever if MIN was above 1, and exited if it was 0.
 #[test]
 fn a_new_server_ramps_from_any_min_to_max() {
     let bed = bed("ramp", &[("web", 1)]);
@@ -36,13 +36,13 @@ fn a_new_server_ramps_from_any_min_to_max() {
     }
 }
 
-/// Checks all weights that were written for slot 1, also those after the last one expected.
+/// Checks all weights written to slot 1, also any after the last one expected.
 fn settle_with(bed: &Bed, server: &mut crate::common::hsdo::Running, expected: &[&str], what: &str) {
     server.wait_turn();
     assert_eq!(values_written(bed, 1, "Weight"), expected, "{what}");
 }
 
-/// The original took an address for the server: the new instance got the full weight of the one before it.
+/// The Python version identified a server by its address: a new instance got its predecessor's full weight.
 #[test]
 fn an_address_reused_by_a_new_instance_restarts_its_ramp() {
     let bed = bed("reused", &[("web", 1)]);

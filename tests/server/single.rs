@@ -1,4 +1,4 @@
-//! A DynamoDB without transactions: slots are written one by one, and what transactions promise holds as far as it can.
+//! A DynamoDB without transactions: slots are written one by one, with the same guarantees as far as possible.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,15 +10,14 @@ use crate::common::aws_proxy::Fault;
 use crate::common::bed::Bed;
 use crate::common::wait::{SOON, wait_for, wait_until};
 
-/// A bed whose DynamoDB does not know transactions.
 fn without_transactions(name: &str, groups: &[(&str, usize)]) -> Bed {
     let bed = bed(name, groups);
-    spoil(&bed);
+    deny_transactions(&bed);
     bed
 }
 
-fn spoil(bed: &Bed) {
-    bed.aws().spoil("TransactWriteItems", Fault::dynamodb(400, "UnknownOperationException"));
+fn deny_transactions(bed: &Bed) {
+    bed.aws().inject("TransactWriteItems", Fault::dynamodb(400, "UnknownOperationException"));
 }
 
 /// The slots whose rows were written, in order; 0 for the marker alone.
@@ -56,7 +55,7 @@ fn a_table_without_transactions_is_kept_one_slot_at_a_time() {
     });
     wait_for("the version to rise", SOON, || if version() == before { Err(format!("{before:?}")) } else { Ok(()) });
     assert_eq!(server.metric(FAILED).unwrap_or(0.0), 0.0, "{}", server.log());
-    // It is not asked for transactions again.
+    // Transactions are not tried again.
     bed.aws().forget();
     bed.moto().set_desired("web", 3);
     wait_for("three again", SOON, || if seats(&bed).len() == 3 { Ok(()) } else { Err(format!("{:?}", seats(&bed))) });
@@ -67,7 +66,7 @@ fn a_table_without_transactions_is_kept_one_slot_at_a_time() {
 fn a_global_table_of_strong_consistency_is_not_asked_for_transactions() {
     let bed = bed("strong", &[("web", 1)]);
     let strong = Fault::replace("\"TableStatus\"", "\"MultiRegionConsistency\": \"STRONG\", \"TableStatus\"");
-    bed.aws().spoil("DescribeTable", strong);
+    bed.aws().inject("DescribeTable", strong);
     let outcome = steady(&bed, 2).once();
     outcome.assert_code(0).assert_stderr("a global table with strong consistency");
     assert_eq!(bed.aws().count("TransactWriteItems"), 0);
@@ -81,8 +80,8 @@ fn without_transactions_another_hand_is_not_written_over_either() {
         bed.moto().put_free(id);
     }
     // The lease, its confirmation, then the first row.
-    bed.aws().spoil_times("UpdateItem", Fault::Delay(Duration::ZERO), 2);
-    bed.aws().spoil_times("UpdateItem", Fault::Delay(Duration::from_secs(2)), 1);
+    bed.aws().inject_times("UpdateItem", Fault::Delay(Duration::ZERO), 2);
+    bed.aws().inject_times("UpdateItem", Fault::Delay(Duration::from_secs(2)), 1);
     let mut server = steady(&bed, 2).arg("--once").spawn();
     wait_until("the write to be under way", SOON, || (written(&bed) == [0, 0, 1]).then_some(()));
     let leader = bed.moto().attribute(1, "HsdoLeader").expect("a leader");
@@ -100,8 +99,8 @@ fn without_transactions_a_lost_answer_is_found_out() {
     for id in [1, 2] {
         bed.moto().put_free(id);
     }
-    bed.aws().spoil_times("UpdateItem", Fault::Delay(Duration::ZERO), 2);
-    bed.aws().spoil_times("UpdateItem", Fault::Lose, 1);
+    bed.aws().inject_times("UpdateItem", Fault::Delay(Duration::ZERO), 2);
+    bed.aws().inject_times("UpdateItem", Fault::Lose, 1);
     let outcome = steady(&bed, 2).once();
     outcome.assert_code(0);
     let web = ids(&bed, "web");
@@ -124,11 +123,11 @@ fn without_transactions_two_servers_lose_no_row_and_seat_nobody_twice() {
             assert_eq!(rows.len(), SIZE as usize, "a row was lost: {rows:?}");
             let seated: Vec<String> = seats(&bed).into_values().collect();
             let names: BTreeSet<String> = seated.iter().cloned().collect();
-            assert_eq!(names.len(), seated.len(), "somebody sits twice: {rows:?}");
+            assert_eq!(names.len(), seated.len(), "an instance has two slots: {rows:?}");
             if names == wanted { Ok(()) } else { Err(format!("{names:?}")) }
         });
     }
-    // The one that leads dies, and the other one goes on.
+    // The leader dies, and the other continues.
     let leads = |server: &crate::common::hsdo::Running| server.metric("hsdo_leader") == Some(1.0);
     let leader = servers.iter().position(leads).expect("one leads");
     servers[leader].kill();

@@ -1,11 +1,11 @@
-//! Seats: more instances than slots, fewer and more slots, doubles, unreadable rows, rows that an operator edited.
+//! Slots: more instances than slots, fewer and more slots, duplicates, unreadable rows, rows that an operator edited.
 
 use serde_json::json;
 
 use super::fixture::{FAILED, bed, has, ids, settle, steady, wait_row, wait_seats};
 use crate::common::moto::text_of;
 
-/// The original dropped them without a word.
+/// The Python version dropped them silently.
 #[test]
 fn more_instances_than_slots_wait_in_order() {
     let bed = bed("unplaced", &[("web", 4)]);
@@ -43,7 +43,7 @@ fn fewer_slots_keep_whom_they_have_and_more_are_created() {
     assert_eq!(server.log().matches(line).count(), 1, "{}", server.log());
     bed.moto().terminate_in_group(&web[3], true);
     wait_seats(&bed, &all[..3]);
-    // A free row above the size stays, is free, and takes nobody.
+    // A free row above the size stays free.
     wait_row(&bed, 4, &[("IPAddress", "none"), ("BackendServerStatus", "disabled"), ("Weight", "0")]);
     bed.moto().set_desired("web", 4);
     server.wait_metric("hsdo_unplaced_servers", |count| count == 1.0);
@@ -86,7 +86,7 @@ fn rows_that_cannot_be_read_are_named_counted_and_left_alone() {
         bed.moto().put_server(id, &format!("127.1.5.{id}"), "i-1", Some("web"), 10);
         bed.moto().update_item(id, &edit);
     }
-    // A row of which the original's own reader would say that it lacks an attribute, and one beyond every slot.
+    // A row that lacks an attribute the Python version's reader needs, and one beyond every slot.
     bed.moto().put_item(&json!({"BackendServerID": {"N": "7"}, "IPAddress": {"S": "127.1.5.7"}}));
     bed.moto().put_free(20_000);
     let before = bed.moto().rows();
@@ -111,7 +111,7 @@ fn rows_that_cannot_be_read_are_named_counted_and_left_alone() {
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 }
 
-/// As `wait_seats`, but of the rows that are not spoilt.
+/// As `wait_seats`, for the readable rows.
 fn wait_seats_of_readable(bed: &crate::common::bed::Bed, wanted: &[(u32, &str)]) {
     for (id, name) in wanted {
         wait_row(bed, *id, &[("ServerName", name), ("BackendServerStatus", "enabled")]);
@@ -133,14 +133,14 @@ fn a_row_that_an_operator_disabled_stays_disabled() {
     bed.moto().update_item(1, &json!({"BackendServerStatus": {"S": "enabled"}}));
     server.wait_metric(r#"hsdo_slots{state="disabled"}"#, |count| count == 0.0);
     bed.moto().update_item(1, &json!({"BackendServerStatus": {"S": "disabled"}}));
-    // The hand was on this instance: whoever comes after it serves.
+    // The operator disabled this instance: its successor serves.
     bed.moto().terminate_in_group(&web[0], false);
     let new = ids(&bed, "web").into_iter().find(|id| !web.contains(id)).unwrap();
     wait_seats(&bed, &[(1, &new), (2, &web[1])]);
     wait_row(&bed, 1, &[("BackendServerStatus", "enabled")]);
 }
 
-/// The original aligned rows by their count: with row 1 lost, the last one flapped for ever.
+/// The Python version aligned rows by their count: with row 1 lost, the last one flapped for ever.
 #[test]
 fn a_lost_row_is_created_again_under_its_own_number_and_nothing_flaps() {
     let bed = bed("lost-row", &[("web", 3)]);
@@ -158,7 +158,7 @@ fn a_lost_row_is_created_again_under_its_own_number_and_nothing_flaps() {
         settle(&bed, &mut server);
         let mut after = bed.moto().rows();
         if lost == 1 {
-            // With slot 1's item the lease goes, and with it the memory of when its server took its last step.
+            // The lease goes with slot 1's item, and with it the time of its server's last ramp step.
             assert!(before.remove(&lost).is_some() && after.remove(&lost).is_some());
         }
         assert_eq!(after, before, "after row {lost} was lost");

@@ -1,4 +1,4 @@
-//! How the server role starts and ends: exit codes, `--once`, `--dry-run`, signals, and an AWS that comes late.
+//! Start and end of the server role: exit codes, `--once`, `--dry-run`, signals, and an AWS that comes late.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::common::bed::Bed;
 use crate::common::hsdo::Hsdo;
 use crate::common::wait::{SOON, wait_until};
 
-/// What the contract says of a signal is one second; a busy machine may need a moment to see the end.
+/// The promise is one second; a busy machine may need a moment to notice the exit.
 const ONE_SECOND: Duration = Duration::from_millis(1_900);
 
 #[test]
@@ -31,7 +31,7 @@ fn once_ends_with_1_when_aws_cannot_be_reached_or_fails() {
     let bed = bed("down", &[("web", 1)]);
     steady(&bed, 2).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").once().assert_code(1).assert_stderr("127.0.0.1:9");
     for operation in ["DescribeTable", "DescribeAutoScalingGroups", "DescribeInstances", "Scan", "TransactWriteItems"] {
-        bed.aws().spoil(operation, Fault::Reply(503, String::new()));
+        bed.aws().inject(operation, Fault::Reply(503, String::new()));
         let outcome = steady(&bed, 2).once();
         outcome.assert_code(1).assert_stderr(operation);
         assert_eq!(outcome.stderr.lines().filter(|line| line.starts_with("hsdo: ")).count(), 1, "one line: {outcome}");
@@ -40,7 +40,7 @@ fn once_ends_with_1_when_aws_cannot_be_reached_or_fails() {
     assert_eq!(seats(&bed).len(), 0);
 }
 
-/// With `--once` and without it alike.
+/// With and without `--once`.
 #[test]
 fn what_only_a_person_can_mend_ends_the_start_with_2() {
     let bed = Bed::new("mend");
@@ -53,7 +53,7 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     };
     check("no table", &|| steady(&bed, 2), "create it with hsdo --create-table");
     bed.moto().create_table();
-    // This machine may be an instance of EC2, where a role may still come.
+    // This machine may be an EC2 instance, whose role may still appear.
     let alone = || steady(&bed, 2).env("AWS_EC2_METADATA_DISABLED", "true");
     check(
         "no credentials",
@@ -63,13 +63,13 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     check("no region", &|| alone().env_remove("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION");
     let zone = "\"eu-west-1a\" is a zone of the AWS region eu-west-1";
     check("a zone as region", &|| steady(&bed, 2).env("AWS_DEFAULT_REGION", "eu-west-1a"), zone);
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "AccessDeniedException"));
+    bed.aws().inject("Scan", Fault::dynamodb(400, "AccessDeniedException"));
     check("no right to read", &|| steady(&bed, 2), "AccessDeniedException");
     bed.aws().heal();
-    bed.aws().spoil("DescribeAutoScalingGroups", Fault::autoscaling(403, "AccessDenied"));
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::autoscaling(403, "AccessDenied"));
     check("no right to list groups", &|| steady(&bed, 2), "DescribeAutoScalingGroups");
     bed.aws().heal();
-    bed.aws().spoil("DescribeInstances", Fault::ec2(403, "UnauthorizedOperation", "You are not authorized"));
+    bed.aws().inject("DescribeInstances", Fault::ec2(403, "UnauthorizedOperation", "You are not authorized"));
     check("no right to list instances", &|| steady(&bed, 2), "UnauthorizedOperation");
     bed.aws().heal();
     for (status, text) in [
@@ -77,21 +77,21 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
         ("ARCHIVED", "restore it from the backup"),
         ("ARCHIVING", "restore it from the backup"),
     ] {
-        bed.aws().spoil("DescribeTable", Fault::replace("\"ACTIVE\"", &format!("\"{status}\"")));
+        bed.aws().inject("DescribeTable", Fault::replace("\"ACTIVE\"", &format!("\"{status}\"")));
         check(status, &|| steady(&bed, 2), text);
         bed.aws().heal();
     }
-    // The right to describe the table is not needed: the original's policies do not have it.
-    bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
+    // DescribeTable is not required: the Python version's policies do not have it.
+    bed.aws().inject("DescribeTable", Fault::dynamodb(400, "AccessDeniedException"));
     steady(&bed, 2).once().assert_code(0);
 }
 
-/// A key that was made a moment ago is not known everywhere yet: only one that stays unknown is a wrong one.
+/// A new key takes a moment to propagate: only one that stays unknown is wrong.
 #[test]
 fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_does_not() {
     let bed = bed("key", &[("web", 1)]);
     // Before any of them can lead.
-    bed.aws().spoil("DescribeTable", Fault::dynamodb(400, "UnrecognizedClientException"));
+    bed.aws().inject("DescribeTable", Fault::dynamodb(400, "UnrecognizedClientException"));
     std::thread::scope(|scope| {
         for mode in ["--debug", "--once", "--dry-run"] {
             let bed = &bed;
@@ -112,17 +112,17 @@ fn a_key_that_stays_unknown_ends_the_start_with_2_and_one_that_becomes_known_doe
         ),
     ] {
         for mode in ["--once", "--dry-run"] {
-            bed.aws().spoil_times(operation, fault.clone(), 2);
+            bed.aws().inject_times(operation, fault.clone(), 2);
             steady(&bed, 2).arg(mode).run().assert_code(0).assert_stderr("AWS: ");
         }
-        bed.aws().spoil_times(operation, fault, 3);
+        bed.aws().inject_times(operation, fault, 3);
         let mut server = steady(&bed, 2).spawn();
         server.wait_metric(FAILED, |count| count >= 2.0);
         server.wait_turn();
     }
 }
 
-/// AWS's sentence says which policy is in the way, and so does the remedy.
+/// AWS's message names the policy that denies, and so does the remedy.
 #[test]
 fn a_denial_is_told_with_the_remedy_of_its_reason() {
     const WHO: &str = "User: arn:aws:iam::123456789012:user/web is not authorized to perform: dynamodb:Scan on resource: \
@@ -146,16 +146,16 @@ fn a_denial_is_told_with_the_remedy_of_its_reason() {
         ),
         (WHO.to_owned(), "allow dynamodb:Scan in the IAM policy of these credentials"),
     ] {
-        bed.aws().spoil("Scan", Fault::denied(&message));
+        bed.aws().inject("Scan", Fault::denied(&message));
         steady(&bed, 2).once().assert_code(2).assert_stderr(&message).assert_stderr(remedy);
         bed.aws().heal();
     }
 }
 
-/// One turn ends in its time with 1 and the reason, whatever AWS and the table answer.
+/// A turn ends in time with 1 and the reason, whatever AWS and the table answer.
 #[test]
 fn once_ends_within_twenty_seconds_whatever_is_answered() {
-    // A busy machine may need a moment to see the end.
+    // A busy machine may need a moment to notice the exit.
     let limit = Duration::from_secs(22);
     let ends = |name: &str, spoil: &dyn Fn(&Bed), reason: &str| {
         let bed = bed(name, &[("web", 1)]);
@@ -172,16 +172,16 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
             ends(
                 "slow",
                 &|bed| {
-                    bed.aws().spoil("DescribeTable", Fault::Delay(Duration::from_millis(3_500)));
-                    bed.aws().spoil("GetItem", Fault::Delay(Duration::from_millis(1_500)));
-                    bed.aws().spoil_times("DescribeAutoScalingGroups", Fault::Hang, 2);
-                    bed.aws().spoil("DescribeInstances", Fault::Hang);
+                    bed.aws().inject("DescribeTable", Fault::Delay(Duration::from_millis(3_500)));
+                    bed.aws().inject("GetItem", Fault::Delay(Duration::from_millis(1_500)));
+                    bed.aws().inject_times("DescribeAutoScalingGroups", Fault::Hang, 2);
+                    bed.aws().inject("DescribeInstances", Fault::Hang);
                 },
                 "EC2 DescribeInstances of 1 instances",
             );
         });
         scope.spawn(|| {
-            // The lease names another server each time: nobody that lives, and nobody that is dead.
+            // The lease names a different server each time: it is neither alive nor dead.
             let number = AtomicUsize::new(0);
             let other = move |_: &str| {
                 let number = number.fetch_add(1, Ordering::SeqCst);
@@ -192,14 +192,14 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
             let other = Fault::Answer(Arc::new(other));
             ends(
                 "lease",
-                &|bed| bed.aws().spoil("GetItem", other.clone()),
+                &|bed| bed.aws().inject("GetItem", other.clone()),
                 "the lease of the table is neither free nor",
             );
         });
         scope.spawn(|| {
             ends(
                 "throttled",
-                &|bed| bed.aws().spoil("*", Fault::dynamodb(400, "ThrottlingException")),
+                &|bed| bed.aws().inject("*", Fault::dynamodb(400, "ThrottlingException")),
                 "ThrottlingException",
             );
         });
@@ -209,7 +209,7 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
 #[test]
 fn an_aws_that_comes_late_is_waited_for() {
     let bed = bed("late", &[("web", 1)]);
-    bed.aws().spoil("*", Fault::Close);
+    bed.aws().inject("*", Fault::Close);
     let mut server = steady(&bed, 2).spawn();
     server.wait_metric(FAILED, |count| count >= 2.0);
     assert_eq!(server.log().matches("AWS: ").count(), 1, "said once: {}", server.log());
@@ -218,7 +218,7 @@ fn an_aws_that_comes_late_is_waited_for() {
     server.wait_log("AWS: recovered");
 }
 
-/// A right that is taken away while it runs is a failed turn, and no more.
+/// A permission revoked at run time only fails turns.
 #[test]
 fn after_a_good_start_nothing_outside_ends_the_process() {
     let bed = bed("revoked", &[("web", 1)]);
@@ -227,7 +227,7 @@ fn after_a_good_start_nothing_outside_ends_the_process() {
     wait_seats(&bed, &[(1, &web[0])]);
     settle(&bed, &mut server);
     let before = bed.moto().rows();
-    bed.aws().spoil("*", Fault::dynamodb(400, "UnrecognizedClientException"));
+    bed.aws().inject("*", Fault::dynamodb(400, "UnrecognizedClientException"));
     server.wait_metric(FAILED, |count| count >= 2.0);
     bed.aws().heal();
     server.wait_turn();
@@ -265,7 +265,7 @@ fn a_dry_run_prints_and_writes_nothing() {
 
     steady(&bed, 3).once().assert_code(0);
     steady(&bed, 3).arg("--dry-run").run().assert_code(0).assert_stdout("nothing to write");
-    bed.aws().spoil("Scan", Fault::Garbage);
+    bed.aws().inject("Scan", Fault::Garbage);
     steady(&bed, 3).arg("--dry-run").run().assert_code(1);
 }
 
@@ -281,7 +281,7 @@ fn a_signal_ends_it_within_a_second_with_0() {
         let status = server.process().wait_exit(ONE_SECOND);
         assert_eq!(status.code(), Some(0), "{signal}: {}", server.log());
     }
-    // Also in the middle of a call that hangs or waits to be tried again, at the first turn and before it.
+    // Also during a call that hangs or waits for a retry, at the first turn and before it.
     let later = Fault::Later(Duration::from_secs(3));
     for (operation, fault) in [
         ("DescribeTable", Fault::Hang),
@@ -291,7 +291,7 @@ fn a_signal_ends_it_within_a_second_with_0() {
         ("DescribeAutoScalingGroups", later),
     ] {
         bed.aws().forget();
-        bed.aws().spoil(operation, fault);
+        bed.aws().inject(operation, fault);
         let mut server = steady(&bed, 2).spawn();
         wait_until("the call", SOON, || (bed.aws().count(operation) > 0).then_some(()));
         server.process().signal("TERM");
@@ -340,7 +340,7 @@ fn no_credential_is_logged_at_any_level() {
     };
     let mut outcomes = vec![server().once()];
     outcomes[0].assert_code(0).assert_stderr("DEBUG");
-    bed.aws().spoil("Scan", Fault::dynamodb(400, "InvalidSignatureException"));
+    bed.aws().inject("Scan", Fault::dynamodb(400, "InvalidSignatureException"));
     outcomes.push(server().once());
     outcomes[1].assert_code(2);
     for (outcome, secret) in outcomes.iter().flat_map(|outcome| SECRETS.map(|secret| (outcome, secret))) {

@@ -1,4 +1,4 @@
-//! `--create-table`: makes the table, and never touches one that is there.
+//! `--create-table`: creates the table, and never touches an existing one.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::common::hsdo::Hsdo;
 
 fn described(bed: &Bed) -> Value {
     let mut description = bed.moto().dynamodb("DescribeTable", &json!({"TableName": TABLE}))["Table"].clone();
-    // moto counts at every call.
+    // moto counts items on every call.
     description.as_object_mut().expect("a table").retain(|name, _| name != "ItemCount" && name != "TableSizeBytes");
     description
 }

@@ -1,4 +1,5 @@
-//! Unknown is not empty: a failed, cut, late or senseless answer ends the turn, changes nothing, and ends nothing else.
+//! Unknown is not empty: a failed, truncated, late or nonsensical response ends the turn, changes nothing, and ends
+//! nothing else.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::fixture::{FAILED, OK, bed, ids, settle, steady, wait_seats};
 use crate::common::aws_proxy::Fault;
 
-/// Faults that any of the answers can have.
+/// Faults that any response can have.
 fn faults() -> Vec<(&'static str, Fault)> {
     vec![
         ("a fault of the service", Fault::Reply(500, "oops".into())),
@@ -32,7 +33,7 @@ fn survives(name: &str, operation: &str, special: Vec<(&'static str, Fault)>) {
     let before = bed.moto().rows();
     for (what, fault) in faults().into_iter().chain(special) {
         let failed = server.metric(FAILED).unwrap_or(0.0);
-        bed.aws().spoil(operation, fault);
+        bed.aws().inject(operation, fault);
         server.wait_metric(FAILED, |count| count > failed);
         assert_eq!(bed.moto().rows(), before, "{operation}: {what}");
         bed.aws().heal();
@@ -42,7 +43,7 @@ fn survives(name: &str, operation: &str, special: Vec<(&'static str, Fault)>) {
     }
     assert_eq!(bed.aws().count("TransactWriteItems"), 0);
     server.process().assert_running();
-    // And it does its work again.
+    // And it works again.
     bed.moto().terminate_in_group(&web[0], true);
     wait_seats(&bed, &[(2, &web[1])]);
 }
@@ -97,7 +98,7 @@ fn a_broken_reading_of_the_table_changes_nothing() {
     );
 }
 
-/// The deadline of an attempt, or of them all, ends the turn.
+/// The deadline of an attempt, or of all, ends the turn.
 #[test]
 fn a_hung_call_ends_the_turn_and_no_more() {
     let bed = bed("hang", &[("web", 1)]);
@@ -106,7 +107,7 @@ fn a_hung_call_ends_the_turn_and_no_more() {
     wait_seats(&bed, &[(1, &web[0])]);
     settle(&bed, &mut server);
     let before = bed.moto().rows();
-    bed.aws().spoil("Scan", Fault::Hang);
+    bed.aws().inject("Scan", Fault::Hang);
     server.wait_metric(FAILED, |count| count >= 1.0);
     assert_eq!(bed.moto().rows(), before);
     server.wait_log("timed out");
@@ -134,7 +135,7 @@ fn a_page_that_fails_ends_the_turn() {
                 page.to_string()
             })),
             "DescribeInstances" => Fault::Edit(Arc::new(|body| {
-                let body = without_all_but_the_first(&body, "<item><instanceId>", "</instancesSet>");
+                let body = keep_first_only(&body, "<item><instanceId>", "</instancesSet>");
                 body.replace("</DescribeInstancesResponse>", "<nextToken>more</nextToken></DescribeInstancesResponse>")
             })),
             _ => Fault::replace("</AutoScalingGroups>", "</AutoScalingGroups><NextToken>more</NextToken>"),
@@ -142,15 +143,15 @@ fn a_page_that_fails_ends_the_turn() {
     };
     for operation in ["Scan", "DescribeInstances", "DescribeAutoScalingGroups"] {
         bed.aws().forget();
-        bed.aws().spoil_times(operation, first_page(operation), 1);
-        bed.aws().spoil(operation, Fault::Reply(500, "no second page".into()));
+        bed.aws().inject_times(operation, first_page(operation), 1);
+        bed.aws().inject(operation, Fault::Reply(500, "no second page".into()));
         steady(&bed, 4).once().assert_code(1).assert_stderr(operation);
         assert!(bed.aws().count(operation) >= 2, "{operation}: no second page was asked for");
         assert_eq!(bed.aws().count("TransactWriteItems"), 0, "{operation}");
         assert_eq!(bed.moto().rows(), before, "{operation}");
         bed.aws().heal();
-        // Pages that go in a circle are no whole answer either.
-        bed.aws().spoil(operation, first_page(operation));
+        // Pages in a circle are not a whole answer either.
+        bed.aws().inject(operation, first_page(operation));
         steady(&bed, 4).once().assert_code(1).assert_stderr(operation);
         assert_eq!(bed.moto().rows(), before, "{operation}");
         bed.aws().heal();
@@ -160,7 +161,7 @@ fn a_page_that_fails_ends_the_turn() {
 }
 
 /// Cuts from the second occurrence of `start` up to `end`.
-fn without_all_but_the_first(body: &str, start: &str, end: &str) -> String {
+fn keep_first_only(body: &str, start: &str, end: &str) -> String {
     let second = body.match_indices(start).nth(1);
     match (second, body.find(end)) {
         (Some((from, _)), Some(to)) if from < to => format!("{}{}", &body[..from], &body[to..]),
@@ -168,7 +169,7 @@ fn without_all_but_the_first(body: &str, start: &str, end: &str) -> String {
     }
 }
 
-/// A table that reads as empty has rows all the same: none of them is overwritten.
+/// A table that reads as empty still has its rows: none is overwritten.
 #[test]
 fn a_table_that_seems_empty_is_not_filled_over() {
     let bed = bed("seems-empty", &[("web", 2)]);
@@ -179,7 +180,7 @@ fn a_table_that_seems_empty_is_not_filled_over() {
     wait_seats(&bed, &[(2, &web[1])]);
     settle(&bed, &mut server);
     let before = bed.moto().rows();
-    bed.aws().spoil("Scan", Fault::Reply(200, r#"{"Items": [], "Count": 0, "ScannedCount": 0}"#.into()));
+    bed.aws().inject("Scan", Fault::Reply(200, r#"{"Items": [], "Count": 0, "ScannedCount": 0}"#.into()));
     // Without the lease in sight it must not write, and stands by.
     server.wait_metric("hsdo_leader", |leads| leads == 0.0);
     server.wait_turn();

@@ -1,5 +1,5 @@
-//! Servers that are in no group any more: whoever has ended goes at once, and so does one that was detached; many at
-//! once that still run do not.
+//! Servers that have left every group: one that has ended, or was detached, goes at once; many at once that still run
+//! do not.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::common::wait::{SOON, wait_for, wait_until};
 
 const GUARDED: &str = "hsdo_removal_guard_slots";
 
-/// Takes instances out of their group; they run on.
+/// Detaches instances; they keep running.
 fn detach(bed: &Bed, group: &str, ids: &[String]) {
     let names: Vec<String> = (1..=ids.len()).map(|number| format!("InstanceIds.member.{number}")).collect();
     let mut parameters = vec![("AutoScalingGroupName", group), ("ShouldDecrementDesiredCapacity", "true")];
@@ -19,8 +19,8 @@ fn detach(bed: &Bed, group: &str, ids: &[String]) {
     bed.moto().autoscaling("DetachInstances", &parameters);
 }
 
-/// A whole answer by which every group is empty.
-fn nobody() -> Fault {
+/// A complete response in which every group is empty.
+fn empty_groups() -> Fault {
     Fault::Edit(Arc::new(|body| {
         let Some((head, rest)) = body.split_once("<Instances>") else { return body };
         let tail = rest.split_once("</Instances>").map_or(rest, |(_, tail)| tail);
@@ -28,7 +28,7 @@ fn nobody() -> Fault {
     }))
 }
 
-/// Waits for that many more turns that went well.
+/// Waits for that many more successful turns.
 fn wait_turns(server: &mut Running, count: f64) {
     let before = server.metric(OK).unwrap_or(0.0);
     server.wait_metric(OK, |turns| turns >= before + count);
@@ -43,13 +43,13 @@ fn an_answer_by_which_the_groups_are_empty_empties_nothing_at_once() {
     wait_seats(&bed, &all);
     settle(&bed, &mut server);
     let before = bed.moto().rows();
-    bed.aws().spoil("DescribeAutoScalingGroups", nobody());
+    bed.aws().inject("DescribeAutoScalingGroups", empty_groups());
     server.wait_metric(GUARDED, |count| count == 5.0);
     wait_turns(&mut server, 5.0);
     assert_eq!(bed.moto().rows(), before);
     server.wait_log("no group lists the servers in slots 1, 2, 3, 4, 5 any more");
 
-    // Those that end meanwhile go at once, and whoever is new comes.
+    // Those that end meanwhile go at once, and new instances are seated.
     bed.moto().ec2("TerminateInstances", &[("InstanceId.1", &web[1])]);
     wait_seats(&bed, &[all[0], all[2], all[3], all[4]]);
     bed.aws().heal();
@@ -62,8 +62,8 @@ fn an_answer_by_which_the_groups_are_empty_empties_nothing_at_once() {
         server.log()
     );
 
-    // Another table would be emptied by one turn alone; it keeps them, and says so.
-    bed.aws().spoil("DescribeAutoScalingGroups", nobody());
+    // A single turn would empty the table: `--once` keeps the servers, and says so.
+    bed.aws().inject("DescribeAutoScalingGroups", empty_groups());
     drop(server);
     let before = seats(&bed);
     steady(&bed, 6).once().assert_code(0).assert_stderr("SERVER_REMOVAL_GUARD");
@@ -79,7 +79,7 @@ fn many_that_are_detached_go_when_answers_have_said_so_for_long_enough() {
     let mut server = steady(&bed, 6).env("SERVER_REMOVAL_GUARD", "2").spawn();
     let all: Vec<(u32, &str)> = (1..).zip(web.iter().map(String::as_str)).collect();
     wait_seats(&bed, &all);
-    // A few are no concern of the guard.
+    // A few are not guarded.
     detach(&bed, "web", &web[4..]);
     wait_seats(&bed, &all[..4]);
     assert!(!server.log().contains("SERVER_REMOVAL_GUARD"), "{}", server.log());
@@ -87,16 +87,16 @@ fn many_that_are_detached_go_when_answers_have_said_so_for_long_enough() {
     detach(&bed, "web", &web[..3]);
     server.wait_metric(GUARDED, |count| count == 3.0);
     assert_eq!(seats(&bed).len(), 4);
-    // Turns that fail say nothing.
+    // Failed turns count for nothing.
     let failed = server.metric(FAILED).unwrap_or(0.0);
-    bed.aws().spoil("DescribeInstances", Fault::Reply(500, String::new()));
+    bed.aws().inject("DescribeInstances", Fault::Reply(500, String::new()));
     server.wait_metric(FAILED, |count| count > failed);
     bed.aws().heal();
     wait_seats(&bed, &all[3..4]);
     server.wait_metric(GUARDED, |count| count == 0.0);
 }
 
-/// EC2 knows those that ended, for an hour.
+/// EC2 reports terminated instances for an hour.
 #[test]
 fn a_real_scale_in_is_not_delayed() {
     let bed = bed("scale-in", &[("web", 6)]);
@@ -136,7 +136,7 @@ fn a_steady_turn_makes_three_calls_whoever_is_in_the_table() {
         let beat = |operation: &str| operation == "UpdateItem";
         let operations: Vec<&str> =
             calls.iter().map(|call| call.operation.as_str()).filter(|operation| !beat(operation)).collect();
-        // From the first question about the groups to the last one, the turns are whole.
+        // From the first request for the groups to the last, the turns are whole.
         let groups = "DescribeAutoScalingGroups";
         let first = operations.iter().position(|one| *one == groups).unwrap_or(0);
         let last = operations.iter().rposition(|one| *one == groups).unwrap_or(0);
@@ -148,7 +148,7 @@ fn a_steady_turn_makes_three_calls_whoever_is_in_the_table() {
         asked.map(|call| call.body.matches("InstanceId.").count()).collect()
     };
     assert!(count(&mut server).iter().all(|asked| *asked == 5));
-    // Held by the guard: no group lists them, and they are asked about all the same.
+    // Held by the guard: no group lists them, and EC2 is still asked about them.
     detach(&bed, "web", &web[..3]);
     server.wait_metric(GUARDED, |count| count == 3.0);
     assert!(count(&mut server).iter().all(|asked| *asked == 5));
@@ -159,8 +159,8 @@ fn a_steady_turn_makes_three_calls_whoever_is_in_the_table() {
 fn names_that_are_no_instances_fail_no_turn() {
     let bed = bed("names", &[("web", 3)]);
     let web = ids(&bed, "web");
-    let strange = ["node-1", "i-0123456789abcdef0", "i-0123abcd", "i-nonsense' and more"];
-    for (slot, name) in (5..).zip(strange) {
+    let names = ["node-1", "i-0123456789abcdef0", "i-0123abcd", "i-nonsense' and more"];
+    for (slot, name) in (5..).zip(names) {
         bed.moto().put_server(slot, &format!("127.1.5.{slot}"), name, Some("old"), 0);
         bed.moto().update_item(slot, &serde_json::json!({"BackendServerStatus": {"S": "draining"}}));
     }
@@ -169,7 +169,7 @@ fn names_that_are_no_instances_fail_no_turn() {
     settle(&bed, &mut server);
     assert_eq!(server.metric(FAILED), Some(0.0), "{}", server.log());
 
-    // Refused again and again, and not even named.
+    // Rejected again and again, without even naming the id.
     bed.moto().put_server(5, "127.1.5.1", "i-0123456789abcdef0", Some("old"), 3);
     let malformed = |request: &str| -> bool { request.contains("i-0123456789abcdef0") };
     wait_until("it to be freed", SOON, || (!seats(&bed).contains_key(&5)).then_some(()));

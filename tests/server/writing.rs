@@ -1,4 +1,4 @@
-//! Writes: only what changed, in few requests, once, and never over another's.
+//! Writes: only what changed, in few requests, once, and never over another writer's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,8 +32,8 @@ fn only_slots_that_changed_are_written() {
 #[test]
 fn many_new_slots_go_in_few_requests() {
     let bed = bed("many", &[("web", 2)]);
-    // moto needs seconds for a hundred updates; what counts here is what it is asked.
-    bed.aws().spoil("TransactWriteItems", Fault::Reply(200, "{}".into()));
+    // moto needs seconds for a hundred updates; what matters here is the request.
+    bed.aws().inject("TransactWriteItems", Fault::Reply(200, "{}".into()));
     steady(&bed, 250).once().assert_code(0);
     let transactions = transactions(&bed);
     assert_eq!(transactions.iter().map(|(_, writes)| writes.len()).collect::<Vec<_>>(), [100, 99, 51]);
@@ -63,12 +63,12 @@ fn attributes_that_hsdo_does_not_know_are_kept() {
     }
 }
 
-/// DynamoDB carries a transaction out once when the caller repeats it under its token.
+/// DynamoDB executes a transaction once, even if the caller repeats it under its token.
 #[test]
 fn a_write_whose_answer_is_lost_is_repeated_with_its_token() {
     let bed = bed("lost-answer", &[("web", 2)]);
     let web = ids(&bed, "web");
-    bed.aws().spoil_times("TransactWriteItems", Fault::Lose, 1);
+    bed.aws().inject_times("TransactWriteItems", Fault::Lose, 1);
     let outcome = steady(&bed, 3).once();
     outcome.assert_code(0);
     let tried = transactions(&bed);
@@ -77,7 +77,7 @@ fn a_write_whose_answer_is_lost_is_repeated_with_its_token() {
     wait_seats(&bed, &[(1, &web[0]), (2, &web[1])]);
 }
 
-/// A transaction that met another one, or too many of them, is asked for again within the turn.
+/// A transaction that conflicted, or was throttled, is retried within the turn.
 #[test]
 fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
     let bed = bed("conflict", &[("web", 2)]);
@@ -87,7 +87,7 @@ fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
             bed.moto().delete_item(id);
         }
         bed.aws().forget();
-        bed.aws().spoil_times("TransactWriteItems", Fault::cancelled(reason), 1);
+        bed.aws().inject_times("TransactWriteItems", Fault::cancelled(reason), 1);
         let outcome = steady(&bed, 3).once();
         outcome.assert_code(0);
         let tried = transactions(&bed);
@@ -96,10 +96,10 @@ fn a_transaction_that_was_cancelled_in_passing_is_repeated() {
         assert_eq!(bed.aws().count("Scan"), 1, "{reason}: one turn");
         wait_seats(&bed, &[(1, &web[0]), (2, &web[1])]);
     }
-    // One that another hand has overtaken is not.
+    // One that another writer has overtaken is not.
     bed.moto().delete_item(3);
     bed.aws().forget();
-    bed.aws().spoil("TransactWriteItems", Fault::cancelled("ConditionalCheckFailed"));
+    bed.aws().inject("TransactWriteItems", Fault::cancelled("ConditionalCheckFailed"));
     steady(&bed, 3).once().assert_code(1).assert_stderr("was modified by another writer");
     assert_eq!(transactions(&bed).len(), 1);
 }
@@ -117,7 +117,7 @@ fn a_write_that_is_refused_is_tried_again_from_a_fresh_reading() {
     ] {
         settle(&bed, &mut server);
         let (before, failed) = (bed.moto().rows(), server.metric(FAILED).unwrap_or(0.0));
-        bed.aws().spoil("TransactWriteItems", fault);
+        bed.aws().inject("TransactWriteItems", fault);
         let count = seats(&bed).len() + 1;
         bed.moto().set_desired("web", count);
         server.wait_metric(FAILED, |now| now >= failed + 2.0);
@@ -139,7 +139,7 @@ fn a_row_that_another_hand_changes_meanwhile_is_not_overwritten() {
     for id in [1, 2] {
         bed.moto().put_free(id);
     }
-    bed.aws().spoil_times("TransactWriteItems", Fault::Delay(Duration::from_secs(2)), 1);
+    bed.aws().inject_times("TransactWriteItems", Fault::Delay(Duration::from_secs(2)), 1);
     let mut server = steady(&bed, 2).arg("--once").spawn();
     wait_until("the write to be under way", SOON, || (bed.aws().count("TransactWriteItems") == 1).then_some(()));
     bed.moto().put_server(1, "127.1.5.1", "i-by-hand", None, 3);
@@ -150,7 +150,7 @@ fn a_row_that_another_hand_changes_meanwhile_is_not_overwritten() {
     assert!(server.log().contains("slot 1 was modified by another writer"), "{}", server.log());
 }
 
-/// The table as one that waits its turn behind the servers' transactions sees it: moto shows others half of one.
+/// A consistent view of the table: moto shows a reader half of a transaction, so it waits its turn.
 fn rows_in_turn(bed: &Bed) -> Vec<Value> {
     let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().proxy(None).build());
     let mut answer = agent
@@ -168,7 +168,7 @@ fn rows_in_turn(bed: &Bed) -> Vec<Value> {
     answer["Items"].as_array().expect("items").clone()
 }
 
-/// The original's servers overwrote each other's rows: an instance could stand in two slots.
+/// The Python version's servers overwrote each other's rows: an instance could hold two slots.
 #[test]
 fn two_servers_at_once_lose_no_row_and_seat_nobody_twice() {
     const SIZE: u32 = 8;
@@ -187,7 +187,7 @@ fn two_servers_at_once_lose_no_row_and_seat_nobody_twice() {
             };
             let addresses = texts("IPAddress");
             let different: BTreeSet<&String> = addresses.iter().collect();
-            assert_eq!(different.len(), addresses.len(), "an address stands twice: {rows:?}");
+            assert_eq!(different.len(), addresses.len(), "an address has two slots: {rows:?}");
             let names: BTreeSet<String> = texts("ServerName").into_iter().collect();
             if names == wanted { Ok(()) } else { Err(format!("{names:?}")) }
         });

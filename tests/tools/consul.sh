@@ -1,7 +1,7 @@
 #!/bin/sh
-# Unpacks a Consul agent for the tests into a folder, without installing anything: consul.sh FOLDER.
-# Debian 12 has no consul; Debian 11 has 1.8.7, which needs only the C library. apt-get fetches the package from the
-# mirror that this machine's own sources name, with lists and a cache of its own, and checks Debian's signature.
+# Unpacks a Consul agent for the tests into a folder, without installing it: consul.sh FOLDER.
+# Debian 12 has no consul; Debian 11 has 1.8.7, which needs only the C library. apt-get fetches the package from this machine's
+# Debian mirror, with separate lists and cache, and checks Debian's signature.
 set -eu
 
 target=$1
@@ -14,18 +14,18 @@ mirror() {
 }
 
 if ! command -v apt-get >/dev/null; then
-    echo "there is no apt-get to fetch consul with: put a consul 1.8 program at $target/consul" >&2
+    echo "no apt-get to fetch consul with: put a consul 1.8 binary at $target/consul" >&2
     exit 1
 fi
 if [ -z "$(mirror)" ]; then
-    # Whose a mirror is, apt learns from the lists.
+    # apt learns a mirror's origin from the lists.
     sudo=''
     [ "$(id -u)" = 0 ] || sudo='sudo'
     $sudo apt-get update -q </dev/null
 fi
 mirror=$(mirror)
 if [ -z "$mirror" ]; then
-    echo "the apt sources of this machine name no mirror of Debian: put a consul 1.8 program at $target/consul" >&2
+    echo "this machine's apt sources have no Debian mirror: put a consul 1.8 binary at $target/consul" >&2
     exit 1
 fi
 

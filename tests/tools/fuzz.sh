@@ -1,13 +1,13 @@
 #!/bin/sh
-# Fuzzes for a bounded time: fuzz.sh SECONDS [TARGET...], of all targets if none is named. A line for each target says what
-# was done; a crash is told with its input, and fails the run when every target had its time.
+# Fuzzes for a bounded time: fuzz.sh SECONDS [TARGET...], by default all targets. Prints a line per target. A crash is reported
+# with its input, and fails the run after all targets have run.
 set -eu
 
 seconds=$1
 shift
 fuzz=tests/fuzz
 built=target/fuzz
-# No sanitizer: hsdo has no unsafe code, and without one the pinned compiler will do.
+# No sanitizer: hsdo has no unsafe code, and a sanitizer would need a nightly compiler.
 cargo fuzz build --fuzz-dir "$fuzz" --target-dir "$built" --sanitizer none -O -a
 [ $# -gt 0 ] || set -- $(cargo fuzz list --fuzz-dir "$fuzz")
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -30,7 +30,7 @@ for target; do
     if [ "$code" -ne 0 ]; then
         failed="$failed $target"
         grep -v -e '^#' -e '^stat::' -e '^[[:space:]]*NEW_' "$log" | tail -n 30 >&2
-        echo "$target: mend it, and keep the input as a seed in $fuzz/seeds/$target" >&2
+        echo "$target: fix it, and keep the input as a seed in $fuzz/seeds/$target" >&2
     fi
 done
 [ -z "$failed" ] || { echo "these targets broke a promise:$failed" >&2; exit 1; }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures whether a new server takes a request before its check passes: measure-gate.py HAPROXY > tests/data/gate-VERSION.json
 
-Each situation is a backend of one HAProxy. Slot 2 serves a server A. Then A goes and B comes by the lines that hsdo sends, while
-B's check fails and clients that were stuck to A go on asking. `reached` counts the requests that B got until it was told to pass.
+Each situation is a backend of one HAProxy. Slot 2 holds server A. Then B replaces A by the lines that hsdo sends, while B's check
+fails and clients that stuck to A keep sending requests. `reached` counts the requests that B got before its check could pass.
 """
 
 import json
@@ -30,7 +30,7 @@ USE = "use-server s2 if { req.hdr(x-client) c0 c1 c2 c3 }"
 DEFAULT = "inter 200ms fall 1 rise 1"
 SELDOM = "inter 1s fall 1 rise 1"
 
-# Name: options of the servers, lines of the backend, and what is not as usual.
+# Name: server options, backend lines, and what differs from the default run.
 SITUATIONS = {
     "fall 1 rise 1": (f"check {DEFAULT}", [PLAIN, COOKIE], {}),
     "fall 1 rise 3": ("check inter 200ms fall 1 rise 3", [PLAIN, COOKIE], {}),
@@ -60,12 +60,12 @@ SITUATIONS = {
     "init-state fully-up": (f"check {DEFAULT} init-state fully-up", [PLAIN, COOKIE], {"since": (3, 1)}),
     "init-state down": (f"check {DEFAULT} init-state down", [PLAIN, COOKIE], {"since": (3, 1)}),
     "A's check under way": (f"check {DEFAULT}", [PLAIN, COOKIE, "timeout check 4s"], {"late": True}),
-    # The same in other ways than hsdo's, to see that this would show a request that comes too early.
+    # Controls: not hsdo's way, to prove that an early request would be seen.
     "unwaited: A's check under way": (
         f"check {SELDOM}", [PLAIN, COOKIE, "timeout check 4s"], {"late": True, "wait": False, "open": True}),
     "without health down: fall 1 rise 1": (f"check {SELDOM}", [PLAIN, COOKIE], {"gate": False, "open": True}),
     "option persist": (f"check {DEFAULT}", [PLAIN, COOKIE, "option persist"], {"open": True}),
-    # No check of its own: nothing is there to wait for.
+    # No check of its own to wait for.
     "agent only": (f"agent-check agent-port {AGENT} agent-inter 100ms", [COOKIE], {"gate": False, "open": True}),
     "no check": ("", [COOKIE], {"gate": False, "open": True}),
     "tracks": (f"track {{model}}", [COOKIE], {"gate": False, "model": "after"}),
@@ -74,7 +74,7 @@ SITUATIONS = {
 
 
 class World:
-    """What the fake servers do: each has an address of its own."""
+    """The fake servers, each at its own address."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -173,7 +173,7 @@ class Situation:
         return next(dict(zip(head, row.split(" "))) for row in rows[2:] if row.split(" ")[3] == "s2")
 
     def ask(self, client, learn=False):
-        """A request of that client. The address that answered."""
+        """Sends a request as that client; returns the address that answered."""
         self.asked += 1
         cookie = self.cookies.get(client)
         with socket.socket() as talk:
@@ -203,7 +203,7 @@ class Situation:
             time.sleep(0.03)
 
     def traffic(self, stop):
-        """Requests of one client after the other until `stop`."""
+        """Sends requests as one client after the other until `stop`."""
         client = 0
         while not stop():
             self.ask(client % CLIENTS)
@@ -241,7 +241,7 @@ class Situation:
         if self.how.get("model") == "before":
             backends.reverse()
         line = "set server {0}/s2 weight 0;set server {0}/s2 state maint;set server {0}/s2 addr {1} port {2}"
-        # What has a check is parked where nothing answers; the rest gets its address at once.
+        # A server with a check is parked where connections fail; others get their address at once.
         first = {name: PARKED if self.is_gated(name) else self.new for name in backends}
         self.tell(";".join(line.format(name, first[name], WEB) for name in backends))
         begin = time.monotonic()
@@ -279,7 +279,7 @@ class Situation:
             reply = self.tell(f"set server {self.backend}/s2 health down").strip()
             time.sleep(0.6)
             self.result["health_down"] = {"reply": reply, "srv_op_state_after": self.row()["srv_op_state"]}
-        # Quiet for those that are still measured.
+        # Stop its traffic, so that the remaining measurements are undisturbed.
         self.tell(f"set server {self.backend}/s2 state maint")
 
 
@@ -341,7 +341,7 @@ frontend front
                 except Exception as fault:  # pylint: disable=broad-except
                     faults.append(f"{situation.name}: {fault!r}")
 
-            # A few at a time: a laptop has few cores.
+            # A few at a time, for machines with few cores.
             for start in range(0, len(situations), 6):
                 threads = [threading.Thread(target=run, args=(one,)) for one in situations[start : start + 6]]
                 for thread in threads:

@@ -1,9 +1,9 @@
-"""Name servers on port 53 of a network namespace of their own, and a command that runs among them.
+"""Runs a command in a network namespace with name servers on port 53.
 
     unshare --net --mount python3 name-servers.py WHERE=WHAT... -- COMMAND...
 
-WHERE is an address of the loopback. WHAT is `knows` (each name is at 127.0.0.1, which it says after 50 ms), `unknown`
-(no such name, at once), or `silent`. They stand in /etc/resolv.conf in this order, and /etc/hosts is empty.
+WHERE is a loopback address. WHAT is `knows` (answers 127.0.0.1 for every name, after 50 ms), `unknown` (no such name, at
+once) or `silent`. /etc/resolv.conf lists them in this order, and /etc/hosts is empty.
 """
 
 import fcntl

@@ -15,7 +15,7 @@ fi
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "missing, and there is no apt-get to install it: $missing" >&2
+    echo "missing, and no apt-get to install them with: $missing" >&2
     exit 1
 fi
 sudo=''

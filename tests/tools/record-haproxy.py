@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Records what a HAProxy answers on its sockets, for tests/data: record-haproxy.py HAPROXY > tests/data/haproxy-VERSION.json
+"""Records the replies on HAProxy's sockets, for tests/data: record-haproxy.py HAPROXY > tests/data/haproxy-VERSION.json
 
-The file holds a list of talks for each socket. A talk is one connection: the line that was sent, and every byte that came back.
+The file holds a list of connections per socket: the line that was sent, and every byte that came back.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 
-PORT = 18901  # somebody listens
-CLOSED = 18900  # nobody does
+PORT = 18901  # has a listener
+CLOSED = 18900  # has none
 
 GLOBAL = """
 global
@@ -64,7 +64,7 @@ listen both
     server-template l 1-1 127.0.0.2:{CLOSED} disabled
 """
 
-# 3.3 and later refuse two proxies of one name.
+# 3.3 and later reject two proxies of one name.
 TWIN = """
 frontend twin
     bind 127.0.0.1:18902
@@ -78,7 +78,7 @@ backend named
     server n1 web.invalid:{PORT} resolvers consul init-addr 127.0.0.1
 """
 
-# The state that the tables are to show.
+# The state that the tables should show.
 SET = [
     "set server b/s1 addr 127.0.0.1 port 18901;set server b/s1 weight 7;set server b/s1 state ready",
     "set server b/s2 weight 5",
@@ -136,7 +136,7 @@ COMMANDS = [
     "set server mapped/m1 addr 127.0.0.13;show servers state mapped",
     "set server mapped/m1 addr 127.0.0.13 port 80;show servers state mapped",
     f"set server added/a1 addr 127.0.0.13 port {PORT};show servers state added",
-    # In maintenance `health down` is forgotten; afterwards it is not.
+    # In maintenance `health down` is lost; after `ready` it is not.
     "set server slow/w1 health down;set server slow/w1 state ready;show servers state slow",
     "set server slow/w2 state ready;set server slow/w2 health down;show servers state slow",
     "set server slow/w3 state ready;disable health slow/w3;show servers state slow",
@@ -171,7 +171,7 @@ MASTER = [
 
 
 def ask(path, line, stays_open=False):
-    """What comes back for `line` until the other side closes, or says nothing more; nothing at all if it does not answer."""
+    """The reply to `line`, until the peer closes or falls silent; empty if there is none."""
     with socket.socket(socket.AF_UNIX) as talk:
         talk.settimeout(0.5 if stays_open else 3)
         talk.connect(path)
@@ -186,7 +186,7 @@ def ask(path, line, stays_open=False):
 
 
 def trimmed(line, answer):
-    """Without what is about the machine only."""
+    """Drops the lines of `show info` that hsdo does not read."""
     told = ("Name: ", "Version: ", "Pid: ", "Uptime_sec: ", "Start_time_sec: ", "Nbproc: ", "Process_num: ")
     words = ("Uptime: ", "Memmax_MB: ", "Total", "Cum", "Max", "Curr", "Pool", "Poll", "Hard", "Ulimit", "Build")
     if "show info" not in line:
@@ -204,7 +204,7 @@ def talks(path, lines, stays_open=False):
 
 @contextlib.contextmanager
 def haproxy(config, extra="", options=("-db",)):
-    """The folder of a running HAProxy's sockets."""
+    """Runs HAProxy; yields the folder with its sockets."""
     with tempfile.TemporaryDirectory() as folder:
         with open(f"{folder}/haproxy.cfg", "w", encoding="utf-8") as file:
             file.write(GLOBAL.format(folder=folder, extra=extra) + config)
@@ -223,7 +223,7 @@ def haproxy(config, extra="", options=("-db",)):
 
 
 def prepare(folder):
-    """The state of SET. The number of the backend `b`."""
+    """Sets up the state of SET; returns the number of the backend `b`."""
     admin = f"{folder}/admin.sock"
     for line in SET:
         ask(admin, line)
