@@ -41,7 +41,7 @@ pub enum Error {
     /// Faults of the configuration, each a line of its own.
     Config(Vec<String>),
     /// An AWS call failed.
-    Aws(crate::aws::Error),
+    Aws(crate::aws::AwsError),
     /// Consul gave no answer that counts.
     Consul(Box<crate::consul::Error>),
     /// HAProxy could not be read or commanded.
@@ -64,7 +64,7 @@ impl Error {
     pub fn needs_a_person(&self) -> bool {
         match self {
             Error::Usage(_) | Error::Config(_) | Error::Start(_) => true,
-            Error::Aws(error) => error.needs_a_person(),
+            Error::Aws(error) => error.needs_operator(),
             Error::Consul(error) => error.needs_a_person(),
             Error::Haproxy(error) => error.needs_a_person(),
             Error::Unheeded { .. } | Error::Turn(_) => false,
@@ -73,7 +73,7 @@ impl Error {
 
     /// Whether it is of the kind that the first moments of a machine or of an access key bring, and that passes then.
     pub fn is_early(&self) -> bool {
-        matches!(self, Error::Aws(error) if error.is_early())
+        matches!(self, Error::Aws(error) if error.is_startup_transient())
     }
 
     /// Which part of the world it speaks of.
@@ -119,11 +119,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<crate::aws::Error> for Error {
-    fn from(error: crate::aws::Error) -> Self {
+impl From<crate::aws::AwsError> for Error {
+    fn from(error: crate::aws::AwsError) -> Self {
         match error {
             // No fault of AWS: the turn was another process's.
-            crate::aws::Error::OtherHand(text) => Error::Turn(text),
+            crate::aws::AwsError::Conflict(text) => Error::Turn(text),
             error => Error::Aws(error),
         }
     }

@@ -68,7 +68,7 @@ fn aws(
     begun: Instant,
 ) -> Result<Arc<Aws>, Error> {
     let end = matches!(args.mode, Mode::Once | Mode::DryRun).then(|| begun + ONE_TURN[0]);
-    Ok(Aws::until(end, regions, env, Arc::clone(metrics) as _)?)
+    Ok(Aws::with_deadline(end, regions, env, Arc::clone(metrics) as _)?)
 }
 
 /// The same attempt until it brings something, or an error other than the first moments do, or those are over.

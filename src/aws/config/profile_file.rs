@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::profile_text::{Keys, Kind, Sections, parse, without_comment};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::environment::Environment;
 use crate::text_file;
 
@@ -34,7 +34,7 @@ struct Place {
 impl ProfileFiles {
     /// Reads both files. One that does not exist is empty, and so is one that nobody named and that the system does not let us
     /// read. Any other that cannot be read, or not understood, is an error.
-    pub(crate) fn read(environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn read(environment: &Environment) -> Result<Self, AwsError> {
         let mut files = ProfileFiles::default();
         // The credentials file comes last, since its keys win.
         for (variable, default, kind) in [
@@ -45,7 +45,7 @@ impl ProfileFiles {
             let shown = path.display().to_string();
             let fault = match text_file::read(&path) {
                 Ok(text) => {
-                    let fault = |(line, what)| Error::Setup(format!("{shown} line {line}: {what}"));
+                    let fault = |(line, what)| AwsError::Setup(format!("{shown} line {line}: {what}"));
                     files.add(parse(&text, kind).map_err(fault)?);
                     files.looked_at.push(shown);
                     continue;
@@ -61,9 +61,9 @@ impl ProfileFiles {
                 }
                 Some(_) => {
                     let remedy = format!("make it readable or correct {variable}");
-                    return Err(Error::Setup(format!("cannot read {shown}: {}; {remedy}", fault.why)));
+                    return Err(AwsError::Setup(format!("cannot read {shown}: {}; {remedy}", fault.why)));
                 }
-                None => return Err(Error::Setup(format!("cannot read {shown}: {}", fault.why))),
+                None => return Err(AwsError::Setup(format!("cannot read {shown}: {}", fault.why))),
             }
         }
         Ok(files)

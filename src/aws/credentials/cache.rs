@@ -8,7 +8,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::random::{fraction, random};
 use crate::aws::transport::identity::Credentials;
 use crate::clock::Timestamp;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Where credentials come from. It may take its time.
 pub(crate) trait Source: Send + Sync {
     /// Looks for credentials.
-    fn fetch(&self) -> Result<Credentials, Error>;
+    fn fetch(&self) -> Result<Credentials, AwsError>;
 
     /// Who is asked just now, for people.
     fn asked(&self) -> &'static str;
@@ -55,7 +55,7 @@ struct State {
     /// How many looks have ended.
     ended: u64,
     /// Why the last look failed, if it did.
-    failure: Option<Error>,
+    failure: Option<AwsError>,
     /// No look before this moment while there are credentials to use, after one that failed.
     pause: Option<Timestamp>,
     trouble: Episode,
@@ -78,7 +78,7 @@ impl Cache {
     }
 
     /// Credentials to use, waited for until `until` at most. Errors: those of the source, or that it takes longer.
-    pub(crate) fn get(&self, until: Instant) -> Result<Credentials, Error> {
+    pub(crate) fn get(&self, until: Instant) -> Result<Credentials, AwsError> {
         let inner = &self.0;
         let mut state = inner.lock();
         let now = (inner.now)();
@@ -99,21 +99,22 @@ impl Cache {
             if left.is_zero() {
                 return held.map(|(credentials, _)| credentials).ok_or_else(|| {
                     let who = inner.source.asked();
-                    Error::Unavailable(format!("AWS credentials are not there in time: {who} has not answered yet"))
+                    AwsError::Unavailable(format!("AWS credentials are not there in time: {who} has not answered yet"))
                 });
             }
             state = inner.fetched.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let failure = state.failure.clone();
         state.held((inner.now)()).map(|(credentials, _)| credentials).ok_or_else(|| {
-            failure
-                .unwrap_or_else(|| Error::Unavailable("AWS refused the credentials as soon as they came".to_string()))
+            failure.unwrap_or_else(|| {
+                AwsError::Unavailable("AWS refused the credentials as soon as they came".to_string())
+            })
         })
     }
 
     /// Others than `refused`, which AWS has refused, waited for until `until` at most. The error says why there are none;
     /// `None` where their source has the same ones still.
-    pub(crate) fn renew(&self, refused: &Credentials, until: Instant) -> Result<Credentials, Option<Error>> {
+    pub(crate) fn renew(&self, refused: &Credentials, until: Instant) -> Result<Credentials, Option<AwsError>> {
         {
             let mut state = self.0.lock();
             if let Some(held) = state.held.as_mut().filter(|held| held.credentials.same_key(refused)) {
@@ -145,7 +146,7 @@ impl Inner {
         });
         if let Err(error) = started {
             let text = format!("no thread to fetch AWS credentials: {error}: check the limits of the process");
-            state.take(Err(Error::Unavailable(text)), (self.now)(), 0);
+            state.take(Err(AwsError::Unavailable(text)), (self.now)(), 0);
         }
     }
 }
@@ -164,13 +165,13 @@ impl State {
     }
 
     /// A look ended so.
-    fn take(&mut self, result: Result<Credentials, Error>, now: Timestamp, random: u64) {
+    fn take(&mut self, result: Result<Credentials, AwsError>, now: Timestamp, random: u64) {
         self.fetching = false;
         self.ended += 1;
         match result {
             Ok(credentials) => {
-                if self.held.as_ref().is_none_or(|held| held.credentials.from != credentials.from) {
-                    log::info!("AWS credentials: {}", credentials.who());
+                if self.held.as_ref().is_none_or(|held| held.credentials.source != credentials.source) {
+                    log::info!("AWS credentials: {}", credentials.label());
                 }
                 let end = credentials.expires.map(|expires| ends(now, expires, random));
                 self.held = Some(Held { credentials, end, refused: false });

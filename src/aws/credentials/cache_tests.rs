@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::*;
 
 /// What a source answers next.
-type Next = Result<Option<i64>, Error>;
+type Next = Result<Option<i64>, AwsError>;
 
 /// A source that answers when the test says so, with keys counted up that end at a second or never.
 struct Scripted {
@@ -15,10 +15,11 @@ struct Scripted {
 }
 
 impl Source for Scripted {
-    fn fetch(&self) -> Result<Credentials, Error> {
+    fn fetch(&self) -> Result<Credentials, AwsError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst);
         let next = self.next.lock().expect("a lock").recv().expect("an answer");
-        let mut found = Credentials::fixed(&format!("AK{number}"), "hush", None).expect("sendable").of("a test");
+        let mut found =
+            Credentials::fixed(&format!("AK{number}"), "hush", None).expect("sendable").with_source("a test");
         found.expires = next?.map(at);
         Ok(found)
     }
@@ -50,7 +51,7 @@ impl Bench {
         self.answers.send(next).expect("the source lives");
     }
 
-    fn get(&self, second: i64) -> Result<String, Error> {
+    fn get(&self, second: i64) -> Result<String, AwsError> {
         self.clock.store(second, Ordering::SeqCst);
         self.cache.get(soon()).map(|found| found.access_key_id)
     }
@@ -83,7 +84,7 @@ fn soon() -> Instant {
 }
 
 fn outage() -> Next {
-    Err(Error::Unavailable("out".to_string()))
+    Err(AwsError::Unavailable("out".to_string()))
 }
 
 #[test]
@@ -143,9 +144,9 @@ fn past_their_end_those_at_hand_are_used_until_aws_refuses_them() {
     // AWS has the last word, and is not asked twice with what it refused.
     let ended = bench.cache.get(soon()).expect("credentials");
     bench.answer(outage());
-    assert!(matches!(bench.cache.renew(&ended, soon()), Err(Some(Error::Unavailable(text))) if text == "out"));
+    assert!(matches!(bench.cache.renew(&ended, soon()), Err(Some(AwsError::Unavailable(text))) if text == "out"));
     bench.answer(outage());
-    assert!(matches!(bench.get(3_711), Err(Error::Unavailable(text)) if text == "out"));
+    assert!(matches!(bench.get(3_711), Err(AwsError::Unavailable(text)) if text == "out"));
     bench.answer(Ok(Some(9_000)));
     assert_eq!(bench.key(3_712), "AK5");
 }
@@ -168,7 +169,7 @@ fn a_source_that_hangs_takes_no_more_than_the_time_of_the_call() {
     let bench = Bench::new();
     let begun = Instant::now();
     let error = bench.cache.get(begun + Duration::from_millis(200)).expect_err("nothing yet");
-    assert!(error.to_string().ends_with("in time: a test has not answered yet") && !error.needs_a_person(), "{error}");
+    assert!(error.to_string().ends_with("in time: a test has not answered yet") && !error.needs_operator(), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(2));
     // The next call finds what came meanwhile, and asked nobody twice.
     bench.answer(Ok(None));

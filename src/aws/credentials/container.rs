@@ -11,8 +11,8 @@ use ureq::http::Uri;
 
 use super::provider::{Context, Found, Provider};
 use super::{document, small};
-use crate::aws::error::Error;
-use crate::aws::transport::net::Ask;
+use crate::aws::error::AwsError;
+use crate::aws::transport::net::HttpRequest;
 use crate::environment::Environment;
 use crate::text::one_line;
 use crate::text_file;
@@ -37,7 +37,7 @@ impl Provider for FromContainer {
         "the container's endpoint for credentials"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &Context) -> Result<Found, AwsError> {
         let environment = &context.environment;
         let Some(url) = url(environment, &resolve)? else {
             return Ok(Found::Nothing("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set".to_string()));
@@ -47,15 +47,17 @@ impl Provider for FromContainer {
         headers.extend(token.as_deref().map(|token| ("authorization", token)));
         // What is allowed over plain http is near, and has no proxy before it.
         let direct = url.starts_with("http://");
-        let ask = Ask { method: "GET", url: &url, headers: &headers, body: b"", time: TIME, connect: TIME, direct };
-        let fault = |what: String| Error::Unavailable(format!("the container's credentials at {} {what}", host(&url)));
+        let ask =
+            HttpRequest { method: "GET", url: &url, headers: &headers, body: b"", time: TIME, connect: TIME, direct };
+        let fault =
+            |what: String| AwsError::Unavailable(format!("the container's credentials at {} {what}", host(&url)));
         let reply = small::ask(context.caller.wire.as_ref(), &ask, ATTEMPTS)
             .map_err(|cause| fault(format!("cannot be had: {cause}")))?;
         if reply.status != 200 {
             return Err(fault(format!("are refused (status {}): {}", reply.status, one_line(reply.body.trim(), 300))));
         }
         let found = document::read(&reply.body).map_err(|text| fault(format!("cannot be read: {text}")))?;
-        Ok(Found::Here(found.of("the container's role")))
+        Ok(Found::Here(found.with_source("the container's role")))
     }
 }
 
@@ -70,18 +72,18 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 }
 
 /// The URL to ask, if there is one.
-pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, Error> {
+pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, AwsError> {
     if let Some(path) = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         if !path.starts_with('/') || !is_plain(path) {
             let text = format!(
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is {path:?}, expected a path such as /v2/credentials/x"
             );
-            return Err(Error::Setup(text));
+            return Err(AwsError::Setup(text));
         }
         return Ok(Some(format!("{ECS}{path}")));
     }
     let Some(url) = environment.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") else { return Ok(None) };
-    let fault = |why: &str| Error::Setup(format!("AWS_CONTAINER_CREDENTIALS_FULL_URI is {url:?}: {why}"));
+    let fault = |why: &str| AwsError::Setup(format!("AWS_CONTAINER_CREDENTIALS_FULL_URI is {url:?}: {why}"));
     // The parser drops a fragment unseen, whatever is in it.
     let uri: Uri = url.parse().ok().filter(|_| is_plain(url)).ok_or_else(|| fault("not a URL"))?;
     let name = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| fault("it names no host"))?;
@@ -107,12 +109,12 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// The token to send along. It is read each time, since EKS replaces the file.
-fn token(environment: &Environment) -> Result<Option<String>, Error> {
+fn token(environment: &Environment) -> Result<Option<String>, AwsError> {
     let (text, place) = match environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
         Some(path) => {
             // Whoever writes the file writes it again: one that is not there, or is empty, may be whole a moment later.
             let fault = |why: &str| {
-                Error::Unavailable(format!("cannot read {path} (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): {why}"))
+                AwsError::Unavailable(format!("cannot read {path} (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): {why}"))
             };
             let text = text_file::read(Path::new(path)).map_err(|found| fault(&found.why))?;
             if text.trim().is_empty() {
@@ -127,7 +129,7 @@ fn token(environment: &Environment) -> Result<Option<String>, Error> {
     };
     let text = text.trim();
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        return Err(Error::Setup(format!(
+        return Err(AwsError::Setup(format!(
             "the token of {place} is empty or holds characters that no header can carry"
         )));
     }
@@ -187,8 +189,8 @@ mod tests {
         assert_eq!(read("\u{feff}Basic abc\r\n").expect("a token").as_deref(), Some("Basic abc"));
         for text in ["", "\n", "\u{feff}"] {
             let error = read(text).expect_err("no token");
-            assert!(error.is_early() && error.to_string().ends_with("it is empty"), "{error}");
+            assert!(error.is_startup_transient() && error.to_string().ends_with("it is empty"), "{error}");
         }
-        assert!(read("hush\nhush").expect_err("two lines").needs_a_person());
+        assert!(read("hush\nhush").expect_err("two lines").needs_operator());
     }
 }

@@ -2,7 +2,7 @@
 //! and so the Python version, also knows by its older name `AWS_SECURITY_TOKEN`, and takes by that first).
 
 use super::provider::{Context, Found, Provider};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
 
@@ -14,34 +14,34 @@ impl Provider for FromEnvironment {
         "the environment"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &Context) -> Result<Found, AwsError> {
         read(&context.environment)
     }
 }
 
-fn read(environment: &Environment) -> Result<Found, Error> {
+fn read(environment: &Environment) -> Result<Found, AwsError> {
     // A variable of nothing but spaces counts as not set, as it does for the SDKs.
     let get = |name| environment.get(name).filter(|value| !value.trim().is_empty());
     let token = get("AWS_SECURITY_TOKEN").or_else(|| get("AWS_SESSION_TOKEN"));
     match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
         (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
-            .map(|credentials| Found::Here(credentials.of("the environment")))
-            .map_err(|text| Error::Setup(format!("the {text} in the environment holds characters that none has"))),
+            .map(|credentials| Found::Here(credentials.with_source("the environment")))
+            .map_err(|text| AwsError::Setup(format!("the {text} in the environment holds characters that none has"))),
         (Some(_), None) => Err(half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
         (None, Some(_)) => Err(half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
         (None, None) => Ok(Found::Nothing("AWS_ACCESS_KEY_ID is not set".to_string())),
     }
 }
 
-fn half(set: &str, missing: &str) -> Error {
-    Error::Setup(format!("{set} is set but {missing} is not: set both or neither"))
+fn half(set: &str, missing: &str) -> AwsError {
+    AwsError::Setup(format!("{set} is set but {missing} is not: set both or neither"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Found, Error> {
+    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Found, AwsError> {
         read(&Environment::from(pairs))
     }
 

@@ -2,7 +2,7 @@
 
 use super::metadata::Why;
 use super::provider::{Context, Found, Provider};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 
 /// The provider of the instance's role.
 pub(crate) struct FromMetadata;
@@ -12,11 +12,11 @@ impl Provider for FromMetadata {
         "the instance's metadata service"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &Context) -> Result<Found, AwsError> {
         match context.metadata.credentials() {
             Ok(found) => Ok(Found::Here(found)),
             Err(Why::Nothing(text)) => Ok(Found::Nothing(text)),
-            Err(Why::Fault(text)) => Err(Error::Unavailable(text)),
+            Err(Why::Fault(text)) => Err(AwsError::Unavailable(text)),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::aws::config;
 use crate::aws::error::Cause;
 use crate::aws::transport::endpoint;
 use crate::aws::transport::identity::Credentials;
-use crate::aws::transport::net::{Ask, Wire};
+use crate::aws::transport::net::{HttpRequest, Wire};
 use crate::text::one_line;
 
 /// How long a session's token is asked to hold: the longest there is.
@@ -47,7 +47,7 @@ impl Metadata {
         let reply = self.get("/latest/meta-data/placement/region", Some(until))?;
         let region = reply.body.trim();
         match reply.status {
-            200 => endpoint::region(region)
+            200 => endpoint::parse_region(region)
                 .map_err(|_| Why::Fault(self.text(&format!("gives as the region {}", shown(region))))),
             404 => Err(Why::Nothing(self.text("has no region (status 404)"))),
             status => Err(Why::Fault(self.text(&format!("does not give the region (status {status})")))),
@@ -78,7 +78,7 @@ impl Metadata {
         }
         let found = document::read(&reply.body)
             .map_err(|problem| fault(format!("gives no credentials of role {role}: {problem}")))?;
-        Ok(found.of(format!("instance role {role}")))
+        Ok(found.with_source(format!("instance role {role}")))
     }
 
     /// Asks for a path, in a session if the service knows sessions. A session that has ended is begun anew, once.
@@ -114,7 +114,8 @@ impl Metadata {
         let url = format!("{}/latest/api/token", self.config.url);
         let headers = [(TOKEN_LIFE_HEADER, TOKEN_SECONDS)];
         let time = self.time(until);
-        let ask = Ask { method: "PUT", url: &url, headers: &headers, body: b"", time, connect: time, direct: true };
+        let ask =
+            HttpRequest { method: "PUT", url: &url, headers: &headers, body: b"", time, connect: time, direct: true };
         let why = match small::ask(self.wire.as_ref(), &ask, self.config.attempts) {
             Ok(reply) if reply.status == 200 && sendable(reply.body.trim()) => {
                 let token = reply.body.trim().to_string();

@@ -35,7 +35,7 @@ use self::profile::FromProfile;
 pub(crate) use self::provider::Context;
 use self::provider::{Found, Provider};
 use self::web_identity::FromWebIdentity;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 
 /// The providers in the order of the SDKs.
@@ -61,7 +61,7 @@ impl Chain {
 }
 
 impl Source for Chain {
-    fn fetch(&self) -> Result<Credentials, Error> {
+    fn fetch(&self) -> Result<Credentials, AwsError> {
         let mut looked_at = Vec::new();
         for (place, provider) in self.providers.iter().enumerate() {
             self.asked.store(place, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Source for Chain {
                 Found::Nothing(text) => looked_at.push(text),
             }
         }
-        Err(Error::Setup(format!(
+        Err(AwsError::Setup(format!(
             "no AWS credentials: {}; give this machine a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             looked_at.join("; ")
         )))

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::sso::Login;
 use super::sts::Role;
 use crate::aws::config::profile_file::ProfileFiles;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 use crate::text::one_line;
 
@@ -66,7 +66,7 @@ pub(crate) struct Plan {
 }
 
 /// The plan of a profile; `None` if it says nothing of credentials. Errors: what it says cannot be followed.
-pub(crate) fn plan(files: &ProfileFiles, name: &str) -> Result<Option<Plan>, Error> {
+pub(crate) fn plan(files: &ProfileFiles, name: &str) -> Result<Option<Plan>, AwsError> {
     let mut roles = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     let mut name = name;
@@ -126,17 +126,17 @@ impl<'a> Profile<'a> {
         self.files.get(self.name, key)
     }
 
-    fn fault(&self, what: &str) -> Error {
-        Error::Setup(format!("profile {:?} in {} {what}", self.name, self.files.places()))
+    fn fault(&self, what: &str) -> AwsError {
+        AwsError::Setup(format!("profile {:?} in {} {what}", self.name, self.files.places()))
     }
 
     /// Keys, if there are any. Half a pair is an error.
-    fn keys(&self) -> Result<Option<Credentials>, Error> {
+    fn keys(&self) -> Result<Option<Credentials>, AwsError> {
         // As in the environment: botocore takes the older name first.
         let token = self.get("aws_security_token").or_else(|| self.get("aws_session_token"));
         match (self.get("aws_access_key_id"), self.get("aws_secret_access_key")) {
             (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
-                .map(|keys| Some(keys.of(format!("profile {:?}", self.name))))
+                .map(|keys| Some(keys.with_source(format!("profile {:?}", self.name))))
                 .map_err(|text| self.fault(&format!("has an {text} with characters that none has"))),
             (None, None) => Ok(None),
             (None, Some(_)) => Err(self.fault("lacks aws_access_key_id")),
@@ -144,7 +144,7 @@ impl<'a> Profile<'a> {
         }
     }
 
-    fn base(&self) -> Result<Option<Base>, Error> {
+    fn base(&self) -> Result<Option<Base>, AwsError> {
         if let Some(file) = self.get("web_identity_token_file") {
             let arn = self.get("role_arn").ok_or_else(|| self.fault("has web_identity_token_file but no role_arn"))?;
             let session = self.get("role_session_name").map(str::to_string);
@@ -168,7 +168,7 @@ impl<'a> Profile<'a> {
         }
     }
 
-    fn role(&self, arn: &str) -> Result<Role, Error> {
+    fn role(&self, arn: &str) -> Result<Role, AwsError> {
         if self.get("mfa_serial").is_some() {
             return Err(self.fault("has mfa_serial: a program that runs alone cannot give a second factor"));
         }
@@ -184,7 +184,7 @@ impl<'a> Profile<'a> {
         Ok(Role { arn: arn.to_string(), session: text("role_session_name"), external_id: text("external_id"), seconds })
     }
 
-    fn named(&self, source: &str) -> Result<Named, Error> {
+    fn named(&self, source: &str) -> Result<Named, AwsError> {
         [
             ("Environment", Named::Environment),
             ("Ec2InstanceMetadata", Named::Metadata),
@@ -201,7 +201,7 @@ impl<'a> Profile<'a> {
     }
 
     /// The login, in the form with a session or in the older one.
-    fn login(&self) -> Result<Option<Login>, Error> {
+    fn login(&self) -> Result<Option<Login>, AwsError> {
         let session = self.get("sso_session");
         if session.is_none() && self.get("sso_start_url").is_none() && self.get("sso_account_id").is_none() {
             return Ok(None);
@@ -270,7 +270,7 @@ mod tests {
         std::iter::once(base).chain(roles).collect()
     }
 
-    fn read(config: &str) -> Result<Option<Plan>, Error> {
+    fn read(config: &str) -> Result<Option<Plan>, AwsError> {
         let folder = Folder::new();
         let path = folder.file("config", config);
         let files = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).expect("files");
@@ -316,7 +316,7 @@ mod tests {
             ("[profile A]\naws_access_key_id = AK\naws_secret_access_key = a b", "characters"),
         ] {
             let error = read(config).expect_err(expected);
-            assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
+            assert!(error.to_string().contains(expected) && error.needs_operator(), "{error}");
         }
         assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a plan"), None);
         let both = read("[profile A]\nlogin_session = x\ncredential_process = give").expect("a plan").expect("a plan");

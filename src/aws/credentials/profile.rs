@@ -7,7 +7,7 @@ use super::plan::{Base, Named, plan};
 use super::provider::{Context, Found, Provider};
 use super::{process, sso, sts, web_identity};
 use crate::aws::config::profile_file::{ProfileFiles, named_profile, profile};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 
 /// The provider of the profile in use. The files are read at each search, so that keys replaced there are found.
@@ -18,14 +18,14 @@ impl Provider for FromProfile {
         "the command, login or role of the profile in use"
     }
 
-    fn fetch(&self, context: &Context) -> Result<Found, Error> {
+    fn fetch(&self, context: &Context) -> Result<Found, AwsError> {
         let name = profile(&context.environment);
         let files = ProfileFiles::read(&context.environment)?;
         if !files.has(name) {
             let text = format!("profile {name:?} is not in {}", files.places());
             // A profile that someone asked for by name must be there.
             return match named_profile(&context.environment) {
-                Some((variable, _)) => Err(Error::Setup(format!("{text}: correct {variable}"))),
+                Some((variable, _)) => Err(AwsError::Setup(format!("{text}: correct {variable}"))),
                 None => Ok(Found::Nothing(text)),
             };
         }
@@ -40,7 +40,7 @@ impl Provider for FromProfile {
     }
 }
 
-fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, Error> {
+fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, AwsError> {
     let found = match base {
         Base::Keys(keys) => return Ok(keys),
         Base::WebIdentity { arn, session, file } => {
@@ -55,7 +55,7 @@ fn base(context: &Context, base: Base, name: &str) -> Result<Credentials, Error>
     match found {
         Found::Here(credentials) => Ok(credentials),
         Found::Nothing(text) => {
-            Err(Error::Setup(format!("the credential_source of profile {name:?} has no credentials: {text}")))
+            Err(AwsError::Setup(format!("the credential_source of profile {name:?} has no credentials: {text}")))
         }
     }
 }

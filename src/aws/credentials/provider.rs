@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::metadata::Metadata;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::http::Caller;
 use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
@@ -22,7 +22,7 @@ pub(crate) trait Provider: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Looks there. A place that is set up but broken is an error, which ends the search.
-    fn fetch(&self, context: &Context) -> Result<Found, Error>;
+    fn fetch(&self, context: &Context) -> Result<Found, AwsError>;
 }
 
 /// What providers share.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::aws::error::Cause;
 use crate::aws::random::random;
-use crate::aws::transport::net::{Ask, Wire, fault_of};
+use crate::aws::transport::net::{HttpRequest, Wire, body_fault};
 use crate::aws::transport::retry::backoff;
 
 /// The largest answer that is read, in bytes; a real one has two kilobytes.
@@ -23,7 +23,7 @@ pub(crate) struct Reply {
 
 /// Asks up to `attempts` times, while there is no answer or one with status 429 or 500 and above. The last such answer is
 /// given back as it is.
-pub(crate) fn ask(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<Reply, Cause> {
+pub(crate) fn ask(wire: &dyn Wire, ask: &HttpRequest<'_>, attempts: u32) -> Result<Reply, Cause> {
     let mut failed = 0;
     loop {
         let result = once(wire, ask);
@@ -40,10 +40,10 @@ pub(crate) fn ask(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<Reply
     }
 }
 
-fn once(wire: &dyn Wire, ask: &Ask<'_>) -> Result<Reply, Cause> {
-    let answer = wire.ask(ask).map_err(|fault| fault.cause)?;
+fn once(wire: &dyn Wire, ask: &HttpRequest<'_>) -> Result<Reply, Cause> {
+    let answer = wire.send(ask).map_err(|fault| fault.cause)?;
     let mut body = Vec::new();
-    answer.body.take(LIMIT).read_to_end(&mut body).map_err(|error| fault_of(error, ask.time).cause)?;
+    answer.body.take(LIMIT).read_to_end(&mut body).map_err(|error| body_fault(error, ask.time).cause)?;
     Ok(Reply {
         status: answer.status,
         headers: answer.headers,
@@ -52,6 +52,6 @@ fn once(wire: &dyn Wire, ask: &Ask<'_>) -> Result<Reply, Cause> {
 }
 
 /// A `GET` without a proxy.
-pub(crate) fn get<'a>(url: &'a str, headers: &'a [(&'a str, &'a str)], time: Duration) -> Ask<'a> {
-    Ask { method: "GET", url, headers, body: b"", time, connect: time, direct: true }
+pub(crate) fn get<'a>(url: &'a str, headers: &'a [(&'a str, &'a str)], time: Duration) -> HttpRequest<'a> {
+    HttpRequest { method: "GET", url, headers, body: b"", time, connect: time, direct: true }
 }

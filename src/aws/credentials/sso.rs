@@ -10,13 +10,13 @@ use serde::Deserialize;
 
 use super::provider::Context;
 use super::{sha1, small};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::reading::dates;
 use crate::aws::service::Service;
 use crate::aws::transport::endpoint;
-use crate::aws::transport::form::encoded;
+use crate::aws::transport::form::percent_encoded;
 use crate::aws::transport::identity::Credentials;
-use crate::aws::transport::net::Ask;
+use crate::aws::transport::net::HttpRequest;
 use crate::clock::Timestamp;
 use crate::text::one_line;
 use crate::text_file;
@@ -67,38 +67,46 @@ struct RoleCredentials {
 }
 
 /// Exchanges the login for credentials of its role.
-pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, Error> {
+pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, AwsError> {
     let again = match &login.session {
         Some(session) => format!("run aws sso login --sso-session {}", one_line(session, 100)),
         None => format!("run aws sso login --profile {}", one_line(&login.profile, 100)),
     };
     let home = context.environment.get("HOME").ok_or_else(|| {
-        Error::Setup(format!(
+        AwsError::Setup(format!(
             "profile {:?} needs a login, which is kept in the home of this user: set HOME",
             login.profile
         ))
     })?;
     let name = sha1::hex(login.session.as_deref().unwrap_or(&login.start_url));
     let path = Path::new(home).join(".aws/sso/cache").join(format!("{name}.json"));
-    let lapsed = |what: &str| Error::Setup(format!("the login of profile {:?} {what}: {again}", login.profile));
+    let lapsed = |what: &str| AwsError::Setup(format!("the login of profile {:?} {what}: {again}", login.profile));
     let text = text_file::read(&path)
         .map_err(|fault| lapsed(&format!("cannot be read from {} ({})", path.display(), fault.why)))?;
     let (token, ends) = kept(&text).map_err(|fault| lapsed(&format!("in {} {fault}", path.display())))?;
     if ends <= context.caller.clock.now() {
         return Err(lapsed("has lapsed"));
     }
-    let place = context.caller.endpoints.of(Service::Sso, &endpoint::region(&login.region)?);
+    let place = context.caller.endpoints.of(Service::Sso, &endpoint::parse_region(&login.region)?);
     let url = format!(
         "{}/federation/credentials?account_id={}&role_name={}",
         place.url.trim_end_matches('/'),
-        encoded(&login.account),
-        encoded(&login.role)
+        percent_encoded(&login.account),
+        percent_encoded(&login.role)
     );
     let headers = [("x-amz-sso_bearer_token", token.as_str())];
-    let ask = Ask { method: "GET", url: &url, headers: &headers, body: b"", time: TIME, connect: TIME, direct: false };
+    let ask = HttpRequest {
+        method: "GET",
+        url: &url,
+        headers: &headers,
+        body: b"",
+        time: TIME,
+        connect: TIME,
+        direct: false,
+    };
     let fault = |what: String| {
         let Login { role, account, .. } = login;
-        Error::Unavailable(format!(
+        AwsError::Unavailable(format!(
             "SSO GetRoleCredentials of role {role} in account {account} at {}: {what}",
             place.host
         ))
@@ -110,20 +118,20 @@ pub(crate) fn exchange(context: &Context, login: &Login) -> Result<Credentials, 
         status if status == 429 || status >= 500 => return Err(fault(format!("status {status}"))),
         status => {
             let said = one_line(reply.body.trim(), 300);
-            return Err(Error::Setup(format!(
+            return Err(AwsError::Setup(format!(
                 "{}: {said}; check sso_account_id and sso_role_name",
                 fault(format!("status {status}"))
             )));
         }
     }
     let credentials = found(&reply.body).map_err(fault)?;
-    Ok(credentials.of(format!("SSO role {} in account {}", login.role, login.account)))
+    Ok(credentials.with_source(format!("SSO role {} in account {}", login.role, login.account)))
 }
 
 /// The token of a login and when it ends, out of the file that keeps it. The error says what is wrong, without a secret.
 pub(super) fn kept(text: &str) -> Result<(String, Timestamp), &'static str> {
     let kept: Kept = serde_json::from_str(text).map_err(|_| "is not as it should be")?;
-    let ends = dates::document(&kept.expires_at).ok_or("has no expiresAt that can be read")?;
+    let ends = dates::parse(&kept.expires_at).ok_or("has no expiresAt that can be read")?;
     let token = kept.access_token.trim();
     if !token.chars().all(|c| c.is_ascii_graphic()) {
         return Err("holds characters that no header can carry");

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::aws::calls::{Aws, failed, send};
-use crate::aws::error::{Cause, Error};
+use crate::aws::calls::{Aws, call_error, send};
+use crate::aws::error::{AwsError, Cause};
 use crate::aws::random::random;
-use crate::aws::reading::memory::Memory;
-use crate::aws::reading::pages::Pages;
+use crate::aws::reading::pages::PageTokens;
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
 use crate::aws::transport::http::{Budget, Request};
 
@@ -114,21 +114,23 @@ pub(crate) struct Maker<'a, T> {
     /// Makes something of an item.
     pub(crate) make: &'a dyn Fn(Item) -> T,
     /// What was made of the same bytes is not made again.
-    pub(crate) memory: &'a Memory<T>,
+    pub(crate) cache: &'a ParseCache<T>,
 }
 
 /// Reads one page of a scan.
 pub(crate) fn read_page<T>(body: &mut dyn BufRead, maker: &Maker<'_, T>) -> Result<Page<T>, String> {
-    let mut text = maker.memory.buffer();
+    let mut text = maker.cache.buffer();
     text.clear();
     body.read_to_end(&mut text).map_err(|error| error.to_string())?;
     let unreadable = |error: serde_json::Error| error.to_string();
     let RawPage { items, last, consumed } = serde_json::from_slice(&text).map_err(unreadable)?;
     let item = |raw: &RawValue| {
-        maker.memory.of(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(maker.make).map_err(unreadable))
+        maker
+            .cache
+            .get_or_parse(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(maker.make).map_err(unreadable))
     };
     let items = items.into_iter().map(item).collect::<Result<_, _>>()?;
-    maker.memory.keep(text);
+    maker.cache.recycle(text);
     Ok(Page { items, last, consumed })
 }
 
@@ -165,13 +167,13 @@ struct Creating {
 }
 
 /// Describes a table.
-pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, Error> {
+pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, AwsError> {
     let request = request("DescribeTable", table, json!({ "TableName": table }).to_string());
     send(aws, &request, budget, &answer::<Described>).map(|described| described.table)
 }
 
 /// Asks for a new table with on-demand billing, whose key is the number `key`. It is not ready when this returns.
-pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), Error> {
+pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), AwsError> {
     let body = json!({
         "TableName": table,
         "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": "N" }],
@@ -188,10 +190,10 @@ pub(crate) fn scan<T>(
     consistent: bool,
     budget: &Budget,
     maker: &Maker<'_, T>,
-) -> Result<Vec<Arc<T>>, Error> {
-    maker.memory.turn();
+) -> Result<Vec<Arc<T>>, AwsError> {
+    maker.cache.next_response();
     let mut items = Vec::new();
-    let mut pages = Pages::default();
+    let mut pages = PageTokens::default();
     let mut body = json!({ "TableName": table, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL" });
     loop {
         let request = request("Scan", table, body.to_string());
@@ -201,7 +203,7 @@ pub(crate) fn scan<T>(
         // "If LastEvaluatedKey is empty, then the last page of results has been processed".
         let Some(last) = page.last.filter(|last| !last.is_empty()) else { return Ok(items) };
         let last = json!(last);
-        pages.follow(&last.to_string()).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
+        pages.follow(&last.to_string()).map_err(|text| call_error(aws, &request, Cause::Unreadable(text)))?;
         body["ExclusiveStartKey"] = last;
     }
 }
@@ -215,7 +217,7 @@ pub(crate) fn get_item(
     consistent: bool,
     projection: Option<&str>,
     budget: &Budget,
-) -> Result<Option<Item>, Error> {
+) -> Result<Option<Item>, AwsError> {
     let mut body = json!({
         "TableName": table, "Key": key, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL",
     });
@@ -276,7 +278,7 @@ const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
 /// How a DynamoDB that has no such operation says so (dynalite and ScyllaDB's Alternator do; of the operations that hsdo
 /// calls, transactions are the youngest).
-pub(crate) fn is_unknown_operation(error: &Error) -> bool {
+pub(crate) fn is_unknown_operation(error: &AwsError) -> bool {
     error.code() == Some("UnknownOperationException")
 }
 
@@ -284,7 +286,7 @@ pub(crate) fn is_unknown_operation(error: &Error) -> bool {
 pub(crate) const ACTIONS_A_TRANSACTION: usize = 100;
 
 /// Carries out all of the updates, at most [`ACTIONS_A_TRANSACTION`] and at least one, or none of them.
-pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budget) -> Result<(), Error> {
+pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budget) -> Result<(), AwsError> {
     let transaction = Transaction {
         actions: updates.iter().map(|update| Action { update: Placed { table, update } }).collect(),
         consumed: "TOTAL",
@@ -306,7 +308,7 @@ struct Single<'a> {
 }
 
 /// Carries out one update; false if its condition does not hold.
-pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, Error> {
+pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, AwsError> {
     let single = Single { placed: Placed { table, update }, consumed: "TOTAL" };
     let body = serde_json::to_string(&single).expect("texts and maps with text keys are always JSON");
     match send(aws, &request("UpdateItem", table, body), budget, &answer::<GotItem>) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::dynamodb::get_item;
 use super::rows::{self as table, MARKED, Raw};
 use super::store::{ATTEMPT, SlotTable, WRITE_TOTAL};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::http::Budget;
 use crate::marker::{MOST, Stamp};
 use crate::slot::{Slot, SlotId};
@@ -44,7 +44,7 @@ impl SlotTable {
 
     /// Within 10 seconds. After an error, some of the slots are written; the version has risen if any is, or does by the
     /// next turn.
-    pub(super) fn write_singly(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
+    pub(super) fn write_singly(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, AwsError> {
         if slots.is_empty() {
             return Ok(stamp.clone());
         }
@@ -68,7 +68,7 @@ impl SlotTable {
         written.and(told).map(|hold| hold.stamp)
     }
 
-    fn write_one(&mut self, slot: &Slot, hold: &Hold, budget: &Budget) -> Result<(), Error> {
+    fn write_one(&mut self, slot: &Slot, hold: &Hold, budget: &Budget) -> Result<(), AwsError> {
         let wanted = Arc::new(table::attributes(slot));
         let before = self.rows.as_ref().and_then(|rows| rows.get(&slot.id)).map(Arc::as_ref);
         let update = match slot.id {
@@ -81,7 +81,7 @@ impl SlotTable {
         // A write whose answer was lost is repeated, and finds that it has been done.
         if !self.update(&update, &budget)? && !self.says(slot.id, &wanted, &budget) {
             self.untold = told;
-            return Err(Error::OtherHand(format!(
+            return Err(AwsError::Conflict(format!(
                 "table {:?}: slot {} was changed by another hand",
                 self.name, slot.id
             )));
@@ -91,12 +91,12 @@ impl SlotTable {
     }
 
     /// Writes the stamp, on the condition that the table names its leader.
-    fn confirm(&self, stamp: Stamp, budget: &Budget) -> Result<Hold, Error> {
+    fn confirm(&self, stamp: Stamp, budget: &Budget) -> Result<Hold, AwsError> {
         let since = Instant::now();
         if self.update(&table::mark(&stamp, None), &self.aws.budget(budget.left().min(HELD), ATTEMPT))? {
             Ok(Hold { stamp, since })
         } else {
-            Err(Error::OtherHand(format!("another server leads table {:?}", self.name)))
+            Err(AwsError::Conflict(format!("another server leads table {:?}", self.name)))
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::aws::testing::{Answer, Responder, Seen, aws};
+    use crate::aws::testing::{CannedResponse, Responder, Seen, aws};
     use crate::ports::SlotStore;
     use crate::slot::{Occupant, Status};
 
@@ -137,8 +137,8 @@ mod tests {
         Stamp { version: Some(7), heartbeat: 20, leader: "me".to_string() }
     }
 
-    fn refused(code: &str) -> Answer {
-        Answer { status: 400, body: format!("{{\"__type\":\"x#{code}\"}}") }
+    fn refused(code: &str) -> CannedResponse {
+        CannedResponse { status: 400, body: format!("{{\"__type\":\"x#{code}\"}}") }
     }
 
     /// What a call does: `Scan`, the slot that it writes, `confirm`, or the version that it tells.
@@ -156,12 +156,12 @@ mod tests {
     }
 
     /// A DynamoDB without transactions that answers the others so, and the steps that were asked of it.
-    fn without(answer: impl Fn(&str) -> Option<Answer> + Send + 'static) -> Responder {
+    fn without(answer: impl Fn(&str) -> Option<CannedResponse> + Send + 'static) -> Responder {
         Responder::new(move |seen: &Seen| match (seen.operation().as_str(), answer(&step(seen))) {
             (_, Some(answer)) => answer,
-            ("Scan", None) => Answer::ok(r#"{"Items":[]}"#),
+            ("Scan", None) => CannedResponse::ok(r#"{"Items":[]}"#),
             ("TransactWriteItems", None) => refused("UnknownOperationException"),
-            (_, None) => Answer::ok("{}"),
+            (_, None) => CannedResponse::ok("{}"),
         })
     }
 
@@ -239,7 +239,7 @@ mod tests {
         let done = json!({ "Item": item(&taken(2)) }).to_string();
         let server = without(move |step| match step {
             "slot 2" => Some(refused("ConditionalCheckFailedException")),
-            "GetItem" => Some(Answer::ok(done.clone())),
+            "GetItem" => Some(CannedResponse::ok(done.clone())),
             _ => None,
         });
         let mut slots = table(&server);

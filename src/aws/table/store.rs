@@ -14,8 +14,8 @@ use super::dynamodb::{
 };
 use super::rows::{self as table, Entry, KEY, MARKED, Raw, RawMarker};
 use crate::aws::calls::Aws;
-use crate::aws::error::{CANCELLED, Cause, Error};
-use crate::aws::reading::memory::Memory;
+use crate::aws::error::{AwsError, CANCELLED, Cause};
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::marker::{Claim, Marker, Stamp};
@@ -54,7 +54,7 @@ pub struct SlotTable {
     /// What the last [`SlotStore::read`] found, and what was written since; `None` before the first one of a term.
     pub(super) rows: Option<BTreeMap<SlotId, Arc<Raw>>>,
     /// The items of the last reading.
-    entries: Memory<Entry>,
+    entries: ParseCache<Entry>,
     /// Whether it was said that the marker may not be read.
     denial_told: bool,
     /// Whether DynamoDB has no transactions for this table; shared by all twins.
@@ -70,7 +70,7 @@ impl SlotTable {
             aws,
             name: name.to_string(),
             rows: None,
-            entries: Memory::default(),
+            entries: ParseCache::default(),
             denial_told: false,
             singly: Arc::default(),
             untold: false,
@@ -82,10 +82,10 @@ impl SlotTable {
         SlotTable { singly: Arc::clone(&self.singly), ..SlotTable::new(Arc::clone(&self.aws), &self.name) }
     }
 
-    /// Whether the table is there, has our key and can be used. Errors: [`Error::Table`] for one that is missing, has
-    /// another key or cannot be used before a person has done something, [`Error::NotYet`] for one that is being created
+    /// Whether the table is there, has our key and can be used. Errors: [`AwsError::Table`] for one that is missing, has
+    /// another key or cannot be used before a person has done something, [`AwsError::NotReady`] for one that is being created
     /// or deleted, and those of the call.
-    pub fn check_schema(&mut self) -> Result<(), Error> {
+    pub fn check_schema(&mut self) -> Result<(), AwsError> {
         let description = self.describe(&self.aws.budget(READ_TOTAL, ATTEMPT))?;
         self.check(&description)?;
         // DynamoDB Developer Guide, "How DynamoDB global tables work": transactions on such a table are refused.
@@ -97,11 +97,11 @@ impl SlotTable {
 
     /// Creates the table, billed on demand, unless it exists, and waits until it can be used: at most two minutes.
     /// An existing table is never changed; one with another key is an error.
-    pub fn create(&mut self) -> Result<Created, Error> {
+    pub fn create(&mut self) -> Result<Created, AwsError> {
         let budget = self.aws.budget(CREATE_TOTAL, ATTEMPT);
         let created = match self.describe(&budget) {
             Ok(_) => Created::Existed,
-            Err(Error::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
+            Err(AwsError::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
                 Ok(()) => Created::Created,
                 // Another one was quicker.
                 Err(error) if error.code() == Some("ResourceInUseException") => Created::Existed,
@@ -115,72 +115,74 @@ impl SlotTable {
                     self.check(&description)?;
                     match self.check_status(&description) {
                         Ok(()) => return Ok(created),
-                        Err(Error::NotYet(_)) => {}
+                        Err(AwsError::NotReady(_)) => {}
                         Err(error) => return Err(error),
                     }
                 }
                 // DescribeTable is eventually consistent: a new table may not be seen at once.
-                Err(Error::Table(_)) if !budget.is_over() => {}
+                Err(AwsError::Table(_)) if !budget.is_spent() => {}
                 Err(error) => return Err(error),
             }
-            if budget.is_over() {
+            if budget.is_spent() {
                 let seconds = CREATE_TOTAL.as_secs();
-                return Err(Error::NotYet(format!("table {:?} is not active after {seconds} s", self.name)));
+                return Err(AwsError::NotReady(format!("table {:?} is not active after {seconds} s", self.name)));
             }
             std::thread::sleep(CREATE_POLL);
         }
     }
 
     /// One row, strongly consistent; `None` if the table has no such item.
-    pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, Error> {
+    pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, AwsError> {
         let budget = self.aws.budget(READ_TOTAL, ATTEMPT);
         let item =
             get_item(&self.aws, &self.name, &table::key(id), true, None, &budget).map_err(|e| self.explain(e))?;
         Ok(item.map(|item| table::row(id, &item)))
     }
 
-    fn describe(&self, budget: &Budget) -> Result<TableDescription, Error> {
+    fn describe(&self, budget: &Budget) -> Result<TableDescription, AwsError> {
         describe_table(&self.aws, &self.name, budget).map_err(|error| self.explain(error))
     }
 
-    fn check(&self, description: &TableDescription) -> Result<(), Error> {
+    fn check(&self, description: &TableDescription) -> Result<(), AwsError> {
         let key_fits = matches!(description.keys.as_slice(), [key] if key.name == KEY && key.kind == "HASH");
         let number = description.attributes.iter().any(|attribute| attribute.name == KEY && attribute.kind == "N");
         if key_fits && number {
             return Ok(());
         }
-        Err(Error::Table(format!(
+        Err(AwsError::Table(format!(
             "table {:?} in {} is not a table of slots: its key must be {KEY} (number) alone; name another in DYNAMODB_TABLE_NAME",
             self.name,
             self.aws.region(Service::DynamoDb)
         )))
     }
 
-    fn check_status(&self, description: &TableDescription) -> Result<(), Error> {
+    fn check_status(&self, description: &TableDescription) -> Result<(), AwsError> {
         let name = &self.name;
         match description.status.as_str() {
             // One that may not replicate serves its own region on.
             "ACTIVE" | "UPDATING" | "REPLICATION_NOT_AUTHORIZED" => Ok(()),
-            "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(Error::Table(format!(
+            "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(AwsError::Table(format!(
                 "table {name:?} cannot be used: DynamoDB has no access to the KMS key that it is encrypted with; enable the \
                  key, and let its policy allow DynamoDB to use it"
             ))),
-            "ARCHIVING" | "ARCHIVED" => Err(Error::Table(format!(
+            "ARCHIVING" | "ARCHIVED" => Err(AwsError::Table(format!(
                 "table {name:?} is archived, since its KMS key could not be used for a week: restore it from the backup that \
                  DynamoDB made, or name another in DYNAMODB_TABLE_NAME"
             ))),
-            status => Err(Error::NotYet(format!("table {name:?} cannot be used yet: it is {}", one_line(status, 40)))),
+            status => {
+                Err(AwsError::NotReady(format!("table {name:?} cannot be used yet: it is {}", one_line(status, 40))))
+            }
         }
     }
 
     /// A table that is not there is told in words of ours.
-    fn explain(&self, error: Error) -> Error {
+    fn explain(&self, error: AwsError) -> AwsError {
         if error.code() != Some("ResourceNotFoundException") {
             return error;
         }
         // One that is named by its ARN is not for us to create.
         let create = if self.name.starts_with("arn:") { "" } else { "create it with hsdo --create-table, or " };
-        Error::Table(format!(
+        AwsError::Table(format!(
             "table {:?} does not exist in {}: {create}correct DYNAMODB_TABLE_NAME",
             self.name,
             self.aws.region(Service::DynamoDb)
@@ -188,7 +190,7 @@ impl SlotTable {
     }
 
     /// Carries out what [`SlotStore::write`] promises.
-    fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
+    fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, AwsError> {
         let budget = self.aws.budget(WRITE_TOTAL, ATTEMPT);
         let mut next = stamp.clone();
         let mut rest = slots;
@@ -220,8 +222,8 @@ impl SlotTable {
     }
 
     /// Every item.
-    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<Entry>>, Error> {
-        let maker = Maker { make: &table::entry, memory: &self.entries };
+    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<Entry>>, AwsError> {
+        let maker = Maker { make: &table::entry, cache: &self.entries };
         scan(&self.aws, &self.name, consistent, budget, &maker).map_err(|error| self.explain(error))
     }
 
@@ -230,12 +232,12 @@ impl SlotTable {
     }
 
     /// Slot 1's item as far as the marker goes, eventually consistent: half a read unit, whatever the table's size.
-    fn marked_item(&self, budget: &Budget) -> Result<Option<Item>, Error> {
+    fn marked_item(&self, budget: &Budget) -> Result<Option<Item>, AwsError> {
         let key = table::key(MARKED);
         get_item(&self.aws, &self.name, &key, false, Some(table::MARKER), budget).map_err(|error| self.explain(error))
     }
 
-    pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
+    pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, AwsError> {
         update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain(error))
     }
 }
@@ -256,7 +258,7 @@ fn marked(entries: &[Arc<Entry>]) -> Option<&(RawMarker, Marker)> {
 /// # Errors
 /// The page is none.
 pub fn read_page(mut body: &[u8]) -> Result<Table, String> {
-    let page = dynamodb::read_page(&mut body, &Maker { make: &table::entry, memory: &Memory::default() })?;
+    let page = dynamodb::read_page(&mut body, &Maker { make: &table::entry, cache: &ParseCache::default() })?;
     Ok(table_of(&page.items))
 }
 
@@ -273,8 +275,8 @@ fn table_of(entries: &[Arc<Entry>]) -> Table {
 
 /// Says of a cancelled transaction what cancelled it: its reasons come in the order of its updates (DynamoDB API
 /// Reference, "TransactWriteItems"), of which the first is slot 1's item with the marker, and the others are `slots`.
-pub(crate) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
-    if let Error::Call(call) = &mut error
+pub(crate) fn cancelled(mut error: AwsError, slots: &[Slot]) -> AwsError {
+    if let AwsError::Call(call) = &mut error
         && let Cause::Refused(refusal) = &mut call.cause
         && refusal.code == CANCELLED
         && !refusal.reasons.is_empty()

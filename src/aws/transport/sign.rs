@@ -1,4 +1,4 @@
-//! Signs a request with Signature Version 4. Pure: credentials and time come in, headers go out.
+//! Signs a request with Signature Version 4. Pure.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,11 +9,11 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use super::identity::Credentials;
 use crate::clock::Timestamp;
 
-/// What a signature is valid for: the region, and the service by its name in signatures.
+/// The credential scope of a signature.
 pub(crate) struct Scope<'a> {
     /// The region.
     pub(crate) region: &'a str,
-    /// The service.
+    /// The service, by its signing name.
     pub(crate) service: &'a str,
 }
 
@@ -73,7 +73,7 @@ mod tests {
 
     // The expected signatures are those of botocore's SigV4Auth for the same request.
     #[test]
-    fn a_signature_as_botocore_makes_it() {
+    fn the_signature_matches_botocore() {
         let headers = signed(None);
         assert_eq!(header(&headers, "x-amz-date"), Some("20150830T123600Z"));
         assert_eq!(
