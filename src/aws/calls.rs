@@ -28,7 +28,7 @@ pub struct Regions<'a> {
     pub only_table: bool,
 }
 
-/// Shared by all AWS calls.
+/// What all AWS calls share.
 pub struct Aws {
     /// Set once the region is known.
     session: OnceLock<Session>,
@@ -104,13 +104,11 @@ impl Aws {
         self.session.get().map_or("an unknown region", |session| session.caller.region_of(service))
     }
 
-    /// A budget that starts now: `total` for everything, `attempt` for one attempt at one call.
     pub(crate) fn budget(&self, total: Duration, attempt: Duration) -> Budget {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Budget::new(left.map_or(total, |left| total.min(left)), attempt)
     }
 
-    /// Reports consumed capacity units to the observer.
     pub(crate) fn consumed(&self, operation: &'static str, units: f64) {
         self.observer.consumed(operation, units);
     }

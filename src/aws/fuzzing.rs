@@ -47,7 +47,6 @@ pub fn aws(data: &[u8]) {
     }
 }
 
-/// The groups of a document, parsed in every way.
 fn groups(body: &[u8]) -> Option<Vec<Group>> {
     let cache = ParseCache::default();
     let read = |body: &mut dyn BufRead| {
@@ -139,7 +138,6 @@ pub(crate) fn assert_storable(instance: &Instance) {
     assert_same(&Slot { id: 7, occupant: Some(occupant), last_group: Some(instance.group.clone()) });
 }
 
-/// A slot survives being written and read back.
 fn assert_same(slot: &Slot) {
     let mut item = table::key(slot.id);
     let names = ["IPAddress", "ServerName", "ASG", "Weight", "BackendServerStatus", "LastWeightUpdate", "HsdoLastASG"];
@@ -191,7 +189,6 @@ pub fn dynamodb(data: &[u8]) {
     }
 }
 
-/// A page, parsed without the fast path.
 #[derive(Deserialize)]
 struct Plain {
     #[serde(rename = "Items")]
@@ -278,7 +275,6 @@ fn time(text: &str) {
     }
 }
 
-/// AWS variables are understood, or rejected in one line.
 pub(crate) fn environment(environment: &Environment, input: usize) {
     if let Err(fault) = Config::new(environment, &ProfileFiles::default()) {
         assert_message(&fault, input);

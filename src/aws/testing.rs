@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use super::{Aws, Observer, Regions};
 use crate::environment::Environment;
 
-/// A request as the responder received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     headers: Vec<(String, String)>,
@@ -16,7 +15,6 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// A header's value, or "".
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     }
@@ -36,18 +34,15 @@ impl Seen {
             .map(|(_, v)| v.to_string())
     }
 
-    /// The number of Query API parameters with this prefix.
     pub(crate) fn count(&self, prefix: &str) -> usize {
         self.body.split('&').filter(|pair| pair.starts_with(prefix)).count()
     }
 
-    /// The JSON body.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).expect("a JSON body")
     }
 }
 
-/// A response of the responder.
 pub(crate) struct CannedResponse {
     pub(crate) status: u16,
     pub(crate) body: String,
@@ -80,7 +75,6 @@ impl Responder {
                 let asked = Seen { headers, body };
                 thread_seen.lock().expect("seen").push(asked.clone());
                 let CannedResponse { status, body } = answer(&asked);
-                // The caller may have hung up.
                 let _ = request.respond(tiny_http::Response::from_string(body).with_status_code(status));
             }
         });
@@ -128,7 +122,6 @@ pub(crate) fn read_request(stream: &mut TcpStream) -> bool {
     stream.read_exact(&mut vec![0; length]).is_ok()
 }
 
-/// Records what an observer receives.
 #[derive(Default)]
 pub(crate) struct Results(Mutex<Vec<String>>);
 
@@ -175,7 +168,6 @@ impl Folder {
         Folder(path)
     }
 
-    /// Its path.
     pub(crate) fn path(&self) -> String {
         self.0.to_str().expect("a UTF-8 path").to_string()
     }

@@ -16,7 +16,6 @@ const ACTIONS: [(Service, &str, &str); 9] = [
     (Service::Sts, "AssumeRole", "sts:AssumeRole"),
 ];
 
-/// The action that this operation needs, if any.
 pub(crate) fn action(service: Service, operation: &str) -> Option<&'static str> {
     ACTIONS.iter().find(|(s, known, _)| *s == service && *known == operation).map(|(_, _, action)| *action)
 }

@@ -4,7 +4,6 @@
 //! I: IAM User Guide, "Troubleshoot access denied error messages"; D: DynamoDB Developer Guide, "Error messages and
 //! codes"; E: EC2 API Reference, "Common client errors"; Q: the "Common errors" of the Query APIs (Auto Scaling, STS).
 
-/// What a code calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
     /// Too many calls: transient.
@@ -15,11 +14,8 @@ pub(crate) enum ErrorClass {
     Clock,
     /// The signature does not match: a wrong secret or a wrong clock.
     Signature,
-    /// The credentials have expired.
     Expired,
-    /// The credentials are unknown or missing.
     Credentials,
-    /// The credentials lack permission.
     Denied,
     /// The request does not match the table or the service.
     Invalid,
@@ -74,7 +70,6 @@ const CLASSES: [(&str, ErrorClass); 45] = [
     ("ValidationException", ErrorClass::Invalid),                      // D
 ];
 
-/// The class of a code, if known.
 pub(crate) fn class(code: &str) -> Option<ErrorClass> {
     CLASSES.iter().find(|(known, _)| *known == code).map(|(_, class)| *class)
 }

@@ -7,7 +7,6 @@
 use super::action::action;
 use crate::aws::service::Service;
 
-/// The kinds of policies that can deny a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
     Identity,
@@ -35,7 +34,6 @@ const POLICIES: [(&str, Policy); 8] = [
 /// The start of DynamoDB's message if it may not use the table's KMS key.
 const KEY_DENIED: &str = "KMS key access denied error";
 
-/// The remedy after AWS denied `operation` with `message`.
 pub(crate) fn remedy(message: &str, service: Service, operation: &str) -> String {
     let named = named_action(message);
     let explicit = message.contains("explicit deny");
@@ -99,7 +97,6 @@ fn policy(message: &str) -> Option<Policy> {
     named.min_by_key(|(place, _)| *place).map(|(_, policy)| policy)
 }
 
-/// The action that the message names.
 fn named_action(message: &str) -> Option<&str> {
     let rest = message.split("not authorized to perform: ").nth(1)?;
     let word = rest.split_whitespace().next()?.trim_end_matches([',', '.', ';']);

@@ -87,7 +87,6 @@ pub struct Refusal {
 pub(crate) const CANCELLED: &str = "TransactionCanceledException";
 
 impl Refusal {
-    /// The class of the code, if known.
     pub(crate) fn class(&self) -> Option<ErrorClass> {
         codes::class(&self.code)
     }
@@ -102,14 +101,12 @@ impl Refusal {
         self.status >= 500 || self.status == 429 || by_code || by_reasons()
     }
 
-    /// Whether AWS throttled the call.
     pub(crate) fn is_throttled(&self) -> bool {
         let by_reasons =
             || self.cancellation_codes().any(|reason| codes::reason_class(reason) == Some(ErrorClass::Throttled));
         self.status == 429 || self.class() == Some(ErrorClass::Throttled) || by_reasons()
     }
 
-    /// Why a transaction was cancelled.
     fn cancellation_codes(&self) -> impl Iterator<Item = &str> {
         self.reasons.iter().map(|(code, _)| code.as_str()).filter(|code| *code != "None")
     }
@@ -127,7 +124,6 @@ impl Refusal {
         )
     }
 
-    /// Whether the credentials have expired.
     pub(crate) fn is_expired(&self) -> bool {
         self.class() == Some(ErrorClass::Expired)
     }
@@ -142,7 +138,6 @@ impl Refusal {
         self.is_credentials_error() || matches!(self.class(), Some(ErrorClass::Denied | ErrorClass::Invalid))
     }
 
-    /// What an operator can do about it, if known.
     fn remedy(&self, service: Service, operation: &str) -> Option<String> {
         match self.class()? {
             ErrorClass::Denied => Some(denial::remedy(&self.message, service, operation)),
@@ -157,7 +152,6 @@ impl Refusal {
     }
 }
 
-/// Replaces the secrets in `text`.
 pub(crate) fn redact(text: String, secrets: &[&str]) -> String {
     secrets
         .iter()

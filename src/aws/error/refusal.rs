@@ -107,14 +107,12 @@ fn visible_text(text: &str) -> String {
             "script" => "</script>",
             "style" => "</style>",
             _ if name.is_empty() && !rest.starts_with("</") && !rest.starts_with("<!") && !rest.starts_with("<?") => {
-                // A plain "less than".
                 said.push('<');
                 rest = &rest[1..];
                 continue;
             }
             _ => ">",
         };
-        // A tag separates words.
         said.push(' ');
         let place = if end == ">" { rest.find(end) } else { rest.to_ascii_lowercase().find(end) };
         rest = place.map_or("", |place| &rest[place + end.len()..]);
@@ -149,7 +147,6 @@ mod tests {
                 ("InvalidInstanceID.NotFound", "gone", Some("R-3")),
             ),
             (
-                // As moto denies.
                 "<ErrorResponse><Errors><Error><Code>AuthFailure</Code><Message>no</Message></Error></Errors></ErrorResponse>",
                 ("AuthFailure", "no", None),
             ),

@@ -18,19 +18,14 @@ use crate::aws::transport::http::Budget;
 /// Names per call: the maximum of `MaxRecords`. Without `MaxRecords` AWS accepts only 50.
 const NAMES_PER_CALL: usize = 100;
 
-/// A group, as AWS describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// The name.
     pub(crate) name: String,
-    /// The instances.
     pub(crate) members: Arc<Vec<Member>>,
 }
 
-/// An instance of a group, as the group sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// The instance's id.
     pub(crate) id: String,
     /// `InService`, `Terminating:Wait`, ...
     pub(crate) lifecycle: String,
@@ -84,10 +79,8 @@ fn subject(names: &[String]) -> String {
     }
 }
 
-/// The groups of one page, and the token of the next page.
 type GroupPage = (Vec<Group>, Option<String>);
 
-/// Parses one page.
 pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Member>>) -> Result<GroupPage, String> {
     parse_cut(body, &MEMBERS, cache)
 }
@@ -141,7 +134,6 @@ fn read_members(piece: &mut dyn BufRead) -> Result<Vec<Member>, String> {
     Ok(reader.members)
 }
 
-/// Collects the instances of a group from their elements.
 #[derive(Default)]
 struct MemberReader {
     member: Member,

@@ -23,14 +23,11 @@ const IDS_PER_CALL: usize = 1_000;
 /// The extra calls allowed to find the ids that EC2 does not know.
 const EXTRA_CALLS: usize = 64;
 
-/// An instance, as EC2 describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The id.
     pub(crate) id: String,
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping` or `stopped`.
     pub(crate) state: String,
-    /// The primary private address, if any.
     pub(crate) address: Option<Ipv4Addr>,
 }
 
@@ -47,17 +44,14 @@ pub(crate) struct InstanceQuery<'a> {
     pub(crate) unlisted: Vec<&'a str>,
 }
 
-/// EC2's response about the instances of a query.
 #[derive(Debug, Default)]
 pub(crate) struct DescribedInstances<'a> {
-    /// Known instances, in any order.
     pub(crate) batches: Vec<Arc<Vec<Record>>>,
     /// Ids that EC2 says do not exist.
     pub(crate) not_found: HashSet<&'a str>,
 }
 
 impl DescribedInstances<'_> {
-    /// Known instances, in any order.
     pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         self.batches.iter().flat_map(|batch| batch.iter())
     }
@@ -65,7 +59,7 @@ impl DescribedInstances<'_> {
 
 /// Fetches these instances. No ids, no call: a call without ids would list the whole account.
 ///
-/// An id that EC2 does not know, or rejects as malformed, never fails the uncut. If the bad ones cannot be found, the unlisted
+/// An id that EC2 does not know, or rejects as malformed, never fails the others. If the bad ones cannot be found, the unlisted
 /// ids are dropped: they come from table rows that anybody may edit.
 pub(crate) fn fetch_instances<'a>(
     aws: &Aws,
@@ -154,10 +148,8 @@ fn request(ids: &[&str], token: Option<&str>) -> Request {
     query.request(Service::Ec2, "DescribeInstances", format!("{} instances", ids.len()))
 }
 
-/// The instances of one page, and the token of the next page.
 type RecordPage = (Vec<Arc<Vec<Record>>>, Option<String>);
 
-/// Parses one page.
 pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Record>>) -> Result<RecordPage, String> {
     parse_cut(body, &RESERVATION, cache)
 }
@@ -189,7 +181,6 @@ fn read_reservation(piece: &mut dyn BufRead) -> Result<Vec<Record>, String> {
     Ok(reader.records)
 }
 
-/// Collects instances from their elements.
 #[derive(Default)]
 struct RecordReader {
     record: Record,

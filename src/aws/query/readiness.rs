@@ -3,7 +3,7 @@
 //! Lifecycle states: the Amazon EC2 Auto Scaling User Guide, "Amazon EC2 Auto Scaling instance lifecycle" and
 //! "Replace root volumes during instance refresh". AWS adds states now and then.
 
-use std::cell::OnceCell;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
@@ -11,13 +11,11 @@ use super::autoscaling::{Group, Member};
 use super::ec2::{DescribedInstances, InstanceQuery, Record};
 use crate::slot::{Fate, Hidden, Instance, Observation, Readiness, Strange, Unlisted, is_servers, row_name};
 
-/// The only lifecycle state in which an instance may take traffic.
 const IN_SERVICE: &str = "InService";
 
 /// What a member's state means for its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Membership {
-    /// May be seated.
     Ready,
     /// Keeps its slot at weight 0, until EC2 says that it has stopped.
     Draining,
@@ -25,11 +23,9 @@ enum Membership {
     Replacing,
     /// Keeps its slot unchanged: an unknown state.
     Unknown,
-    /// Loses its slot.
     Absent,
 }
 
-/// Classifies lifecycle state and health.
 fn membership(member: &Member) -> Membership {
     match member.lifecycle.as_str() {
         IN_SERVICE if member.health.eq_ignore_ascii_case("Healthy") => Membership::Ready,
@@ -57,7 +53,6 @@ fn readiness(membership: Membership) -> Option<Readiness> {
     }
 }
 
-/// Describes a member in an unknown state.
 fn unknown_state(group: &str, member: &Member) -> Strange {
     let state = match member.lifecycle.as_str() {
         IN_SERVICE => format!("health {:?}", member.health),
@@ -75,12 +70,12 @@ fn is_instance_id(name: &str) -> bool {
 /// The instances to ask EC2 about: members in service, and occupants.
 pub(crate) fn instance_query<'a>(groups: &'a [Group], occupants: &[&'a str]) -> InstanceQuery<'a> {
     let members = || groups.iter().flat_map(|group| group.members.iter());
-    let occupied = OccupantSet::new(occupants);
+    let occupied = lazy_set(occupants);
     let mut seen = HashSet::with_capacity(occupants.len());
     let mut query = InstanceQuery::default();
     for member in members() {
         let asked = member.lifecycle == IN_SERVICE
-            || (membership(member) != Membership::Absent && occupied.contains(&member.id));
+            || (membership(member) != Membership::Absent && occupied.contains(member.id.as_str()));
         if asked && seen.insert(member.id.as_str()) {
             query.listed.push(&member.id);
         }
@@ -93,20 +88,9 @@ pub(crate) fn instance_query<'a>(groups: &'a [Group], occupants: &[&'a str]) -> 
     query
 }
 
-/// The names of the occupants. The set is built on first lookup: a steady turn needs none.
-struct OccupantSet<'a, 'b> {
-    occupants: &'b [&'a str],
-    set: OnceCell<HashSet<&'a str>>,
-}
-
-impl<'a, 'b> OccupantSet<'a, 'b> {
-    fn new(occupants: &'b [&'a str]) -> Self {
-        OccupantSet { occupants, set: OnceCell::new() }
-    }
-
-    fn contains(&self, id: &str) -> bool {
-        self.set.get_or_init(|| self.occupants.iter().copied().collect()).contains(id)
-    }
+/// The names as a set, built on first lookup: a steady turn needs none.
+fn lazy_set<'a>(names: &[&'a str]) -> LazyCell<HashSet<&'a str>, impl FnOnce() -> HashSet<&'a str>> {
+    LazyCell::new(|| names.iter().copied().collect())
 }
 
 /// The observation of the `configured` groups, in their order, given the `occupants` of the table.
@@ -125,7 +109,7 @@ pub(crate) fn observe(
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
     let mut records: HashMap<&str, &Record> = HashMap::with_capacity(count);
     records.extend(described.records().map(|record| (record.id.as_str(), record)));
-    let occupied = OccupantSet::new(occupants);
+    let occupied = lazy_set(occupants);
     let mut observation = Observation { instances: Vec::with_capacity(count), ..Observation::default() };
     let (mut fates, mut absent) = (BTreeMap::new(), HashSet::new());
     let (mut asked, mut seen) = (HashSet::new(), HashSet::with_capacity(count));
@@ -166,20 +150,24 @@ pub(crate) fn observe(
         }
     }
     for id in occupants.iter().filter(|id| !seen.contains(*id)) {
-        let fate = match ec2_state(records.get(id).copied()) {
-            _ if absent.contains(id) => Fate::Gone,
-            Ec2State::Ended => Fate::Gone,
-            // EC2 rejects unknown ids. Omitting one from a response proves nothing.
-            _ if described.not_found.contains(id) => Fate::Denied,
-            Ec2State::Running(_) | Ec2State::Unclear => Fate::Open,
-        };
+        let state = ec2_state(records.get(id).copied());
+        let fate = unlisted_fate(&state, absent.contains(id), described.not_found.contains(id));
         fates.insert((*id).to_owned(), fate);
     }
     observation.unlisted = Unlisted::Told(fates);
     observation
 }
 
-/// The state of an instance, by EC2.
+/// `not_found`: EC2 rejected the id. That it merely omits one proves nothing.
+fn unlisted_fate(state: &Ec2State, absent: bool, not_found: bool) -> Fate {
+    match state {
+        _ if absent => Fate::Gone,
+        Ec2State::Ended => Fate::Gone,
+        _ if not_found => Fate::Denied,
+        Ec2State::Running(_) | Ec2State::Unclear => Fate::Open,
+    }
+}
+
 enum Ec2State {
     Running(IpAddr),
     Ended,

@@ -71,7 +71,6 @@ mod tests {
         )
     }
 
-    /// Records for the ids in the request.
     fn records(seen: &Seen) -> String {
         let item = |id: String| {
             let state = if id == ENDED { "terminated" } else { "running" };

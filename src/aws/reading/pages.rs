@@ -5,7 +5,6 @@ use std::collections::HashSet;
 /// More pages than any real response has: 10,000 slots take 3, 100,000 instances 100.
 const MAX_PAGES: usize = 10_000;
 
-/// The page tokens followed so far.
 #[derive(Default)]
 pub(crate) struct PageTokens {
     seen: HashSet<String>,

@@ -43,7 +43,6 @@ impl<T> ParseCache<T> {
         self.buffer.take()
     }
 
-    /// Returns the buffer for reuse.
     pub(crate) fn recycle(&self, buffer: Vec<u8>) {
         if buffer.capacity() <= MAX_BUFFER {
             self.buffer.replace(buffer);

@@ -8,7 +8,6 @@ use super::partition;
 use crate::aws::error::AwsError;
 use crate::aws::service::Service;
 
-/// The address of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// The URL to post to; ends with a slash if no path is configured.
@@ -43,14 +42,11 @@ fn region_of_zone(name: &str) -> Option<&str> {
     is_region.then(|| &name[..end])
 }
 
-/// Finds the endpoints of services.
 #[derive(Default)]
 pub(crate) struct Endpoints {
     /// Configured overrides, by [`Service::id`].
     pub(crate) configured: BTreeMap<&'static str, Endpoint>,
-    /// Use FIPS endpoints.
     pub(crate) fips: bool,
-    /// Use dual-stack (IPv6) endpoints.
     pub(crate) dual_stack: bool,
 }
 

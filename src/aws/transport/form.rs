@@ -8,13 +8,11 @@ use crate::aws::service::Service;
 /// All but the unreserved characters (RFC 3986 section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Builds a Query API request.
 pub(crate) struct Query {
     form: String,
 }
 
 impl Query {
-    /// A query for `operation` in this API version.
     pub(crate) fn new(operation: &str, version: &str) -> Self {
         let mut query = Query { form: String::new() };
         query.add("Action", operation);
@@ -22,7 +20,6 @@ impl Query {
         query
     }
 
-    /// Adds a parameter.
     pub(crate) fn add(&mut self, name: &str, value: &str) {
         if !self.form.is_empty() {
             self.form.push('&');
@@ -46,7 +43,6 @@ impl Query {
     }
 }
 
-/// Percent-encodes for a query string or a form.
 pub(crate) fn percent_encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
 }

@@ -11,7 +11,7 @@ use super::endpoint::{Endpoint, Endpoints};
 use super::identity::Credentials;
 use super::net::{ExchangeFault, HttpRequest, HttpResponse, UNRESOLVED, Wire, body_fault};
 use super::retry::{self, Quota, is_retryable, retry_delay};
-use super::sign::{Scope, sign};
+use super::sign::{SigningScope, sign};
 use super::skew::{AwsClock, DateSample};
 use crate::aws::error::codes::ErrorClass;
 use crate::aws::error::refusal::{html_text, redirect_target, refusal};
@@ -30,7 +30,6 @@ const BODY_LIMIT: u64 = 32 * 1024 * 1024;
 const ITEMS_LIMIT: u64 = 10 * 1024 * 1024;
 /// Bytes of a body kept to recognise an HTML page.
 const PREFIX_LIMIT: usize = 4 * 1024;
-/// Bytes of an error body that are read.
 const ERROR_BODY_LIMIT: u64 = 256 * 1024;
 
 /// Counts calls, for metrics.
@@ -43,17 +42,12 @@ pub trait Observer: Send + Sync {
     fn consumed(&self, operation: &'static str, units: f64);
 }
 
-/// An unsigned request.
 pub(crate) struct Request {
-    /// The service to call.
     pub(crate) service: Service,
-    /// The operation, in AWS's spelling.
     pub(crate) operation: &'static str,
     /// What the call is about, for messages.
     pub(crate) subject: String,
-    /// The headers, names in lower case.
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// The body.
     pub(crate) body: String,
 }
 
@@ -71,19 +65,23 @@ impl Budget {
         Budget { deadline: Instant::now() + total, total, attempt }
     }
 
-    /// When it runs out.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Whether no time is left.
     pub(crate) fn is_spent(&self) -> bool {
         self.left().is_zero()
     }
 
-    /// The time left.
     pub(crate) fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn timed_out(&self) -> Cause {
+        Cause::TimedOut(match self.total {
+            Duration::ZERO => "no time left".to_string(),
+            total => format!("{:.1} s for the whole operation", total.as_secs_f64()),
+        })
     }
 }
 
@@ -92,9 +90,7 @@ pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, Stri
 
 /// What all calls share except the credentials, since some calls exist to fetch those.
 pub(crate) struct Caller {
-    /// Sends requests.
     pub(crate) wire: Arc<dyn Wire>,
-    /// The services' endpoints.
     pub(crate) endpoints: Endpoints,
     /// Attempts per call, the first included, if configured.
     attempts: Option<u32>,
@@ -104,7 +100,6 @@ pub(crate) struct Caller {
     observer: Arc<dyn Observer>,
 }
 
-/// How one service is called.
 struct Remote {
     region: Arc<str>,
     endpoint: Endpoint,
@@ -130,14 +125,12 @@ impl Caller {
         Caller { wire, endpoints, attempts, clock: Arc::default(), remotes, observer }
     }
 
-    /// Moves one service to a region of its own.
     pub(crate) fn set_region(&mut self, service: Service, region: String) {
         let remote = &mut self.remotes[service as usize];
         remote.endpoint = self.endpoints.of(service, &region);
         remote.region = region.into();
     }
 
-    /// The region of a service.
     pub(crate) fn region_of(&self, service: Service) -> &str {
         &self.remote(service).region
     }
@@ -146,7 +139,6 @@ impl Caller {
         &self.remotes[service as usize]
     }
 
-    /// The error for `request`, signed with `credentials`.
     pub(crate) fn error(&self, request: &Request, credentials: Option<&Credentials>, cause: Cause) -> AwsError {
         AwsError::Call(Box::new(FailedCall {
             service: request.service,
@@ -173,27 +165,21 @@ impl Caller {
         loop {
             let time = budget.attempt.min(budget.left());
             if time.is_zero() {
-                return Err(Cause::TimedOut(match budget.total {
-                    Duration::ZERO => "no time left".to_string(),
-                    total => format!("{:.1} s for the whole operation", total.as_secs_f64()),
-                }));
+                return Err(budget.timed_out());
             }
             attempts += 1;
             let failure = match self.attempt(remote, credentials, request, time, read) {
-                Ok(answer) => {
+                Ok(value) => {
                     remote.quota.refund(cost);
                     self.observer.request(request.service.id(), request.operation, "ok");
                     if clock_changed && self.clock.ignores_dates() {
-                        let host = &remote.endpoint.host;
-                        log::warn!(
-                            "the Date of responses from {host} is wrong, perhaps set by a proxy: signing with this machine's own clock"
-                        );
+                        warn_of_dates(&remote.endpoint.host);
                     }
-                    return Ok(answer);
+                    return Ok(value);
                 }
                 Err(failure) => failure,
             };
-            let Failure { fault: ExchangeFault { cause, stale }, clock, retry_after } = *failure;
+            let AttemptFailure { fault: ExchangeFault { cause, stale }, clock, retry_after } = *failure;
             self.observer.request(request.service.id(), request.operation, &result_label(&cause));
             // The server may close an idle connection just as we reuse it: reconnect once, without counting an attempt.
             if stale && !reconnected {
@@ -231,12 +217,12 @@ impl Caller {
         request: &Request,
         time: Duration,
         read: ReadBody<'_, T>,
-    ) -> Result<T, Box<Failure>> {
+    ) -> Result<T, Box<AttemptFailure>> {
         let body = request.body.as_bytes();
         let sent = Timestamp::now();
         let signature = match credentials {
             Some(credentials) => {
-                let scope = Scope { region, service: request.service.id() };
+                let scope = SigningScope { region, service: request.service.id() };
                 sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent)).map_err(
                     |text| ExchangeFault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false },
                 )?
@@ -293,7 +279,7 @@ impl Caller {
         response: HttpResponse,
         sample: Option<DateSample>,
         credentials: Option<&Credentials>,
-    ) -> Failure {
+    ) -> AttemptFailure {
         let request_id =
             response.header("x-amzn-requestid").or(response.header("x-amz-request-id")).map(str::to_string);
         let retry_after = response.header("x-amz-retry-after").and_then(retry::parse_retry_after);
@@ -313,22 +299,26 @@ impl Caller {
             Some(ErrorClass::Signature) => self.clock.refused(sample),
             _ => false,
         };
-        Failure { fault: ExchangeFault { cause: Cause::Refused(refusal), stale: false }, clock, retry_after }
+        AttemptFailure { fault: ExchangeFault { cause: Cause::Refused(refusal), stale: false }, clock, retry_after }
     }
 }
 
-/// A failed attempt.
-struct Failure {
+fn warn_of_dates(host: &str) {
+    log::warn!(
+        "the Date of responses from {host} is wrong, perhaps set by a proxy: signing with this machine's own clock"
+    );
+}
+
+struct AttemptFailure {
     fault: ExchangeFault,
     /// The signature's time may have been wrong, and another one is worth trying.
     clock: bool,
-    /// The delay that the service asks for.
     retry_after: Option<Duration>,
 }
 
-impl From<ExchangeFault> for Box<Failure> {
+impl From<ExchangeFault> for Box<AttemptFailure> {
     fn from(fault: ExchangeFault) -> Self {
-        Box::new(Failure { fault, clock: false, retry_after: None })
+        Box::new(AttemptFailure { fault, clock: false, retry_after: None })
     }
 }
 
@@ -338,7 +328,6 @@ struct BoundedBody<R> {
     left: u64,
     time: Duration,
     fault: Option<ExchangeFault>,
-    /// The first bytes.
     prefix: Vec<u8>,
 }
 

@@ -10,11 +10,8 @@ const SHORTEST_SECRET: usize = 16;
 /// An access key with its secret. `Debug` shows neither the secret nor the token.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
-    /// The access key id.
     pub(crate) access_key_id: String,
-    /// The secret access key.
     pub(crate) secret_access_key: String,
-    /// The session token of temporary credentials.
     pub(crate) session_token: Option<String>,
     /// When they expire; `None` for static ones.
     pub(crate) expires: Option<Timestamp>,
@@ -43,7 +40,6 @@ impl Credentials {
         })
     }
 
-    /// The same, with their source.
     #[must_use]
     pub(crate) fn with_source(self, source: impl Into<String>) -> Self {
         Credentials { source: source.into(), ..self }

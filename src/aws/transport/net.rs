@@ -17,11 +17,8 @@ pub(crate) const UNRESOLVED: &str = "its name cannot be resolved";
 
 /// A request. It may carry credentials, so it has no `Debug`.
 pub(crate) struct HttpRequest<'a> {
-    /// `GET`, `PUT` or `POST`.
     pub(crate) method: &'static str,
-    /// The full URL.
     pub(crate) url: &'a str,
-    /// Header names and values.
     pub(crate) headers: &'a [(&'a str, &'a str)],
     /// The body; ignored for `GET`.
     pub(crate) body: &'a [u8],
@@ -35,7 +32,6 @@ pub(crate) struct HttpRequest<'a> {
 
 /// A response whose body has yet to be read.
 pub(crate) struct HttpResponse {
-    /// The HTTP status.
     pub(crate) status: u16,
     /// The headers, names in lower case; non-ASCII values are dropped.
     pub(crate) headers: Vec<(String, String)>,
@@ -53,7 +49,6 @@ impl HttpResponse {
 /// An exchange that failed before the response was complete.
 #[derive(Debug)]
 pub(crate) struct ExchangeFault {
-    /// What happened.
     pub(crate) cause: Cause,
     /// The connection closed before a response began: typical of a reused connection that the server has dropped.
     pub(crate) stale: bool,
@@ -61,7 +56,6 @@ pub(crate) struct ExchangeFault {
 
 /// Sends requests: the network, or a test.
 pub(crate) trait Wire: Send + Sync {
-    /// Sends one request.
     fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, ExchangeFault>;
 }
 

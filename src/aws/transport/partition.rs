@@ -15,7 +15,6 @@ pub(crate) struct Partition {
     fips_is_plain: bool,
 }
 
-/// The default partition.
 const AWS: Partition = Partition { regions: &[], suffix: "amazonaws.com", dual_stack: "api.aws", fips_is_plain: false };
 
 const OTHERS: [Partition; 7] = [

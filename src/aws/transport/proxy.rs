@@ -12,7 +12,6 @@ use ureq::{Proxy, ProxyProtocol};
 use crate::aws::error::AwsError;
 use crate::environment::Environment;
 
-/// The configured proxies.
 #[derive(Default)]
 pub(crate) struct Proxies {
     https: Option<ConfiguredProxy>,
@@ -23,9 +22,7 @@ pub(crate) struct Proxies {
 /// A proxy and the variable that names it. Displayed as `proxy.example:3128 (HTTPS_PROXY)`.
 #[derive(Clone)]
 pub(crate) struct ConfiguredProxy {
-    /// The parsed URL.
     pub(crate) proxy: Proxy,
-    /// The variable that names it.
     pub(crate) variable: &'static str,
 }
 
@@ -57,10 +54,8 @@ impl ConfiguredProxy {
     }
 }
 
-/// An entry of `NO_PROXY`.
 #[derive(Debug, PartialEq, Eq)]
 enum NoProxyEntry {
-    /// `*`
     Everything,
     /// A domain and its subdomains, without the leading dot; and a port, if limited to one.
     Host(String, Option<u16>),

@@ -38,7 +38,6 @@ const THROTTLED_COST: u32 = 5;
 /// The tokens that a call without retries gives back; one with retries gives back the cost of its last one.
 const REFUND: u32 = 1;
 
-/// The retry tokens left for a service.
 pub(crate) struct Quota(AtomicU32);
 
 impl Default for Quota {

@@ -10,8 +10,7 @@ use super::identity::Credentials;
 use crate::clock::Timestamp;
 
 /// The credential scope of a signature.
-pub(crate) struct Scope<'a> {
-    /// The region.
+pub(crate) struct SigningScope<'a> {
     pub(crate) region: &'a str,
     /// The service, by its signing name.
     pub(crate) service: &'a str,
@@ -20,7 +19,7 @@ pub(crate) struct Scope<'a> {
 /// The headers to add to a `POST` of `body` to `url` with `headers`. The error never holds a secret.
 pub(crate) fn sign(
     credentials: &Credentials,
-    scope: &Scope<'_>,
+    scope: &SigningScope<'_>,
     url: &str,
     headers: &[(&'static str, String)],
     body: &[u8],
@@ -60,7 +59,7 @@ mod tests {
             ("content-type", "application/x-amz-json-1.0".to_string()),
             ("x-amz-target", "DynamoDB_20120810.Scan".to_string()),
         ];
-        let scope = Scope { region: "eu-west-1", service: "dynamodb" };
+        let scope = SigningScope { region: "eu-west-1", service: "dynamodb" };
         // 2015-08-30 12:36:00 UTC
         let now = Timestamp::from_micros(1_440_938_160_000_000);
         sign(&credentials, &scope, "http://127.0.0.1:5000/", &headers, b"{\"TableName\": \"web\"}", now)

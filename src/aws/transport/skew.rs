@@ -27,7 +27,6 @@ struct Skew {
     ignore_dates: bool,
 }
 
-/// What the date of a response says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DateSample {
     /// AWS's time less ours, in microseconds.
@@ -37,7 +36,6 @@ pub(crate) struct DateSample {
 }
 
 impl AwsClock {
-    /// AWS's time now.
     pub(crate) fn now(&self) -> Timestamp {
         self.at(Timestamp::now())
     }
@@ -77,7 +75,6 @@ impl AwsClock {
         corrected
     }
 
-    /// Whether dates are ignored.
     pub(crate) fn ignores_dates(&self) -> bool {
         self.lock().ignore_dates
     }
