@@ -64,8 +64,8 @@ impl From<crate::consul::ConsulError> for Error {
     }
 }
 
-impl From<crate::aws::Error> for Error {
-    fn from(error: crate::aws::Error) -> Self {
+impl From<crate::aws::AwsError> for Error {
+    fn from(error: crate::aws::AwsError) -> Self {
         Error::Turn(error.into())
     }
 }

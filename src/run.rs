@@ -70,7 +70,7 @@ fn aws(
     started: Instant,
 ) -> Result<Arc<Aws>, Error> {
     let deadline = matches!(args.mode, Mode::Once | Mode::DryRun).then(|| started + ONE_TURN_AWS);
-    Ok(Aws::until(deadline, regions, env, Arc::clone(metrics) as _)?)
+    Ok(Aws::with_deadline(deadline, regions, env, Arc::clone(metrics) as _)?)
 }
 
 /// Retries startup errors until the startup period ends.

@@ -302,8 +302,8 @@ fn a_proxy_that_writes_a_wrong_date_on_every_answer_costs_one_refused_call() {
         server.wait_turn();
         assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
         assert_eq!(*lock(&aws.refused), 1, "{}", server.log());
-        assert_eq!(server.log().matches("this machine's own clock is used").count(), 1, "{}", server.log());
-        // Fix the proxy, then break the machine's clock: dates are believed again.
+        assert_eq!(server.log().matches("signing with this machine's own clock").count(), 1, "{}", server.log());
+        // The proxy is mended, and then the machine's clock goes wrong: dates are believed again.
         aws.wrong.store(0, Ordering::SeqCst);
         aws.ahead.store(1_200, Ordering::SeqCst);
         server.wait_turn();
@@ -457,12 +457,12 @@ fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_
     turned_away(
         "HTTPS_PROXY",
         &wrong,
-        &format!("the proxy {address} (HTTPS_PROXY) does not take the user and password"),
+        &format!("the proxy {address} (HTTPS_PROXY) rejects the user and password in HTTPS_PROXY"),
     );
     let nobody = proxy.url().replace("us:hush@", "");
-    turned_away("ALL_PROXY", &nobody, &format!("the proxy {address} (ALL_PROXY) wants to know who asks (status 407)"));
+    turned_away("ALL_PROXY", &nobody, &format!("the proxy {address} (ALL_PROXY) requires authentication (status 407)"));
     let banned = proxy.url().replace("us:hush", "banned:hush");
-    let refused = format!("the proxy {address} (https_proxy) does not let us through to 127.0.0.1 (status 403)");
+    let refused = format!("the proxy {address} (https_proxy) refuses CONNECT to 127.0.0.1 (status 403)");
     turned_away("https_proxy", &banned, &refused);
     let gone = "cannot be reached: the proxy 127.0.0.1:1 (HTTPS_PROXY): connection refused";
     turned_away("HTTPS_PROXY", "http://us:hush@127.0.0.1:1", gone);
@@ -473,7 +473,7 @@ fn a_private_authority_is_trusted_where_someone_says_so_and_a_proxy_is_used_and_
 fn a_page_of_a_proxy_is_quoted_without_secrets() {
     const TOKEN: &str = "the-token-that-nobody-may-see";
     let bed = bed("page");
-    for (status, said) in [(403, "HTTP 403: "), (503, "HTTP 503: "), (200, "the answer cannot be read: it is a page: ")]
+    for (status, said) in [(403, "HTTP 403: "), (503, "HTTP 503: "), (200, "unreadable response: it is an HTML page: ")]
     {
         let page = format!(
             "<html><head><title>Blocked</title><style>p {{ color: red }}</style></head><body><p>By order of the \

@@ -549,7 +549,7 @@ fn keys_past_their_end_are_used_until_aws_refuses_them() {
     server.wait_log("ExpiredTokenException");
     let log = server.log();
     let line = log.lines().find(|line| line.contains("ExpiredTokenException")).unwrap_or_default();
-    assert!(line.contains("no others are to be had: the instance's metadata service"), "{line}");
+    assert!(line.contains("cannot renew them: the instance's metadata service"), "{line}");
     bed.aws().heal();
     issuer.set_broken(false);
     server.wait_turn();

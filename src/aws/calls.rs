@@ -1,5 +1,5 @@
-//! What all calls of AWS share, and a call with it: the region, which may have to be asked for first, the connections, and
-//! the credentials, which are looked up again where AWS refuses them.
+//! What all AWS calls share: the region, which may have to be fetched first, connections, and credentials, which are renewed
+//! if AWS refuses them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,192 +10,188 @@ use super::config::profile_file::{ProfileFiles, profile};
 use super::credentials::cache::Cache;
 use super::credentials::metadata::{MetadataError, MetadataService};
 use super::credentials::{ProviderChain, ProviderContext};
-use super::error::{Cause, Error};
+use super::error::{AwsError, Cause};
 use super::service::Service;
 use super::transport::endpoint;
 use super::transport::http::{Budget, Caller, Observer, ReadBody, Request};
 use super::transport::net::{Net, Wire};
 use crate::environment::Environment;
 
-/// The regions that are called, as far as the configuration names them.
+/// The configured regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Regions<'a> {
-    /// The region of all services; `None` for that of the profile in use, else of this instance.
+    /// The region of all services; `None` for that of the profile in use, or of this instance.
     pub named: Option<&'a str>,
-    /// The region of the table, where its ARN names it: it can be reached in no other.
+    /// The region of the table, if its ARN names it.
     pub table: Option<&'a str>,
-    /// Whether the table is all that is called, so that its region stands in for the instance's. The groups are not
-    /// looked for where the table happens to be.
+    /// Whether only the table is called, so that its region is the default. Groups may be in another region than the table.
     pub only_table: bool,
 }
 
-/// What all calls to AWS share.
+/// What all AWS calls share.
 pub struct Aws {
-    /// Once the region is known.
-    placed: OnceLock<Placed>,
-    /// Until then.
-    unplaced: Mutex<Option<Unplaced>>,
+    /// Set once the region is known.
+    session: OnceLock<Session>,
+    /// Set until then.
+    pending: Mutex<Option<PendingSession>>,
     observer: Arc<dyn Observer>,
-    /// No call goes on beyond this moment.
-    end: Option<Instant>,
+    /// No call continues past this.
+    deadline: Option<Instant>,
 }
 
-/// How calls are made in the region.
-struct Placed {
+/// Makes calls in a known region.
+struct Session {
     caller: Arc<Caller>,
     credentials: Cache,
 }
 
-/// What calls need beside a region.
-struct Unplaced {
+/// A session that waits for its region.
+struct PendingSession {
     wire: Arc<dyn Wire>,
     config: Config,
     metadata: MetadataService,
     environment: Environment,
-    /// The region of the table, where its ARN names it.
-    table: Option<String>,
-    /// Where a region was looked for, for the message.
-    places: String,
+    table_region: Option<String>,
+    /// Where a region was looked for, for messages.
+    searched: String,
 }
 
 impl Aws {
-    /// Prepares calls in `regions`, or where they name none in the region of the profile in use, or of this instance, which
-    /// its metadata service is asked for by the first call. All else comes from the standard variables and files, and
-    /// credentials are first looked for when a call needs them. Errors: no region or a wrong one, a setting that cannot be
-    /// used, a shared file or a certificate bundle that cannot be read.
+    /// Prepares calls in `regions`, or else in the region of the profile in use, or of this instance, which the first call
+    /// fetches from the metadata service. All else comes from the standard variables and files; credentials are fetched when
+    /// first needed. Errors: no region or a wrong one, an unusable setting, an unreadable shared file or CA bundle.
     pub fn new(
         regions: Regions<'_>,
         environment: &Environment,
         observer: Arc<dyn Observer>,
-    ) -> Result<Arc<Aws>, Error> {
-        Aws::until(None, regions, environment, observer)
+    ) -> Result<Arc<Aws>, AwsError> {
+        Aws::with_deadline(None, regions, environment, observer)
     }
 
-    /// The same for calls that all end by `end`, whatever they meet.
-    pub fn until(
-        end: Option<Instant>,
+    /// [`Aws::new`] for calls that all end by `deadline`.
+    pub fn with_deadline(
+        deadline: Option<Instant>,
         regions: Regions<'_>,
         environment: &Environment,
         observer: Arc<dyn Observer>,
-    ) -> Result<Arc<Aws>, Error> {
+    ) -> Result<Arc<Aws>, AwsError> {
         let files = ProfileFiles::read(environment)?;
         let mut config = Config::new(environment, &files)?;
         let named = regions.named.or_else(|| files.region(profile(environment)));
-        let region = named.or(regions.table.filter(|_| regions.only_table)).map(endpoint::region).transpose()?;
-        let table = regions.table.map(endpoint::region).transpose()?;
+        let region = named.or(regions.table.filter(|_| regions.only_table)).map(endpoint::parse_region).transpose()?;
+        let table_region = regions.table.map(endpoint::parse_region).transpose()?;
         let bundle = config.ca_bundle.as_ref().map(|(path, place)| (Path::new(path), place.as_str()));
         let wire: Arc<dyn Wire> = Arc::new(Net::new(std::mem::take(&mut config.proxies), bundle)?);
         let metadata = MetadataService::new(Arc::clone(&wire), config.metadata.clone());
         let name = profile(environment);
-        let lacks = if files.has(name) { "has none" } else { "is not" };
-        let places = format!("profile {name:?} {lacks} in {}", files.searched_paths());
-        let unplaced = Unplaced { wire, config, metadata, environment: environment.clone(), table, places };
-        let aws = Aws { placed: OnceLock::new(), unplaced: Mutex::new(None), observer, end };
+        let problem = if files.has(name) { "has none" } else { "is not" };
+        let searched = format!("profile {name:?} {problem} in {}", files.searched_paths());
+        let environment = environment.clone();
+        let pending = PendingSession { wire, config, metadata, environment, table_region, searched };
+        let aws = Aws { session: OnceLock::new(), pending: Mutex::new(None), observer, deadline };
         match region {
-            Some(region) => aws.place(unplaced, region),
-            None if unplaced.config.metadata.disabled => {
-                return Err(unplaced.without("AWS_EC2_METADATA_DISABLED is set"));
+            Some(region) => aws.start(pending, region),
+            None if pending.config.metadata.disabled => {
+                return Err(pending.no_region("AWS_EC2_METADATA_DISABLED is set"));
             }
-            None => *aws.unplaced.lock().unwrap_or_else(PoisonError::into_inner) = Some(unplaced),
+            None => *aws.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending),
         }
         Ok(Arc::new(aws))
     }
 
-    /// The region that a service is called in, where it is known.
+    /// The region of a service, for messages.
     pub fn region(&self, service: Service) -> &str {
-        self.placed.get().map_or("an unknown region", |placed| placed.caller.region_of(service))
+        self.session.get().map_or("an unknown region", |session| session.caller.region_of(service))
     }
 
-    /// A budget that starts now: `total` for everything, `attempt` for one attempt at one call.
     pub(crate) fn budget(&self, total: Duration, attempt: Duration) -> Budget {
-        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Budget::new(left.map_or(total, |left| total.min(left)), attempt)
     }
 
-    /// Tells the observer that calls consumed so many capacity units.
     pub(crate) fn consumed(&self, operation: &'static str, units: f64) {
         self.observer.consumed(operation, units);
     }
 
-    /// How calls are made, asking the instance for its region if nobody else has said it, until `until` at most. Errors:
-    /// there is no region, or it is not to be had just now.
-    fn placed(&self, until: Instant) -> Result<&Placed, Error> {
-        if let Some(placed) = self.placed.get() {
-            return Ok(placed);
+    /// The session; fetches the region from the instance if nothing configures it, until `deadline`. Errors: there is no
+    /// region, or it cannot be fetched right now.
+    fn session(&self, deadline: Instant) -> Result<&Session, AwsError> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
         }
-        let mut waiting = self.unplaced.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(unplaced) = waiting.take() {
-            match unplaced.metadata.region(until) {
-                Ok(region) => self.place(unplaced, region),
+        let mut slot = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pending) = slot.take() {
+            match pending.metadata.region(deadline) {
+                Ok(region) => self.start(pending, region),
                 Err(why) => {
                     let error = match why {
-                        MetadataError::Absent(text) => unplaced.without(&text),
-                        MetadataError::Unavailable(text) => Error::Unavailable(format!("no AWS region yet: {text}")),
+                        MetadataError::Absent(text) => pending.no_region(&text),
+                        MetadataError::Unavailable(text) => AwsError::Unavailable(format!("no AWS region yet: {text}")),
                     };
-                    *waiting = Some(unplaced);
+                    *slot = Some(pending);
                     return Err(error);
                 }
             }
         }
-        Ok(self.placed.get().expect("whoever takes what waits for a region places it or puts it back"))
+        Ok(self.session.get().expect("a pending session is started or put back"))
     }
 
-    fn place(&self, unplaced: Unplaced, region: String) {
-        let Unplaced { wire, config, metadata, environment, table, .. } = unplaced;
+    fn start(&self, pending: PendingSession, region: String) {
+        let PendingSession { wire, config, metadata, environment, table_region, .. } = pending;
         let mut caller = Caller::new(wire, config.endpoints, config.attempts, region, Arc::clone(&self.observer));
-        if let Some(region) = table {
-            caller.move_service(Service::DynamoDb, region);
+        if let Some(region) = table_region {
+            caller.set_region(Service::DynamoDb, region);
         }
         let caller = Arc::new(caller);
         let clock = Arc::clone(&caller.clock);
         let context = ProviderContext { environment, caller: Arc::clone(&caller), metadata };
         let credentials = Cache::new(Box::new(ProviderChain::new(context)), Box::new(move || clock.now()));
-        let _ = self.placed.set(Placed { caller, credentials });
+        let _ = self.session.set(Session { caller, credentials });
     }
 }
 
-impl Unplaced {
-    fn without(&self, why: &str) -> Error {
-        Error::Setup(format!("no AWS region: {}; {why}; set AWS_DEFAULT_REGION", self.places))
+impl PendingSession {
+    fn no_region(&self, why: &str) -> AwsError {
+        AwsError::Setup(format!("no AWS region: {}; {why}; set AWS_DEFAULT_REGION", self.searched))
     }
 }
 
-/// Sends `request` within `budget`, the wait for region and credentials included, and reads the answer's body by `read`.
-/// Credentials that AWS refuses are looked up again, and others are tried once.
-pub(crate) fn send<T>(aws: &Aws, request: &Request, budget: &Budget, read: ReadBody<'_, T>) -> Result<T, Error> {
-    let Placed { caller, credentials } = aws.placed(budget.end())?;
-    let found = credentials.get(budget.end())?;
-    let cause = match caller.send(request, Some(&found), budget, read) {
+/// Sends `request` within `budget`, fetching region and credentials included, and parses the body with `read`. If AWS
+/// refuses the credentials, they are renewed and the call is tried once more.
+pub(crate) fn send<T>(aws: &Aws, request: &Request, budget: &Budget, read: ReadBody<'_, T>) -> Result<T, AwsError> {
+    let Session { caller, credentials: cache } = aws.session(budget.deadline())?;
+    let credentials = cache.get(budget.deadline())?;
+    let cause = match caller.send(request, Some(&credentials), budget, read) {
         Err(cause) => cause,
-        Ok(answer) => return Ok(answer),
+        Ok(value) => return Ok(value),
     };
-    let Cause::Refused(refusal) = &cause else { return Err(caller.failed(request, Some(&found), cause)) };
-    if !refusal.is_of_credentials() {
-        return Err(caller.failed(request, Some(&found), cause));
+    let Cause::Refused(refusal) = &cause else { return Err(caller.error(request, Some(&credentials), cause)) };
+    if !refusal.is_credentials_error() {
+        return Err(caller.error(request, Some(&credentials), cause));
     }
-    let why = match credentials.renew(&found, budget.end()) {
-        Ok(others) => {
-            let again = caller.send(request, Some(&others), budget, read);
-            return again.map_err(|cause| caller.failed(request, Some(&others), cause));
+    let why = match cache.renew(&credentials, budget.deadline()) {
+        Ok(renewed) => {
+            let result = caller.send(request, Some(&renewed), budget, read);
+            return result.map_err(|cause| caller.error(request, Some(&renewed), cause));
         }
         Err(Some(why)) => Some(why),
-        // As the metadata service does while it cannot renew them itself.
-        Err(None) if refusal.is_of_end() && found.expires.is_some() => {
-            Some(Error::Unavailable(format!("{} has no newer ones yet", found.from)))
+        // The metadata service hands out expired credentials while it cannot renew them itself.
+        Err(None) if refusal.is_expired() && credentials.expires.is_some() => {
+            Some(AwsError::Unavailable(format!("{} has no newer ones yet", credentials.source)))
         }
         Err(None) => None,
     };
-    let mut error = caller.failed(request, Some(&found), cause);
-    if let Error::Call(call) = &mut error {
-        call.others = why.map(Box::new);
+    let mut error = caller.error(request, Some(&credentials), cause);
+    if let AwsError::Call(call) = &mut error {
+        call.renewal = why.map(Box::new);
     }
     Err(error)
 }
 
-/// The error of `request`, for whoever finds that its answer cannot be used.
-pub(crate) fn failed(aws: &Aws, request: &Request, cause: Cause) -> Error {
-    match aws.placed(Instant::now()) {
-        Ok(placed) => placed.caller.failed(request, None, cause),
+/// The error for `request`, for callers that cannot use its response.
+pub(crate) fn call_error(aws: &Aws, request: &Request, cause: Cause) -> AwsError {
+    match aws.session(Instant::now()) {
+        Ok(session) => session.caller.error(request, None, cause),
         Err(error) => error,
     }
 }
@@ -206,7 +202,7 @@ mod tests {
     use crate::aws::testing::{Folder, Results};
 
     #[test]
-    fn the_region_is_the_argument_else_the_profiles() {
+    fn the_region_comes_from_the_argument_or_the_profile() {
         let folder = Folder::new();
         let config =
             folder.file("config", "[default]\nregion = eu-west-1\n[profile ops]\nregion = us-east-1\n[profile bare]\n[profile role]\nsource_profile = ops\n");
@@ -218,7 +214,7 @@ mod tests {
             ]);
             let regions = Regions { named: argument, ..Regions::default() };
             let aws = Aws::new(regions, &environment, Arc::new(Results::default()))?;
-            Ok::<_, Error>(aws.region(Service::Ec2).to_string())
+            Ok::<_, AwsError>(aws.region(Service::Ec2).to_string())
         };
         assert_eq!(region(Some("ap-south-1"), "ops").expect("a region"), "ap-south-1");
         assert_eq!(region(None, "ops").expect("a region"), "us-east-1");
@@ -226,7 +222,7 @@ mod tests {
         assert_eq!(region(None, "role").expect("a region"), "us-east-1");
         let error = region(None, "bare").expect_err("no region");
         assert!(error.to_string().contains("AWS_DEFAULT_REGION") && error.to_string().contains(&config), "{error}");
-        assert!(error.needs_a_person());
+        assert!(error.needs_operator());
         assert!(region(Some("Europe"), "").is_err());
     }
 
@@ -242,7 +238,7 @@ mod tests {
             ]);
             let regions = Regions { named, table: Some("eu-west-1"), only_table };
             let aws = Aws::new(regions, &environment, Arc::new(Results::default()))?;
-            Ok::<_, Error>([Service::DynamoDb, Service::AutoScaling].map(|service| aws.region(service).to_string()))
+            Ok::<_, AwsError>([Service::DynamoDb, Service::AutoScaling].map(|service| aws.region(service).to_string()))
         };
         for only_table in [false, true] {
             let region = regions(Some("ap-south-1"), only_table, "ops");
@@ -250,7 +246,7 @@ mod tests {
             assert_eq!(regions(None, only_table, "ops").expect("the profile's"), ["eu-west-1", "us-east-1"]);
         }
         assert_eq!(regions(None, true, "").expect("the table's"), ["eu-west-1", "eu-west-1"]);
-        let error = regions(None, false, "").expect_err("nobody says where the groups are");
+        let error = regions(None, false, "").expect_err("the region of the groups is unknown");
         assert!(error.to_string().contains("set AWS_DEFAULT_REGION"), "{error}");
     }
 }

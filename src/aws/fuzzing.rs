@@ -1,4 +1,4 @@
-//! What AWS answers, as fuzz targets: the XML of the Query APIs, DynamoDB's JSON, and refusals in either.
+//! Fuzz targets for AWS responses: the XML of the Query APIs, DynamoDB's JSON, and errors in either.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -13,14 +13,14 @@ pub use crate::aws::credentials::fuzzing::{credentials, profile_files};
 use crate::aws::config::Config;
 use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::error::refusal::refusal;
-use crate::aws::error::{Call, Cause, Error};
+use crate::aws::error::{AwsError, Cause, FailedCall};
 use crate::aws::query::autoscaling::Group;
-use crate::aws::query::ec2::{Described, Record};
+use crate::aws::query::ec2::{DescribedInstances, Record};
 use crate::aws::query::pieces::NOTHING;
-use crate::aws::query::readiness::{observe, question};
+use crate::aws::query::readiness::{instance_query, observe};
 use crate::aws::query::{autoscaling, ec2};
 use crate::aws::reading::dates;
-use crate::aws::reading::memory::Memory;
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
 use crate::aws::table::codec::ParsedItem;
 use crate::aws::table::dynamodb::{Attribute, Item, ItemParser, TableDescription, Update, parse_json};
@@ -34,8 +34,8 @@ use crate::fuzzing::{assert_message, cuts, kind, parts, text};
 use crate::marker::{self, Claim, Stamp};
 use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address, row_name};
 
-/// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a status of three
-/// digits and a refusal's body.
+/// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a three-digit status and an
+/// error body.
 pub fn aws(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {
@@ -47,38 +47,37 @@ pub fn aws(data: &[u8]) {
     }
 }
 
-/// The groups of a document, read in each way that there is.
 fn groups(body: &[u8]) -> Option<Vec<Group>> {
-    let memory = Memory::default();
+    let cache = ParseCache::default();
     let read = |body: &mut dyn BufRead| {
-        memory.turn();
-        autoscaling::parse(body, &memory)
+        cache.next_response();
+        autoscaling::parse(body, &cache)
     };
-    let plain = |body: &mut dyn BufRead| autoscaling::parse_cut(body, &NOTHING, &Memory::default());
-    whole(body, &read, &plain).map(|(groups, _)| groups)
+    let plain = |body: &mut dyn BufRead| autoscaling::parse_cut(body, &NOTHING, &ParseCache::default());
+    parse_all_ways(body, &read, &plain).map(|(groups, _)| groups)
 }
 
-/// The same for instances, which come in another order when they are cut out.
+/// The same for instances, whose order depends on the cutting.
 fn instances(body: &[u8]) -> Option<Vec<Record>> {
-    let memory = Memory::default();
+    let cache = ParseCache::default();
     let sorted = |page: (Vec<Arc<Vec<Record>>>, Option<String>)| {
-        let mut records: Vec<Record> = page.0.iter().flat_map(|some| some.iter().cloned()).collect();
+        let mut records: Vec<Record> = page.0.iter().flat_map(|batch| batch.iter().cloned()).collect();
         records.sort_by_cached_key(|record| format!("{record:?}"));
         (records, page.1)
     };
     let read = |body: &mut dyn BufRead| {
-        memory.turn();
-        ec2::parse(body, &memory).map(sorted)
+        cache.next_response();
+        ec2::parse(body, &cache).map(sorted)
     };
-    let plain = |body: &mut dyn BufRead| ec2::parse_cut(body, &NOTHING, &Memory::default()).map(sorted);
-    whole(body, &read, &plain).map(|(records, _)| records)
+    let plain = |body: &mut dyn BufRead| ec2::parse_cut(body, &NOTHING, &ParseCache::default()).map(sorted);
+    parse_all_ways(body, &read, &plain).map(|(records, _)| records)
 }
 
 type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
-/// What `parse` makes of a document. One that was cut before its end is none; nor does it matter in which pieces a
-/// document comes, what was remembered of it, and that parts of it are cut out, which `plain` does not do.
-fn whole<T: Debug + PartialEq>(body: &[u8], parse: Parse<'_, T>, plain: Parse<'_, T>) -> Option<T> {
+/// Parses a document. The result may depend neither on read sizes nor on the cache nor on cutting, which `plain` does not do;
+/// a truncated document is an error.
+fn parse_all_ways<T: Debug + PartialEq>(body: &[u8], parse: Parse<'_, T>, plain: Parse<'_, T>) -> Option<T> {
     let read = |mut body: &[u8]| parse(&mut body);
     let found = read(body);
     assert_eq!(parse(&mut BufReader::with_capacity(7, body)).ok().as_ref(), found.as_ref().ok());
@@ -107,26 +106,26 @@ fn both(text: &str) {
     else {
         return;
     };
-    // Every second instance has a slot, and so has whoever EC2 tells of besides.
-    let mut answer = Described { batches: vec![records.into()], ..Described::default() };
-    let batches = answer.batches.clone();
+    // Every second member has a slot, and so has every instance that EC2 reports.
+    let mut described = DescribedInstances { batches: vec![records.into()], ..DescribedInstances::default() };
+    let batches = described.batches.clone();
     let members = groups.iter().flat_map(|group| group.members.iter()).map(|member| member.id.as_str());
-    let described = batches.iter().flat_map(|some| some.iter()).map(|record| record.id.as_str());
-    let occupants: Vec<&str> = members.step_by(2).chain(described).collect();
-    let asked = question(&groups, &occupants);
-    let ids: Vec<&str> = asked.listed.iter().chain(&asked.unlisted).copied().collect();
-    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id is asked for twice");
-    answer.denied.extend(asked.unlisted.iter().step_by(2));
-    // Configured names hold no control character, and `none` is not among them.
+    let known = batches.iter().flat_map(|batch| batch.iter()).map(|record| record.id.as_str());
+    let occupants: Vec<&str> = members.step_by(2).chain(known).collect();
+    let query = instance_query(&groups, &occupants);
+    let ids: Vec<&str> = query.listed.iter().chain(&query.unlisted).copied().collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id is queried twice");
+    described.not_found.extend(query.unlisted.iter().step_by(2));
+    // Configured names hold no control character, and are not `none`.
     let configured: Vec<String> = (groups.iter().map(|group| group.name.clone()))
         .filter(|name| name != "none" && row_name(name.clone()) == *name)
         .collect();
-    let observation = observe(&configured, &groups, &occupants, &answer);
+    let observation = observe(&configured, &groups, &occupants, &described);
     assert!(observation.missing_groups.is_empty());
     observation.instances.iter().for_each(assert_storable);
 }
 
-/// What a source reports can be written, and is read back as it was.
+/// A reported instance survives being written and read back.
 pub(crate) fn assert_storable(instance: &Instance) {
     let occupant = Occupant {
         address: instance.address,
@@ -139,7 +138,6 @@ pub(crate) fn assert_storable(instance: &Instance) {
     assert_same(&Slot { id: 7, occupant: Some(occupant), last_group: Some(instance.group.clone()) });
 }
 
-/// A slot is read as it was written.
 fn assert_same(slot: &Slot) {
     let mut item = codec::key(slot.id);
     let names = ["IPAddress", "ServerName", "ASG", "Weight", "BackendServerStatus", "LastWeightUpdate", "HsdoLastASG"];
@@ -150,9 +148,9 @@ fn assert_same(slot: &Slot) {
     assert_eq!((id, row), (slot.id, Row::Readable(slot.clone().into())));
 }
 
-fn call(service: Service, operation: &'static str, cause: Cause) -> Error {
+fn call(service: Service, operation: &'static str, cause: Cause) -> AwsError {
     let (subject, host) = ("table \"web\"".to_string(), "dynamodb.eu-west-1.amazonaws.com".to_string());
-    Error::Call(Box::new(Call { service, operation, subject, host, who: None, cause, others: None }))
+    AwsError::Call(Box::new(FailedCall { service, operation, subject, host, identity: None, cause, renewal: None }))
 }
 
 fn refused(data: &[u8]) {
@@ -168,7 +166,7 @@ fn refused(data: &[u8]) {
         (Service::DynamoDb, "TransactWriteItems"),
     ];
     for (service, operation) in calls {
-        // A page of a proxy must not fill the log.
+        // A proxy's error page must not fill the log.
         assert_message(&call(service, operation, Cause::Refused(found.clone())), 0);
     }
     let slots: Vec<Slot> = (1..=found.reasons.len().clamp(1, 99) as u32).map(Slot::empty).collect();
@@ -191,7 +189,6 @@ pub fn dynamodb(data: &[u8]) {
     }
 }
 
-/// A page as it is without the ways to read it faster.
 #[derive(Deserialize)]
 struct Plain {
     #[serde(rename = "Items")]
@@ -203,11 +200,11 @@ struct Plain {
 }
 
 fn page(body: &[u8]) {
-    let memory = Memory::default();
-    let maker = ItemParser { parse: &|item| item, memory: &memory };
+    let cache = ParseCache::default();
+    let parser = ItemParser { parse: &|item| item, cache: &cache };
     let read = |body: &mut dyn BufRead| {
-        memory.turn();
-        dynamodb::read_page(body, &maker).map(|page| page.items)
+        cache.next_response();
+        dynamodb::read_page(body, &parser).map(|page| page.items)
     };
     let items = match read(&mut &*body) {
         Ok(items) => items,
@@ -217,7 +214,7 @@ fn page(body: &[u8]) {
         }
     };
     assert_eq!(read(&mut BufReader::with_capacity(7, body)).as_ref(), Ok(&items));
-    let plain: Plain = serde_json::from_slice(body).expect("what is read fast is read plainly");
+    let plain: Plain = serde_json::from_slice(body).expect("the plain parser accepts what the fast one does");
     assert!(items.iter().map(Arc::as_ref).eq(&plain.items), "{items:?}");
     let table = store::read_page(body).expect("its items were read");
     assert!(table.rows.len() + table.strays.len() <= items.len());
@@ -248,7 +245,7 @@ fn page(body: &[u8]) {
     }
 }
 
-/// DynamoDB refuses an update whose expressions use a name or a value that is not given, or leave one unused.
+/// DynamoDB rejects an update with an undefined or unused name or value.
 fn assert_complete(update: &Update) {
     let expressions = format!("{} {}", update.update, update.condition);
     let words = |mark: char| -> BTreeSet<String> {
@@ -276,12 +273,11 @@ fn time(text: &str) {
     if let Some(time) = Timestamp::parse(text) {
         assert_eq!(Timestamp::parse(&time.to_string()), Some(time), "{text:?}");
     }
-    for time in [dates::document(text), dates::header(text)].into_iter().flatten() {
+    for time in [dates::parse(text), dates::parse_http_date(text)].into_iter().flatten() {
         assert!(time.to_string().len() < 40, "{text:?}");
     }
 }
 
-/// What the variables of an environment say of AWS is understood, or refused in one line.
 pub(crate) fn environment(environment: &Environment, input: usize) {
     if let Err(fault) = Config::new(environment, &ProfileFiles::default()) {
         assert_message(&fault, input);

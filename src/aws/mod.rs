@@ -1,16 +1,16 @@
-//! AWS: region, endpoints, credentials and the connections that all calls share, and the two edges built on them:
-//! [`GroupSource`] for instances, [`SlotTable`] for slots.
+//! AWS: calls, credentials and configuration, and the two edges built on them: [`GroupSource`] for instances, [`SlotTable`]
+//! for slots.
 //!
 //! Nothing outside this folder knows that AWS speaks HTTP, and nothing in it knows a role or HAProxy. Its rooms, each of which
-//! may import those before it, but `query` and `table` not each other (`service` and `random` stand below all of them):
+//! may import those before it, except that `query` and `table` do not import each other (all may use `service` and `random`):
 //!
-//! * `reading`: XML, dates, pages, and a memory of the last answer;
-//! * `error`: why AWS did not do what was asked, and the remedy;
+//! * `reading`: XML, dates, page tokens, and a cache of parsed parts;
+//! * `error`: why a call failed, and the remedy;
 //! * `transport`: one call;
-//! * `config`: what the environment and the shared files say about calls;
-//! * `credentials`: where they come from, a file a provider;
+//! * `config`: settings from the environment and the shared files;
+//! * `credentials`: one file per provider;
 //! * `calls`: what all calls share;
-//! * `query`: instances out of AutoScaling groups;
+//! * `query`: instances of AutoScaling groups;
 //! * `table`: slots in DynamoDB.
 
 mod calls;
@@ -29,7 +29,7 @@ mod testing;
 mod transport;
 
 pub use self::calls::{Aws, Regions};
-pub use self::error::Error;
+pub use self::error::AwsError;
 pub use self::query::source::GroupSource;
 pub use self::service::Service;
 pub use self::table::store::{Created, SlotTable, read_page};

@@ -1,13 +1,13 @@
-//! Chance: for waits that must not fall together, and for seeds.
+//! Randomness for jitter and hash seeds.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// A number from 0 to 1.
+/// Scales 64 random bits to 0..=1.
 pub(crate) fn fraction(random: u64) -> f64 {
     random as f64 / u64::MAX as f64
 }
 
-/// 64 bits that nobody can foretell: the standard library seeds a hasher from the system's randomness.
+/// 64 random bits: the standard library seeds its hashers from the system's randomness.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

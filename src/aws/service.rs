@@ -1,9 +1,8 @@
-//! Which services are called, and how each is spelled. Pure.
+//! The AWS services called, and their names. Pure.
 //!
-//! Spellings: AWS SDKs and Tools Reference Guide, "Service-specific endpoints", which names the variables
-//! `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` and their counterparts in the profile.
+//! Source: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
 
-/// A service that hsdo calls.
+/// An AWS service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// The table.
@@ -14,16 +13,16 @@ pub enum Service {
     Ec2,
     /// Credentials of roles.
     Sts,
-    /// Credentials of people who logged in.
+    /// Credentials of users who logged in.
     Sso,
 }
 
 impl Service {
-    /// Every one.
+    /// Every service, in the order of declaration.
     pub(crate) const ALL: [Service; 5] =
         [Service::DynamoDb, Service::AutoScaling, Service::Ec2, Service::Sts, Service::Sso];
 
-    /// The name that people use.
+    /// The display name.
     pub fn name(self) -> &'static str {
         match self {
             Service::DynamoDb => "DynamoDB",
@@ -34,7 +33,7 @@ impl Service {
         }
     }
 
-    /// The name in the scope of a signature, and in metrics.
+    /// The name in signatures and metrics.
     pub fn id(self) -> &'static str {
         match self {
             Service::DynamoDb => "dynamodb",
@@ -45,12 +44,12 @@ impl Service {
         }
     }
 
-    /// The name in host names.
+    /// The host name prefix.
     pub(crate) fn host_name(self) -> &'static str {
         if self == Service::Sso { "portal.sso" } else { self.id() }
     }
 
-    /// The variable that replaces this service's endpoint.
+    /// The variable that overrides the endpoint.
     pub(crate) fn variable(self) -> &'static str {
         match self {
             Service::DynamoDb => "AWS_ENDPOINT_URL_DYNAMODB",
@@ -61,7 +60,7 @@ impl Service {
         }
     }
 
-    /// Its name in a `services` section of the shared config file.
+    /// The name in a `services` section of the shared config file.
     pub(crate) fn section(self) -> &'static str {
         if self == Service::AutoScaling { "auto_scaling" } else { self.id() }
     }

@@ -1,4 +1,4 @@
-//! What the tests of this folder share: an AWS that says what a test wants, and a folder that goes away.
+//! Test helpers: a fake AWS, and a temporary folder.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use super::{Aws, Observer, Regions};
 use crate::environment::Environment;
 
-/// A request as the responder got it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     headers: Vec<(String, String)>,
@@ -16,7 +15,6 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// A header's value, or nothing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     }
@@ -27,7 +25,7 @@ impl Seen {
         if target.is_empty() { self.query("Action").unwrap_or_default() } else { target }
     }
 
-    /// A parameter of a Query API's body, as it was sent.
+    /// A Query API parameter, still encoded.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
         self.body
             .split('&')
@@ -36,30 +34,27 @@ impl Seen {
             .map(|(_, v)| v.to_string())
     }
 
-    /// How many parameters of a Query API's body begin so.
     pub(crate) fn count(&self, prefix: &str) -> usize {
         self.body.split('&').filter(|pair| pair.starts_with(prefix)).count()
     }
 
-    /// The JSON body.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).expect("a JSON body")
     }
 }
 
-/// What the responder answers.
-pub(crate) struct Answer {
+pub(crate) struct CannedResponse {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl CannedResponse {
     pub(crate) fn ok(body: impl Into<String>) -> Self {
-        Answer { status: 200, body: body.into() }
+        CannedResponse { status: 200, body: body.into() }
     }
 }
 
-/// An HTTP server that answers by a function and remembers what it was asked.
+/// An HTTP server that responds by a function and records requests.
 pub(crate) struct Responder {
     pub(crate) url: String,
     server: Arc<tiny_http::Server>,
@@ -67,7 +62,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(mut answer: impl FnMut(&Seen) -> Answer + Send + 'static) -> Self {
+    pub(crate) fn new(mut answer: impl FnMut(&Seen) -> CannedResponse + Send + 'static) -> Self {
         let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a port"));
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let url = format!("http://{}", server.server_addr().to_ip().expect("an address"));
@@ -79,8 +74,7 @@ impl Responder {
                 let headers = request.headers().iter().map(|h| (h.field.to_string(), h.value.to_string())).collect();
                 let asked = Seen { headers, body };
                 thread_seen.lock().expect("seen").push(asked.clone());
-                let Answer { status, body } = answer(&asked);
-                // Who asked may have hung up.
+                let CannedResponse { status, body } = answer(&asked);
                 let _ = request.respond(tiny_http::Response::from_string(body).with_status_code(status));
             }
         });
@@ -98,7 +92,7 @@ impl Drop for Responder {
     }
 }
 
-/// A server that hands each connection, with its number from 0, to `serve` in a thread of its own.
+/// A server that runs `serve` for each connection, numbered from 0, in its own thread.
 pub(crate) fn raw_server(serve: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -128,7 +122,6 @@ pub(crate) fn read_request(stream: &mut TcpStream) -> bool {
     stream.read_exact(&mut vec![0; length]).is_ok()
 }
 
-/// What an observer was told.
 #[derive(Default)]
 pub(crate) struct Results(Mutex<Vec<String>>);
 
@@ -148,7 +141,7 @@ impl Observer for Results {
     }
 }
 
-/// AWS at this URL, with made-up credentials, and what its observer was told.
+/// AWS at this URL, with fake credentials, and the recorded results.
 pub(crate) fn aws(url: &str) -> (Arc<Aws>, Arc<Results>) {
     let environment = Environment::from([
         ("AWS_ENDPOINT_URL", url),
@@ -164,7 +157,7 @@ pub(crate) fn aws(url: &str) -> (Arc<Aws>, Arc<Results>) {
     )
 }
 
-/// A folder of files that goes away with it.
+/// A temporary folder, removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -175,12 +168,11 @@ impl Folder {
         Folder(path)
     }
 
-    /// Its path.
     pub(crate) fn path(&self) -> String {
         self.0.to_str().expect("a UTF-8 path").to_string()
     }
 
-    /// Writes a file, and the folders above it, and gives its path.
+    /// Writes a file, creating parent folders, and returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         std::fs::create_dir_all(path.parent().expect("a folder above it")).expect("a folder");

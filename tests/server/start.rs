@@ -129,7 +129,7 @@ fn a_denial_is_told_with_the_remedy_of_its_reason() {
                        arn:aws:dynamodb:eu-west-1:123456789012:table/hsdo";
     let bed = bed("denied", &[("web", 1)]);
     for (message, remedy) in [
-        (format!("{WHO} with an explicit deny in a service control policy"), "ask whoever runs the organization"),
+        (format!("{WHO} with an explicit deny in a service control policy"), "ask the organization's administrators"),
         (
             format!("{WHO} because no VPC endpoint policy allows the dynamodb:Scan action"),
             "allow dynamodb:Scan in the policy of the VPC endpoint",

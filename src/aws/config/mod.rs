@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::profile_file::{ProfileFiles, profile};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::service::Service;
 use crate::aws::transport::endpoint::{Endpoint, Endpoints, from_url};
 use crate::aws::transport::proxy::Proxies;
@@ -54,7 +54,7 @@ pub(crate) struct MetadataConfig {
 
 impl Config {
     /// Reads the settings. Errors: an invalid value.
-    pub(crate) fn new(environment: &Environment, files: &ProfileFiles) -> Result<Self, Error> {
+    pub(crate) fn new(environment: &Environment, files: &ProfileFiles) -> Result<Self, AwsError> {
         let settings = ConfigReader { environment, files, profile: profile(environment) };
         retry_mode(&settings)?;
         Ok(Config {
@@ -71,7 +71,7 @@ impl Config {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn of(environment: &Environment) -> Result<Self, AwsError> {
         Config::new(environment, &ProfileFiles::default())
     }
 }
@@ -93,29 +93,29 @@ impl ConfigReader<'_> {
         Some((text, format!("{key} of profile {:?}", self.profile)))
     }
 
-    fn switch(&self, variable: &str, key: &str) -> Result<Option<bool>, Error> {
+    fn switch(&self, variable: &str, key: &str) -> Result<Option<bool>, AwsError> {
         let Some((text, place)) = self.get(variable, key) else { return Ok(None) };
         match text.to_ascii_lowercase().as_str() {
             "true" => Ok(Some(true)),
             "false" => Ok(Some(false)),
-            _ => Err(Error::Setup(format!("{place} is {text:?}, expected true or false"))),
+            _ => Err(AwsError::Setup(format!("{place} is {text:?}, expected true or false"))),
         }
     }
 
-    fn count(&self, variable: &str, key: &str) -> Result<Option<u32>, Error> {
+    fn count(&self, variable: &str, key: &str) -> Result<Option<u32>, AwsError> {
         let Some((text, place)) = self.get(variable, key) else { return Ok(None) };
         match text.parse() {
             Ok(count) if (1..=MAX_ATTEMPTS).contains(&count) => Ok(Some(count)),
-            _ => Err(Error::Setup(format!("{place} is {text:?}, expected a number from 1 to {MAX_ATTEMPTS}"))),
+            _ => Err(AwsError::Setup(format!("{place} is {text:?}, expected a number from 1 to {MAX_ATTEMPTS}"))),
         }
     }
 }
 
 /// All modes are accepted, but mean `standard`.
-fn retry_mode(settings: &ConfigReader<'_>) -> Result<(), Error> {
+fn retry_mode(settings: &ConfigReader<'_>) -> Result<(), AwsError> {
     match settings.get("AWS_RETRY_MODE", "retry_mode") {
         Some((text, place)) if !["standard", "adaptive", "legacy"].contains(&text.to_ascii_lowercase().as_str()) => {
-            Err(Error::Setup(format!("{place} is {text:?}, expected standard, adaptive or legacy")))
+            Err(AwsError::Setup(format!("{place} is {text:?}, expected standard, adaptive or legacy")))
         }
         _ => Ok(()),
     }
@@ -123,7 +123,7 @@ fn retry_mode(settings: &ConfigReader<'_>) -> Result<(), Error> {
 
 /// By precedence: the service's variable, the common variable, the service's key in the profile's `services` section, the
 /// profile's common key.
-fn endpoints(settings: &ConfigReader<'_>) -> Result<BTreeMap<&'static str, Endpoint>, Error> {
+fn endpoints(settings: &ConfigReader<'_>) -> Result<BTreeMap<&'static str, Endpoint>, AwsError> {
     const IGNORE: (&str, &str) = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls");
     let mut endpoints = BTreeMap::new();
     if settings.switch(IGNORE.0, IGNORE.1)?.unwrap_or(false) {
@@ -148,7 +148,7 @@ fn endpoints(settings: &ConfigReader<'_>) -> Result<BTreeMap<&'static str, Endpo
             let endpoint = from_url(&url).map_err(|fault| {
                 // May hold a password.
                 let shown = if url.contains('@') { "a URL with a user name".to_string() } else { format!("{url:?}") };
-                Error::Setup(format!("{place} is {shown}: {fault}; an endpoint looks like http://127.0.0.1:5000"))
+                AwsError::Setup(format!("{place} is {shown}: {fault}; an endpoint looks like http://127.0.0.1:5000"))
             })?;
             endpoints.insert(service.id(), endpoint);
         }
@@ -156,13 +156,13 @@ fn endpoints(settings: &ConfigReader<'_>) -> Result<BTreeMap<&'static str, Endpo
     Ok(endpoints)
 }
 
-fn metadata(settings: &ConfigReader<'_>) -> Result<MetadataConfig, Error> {
+fn metadata(settings: &ConfigReader<'_>) -> Result<MetadataConfig, AwsError> {
     let mode = settings.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ec2_metadata_service_endpoint_mode");
     let default_url = match mode {
         None => "http://169.254.169.254",
         Some((text, _)) if text.eq_ignore_ascii_case("ipv4") => "http://169.254.169.254",
         Some((text, _)) if text.eq_ignore_ascii_case("ipv6") => "http://[fd00:ec2::254]",
-        Some((text, place)) => return Err(Error::Setup(format!("{place} is {text:?}, expected IPv4 or IPv6"))),
+        Some((text, place)) => return Err(AwsError::Setup(format!("{place} is {text:?}, expected IPv4 or IPv6"))),
     };
     let endpoint = settings.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ec2_metadata_service_endpoint");
     let source = settings.files.get(settings.profile, "credential_source");
@@ -171,7 +171,7 @@ fn metadata(settings: &ConfigReader<'_>) -> Result<MetadataConfig, Error> {
     let url = match endpoint {
         None => default_url.to_string(),
         Some((text, place)) => {
-            let endpoint = from_url(&text).map_err(|fault| Error::Setup(format!("{place} is {text:?}: {fault}")))?;
+            let endpoint = from_url(&text).map_err(|fault| AwsError::Setup(format!("{place} is {text:?}: {fault}")))?;
             endpoint.url.trim_end_matches('/').to_string()
         }
     };
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
     use crate::aws::testing::Folder;
 
-    fn read(config: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+    fn read(config: &str, variables: &[(&str, &str)]) -> Result<Config, AwsError> {
         let folder = Folder::new();
         let path = folder.file("config", config);
         let pairs = variables.iter().copied().chain([("AWS_CONFIG_FILE", path.as_str())]);
@@ -253,7 +253,7 @@ mod tests {
             ("[default]\nendpoint_url = here", [("A", "b")], "endpoint_url of profile \"default\""),
         ] {
             let error = read(file, &variables).err().expect(expected);
-            assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
+            assert!(error.to_string().contains(expected) && error.needs_operator(), "{error}");
         }
         for mode in ["standard", "Adaptive", "legacy"] {
             assert!(read("", &[("AWS_RETRY_MODE", mode)]).is_ok(), "{mode}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::profile_text::{FileKind, Keys, Sections, parse, strip_comment};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::environment::Environment;
 use crate::text_file;
 
@@ -31,7 +31,7 @@ struct FileLocation {
 impl ProfileFiles {
     /// Reads both files. A missing file counts as empty, as does a default one that is inaccessible. Errors: a file named by
     /// a variable is inaccessible, or a file is malformed.
-    pub(crate) fn read(environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn read(environment: &Environment) -> Result<Self, AwsError> {
         let mut files = ProfileFiles::default();
         // The credentials file comes last: its keys win.
         for (variable, default, kind) in [
@@ -42,7 +42,7 @@ impl ProfileFiles {
             let shown = path.display().to_string();
             let fault = match text_file::read(&path) {
                 Ok(text) => {
-                    let fault = |(line, what)| Error::Setup(format!("{shown} line {line}: {what}"));
+                    let fault = |(line, what)| AwsError::Setup(format!("{shown} line {line}: {what}"));
                     files.add(parse(&text, kind).map_err(fault)?);
                     files.searched.push(shown);
                     continue;
@@ -58,9 +58,9 @@ impl ProfileFiles {
                 }
                 Some(_) => {
                     let remedy = format!("make it readable or correct {variable}");
-                    return Err(Error::Setup(format!("cannot read {shown}: {}; {remedy}", fault.why)));
+                    return Err(AwsError::Setup(format!("cannot read {shown}: {}; {remedy}", fault.why)));
                 }
-                None => return Err(Error::Setup(format!("cannot read {shown}: {}", fault.why))),
+                None => return Err(AwsError::Setup(format!("cannot read {shown}: {}", fault.why))),
             }
         }
         Ok(files)

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::random::{fraction, random};
 use crate::aws::transport::identity::Credentials;
 use crate::clock::Timestamp;
@@ -26,7 +26,7 @@ const EXPIRED_WAIT: Duration = Duration::from_secs(1);
 
 /// Fetches credentials; may block.
 pub(crate) trait CredentialFetcher: Send + Sync {
-    fn fetch(&self) -> Result<Credentials, Error>;
+    fn fetch(&self) -> Result<Credentials, AwsError>;
 
     /// The provider being queried, for messages.
     fn current(&self) -> &'static str;
@@ -50,7 +50,7 @@ struct CacheState {
     fetching: bool,
     /// How many fetches have finished.
     finished: u64,
-    failure: Option<Error>,
+    failure: Option<AwsError>,
     /// No refresh before this, after a failed one.
     retry_at: Option<Timestamp>,
     trouble: Episode,
@@ -73,7 +73,7 @@ impl Cache {
     }
 
     /// Credentials to use, by `deadline`. Errors: the fetch failed or did not finish in time.
-    pub(crate) fn get(&self, deadline: Instant) -> Result<Credentials, Error> {
+    pub(crate) fn get(&self, deadline: Instant) -> Result<Credentials, AwsError> {
         let inner = &self.0;
         let mut state = inner.lock();
         let now = (inner.now)();
@@ -94,7 +94,7 @@ impl Cache {
             if left.is_zero() {
                 return held.map(|(credentials, _)| credentials).ok_or_else(|| {
                     let provider = inner.fetcher.current();
-                    Error::Unavailable(format!(
+                    AwsError::Unavailable(format!(
                         "timed out waiting for AWS credentials: {provider} has not responded yet"
                     ))
                 });
@@ -103,12 +103,12 @@ impl Cache {
         }
         let failure = state.failure.clone();
         state.usable((inner.now)()).map(|(credentials, _)| credentials).ok_or_else(|| {
-            failure.unwrap_or_else(|| Error::Unavailable("AWS rejected the newly fetched credentials".to_string()))
+            failure.unwrap_or_else(|| AwsError::Unavailable("AWS rejected the newly fetched credentials".to_string()))
         })
     }
 
     /// Replaces credentials that AWS rejected, by `deadline`. The error is `None` if their source still returns the same.
-    pub(crate) fn renew(&self, rejected: &Credentials, deadline: Instant) -> Result<Credentials, Option<Error>> {
+    pub(crate) fn renew(&self, rejected: &Credentials, deadline: Instant) -> Result<Credentials, Option<AwsError>> {
         {
             let mut state = self.0.lock();
             if let Some(held) = state.held.as_mut().filter(|held| held.credentials.same_key(rejected)) {
@@ -139,7 +139,7 @@ impl CacheInner {
         });
         if let Err(error) = started {
             let text = format!("cannot start a thread to fetch AWS credentials: {error}: check the process limits");
-            state.record(Err(Error::Unavailable(text)), (self.now)(), 0);
+            state.record(Err(AwsError::Unavailable(text)), (self.now)(), 0);
         }
     }
 }
@@ -156,13 +156,13 @@ impl CacheState {
         !self.fetching && expiry.is_some_and(|(_, refresh)| refresh <= now) && self.retry_at.is_none_or(|at| at <= now)
     }
 
-    fn record(&mut self, result: Result<Credentials, Error>, now: Timestamp, random: u64) {
+    fn record(&mut self, result: Result<Credentials, AwsError>, now: Timestamp, random: u64) {
         self.fetching = false;
         self.finished += 1;
         match result {
             Ok(credentials) => {
-                if self.held.as_ref().is_none_or(|held| held.credentials.from != credentials.from) {
-                    log::info!("AWS credentials: {}", credentials.who());
+                if self.held.as_ref().is_none_or(|held| held.credentials.source != credentials.source) {
+                    log::info!("AWS credentials: {}", credentials.label());
                 }
                 let expiry = credentials.expires.map(|expires| expiry(now, expires, random));
                 self.held = Some(CachedCredentials { credentials, expiry, rejected: false });

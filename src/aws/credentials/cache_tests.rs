@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-type Next = Result<Option<i64>, Error>;
+type Next = Result<Option<i64>, AwsError>;
 
 /// Responds when the test says so, with numbered keys.
 struct Scripted {
@@ -14,10 +14,11 @@ struct Scripted {
 }
 
 impl CredentialFetcher for Scripted {
-    fn fetch(&self) -> Result<Credentials, Error> {
+    fn fetch(&self) -> Result<Credentials, AwsError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst);
         let next = self.next.lock().expect("a lock").recv().expect("an answer");
-        let mut found = Credentials::fixed(&format!("AK{number}"), "hush", None).expect("sendable").of("a test");
+        let mut found =
+            Credentials::fixed(&format!("AK{number}"), "hush", None).expect("sendable").with_source("a test");
         found.expires = next?.map(at);
         Ok(found)
     }
@@ -49,7 +50,7 @@ impl Bench {
         self.answers.send(next).expect("the source lives");
     }
 
-    fn get(&self, second: i64) -> Result<String, Error> {
+    fn get(&self, second: i64) -> Result<String, AwsError> {
         self.clock.store(second, Ordering::SeqCst);
         self.cache.get(soon()).map(|found| found.access_key_id)
     }
@@ -81,7 +82,7 @@ fn soon() -> Instant {
 }
 
 fn outage() -> Next {
-    Err(Error::Unavailable("out".to_string()))
+    Err(AwsError::Unavailable("out".to_string()))
 }
 
 #[test]
@@ -141,9 +142,9 @@ fn expired_credentials_stay_in_use_until_aws_rejects_them() {
     // Rejected credentials are not sent again.
     let ended = bench.cache.get(soon()).expect("credentials");
     bench.answer(outage());
-    assert!(matches!(bench.cache.renew(&ended, soon()), Err(Some(Error::Unavailable(text))) if text == "out"));
+    assert!(matches!(bench.cache.renew(&ended, soon()), Err(Some(AwsError::Unavailable(text))) if text == "out"));
     bench.answer(outage());
-    assert!(matches!(bench.get(3_711), Err(Error::Unavailable(text)) if text == "out"));
+    assert!(matches!(bench.get(3_711), Err(AwsError::Unavailable(text)) if text == "out"));
     bench.answer(Ok(Some(9_000)));
     assert_eq!(bench.key(3_712), "AK5");
 }
@@ -168,7 +169,7 @@ fn a_hung_source_costs_no_more_than_the_deadline_of_the_call() {
     let error = bench.cache.get(begun + Duration::from_millis(200)).expect_err("nothing yet");
     assert!(
         error.to_string().ends_with("timed out waiting for AWS credentials: a test has not responded yet")
-            && !error.needs_a_person(),
+            && !error.needs_operator(),
         "{error}"
     );
     assert!(begun.elapsed() < Duration::from_secs(2));

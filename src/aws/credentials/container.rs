@@ -11,8 +11,8 @@ use ureq::http::Uri;
 
 use super::provider::{Outcome, Provider, ProviderContext};
 use super::{document, request};
-use crate::aws::error::Error;
-use crate::aws::transport::net::Ask;
+use crate::aws::error::AwsError;
+use crate::aws::transport::net::HttpRequest;
 use crate::environment::Environment;
 use crate::text::one_line;
 use crate::text_file;
@@ -34,7 +34,7 @@ impl Provider for FromContainer {
         "the container's endpoint for credentials"
     }
 
-    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, AwsError> {
         let environment = &context.environment;
         let Some(url) = url(environment, &resolve)? else {
             return Ok(Outcome::NotConfigured(
@@ -46,7 +46,7 @@ impl Provider for FromContainer {
         headers.extend(token.as_deref().map(|token| ("authorization", token)));
         // Addresses allowed over plain http are local: no proxy.
         let direct = url.starts_with("http://");
-        let ask = Ask {
+        let ask = HttpRequest {
             method: "GET",
             url: &url,
             headers: &headers,
@@ -55,7 +55,8 @@ impl Provider for FromContainer {
             connect: ATTEMPT_TIMEOUT,
             direct,
         };
-        let fault = |what: String| Error::Unavailable(format!("the container's credentials at {} {what}", host(&url)));
+        let fault =
+            |what: String| AwsError::Unavailable(format!("the container's credentials at {} {what}", host(&url)));
         let response = request::send(context.caller.wire.as_ref(), &ask, ATTEMPTS)
             .map_err(|cause| fault(format!("cannot be fetched: {cause}")))?;
         if response.status != 200 {
@@ -66,7 +67,7 @@ impl Provider for FromContainer {
             )));
         }
         let found = document::read(&response.body).map_err(|text| fault(format!("cannot be read: {text}")))?;
-        Ok(Outcome::Found(found.of("the container's role")))
+        Ok(Outcome::Found(found.with_source("the container's role")))
     }
 }
 
@@ -81,18 +82,18 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 }
 
 /// The endpoint's URL, if configured.
-pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, Error> {
+pub(super) fn url(environment: &Environment, resolve: Resolve<'_>) -> Result<Option<String>, AwsError> {
     if let Some(path) = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         if !path.starts_with('/') || !is_printable(path) {
             let text = format!(
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is {path:?}, expected a path such as /v2/credentials/x"
             );
-            return Err(Error::Setup(text));
+            return Err(AwsError::Setup(text));
         }
         return Ok(Some(format!("{ECS_AGENT}{path}")));
     }
     let Some(url) = environment.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") else { return Ok(None) };
-    let fault = |why: &str| Error::Setup(format!("AWS_CONTAINER_CREDENTIALS_FULL_URI is {url:?}: {why}"));
+    let fault = |why: &str| AwsError::Setup(format!("AWS_CONTAINER_CREDENTIALS_FULL_URI is {url:?}: {why}"));
     // `Uri` drops a fragment unchecked.
     let uri: Uri = url.parse().ok().filter(|_| is_printable(url)).ok_or_else(|| fault("not a URL"))?;
     let name = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| fault("it names no host"))?;
@@ -117,12 +118,12 @@ fn is_printable(text: &str) -> bool {
 }
 
 /// The authorization token, read every time since EKS replaces the file.
-fn token(environment: &Environment) -> Result<Option<String>, Error> {
+fn token(environment: &Environment) -> Result<Option<String>, AwsError> {
     let (text, place) = match environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
         Some(path) => {
             // A missing or empty file may be in the middle of being replaced, so this is a passing error.
             let fault = |why: &str| {
-                Error::Unavailable(format!("cannot read {path} (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): {why}"))
+                AwsError::Unavailable(format!("cannot read {path} (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE): {why}"))
             };
             let text = text_file::read(Path::new(path)).map_err(|found| fault(&found.why))?;
             if text.trim().is_empty() {
@@ -137,7 +138,9 @@ fn token(environment: &Environment) -> Result<Option<String>, Error> {
     };
     let text = text.trim();
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        return Err(Error::Setup(format!("the token in {place} is empty or holds characters not allowed in a header")));
+        return Err(AwsError::Setup(format!(
+            "the token in {place} is empty or holds characters not allowed in a header"
+        )));
     }
     Ok(Some(text.to_string()))
 }
@@ -194,8 +197,8 @@ mod tests {
         assert_eq!(read("\u{feff}Basic abc\r\n").expect("a token").as_deref(), Some("Basic abc"));
         for text in ["", "\n", "\u{feff}"] {
             let error = read(text).expect_err("no token");
-            assert!(error.is_early() && error.to_string().ends_with("it is empty"), "{error}");
+            assert!(error.is_startup_transient() && error.to_string().ends_with("it is empty"), "{error}");
         }
-        assert!(read("hush\nhush").expect_err("two lines").needs_a_person());
+        assert!(read("hush\nhush").expect_err("two lines").needs_operator());
     }
 }

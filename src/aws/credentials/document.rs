@@ -67,7 +67,7 @@ impl Document {
         if let Some(text) = self.text("Expiration")? {
             let expected = "expected a time with its zone, such as 2026-01-31T23:59:59Z";
             let fault = || format!("its Expiration is \"{}\", {expected}", one_line(text, 40));
-            found.expires = Some(dates::document(text).ok_or_else(fault)?);
+            found.expires = Some(dates::parse(text).ok_or_else(fault)?);
         }
         Ok(found)
     }

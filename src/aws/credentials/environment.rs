@@ -2,7 +2,7 @@
 //! version, prefers the token's older name, `AWS_SECURITY_TOKEN`.
 
 use super::provider::{Outcome, Provider, ProviderContext};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
 
@@ -13,34 +13,34 @@ impl Provider for FromEnvironment {
         "the environment"
     }
 
-    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, AwsError> {
         read(&context.environment)
     }
 }
 
-fn read(environment: &Environment) -> Result<Outcome, Error> {
+fn read(environment: &Environment) -> Result<Outcome, AwsError> {
     // A blank variable counts as unset, as in the SDKs.
     let get = |name| environment.get(name).filter(|value| !value.trim().is_empty());
     let token = get("AWS_SECURITY_TOKEN").or_else(|| get("AWS_SESSION_TOKEN"));
     match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
         (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
-            .map(|credentials| Outcome::Found(credentials.of("the environment")))
-            .map_err(|text| Error::Setup(format!("the {text} in the environment holds invalid characters"))),
+            .map(|credentials| Outcome::Found(credentials.with_source("the environment")))
+            .map_err(|text| AwsError::Setup(format!("the {text} in the environment holds invalid characters"))),
         (Some(_), None) => Err(half_set("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
         (None, Some(_)) => Err(half_set("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
         (None, None) => Ok(Outcome::NotConfigured("AWS_ACCESS_KEY_ID is not set".to_string())),
     }
 }
 
-fn half_set(set: &str, missing: &str) -> Error {
-    Error::Setup(format!("{set} is set but {missing} is not: set both or neither"))
+fn half_set(set: &str, missing: &str) -> AwsError {
+    AwsError::Setup(format!("{set} is set but {missing} is not: set both or neither"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Outcome, Error> {
+    fn fetch<const N: usize>(pairs: [(&str, &str); N]) -> Result<Outcome, AwsError> {
         read(&Environment::from(pairs))
     }
 

@@ -15,11 +15,11 @@ use super::{document, sso, sts};
 use crate::aws::Observer;
 use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::config::{self, Config};
-use crate::aws::error::{Cause, Error};
+use crate::aws::error::{AwsError, Cause};
 use crate::aws::transport::endpoint::{self, Endpoints};
 use crate::aws::transport::http::Caller;
 use crate::aws::transport::identity::Credentials;
-use crate::aws::transport::net::{Answer, Ask, Fault, Wire};
+use crate::aws::transport::net::{ExchangeFault, HttpRequest, HttpResponse, Wire};
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, kind, parts, text};
 
@@ -43,7 +43,7 @@ pub fn profile_files(data: &[u8]) {
     };
     for name in files.names().take(16) {
         if let Some(region) = files.region(name)
-            && let Err(fault) = endpoint::region(region)
+            && let Err(fault) = endpoint::parse_region(region)
         {
             assert_message(&fault, text.len());
         }
@@ -105,9 +105,9 @@ pub fn credentials(data: &[u8]) {
     match found {
         Ok(found) => {
             assert_sendable(&found);
-            assert_message(&found.who(), text.len());
+            assert_message(&found.label(), text.len());
             let secrets = [found.secret_access_key.as_str(), found.session_token.as_deref().unwrap_or_default()];
-            assert_hidden(&format!("{found:?} {}", found.who()), &secrets, &text);
+            assert_hidden(&format!("{found:?} {}", found.label()), &secrets, &text);
         }
         Err(fault) => assert_message(&fault, text.len()),
     }
@@ -166,8 +166,9 @@ struct ScriptedWire {
 }
 
 impl Wire for ScriptedWire {
-    fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault> {
-        let answer = |status, body: String| Answer { status, headers: Vec::new(), body: Box::new(Cursor::new(body)) };
+    fn send(&self, ask: &HttpRequest<'_>) -> Result<HttpResponse, ExchangeFault> {
+        let answer =
+            |status, body: String| HttpResponse { status, headers: Vec::new(), body: Box::new(Cursor::new(body)) };
         if ask.method == "PUT" {
             return Ok(answer(200, "token".to_string()));
         }
@@ -186,7 +187,7 @@ impl Observer for NullObserver {
 /// Keys and the container endpoint in the environment.
 pub(crate) fn environment(environment: &Environment, input: usize) {
     let secrets = [environment.get("AWS_SECRET_ACCESS_KEY").unwrap_or_default()];
-    let fault: Result<Outcome, Error> =
+    let fault: Result<Outcome, AwsError> =
         super::environment::FromEnvironment.fetch(&context(environment.clone(), 200, vec![]));
     match fault {
         Ok(Outcome::Found(found)) => assert_sendable(&found),

@@ -2,7 +2,7 @@
 
 use super::metadata::MetadataError;
 use super::provider::{Outcome, Provider, ProviderContext};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 
 pub(crate) struct FromMetadata;
 
@@ -11,11 +11,11 @@ impl Provider for FromMetadata {
         "the instance's metadata service"
     }
 
-    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, AwsError> {
         match context.metadata.credentials() {
             Ok(found) => Ok(Outcome::Found(found)),
             Err(MetadataError::Absent(text)) => Ok(Outcome::NotConfigured(text)),
-            Err(MetadataError::Unavailable(text)) => Err(Error::Unavailable(text)),
+            Err(MetadataError::Unavailable(text)) => Err(AwsError::Unavailable(text)),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::aws::config;
 use crate::aws::error::Cause;
 use crate::aws::transport::endpoint;
 use crate::aws::transport::identity::Credentials;
-use crate::aws::transport::net::{Ask, Wire};
+use crate::aws::transport::net::{HttpRequest, Wire};
 use crate::text::one_line;
 
 /// The longest lifetime of a session token.
@@ -46,7 +46,7 @@ impl MetadataService {
         let response = self.get("/latest/meta-data/placement/region", Some(deadline))?;
         let region = response.body.trim();
         match response.status {
-            200 => endpoint::region(region).map_err(|_| {
+            200 => endpoint::parse_region(region).map_err(|_| {
                 MetadataError::Unavailable(self.about(&format!("returned an invalid region: {}", quoted(region))))
             }),
             404 => Err(MetadataError::Absent(self.about("has no region (status 404)"))),
@@ -80,7 +80,7 @@ impl MetadataService {
         }
         let found = document::read(&response.body)
             .map_err(|problem| fault(format!("returned no credentials for role {role}: {problem}")))?;
-        Ok(found.of(format!("instance role {role}")))
+        Ok(found.with_source(format!("instance role {role}")))
     }
 
     /// Gets a path, starting a new session once if the old one has expired.
@@ -119,7 +119,8 @@ impl MetadataService {
         let url = format!("{}/latest/api/token", self.config.url);
         let headers = [(TOKEN_LIFE_HEADER, TOKEN_SECONDS)];
         let time = self.attempt_timeout(deadline);
-        let ask = Ask { method: "PUT", url: &url, headers: &headers, body: b"", time, connect: time, direct: true };
+        let ask =
+            HttpRequest { method: "PUT", url: &url, headers: &headers, body: b"", time, connect: time, direct: true };
         let unavailable = |what: &str| Err(MetadataError::Unavailable(self.about(what)));
         let required = self.config.expected && !self.config.v1;
         let reason = match request::send(self.wire.as_ref(), &ask, self.config.attempts) {

@@ -31,7 +31,7 @@ use self::profile::FromProfile;
 pub(crate) use self::provider::ProviderContext;
 use self::provider::{Outcome, Provider};
 use self::web_identity::FromWebIdentity;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 
 /// The providers in the order of the SDKs.
@@ -56,7 +56,7 @@ impl ProviderChain {
 }
 
 impl CredentialFetcher for ProviderChain {
-    fn fetch(&self) -> Result<Credentials, Error> {
+    fn fetch(&self) -> Result<Credentials, AwsError> {
         let mut reasons = Vec::new();
         for (index, provider) in self.providers.iter().enumerate() {
             self.current.store(index, Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl CredentialFetcher for ProviderChain {
                 Outcome::NotConfigured(reason) => reasons.push(reason),
             }
         }
-        Err(Error::Setup(format!(
+        Err(AwsError::Setup(format!(
             "no AWS credentials: {}; give this machine a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             reasons.join("; ")
         )))

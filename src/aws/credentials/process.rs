@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::IgnoredAny;
 
 use super::document;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 use crate::children::{self, Helper};
 use crate::text::one_line;
@@ -28,12 +28,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_OUTPUT: usize = 64 * 1024;
 
 /// Runs a profile's command in the shell.
-pub(crate) fn run(command: &str, profile: &str) -> Result<Credentials, Error> {
+pub(crate) fn run(command: &str, profile: &str) -> Result<Credentials, AwsError> {
     run_within(command, profile, TIMEOUT)
 }
 
-fn run_within(command: &str, profile: &str, timeout: Duration) -> Result<Credentials, Error> {
-    let fault = |what: String| Error::Unavailable(format!("credential_process of profile {profile:?} {what}"));
+fn run_within(command: &str, profile: &str, timeout: Duration) -> Result<Credentials, AwsError> {
+    let fault = |what: String| AwsError::Unavailable(format!("credential_process of profile {profile:?} {what}"));
     let mut shell = Command::new("/bin/sh");
     // A multi-line value is one command line.
     shell.arg("-c").arg(command.replace('\n', " "));
@@ -66,7 +66,7 @@ fn run_within(command: &str, profile: &str, timeout: Duration) -> Result<Credent
         }
         _ => helper.kill(),
     }
-    Ok(found.map_err(fault)?.of(format!("credential_process of profile {profile:?}")))
+    Ok(found.map_err(fault)?.with_source(format!("credential_process of profile {profile:?}")))
 }
 
 fn spawn_failure(error: &io::Error) -> String {
@@ -184,7 +184,7 @@ mod tests {
         )
         .expect("credentials");
         assert_eq!(
-            (found.access_key_id.as_str(), found.who().as_str()),
+            (found.access_key_id.as_str(), found.label().as_str()),
             ("AK", "key ...AK (credential_process of profile \"ops\")")
         );
         assert!(found.expires.is_some());

@@ -7,7 +7,7 @@ use super::profile_chain::{self, Base, CredentialSource};
 use super::provider::{Outcome, Provider, ProviderContext};
 use super::{process, sso, sts, web_identity};
 use crate::aws::config::profile_file::{ProfileFiles, named_profile, profile};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 
 /// Reads the files every time, to pick up replaced keys.
@@ -18,14 +18,14 @@ impl Provider for FromProfile {
         "the command, login or role of the profile in use"
     }
 
-    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error> {
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, AwsError> {
         let name = profile(&context.environment);
         let files = ProfileFiles::read(&context.environment)?;
         if !files.has(name) {
             let text = format!("profile {name:?} is not in {}", files.searched_paths());
             // A profile named explicitly must exist.
             return match named_profile(&context.environment) {
-                Some((variable, _)) => Err(Error::Setup(format!("{text}: correct {variable}"))),
+                Some((variable, _)) => Err(AwsError::Setup(format!("{text}: correct {variable}"))),
                 None => Ok(Outcome::NotConfigured(text)),
             };
         }
@@ -43,7 +43,7 @@ impl Provider for FromProfile {
     }
 }
 
-fn base(context: &ProviderContext, base: Base, name: &str) -> Result<Credentials, Error> {
+fn base(context: &ProviderContext, base: Base, name: &str) -> Result<Credentials, AwsError> {
     let found = match base {
         Base::Keys(keys) => return Ok(keys),
         Base::WebIdentity { arn, session, file } => {
@@ -58,7 +58,7 @@ fn base(context: &ProviderContext, base: Base, name: &str) -> Result<Credentials
     match found {
         Outcome::Found(credentials) => Ok(credentials),
         Outcome::NotConfigured(text) => {
-            Err(Error::Setup(format!("the credential_source of profile {name:?} has no credentials: {text}")))
+            Err(AwsError::Setup(format!("the credential_source of profile {name:?} has no credentials: {text}")))
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::sso::Login;
 use super::sts::AssumedRole;
 use crate::aws::config::profile_file::ProfileFiles;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::identity::Credentials;
 use crate::text::one_line;
 
@@ -65,7 +65,7 @@ pub(crate) struct ProfileChain {
 }
 
 /// The chain of a profile; `None` if it has no credential settings. Errors: contradictory or incomplete settings.
-pub(crate) fn resolve(files: &ProfileFiles, name: &str) -> Result<Option<ProfileChain>, Error> {
+pub(crate) fn resolve(files: &ProfileFiles, name: &str) -> Result<Option<ProfileChain>, AwsError> {
     let mut roles = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     let mut name = name;
@@ -127,16 +127,16 @@ impl<'a> Profile<'a> {
         self.files.get(self.name, key)
     }
 
-    fn fault(&self, what: &str) -> Error {
-        Error::Setup(format!("profile {:?} in {} {what}", self.name, self.files.searched_paths()))
+    fn fault(&self, what: &str) -> AwsError {
+        AwsError::Setup(format!("profile {:?} in {} {what}", self.name, self.files.searched_paths()))
     }
 
-    fn keys(&self) -> Result<Option<Credentials>, Error> {
+    fn keys(&self) -> Result<Option<Credentials>, AwsError> {
         // botocore prefers the older name.
         let token = self.get("aws_security_token").or_else(|| self.get("aws_session_token"));
         match (self.get("aws_access_key_id"), self.get("aws_secret_access_key")) {
             (Some(key), Some(secret)) => Credentials::fixed(key, secret, token)
-                .map(|keys| Some(keys.of(format!("profile {:?}", self.name))))
+                .map(|keys| Some(keys.with_source(format!("profile {:?}", self.name))))
                 .map_err(|text| self.fault(&format!("has an {text} with invalid characters"))),
             (None, None) => Ok(None),
             (None, Some(_)) => Err(self.fault("lacks aws_access_key_id")),
@@ -144,7 +144,7 @@ impl<'a> Profile<'a> {
         }
     }
 
-    fn base(&self) -> Result<Option<Base>, Error> {
+    fn base(&self) -> Result<Option<Base>, AwsError> {
         if let Some(file) = self.get("web_identity_token_file") {
             let arn = self.get("role_arn").ok_or_else(|| self.fault("has web_identity_token_file but no role_arn"))?;
             let session = self.get("role_session_name").map(str::to_string);
@@ -168,7 +168,7 @@ impl<'a> Profile<'a> {
         }
     }
 
-    fn role(&self, arn: &str) -> Result<AssumedRole, Error> {
+    fn role(&self, arn: &str) -> Result<AssumedRole, AwsError> {
         if self.get("mfa_serial").is_some() {
             return Err(self.fault("has mfa_serial, but hsdo cannot prompt for an MFA code"));
         }
@@ -189,7 +189,7 @@ impl<'a> Profile<'a> {
         })
     }
 
-    fn credential_source(&self, source: &str) -> Result<CredentialSource, Error> {
+    fn credential_source(&self, source: &str) -> Result<CredentialSource, AwsError> {
         [
             ("Environment", CredentialSource::Environment),
             ("Ec2InstanceMetadata", CredentialSource::Metadata),
@@ -206,7 +206,7 @@ impl<'a> Profile<'a> {
     }
 
     /// The SSO login, with an `sso_session` or in the legacy form.
-    fn login(&self) -> Result<Option<Login>, Error> {
+    fn login(&self) -> Result<Option<Login>, AwsError> {
         let session = self.get("sso_session");
         if session.is_none() && self.get("sso_start_url").is_none() && self.get("sso_account_id").is_none() {
             return Ok(None);
@@ -275,7 +275,7 @@ mod tests {
         std::iter::once(base).chain(roles).collect()
     }
 
-    fn read(config: &str) -> Result<Option<ProfileChain>, Error> {
+    fn read(config: &str) -> Result<Option<ProfileChain>, AwsError> {
         let folder = Folder::new();
         let path = folder.file("config", config);
         let files = ProfileFiles::read(&Environment::from([("AWS_CONFIG_FILE", path.as_str())])).expect("files");
@@ -321,7 +321,7 @@ mod tests {
             ("[profile A]\naws_access_key_id = AK\naws_secret_access_key = a b", "characters"),
         ] {
             let error = read(config).expect_err(expected);
-            assert!(error.to_string().contains(expected) && error.needs_a_person(), "{error}");
+            assert!(error.to_string().contains(expected) && error.needs_operator(), "{error}");
         }
         assert_eq!(read("[profile A]\nregion = eu-west-1").expect("a chain"), None);
         let both =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::metadata::MetadataService;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::http::Caller;
 use crate::aws::transport::identity::Credentials;
 use crate::environment::Environment;
@@ -19,7 +19,7 @@ pub(crate) trait Provider: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Errors: the provider is configured but fails, which ends the search.
-    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, Error>;
+    fn fetch(&self, context: &ProviderContext) -> Result<Outcome, AwsError>;
 }
 
 pub(crate) struct ProviderContext {

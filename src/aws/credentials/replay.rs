@@ -17,7 +17,7 @@ use crate::aws::error::Cause;
 use crate::aws::reading::dates;
 use crate::aws::testing::{Folder, Results};
 use crate::aws::transport::http::Caller;
-use crate::aws::transport::net::{Answer, Ask, Fault, Wire};
+use crate::aws::transport::net::{ExchangeFault, HttpRequest, HttpResponse, Wire};
 use crate::environment::Environment;
 
 /// The expected next request, and its response.
@@ -58,23 +58,23 @@ impl Replay {
 }
 
 impl Wire for Replay {
-    fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault> {
-        let asked = format!("{} {}", ask.method, ask.url);
+    fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, ExchangeFault> {
+        let asked = format!("{} {}", request.method, request.url);
         let next = self.0.lock().expect("a lock").pop_front().unwrap_or_else(|| panic!("{asked} is not expected"));
         assert_eq!(asked, next.ask);
         if let Some((name, value)) = next.header.as_deref().and_then(|header| header.split_once(": ")) {
-            assert!(ask.headers.contains(&(name, value)), "{asked} without {name}");
+            assert!(request.headers.contains(&(name, value)), "{asked} without {name}");
         }
-        let body = String::from_utf8_lossy(ask.body);
+        let body = String::from_utf8_lossy(request.body);
         assert!(next.holds.iter().all(|text| body.contains(text.as_str())), "{asked}: {body}");
         if next.status == 0 {
-            return Err(Fault { cause: Cause::TimedOut("no answer".to_string()), stale: false });
+            return Err(ExchangeFault { cause: Cause::TimedOut("no answer".to_string()), stale: false });
         }
         let headers = match next.ask.ends_with("/api/token") {
             true => vec![("x-aws-ec2-metadata-token-ttl-seconds".to_string(), "21600".to_string())],
             false => Vec::new(),
         };
-        Ok(Answer { status: next.status, headers, body: Box::new(Cursor::new(next.body.into_bytes())) })
+        Ok(HttpResponse { status: next.status, headers, body: Box::new(Cursor::new(next.body.into_bytes())) })
     }
 }
 
@@ -130,7 +130,7 @@ fn check(case: &Case) {
         (Ok(found), Some((key, secret, token, end))) => {
             assert_eq!((&found.access_key_id, &found.secret_access_key), (key, secret), "{}", case.about);
             assert_eq!(&found.session_token, token, "{}", case.about);
-            assert_eq!(found.expires, end.as_deref().and_then(dates::document), "{}", case.about);
+            assert_eq!(found.expires, end.as_deref().and_then(dates::parse), "{}", case.about);
         }
         (Err(error), None) => {
             let expected = here(case.error.as_deref().expect("an error is expected"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::aws::error::Cause;
 use crate::aws::random::random;
-use crate::aws::transport::net::{Ask, Wire, fault_of};
+use crate::aws::transport::net::{HttpRequest, Wire, body_fault};
 use crate::aws::transport::retry::backoff;
 
 /// In bytes; a real response has 2 KB.
@@ -20,7 +20,7 @@ pub(crate) struct BoundedResponse {
 }
 
 /// Retries failures and status 429 or 5xx, up to `attempts` in all. Returns the last response as it is.
-pub(crate) fn send(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<BoundedResponse, Cause> {
+pub(crate) fn send(wire: &dyn Wire, ask: &HttpRequest<'_>, attempts: u32) -> Result<BoundedResponse, Cause> {
     let mut failed = 0;
     loop {
         let result = send_once(wire, ask);
@@ -37,10 +37,10 @@ pub(crate) fn send(wire: &dyn Wire, ask: &Ask<'_>, attempts: u32) -> Result<Boun
     }
 }
 
-fn send_once(wire: &dyn Wire, ask: &Ask<'_>) -> Result<BoundedResponse, Cause> {
-    let response = wire.ask(ask).map_err(|fault| fault.cause)?;
+fn send_once(wire: &dyn Wire, ask: &HttpRequest<'_>) -> Result<BoundedResponse, Cause> {
+    let response = wire.send(ask).map_err(|fault| fault.cause)?;
     let mut body = Vec::new();
-    response.body.take(LIMIT).read_to_end(&mut body).map_err(|error| fault_of(error, ask.time).cause)?;
+    response.body.take(LIMIT).read_to_end(&mut body).map_err(|error| body_fault(error, ask.time).cause)?;
     Ok(BoundedResponse {
         status: response.status,
         headers: response.headers,
@@ -49,6 +49,6 @@ fn send_once(wire: &dyn Wire, ask: &Ask<'_>) -> Result<BoundedResponse, Cause> {
 }
 
 /// A `GET` without a proxy.
-pub(crate) fn get<'a>(url: &'a str, headers: &'a [(&'a str, &'a str)], time: Duration) -> Ask<'a> {
-    Ask { method: "GET", url, headers, body: b"", time, connect: time, direct: true }
+pub(crate) fn get<'a>(url: &'a str, headers: &'a [(&'a str, &'a str)], time: Duration) -> HttpRequest<'a> {
+    HttpRequest { method: "GET", url, headers, body: b"", time, connect: time, direct: true }
 }

@@ -11,13 +11,13 @@ use serde::Deserialize;
 
 use super::provider::ProviderContext;
 use super::request;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::reading::dates;
 use crate::aws::service::Service;
 use crate::aws::transport::endpoint;
-use crate::aws::transport::form::encoded;
+use crate::aws::transport::form::percent_encoded;
 use crate::aws::transport::identity::Credentials;
-use crate::aws::transport::net::Ask;
+use crate::aws::transport::net::HttpRequest;
 use crate::clock::Timestamp;
 use crate::text::one_line;
 use crate::text_file;
@@ -63,35 +63,35 @@ struct RoleCredentials {
 }
 
 /// Exchanges the login for credentials of its role.
-pub(crate) fn exchange(context: &ProviderContext, login: &Login) -> Result<Credentials, Error> {
+pub(crate) fn exchange(context: &ProviderContext, login: &Login) -> Result<Credentials, AwsError> {
     let remedy = match &login.session {
         Some(session) => format!("run aws sso login --sso-session {}", one_line(session, 100)),
         None => format!("run aws sso login --profile {}", one_line(&login.profile, 100)),
     };
     let home = context.environment.get("HOME").ok_or_else(|| {
-        Error::Setup(format!(
+        AwsError::Setup(format!(
             "profile {:?} needs an SSO login, which is cached in the home directory: set HOME",
             login.profile
         ))
     })?;
     let name = sha1_hex(login.session.as_deref().unwrap_or(&login.start_url));
     let path = Path::new(home).join(".aws/sso/cache").join(format!("{name}.json"));
-    let relogin = |what: &str| Error::Setup(format!("the login of profile {:?} {what}: {remedy}", login.profile));
+    let relogin = |what: &str| AwsError::Setup(format!("the login of profile {:?} {what}: {remedy}", login.profile));
     let text = text_file::read(&path)
         .map_err(|fault| relogin(&format!("cannot be read from {} ({})", path.display(), fault.why)))?;
     let (token, ends) = cached_token(&text).map_err(|fault| relogin(&format!("in {} {fault}", path.display())))?;
     if ends <= context.caller.clock.now() {
         return Err(relogin("has expired"));
     }
-    let endpoint = context.caller.endpoints.of(Service::Sso, &endpoint::region(&login.region)?);
+    let endpoint = context.caller.endpoints.of(Service::Sso, &endpoint::parse_region(&login.region)?);
     let url = format!(
         "{}/federation/credentials?account_id={}&role_name={}",
         endpoint.url.trim_end_matches('/'),
-        encoded(&login.account),
-        encoded(&login.role)
+        percent_encoded(&login.account),
+        percent_encoded(&login.role)
     );
     let headers = [("x-amz-sso_bearer_token", token.as_str())];
-    let ask = Ask {
+    let ask = HttpRequest {
         method: "GET",
         url: &url,
         headers: &headers,
@@ -102,7 +102,7 @@ pub(crate) fn exchange(context: &ProviderContext, login: &Login) -> Result<Crede
     };
     let fault = |what: String| {
         let Login { role, account, .. } = login;
-        Error::Unavailable(format!(
+        AwsError::Unavailable(format!(
             "SSO GetRoleCredentials of role {role} in account {account} at {}: {what}",
             endpoint.host
         ))
@@ -115,14 +115,14 @@ pub(crate) fn exchange(context: &ProviderContext, login: &Login) -> Result<Crede
         status if status == 429 || status >= 500 => return Err(fault(format!("status {status}"))),
         status => {
             let body = one_line(response.body.trim(), 300);
-            return Err(Error::Setup(format!(
+            return Err(AwsError::Setup(format!(
                 "{}: {body}; check sso_account_id and sso_role_name",
                 fault(format!("status {status}"))
             )));
         }
     }
     let credentials = parse(&response.body).map_err(fault)?;
-    Ok(credentials.of(format!("SSO role {} in account {}", login.role, login.account)))
+    Ok(credentials.with_source(format!("SSO role {} in account {}", login.role, login.account)))
 }
 
 /// The name of the AWS CLI's cache file.
@@ -134,7 +134,7 @@ fn sha1_hex(text: &str) -> String {
 /// The token of a cached login, and its expiry. The error holds no secret.
 pub(super) fn cached_token(text: &str) -> Result<(String, Timestamp), &'static str> {
     let cached: CachedToken = serde_json::from_str(text).map_err(|_| "is malformed")?;
-    let ends = dates::document(&cached.expires_at).ok_or("has no valid expiresAt")?;
+    let ends = dates::parse(&cached.expires_at).ok_or("has no valid expiresAt")?;
     let token = cached.access_token.trim();
     if !token.chars().all(|c| c.is_ascii_graphic()) {
         return Err("holds characters not allowed in a header");

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::reading::dates;
 use crate::aws::reading::xml;
 use crate::aws::service::Service;
@@ -29,7 +29,7 @@ pub(crate) struct AssumedRole {
 }
 
 /// Assumes a role with the credentials `by`.
-pub(crate) fn assume(caller: &Caller, role: &AssumedRole, by: &Credentials) -> Result<Credentials, Error> {
+pub(crate) fn assume(caller: &Caller, role: &AssumedRole, by: &Credentials) -> Result<Credentials, AwsError> {
     let mut query = Query::new("AssumeRole", VERSION);
     query.add("RoleArn", &role.arn);
     query.add("RoleSessionName", role.session.as_deref().unwrap_or(DEFAULT_SESSION));
@@ -48,7 +48,7 @@ pub(crate) fn assume_with_web_identity(
     arn: &str,
     session: Option<&str>,
     token: &str,
-) -> Result<Credentials, Error> {
+) -> Result<Credentials, AwsError> {
     let mut query = Query::new("AssumeRoleWithWebIdentity", VERSION);
     query.add("RoleArn", arn);
     query.add("RoleSessionName", session.unwrap_or(DEFAULT_SESSION));
@@ -62,11 +62,11 @@ fn call(
     operation: &'static str,
     arn: &str,
     by: Option<&Credentials>,
-) -> Result<Credentials, Error> {
+) -> Result<Credentials, AwsError> {
     let request: Request = query.request(Service::Sts, operation, format!("role {arn}"));
     let found = caller.send(&request, by, &Budget::new(CALL_TIMEOUT, ATTEMPT_TIMEOUT), &parse);
-    let found = found.map_err(|cause| caller.failed(&request, by, cause))?;
-    Ok(found.of(format!("role {arn}")))
+    let found = found.map_err(|cause| caller.error(&request, by, cause))?;
+    Ok(found.with_source(format!("role {arn}")))
 }
 
 pub(super) fn parse(body: &mut dyn BufRead) -> Result<Credentials, String> {
@@ -88,7 +88,7 @@ pub(super) fn parse(body: &mut dyn BufRead) -> Result<Credentials, String> {
     let mut found = Credentials::fixed(&key, &secret, Some(&token))
         .map_err(|name| format!("its {name} holds invalid characters"))?;
     let expires = expires.ok_or("it has no Expiration")?;
-    found.expires = Some(dates::document(&expires).ok_or_else(|| format!("its Expiration is {expires:?}"))?);
+    found.expires = Some(dates::parse(&expires).ok_or_else(|| format!("its Expiration is {expires:?}"))?);
     Ok(found)
 }
 

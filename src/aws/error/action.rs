@@ -1,10 +1,9 @@
-//! Which IAM action allows an operation: for the message of a refusal, and for the policies in `conf/terraform`.
+//! The IAM action that allows each operation: for messages about denied calls, and to test `conf/terraform`.
 
 use crate::aws::service::Service;
 
-/// Every operation that hsdo calls, with the action that a policy must allow. Service Authorization Reference.
-/// `TransactWriteItems` is no action of its own: what the transaction holds is authorised, and ours hold updates.
-/// Calling `AssumeRoleWithWebIdentity` needs no policy of the caller, only the trust of the role.
+/// Every operation that hsdo calls and the action it needs (Service Authorization Reference). `TransactWriteItems` is not
+/// an action: its updates are authorised one by one. `AssumeRoleWithWebIdentity` needs only the role's trust policy.
 const ACTIONS: [(Service, &str, &str); 9] = [
     (Service::DynamoDb, "CreateTable", "dynamodb:CreateTable"),
     (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable"),
@@ -17,7 +16,6 @@ const ACTIONS: [(Service, &str, &str); 9] = [
     (Service::Sts, "AssumeRole", "sts:AssumeRole"),
 ];
 
-/// The action that allows this operation, where one does.
 pub(crate) fn action(service: Service, operation: &str) -> Option<&'static str> {
     ACTIONS.iter().find(|(s, known, _)| *s == service && *known == operation).map(|(_, _, action)| *action)
 }
@@ -28,13 +26,13 @@ mod tests {
 
     use super::*;
 
-    /// The first text in quotes after each `marker` in the part of a source file that is not its tests.
+    /// The first quoted text after each `marker` in the non-test part of a source file.
     fn literals(source: &'static str, marker: &str) -> BTreeSet<&'static str> {
         let code = source.split("#[cfg(test)]").next().unwrap_or_default();
         code.split(marker).skip(1).filter_map(|rest| rest.split('"').next()).collect()
     }
 
-    /// The operations that the code calls, read from the code itself.
+    /// The operations called, extracted from the source code.
     fn called() -> Vec<(Service, &'static str)> {
         let mut called = Vec::new();
         for (service, source, marker) in [
@@ -69,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_action_has_none() {
+    fn other_operations_have_no_action() {
         assert_eq!(action(Service::Sts, "AssumeRoleWithWebIdentity"), None);
         assert_eq!(action(Service::Ec2, "Scan"), None);
     }

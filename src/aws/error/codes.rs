@@ -1,90 +1,85 @@
-//! What AWS's error codes mean for the next step. Pure: one table, each row with its source.
+//! Classifies AWS's error codes. Pure: one table, each row with its source.
 //!
 //! Sources: R: AWS SDKs and Tools Reference Guide, "Retry behavior", and the SDKs' tables of the standard mode;
 //! I: IAM User Guide, "Troubleshoot access denied error messages"; D: DynamoDB Developer Guide, "Error messages and
 //! codes"; E: EC2 API Reference, "Common client errors"; Q: the "Common errors" of the Query APIs (Auto Scaling, STS).
 
-/// What a code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Too many calls, too fast: passes.
+pub(crate) enum ErrorClass {
+    /// Too many calls: transient.
     Throttled,
-    /// A passing fault of the service, which may come with a status below 500.
+    /// A transient fault of the service, even with a status below 500.
     Transient,
-    /// The signature's time is not AWS's: the clock of this machine is wrong.
+    /// The signature's time is off: a wrong clock.
     Clock,
-    /// The signature does not fit: a wrong secret, or a wrong clock.
+    /// The signature does not match: a wrong secret or a wrong clock.
     Signature,
-    /// The credentials have ended.
     Expired,
-    /// The credentials are not known, or none came along.
     Credentials,
-    /// The credentials are known and may not do this.
     Denied,
-    /// The request does not fit the table or the service.
-    Unfit,
+    /// The request does not match the table or the service.
+    Invalid,
 }
 
-/// Every code that hsdo knows. A code that is not here is final, unless its status is 429 or 500 and above.
-const TABLE: [(&str, Kind); 45] = [
-    ("BandwidthLimitExceeded", Kind::Throttled),                 // R
-    ("EC2ThrottledException", Kind::Throttled),                  // R
-    ("LimitExceededException", Kind::Throttled),                 // R
-    ("PriorRequestNotComplete", Kind::Throttled),                // R
-    ("ProvisionedThroughputExceededException", Kind::Throttled), // R, D
-    ("RequestLimitExceeded", Kind::Throttled),                   // R, E
-    ("RequestThrottled", Kind::Throttled),                       // R
-    ("RequestThrottledException", Kind::Throttled),              // R
-    ("SlowDown", Kind::Throttled),                               // R
-    ("ThrottledException", Kind::Throttled),                     // R
-    ("Throttling", Kind::Throttled),                             // R, Q
-    ("ThrottlingException", Kind::Throttled),                    // R, D
-    ("TooManyRequestsException", Kind::Throttled),               // R
-    ("TransactionInProgressException", Kind::Throttled),         // R, D
-    ("IDPCommunicationError", Kind::Transient),                  // STS API Reference, AssumeRoleWithWebIdentity
-    ("InternalError", Kind::Transient),                          // E
-    ("InternalFailure", Kind::Transient),                        // Q
-    ("InternalServerError", Kind::Transient),                    // D
-    ("ReplicatedWriteConflictException", Kind::Transient),       // DynamoDB API Reference, UpdateItem
-    ("RequestTimeout", Kind::Transient),                         // R
-    ("RequestTimeoutException", Kind::Transient),                // R
-    ("ServiceUnavailable", Kind::Transient),                     // Q
-    ("TransactionConflictException", Kind::Transient),           // DynamoDB API Reference, UpdateItem
-    ("Unavailable", Kind::Transient),                            // E
-    ("RequestExpired", Kind::Clock),                             // E, Q
-    ("RequestInTheFuture", Kind::Clock),                         // R
-    ("RequestTimeTooSkewed", Kind::Clock),                       // R
-    ("AuthFailure", Kind::Signature),                            // E
-    ("InvalidSignatureException", Kind::Signature),              // D
-    ("SignatureDoesNotMatch", Kind::Signature),                  // Q
-    ("ExpiredToken", Kind::Expired),                             // Q
-    ("ExpiredTokenException", Kind::Expired),                    // D
-    ("IncompleteSignature", Kind::Credentials),                  // Q
-    ("IncompleteSignatureException", Kind::Credentials),         // D
-    ("InvalidClientTokenId", Kind::Credentials),                 // Q
-    ("MissingAuthenticationToken", Kind::Credentials),           // Q
-    ("MissingAuthenticationTokenException", Kind::Credentials),  // D
-    ("UnrecognizedClientException", Kind::Credentials),          // D
-    ("AccessDenied", Kind::Denied),                              // I, Q
-    ("AccessDeniedException", Kind::Denied),                     // I, D
-    ("NotAuthorized", Kind::Denied),                             // Q
-    ("OptInRequired", Kind::Denied),                             // E, Q
-    ("UnauthorizedOperation", Kind::Denied),                     // I, E
-    ("ResourceNotFoundException", Kind::Unfit),                  // D
-    ("ValidationException", Kind::Unfit),                        // D
+/// Any other code is final, unless its status is 429 or at least 500.
+const CLASSES: [(&str, ErrorClass); 45] = [
+    ("BandwidthLimitExceeded", ErrorClass::Throttled),                 // R
+    ("EC2ThrottledException", ErrorClass::Throttled),                  // R
+    ("LimitExceededException", ErrorClass::Throttled),                 // R
+    ("PriorRequestNotComplete", ErrorClass::Throttled),                // R
+    ("ProvisionedThroughputExceededException", ErrorClass::Throttled), // R, D
+    ("RequestLimitExceeded", ErrorClass::Throttled),                   // R, E
+    ("RequestThrottled", ErrorClass::Throttled),                       // R
+    ("RequestThrottledException", ErrorClass::Throttled),              // R
+    ("SlowDown", ErrorClass::Throttled),                               // R
+    ("ThrottledException", ErrorClass::Throttled),                     // R
+    ("Throttling", ErrorClass::Throttled),                             // R, Q
+    ("ThrottlingException", ErrorClass::Throttled),                    // R, D
+    ("TooManyRequestsException", ErrorClass::Throttled),               // R
+    ("TransactionInProgressException", ErrorClass::Throttled),         // R, D
+    ("IDPCommunicationError", ErrorClass::Transient),                  // STS API Reference, AssumeRoleWithWebIdentity
+    ("InternalError", ErrorClass::Transient),                          // E
+    ("InternalFailure", ErrorClass::Transient),                        // Q
+    ("InternalServerError", ErrorClass::Transient),                    // D
+    ("ReplicatedWriteConflictException", ErrorClass::Transient),       // DynamoDB API Reference, UpdateItem
+    ("RequestTimeout", ErrorClass::Transient),                         // R
+    ("RequestTimeoutException", ErrorClass::Transient),                // R
+    ("ServiceUnavailable", ErrorClass::Transient),                     // Q
+    ("TransactionConflictException", ErrorClass::Transient),           // DynamoDB API Reference, UpdateItem
+    ("Unavailable", ErrorClass::Transient),                            // E
+    ("RequestExpired", ErrorClass::Clock),                             // E, Q
+    ("RequestInTheFuture", ErrorClass::Clock),                         // R
+    ("RequestTimeTooSkewed", ErrorClass::Clock),                       // R
+    ("AuthFailure", ErrorClass::Signature),                            // E
+    ("InvalidSignatureException", ErrorClass::Signature),              // D
+    ("SignatureDoesNotMatch", ErrorClass::Signature),                  // Q
+    ("ExpiredToken", ErrorClass::Expired),                             // Q
+    ("ExpiredTokenException", ErrorClass::Expired),                    // D
+    ("IncompleteSignature", ErrorClass::Credentials),                  // Q
+    ("IncompleteSignatureException", ErrorClass::Credentials),         // D
+    ("InvalidClientTokenId", ErrorClass::Credentials),                 // Q
+    ("MissingAuthenticationToken", ErrorClass::Credentials),           // Q
+    ("MissingAuthenticationTokenException", ErrorClass::Credentials),  // D
+    ("UnrecognizedClientException", ErrorClass::Credentials),          // D
+    ("AccessDenied", ErrorClass::Denied),                              // I, Q
+    ("AccessDeniedException", ErrorClass::Denied),                     // I, D
+    ("NotAuthorized", ErrorClass::Denied),                             // Q
+    ("OptInRequired", ErrorClass::Denied),                             // E, Q
+    ("UnauthorizedOperation", ErrorClass::Denied),                     // I, E
+    ("ResourceNotFoundException", ErrorClass::Invalid),                // D
+    ("ValidationException", ErrorClass::Invalid),                      // D
 ];
 
-/// What the code says, where it is known.
-pub(crate) fn kind(code: &str) -> Option<Kind> {
-    TABLE.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind)
+pub(crate) fn class(code: &str) -> Option<ErrorClass> {
+    CLASSES.iter().find(|(known, _)| *known == code).map(|(_, class)| *class)
 }
 
-/// What the code of one reason of a cancelled transaction says, where it may be gone a moment later (DynamoDB API
-/// Reference, "TransactionCanceledException").
-pub(crate) fn reason(code: &str) -> Option<Kind> {
+/// The class of a transient cancellation reason; `None` for any other (DynamoDB API Reference,
+/// "TransactionCanceledException").
+pub(crate) fn reason_class(code: &str) -> Option<ErrorClass> {
     match code {
-        "ProvisionedThroughputExceeded" | "ThrottlingError" => Some(Kind::Throttled),
-        "TransactionConflict" => Some(Kind::Transient),
+        "ProvisionedThroughputExceeded" | "ThrottlingError" => Some(ErrorClass::Throttled),
+        "TransactionConflict" => Some(ErrorClass::Transient),
         _ => None,
     }
 }
@@ -94,18 +89,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_code_stands_twice() {
-        for (index, (code, _)) in TABLE.iter().enumerate() {
-            assert!(TABLE[..index].iter().all(|(other, _)| other != code), "{code}");
+    fn codes_are_unique() {
+        for (index, (code, _)) in CLASSES.iter().enumerate() {
+            assert!(CLASSES[..index].iter().all(|(other, _)| other != code), "{code}");
             assert!(code.chars().all(|c| c.is_ascii_alphanumeric()), "{code}");
         }
     }
 
     #[test]
     fn a_code_is_matched_whole() {
-        assert_eq!(kind("Throttling"), Some(Kind::Throttled));
+        assert_eq!(class("Throttling"), Some(ErrorClass::Throttled));
         for unknown in ["throttling", "ThrottlingX", "", "TransactionCanceledException", "HTTP 503"] {
-            assert_eq!(kind(unknown), None, "{unknown}");
+            assert_eq!(class(unknown), None, "{unknown}");
         }
     }
 }

@@ -1,14 +1,12 @@
-//! What AWS's sentence about a denied call says: which action, which kind of policy stands in the way, and what a person
-//! can do about it. Pure.
+//! Parses AWS's access denied message: the action, the kind of policy that blocks it, and the remedy. Pure.
 //!
 //! IAM User Guide, "Troubleshoot access denied error messages": `... is not authorized to perform: ACTION on resource: ...`,
-//! then `because no KIND policy allows the ACTION action` or `with an explicit deny in a KIND policy`. Some services say
-//! less, and then the IAM policy of the caller is the likely place.
+//! then `because no KIND policy allows the ACTION action` or `with an explicit deny in a KIND policy`. If a service says
+//! less, the IAM policy of the caller is the likely cause.
 
 use super::action::action;
 use crate::aws::service::Service;
 
-/// The kinds of policies that can stand in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
     Identity,
@@ -21,7 +19,7 @@ enum Policy {
     Trust,
 }
 
-/// How AWS spells them.
+/// Their spelling in messages, in lower case.
 const POLICIES: [(&str, Policy); 8] = [
     ("identity-based policy", Policy::Identity),
     ("resource-based policy", Policy::Resource),
@@ -33,12 +31,11 @@ const POLICIES: [(&str, Policy); 8] = [
     ("role trust policy", Policy::Trust),
 ];
 
-/// How DynamoDB begins, when it may not use the key that the table is encrypted with.
+/// The start of DynamoDB's message if it may not use the table's KMS key.
 const KEY_DENIED: &str = "KMS key access denied error";
 
-/// The remedy for a call of `operation` that AWS denied with `message`.
 pub(crate) fn remedy(message: &str, service: Service, operation: &str) -> String {
-    let named = named(message);
+    let named = named_action(message);
     let explicit = message.contains("explicit deny");
     let policy = policy(message);
     if message.contains(KEY_DENIED) || named.is_some_and(|action| action.starts_with("kms:")) {
@@ -51,30 +48,30 @@ pub(crate) fn remedy(message: &str, service: Service, operation: &str) -> String
                     "allow {action} on the table's KMS key, in the IAM policy of these credentials or in the key's policy"
                 )
             }
-            _ => by_policy(policy, explicit, &format!("{action} on the table's KMS key")),
+            _ => policy_remedy(policy, explicit, &format!("{action} on the table's KMS key")),
         };
     }
-    // `TransactWriteItems` is no action that a policy could allow, though emulators name it.
+    // Emulators name `TransactWriteItems`, which is not an action.
     let named = named.filter(|name| !name.ends_with(":TransactWriteItems"));
     match named.or(action(service, operation)) {
         Some("sts:AssumeRole") if policy.is_none() && !explicit => {
             "allow sts:AssumeRole in the IAM policy of these credentials, and let the role trust them".to_string()
         }
-        Some(action) => by_policy(policy, explicit, action),
+        Some(action) => policy_remedy(policy, explicit, action),
         None if service == Service::Sts => "let the role trust this identity".to_string(),
-        None => by_policy(policy, explicit, "this action"),
+        None => policy_remedy(policy, explicit, "this action"),
     }
 }
 
-fn by_policy(policy: Option<Policy>, explicit: bool, action: &str) -> String {
+fn policy_remedy(policy: Option<Policy>, explicit: bool, action: &str) -> String {
     let Some(policy) = policy else {
         return if explicit {
-            format!("a policy denies {action} explicitly: find and change it")
+            format!("a policy explicitly denies {action}: find it and change it")
         } else {
             format!("allow {action} in the IAM policy of these credentials")
         };
     };
-    let whose = match policy {
+    let place = match policy {
         Policy::Identity => "the IAM policy of these credentials",
         Policy::Resource => "the resource-based policy of what was called",
         Policy::Boundary => "the permissions boundary of these credentials",
@@ -84,15 +81,15 @@ fn by_policy(policy: Option<Policy>, explicit: bool, action: &str) -> String {
         Policy::ServiceControl | Policy::ResourceControl => {
             let kind = if policy == Policy::ServiceControl { "service" } else { "resource" };
             return format!(
-                "a {kind} control policy of the organization is in the way of {action}, and no policy of this account \
-                 can change that: ask whoever runs the organization"
+                "a {kind} control policy of the organization blocks {action}, and no policy of this account can override it: \
+                 ask the organization's administrators"
             );
         }
     };
-    if explicit { format!("{whose} denies {action}: change it") } else { format!("allow {action} in {whose}") }
+    if explicit { format!("{place} denies {action}: change it") } else { format!("allow {action} in {place}") }
 }
 
-/// The kind of policy that the sentence blames: the one that is named first after its reason begins.
+/// The kind of policy blamed: the first one named after the reason begins.
 fn policy(message: &str) -> Option<Policy> {
     let message = message.to_ascii_lowercase();
     let reason = ["because no ", "explicit deny"].into_iter().filter_map(|begin| message.find(begin)).min()?;
@@ -100,14 +97,13 @@ fn policy(message: &str) -> Option<Policy> {
     named.min_by_key(|(place, _)| *place).map(|(_, policy)| policy)
 }
 
-/// The action that the sentence names.
-fn named(message: &str) -> Option<&str> {
+fn named_action(message: &str) -> Option<&str> {
     let rest = message.split("not authorized to perform: ").nth(1)?;
     let word = rest.split_whitespace().next()?.trim_end_matches([',', '.', ';']);
     is_action(word).then_some(word)
 }
 
-/// Whether a word has the shape of an IAM action, such as `dynamodb:Scan`.
+/// Whether a word looks like an IAM action, such as `dynamodb:Scan`.
 fn is_action(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == ':';
     word.len() < 80 && word.contains(':') && word.chars().all(plain)
@@ -125,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remedy_follows_the_policy_that_is_in_the_way() {
+    fn the_remedy_follows_the_blocking_policy() {
         for (reason, expected) in [
             ("", "allow dynamodb:Scan in the IAM policy of these credentials"),
             (
@@ -136,21 +132,21 @@ mod tests {
                 "with an explicit deny in an identity-based policy",
                 "the IAM policy of these credentials denies dynamodb:Scan: change it",
             ),
-            ("with an explicit deny", "a policy denies dynamodb:Scan explicitly: find and change it"),
+            ("with an explicit deny", "a policy explicitly denies dynamodb:Scan: find it and change it"),
             (
                 "with an explicit deny in a service control policy",
-                "a service control policy of the organization is in the way of dynamodb:Scan, and no policy of this \
-                 account can change that: ask whoever runs the organization",
+                "a service control policy of the organization blocks dynamodb:Scan, and no policy of this account can \
+                 override it: ask the organization's administrators",
             ),
             (
                 "because no service control policy allows the dynamodb:Scan action",
-                "a service control policy of the organization is in the way of dynamodb:Scan, and no policy of this \
-                 account can change that: ask whoever runs the organization",
+                "a service control policy of the organization blocks dynamodb:Scan, and no policy of this account can \
+                 override it: ask the organization's administrators",
             ),
             (
                 "with an explicit deny in a resource control policy",
-                "a resource control policy of the organization is in the way of dynamodb:Scan, and no policy of this \
-                 account can change that: ask whoever runs the organization",
+                "a resource control policy of the organization blocks dynamodb:Scan, and no policy of this account can \
+                 override it: ask the organization's administrators",
             ),
             (
                 "because no VPC endpoint policy allows the dynamodb:Scan action",
@@ -186,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_the_table_is_told_from_the_table() {
+    fn the_kms_key_is_distinguished_from_the_table() {
         let of = |message: &str| remedy(message, Service::DynamoDb, "Scan");
         let denied = "KMS key access denied error: com.amazonaws.services.kms.model.AWSKMSException: The ciphertext refers \
                       to a customer master key that does not exist, does not exist in this region, or you are not allowed \
@@ -207,12 +203,12 @@ mod tests {
             "allow kms:DescribeKey on the table's KMS key in the IAM policy of these credentials"
         );
         assert!(
-            with("with an explicit deny in a service control policy").contains("ask whoever runs the organization")
+            with("with an explicit deny in a service control policy").contains("ask the organization's administrators")
         );
     }
 
     #[test]
-    fn the_action_is_the_one_that_aws_names_else_the_one_that_the_operation_needs() {
+    fn the_action_is_the_one_named_or_the_one_needed() {
         for (message, expected) in [
             (
                 "User: arn:u is not authorized to perform: dynamodb:GetItem on resource: arn:t",
@@ -230,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_has_two_sides() {
+    fn assuming_a_role_needs_policy_and_trust() {
         let of = |message: &str, operation| remedy(message, Service::Sts, operation);
         assert!(of("", "AssumeRole").contains("let the role trust them"));
         assert_eq!(of("Not authorized", "AssumeRoleWithWebIdentity"), "let the role trust this identity");

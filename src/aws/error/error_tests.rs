@@ -1,8 +1,8 @@
-//! Which errors pass, which need a person, and what their sentences say.
+//! Which errors are transient, which need an operator, and their texts.
 
 use super::*;
 
-fn refused(status: u16, code: &str, message: &str) -> Error {
+fn refused(status: u16, code: &str, message: &str) -> AwsError {
     let refusal = Refusal {
         status,
         code: code.to_string(),
@@ -13,20 +13,20 @@ fn refused(status: u16, code: &str, message: &str) -> Error {
     failed(Cause::Refused(refusal))
 }
 
-fn failed(cause: Cause) -> Error {
-    Error::Call(Box::new(Call {
+fn failed(cause: Cause) -> AwsError {
+    AwsError::Call(Box::new(FailedCall {
         service: Service::DynamoDb,
         operation: "Scan",
         subject: "table \"web\"".to_string(),
         host: "dynamodb.eu-west-1.amazonaws.com".to_string(),
-        who: Some("key ...MPLE (profile \"ops\")".to_string()),
+        identity: Some("key ...MPLE (profile \"ops\")".to_string()),
         cause,
-        others: None,
+        renewal: None,
     }))
 }
 
 #[test]
-fn what_only_a_person_can_mend() {
+fn what_only_an_operator_can_fix() {
     let cases = [
         (refused(400, "AccessDeniedException", "no"), true),
         (refused(403, "AccessDenied", "no"), true),
@@ -44,18 +44,18 @@ fn what_only_a_person_can_mend() {
         (failed(Cause::TimedOut("connect".to_string())), false),
         (failed(Cause::Unreachable("connection refused".to_string())), false),
         (failed(Cause::Unreadable("no Items".to_string())), false),
-        (Error::Setup("no region".to_string()), true),
-        (Error::Table("no table".to_string()), true),
-        (Error::NotYet("CREATING".to_string()), false),
-        (Error::Unavailable("no metadata".to_string()), false),
+        (AwsError::Setup("no region".to_string()), true),
+        (AwsError::Table("no table".to_string()), true),
+        (AwsError::NotReady("CREATING".to_string()), false),
+        (AwsError::Unavailable("no metadata".to_string()), false),
     ];
     for (error, expected) in cases {
-        assert_eq!(error.needs_a_person(), expected, "{error}");
+        assert_eq!(error.needs_operator(), expected, "{error}");
     }
 }
 
 #[test]
-fn the_first_moments_of_a_machine_and_of_a_key_are_told_apart() {
+fn startup_errors_are_recognised() {
     for (error, expected) in [
         (refused(400, "UnrecognizedClientException", ""), true),
         (refused(403, "InvalidClientTokenId", ""), true),
@@ -64,39 +64,36 @@ fn the_first_moments_of_a_machine_and_of_a_key_are_told_apart() {
         (refused(400, "AccessDeniedException", ""), false),
         (refused(400, "ExpiredTokenException", ""), false),
         (failed(Cause::TimedOut("x".to_string())), false),
-        (Error::Unavailable("the metadata service is down".to_string()), true),
-        (Error::Setup("no region".to_string()), false),
-        (Error::Table("no table".to_string()), false),
-        (Error::NotYet("CREATING".to_string()), false),
+        (AwsError::Unavailable("the metadata service is down".to_string()), true),
+        (AwsError::Setup("no region".to_string()), false),
+        (AwsError::Table("no table".to_string()), false),
+        (AwsError::NotReady("CREATING".to_string()), false),
     ] {
-        assert_eq!(error.is_early(), expected, "{error}");
+        assert_eq!(error.is_startup_transient(), expected, "{error}");
     }
 }
 
 #[test]
-fn a_refusal_passes_where_the_trouble_of_the_source_does() {
-    let with = |why: Option<Error>| {
+fn a_refusal_is_transient_if_the_credential_source_is_down() {
+    let with = |why: Option<AwsError>| {
         let mut error = refused(400, "ExpiredTokenException", "ended");
-        if let Error::Call(call) = &mut error {
-            call.others = why.map(Box::new);
+        if let AwsError::Call(call) = &mut error {
+            call.renewal = why.map(Box::new);
         }
         error
     };
-    let down = with(Some(Error::Unavailable("the metadata service is down".to_string())));
-    assert!(!down.needs_a_person() && down.is_early());
+    let down = with(Some(AwsError::Unavailable("the metadata service is down".to_string())));
+    assert!(!down.needs_operator() && down.is_startup_transient());
     let text = down.to_string();
-    assert!(
-        text.contains("renew the AWS credentials; no others are to be had: the metadata service is down"),
-        "{text}"
-    );
-    let lapsed = with(Some(Error::Setup("the login has lapsed".to_string())));
-    assert!(lapsed.needs_a_person() && !lapsed.is_early());
-    assert!(with(None).needs_a_person() && !with(None).is_early());
+    assert!(text.contains("renew the AWS credentials; cannot renew them: the metadata service is down"), "{text}");
+    let lapsed = with(Some(AwsError::Setup("the login has lapsed".to_string())));
+    assert!(lapsed.needs_operator() && !lapsed.is_startup_transient());
+    assert!(with(None).needs_operator() && !with(None).is_startup_transient());
     assert_eq!(down.key(), with(None).key());
 }
 
 #[test]
-fn what_passes_is_tried_again() {
+fn transient_errors_are_retryable() {
     for (status, code, expected) in [
         (400, "ProvisionedThroughputExceededException", true),
         (503, "RequestLimitExceeded", true),
@@ -111,12 +108,12 @@ fn what_passes_is_tried_again() {
         (301, "HTTP 301", false),
     ] {
         let error = refused(status, code, "");
-        assert_eq!(error.refusal().expect("a refusal").passes(), expected, "{status} {code}");
+        assert_eq!(error.refusal().expect("a refusal").is_retryable(), expected, "{status} {code}");
     }
 }
 
 #[test]
-fn a_cancelled_transaction_is_tried_again_where_all_its_reasons_pass() {
+fn a_transaction_cancelled_for_transient_reasons_only_is_retryable() {
     for (reasons, passes, throttled) in [
         (&["TransactionConflict"][..], true, false),
         (&["None", "TransactionConflict", "None"], true, false),
@@ -132,12 +129,12 @@ fn a_cancelled_transaction_is_tried_again_where_all_its_reasons_pass() {
         let reasons = reasons.iter().map(|code| ((*code).to_string(), String::new())).collect();
         let refusal =
             Refusal { status: 400, code: CANCELLED.to_string(), message: String::new(), request_id: None, reasons };
-        assert_eq!((refusal.passes(), refusal.is_throttled()), (passes, throttled), "{:?}", refusal.reasons);
+        assert_eq!((refusal.is_retryable(), refusal.is_throttled()), (passes, throttled), "{:?}", refusal.reasons);
     }
 }
 
 #[test]
-fn the_sentence_names_call_host_code_remedy_and_request() {
+fn the_text_names_call_host_code_remedy_and_request() {
     let error = refused(400, "AccessDeniedException", "User: arn:u is not authorized to perform: dynamodb:Scan");
     assert_eq!(
         error.to_string(),
@@ -153,22 +150,22 @@ fn the_sentence_names_call_host_code_remedy_and_request() {
 }
 
 #[test]
-fn the_key_is_free_of_what_differs_each_time() {
+fn the_key_holds_nothing_that_varies() {
     let first = refused(400, "ThrottlingException", "rate 12.5 at 12:00");
     let mut second = refused(400, "ThrottlingException", "rate 99.1 at 12:01");
-    if let Error::Call(call) = &mut second {
+    if let AwsError::Call(call) = &mut second {
         call.subject = "table \"web\", page 4".to_string();
     }
     assert_eq!(first.key(), second.key());
     assert!(!first.key().contains("R-1"));
     assert_ne!(first.key(), refused(400, "AccessDeniedException", "").key());
     let timed_out = |text: &str| failed(Cause::TimedOut(text.to_string())).key();
-    assert_eq!(timed_out("no whole answer in 0.4 s"), timed_out("no whole answer in 0.3 s"));
-    assert_ne!(timed_out("no whole answer in 0.4 s"), failed(Cause::Unreachable("x".to_string())).key());
+    assert_eq!(timed_out("no complete response within 0.4 s"), timed_out("no complete response within 0.3 s"));
+    assert_ne!(timed_out("no complete response within 0.4 s"), failed(Cause::Unreachable("x".to_string())).key());
 }
 
 #[test]
-fn a_text_of_aws_stays_one_short_line() {
+fn an_aws_message_stays_one_short_line() {
     assert_eq!(one_line("a\nb\u{1b}[31m\tc", 99), "a\\nb\\u{1b}[31m\\tc");
     assert_eq!(one_line(&"x".repeat(50), 10), format!("{}...", "x".repeat(10)));
     let denied = refused(403, "UnauthorizedOperation", "Not allowed. Encoded authorization failure message: AbC1");
@@ -176,7 +173,7 @@ fn a_text_of_aws_stays_one_short_line() {
 }
 
 #[test]
-fn of_a_page_two_hundred_characters_are_quoted_and_no_secret() {
+fn a_page_is_quoted_briefly_and_without_secrets() {
     let page = refused(403, "HTTP 403", &"blocked ".repeat(100)).to_string();
     assert!(page.contains(&format!("HTTP 403: \"{}...\"", "blocked ".repeat(25))), "{page}");
     let mut refusal = Refusal {
@@ -186,6 +183,6 @@ fn of_a_page_two_hundred_characters_are_quoted_and_no_secret() {
         request_id: None,
         reasons: Vec::new(),
     };
-    refusal.hide(&["nothing", "hush-hush"]);
+    refusal.redact(&["nothing", "hush-hush"]);
     assert_eq!(refusal.to_string(), "HTTP 403: \"asked with x-amz-security-token: (hidden)\"");
 }

@@ -1,8 +1,7 @@
-//! Why AWS did not do what was asked, in one line, and whether only a person can mend it.
+//! Errors of AWS calls, in one line, and whether only an operator can fix them.
 //!
-//! It knows what AWS's error codes ask of a person and nothing of how a call is made. No credential can get into it:
-//! what it holds is the subject of a call, the host, who called (a key's last four characters) and what AWS answered. The
-//! room may import `reading`.
+//! Holds no credential: only the subject of a call, the host, the access key's last four characters and AWS's response. May
+//! import `reading`.
 
 pub(crate) mod action;
 pub(crate) mod codes;
@@ -11,50 +10,50 @@ pub(crate) mod refusal;
 
 use std::fmt;
 
-use self::codes::Kind;
+use self::codes::ErrorClass;
 use crate::aws::service::Service;
 use crate::ports::{Subject, TurnError};
 use crate::text::one_line;
 
-/// How much of a message of AWS is shown, in characters.
+/// Characters shown of an AWS message.
 const MESSAGE_SHOWN: usize = 600;
-/// How much of a page is shown that is no message of AWS, such as that of a proxy.
+/// Characters shown of a body that is not AWS's, such as a proxy's error page.
 pub(crate) const PAGE_SHOWN: usize = 200;
 
-/// Why AWS did not do what was asked.
+/// Why an AWS operation failed.
 #[derive(Clone, Debug)]
-pub enum Error {
-    /// The region, an endpoint, a profile or the credentials cannot be used: the sentence says what to change.
+pub enum AwsError {
+    /// The region, an endpoint, a profile or the credentials are unusable: the text says what to change.
     Setup(String),
-    /// The table does not exist or is not one of ours: the sentence says what to change.
+    /// The table does not exist or is not one of ours: the text says what to change.
     Table(String),
-    /// Something that comes with time, such as a table that is being created.
-    NotYet(String),
-    /// The table, or a row of it, is another process's by now: the sentence says which.
-    OtherHand(String),
-    /// Credentials that are set up but could not be had just now.
+    /// Something not ready yet, such as a table being created.
+    NotReady(String),
+    /// Another process has taken over the table or a row: the text says which.
+    Conflict(String),
+    /// Configured credentials, or the region, could not be fetched right now.
     Unavailable(String),
     /// A call failed.
-    Call(Box<Call>),
+    Call(Box<FailedCall>),
 }
 
 /// A call that failed.
 #[derive(Clone, Debug)]
-pub struct Call {
-    /// The service.
+pub struct FailedCall {
+    /// The service called.
     pub service: Service,
-    /// The operation, as the service spells it.
+    /// The operation, in AWS's spelling.
     pub operation: &'static str,
-    /// What it was about, for people: `table "web"`.
+    /// What the call was about: `table "web"`.
     pub subject: String,
-    /// Host and port that were called.
+    /// The host and any explicit port.
     pub host: String,
-    /// Who called: the access key's last four characters and where it is from.
-    pub who: Option<String>,
+    /// The access key's last four characters and the credentials' source.
+    pub identity: Option<String>,
     /// What went wrong.
     pub cause: Cause,
-    /// Of a refusal of the credentials: why no others could be had, where that is known.
-    pub others: Option<Box<Error>>,
+    /// If AWS refused the credentials: why they could not be renewed, if known.
+    pub renewal: Option<Box<AwsError>>,
 }
 
 /// What went wrong with a call.
@@ -62,145 +61,145 @@ pub struct Call {
 pub enum Cause {
     /// No connection, or it broke.
     Unreachable(String),
-    /// No whole answer in time.
+    /// No complete response in time.
     TimedOut(String),
-    /// AWS answered with an error.
+    /// AWS returned an error.
     Refused(Refusal),
-    /// The answer is not what the service's manual says it should be: unknown, which is not empty.
+    /// The response is malformed: the result is unknown, which is not the same as empty.
     Unreadable(String),
 }
 
-/// An error that AWS answered.
+/// An error response of AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// AWS's code, such as `AccessDeniedException`; `HTTP 503` where the answer has none.
+    /// AWS's code, such as `AccessDeniedException`; `HTTP 503` if the response has none.
     pub code: String,
-    /// AWS's message, or what the page says that came in its place; may be empty.
+    /// AWS's message, or the text of a page returned instead; may be empty.
     pub message: String,
-    /// The id by which AWS's support finds the call.
+    /// The request id that AWS support asks for.
     pub request_id: Option<String>,
-    /// Of a cancelled transaction: code and message for each of its actions, in their order.
+    /// If a transaction was cancelled: code and message of each action, in order.
     pub reasons: Vec<(String, String)>,
 }
 
-/// The code of a transaction that DynamoDB did not carry out (DynamoDB API Reference "TransactWriteItems").
+/// The code of a cancelled transaction (DynamoDB API Reference, "TransactWriteItems").
 pub(crate) const CANCELLED: &str = "TransactionCanceledException";
 
 impl Refusal {
-    /// What the code says, where it is known.
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        codes::kind(&self.code)
+    pub(crate) fn class(&self) -> Option<ErrorClass> {
+        codes::class(&self.code)
     }
 
     /// Whether the same call may succeed a moment later.
-    pub fn passes(&self) -> bool {
-        let of_code = matches!(self.kind(), Some(Kind::Throttled | Kind::Transient));
-        let of_reasons = || {
-            let mut reasons = self.cancelling().peekable();
-            reasons.peek().is_some() && reasons.all(|reason| codes::reason(reason).is_some())
+    pub fn is_retryable(&self) -> bool {
+        let by_code = matches!(self.class(), Some(ErrorClass::Throttled | ErrorClass::Transient));
+        let by_reasons = || {
+            let mut reasons = self.cancellation_codes().peekable();
+            reasons.peek().is_some() && reasons.all(|reason| codes::reason_class(reason).is_some())
         };
-        self.status >= 500 || self.status == 429 || of_code || of_reasons()
+        self.status >= 500 || self.status == 429 || by_code || by_reasons()
     }
 
-    /// Whether it says that there are too many calls.
     pub(crate) fn is_throttled(&self) -> bool {
-        let of_reasons = || self.cancelling().any(|reason| codes::reason(reason) == Some(Kind::Throttled));
-        self.status == 429 || self.kind() == Some(Kind::Throttled) || of_reasons()
+        let by_reasons =
+            || self.cancellation_codes().any(|reason| codes::reason_class(reason) == Some(ErrorClass::Throttled));
+        self.status == 429 || self.class() == Some(ErrorClass::Throttled) || by_reasons()
     }
 
-    /// The codes of the reasons for which a transaction was cancelled.
-    fn cancelling(&self) -> impl Iterator<Item = &str> {
+    fn cancellation_codes(&self) -> impl Iterator<Item = &str> {
         self.reasons.iter().map(|(code, _)| code.as_str()).filter(|code| *code != "None")
     }
 
-    /// Leaves these texts out of what is shown: a page may tell what it was asked.
-    pub(crate) fn hide(&mut self, secrets: &[&str]) {
-        self.message = hidden(std::mem::take(&mut self.message), secrets);
+    /// Redacts secrets from the message: an error page may echo the request.
+    pub(crate) fn redact(&mut self, secrets: &[&str]) {
+        self.message = redact(std::mem::take(&mut self.message), secrets);
     }
 
-    /// Whether other credentials would have been accepted: those at hand are stale or wrong.
-    pub fn is_of_credentials(&self) -> bool {
-        matches!(self.kind(), Some(Kind::Clock | Kind::Signature | Kind::Expired | Kind::Credentials))
+    /// Whether the credentials are stale or wrong, so that others may be accepted.
+    pub fn is_credentials_error(&self) -> bool {
+        matches!(
+            self.class(),
+            Some(ErrorClass::Clock | ErrorClass::Signature | ErrorClass::Expired | ErrorClass::Credentials)
+        )
     }
 
-    /// Whether the credentials have ended.
-    pub(crate) fn is_of_end(&self) -> bool {
-        self.kind() == Some(Kind::Expired)
+    pub(crate) fn is_expired(&self) -> bool {
+        self.class() == Some(ErrorClass::Expired)
     }
 
-    /// Whether AWS does not know the access key. A key that was made a moment ago is not known everywhere yet (IAM User
-    /// Guide, "Changes that I make are not always immediately visible"). EC2 says the same of a wrong secret.
-    fn is_of_unknown_key(&self) -> bool {
+    /// Whether AWS does not know the access key. A new key takes a while to be known everywhere (IAM User Guide, "Changes
+    /// that I make are not always immediately visible"). EC2 says the same of a wrong secret.
+    fn is_unknown_key(&self) -> bool {
         matches!(self.code.as_str(), "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure")
     }
 
-    fn needs_a_person(&self) -> bool {
-        self.is_of_credentials() || matches!(self.kind(), Some(Kind::Denied | Kind::Unfit))
+    fn needs_operator(&self) -> bool {
+        self.is_credentials_error() || matches!(self.class(), Some(ErrorClass::Denied | ErrorClass::Invalid))
     }
 
-    /// What a person can do about it, where that is known.
     fn remedy(&self, service: Service, operation: &str) -> Option<String> {
-        match self.kind()? {
-            Kind::Denied => Some(denial::remedy(&self.message, service, operation)),
-            Kind::Expired => Some("renew the AWS credentials".to_string()),
-            Kind::Clock => Some("set this machine's clock".to_string()),
-            Kind::Signature => Some("check the AWS secret access key, the region and this machine's clock".to_string()),
-            Kind::Credentials => Some("check the AWS access key and the region".to_string()),
-            Kind::Throttled | Kind::Transient | Kind::Unfit => None,
+        match self.class()? {
+            ErrorClass::Denied => Some(denial::remedy(&self.message, service, operation)),
+            ErrorClass::Expired => Some("renew the AWS credentials".to_string()),
+            ErrorClass::Clock => Some("correct this machine's clock".to_string()),
+            ErrorClass::Signature => {
+                Some("check the AWS secret access key, the region and this machine's clock".to_string())
+            }
+            ErrorClass::Credentials => Some("check the AWS access key and the region".to_string()),
+            ErrorClass::Throttled | ErrorClass::Transient | ErrorClass::Invalid => None,
         }
     }
 }
 
-/// The text without these.
-pub(crate) fn hidden(text: String, secrets: &[&str]) -> String {
+pub(crate) fn redact(text: String, secrets: &[&str]) -> String {
     secrets
         .iter()
         .fold(text, |text, secret| if text.contains(secret) { text.replace(secret, "(hidden)") } else { text })
 }
 
-impl Error {
-    /// Whether only a person can mend it: wrong set-up, credentials, permissions or table. What passes by itself
-    /// (network, time-outs, throttling, faults of AWS, a cancelled transaction) is `false`.
-    pub fn needs_a_person(&self) -> bool {
+impl AwsError {
+    /// Whether only an operator can fix it: wrong configuration, credentials, permissions or table. `false` for what passes
+    /// by itself: network faults, timeouts, throttling, AWS faults, a cancelled transaction.
+    pub fn needs_operator(&self) -> bool {
         match self {
-            Error::Setup(_) | Error::Table(_) => true,
-            Error::NotYet(_) | Error::OtherHand(_) | Error::Unavailable(_) => false,
-            Error::Call(call) => {
-                let passes = call.others.as_ref().is_some_and(|why| !why.needs_a_person());
-                !passes && matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_a_person())
+            AwsError::Setup(_) | AwsError::Table(_) => true,
+            AwsError::NotReady(_) | AwsError::Conflict(_) | AwsError::Unavailable(_) => false,
+            AwsError::Call(call) => {
+                let renewable = call.renewal.as_ref().is_some_and(|why| !why.needs_operator());
+                !renewable && matches!(&call.cause, Cause::Refused(refusal) if refusal.needs_operator())
             }
         }
     }
 
-    /// Whether it is of the kind that the first moments of a machine or of a key bring: a metadata service that is not
-    /// ready, a key that is not known everywhere. Whoever has one try only waits for these.
-    pub fn is_early(&self) -> bool {
+    /// Whether it is typical of a machine or an access key that has just been created: a metadata service that is not ready,
+    /// a key that is not known everywhere. One-shot runs wait for these.
+    pub fn is_startup_transient(&self) -> bool {
         match self {
-            Error::Unavailable(_) => true,
-            Error::Call(call) => {
-                let of_key = matches!(&call.cause, Cause::Refused(refusal) if refusal.is_of_unknown_key());
-                of_key || call.others.as_ref().is_some_and(|why| why.is_early())
+            AwsError::Unavailable(_) => true,
+            AwsError::Call(call) => {
+                let unknown_key = matches!(&call.cause, Cause::Refused(refusal) if refusal.is_unknown_key());
+                unknown_key || call.renewal.as_ref().is_some_and(|why| why.is_startup_transient())
             }
-            Error::Setup(_) | Error::Table(_) | Error::NotYet(_) | Error::OtherHand(_) => false,
+            AwsError::Setup(_) | AwsError::Table(_) | AwsError::NotReady(_) | AwsError::Conflict(_) => false,
         }
     }
 
-    /// A text that is the same each time the same thing goes wrong: without request ids, times and counts.
+    /// A text that stays the same while the same fault lasts: no request ids, times or counts.
     pub fn key(&self) -> String {
         match self {
-            Error::Setup(text)
-            | Error::Table(text)
-            | Error::NotYet(text)
-            | Error::OtherHand(text)
-            | Error::Unavailable(text) => text.clone(),
-            Error::Call(call) => {
+            AwsError::Setup(text)
+            | AwsError::Table(text)
+            | AwsError::NotReady(text)
+            | AwsError::Conflict(text)
+            | AwsError::Unavailable(text) => text.clone(),
+            AwsError::Call(call) => {
                 let cause = match &call.cause {
                     Cause::Unreachable(text) => text.as_str(),
-                    // How long it was waited for differs from turn to turn.
+                    // The timeout differs from turn to turn.
                     Cause::TimedOut(_) => "timed out",
-                    // What cancelled a transaction is the fault itself: one slot today, another tomorrow.
+                    // The reasons of a cancelled transaction are the fault itself.
                     Cause::Refused(refusal) if refusal.code == CANCELLED => refusal.message.as_str(),
                     Cause::Refused(refusal) => refusal.code.as_str(),
                     Cause::Unreadable(_) => "unreadable",
@@ -210,20 +209,20 @@ impl Error {
         }
     }
 
-    /// AWS's error code, where AWS answered with one.
+    /// AWS's error code, if it returned one.
     pub fn code(&self) -> Option<&str> {
         self.refusal().map(|refusal| refusal.code.as_str())
     }
 
-    /// Whether AWS said that these credentials may not do this.
+    /// Whether the credentials lack permission.
     pub fn is_access_denied(&self) -> bool {
-        self.refusal().is_some_and(|refusal| refusal.kind() == Some(Kind::Denied))
+        self.refusal().is_some_and(|refusal| refusal.class() == Some(ErrorClass::Denied))
     }
 
-    /// What AWS answered, where it answered with an error.
+    /// The error response, if there was one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Error::Call(call) => match &call.cause {
+            AwsError::Call(call) => match &call.cause {
                 Cause::Refused(refusal) => Some(refusal),
                 _ => None,
             },
@@ -232,50 +231,50 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Setup(text)
-            | Error::Table(text)
-            | Error::NotYet(text)
-            | Error::OtherHand(text)
-            | Error::Unavailable(text) => f.write_str(text),
-            Error::Call(call) => call.fmt(f),
+            AwsError::Setup(text)
+            | AwsError::Table(text)
+            | AwsError::NotReady(text)
+            | AwsError::Conflict(text)
+            | AwsError::Unavailable(text) => f.write_str(text),
+            AwsError::Call(call) => call.fmt(f),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for AwsError {}
 
-impl From<Error> for TurnError {
-    fn from(error: Error) -> Self {
+impl From<AwsError> for TurnError {
+    fn from(error: AwsError) -> Self {
         let subject = match error {
             // Nothing is wrong with AWS: another process wrote first.
-            Error::OtherHand(_) => Subject::Turn,
+            AwsError::Conflict(_) => Subject::Turn,
             _ => Subject::Aws,
         };
         TurnError {
             key: error.key(),
-            needs_a_person: error.needs_a_person(),
-            is_early: error.is_early(),
+            needs_a_person: error.needs_operator(),
+            is_early: error.is_startup_transient(),
             ..TurnError::new(subject, error.to_string())
         }
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for FailedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} of {} at {}", self.service.name(), self.operation, self.subject, self.host)?;
         let Cause::Refused(refusal) = &self.cause else { return write!(f, ": {}", self.cause) };
-        if let Some(who) = &self.who {
-            write!(f, " as {who}")?;
+        if let Some(identity) = &self.identity {
+            write!(f, " as {identity}")?;
         }
         write!(f, ": {refusal}")?;
         if let Some(remedy) = refusal.remedy(self.service, self.operation) {
             write!(f, "; {remedy}")?;
         }
-        if let Some(why) = &self.others {
-            write!(f, "; no others are to be had: {why}")?;
+        if let Some(why) = &self.renewal {
+            write!(f, "; cannot renew them: {why}")?;
         }
         match &refusal.request_id {
             Some(id) => write!(f, " (request {})", one_line(id, 100)),
@@ -290,7 +289,7 @@ impl fmt::Display for Cause {
             Cause::Unreachable(text) => write!(f, "cannot be reached: {text}"),
             Cause::TimedOut(text) => write!(f, "timed out ({text})"),
             Cause::Refused(refusal) => refusal.fmt(f),
-            Cause::Unreadable(text) => write!(f, "the answer cannot be read: {}", one_line(text, MESSAGE_SHOWN)),
+            Cause::Unreadable(text) => write!(f, "unreadable response: {}", one_line(text, MESSAGE_SHOWN)),
         }
     }
 }
@@ -299,7 +298,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&one_line(&self.code, 100))?;
         if !self.message.is_empty() {
-            // What EC2 encodes for DecodeAuthorizationMessage is long, and different each time.
+            // EC2's text for DecodeAuthorizationMessage is long, and different each time.
             let message = self.message.split("Encoded authorization failure message:").next().unwrap_or_default();
             let message = message.trim().trim_end_matches('.');
             if self.code.starts_with("HTTP ") {

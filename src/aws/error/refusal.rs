@@ -1,14 +1,14 @@
-//! Reads the error that AWS answered out of its body: JSON for DynamoDB, two shapes of XML for the Query APIs. Pure.
+//! Parses error responses: JSON for DynamoDB, two shapes of XML for the Query APIs. Pure.
 //!
-//! Both are tried for every service, since an emulator may answer in the other one. Of a body that is neither, such as the
-//! page of a proxy, the text is kept: it says who refused.
+//! Both are tried for every service, since emulators mix them. Of any other body, such as a proxy's error page, the text is
+//! kept: it says what refused the call.
 
 use serde::Deserialize;
 
 use super::Refusal;
 use crate::aws::reading::xml;
 
-/// DynamoDB API Reference, "Error responses"; the reasons are those of `TransactionCanceledException`.
+/// DynamoDB API Reference, "Error responses"; reasons come with `TransactionCanceledException`.
 #[derive(Deserialize)]
 struct JsonError {
     #[serde(rename = "__type")]
@@ -27,17 +27,17 @@ struct Reason {
     message: Option<String>,
 }
 
-/// How much of a page is looked at, in bytes.
+/// Bytes of a page that are examined.
 const PAGE: usize = 16 * 1024;
 
-/// The error in an answer with this status, request id (from the headers) and body. A body that is no error of AWS
-/// gives the code `HTTP <status>` and what it says to people.
+/// Parses an error response; `request_id` is from the headers. A body that is not an AWS error gives the code
+/// `HTTP <status>` and its visible text.
 pub(crate) fn refusal(status: u16, request_id: Option<&str>, body: &[u8]) -> Refusal {
-    let mut refusal = from_json(body).or_else(|| from_xml(body)).unwrap_or_else(|| nothing(String::new()));
+    let mut refusal = from_json(body).or_else(|| from_xml(body)).unwrap_or_else(|| blank(String::new()));
     if refusal.code.is_empty() {
         refusal.code = format!("HTTP {status}");
         if refusal.message.is_empty() {
-            refusal.message = page(&String::from_utf8_lossy(&body[..body.len().min(PAGE)]));
+            refusal.message = visible_text(&String::from_utf8_lossy(&body[..body.len().min(PAGE)]));
         }
     }
     refusal.status = status;
@@ -45,7 +45,7 @@ pub(crate) fn refusal(status: u16, request_id: Option<&str>, body: &[u8]) -> Ref
     refusal
 }
 
-fn nothing(code: String) -> Refusal {
+fn blank(code: String) -> Refusal {
     Refusal { status: 0, code, message: String::new(), request_id: None, reasons: Vec::new() }
 }
 
@@ -57,18 +57,14 @@ fn from_json(body: &[u8]) -> Option<Refusal> {
         .reasons
         .into_iter()
         .map(|reason| (reason.code.unwrap_or_else(|| "None".to_string()), reason.message.unwrap_or_default()));
-    Some(Refusal {
-        message: error.message.unwrap_or_default(),
-        reasons: reasons.collect(),
-        ..nothing(code.to_string())
-    })
+    Some(Refusal { message: error.message.unwrap_or_default(), reasons: reasons.collect(), ..blank(code.to_string()) })
 }
 
 /// `ErrorResponse/Error` (Auto Scaling), `Response/Errors/Error` (EC2), and emulators' mixtures of both.
 fn from_xml(body: &[u8]) -> Option<Refusal> {
-    let mut found = nothing(String::new());
+    let mut found = blank(String::new());
     let mut input = body;
-    // What could be read before a fault in the document is still the best message there is.
+    // Whatever precedes a syntax error is still the best message there is.
     let _ = xml::walk(&mut input, &mut |path, text| {
         if path.ends_with("/Error/Code") {
             found.code = text.to_string();
@@ -82,24 +78,23 @@ fn from_xml(body: &[u8]) -> Option<Refusal> {
     (!found.code.is_empty()).then_some(found)
 }
 
-/// What the page says that came in the place of an answer; `None` for what is no page. Its beginning is enough.
-pub(crate) fn of_page(beginning: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(beginning);
+/// The visible text of an HTML page, given its first bytes; `None` for anything else.
+pub(crate) fn html_text(prefix: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(prefix);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let begins = |with: &str| text.get(..with.len()).is_some_and(|word| word.eq_ignore_ascii_case(with));
-    (begins("<!doctype html") || begins("<html")).then(|| page(text))
+    let starts = |with: &str| text.get(..with.len()).is_some_and(|word| word.eq_ignore_ascii_case(with));
+    (starts("<!doctype html") || starts("<html")).then(|| visible_text(text))
 }
 
-/// Where a redirection leads, without what may be a secret in it: scheme and host.
-pub(crate) fn destination(location: &str) -> String {
+/// The target of a redirect: scheme and host only, since the rest may hold a secret.
+pub(crate) fn redirect_target(location: &str) -> String {
     let (scheme, rest) = location.split_once("://").unwrap_or(("", location));
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
-    if scheme.is_empty() { "another place".to_string() } else { format!("{scheme}://{host}") }
+    if scheme.is_empty() { "another URL".to_string() } else { format!("{scheme}://{host}") }
 }
 
-/// What a page says to people, in one line: its text without tags, comments, scripts and styles. A text without any tag
-/// stays as it is.
-fn page(text: &str) -> String {
+/// The text of a page in one line, without tags, comments, scripts and styles. Plain text stays as it is.
+fn visible_text(text: &str) -> String {
     let mut said = String::new();
     let mut rest = text;
     while let Some(place) = rest.find('<') {
@@ -112,14 +107,12 @@ fn page(text: &str) -> String {
             "script" => "</script>",
             "style" => "</style>",
             _ if name.is_empty() && !rest.starts_with("</") && !rest.starts_with("<!") && !rest.starts_with("<?") => {
-                // A plain "less than".
                 said.push('<');
                 rest = &rest[1..];
                 continue;
             }
             _ => ">",
         };
-        // A tag parts words.
         said.push(' ');
         let place = if end == ">" { rest.find(end) } else { rest.to_ascii_lowercase().find(end) };
         rest = place.map_or("", |place| &rest[place + end.len()..]);
@@ -133,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_of_an_error_is_read() {
+    fn every_error_format_is_parsed() {
         let cases = [
             (
                 r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"gone"}"#,
@@ -154,7 +147,6 @@ mod tests {
                 ("InvalidInstanceID.NotFound", "gone", Some("R-3")),
             ),
             (
-                // As moto denies.
                 "<ErrorResponse><Errors><Error><Code>AuthFailure</Code><Message>no</Message></Error></Errors></ErrorResponse>",
                 ("AuthFailure", "no", None),
             ),
@@ -170,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read_as_people_read_it() {
+    fn only_visible_text_of_a_page_is_kept() {
         for (body, expected) in [
             (
                 "<!DOCTYPE html>\n<html><head><title>403 Forbidden</title><style>b { color: red }</style>\
@@ -184,14 +176,14 @@ mod tests {
             ("<", "<"),
             ("\u{0}<p>\u{1b}[2J", "\u{0} \u{1b}[2J"),
         ] {
-            assert_eq!(page(body), expected, "{body}");
+            assert_eq!(visible_text(body), expected, "{body}");
         }
         let long = refusal(503, None, "é".repeat(PAGE).as_bytes());
         assert!(long.message.len() <= PAGE + 3, "{}", long.message.len());
     }
 
     #[test]
-    fn a_page_is_told_from_what_only_cannot_be_read() {
+    fn html_is_recognised() {
         for (body, expected) in [
             ("<html><body>Log in</body></html>", Some("Log in")),
             ("\u{feff}\n<!DOCTYPE HTML PUBLIC><HTML><title>Log</title> in", Some("Log in")),
@@ -202,24 +194,24 @@ mod tests {
             ("é", None),
             ("", None),
         ] {
-            assert_eq!(of_page(body.as_bytes()).as_deref(), expected, "{body}");
+            assert_eq!(html_text(body.as_bytes()).as_deref(), expected, "{body}");
         }
     }
 
     #[test]
-    fn a_destination_has_no_secret() {
+    fn a_redirect_target_has_no_secret() {
         for (location, expected) in [
             ("https://sso.example/login?token=hush", "https://sso.example"),
             ("http://u:hush@proxy.example:8080#x", "http://proxy.example:8080"),
-            ("/login?token=hush", "another place"),
-            ("", "another place"),
+            ("/login?token=hush", "another URL"),
+            ("", "another URL"),
         ] {
-            assert_eq!(destination(location), expected);
+            assert_eq!(redirect_target(location), expected);
         }
     }
 
     #[test]
-    fn the_header_names_the_request() {
+    fn the_request_id_may_come_from_the_header() {
         assert_eq!(refusal(503, Some("H-1"), b"").request_id.as_deref(), Some("H-1"));
     }
 

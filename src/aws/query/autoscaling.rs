@@ -1,36 +1,31 @@
-//! DescribeAutoScalingGroups: which instances belong to a group, and what the group thinks of each.
+//! DescribeAutoScalingGroups: the instances of each group, with their lifecycle state and health.
 //!
-//! Auto Scaling API Reference, version 2011-01-01. What a state means for traffic is decided by `readiness`.
+//! Auto Scaling API Reference, version 2011-01-01. `readiness` decides what a state means for traffic.
 
 use std::io::BufRead;
 use std::sync::Arc;
 
 use super::pieces::{self, Cut, PIECE};
-use crate::aws::calls::{Aws, failed, send};
-use crate::aws::error::{Cause, Error};
-use crate::aws::reading::memory::Memory;
-use crate::aws::reading::pages::Pages;
+use crate::aws::calls::{Aws, call_error, send};
+use crate::aws::error::{AwsError, Cause};
+use crate::aws::reading::pages::PageTokens;
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::reading::xml;
 use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
 use crate::aws::transport::http::Budget;
 
-/// How many names one call may carry: the most that `MaxRecords` allows. Without `MaxRecords` AWS takes only 50.
-const NAMES_A_CALL: usize = 100;
+/// Names per call: the maximum of `MaxRecords`. Without `MaxRecords` AWS accepts only 50.
+const NAMES_PER_CALL: usize = 100;
 
-/// A group, as AWS describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Its name.
     pub(crate) name: String,
-    /// Its instances.
     pub(crate) members: Arc<Vec<Member>>,
 }
 
-/// An instance of a group, as the group sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// The instance's id.
     pub(crate) id: String,
     /// `InService`, `Terminating:Wait`, ...
     pub(crate) lifecycle: String,
@@ -38,38 +33,38 @@ pub(crate) struct Member {
     pub(crate) health: String,
 }
 
-/// What AWS's answer repeats: the instances of a group.
+/// A piece is the instances of one group.
 const MEMBERS: Cut = Cut {
     from: "<Instances>",
     to: "</Instances>",
     inside: "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/AutoScalingGroups/member",
 };
 
-/// The groups of these names that AWS knows, all pages joined, in any order. Asking for no names asks nothing.
+/// Fetches the groups with these names, all pages, in any order. Unknown names are left out; no names, no call.
 pub(crate) fn fetch_groups(
     aws: &Aws,
     names: &[String],
-    memory: &Memory<Vec<Member>>,
+    cache: &ParseCache<Vec<Member>>,
     budget: &Budget,
-) -> Result<Vec<Group>, Error> {
-    memory.turn();
+) -> Result<Vec<Group>, AwsError> {
+    cache.next_response();
     let mut groups = Vec::new();
-    for names in names.chunks(NAMES_A_CALL) {
-        let mut pages = Pages::default();
+    for names in names.chunks(NAMES_PER_CALL) {
+        let mut pages = PageTokens::default();
         let mut token: Option<String> = None;
         loop {
             let mut query = Query::new("DescribeAutoScalingGroups", "2011-01-01");
             query.add_list("AutoScalingGroupNames.member", names);
-            query.add("MaxRecords", &NAMES_A_CALL.to_string());
+            query.add("MaxRecords", &NAMES_PER_CALL.to_string());
             if let Some(token) = &token {
                 query.add("NextToken", token);
             }
             let subject = subject(names);
             let request = query.request(Service::AutoScaling, "DescribeAutoScalingGroups", subject);
-            let (page, next) = send(aws, &request, budget, &|body| parse(body, memory))?;
+            let (page, next) = send(aws, &request, budget, &|body| parse(body, cache))?;
             groups.extend(page);
             let Some(next) = next else { break };
-            pages.follow(&next).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
+            pages.follow(&next).map_err(|text| call_error(aws, &request, Cause::Unreadable(text)))?;
             token = Some(next);
         }
     }
@@ -84,68 +79,69 @@ fn subject(names: &[String]) -> String {
     }
 }
 
-/// The groups on one page, and the token of the next one.
-type Page = (Vec<Group>, Option<String>);
+type GroupPage = (Vec<Group>, Option<String>);
 
-/// One page.
-pub(crate) fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Member>>) -> Result<Page, String> {
-    parse_cut(body, &MEMBERS, memory)
+pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Member>>) -> Result<GroupPage, String> {
+    parse_cut(body, &MEMBERS, cache)
 }
 
-/// One page out of which the pieces of `cut` are cut.
-pub(crate) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, memory: &Memory<Vec<Member>>) -> Result<Page, String> {
+/// Parses one page, cut into pieces by `cut`.
+pub(crate) fn parse_cut(
+    body: &mut dyn BufRead,
+    cut: &Cut,
+    cache: &ParseCache<Vec<Member>>,
+) -> Result<GroupPage, String> {
     const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
-    let (mut groups, mut group, mut others) = (Vec::new(), Group::default(), Reader::default());
-    let (mut token, mut whole) = (None, false);
-    // AWS lists the instances of an empty group too, as `<Instances/>`: without it the group is not told whole.
-    let mut listed = 0;
-    // The groups whose instances were cut out, in the order of the pieces.
-    let mut places = Vec::new();
-    let pieces = pieces::walk(body, cut, memory, &read_members, &mut |path, text| {
+    let (mut groups, mut group, mut uncut) = (Vec::new(), Group::default(), MemberReader::default());
+    let (mut token, mut complete) = (None, false);
+    // Even an empty group has an `<Instances/>`; without it the group is incomplete.
+    let mut lists = 0;
+    // Indexes of the groups whose instances are in a piece, in the order of the pieces.
+    let mut indexes = Vec::new();
+    let pieces = pieces::walk(body, cut, cache, &read_members, &mut |path, text| {
         match path.strip_prefix(RESULT).unwrap_or_default() {
-            "AutoScalingGroups" => whole = true,
+            "AutoScalingGroups" => complete = true,
             "NextToken" if !text.is_empty() => token = Some(text.to_string()),
-            "AutoScalingGroups/member/Instances" => listed += 1,
+            "AutoScalingGroups/member/Instances" => lists += 1,
             path if path.strip_prefix("AutoScalingGroups/member/") == Some(PIECE) => {
-                listed += 1;
-                places.push(groups.len());
+                lists += 1;
+                indexes.push(groups.len());
             }
             "AutoScalingGroups/member/AutoScalingGroupName" => group.name = text.to_string(),
             "AutoScalingGroups/member" => {
-                if group.name.is_empty() || std::mem::take(&mut listed) != 1 {
+                if group.name.is_empty() || std::mem::take(&mut lists) != 1 {
                     return Err(format!("a group without AutoScalingGroupName or one Instances: {:?}", group.name));
                 }
-                group.members = std::mem::take(&mut others.members).into();
+                group.members = std::mem::take(&mut uncut.members).into();
                 groups.push(std::mem::take(&mut group));
             }
             path => {
                 let path = path.strip_prefix("AutoScalingGroups/member/Instances").unwrap_or_default();
-                others.element(path, text)?;
+                uncut.element(path, text)?;
             }
         }
         Ok(())
     })?;
-    for (place, members) in places.into_iter().zip(pieces) {
-        groups[place].members = members;
+    for (index, members) in indexes.into_iter().zip(pieces) {
+        groups[index].members = members;
     }
-    if whole { Ok((groups, token)) } else { Err("it has no AutoScalingGroups".to_string()) }
+    if complete { Ok((groups, token)) } else { Err("it has no AutoScalingGroups".to_string()) }
 }
 
 fn read_members(piece: &mut dyn BufRead) -> Result<Vec<Member>, String> {
-    let mut reader = Reader::default();
+    let mut reader = MemberReader::default();
     xml::walk(piece, &mut |path, text| reader.element(path.strip_prefix("piece/Instances").unwrap_or_default(), text))?;
     Ok(reader.members)
 }
 
-/// Reads the instances of a group as their elements go by.
 #[derive(Default)]
-struct Reader {
+struct MemberReader {
     member: Member,
     members: Vec<Member>,
 }
 
-impl Reader {
-    /// The end of an element, by its path from the group's instances.
+impl MemberReader {
+    /// Handles the end of an element; `path` is relative to `Instances`.
     fn element(&mut self, path: &str, text: &str) -> Result<(), String> {
         match path {
             "/member/InstanceId" => self.member.id = text.to_string(),
@@ -169,7 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::aws::testing::{Answer, Responder, Seen, aws};
+    use crate::aws::testing::{CannedResponse, Responder, Seen, aws};
 
     fn budget() -> Budget {
         Budget::new(Duration::from_secs(10), Duration::from_secs(4))
@@ -192,11 +188,11 @@ mod tests {
         <member><AutoScalingGroupName>empty</AutoScalingGroupName><Instances/></member>";
 
     fn read(text: &str) -> Result<(Vec<Group>, Option<String>), String> {
-        parse(&mut text.as_bytes(), &Memory::default())
+        parse(&mut text.as_bytes(), &ParseCache::default())
     }
 
     #[test]
-    fn groups_and_members_are_read_by_name_whatever_stands_between() {
+    fn groups_and_members_are_parsed_among_unknown_elements() {
         let member = |id: &str, lifecycle: &str, health: &str| Member {
             id: id.to_string(),
             lifecycle: lifecycle.to_string(),
@@ -213,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_shape_is_no_answer() {
+    fn a_malformed_response_is_an_error() {
         let whole = page(WEB, "");
         let cut = &whole[..whole.len() - 60];
         for bad in [
@@ -235,7 +231,7 @@ mod tests {
 
     #[test]
     fn two_hundred_and_fifty_groups_take_three_calls_and_pages_are_joined() {
-        // The emulator here gives 60 groups a page, the token being where the next page begins.
+        // 60 groups a page; the token is the index of the next page's first group.
         let server = Responder::new(|seen: &Seen| {
             let asked: Vec<String> =
                 (1..).map_while(|n| seen.query(&format!("AutoScalingGroupNames.member.{n}"))).collect();
@@ -245,11 +241,11 @@ mod tests {
             };
             let to = asked.len().min(from + 60);
             let token = if to < asked.len() { format!("<NextToken>{to}</NextToken>") } else { String::new() };
-            Answer::ok(page(&asked[from..to].iter().map(member).collect::<String>(), &token))
+            CannedResponse::ok(page(&asked[from..to].iter().map(member).collect::<String>(), &token))
         });
         let (aws, _) = aws(&server.url);
         let names: Vec<String> = (0..250).map(|n| format!("group-{n}")).collect();
-        let groups = fetch_groups(&aws, &names, &Memory::default(), &budget()).expect("groups");
+        let groups = fetch_groups(&aws, &names, &ParseCache::default(), &budget()).expect("groups");
         assert_eq!(groups.into_iter().map(|group| group.name).collect::<Vec<_>>(), names);
         let calls: Vec<usize> = server.seen().iter().map(|seen| seen.count("AutoScalingGroupNames.member.")).collect();
         assert_eq!(calls, [100, 100, 100, 100, 50]);
@@ -257,19 +253,19 @@ mod tests {
     }
 
     #[test]
-    fn pages_in_a_circle_are_an_error() {
-        let server = Responder::new(|_: &Seen| Answer::ok(page("", "<NextToken>same</NextToken>")));
+    fn repeating_page_tokens_are_an_error() {
+        let server = Responder::new(|_: &Seen| CannedResponse::ok(page("", "<NextToken>same</NextToken>")));
         let (aws, _) = aws(&server.url);
-        let error = fetch_groups(&aws, &["web".to_string()], &Memory::default(), &budget()).expect_err("a circle");
-        assert!(error.to_string().contains("circle"), "{error}");
+        let error = fetch_groups(&aws, &["web".to_string()], &ParseCache::default(), &budget()).expect_err("a loop");
+        assert!(error.to_string().contains("page tokens repeat"), "{error}");
         assert_eq!(server.seen().len(), 2);
     }
 
     #[test]
-    fn no_names_ask_nothing() {
-        let server = Responder::new(|_: &Seen| Answer::ok(page(WEB, "")));
+    fn no_names_make_no_call() {
+        let server = Responder::new(|_: &Seen| CannedResponse::ok(page(WEB, "")));
         let (aws, _) = aws(&server.url);
-        assert_eq!(fetch_groups(&aws, &[], &Memory::default(), &budget()).expect("nothing"), Vec::new());
+        assert_eq!(fetch_groups(&aws, &[], &ParseCache::default(), &budget()).expect("nothing"), Vec::new());
         assert!(server.seen().is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! DescribeInstances: the state and the private address of instances, by their ids.
+//! DescribeInstances: the state and private address of instances, by id.
 //!
-//! EC2 API Reference, version 2016-11-15. An id that EC2 does not know is left out, and never fails the others.
+//! EC2 API Reference, version 2016-11-15.
 
 use std::collections::HashSet;
 use std::io::BufRead;
@@ -8,79 +8,73 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::pieces::{self, Cut};
-use crate::aws::calls::{Aws, failed, send};
-use crate::aws::error::{Cause, Error};
-use crate::aws::reading::memory::Memory;
-use crate::aws::reading::pages::Pages;
+use crate::aws::calls::{Aws, call_error, send};
+use crate::aws::error::{AwsError, Cause};
+use crate::aws::reading::pages::PageTokens;
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::reading::xml;
 use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
 use crate::aws::transport::http::{Budget, Request};
 
-/// How many ids one call may carry. `MaxResults` cannot be given together with ids.
-const IDS_A_CALL: usize = 1_000;
+/// Ids per call. `MaxResults` cannot be combined with ids.
+const IDS_PER_CALL: usize = 1_000;
 
-/// How many calls more than needed may be made to find the ids that EC2 does not know.
+/// The extra calls allowed to find the ids that EC2 does not know.
 const EXTRA_CALLS: usize = 64;
 
-/// An instance, as EC2 describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// Its id.
     pub(crate) id: String,
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping` or `stopped`.
     pub(crate) state: String,
-    /// Its primary private address, if it has one.
     pub(crate) address: Option<Ipv4Addr>,
 }
 
-/// What EC2's answer repeats: a reservation and its instances, often one.
+/// A piece is one reservation, often with a single instance.
 const RESERVATION: Cut =
     Cut { from: "<reservationId>", to: "</instancesSet>", inside: "DescribeInstancesResponse/reservationSet/item" };
 
-/// Whom EC2 is asked about, each once.
+/// The instances to ask EC2 about, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Question<'a> {
-    /// Instances that their groups list: those in service, and those that hold a slot.
+pub(crate) struct InstanceQuery<'a> {
+    /// Listed by a group: those in service, and occupants.
     pub(crate) listed: Vec<&'a str>,
     /// Occupants that no group lists.
     pub(crate) unlisted: Vec<&'a str>,
 }
 
-/// What EC2 says of the instances that it was asked about.
 #[derive(Debug, Default)]
-pub(crate) struct Described<'a> {
-    /// Those that it knows, in any order, in parts.
+pub(crate) struct DescribedInstances<'a> {
     pub(crate) batches: Vec<Arc<Vec<Record>>>,
-    /// Those that it says it does not know.
-    pub(crate) denied: HashSet<&'a str>,
+    /// Ids that EC2 says do not exist.
+    pub(crate) not_found: HashSet<&'a str>,
 }
 
-impl Described<'_> {
-    /// Those that EC2 knows, in any order.
+impl DescribedInstances<'_> {
     pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.batches.iter().flat_map(|some| some.iter())
+        self.batches.iter().flat_map(|batch| batch.iter())
     }
 }
 
-/// What EC2 says of these instances. Asking for none asks nothing: a call without ids would list the whole account.
+/// Fetches these instances. No ids, no call: a call without ids would list the whole account.
 ///
-/// An id that EC2 does not know, or refuses as malformed, never fails the others. Where it cannot be found out which one
-/// that is, the unlisted ones are not asked about: they stand in rows that anybody may edit.
+/// An id that EC2 does not know, or rejects as malformed, never fails the others. If the bad ones cannot be found, the unlisted
+/// ids are dropped: they come from table rows that anybody may edit.
 pub(crate) fn fetch_instances<'a>(
     aws: &Aws,
-    question: &Question<'a>,
-    memory: &Memory<Vec<Record>>,
+    query: &InstanceQuery<'a>,
+    cache: &ParseCache<Vec<Record>>,
     budget: &Budget,
-) -> Result<Described<'a>, Error> {
-    memory.turn();
-    let mut described = Described::default();
-    let mut unlisted: HashSet<&str> = question.unlisted.iter().copied().collect();
-    let ids: Vec<&str> = question.listed.iter().chain(&question.unlisted).copied().collect();
-    let mut rest: Vec<Vec<&str>> = ids.chunks(IDS_A_CALL).map(<[&str]>::to_vec).collect();
+) -> Result<DescribedInstances<'a>, AwsError> {
+    cache.next_response();
+    let mut described = DescribedInstances::default();
+    let mut unlisted: HashSet<&str> = query.unlisted.iter().copied().collect();
+    let ids: Vec<&str> = query.listed.iter().chain(&query.unlisted).copied().collect();
+    let mut batches: Vec<Vec<&str>> = ids.chunks(IDS_PER_CALL).map(<[&str]>::to_vec).collect();
     let mut extra = 0;
-    while let Some(mut ids) = rest.pop() {
-        let error = match fetch_batch(aws, &ids, memory, budget) {
+    while let Some(mut ids) = batches.pop() {
+        let error = match fetch_batch(aws, &ids, cache, budget) {
             Ok(batch) => {
                 described.batches.extend(batch);
                 continue;
@@ -95,52 +89,52 @@ pub(crate) fn fetch_instances<'a>(
             if unlisted.is_empty() {
                 return Err(error);
             }
-            rest.push(ids);
-            for ids in &mut rest {
+            batches.push(ids);
+            for ids in &mut batches {
                 ids.retain(|id| !unlisted.contains(id));
             }
-            rest.retain(|ids| !ids.is_empty());
+            batches.retain(|ids| !ids.is_empty());
             (unlisted, extra) = (HashSet::new(), 0);
             continue;
         }
         let asked = ids.len();
         let message = error.refusal().map(|refusal| refusal.message.as_str()).unwrap_or_default();
-        described.denied.extend(ids.extract_if(.., |id| names(message, id)));
+        described.not_found.extend(ids.extract_if(.., |id| mentions(message, id)));
         match asked {
-            // The message names at least one of ours: ask again without it.
-            _ if ids.len() < asked => rest.extend((!ids.is_empty()).then_some(ids)),
-            // It names none, and there is only one that it can mean.
-            1 => described.denied.extend(ids),
-            // It names none: look for it in either half.
+            // The message names some of ours: retry without them.
+            _ if ids.len() < asked => batches.extend((!ids.is_empty()).then_some(ids)),
+            // It names none, but can only mean this one.
+            1 => described.not_found.extend(ids),
+            // It names none: bisect.
             _ => {
                 let half = ids.split_off(asked / 2);
-                rest.extend([half, ids]);
+                batches.extend([half, ids]);
             }
         }
     }
     Ok(described)
 }
 
-/// Whether EC2's message names this id as a word: `The instance IDs 'i-1, i-2' do not exist`, `Invalid id: "x"`.
-fn names(message: &str, id: &str) -> bool {
+/// Whether EC2's message contains this id as a word: `The instance IDs 'i-1, i-2' do not exist`, `Invalid id: "x"`.
+fn mentions(message: &str, id: &str) -> bool {
     message.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == id)
 }
 
 fn fetch_batch(
     aws: &Aws,
     ids: &[&str],
-    memory: &Memory<Vec<Record>>,
+    cache: &ParseCache<Vec<Record>>,
     budget: &Budget,
-) -> Result<Vec<Arc<Vec<Record>>>, Error> {
+) -> Result<Vec<Arc<Vec<Record>>>, AwsError> {
     let mut records = Vec::new();
-    let mut pages = Pages::default();
+    let mut pages = PageTokens::default();
     let mut token: Option<String> = None;
     loop {
         let request = request(ids, token.as_deref());
-        let (page, next) = send(aws, &request, budget, &|body| parse(body, memory))?;
+        let (page, next) = send(aws, &request, budget, &|body| parse(body, cache))?;
         records.extend(page);
         let Some(next) = next else { return Ok(records) };
-        pages.follow(&next).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
+        pages.follow(&next).map_err(|text| call_error(aws, &request, Cause::Unreadable(text)))?;
         token = Some(next);
     }
 }
@@ -154,46 +148,47 @@ fn request(ids: &[&str], token: Option<&str>) -> Request {
     query.request(Service::Ec2, "DescribeInstances", format!("{} instances", ids.len()))
 }
 
-/// The instances on one page, and the token of the next one.
-type Page = (Vec<Arc<Vec<Record>>>, Option<String>);
+type RecordPage = (Vec<Arc<Vec<Record>>>, Option<String>);
 
-/// One page.
-pub(crate) fn parse(body: &mut dyn BufRead, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
-    parse_cut(body, &RESERVATION, memory)
+pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Record>>) -> Result<RecordPage, String> {
+    parse_cut(body, &RESERVATION, cache)
 }
 
-/// One page out of which the pieces of `cut` are cut.
-pub(crate) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, memory: &Memory<Vec<Record>>) -> Result<Page, String> {
+/// Parses one page, cut into pieces by `cut`.
+pub(crate) fn parse_cut(
+    body: &mut dyn BufRead,
+    cut: &Cut,
+    cache: &ParseCache<Vec<Record>>,
+) -> Result<RecordPage, String> {
     const RESERVATIONS: &str = "DescribeInstancesResponse/reservationSet";
-    let (mut others, mut token, mut whole) = (Reader::default(), None, false);
-    let mut records = pieces::walk(body, cut, memory, &read_reservation, &mut |path, text| {
+    let (mut uncut, mut token, mut complete) = (RecordReader::default(), None, false);
+    let mut records = pieces::walk(body, cut, cache, &read_reservation, &mut |path, text| {
         match path.strip_prefix(RESERVATIONS) {
-            Some("") => whole = true,
-            Some(path) => others.element(path.strip_prefix("/item").unwrap_or_default(), text)?,
+            Some("") => complete = true,
+            Some(path) => uncut.element(path.strip_prefix("/item").unwrap_or_default(), text)?,
             None if path == "DescribeInstancesResponse/nextToken" && !text.is_empty() => token = Some(text.to_string()),
             None => {}
         }
         Ok(())
     })?;
-    records.push(others.records.into());
-    if whole { Ok((records, token)) } else { Err("it has no reservationSet".to_string()) }
+    records.push(uncut.records.into());
+    if complete { Ok((records, token)) } else { Err("it has no reservationSet".to_string()) }
 }
 
 fn read_reservation(piece: &mut dyn BufRead) -> Result<Vec<Record>, String> {
-    let mut reader = Reader::default();
+    let mut reader = RecordReader::default();
     xml::walk(piece, &mut |path, text| reader.element(path.strip_prefix("piece").unwrap_or_default(), text))?;
     Ok(reader.records)
 }
 
-/// Reads instances as their elements go by.
 #[derive(Default)]
-struct Reader {
+struct RecordReader {
     record: Record,
     records: Vec<Record>,
 }
 
-impl Reader {
-    /// The end of an element, by its path from its reservation's item.
+impl RecordReader {
+    /// Handles the end of an element; `path` is relative to the reservation.
     fn element(&mut self, path: &str, text: &str) -> Result<(), String> {
         match path.strip_prefix("/instancesSet/item") {
             Some("/instanceId") => self.record.id = text.to_string(),

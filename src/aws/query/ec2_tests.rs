@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::aws::testing::{Answer, Responder, Seen, aws};
+use crate::aws::testing::{CannedResponse, Responder, Seen, aws};
 
 fn budget() -> Budget {
     Budget::new(Duration::from_secs(10), Duration::from_secs(4))
@@ -30,13 +30,13 @@ fn page(items: &str, token: &str) -> String {
     )
 }
 
-fn refusal(code: &str, message: &str) -> Answer {
+fn refusal(code: &str, message: &str) -> CannedResponse {
     let body =
         format!("<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>");
-    Answer { status: 400, body }
+    CannedResponse { status: 400, body }
 }
 
-/// An EC2 that does not know some ids, and names them by `spell` in its refusal.
+/// An EC2 that does not know some ids, and reports them with `spell`.
 fn without(unknown: &[&str], code: &'static str, spell: fn(&[String]) -> String) -> Responder {
     let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
     Responder::new(move |seen: &Seen| {
@@ -44,16 +44,16 @@ fn without(unknown: &[&str], code: &'static str, spell: fn(&[String]) -> String)
         assert!(!asked.is_empty(), "a call without ids lists the whole account");
         let bad: Vec<String> = asked.iter().filter(|id| unknown.contains(id)).cloned().collect();
         if bad.is_empty() {
-            Answer::ok(page(&asked.iter().map(|id| item(id)).collect::<String>(), ""))
+            CannedResponse::ok(page(&asked.iter().map(|id| item(id)).collect::<String>(), ""))
         } else {
             refusal(code, &spell(&bad))
         }
     })
 }
 
-fn fetch<'a>(aws: &Aws, listed: &'a [String], unlisted: &'a [String]) -> Result<Described<'a>, Error> {
+fn fetch<'a>(aws: &Aws, listed: &'a [String], unlisted: &'a [String]) -> Result<DescribedInstances<'a>, AwsError> {
     let [listed, unlisted] = [listed, unlisted].map(|ids| ids.iter().map(String::as_str).collect());
-    fetch_instances(aws, &Question { listed, unlisted }, &Memory::default(), &budget())
+    fetch_instances(aws, &InstanceQuery { listed, unlisted }, &ParseCache::default(), &budget())
 }
 
 fn fetched(server: &Responder, ids: &[String]) -> Vec<String> {
@@ -62,19 +62,19 @@ fn fetched(server: &Responder, ids: &[String]) -> Vec<String> {
     known(&answer)
 }
 
-fn known(answer: &Described<'_>) -> Vec<String> {
+fn known(answer: &DescribedInstances<'_>) -> Vec<String> {
     let mut found: Vec<String> = answer.records().map(|record| record.id.clone()).collect();
     found.sort();
     found
 }
 
 fn read(text: &str) -> Result<(Vec<Record>, Option<String>), String> {
-    let (records, token) = parse(&mut text.as_bytes(), &Memory::default())?;
+    let (records, token) = parse(&mut text.as_bytes(), &ParseCache::default())?;
     Ok((records.iter().flat_map(|some| some.iter().cloned()).collect(), token))
 }
 
 #[test]
-fn a_record_is_read_by_the_place_of_its_elements() {
+fn records_are_parsed_by_element_path() {
     let record = |id: &str, state: &str, address: Option<Ipv4Addr>| Record {
         id: id.to_string(),
         state: state.to_string(),
@@ -91,7 +91,7 @@ fn a_record_is_read_by_the_place_of_its_elements() {
 }
 
 #[test]
-fn an_answer_of_another_shape_is_no_answer() {
+fn a_malformed_response_is_an_error() {
     let whole = page(&item("i-1"), "");
     for bad in [
         "",
@@ -114,7 +114,7 @@ fn two_thousand_five_hundred_instances_take_three_calls_and_pages_are_joined() {
         let from = seen.query("NextToken").map_or(0, |token| token.parse().expect("our token"));
         let to = asked.len().min(from + 400);
         let token = if to < asked.len() { format!("<nextToken>{to}</nextToken>") } else { String::new() };
-        Answer::ok(page(&asked[from..to].iter().map(|id| item(id)).collect::<String>(), &token))
+        CannedResponse::ok(page(&asked[from..to].iter().map(|id| item(id)).collect::<String>(), &token))
     });
     let ids = ids(2_500);
     assert_eq!(fetched(&server, &ids), ids);
@@ -125,14 +125,14 @@ fn two_thousand_five_hundred_instances_take_three_calls_and_pages_are_joined() {
 }
 
 #[test]
-fn no_ids_ask_nothing() {
-    let server = Responder::new(|_: &Seen| Answer::ok(page(&item("i-of-the-whole-account"), "")));
+fn no_ids_make_no_call() {
+    let server = Responder::new(|_: &Seen| CannedResponse::ok(page(&item("i-of-the-whole-account"), "")));
     assert_eq!(fetched(&server, &[]), Vec::<String>::new());
     assert!(server.seen().is_empty());
 }
 
 #[test]
-fn unknown_ids_are_left_out_and_the_rest_asked_again() {
+fn unknown_ids_are_dropped_and_the_rest_fetched() {
     let many = |bad: &[String]| match bad {
         [id] => format!("The instance ID '{id}' does not exist"),
         more => format!("The instance IDs '{}' do not exist", more.join(", ")),
@@ -149,7 +149,7 @@ fn unknown_ids_are_left_out_and_the_rest_asked_again() {
 }
 
 #[test]
-fn a_message_that_names_nobody_is_narrowed_down() {
+fn a_message_without_ids_is_bisected() {
     let server = without(&["i-0003", "i-0700"], "InvalidInstanceID.NotFound", |_| "Some do not exist".to_string());
     let found = fetched(&server, &ids(1_000));
     assert_eq!(found.len(), 998);
@@ -157,36 +157,36 @@ fn a_message_that_names_nobody_is_narrowed_down() {
 }
 
 #[test]
-fn a_service_that_refuses_everything_is_an_error_in_the_end() {
+fn refusing_every_id_ends_in_an_error() {
     let server = Responder::new(|_: &Seen| refusal("InvalidInstanceID.NotFound", "no"));
     let (aws, _) = aws(&server.url);
-    let error = fetch(&aws, &ids(1_000), &[]).expect_err("no end");
+    let error = fetch(&aws, &ids(1_000), &[]).expect_err("refused");
     assert_eq!(error.code(), Some("InvalidInstanceID.NotFound"));
     assert_eq!(server.seen().len(), EXTRA_CALLS + 1);
 }
 
 #[test]
-fn the_unlisted_join_the_calls_of_the_listed() {
+fn listed_and_unlisted_ids_share_calls() {
     let all = |bad: &[String]| format!("The instance IDs '{}' do not exist", bad.join(", "));
     let server = without(&["i-0001", "i-0006"], "InvalidInstanceID.NotFound", all);
     let (aws, _) = aws(&server.url);
     let ids = ids(8);
     let answer = fetch(&aws, &ids[..5], &ids[5..]).expect("instances");
     assert_eq!(known(&answer), ["i-0000", "i-0002", "i-0003", "i-0004", "i-0005", "i-0007"]);
-    assert_eq!(answer.denied, HashSet::from(["i-0001", "i-0006"]));
+    assert_eq!(answer.not_found, HashSet::from(["i-0001", "i-0006"]));
     assert_eq!(server.seen().iter().map(|seen| seen.count("InstanceId.")).collect::<Vec<_>>(), [8, 6]);
 }
 
-/// Rows that anybody may edit must not cost the others their turn.
+/// Rows that anybody may edit must not fail the turn.
 #[test]
-fn unlisted_ids_that_ec2_refuses_without_end_are_not_asked_about() {
+fn too_many_bad_unlisted_ids_are_dropped() {
     let (listed, unlisted): (Vec<_>, Vec<_>) = (ids(3), (0..200).map(|n| format!("i-bad{n:04}")).collect());
     let bad: Vec<&str> = unlisted.iter().map(String::as_str).collect();
     let server = without(&bad, "InvalidInstanceID.Malformed", |bad| format!("Invalid id: &quot;{}&quot;", bad[0]));
     let (aws, _) = aws(&server.url);
     let answer = fetch(&aws, &listed, &unlisted).expect("a turn");
     assert_eq!(known(&answer), listed);
-    assert_eq!(answer.denied.len(), EXTRA_CALLS, "those that EC2 named");
+    assert_eq!(answer.not_found.len(), EXTRA_CALLS, "those that EC2 named");
     assert_eq!(server.seen().len(), EXTRA_CALLS + 2);
 }
 
@@ -195,12 +195,12 @@ fn any_other_refusal_is_an_error() {
     let server = Responder::new(|_: &Seen| refusal("UnauthorizedOperation", "not you"));
     let (aws, _) = aws(&server.url);
     let error = fetch(&aws, &ids(2), &[]).expect_err("refused");
-    assert!(error.needs_a_person(), "{error}");
+    assert!(error.needs_operator(), "{error}");
 }
 
 #[test]
-fn a_message_names_whole_words() {
-    assert!(names("The instance ID 'i-12' does not exist", "i-12"));
-    assert!(!names("The instance ID 'i-123' does not exist", "i-12"));
-    assert!(!names("The instance ID 'ai-12' does not exist", "i-12"));
+fn ids_are_matched_as_whole_words() {
+    assert!(mentions("The instance ID 'i-12' does not exist", "i-12"));
+    assert!(!mentions("The instance ID 'i-123' does not exist", "i-12"));
+    assert!(!mentions("The instance ID 'ai-12' does not exist", "i-12"));
 }

@@ -1,6 +1,6 @@
-//! Instances out of AutoScaling groups: what Auto Scaling and EC2 answer, joined into one observation.
+//! Instances of AutoScaling groups: joins Auto Scaling and EC2 into one observation.
 //!
-//! It may import `reading`, `error`, `transport` and `calls`.
+//! May import `reading`, `error`, `transport` and `calls`.
 
 pub(super) mod autoscaling;
 pub(super) mod ec2;

@@ -1,175 +1,129 @@
-//! Reads a large document of which little changes from one answer to the next: it is cut into pieces, and a piece whose
-//! bytes were there in the last answer is not taken apart again.
+//! Reads a large XML response of which little changes between polls: it is cut into pieces, and a piece whose bytes were
+//! in the previous response is not parsed again.
 //!
-//! DescribeInstances takes some 5 KB an instance, of which three fields matter and hardly one ever changes. A piece that
-//! is not found, or is too long, is read with the rest of the document: cutting saves time and decides nothing.
+//! DescribeInstances takes about 5 KB an instance, of which three fields matter and hardly one ever changes. A piece that
+//! is not found, or is too long, is parsed with the rest of the document: cutting saves time and decides nothing.
 
-use std::io::{self, BufRead, Read};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use memchr::memmem::Finder;
 
-use crate::aws::reading::memory::Memory;
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::reading::xml;
 
-/// How much is read at a time, at least.
+/// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
-/// The longest piece; what is longer is read with the rest of the document. An instance takes 5 KB, a member of a group
-/// half a kilobyte.
-const LONGEST: usize = 1024 * 1024;
-/// What stands in the document for a piece that was cut out, and the name of that element.
+/// The most bytes searched for the end of a piece. An instance takes 5 KB, a member of a group half a kilobyte.
+const MAX_PIECE: usize = 1024 * 1024;
+/// Stands in the document for a piece that was cut out.
 const MARK: &[u8] = b"<hsdo-piece/>";
-/// The element that stands in the document for a piece.
+/// The name of the element [`MARK`].
 pub(crate) const PIECE: &str = "hsdo-piece";
 
-/// Where a piece begins and ends. What lies between is balanced, and stands nowhere else in AWS's XML, which has no
+/// Where a piece begins and ends. What lies between is balanced, and appears nowhere else in AWS's XML, which has no
 /// comments and no CDATA sections.
 pub(crate) struct Cut {
-    /// The tag that it begins with, which is part of it.
+    /// The first tag of a piece.
     pub(crate) from: &'static str,
-    /// The tag that it ends with, which is part of it.
+    /// The last tag of a piece.
     pub(crate) to: &'static str,
-    /// The path of the element that it is part of. One that is found elsewhere is an error.
+    /// The path of the enclosing element. A piece found elsewhere is an error.
     pub(crate) inside: &'static str,
 }
 
-/// What no document has: nothing is cut.
+/// Matches no document, so nothing is cut.
 #[cfg(any(test, fuzzing))]
 pub(crate) const NOTHING: Cut = Cut { from: "<hsdo-nothing>", to: "</hsdo-nothing>", inside: "" };
 
-/// Reads a piece; it comes as the content of an element `piece`, so that it is a document.
+/// Parses a piece, which is wrapped in an element `piece` to make it a document.
 pub(crate) type ReadPiece<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
-/// Walks `input` as [`xml::walk`] does, with an element [`PIECE`] in the place of each piece that was cut out. Gives what
-/// the pieces said, in their order; `read` is asked about those that `memory` does not know.
+/// Walks `input` as [`xml::walk`] does, with an element [`PIECE`] in place of each piece. Returns the parsed pieces in
+/// document order; `read` is called for those that `cache` does not hold.
 pub(crate) fn walk<T>(
     input: &mut dyn BufRead,
     cut: &Cut,
-    memory: &Memory<T>,
+    cache: &ParseCache<T>,
     read: ReadPiece<'_, T>,
-    on: &mut dyn FnMut(&str, &str) -> Result<(), String>,
+    on_element: &mut dyn FnMut(&str, &str) -> Result<(), String>,
 ) -> Result<Vec<Arc<T>>, String> {
-    let mut rest = Rest {
-        input,
-        from: Finder::new(cut.from),
-        to: Finder::new(cut.to),
-        memory,
-        read,
-        buffer: memory.buffer(),
-        at: 0,
-        end: 0,
-        ready: 0,
-        searched: 0,
-        over: false,
-        mark: &[],
-        pieces: Vec::new(),
-    };
+    let mut buffer = cache.buffer();
+    buffer.clear();
+    let (from, to) = (Finder::new(cut.from), Finder::new(cut.to));
+    let (output, pieces) = (VecDeque::new(), Vec::new());
+    let mut skeleton =
+        BufReader::new(Skeleton { input, from, to, cache, read, buffer, start: 0, at_end: false, output, pieces });
     let mut marks = 0;
-    let walked = xml::walk(&mut rest, &mut |path, text| {
+    let walked = xml::walk(&mut skeleton, &mut |path, text| {
         let parent = path.strip_suffix(PIECE).and_then(|path| path.strip_suffix('/'));
         marks += usize::from(parent == Some(cut.inside));
-        on(path, text)
+        on_element(path, text)
     });
-    memory.keep(std::mem::take(&mut rest.buffer));
+    let Skeleton { buffer, pieces, .. } = skeleton.into_inner();
+    cache.recycle(buffer);
     walked?;
-    if marks == rest.pieces.len() { Ok(rest.pieces) } else { Err(format!("it has {} in an odd place", cut.from)) }
+    if marks == pieces.len() { Ok(pieces) } else { Err(format!("it has {} in an unexpected place", cut.from)) }
 }
 
-/// A document without its pieces, which are read as they come by.
-struct Rest<'a, T> {
+/// A document with a mark in place of each piece. Pieces are parsed as they come by.
+struct Skeleton<'a, T> {
     input: &'a mut dyn BufRead,
     from: Finder<'a>,
     to: Finder<'a>,
-    memory: &'a Memory<T>,
+    cache: &'a ParseCache<T>,
     read: ReadPiece<'a, T>,
-    /// What was read and not handed on yet goes from `at` to `end`; the first `ready` bytes of it are no piece.
+    /// Input not yet processed, from `start` on.
     buffer: Vec<u8>,
-    at: usize,
-    end: usize,
-    ready: usize,
-    /// How much of the piece that begins at `at` was searched for its end.
-    searched: usize,
+    start: usize,
     /// Whether `input` has ended.
-    over: bool,
-    /// What is left to hand on of the mark of a piece.
-    mark: &'static [u8],
+    at_end: bool,
+    /// What the reader gets next.
+    output: VecDeque<u8>,
     pieces: Vec<Arc<T>>,
 }
 
-impl<T> Rest<'_, T> {
-    fn more(&mut self) -> io::Result<()> {
-        // A long piece that comes in many parts is not moved with each of them.
-        if self.buffer.len() < self.end + CHUNK {
-            self.buffer.copy_within(self.at..self.end, 0);
-            (self.at, self.end) = (0, self.end - self.at);
-        }
-        if self.buffer.len() < self.end + CHUNK {
-            self.buffer.resize(self.end + 2 * CHUNK, 0);
-        }
-        let count = self.input.read(&mut self.buffer[self.end..])?;
-        self.over = count == 0;
-        self.end += count;
-        Ok(())
-    }
-
-    fn read_piece(&self, length: usize) -> Result<Arc<T>, String> {
-        let piece = &self.buffer[self.at..self.at + length];
-        self.memory.of(piece, || (self.read)(&mut b"<piece>".chain(piece).chain(&b"</piece>"[..])))
-    }
-
-    /// Finds out what comes next: `ready` bytes, or a mark; neither is the end.
+impl<T> Skeleton<'_, T> {
+    /// Processes the input up to the end of the next piece, up to its own end, or as far as a piece may reach.
     fn advance(&mut self) -> io::Result<()> {
-        while self.ready == 0 && self.mark.is_empty() {
-            let rest = &self.buffer[self.at..self.end];
-            let from = self.from.needle().len();
-            if rest.starts_with(self.from.needle()) {
-                let begin = self.searched.max(from);
-                if let Some(end) = self.to.find(&rest[begin..]) {
-                    let length = begin + end + self.to.needle().len();
-                    let said = self.read_piece(length).map_err(io::Error::other)?;
-                    self.pieces.push(said);
-                    (self.at, self.searched, self.mark) = (self.at + length, 0, MARK);
-                } else if self.over || rest.len() > LONGEST {
-                    (self.ready, self.searched) = (from, 0);
-                } else {
-                    self.searched = rest.len().saturating_sub(self.to.needle().len());
-                    self.more()?;
-                }
-                continue;
+        let mut searched = 0;
+        let found = loop {
+            let rest = &self.buffer[self.start..];
+            if let Some(place) = self.to.find(&rest[searched..]) {
+                break Some(searched + place + self.to.needle().len());
             }
-            match self.from.find(rest) {
-                Some(place) => self.ready = place,
-                None if self.over && rest.is_empty() => return Ok(()),
-                None if self.over => self.ready = rest.len(),
-                // The last bytes may be the first ones of a piece.
-                None if rest.len() >= from => self.ready = rest.len() + 1 - from,
-                None => self.more()?,
+            if self.at_end || rest.len() > MAX_PIECE {
+                break None;
+            }
+            searched = (rest.len() + 1).saturating_sub(self.to.needle().len());
+            self.buffer.drain(..std::mem::take(&mut self.start));
+            let count = (&mut self.input).take(CHUNK as u64).read_to_end(&mut self.buffer)?;
+            self.at_end = count < CHUNK;
+        };
+        let segment = &self.buffer[self.start..];
+        let segment = &segment[..found.unwrap_or(segment.len())];
+        self.start += segment.len();
+        match found.and_then(|_| self.from.find(segment)) {
+            None => self.output.extend(segment),
+            Some(place) => {
+                let (before, piece) = segment.split_at(place);
+                let parse = || (self.read)(&mut b"<piece>".chain(piece).chain(&b"</piece>"[..]));
+                self.pieces.push(self.cache.get_or_parse(piece, parse).map_err(io::Error::other)?);
+                self.output.extend(before);
+                self.output.extend(MARK);
             }
         }
         Ok(())
     }
 }
 
-impl<T> Read for Rest<'_, T> {
+impl<T> Read for Skeleton<'_, T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(buffer)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl<T> BufRead for Rest<'_, T> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.advance()?;
-        Ok(if self.mark.is_empty() { &self.buffer[self.at..self.at + self.ready] } else { self.mark })
-    }
-
-    fn consume(&mut self, count: usize) {
-        if self.mark.is_empty() {
-            (self.at, self.ready) = (self.at + count, self.ready - count);
-        } else {
-            self.mark = &self.mark[count..];
+        if self.output.is_empty() {
+            self.advance()?;
         }
+        self.output.read(buffer)
     }
 }
 
@@ -183,8 +137,8 @@ mod tests {
 
     const CUT: Cut = Cut { from: "<id>", to: "</set>", inside: "a/item" };
 
-    /// The texts of all `v` elements, pieces first read alone and then joined in their place, and how many were read.
-    fn values(document: &str, chunk: usize, memory: &Memory<Vec<String>>) -> Result<(Vec<String>, usize), String> {
+    /// The texts of all `v` elements in document order, and how many pieces were parsed.
+    fn values(document: &str, chunk: usize, cache: &ParseCache<Vec<String>>) -> Result<(Vec<String>, usize), String> {
         let reads = Cell::new(0);
         let read = |piece: &mut dyn BufRead| {
             reads.set(reads.get() + 1);
@@ -196,8 +150,8 @@ mod tests {
             Ok(texts)
         };
         let mut places = Vec::new();
-        let mut input = io::BufReader::with_capacity(chunk, Slow(document.as_bytes(), chunk));
-        let pieces = walk(&mut input, &CUT, memory, &read, &mut |path, text| {
+        let mut input = BufReader::with_capacity(chunk, Slow(document.as_bytes(), chunk));
+        let pieces = walk(&mut input, &CUT, cache, &read, &mut |path, text| {
             match path {
                 "a/item/hsdo-piece" => places.push(None),
                 "a/item/set/v" => places.push(Some(text.to_string())),
@@ -213,7 +167,7 @@ mod tests {
         Ok((places.into_iter().flat_map(text).collect(), reads.get()))
     }
 
-    /// Gives a few bytes at a time.
+    /// Returns a few bytes at a time.
     struct Slow<'a>(&'a [u8], usize);
 
     impl Read for Slow<'_> {
@@ -234,56 +188,56 @@ mod tests {
 
     proptest! {
         #[test]
-        fn with_and_without_pieces_alike(old in prop::collection::vec("[a-c]{0,3}", 0..6),
+        fn pieces_do_not_change_the_result(old in prop::collection::vec("[a-c]{0,3}", 0..6),
                                          new in prop::collection::vec("[a-c]{0,3}", 0..6), chunk in 1_usize..200) {
-            let memory = Memory::default();
+            let cache = ParseCache::default();
             for values_now in [&old, &new, &new] {
-                memory.turn();
-                let (found, _) = values(&document(values_now), chunk, &memory).expect("a document");
+                cache.next_response();
+                let (found, _) = values(&document(values_now), chunk, &cache).expect("a document");
                 prop_assert_eq!(&found, values_now);
             }
-            memory.turn();
-            prop_assert_eq!(values(&document(&new), chunk, &memory).expect("a document").1, 0, "nothing is new");
+            cache.next_response();
+            prop_assert_eq!(values(&document(&new), chunk, &cache).expect("a document").1, 0, "nothing is new");
         }
 
         #[test]
-        fn every_cut_of_a_document_is_an_error(at in 0_usize..200, chunk in 1_usize..64) {
+        fn every_truncated_document_is_an_error(at in 0_usize..200, chunk in 1_usize..64) {
             let whole = document(&["1".to_string(), "2".to_string()]);
             let cut = &whole[..at.min(whole.len() - 6)];
-            prop_assert!(values(cut, chunk, &Memory::default()).is_err(), "{}", cut);
+            prop_assert!(values(cut, chunk, &ParseCache::default()).is_err(), "{}", cut);
         }
     }
 
     #[test]
-    fn only_what_is_new_is_read() {
-        let memory = Memory::default();
+    fn only_new_pieces_are_parsed() {
+        let cache = ParseCache::default();
         let texts = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
         for (now, reads) in [("1 2 3", 3), ("1 2 3", 0), ("3 1", 0), ("1 4 3 4", 1), ("2 1", 1)] {
-            memory.turn();
-            assert_eq!(values(&document(&texts(now)), 50, &memory), Ok((texts(now), reads)), "{now}");
+            cache.next_response();
+            assert_eq!(values(&document(&texts(now)), 50, &cache), Ok((texts(now), reads)), "{now}");
         }
     }
 
     #[test]
-    fn what_cannot_be_cut_out_is_read_with_the_rest() {
-        let long = "x".repeat(LONGEST);
+    fn an_oversized_or_odd_piece_is_parsed_with_the_rest() {
+        let long = "x".repeat(MAX_PIECE);
         let longest = document(&["1".to_string(), long.clone(), "2".to_string()]);
         let odd = "<a><item><set><v>1</v></set></item><item><id>i</id><set ><v>2</v></set ></item></a>";
         for (document, expected) in [(longest.as_str(), vec!["1", &long, "2"]), (odd, vec!["1", "2"])] {
-            let (found, _) = values(document, CHUNK, &Memory::default()).expect("a document");
+            let (found, _) = values(document, CHUNK, &ParseCache::default()).expect("a document");
             assert!(found == expected, "{} bytes", document.len());
         }
     }
 
     #[test]
-    fn a_piece_in_an_odd_place_is_an_error() {
+    fn a_piece_in_an_unexpected_place_is_an_error() {
         for bad in [
             "<a><item><hsdo-piece/></item></a>",
             "<a><item><id>i</id><set/></set></item></a>",
             "<a><id>i</id><set></set></a>",
             "<a><item><b><id>i</id><set></set></b></item></a>",
         ] {
-            assert!(values(bad, 9, &Memory::default()).is_err(), "{bad}");
+            assert!(values(bad, 9, &ParseCache::default()).is_err(), "{bad}");
         }
     }
 }

@@ -19,8 +19,8 @@ fn record(id: &str, state: &str, address: Option<Ipv4Addr>) -> Record {
     Record { id: id.to_string(), state: state.to_string(), address }
 }
 
-fn answer<'a>(records: Vec<Record>) -> Described<'a> {
-    Described { batches: vec![Arc::new(records)], ..Described::default() }
+fn answer<'a>(records: Vec<Record>) -> DescribedInstances<'a> {
+    DescribedInstances { batches: vec![Arc::new(records)], ..DescribedInstances::default() }
 }
 
 fn names(names: &[&str]) -> Vec<String> {
@@ -36,8 +36,8 @@ fn fates(told: &[(&str, Fate)]) -> Unlisted {
 }
 
 #[test]
-fn every_lifecycle_state_has_its_place() {
-    use View::{Absent, Draining, Ready, Replacing, Unknown};
+fn every_lifecycle_state_is_classified() {
+    use Membership::{Absent, Draining, Ready, Replacing, Unknown};
     let cases = [
         ("InService", "Healthy", Ready),
         ("InService", "HEALTHY", Ready),
@@ -72,11 +72,11 @@ fn every_lifecycle_state_has_its_place() {
         ("", "Healthy", Unknown),
     ];
     for (lifecycle, health, expected) in cases {
-        assert_eq!(view(&member(ONE, lifecycle, health)), expected, "{lifecycle} {health}");
+        assert_eq!(membership(&member(ONE, lifecycle, health)), expected, "{lifecycle} {health}");
     }
 }
 
-/// What becomes of an occupant, by its group's word and EC2's.
+/// What becomes of an occupant, by the states in its group and in EC2.
 #[test]
 fn the_group_and_ec2_together_decide() {
     let running = || Some(record(ONE, "running", Some(ADDRESS)));
@@ -134,9 +134,9 @@ fn the_group_and_ec2_together_decide() {
     }
 }
 
-/// An instance that has no slot gets one only when it is ready; nothing else that is said of it matters.
+/// An instance without a slot gets one only when it is ready, so nothing else matters.
 #[test]
-fn of_those_without_a_slot_only_the_ones_in_service_are_asked_about() {
+fn of_members_without_a_slot_only_those_in_service_are_queried() {
     let members = [
         ("i-00000000000000001", "InService", "Healthy"),
         ("i-00000000000000002", "InService", "Unhealthy"),
@@ -146,17 +146,17 @@ fn of_those_without_a_slot_only_the_ones_in_service_are_asked_about() {
         ("i-00000000000000006", "Standby", "Healthy"),
     ];
     let groups = [group("web", &members)];
-    let everybody = members.map(|(id, ..)| id);
-    assert_eq!(question(&groups, &[]), Question { listed: everybody[..2].to_vec(), unlisted: vec![] });
-    assert_eq!(question(&groups, &everybody), Question { listed: everybody[..5].to_vec(), unlisted: vec![] });
+    let all = members.map(|(id, ..)| id);
+    assert_eq!(instance_query(&groups, &[]), InstanceQuery { listed: all[..2].to_vec(), unlisted: vec![] });
+    assert_eq!(instance_query(&groups, &all), InstanceQuery { listed: all[..5].to_vec(), unlisted: vec![] });
     let observed = observe(&names(&["web"]), &groups, &[], &answer(vec![]));
-    assert_eq!(observed.unseen().collect::<Vec<_>>(), everybody[..2]);
+    assert_eq!(observed.unseen().collect::<Vec<_>>(), all[..2]);
     assert_eq!((observed.hidden.len(), observed.unlisted), (2, fates(&[])));
-    assert_eq!(observed.unknown_states.len(), 1, "but a word that is not known is told: {:?}", observed.unknown_states);
+    assert_eq!(observed.unknown_states.len(), 1, "but an unknown state is reported: {:?}", observed.unknown_states);
 }
 
 #[test]
-fn an_unknown_word_is_told_with_its_instance_and_group() {
+fn an_unknown_state_is_reported_with_instance_and_group() {
     let members = [(ONE, "Dreaming", "Healthy"), ("i-2", "InService", "So\nso"), ("i-3", "Pending", "So so")];
     let observed = observe(&names(&["web"]), &[group("web", &members)], &[], &answer(vec![]));
     let told: Vec<String> =
@@ -166,9 +166,9 @@ fn an_unknown_word_is_told_with_its_instance_and_group() {
 }
 
 #[test]
-fn what_ec2_says_of_an_occupant_that_no_group_lists() {
+fn ec2_decides_the_fate_of_unlisted_occupants() {
     const OLD: &str = "i-0000000a";
-    /// Its name, its state for EC2, or that EC2 denies it, and what follows.
+    /// Name, EC2 state (or "denied": EC2 does not know it), and fate.
     type Case<'a> = (&'a str, Option<&'a str>, Fate);
     let cases: [Case<'_>; 10] = [
         (ONE, Some("running"), Fate::Unconfirmed),
@@ -186,30 +186,33 @@ fn what_ec2_says_of_an_occupant_that_no_group_lists() {
         let groups = [group("web", &[("i-00000000000000009", "InService", "Healthy")])];
         let denied = HashSet::from_iter((state == Some("denied")).then_some(name));
         let records = state.filter(|state| *state != "denied").map(|state| record(name, state, None));
-        let described = Described { denied, ..answer(records.into_iter().collect()) };
+        let described = DescribedInstances { not_found: denied, ..answer(records.into_iter().collect()) };
         let observed = observe(&names(&["web", "missing"]), &groups, &[name], &described);
         assert_eq!(observed.unlisted, fates(&[(name, expected)]), "{name} {state:?}");
     }
 }
 
-/// It refuses a whole call for a name that is no id.
+/// EC2 rejects a whole call for a name that is not an id.
 #[test]
-fn ec2_is_asked_only_about_what_can_be_an_id() {
-    let strange =
+fn only_well_formed_ids_are_queried() {
+    let malformed =
         ["", "node-1", "i-", "i-by-hand", "i-0000000A", "i-000000001", "i-0000000000000000g", "i-00000000000000001 "];
-    assert_eq!(question(&[], &strange), Question::default());
-    assert_eq!(question(&[], &["i-0123abcd", ONE]).unlisted, ["i-0123abcd", ONE]);
+    assert_eq!(instance_query(&[], &malformed), InstanceQuery::default());
+    assert_eq!(instance_query(&[], &["i-0123abcd", ONE]).unlisted, ["i-0123abcd", ONE]);
 }
 
 #[test]
-fn nobody_is_asked_about_twice() {
+fn no_id_is_queried_twice() {
     let groups = [group("a", &[(ONE, "InService", "Healthy")]), group("b", &[(ONE, "InService", "Healthy")])];
     let other = "i-00000000000000002";
-    assert_eq!(question(&groups, &[ONE, other, other]), Question { listed: vec![ONE], unlisted: vec![other] });
+    assert_eq!(
+        instance_query(&groups, &[ONE, other, other]),
+        InstanceQuery { listed: vec![ONE], unlisted: vec![other] }
+    );
 }
 
 #[test]
-fn a_group_that_is_not_returned_is_missing_and_an_empty_one_is_not() {
+fn an_omitted_group_is_missing_and_an_empty_one_is_not() {
     let groups = [group("web", &[]), group("Api", &[(ONE, "InService", "Healthy")])];
     let observed = observe(&names(&["web", "api", "gone", "gone"]), &groups, &[], &answer(vec![]));
     let missing_groups = names(&["api", "gone"]);
@@ -217,7 +220,7 @@ fn a_group_that_is_not_returned_is_missing_and_an_empty_one_is_not() {
 }
 
 #[test]
-fn the_first_configured_group_wins_that_does_not_have_it_as_absent() {
+fn the_first_configured_group_without_it_absent_wins() {
     let member = [(ONE, "InService", "Healthy")];
     let groups = [group("a", &member), group("b", &member), group("c", &[(ONE, "Detached", "Healthy")])];
     for (order, expected) in [(["a", "b", "c"], "a"), (["b", "a", "c"], "b"), (["c", "b", "a"], "b")] {
@@ -226,5 +229,5 @@ fn the_first_configured_group_wins_that_does_not_have_it_as_absent() {
         assert_eq!(observed.instances, [instance(ONE, expected, Readiness::Ready)], "{order:?}");
         assert_eq!(observed.unlisted, fates(&[]));
     }
-    assert_eq!(question(&groups, &[]).listed, [ONE]);
+    assert_eq!(instance_query(&groups, &[]).listed, [ONE]);
 }

@@ -1,43 +1,44 @@
-//! Instances out of AutoScaling groups: asks Auto Scaling, then EC2, and joins the two answers.
+//! The port `Source` for AutoScaling groups: queries Auto Scaling, then EC2, and joins both.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::autoscaling::{Member, fetch_groups};
 use super::ec2::{Record, fetch_instances};
-use super::readiness::{observe, question};
+use super::readiness::{instance_query, observe};
 use crate::aws::calls::Aws;
-use crate::aws::reading::memory::Memory;
-use crate::ports::{Source, TurnError};
+use crate::aws::reading::parse_cache::ParseCache;
+use crate::ports::Source;
+use crate::ports::TurnError;
 use crate::slot::Observation;
 
-/// The time for one whole answer: all calls, pages and attempts.
+/// The budget of one observation: all calls, pages and attempts.
 const TOTAL: Duration = Duration::from_secs(20);
-/// The time for one attempt at one call; AWS takes a second or two for 1,000 instances.
+/// The timeout of one attempt; AWS takes a second or two for 1,000 instances.
 const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// The groups of `SERVER_ASG_NAMES` as a source of instances.
 pub struct GroupSource {
     aws: Arc<Aws>,
     groups: Vec<String>,
-    members: Memory<Vec<Member>>,
-    records: Memory<Vec<Record>>,
+    members: ParseCache<Vec<Member>>,
+    records: ParseCache<Vec<Record>>,
 }
 
 impl GroupSource {
-    /// The source of these groups. Their order is that in which new instances of one turn take slots.
+    /// The order of `groups` is the order in which new instances of one turn take slots.
     pub fn new(aws: Arc<Aws>, groups: Vec<String>) -> Self {
-        GroupSource { aws, groups, members: Memory::default(), records: Memory::default() }
+        GroupSource { aws, groups, members: ParseCache::default(), records: ParseCache::default() }
     }
 }
 
 impl Source for GroupSource {
-    /// Within 20 seconds, one whole answer or an error.
+    /// One complete observation or an error, within 20 seconds.
     fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         let budget = self.aws.budget(TOTAL, ATTEMPT);
         let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
-        let answer = fetch_instances(&self.aws, &question(&groups, occupants), &self.records, &budget)?;
-        Ok(observe(&self.groups, &groups, occupants, &answer))
+        let described = fetch_instances(&self.aws, &instance_query(&groups, occupants), &self.records, &budget)?;
+        Ok(observe(&self.groups, &groups, occupants, &described))
     }
 
     fn unseen_reason(&self) -> Option<&'static str> {
@@ -48,7 +49,7 @@ impl Source for GroupSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::testing::{Answer, Responder, Seen, aws};
+    use crate::aws::testing::{CannedResponse, Responder, Seen, aws};
     use crate::slot::{Fate, Readiness, Unlisted};
 
     const LISTED: &str = "i-00000000000000001";
@@ -70,7 +71,6 @@ mod tests {
         )
     }
 
-    /// The records of those that are asked about.
     fn records(seen: &Seen) -> String {
         let item = |id: String| {
             let state = if id == ENDED { "terminated" } else { "running" };
@@ -86,7 +86,7 @@ mod tests {
     fn answering(members: String) -> Responder {
         Responder::new(move |seen: &Seen| {
             let body = if seen.operation() == "DescribeInstances" { records(seen) } else { groups(&members) };
-            Answer::ok(body)
+            CannedResponse::ok(body)
         })
     }
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_answers_are_joined() {
+    fn both_responses_are_joined() {
         let server = answering(member());
         let observed = source(&server.url).fetch(&[]).expect("an answer");
         assert_eq!(observed.missing_groups, ["gone"]);
@@ -103,9 +103,9 @@ mod tests {
         assert_eq!((observed.instances[0].name.as_str(), observed.instances[0].readiness), (LISTED, Readiness::Ready));
     }
 
-    /// Whoever is in the table is asked about in the calls that are made anyway: two a turn.
+    /// Occupants share the two calls that a turn makes anyway.
     #[test]
-    fn occupants_that_no_group_lists_cost_no_call() {
+    fn unlisted_occupants_cost_no_extra_call() {
         let server = answering(member());
         let mut source = source(&server.url);
         let observed = source.fetch(&[ENDED, LISTED, "by-hand", DETACHED]).expect("an answer");
@@ -120,10 +120,10 @@ mod tests {
     }
 
     #[test]
-    fn empty_groups_ask_ec2_nothing() {
+    fn empty_groups_make_no_ec2_call() {
         let server = Responder::new(|seen: &Seen| {
             assert_eq!(seen.operation(), "DescribeAutoScalingGroups");
-            Answer::ok(groups(""))
+            CannedResponse::ok(groups(""))
         });
         let observed = source(&server.url).fetch(&["by-hand"]).expect("an answer");
         assert!(observed.instances.is_empty() && observed.hidden.is_empty());
@@ -131,9 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_without_the_other_is_an_error() {
+    fn one_response_without_the_other_is_an_error() {
         let server = Responder::new(|seen: &Seen| {
-            if seen.operation() == "DescribeInstances" { Answer::ok("<html/>") } else { Answer::ok(groups(&member())) }
+            if seen.operation() == "DescribeInstances" {
+                CannedResponse::ok("<html/>")
+            } else {
+                CannedResponse::ok(groups(&member()))
+            }
         });
         assert!(source(&server.url).fetch(&[]).is_err());
     }

@@ -1,5 +1,4 @@
-//! The spellings of a moment that AWS and its tools use: RFC 3339 in documents, where those that helpers write may differ
-//! from it as botocore allows, and RFC 9110's in the header `Date`. Pure.
+//! Timestamp formats of AWS and its tools: RFC 3339, as leniently as botocore, and the HTTP `Date` header. Pure.
 
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
@@ -16,9 +15,9 @@ const DATE: &[BorrowedFormatItem<'_>] = format_description!(
     "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] UTC [year]"
 );
 
-/// A moment with its zone: `2026-01-01T00:05:01Z`, `2026-01-01T01:05:01.5+01:00`, and what else is clear to a reader, such
+/// Parses a timestamp with a zone: `2026-01-01T00:05:01Z`, `2026-01-01T01:05:01.5+01:00`, and other unambiguous formats, such
 /// as `2026-01-01 01:05:01 +0100`, `20260101T000501Z`, `Thu, 01 Jan 2026 00:05:01 GMT`.
-pub(crate) fn document(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let moment = OffsetDateTime::parse(&as_rfc_3339(text).unwrap_or_default(), &Rfc3339)
         .or_else(|_| OffsetDateTime::parse(text, &Rfc2822))
@@ -26,7 +25,7 @@ pub(crate) fn document(text: &str) -> Option<Timestamp> {
     timestamp(moment.ok()?)
 }
 
-/// A date, a time and a zone as RFC 3339 has them, out of a text that has them in this order.
+/// Normalises a date, a time and a zone, in this order, to RFC 3339.
 fn as_rfc_3339(text: &str) -> Option<String> {
     let numeric = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (date, rest) = text.split_once(['T', 't', ' '])?;
@@ -53,8 +52,8 @@ fn as_rfc_3339(text: &str) -> Option<String> {
     Some(format!("{date}T{clock}{}{zone}", fraction.replace(',', ".")))
 }
 
-/// A moment such as `Thu, 01 Jan 2026 00:05:01 GMT`.
-pub(crate) fn header(text: &str) -> Option<Timestamp> {
+/// Parses `Thu, 01 Jan 2026 00:05:01 GMT`.
+pub(crate) fn parse_http_date(text: &str) -> Option<Timestamp> {
     timestamp(PrimitiveDateTime::parse(text.trim(), HTTP).ok()?.assume_utc())
 }
 
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_of_aws_are_read() {
+    fn aws_timestamps_are_parsed() {
         let expected = Some(Timestamp::from_micros(1_767_225_901_000_000));
         for text in [
             "2026-01-01T00:05:01Z",
@@ -75,17 +74,17 @@ mod tests {
             "2026-01-01T00:05:01+00:00",
             "2026-01-01T01:05:01+01:00",
         ] {
-            assert_eq!(document(text), expected, "{text}");
+            assert_eq!(parse(text), expected, "{text}");
         }
-        assert_eq!(header("Thu, 01 Jan 2026 00:05:01 GMT"), expected);
+        assert_eq!(parse_http_date("Thu, 01 Jan 2026 00:05:01 GMT"), expected);
         for text in ["", "soon", "2026-01-01", "2026-01-01 00:05:01"] {
-            assert_eq!(document(text), None, "{text}");
-            assert_eq!(header(text), None, "{text}");
+            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_http_date(text), None, "{text}");
         }
     }
 
     #[test]
-    fn moments_of_helpers_are_read_where_botocore_reads_them() {
+    fn credential_helper_timestamps_are_parsed_like_botocore() {
         let expected = Some(Timestamp::from_micros(1_767_225_901_000_000));
         for text in [
             "2026-01-01T01:05:01+0100",
@@ -106,12 +105,12 @@ mod tests {
             "Thu Jan  1 00:05:01 UTC 2026",
             " 2026-01-01T00:05:01Z\n",
         ] {
-            assert_eq!(document(text), expected, "{text}");
+            assert_eq!(parse(text), expected, "{text}");
         }
-        assert_eq!(document("2026-01-01T00:05Z"), Some(Timestamp::from_micros(1_767_225_900_000_000)));
-        assert_eq!(document("2026-01-01T00:05:01.123456789Z"), Some(Timestamp::from_micros(1_767_225_901_123_456)));
+        assert_eq!(parse("2026-01-01T00:05Z"), Some(Timestamp::from_micros(1_767_225_900_000_000)));
+        assert_eq!(parse("2026-01-01T00:05:01.123456789Z"), Some(Timestamp::from_micros(1_767_225_901_123_456)));
         for text in [
-            // Without a zone, or with one that means several things.
+            // Without a zone, or with an ambiguous one.
             "2026-01-01T00:05:01",
             "20260101T000501",
             "2026-01-01 00:05:01 CST",
@@ -125,7 +124,7 @@ mod tests {
             "éééé T00:05:01é",
             "T",
         ] {
-            assert_eq!(document(text), None, "{text}");
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Reading answers, whichever service gave them: XML as it arrives, dates, pages, and a memory of what came before.
+//! Helpers to parse responses of any service: streaming XML, dates, page tokens, and a cache of parsed parts.
 //!
-//! It may import nothing of the other rooms, and does no I/O of its own.
+//! Imports no other room, and does no I/O of its own.
 
 pub(super) mod dates;
-pub(super) mod memory;
 pub(super) mod pages;
+pub(super) mod parse_cache;
 pub(super) mod xml;

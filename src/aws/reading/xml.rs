@@ -1,6 +1,6 @@
-//! Reads the XML of the Query APIs as it arrives, without holding the document: DescribeInstances takes 5 KB an instance.
+//! Streams the XML of the Query APIs without holding the document: DescribeInstances takes 5 KB an instance.
 //!
-//! Unknown elements pass by; what is not well formed, or ends too early, is an error. It knows no service.
+//! Unknown elements are skipped; malformed or truncated documents are errors.
 
 use std::io::BufRead;
 
@@ -8,33 +8,32 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::Event;
 
-/// How deep elements may be nested; AWS's answers stay under 12.
-const MOST_DEEP: usize = 64;
+/// The deepest nesting accepted; AWS's responses stay under 12.
+const MAX_DEPTH: usize = 64;
 
-/// What XML takes for white space (XML 1.0, section 2.3); Unicode knows more.
-const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+/// XML white space (XML 1.0, section 2.3), which is less than Unicode's.
+const WHITE_SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// Calls `on` at the end of each element with its path, names joined by `/` from the root, and the text since the
-/// last tag: for an element without children, its whole text. Children therefore come before their parent.
-/// An error of `on` ends the walk.
+/// Calls `on_end` at the end of each element, children first, with its path from the root (joined by `/`) and the text since
+/// the last tag: for a leaf, its whole text. An error of `on_end` ends the walk.
 pub(crate) fn walk(
     input: &mut dyn BufRead,
-    on: &mut dyn FnMut(&str, &str) -> Result<(), String>,
+    on_end: &mut dyn FnMut(&str, &str) -> Result<(), String>,
 ) -> Result<(), String> {
     let mut reader = Reader::from_reader(input);
     reader.config_mut().expand_empty_elements = true;
     let (mut path, mut text, mut buffer) = (String::new(), String::new(), Vec::new());
     let mut depth = 0;
-    let mut any = false;
+    let mut started = false;
     loop {
         buffer.clear();
-        match reader.read_event_into(&mut buffer).map_err(said)? {
-            Event::Start(_) if any && depth == 0 => return Err("a second document follows".to_string()),
+        match reader.read_event_into(&mut buffer).map_err(message)? {
+            Event::Start(_) if started && depth == 0 => return Err("a second document follows".to_string()),
             Event::Start(tag) => {
                 depth += 1;
-                any = true;
-                if depth > MOST_DEEP {
-                    return Err(format!("elements nested deeper than {MOST_DEEP}"));
+                started = true;
+                if depth > MAX_DEPTH {
+                    return Err(format!("elements nested deeper than {MAX_DEPTH}"));
                 }
                 if !path.is_empty() {
                     path.push('/');
@@ -43,14 +42,14 @@ pub(crate) fn walk(
                 text.clear();
             }
             Event::End(_) => {
-                on(&path, &text)?;
+                on_end(&path, &text)?;
                 depth -= 1;
                 path.truncate(path.rfind('/').unwrap_or(0));
                 text.clear();
             }
-            Event::Text(chars) if depth == 0 && chars.xml10_content().trim_matches(SPACE).is_empty() => {}
+            Event::Text(chars) if depth == 0 && chars.xml10_content().trim_matches(WHITE_SPACE).is_empty() => {}
             Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) if depth == 0 => {
-                return Err("text beside the document".to_string());
+                return Err("text outside the document".to_string());
             }
             Event::Text(chars) => text.push_str(&chars.xml10_content()),
             Event::CData(chars) => text.push_str(&chars.xml10_content()),
@@ -59,17 +58,17 @@ pub(crate) fn walk(
                 None => text
                     .push_str(resolve_predefined_entity(&name).ok_or_else(|| format!("unknown entity &{};", &*name))?),
             },
-            Event::DocType(_) => return Err("a document type is not expected".to_string()),
-            Event::Eof if depth > 0 => return Err("the document ends too early".to_string()),
-            Event::Eof if !any => return Err("not an XML document".to_string()),
+            Event::DocType(_) => return Err("unexpected document type".to_string()),
+            Event::Eof if depth > 0 => return Err("the document is truncated".to_string()),
+            Event::Eof if !started => return Err("not an XML document".to_string()),
             Event::Eof => return Ok(()),
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
         }
     }
 }
 
-/// What is wrong, without the library's name for what `input` itself has said.
-fn said(error: quick_xml::Error) -> String {
+/// The error text, without the library's prefix for errors of `input`.
+fn message(error: quick_xml::Error) -> String {
     match error {
         quick_xml::Error::Io(error) => error.to_string(),
         error => error.to_string(),
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_told_by_their_path_at_their_end() {
+    fn elements_are_reported_by_path_at_their_end() {
         let document = "\u{feff}<?xml version=\"1.0\"?>\n<!-- no --><a xmlns=\"urn:x\"><!-- no --><x:b>1 &lt;&amp;&#65;<![CDATA[<2>]]></x:b>\n<c/></a>\n<!-- no -->\n<?no?>";
         let expected = [("a/b", "1 <&A<2>"), ("a/c", ""), ("a", "")];
         let expected: Vec<(String, String)> = expected.iter().map(|(p, t)| (p.to_string(), t.to_string())).collect();
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_an_error() {
+    fn malformed_documents_are_errors() {
         let deep = format!("{}{}", "<a>".repeat(65), "</a>".repeat(65));
         for bad in [
             "",
@@ -132,7 +131,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_cut_of_a_document_is_an_error(at in 0_usize..44) {
+        fn every_truncated_document_is_an_error(at in 0_usize..44) {
             let document = "<a><b>1</b><c>&amp;</c><d/><e>text</e></a>";
             let cut = &document[..at.min(document.len() - 1)];
             proptest::prop_assert!(seen(cut).is_err(), "{}", cut);

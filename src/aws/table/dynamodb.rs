@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::aws::calls::{Aws, failed, send};
-use crate::aws::error::{Cause, Error};
+use crate::aws::calls::{Aws, call_error, send};
+use crate::aws::error::{AwsError, Cause};
 use crate::aws::random::random;
-use crate::aws::reading::memory::Memory;
-use crate::aws::reading::pages::Pages;
+use crate::aws::reading::pages::PageTokens;
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
 use crate::aws::transport::http::{Budget, Request};
 
@@ -99,20 +99,22 @@ pub(crate) struct ScanPage<T> {
 /// Parses items, and reuses the results of the last scan for identical bytes.
 pub(crate) struct ItemParser<'a, T> {
     pub(crate) parse: &'a dyn Fn(Item) -> T,
-    pub(crate) memory: &'a Memory<T>,
+    pub(crate) cache: &'a ParseCache<T>,
 }
 
 pub(crate) fn read_page<T>(body: &mut dyn BufRead, parser: &ItemParser<'_, T>) -> Result<ScanPage<T>, String> {
-    let mut text = parser.memory.buffer();
+    let mut text = parser.cache.buffer();
     text.clear();
     body.read_to_end(&mut text).map_err(|error| error.to_string())?;
     let unreadable = |error: serde_json::Error| error.to_string();
     let RawScanPage { items, last, consumed } = serde_json::from_slice(&text).map_err(unreadable)?;
     let item = |raw: &RawValue| {
-        parser.memory.of(raw.get().as_bytes(), || serde_json::from_str(raw.get()).map(parser.parse).map_err(unreadable))
+        parser.cache.get_or_parse(raw.get().as_bytes(), || {
+            serde_json::from_str(raw.get()).map(parser.parse).map_err(unreadable)
+        })
     };
     let items = items.into_iter().map(item).collect::<Result<_, _>>()?;
-    parser.memory.keep(text);
+    parser.cache.recycle(text);
     Ok(ScanPage { items, last, consumed })
 }
 
@@ -148,13 +150,13 @@ struct CreateTableResponse {
     _table: Value,
 }
 
-pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, Error> {
+pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, AwsError> {
     let request = request("DescribeTable", table, json!({ "TableName": table }).to_string());
     send(aws, &request, budget, &parse_json::<DescribeTableResponse>).map(|described| described.table)
 }
 
 /// Creates a table with on-demand billing and the numeric key `key`. It is not active yet when this returns.
-pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), Error> {
+pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), AwsError> {
     let body = json!({
         "TableName": table,
         "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": "N" }],
@@ -171,10 +173,10 @@ pub(crate) fn scan<T>(
     consistent: bool,
     budget: &Budget,
     parser: &ItemParser<'_, T>,
-) -> Result<Vec<Arc<T>>, Error> {
-    parser.memory.turn();
+) -> Result<Vec<Arc<T>>, AwsError> {
+    parser.cache.next_response();
     let mut items = Vec::new();
-    let mut pages = Pages::default();
+    let mut pages = PageTokens::default();
     let mut body = json!({ "TableName": table, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL" });
     loop {
         let request = request("Scan", table, body.to_string());
@@ -184,7 +186,7 @@ pub(crate) fn scan<T>(
         // "If LastEvaluatedKey is empty, then the last page of results has been processed".
         let Some(last) = page.last.filter(|last| !last.is_empty()) else { return Ok(items) };
         let last = json!(last);
-        pages.follow(&last.to_string()).map_err(|text| failed(aws, &request, Cause::Unreadable(text)))?;
+        pages.follow(&last.to_string()).map_err(|text| call_error(aws, &request, Cause::Unreadable(text)))?;
         body["ExclusiveStartKey"] = last;
     }
 }
@@ -198,7 +200,7 @@ pub(crate) fn get_item(
     consistent: bool,
     projection: Option<&str>,
     budget: &Budget,
-) -> Result<Option<Item>, Error> {
+) -> Result<Option<Item>, AwsError> {
     let mut body = json!({
         "TableName": table, "Key": key, "ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL",
     });
@@ -255,7 +257,7 @@ struct TableUpdate<'a> {
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
 /// Whether the endpoint lacks the operation, as dynalite and ScyllaDB's Alternator lack transactions.
-pub(crate) fn is_unknown_operation(error: &Error) -> bool {
+pub(crate) fn is_unknown_operation(error: &AwsError) -> bool {
     error.code() == Some("UnknownOperationException")
 }
 
@@ -263,7 +265,7 @@ pub(crate) fn is_unknown_operation(error: &Error) -> bool {
 pub(crate) const MAX_TRANSACTION_ITEMS: usize = 100;
 
 /// Performs all of the updates or none: at least one, at most [`MAX_TRANSACTION_ITEMS`].
-pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budget) -> Result<(), Error> {
+pub(crate) fn transact(aws: &Aws, table: &str, updates: &[Update], budget: &Budget) -> Result<(), AwsError> {
     let transaction = TransactWriteItemsRequest {
         actions: updates.iter().map(|update| TransactItem { update: TableUpdate { table, update } }).collect(),
         consumed: "TOTAL",
@@ -286,7 +288,7 @@ struct UpdateItemRequest<'a> {
 }
 
 /// Performs one update; false if its condition fails.
-pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, Error> {
+pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, AwsError> {
     let input = UpdateItemRequest { update: TableUpdate { table, update }, consumed: "TOTAL" };
     let body = serde_json::to_string(&input).expect("texts and maps with text keys are always JSON");
     match send(aws, &request("UpdateItem", table, body), budget, &parse_json::<ItemResponse>) {

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::*;
-use crate::aws::testing::{Answer, Responder, Seen, aws};
+use crate::aws::testing::{CannedResponse, Responder, Seen, aws};
 
 fn budget() -> Budget {
     Budget::new(Duration::from_secs(5), Duration::from_secs(2))
 }
 
-fn scanned(server: &Responder, consistent: bool) -> Result<Vec<Arc<Item>>, Error> {
+fn scanned(server: &Responder, consistent: bool) -> Result<Vec<Arc<Item>>, AwsError> {
     let (aws, _) = aws(&server.url);
-    let parser = ItemParser { parse: &|item| item, memory: &Memory::default() };
+    let parser = ItemParser { parse: &|item| item, cache: &ParseCache::default() };
     scan(&aws, "web", consistent, &budget(), &parser)
 }
 
@@ -30,14 +30,14 @@ fn a_scan_follows_its_pages_and_reports_what_it_consumed() {
         let from: u32 =
             seen.json()["ExclusiveStartKey"]["id"]["N"].as_str().map_or(0, |n| n.parse().expect("a number"));
         let next = if from < 3 { json!({ "id": { "N": (from + 1).to_string() } }) } else { json!({}) };
-        Answer::ok(
+        CannedResponse::ok(
             json!({ "Items": [{ "id": { "N": from.to_string() } }], "LastEvaluatedKey": next,
                     "ConsumedCapacity": { "TableName": "web", "CapacityUnits": 0.5 } })
             .to_string(),
         )
     });
     let (aws, results) = aws(&server.url);
-    let parser = ItemParser { parse: &|item| item, memory: &Memory::default() };
+    let parser = ItemParser { parse: &|item| item, cache: &ParseCache::default() };
     let items = scan(&aws, "web", true, &budget(), &parser).expect("a table");
     assert_eq!(items.len(), 4);
     assert_eq!(server.seen().len(), 4);
@@ -52,8 +52,8 @@ fn a_failing_page_fails_the_scan() {
     let server = Responder::new(move |_: &Seen| {
         count += 1;
         match count {
-            1 => Answer::ok(r#"{"Items":[{}],"LastEvaluatedKey":{"id":{"N":"1"}}}"#),
-            _ => Answer { status: 500, body: r#"{"__type":"x#InternalServerError"}"#.to_string() },
+            1 => CannedResponse::ok(r#"{"Items":[{}],"LastEvaluatedKey":{"id":{"N":"1"}}}"#),
+            _ => CannedResponse { status: 500, body: r#"{"__type":"x#InternalServerError"}"#.to_string() },
         }
     });
     let error = scanned(&server, false).expect_err("a failed page");
@@ -63,8 +63,8 @@ fn a_failing_page_fails_the_scan() {
 
 #[test]
 fn pages_in_a_circle_are_an_error() {
-    let server = Responder::new(|_: &Seen| Answer::ok(r#"{"Items":[],"LastEvaluatedKey":{"id":{"N":"1"}}}"#));
-    assert!(scanned(&server, false).expect_err("a circle").to_string().contains("circle"));
+    let server = Responder::new(|_: &Seen| CannedResponse::ok(r#"{"Items":[],"LastEvaluatedKey":{"id":{"N":"1"}}}"#));
+    assert!(scanned(&server, false).expect_err("a loop").to_string().contains("page tokens repeat"));
 }
 
 #[test]
@@ -84,9 +84,9 @@ fn an_answer_of_another_shape_is_no_answer() {
         r#"{"Items":[]} trailing"#,
         r#"{"Items":[],"LastEvaluatedKey":7}"#,
     ] {
-        let server = Responder::new(move |_: &Seen| Answer::ok(bad));
+        let server = Responder::new(move |_: &Seen| CannedResponse::ok(bad));
         let error = scanned(&server, true).expect_err(bad);
-        assert!(error.to_string().contains("cannot be read"), "{bad}: {error}");
+        assert!(error.to_string().contains("unreadable response: "), "{bad}: {error}");
     }
 }
 
@@ -94,7 +94,7 @@ fn an_answer_of_another_shape_is_no_answer() {
 fn an_item_that_is_not_there_is_none() {
     let server = Responder::new(|seen: &Seen| {
         let there = seen.json()["Key"]["id"]["N"] == json!("1");
-        Answer::ok(if there { r#"{"Item":{"id":{"N":"1"}}}"# } else { "{}" })
+        CannedResponse::ok(if there { r#"{"Item":{"id":{"N":"1"}}}"# } else { "{}" })
     });
     let (aws, _) = aws(&server.url);
     let get = |id: &str| {
@@ -123,7 +123,7 @@ fn a_condition_that_does_not_hold_is_an_answer_and_any_other_refusal_an_error() 
         (400, "ConditionalCheckFailedException", Some(false)),
         (400, "ValidationException", None),
     ] {
-        let server = Responder::new(move |_: &Seen| Answer {
+        let server = Responder::new(move |_: &Seen| CannedResponse {
             status,
             body: format!(r#"{{"__type":"x#{code}","ConsumedCapacity":{{"CapacityUnits":1.0}}}}"#),
         });
@@ -140,7 +140,7 @@ fn the_attempts_at_a_transaction_share_its_token_and_two_transactions_do_not() {
     let mut count = 0;
     let server = Responder::new(move |_: &Seen| {
         count += 1;
-        if count == 1 { Answer { status: 500, body: String::new() } } else { Answer::ok("{}") }
+        if count == 1 { CannedResponse { status: 500, body: String::new() } } else { CannedResponse::ok("{}") }
     });
     let (aws, _) = aws(&server.url);
     for _ in 0..2 {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::codec::{self, MARKER_SLOT, RowAttributes};
 use super::dynamodb::get_item;
 use super::store::{ATTEMPT_TIMEOUT, SlotTable, WRITE_TIMEOUT};
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::transport::http::Budget;
 use crate::marker::{MAX_COUNTER, Stamp};
 use crate::slot::{Slot, SlotId};
@@ -43,7 +43,7 @@ impl SlotTable {
     }
 
     /// Takes up to 10 s. After an error some slots may be written; the version rises then or in the next turn.
-    pub(super) fn write_sequentially(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
+    pub(super) fn write_sequentially(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, AwsError> {
         if slots.is_empty() {
             return Ok(stamp.clone());
         }
@@ -67,7 +67,7 @@ impl SlotTable {
         written.and(announced).map(|lease| lease.stamp)
     }
 
-    fn write_one(&mut self, slot: &Slot, lease: &ConfirmedLease, budget: &Budget) -> Result<(), Error> {
+    fn write_one(&mut self, slot: &Slot, lease: &ConfirmedLease, budget: &Budget) -> Result<(), AwsError> {
         let wanted = Arc::new(codec::encode(slot));
         let before = self.rows.as_ref().and_then(|rows| rows.get(&slot.id)).map(Arc::as_ref);
         let update = match slot.id {
@@ -81,7 +81,7 @@ impl SlotTable {
         // The retry of a write whose response was lost fails its condition, but finds the row as wanted.
         if !self.update(&update, &budget)? && !self.already_stored(slot.id, &wanted, &budget) {
             self.unannounced = before_write;
-            return Err(Error::OtherHand(format!(
+            return Err(AwsError::Conflict(format!(
                 "table {:?}: slot {} was modified by another writer",
                 self.name, slot.id
             )));
@@ -91,7 +91,7 @@ impl SlotTable {
     }
 
     /// Writes the stamp, on the condition that the table names its leader.
-    fn confirm_lease(&self, stamp: Stamp, budget: &Budget) -> Result<ConfirmedLease, Error> {
+    fn confirm_lease(&self, stamp: Stamp, budget: &Budget) -> Result<ConfirmedLease, AwsError> {
         let since = Instant::now();
         if self.update(
             &codec::marker_update(&stamp, None),
@@ -99,7 +99,7 @@ impl SlotTable {
         )? {
             Ok(ConfirmedLease { stamp, since })
         } else {
-            Err(Error::OtherHand(format!("another server leads table {:?}", self.name)))
+            Err(AwsError::Conflict(format!("another server leads table {:?}", self.name)))
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::aws::testing::{Answer, Responder, Seen, aws};
+    use crate::aws::testing::{CannedResponse, Responder, Seen, aws};
     use crate::ports::SlotStore;
     use crate::slot::{Occupant, Status};
 
@@ -140,8 +140,8 @@ mod tests {
         Stamp { version: Some(7), heartbeat: 20, leader: "me".to_string() }
     }
 
-    fn refused(code: &str) -> Answer {
-        Answer { status: 400, body: format!("{{\"__type\":\"x#{code}\"}}") }
+    fn refused(code: &str) -> CannedResponse {
+        CannedResponse { status: 400, body: format!("{{\"__type\":\"x#{code}\"}}") }
     }
 
     /// What a call does: `Scan`, `slot 2`, `beat 20` or `version 7`.
@@ -159,12 +159,12 @@ mod tests {
     }
 
     /// A DynamoDB without transactions, with these responses to other steps.
-    fn without(answer: impl Fn(&str) -> Option<Answer> + Send + 'static) -> Responder {
+    fn without(answer: impl Fn(&str) -> Option<CannedResponse> + Send + 'static) -> Responder {
         Responder::new(move |seen: &Seen| match (seen.operation().as_str(), answer(&step(seen))) {
             (_, Some(answer)) => answer,
-            ("Scan", None) => Answer::ok(r#"{"Items":[]}"#),
+            ("Scan", None) => CannedResponse::ok(r#"{"Items":[]}"#),
             ("TransactWriteItems", None) => refused("UnknownOperationException"),
-            (_, None) => Answer::ok("{}"),
+            (_, None) => CannedResponse::ok("{}"),
         })
     }
 
@@ -246,7 +246,7 @@ mod tests {
         let done = json!({ "Item": item(&taken(2)) }).to_string();
         let server = without(move |step| match step {
             "slot 2" => Some(refused("ConditionalCheckFailedException")),
-            "GetItem" => Some(Answer::ok(done.clone())),
+            "GetItem" => Some(CannedResponse::ok(done.clone())),
             _ => None,
         });
         let mut slots = table(&server);

@@ -14,8 +14,8 @@ use super::dynamodb::{
     is_unknown_operation, scan, transact, update_item,
 };
 use crate::aws::calls::Aws;
-use crate::aws::error::{CANCELLED, Cause, Error};
-use crate::aws::reading::memory::Memory;
+use crate::aws::error::{AwsError, CANCELLED, Cause};
+use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::marker::{Claim, Marker, Stamp};
@@ -52,7 +52,7 @@ pub struct SlotTable {
     /// The rows as last read or written; `None` before the first reading of a term.
     pub(super) rows: Option<BTreeMap<SlotId, Arc<RowAttributes>>>,
     /// The parsed items of the last reading.
-    entries: Memory<ParsedItem>,
+    entries: ParseCache<ParsedItem>,
     denial_logged: bool,
     /// Whether this table has no transactions; shared by all handles.
     pub(super) without_transactions: Arc<AtomicBool>,
@@ -67,7 +67,7 @@ impl SlotTable {
             aws,
             name: name.to_string(),
             rows: None,
-            entries: Memory::default(),
+            entries: ParseCache::default(),
             denial_logged: false,
             without_transactions: Arc::default(),
             unannounced: false,
@@ -82,9 +82,9 @@ impl SlotTable {
         }
     }
 
-    /// Checks that the table exists, has our key and is active. Errors: [`Error::Table`] if it is missing, has another key or
-    /// needs an operator, [`Error::NotYet`] while it is being created or deleted, and those of the call.
-    pub fn check_schema(&mut self) -> Result<(), Error> {
+    /// Checks that the table exists, has our key and is active. Errors: [`AwsError::Table`] if it is missing, has another key or
+    /// needs an operator, [`AwsError::NotReady`] while it is being created or deleted, and those of the call.
+    pub fn check_schema(&mut self) -> Result<(), AwsError> {
         let description = self.describe(&self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
         self.check_key(&description)?;
         // DynamoDB Developer Guide, "How DynamoDB global tables work": such tables reject transactions.
@@ -96,11 +96,11 @@ impl SlotTable {
 
     /// Creates the table with on-demand billing unless it exists, and waits up to 2 minutes until it is active.
     /// Never changes an existing table; one with another key is an error.
-    pub fn create(&mut self) -> Result<Created, Error> {
+    pub fn create(&mut self) -> Result<Created, AwsError> {
         let budget = self.aws.budget(CREATE_TIMEOUT, ATTEMPT_TIMEOUT);
         let created = match self.describe(&budget) {
             Ok(_) => Created::Existed,
-            Err(Error::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
+            Err(AwsError::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
                 Ok(()) => Created::Created,
                 // Created concurrently.
                 Err(error) if error.code() == Some("ResourceInUseException") => Created::Existed,
@@ -114,81 +114,81 @@ impl SlotTable {
                     self.check_key(&description)?;
                     match self.check_status(&description) {
                         Ok(()) => return Ok(created),
-                        Err(Error::NotYet(_)) => {}
+                        Err(AwsError::NotReady(_)) => {}
                         Err(error) => return Err(error),
                     }
                 }
                 // DescribeTable is eventually consistent: a new table may not be seen at once.
-                Err(Error::Table(_)) if !budget.is_over() => {}
+                Err(AwsError::Table(_)) if !budget.is_spent() => {}
                 Err(error) => return Err(error),
             }
-            if budget.is_over() {
+            if budget.is_spent() {
                 let seconds = CREATE_TIMEOUT.as_secs();
-                return Err(Error::NotYet(format!("table {:?} is not active after {seconds} s", self.name)));
+                return Err(AwsError::NotReady(format!("table {:?} is not active after {seconds} s", self.name)));
             }
             std::thread::sleep(CREATE_POLL);
         }
     }
 
     /// One row, strongly consistent; `None` if the table has no such item.
-    pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, Error> {
+    pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, AwsError> {
         let budget = self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT);
         let item = get_item(&self.aws, &self.name, &codec::key(id), true, None, &budget)
             .map_err(|e| self.explain_missing(e))?;
         Ok(item.map(|item| codec::row(id, &item)))
     }
 
-    fn describe(&self, budget: &Budget) -> Result<TableDescription, Error> {
+    fn describe(&self, budget: &Budget) -> Result<TableDescription, AwsError> {
         describe_table(&self.aws, &self.name, budget).map_err(|error| self.explain_missing(error))
     }
 
-    fn check_key(&self, description: &TableDescription) -> Result<(), Error> {
+    fn check_key(&self, description: &TableDescription) -> Result<(), AwsError> {
         let key_fits = matches!(description.keys.as_slice(), [key] if key.name == KEY && key.kind == "HASH");
         let number = description.attributes.iter().any(|attribute| attribute.name == KEY && attribute.kind == "N");
         if key_fits && number {
             return Ok(());
         }
-        Err(Error::Table(format!(
+        Err(AwsError::Table(format!(
             "table {:?} in {} is not a table of slots: its key must be {KEY} (number) alone; name another in DYNAMODB_TABLE_NAME",
             self.name,
             self.aws.region(Service::DynamoDb)
         )))
     }
 
-    fn check_status(&self, description: &TableDescription) -> Result<(), Error> {
+    fn check_status(&self, description: &TableDescription) -> Result<(), AwsError> {
         let name = &self.name;
         match description.status.as_str() {
             // Without permission to replicate, a table still serves its own region.
             "ACTIVE" | "UPDATING" | "REPLICATION_NOT_AUTHORIZED" => Ok(()),
-            "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(Error::Table(format!(
+            "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(AwsError::Table(format!(
                 "table {name:?} cannot be used: DynamoDB has no access to the KMS key that it is encrypted with; enable the \
                  key, and allow DynamoDB to use it in the key policy"
             ))),
-            "ARCHIVING" | "ARCHIVED" => Err(Error::Table(format!(
+            "ARCHIVING" | "ARCHIVED" => Err(AwsError::Table(format!(
                 "table {name:?} is archived, since its KMS key was inaccessible for a week: restore it from DynamoDB's backup, \
                  or name another in DYNAMODB_TABLE_NAME"
             ))),
             status => {
-                Err(Error::NotYet(format!("table {name:?} is not ready: its status is {}", one_line(status, 40))))
+                Err(AwsError::NotReady(format!("table {name:?} is not ready: its status is {}", one_line(status, 40))))
             }
         }
     }
 
     /// Adds the remedy to the error of a missing table.
-    fn explain_missing(&self, error: Error) -> Error {
+    fn explain_missing(&self, error: AwsError) -> AwsError {
         if error.code() != Some("ResourceNotFoundException") {
             return error;
         }
         // A table named by its ARN belongs to somebody else.
         let create = if self.name.starts_with("arn:") { "" } else { "create it with hsdo --create-table, or " };
-        Error::Table(format!(
+        AwsError::Table(format!(
             "table {:?} does not exist in {}: {create}correct DYNAMODB_TABLE_NAME",
             self.name,
             self.aws.region(Service::DynamoDb)
         ))
     }
 
-    fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, Error> {
+    fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, AwsError> {
         let budget = self.aws.budget(WRITE_TIMEOUT, ATTEMPT_TIMEOUT);
         let mut next = stamp.clone();
         let mut rest = slots;
@@ -219,8 +219,8 @@ impl SlotTable {
         Ok(next)
     }
 
-    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<ParsedItem>>, Error> {
-        let parser = ItemParser { parse: &codec::parse_item, memory: &self.entries };
+    fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<ParsedItem>>, AwsError> {
+        let parser = ItemParser { parse: &codec::parse_item, cache: &self.entries };
         scan(&self.aws, &self.name, consistent, budget, &parser).map_err(|error| self.explain_missing(error))
     }
 
@@ -229,13 +229,13 @@ impl SlotTable {
     }
 
     /// The marker's attributes of slot 1's item, eventually consistent: half a read unit, however large the table.
-    fn marker_item(&self, budget: &Budget) -> Result<Option<Item>, Error> {
+    fn marker_item(&self, budget: &Budget) -> Result<Option<Item>, AwsError> {
         let key = codec::key(MARKER_SLOT);
         get_item(&self.aws, &self.name, &key, false, Some(codec::MARKER_PROJECTION), budget)
             .map_err(|error| self.explain_missing(error))
     }
 
-    pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, Error> {
+    pub(super) fn update(&self, update: &Update, budget: &Budget) -> Result<bool, AwsError> {
         update_item(&self.aws, &self.name, update, budget).map_err(|error| self.explain_missing(error))
     }
 }
@@ -255,7 +255,8 @@ fn find_marker(entries: &[Arc<ParsedItem>]) -> Option<&(MarkerAttributes, Marker
 /// # Errors
 /// The bytes are no such page.
 pub fn read_page(mut body: &[u8]) -> Result<Table, String> {
-    let page = dynamodb::read_page(&mut body, &ItemParser { parse: &codec::parse_item, memory: &Memory::default() })?;
+    let page =
+        dynamodb::read_page(&mut body, &ItemParser { parse: &codec::parse_item, cache: &ParseCache::default() })?;
     Ok(table_of(&page.items))
 }
 
@@ -272,8 +273,8 @@ fn table_of(entries: &[Arc<ParsedItem>]) -> Table {
 
 /// Describes why a transaction was cancelled. Its reasons are in the order of its updates (DynamoDB API Reference,
 /// "TransactWriteItems"): first slot 1's item with the marker, then `slots`.
-pub(crate) fn cancelled(mut error: Error, slots: &[Slot]) -> Error {
-    if let Error::Call(call) = &mut error
+pub(crate) fn cancelled(mut error: AwsError, slots: &[Slot]) -> AwsError {
+    if let AwsError::Call(call) = &mut error
         && let Cause::Refused(refusal) = &mut call.cause
         && refusal.code == CANCELLED
         && !refusal.reasons.is_empty()

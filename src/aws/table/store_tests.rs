@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::aws::testing::{Answer, Responder, Seen, aws, raw_server, read_request};
+use crate::aws::testing::{CannedResponse, Responder, Seen, aws, raw_server, read_request};
 use crate::slot::{Occupant, Status};
 
 fn slot(id: SlotId) -> Slot {
@@ -32,8 +32,8 @@ fn item(slot: &Slot) -> Value {
     item
 }
 
-fn refusal(code: &str, more: &str) -> Answer {
-    Answer { status: 400, body: format!("{{\"__type\":\"x#{code}\"{more}}}") }
+fn refusal(code: &str, more: &str) -> CannedResponse {
+    CannedResponse { status: 400, body: format!("{{\"__type\":\"x#{code}\"{more}}}") }
 }
 
 fn description(status: &str, key: &str, kind: &str) -> String {
@@ -63,7 +63,7 @@ fn a_whole_table_is_read_with_its_unreadable_rows_and_strays() {
     let server = Responder::new(|_: &Seen| {
         let bad = json!({ "BackendServerID": { "N": "2" }, "IPAddress": { "S": "10.0.0.1; shutdown" } });
         let stray = json!({ "BackendServerID": { "N": "0" } });
-        Answer::ok(json!({ "Items": [item(&slot(1)), bad, stray, item(&Slot::empty(3))] }).to_string())
+        CannedResponse::ok(json!({ "Items": [item(&slot(1)), bad, stray, item(&Slot::empty(3))] }).to_string())
     });
     let mut slots = slot_table(&server.url);
     let table = TableReader::read(&mut slots, false, soon()).expect("a table");
@@ -78,8 +78,8 @@ fn a_whole_table_is_read_with_its_unreadable_rows_and_strays() {
 #[test]
 fn each_transaction_holds_the_marker_and_at_most_100_items() {
     let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
-        "Scan" => Answer::ok(r#"{"Items":[]}"#),
-        _ => Answer::ok(r#"{"ConsumedCapacity":[{"CapacityUnits":200.0}]}"#),
+        "Scan" => CannedResponse::ok(r#"{"Items":[]}"#),
+        _ => CannedResponse::ok(r#"{"ConsumedCapacity":[{"CapacityUnits":200.0}]}"#),
     });
     let mut slots = slot_table(&server.url);
     SlotStore::read(&mut slots).expect("a table");
@@ -111,8 +111,8 @@ fn a_server_notices_a_row_modified_by_another_writer() {
     let rows = Arc::new(Mutex::new(vec![item(&slot(1)), item(&slot(2))]));
     let table = Arc::clone(&rows);
     let server = Responder::new(move |seen: &Seen| match seen.operation().as_str() {
-        "Scan" => Answer::ok(json!({ "Items": *table.lock().expect("rows") }).to_string()),
-        _ => Answer::ok("{}"),
+        "Scan" => CannedResponse::ok(json!({ "Items": *table.lock().expect("rows") }).to_string()),
+        _ => CannedResponse::ok("{}"),
     });
     let mut slots = slot_table(&server.url);
     let mut changed = || SlotStore::read(&mut slots).expect("a table").changed;
@@ -133,8 +133,8 @@ fn a_server_notices_a_row_modified_by_another_writer() {
 fn the_lease_is_claimed_if_the_marker_is_as_seen() {
     let item = r#"{"BackendServerID":{"N":"1"},"HsdoLeader":{"S":"a"},"HsdoHeartbeat":{"N":"4"}}"#;
     let server = Responder::new(move |seen: &Seen| match seen.operation().as_str() {
-        "GetItem" => Answer::ok(format!("{{\"Item\":{item}}}")),
-        "Scan" => Answer::ok(r#"{"Items":[]}"#),
+        "GetItem" => CannedResponse::ok(format!("{{\"Item\":{item}}}")),
+        "Scan" => CannedResponse::ok(r#"{"Items":[]}"#),
         _ => refusal("ConditionalCheckFailedException", ""),
     });
     let mut slots = slot_table(&server.url);
@@ -161,7 +161,7 @@ fn without_permission_to_get_an_item_the_table_is_scanned() {
         _ => {
             let mut item = item(&slot(1));
             item["HsdoLeader"] = json!({ "S": "a" });
-            Answer::ok(json!({ "Items": [item] }).to_string())
+            CannedResponse::ok(json!({ "Items": [item] }).to_string())
         }
     });
     let mut slots = slot_table(&server.url);
@@ -172,8 +172,8 @@ fn without_permission_to_get_an_item_the_table_is_scanned() {
 #[test]
 fn a_write_requires_the_rows_as_last_read_or_written() {
     let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
-        "Scan" => Answer::ok(json!({ "Items": [item(&slot(1))] }).to_string()),
-        _ => Answer::ok("{}"),
+        "Scan" => CannedResponse::ok(json!({ "Items": [item(&slot(1))] }).to_string()),
+        _ => CannedResponse::ok("{}"),
     });
     let mut slots = slot_table(&server.url);
     SlotStore::read(&mut slots).expect("a table");
@@ -261,9 +261,9 @@ fn the_schema_is_checked() {
     ];
     for (body, expected) in cases {
         let answer = body.clone();
-        let server = Responder::new(move |_: &Seen| Answer::ok(answer.clone()));
+        let server = Responder::new(move |_: &Seen| CannedResponse::ok(answer.clone()));
         let checked = slot_table(&server.url).check_schema();
-        assert_eq!(checked.err().map(|error| error.needs_a_person()), expected, "{body}");
+        assert_eq!(checked.err().map(|error| error.needs_operator()), expected, "{body}");
     }
 }
 
@@ -277,9 +277,9 @@ fn a_table_is_created_once_and_waited_for() {
         told.push(seen.operation());
         match told.len() {
             1 | 3 => refusal("ResourceNotFoundException", ""),
-            2 => Answer::ok(r#"{"TableDescription":{"TableStatus":"CREATING"}}"#),
-            4 => Answer::ok(description("CREATING", KEY, "N")),
-            _ => Answer::ok(description("ACTIVE", KEY, "N")),
+            2 => CannedResponse::ok(r#"{"TableDescription":{"TableStatus":"CREATING"}}"#),
+            4 => CannedResponse::ok(description("CREATING", KEY, "N")),
+            _ => CannedResponse::ok(description("ACTIVE", KEY, "N")),
         }
     });
     let mut slots = slot_table(&server.url);
@@ -295,7 +295,7 @@ fn a_table_is_created_once_and_waited_for() {
 
 #[test]
 fn an_existing_table_of_another_kind_is_left_alone() {
-    let server = Responder::new(|_: &Seen| Answer::ok(description("ACTIVE", "id", "S")));
+    let server = Responder::new(|_: &Seen| CannedResponse::ok(description("ACTIVE", "id", "S")));
     let error = slot_table(&server.url).create().expect_err("not ours");
     assert!(error.to_string().contains("BackendServerID"), "{error}");
     assert!(server.seen().iter().all(|seen| seen.operation() == "DescribeTable"));
@@ -305,7 +305,7 @@ fn an_existing_table_of_another_kind_is_left_alone() {
 fn one_row_is_read_by_its_number() {
     let server = Responder::new(|seen: &Seen| {
         let there = seen.json()["Key"]["BackendServerID"]["N"] == json!("1");
-        Answer::ok(if there { json!({ "Item": item(&slot(1)) }) } else { json!({}) }.to_string())
+        CannedResponse::ok(if there { json!({ "Item": item(&slot(1)) }) } else { json!({}) }.to_string())
     });
     let mut slots = slot_table(&server.url);
     assert_eq!(slots.read_row(1).expect("an answer"), Some(Row::Readable(slot(1).into())));

@@ -1,40 +1,39 @@
-//! Where each service is. Pure.
+//! Service endpoints. Pure.
 
 use std::collections::BTreeMap;
 
 use ureq::http::Uri;
 
 use super::partition;
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::aws::service::Service;
 
-/// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// The URL that requests are posted to; it ends with a slash where no path is configured.
+    /// The URL to post to; ends with a slash if no path is configured.
     pub(crate) url: String,
-    /// Its host, and its port where one is given: for messages.
+    /// The host and any explicit port, for messages.
     pub(crate) host: String,
 }
 
-/// Takes a region's name, or says what is wrong with it: it becomes part of a host name.
-pub(crate) fn region(name: &str) -> Result<String, Error> {
+/// Validates a region name, which becomes part of a host name.
+pub(crate) fn parse_region(name: &str) -> Result<String, AwsError> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
-        return Err(Error::Setup(format!("{name:?} is not the name of an AWS region: one looks like eu-west-1")));
+        return Err(AwsError::Setup(format!("{name:?} is not an AWS region name such as eu-west-1")));
     }
     if name.ends_with("-global") {
-        let text = format!("{name:?} stands for all regions, and a table is in one: name that, such as eu-west-1");
-        return Err(Error::Setup(text));
+        let text = format!("{name:?} stands for all regions, but a table is in one: set that one, such as eu-west-1");
+        return Err(AwsError::Setup(text));
     }
     match region_of_zone(name) {
-        Some(region) => Err(Error::Setup(format!("{name:?} is a zone of the AWS region {region}: name that"))),
+        Some(region) => Err(AwsError::Setup(format!("{name:?} is a zone of the AWS region {region}: set that"))),
         None => Ok(name.to_string()),
     }
 }
 
-/// The region in the name of a zone: `eu-west-1a`, `us-west-2-lax-1a`, `us-east-1-wl1-bos-wlz-1`. A region is words of
-/// letters and then one number, and the name of each of its zones begins with it and goes on.
+/// The region of a zone name: `eu-west-1a`, `us-west-2-lax-1a`, `us-east-1-wl1-bos-wlz-1`. A region name is words of letters
+/// and one number; a zone name is that and a suffix.
 fn region_of_zone(name: &str) -> Option<&str> {
     let number = name.find(|c: char| c.is_ascii_digit())?;
     let end = name[number..].find(|c: char| !c.is_ascii_digit())? + number;
@@ -43,19 +42,16 @@ fn region_of_zone(name: &str) -> Option<&str> {
     is_region.then(|| &name[..end])
 }
 
-/// How the endpoints of services are found.
 #[derive(Default)]
 pub(crate) struct Endpoints {
-    /// Those that replace AWS's own, by [`Service::id`].
+    /// Configured overrides, by [`Service::id`].
     pub(crate) configured: BTreeMap<&'static str, Endpoint>,
-    /// Whether FIPS endpoints are wanted.
     pub(crate) fips: bool,
-    /// Whether endpoints with IPv6 addresses are wanted.
     pub(crate) dual_stack: bool,
 }
 
 impl Endpoints {
-    /// The endpoint of `service` in `region`: the configured one, else AWS's own.
+    /// The configured endpoint of `service`, or AWS's own in `region`.
     pub(crate) fn of(&self, service: Service, region: &str) -> Endpoint {
         self.configured.get(service.id()).cloned().unwrap_or_else(|| {
             let host = partition::host(service.host_name(), region, self.fips, self.dual_stack);
@@ -64,7 +60,7 @@ impl Endpoints {
     }
 }
 
-/// The endpoint that a configured URL names. The error says what is wrong with it.
+/// Parses a configured endpoint URL. The error says what is wrong with it.
 pub(crate) fn from_url(url: &str) -> Result<Endpoint, &'static str> {
     let uri: Uri = url.parse().map_err(|_| "not a URL")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -92,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn without_variables_the_region_decides() {
+    fn the_default_endpoint_follows_the_region() {
         let none = Environment::default();
         for (service, region, expected) in [
             (Service::DynamoDb, "eu-west-1", "https://dynamodb.eu-west-1.amazonaws.com/"),
@@ -106,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_change_the_host() {
+    fn fips_and_dual_stack_change_the_host() {
         let both = Environment::from([("AWS_USE_FIPS_ENDPOINT", "TRUE"), ("AWS_USE_DUALSTACK_ENDPOINT", "true")]);
         assert_eq!(url(Service::DynamoDb, "us-east-1", &both), "https://dynamodb-fips.us-east-1.api.aws/");
     }
@@ -141,13 +137,13 @@ mod tests {
             let environment = Environment::from([("AWS_ENDPOINT_URL_DYNAMODB", bad)]);
             let error = Config::of(&environment).err().expect(bad);
             assert!(error.to_string().starts_with("AWS_ENDPOINT_URL_DYNAMODB is "), "{error}");
-            assert!(error.needs_a_person());
+            assert!(error.needs_operator());
             assert!(!error.to_string().contains("u:p"), "{error}");
         }
     }
 
     #[test]
-    fn a_zone_and_all_regions_are_no_region() {
+    fn zones_and_global_names_are_rejected() {
         for (name, expected) in [
             ("eu-west-1a", "eu-west-1"),
             ("ap-southeast-12c", "ap-southeast-12"),
@@ -155,12 +151,12 @@ mod tests {
             ("us-west-2-lax-1a", "us-west-2"),
             ("us-east-1-wl1-bos-wlz-1", "us-east-1"),
         ] {
-            let error = region(name).expect_err(name);
-            assert_eq!(error.to_string(), format!("{name:?} is a zone of the AWS region {expected}: name that"));
-            assert!(error.needs_a_person());
+            let error = parse_region(name).expect_err(name);
+            assert_eq!(error.to_string(), format!("{name:?} is a zone of the AWS region {expected}: set that"));
+            assert!(error.needs_operator());
         }
         for name in ["aws-global", "aws-cn-global", "aws-us-gov-global"] {
-            let error = region(name).expect_err(name).to_string();
+            let error = parse_region(name).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains("stands for all regions"), "{error}");
         }
     }
@@ -168,13 +164,13 @@ mod tests {
     #[test]
     fn a_region_is_checked_before_it_becomes_a_host_name() {
         for good in ["eu-west-1", "us-gov-east-1", "us-iso-east-1", "local"] {
-            assert_eq!(region(good).expect("a region"), good);
+            assert_eq!(parse_region(good).expect("a region"), good);
         }
         for good in ["ap-southeast-12", "mx-central-1", "eusc-de-east-1", "localhost", "test1a", "us-east"] {
-            assert_eq!(region(good).expect("a region"), good);
+            assert_eq!(parse_region(good).expect("a region"), good);
         }
         for bad in ["", "EU-WEST-1", "eu west", "evil.example/", "eu-west-1\n", &"x".repeat(64)] {
-            assert!(region(bad).is_err(), "{bad:?}");
+            assert!(parse_region(bad).is_err(), "{bad:?}");
         }
     }
 }

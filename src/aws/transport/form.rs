@@ -1,15 +1,18 @@
-//! Requests of the Query APIs (Auto Scaling, EC2): a form in the body. Pure.
+//! Requests of the Query APIs (Auto Scaling, EC2, STS): a form in the body. Pure.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
 use super::http::Request;
 use crate::aws::service::Service;
 
-/// A request whose parameters are added one by one.
+/// All but the unreserved characters (RFC 3986 section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 pub(crate) struct Query {
     form: String,
 }
 
 impl Query {
-    /// A query for `operation` in this version of the API.
     pub(crate) fn new(operation: &str, version: &str) -> Self {
         let mut query = Query { form: String::new() };
         query.add("Action", operation);
@@ -17,46 +20,31 @@ impl Query {
         query
     }
 
-    /// Adds a parameter.
     pub(crate) fn add(&mut self, name: &str, value: &str) {
         if !self.form.is_empty() {
             self.form.push('&');
         }
-        encode(name, &mut self.form);
+        self.form.extend(percent_encoded(name));
         self.form.push('=');
-        encode(value, &mut self.form);
+        self.form.extend(percent_encoded(value));
     }
 
-    /// Adds a list as AWS numbers one: `name.1`, `name.2`, ...
+    /// Adds a list in AWS numbering: `name.1`, `name.2`, ...
     pub(crate) fn add_list(&mut self, name: &str, values: &[impl AsRef<str>]) {
         for (index, value) in values.iter().enumerate() {
             self.add(&format!("{name}.{}", index + 1), value.as_ref());
         }
     }
 
-    /// The request.
+    /// The finished request; `subject` is for messages.
     pub(crate) fn request(self, service: Service, operation: &'static str, subject: String) -> Request {
         let headers = vec![("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_string())];
         Request { service, operation, subject, headers, body: self.form }
     }
 }
 
-/// The text as a query or a form carries it.
-pub(crate) fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    encode(text, &mut out);
-    out
-}
-
-/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
-fn encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
+pub(crate) fn percent_encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! One call of a service: signs and posts a request, tries again what may pass, and hands the body to a reader as it
-//! arrives.
+//! One AWS call: signs and posts a request, retries transient failures, and streams the body to a reader.
 //!
-//! Everything is bounded: connecting, each attempt, all attempts together, and the size of a body. Every answer's
-//! date corrects the clock that signs. What an answer means is the business of the caller.
+//! Connecting, each attempt, all attempts together and the size of a body are bounded. The `Date` of every response
+//! corrects the clock used for signing.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::Arc;
@@ -10,116 +9,106 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::{Endpoint, Endpoints};
 use super::identity::Credentials;
-use super::net::{Answer, Ask, Fault, UNRESOLVED, Wire, fault_of};
-use super::retry::{self, Quota, passes, pause};
-use super::sign::{Scope, sign};
-use super::skew::{Clock, Seen};
-use crate::aws::error::codes::Kind;
-use crate::aws::error::refusal::{destination, of_page, refusal};
-use crate::aws::error::{Call, Cause, Error, PAGE_SHOWN, hidden};
+use super::net::{ExchangeFault, HttpRequest, HttpResponse, UNRESOLVED, Wire, body_fault};
+use super::retry::{self, Quota, is_retryable, retry_delay};
+use super::sign::{SigningScope, sign};
+use super::skew::{AwsClock, DateSample};
+use crate::aws::error::codes::ErrorClass;
+use crate::aws::error::refusal::{html_text, redirect_target, refusal};
+use crate::aws::error::{AwsError, Cause, FailedCall, PAGE_SHOWN, redact};
 use crate::aws::random::random;
 use crate::aws::service::Service;
 use crate::clock::Timestamp;
 use crate::text::one_line;
 
-/// The time for a connection to stand, TLS included.
+/// The timeout for connecting, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How large an answer may be: 1,000 instances take some 8 MB.
+/// The largest response body, in bytes: 1,000 instances take about 8 MB.
 const BODY_LIMIT: u64 = 32 * 1024 * 1024;
-/// How large one of DynamoDB may be: a page is 1 MB of items, less than ten times that in JSON, and what is read of it
-/// takes many times its length in memory.
+/// The same for DynamoDB: a page is 1 MB of items, less than ten times that in JSON, and parsed items take many times
+/// their JSON length in memory.
 const ITEMS_LIMIT: u64 = 10 * 1024 * 1024;
-/// How much of a body is kept to say what it is, where it is no answer.
-const BEGINNING: usize = 4 * 1024;
-/// How much of an error's body is read.
+/// Bytes of a body kept to recognise an HTML page.
+const PREFIX_LIMIT: usize = 4 * 1024;
 const ERROR_BODY_LIMIT: u64 = 256 * 1024;
 
-/// Who counts the calls.
+/// Counts calls, for metrics.
 pub trait Observer: Send + Sync {
-    /// An attempt at a call ended: `service` is `dynamodb`, `autoscaling`, `ec2` or `sts`; `operation` is AWS's spelling;
-    /// `result` is `ok`, AWS's error code (`HTTP 503` where it gave none, `other` for one that is no plain word),
+    /// One attempt ended: `service` is `dynamodb`, `autoscaling`, `ec2` or `sts`; `operation` is AWS's spelling;
+    /// `result` is `ok`, AWS's error code (`HTTP 503` if it gave none, `other` for one unfit for a label),
     /// `timeout`, `unreachable` or `unreadable`.
     fn request(&self, service: &'static str, operation: &'static str, result: &str);
-    /// DynamoDB says that a call consumed so many capacity units.
+    /// A DynamoDB call consumed this many capacity units.
     fn consumed(&self, operation: &'static str, units: f64);
 }
 
-/// A request before it is signed.
 pub(crate) struct Request {
-    /// The service it goes to.
     pub(crate) service: Service,
-    /// The operation, as the service spells it.
     pub(crate) operation: &'static str,
-    /// What it is about, for people.
+    /// What the call is about, for messages.
     pub(crate) subject: String,
-    /// Its headers, names in lower case.
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// Its body.
     pub(crate) body: String,
 }
 
-/// The time that a group of calls may take together, such as all pages of a scan.
+/// The time a group of calls may take together, such as all pages of a scan.
 #[derive(Clone, Copy)]
 pub(crate) struct Budget {
-    end: Instant,
+    deadline: Instant,
     total: Duration,
     attempt: Duration,
 }
 
 impl Budget {
-    /// A budget that starts now: `total` for everything, `attempt` for one attempt at one call.
+    /// Starts now: `total` for everything, `attempt` for one attempt at one call.
     pub(crate) fn new(total: Duration, attempt: Duration) -> Self {
-        Budget { end: Instant::now() + total, total, attempt }
+        Budget { deadline: Instant::now() + total, total, attempt }
     }
 
-    /// When it is over.
-    pub(crate) fn end(&self) -> Instant {
-        self.end
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
-    /// Whether nothing is left of it.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.left().is_zero()
     }
 
-    /// What is left of it.
     pub(crate) fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn timed_out(&self) -> Cause {
+        Cause::TimedOut(match self.total {
+            Duration::ZERO => "no time left".to_string(),
+            total => format!("{:.1} s for the whole operation", total.as_secs_f64()),
+        })
     }
 }
 
-/// Reads an answer's body to its end. The error says what is not as it should be.
+/// Reads a response body to its end. The error says what is malformed.
 pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
-/// What all calls share but the credentials, which some of the calls are there to fetch.
+/// What all calls share except the credentials, since some calls exist to fetch those.
 pub(crate) struct Caller {
-    /// Who carries requests.
     pub(crate) wire: Arc<dyn Wire>,
-    /// Where services are.
     pub(crate) endpoints: Endpoints,
-    /// Attempts at one call, the first included, where someone says so.
+    /// Attempts per call, the first included, if configured.
     attempts: Option<u32>,
-    /// AWS's time.
-    pub(crate) clock: Arc<Clock>,
+    /// AWS's time, used for signing.
+    pub(crate) clock: Arc<AwsClock>,
     remotes: [Remote; Service::ALL.len()],
     observer: Arc<dyn Observer>,
 }
 
-fn place(service: Service) -> usize {
-    Service::ALL.iter().position(|known| *known == service).expect("ALL names every service")
-}
-
-/// A service as it is called.
 struct Remote {
-    /// The region that signatures name.
     region: Arc<str>,
     endpoint: Endpoint,
     quota: Quota,
 }
 
 impl Caller {
-    /// Calls over `wire` in `region`, counted by `observer`, each with so many `attempts` (1 or more), or as many as the
-    /// service's retries allow.
+    /// Calls over `wire` in `region`, counted by `observer`, each with up to `attempts` (1 or more; `None`: the service's
+    /// default).
     pub(crate) fn new(
         wire: Arc<dyn Wire>,
         endpoints: Endpoints,
@@ -136,36 +125,33 @@ impl Caller {
         Caller { wire, endpoints, attempts, clock: Arc::default(), remotes, observer }
     }
 
-    /// Calls one service in another region than the others.
-    pub(crate) fn move_service(&mut self, service: Service, region: String) {
-        let remote = &mut self.remotes[place(service)];
+    pub(crate) fn set_region(&mut self, service: Service, region: String) {
+        let remote = &mut self.remotes[service as usize];
         remote.endpoint = self.endpoints.of(service, &region);
         remote.region = region.into();
     }
 
-    /// The region that a service is called in.
     pub(crate) fn region_of(&self, service: Service) -> &str {
         &self.remote(service).region
     }
 
     fn remote(&self, service: Service) -> &Remote {
-        &self.remotes[place(service)]
+        &self.remotes[service as usize]
     }
 
-    /// The error of `request`, signed `by` these.
-    pub(crate) fn failed(&self, request: &Request, by: Option<&Credentials>, cause: Cause) -> Error {
-        Error::Call(Box::new(Call {
+    pub(crate) fn error(&self, request: &Request, credentials: Option<&Credentials>, cause: Cause) -> AwsError {
+        AwsError::Call(Box::new(FailedCall {
             service: request.service,
             operation: request.operation,
             subject: request.subject.clone(),
             host: self.remote(request.service).endpoint.host.clone(),
-            who: by.map(Credentials::who),
+            identity: credentials.map(Credentials::label),
             cause,
-            others: None,
+            renewal: None,
         }))
     }
 
-    /// Sends `request` within `budget`, signed unless there are no credentials, and reads the answer's body by `read`.
+    /// Sends `request` within `budget`, signed if there are credentials, and parses the body with `read`.
     pub(crate) fn send<T>(
         &self,
         request: &Request,
@@ -174,58 +160,52 @@ impl Caller {
         read: ReadBody<'_, T>,
     ) -> Result<T, Cause> {
         let remote = self.remote(request.service);
-        let most = self.attempts.unwrap_or_else(|| retry::attempts(request.service));
-        let (mut attempts, mut reconnected, mut reset, mut cost) = (0, false, false, None);
+        let max_attempts = self.attempts.unwrap_or_else(|| retry::attempts(request.service));
+        let (mut attempts, mut reconnected, mut clock_changed, mut cost) = (0, false, false, None);
         loop {
             let time = budget.attempt.min(budget.left());
             if time.is_zero() {
-                return Err(Cause::TimedOut(match budget.total {
-                    Duration::ZERO => "no time is left for it".to_string(),
-                    total => format!("{:.1} s for the whole task", total.as_secs_f64()),
-                }));
+                return Err(budget.timed_out());
             }
             attempts += 1;
             let failure = match self.attempt(remote, credentials, request, time, read) {
-                Ok(answer) => {
+                Ok(value) => {
                     remote.quota.refund(cost);
                     self.observer.request(request.service.id(), request.operation, "ok");
-                    if reset && self.clock.is_own() {
-                        let host = &remote.endpoint.host;
-                        log::warn!(
-                            "the Date of answers from {host} is wrong, as that of a proxy may be: this machine's own clock is used"
-                        );
+                    if clock_changed && self.clock.ignores_dates() {
+                        warn_of_dates(&remote.endpoint.host);
                     }
-                    return Ok(answer);
+                    return Ok(value);
                 }
                 Err(failure) => failure,
             };
-            let Failure { fault: Fault { cause, stale }, clock, asked } = *failure;
+            let AttemptFailure { fault: ExchangeFault { cause, stale }, clock, retry_after } = *failure;
             self.observer.request(request.service.id(), request.operation, &result_label(&cause));
-            // The server may close a kept connection in the moment that we use it: no fault of anyone, and once is enough.
+            // The server may close an idle connection just as we reuse it: reconnect once, without counting an attempt.
             if stale && !reconnected {
                 reconnected = true;
                 attempts -= 1;
                 continue;
             }
-            // Another time is tried once: with two that are both refused, one call could go to and fro.
-            let clock = clock && !std::mem::replace(&mut reset, true);
-            if attempts >= most || !(clock || passes(&cause)) {
+            // Change the clock once per call: if AWS refuses both times, it would alternate between them.
+            let clock = clock && !std::mem::replace(&mut clock_changed, true);
+            if attempts >= max_attempts || !(clock || is_retryable(&cause)) {
                 return Err(cause);
             }
-            let wait = if clock { Duration::ZERO } else { pause(request.service, &cause, attempts, asked, random()) };
+            let wait = if clock {
+                Duration::ZERO
+            } else {
+                retry_delay(request.service, &cause, attempts, retry_after, random())
+            };
             if wait >= budget.left() {
                 return Err(cause);
             }
             cost = remote.quota.take(&cause);
             if cost.is_none() {
-                log::debug!(
-                    "{} {}: too many calls failed lately to try again",
-                    request.service.name(),
-                    request.operation
-                );
+                log::debug!("{} {}: retry quota exhausted, giving up", request.service.name(), request.operation);
                 return Err(cause);
             }
-            log::debug!("{}: trying again", self.failed(request, credentials, cause));
+            log::debug!("{}: retrying", self.error(request, credentials, cause));
             std::thread::sleep(wait);
         }
     }
@@ -237,44 +217,53 @@ impl Caller {
         request: &Request,
         time: Duration,
         read: ReadBody<'_, T>,
-    ) -> Result<T, Box<Failure>> {
+    ) -> Result<T, Box<AttemptFailure>> {
         let body = request.body.as_bytes();
         let sent = Timestamp::now();
         let signature = match credentials {
             Some(credentials) => {
-                let scope = Scope { region, service: request.service.id() };
-                sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent))
-                    .map_err(|text| Fault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false })?
+                let scope = SigningScope { region, service: request.service.id() };
+                sign(credentials, &scope, &endpoint.url, &request.headers, body, self.clock.at(sent)).map_err(
+                    |text| ExchangeFault { cause: Cause::Unreadable(format!("cannot sign: {text}")), stale: false },
+                )?
             }
             None => Vec::new(),
         };
         let own = request.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let headers: Vec<(&str, &str)> =
             own.chain(signature.iter().map(|(name, value)| (name.as_str(), value.as_str()))).collect();
-        let ask =
-            Ask { method: "POST", url: &endpoint.url, headers: &headers, body, time, connect: CONNECT, direct: false };
-        let answer = self.wire.ask(&ask).map_err(|fault| self.explain(request.service, fault))?;
-        let seen = self.clock.learn(sent, Timestamp::now(), answer.header("date"), answer.header("age").is_some());
-        if answer.status != 200 {
-            return Err(Box::new(self.refused(answer, seen, credentials)));
+        let exchange = HttpRequest {
+            method: "POST",
+            url: &endpoint.url,
+            headers: &headers,
+            body,
+            time,
+            connect: CONNECT,
+            direct: false,
+        };
+        let response = self.wire.send(&exchange).map_err(|fault| self.explain(request.service, fault))?;
+        let date = (response.header("date"), response.header("age").is_some());
+        let sample = self.clock.learn(sent, Timestamp::now(), date.0, date.1);
+        if response.status != 200 {
+            return Err(Box::new(self.refused(response, sample, credentials)));
         }
         let left = if request.service == Service::DynamoDb { ITEMS_LIMIT } else { BODY_LIMIT };
-        let watched = Watched { inner: answer.body, left, time, fault: None, beginning: Vec::new() };
-        let mut body = BufReader::with_capacity(16 * 1024, watched);
+        let body = BoundedBody { inner: response.body, left, time, fault: None, prefix: Vec::new() };
+        let mut body = BufReader::with_capacity(16 * 1024, body);
         read(&mut body).map_err(|text| {
-            let Watched { fault, beginning, .. } = body.into_inner();
+            let BoundedBody { fault, prefix, .. } = body.into_inner();
             let unreadable = || {
                 let secrets = credentials.map(Credentials::secrets).unwrap_or_default();
-                let page = of_page(&beginning).map(|page| hidden(page, &secrets));
-                let text = page.map_or(text, |page| format!("it is a page: \"{}\"", one_line(&page, PAGE_SHOWN)));
-                Fault { cause: Cause::Unreadable(text), stale: false }
+                let page = html_text(&prefix).map(|page| redact(page, &secrets));
+                let text = page.map_or(text, |page| format!("it is an HTML page: \"{}\"", one_line(&page, PAGE_SHOWN)));
+                ExchangeFault { cause: Cause::Unreadable(text), stale: false }
             };
             fault.unwrap_or_else(unreadable).into()
         })
     }
 
-    /// A name that follows from the region is as wrong as that is.
-    fn explain(&self, service: Service, mut fault: Fault) -> Fault {
+    /// Suggests a wrong region if a host name derived from it does not resolve.
+    fn explain(&self, service: Service, mut fault: ExchangeFault) -> ExchangeFault {
         if let Cause::Unreachable(text) = &mut fault.cause
             && text.starts_with(UNRESOLVED)
             && !self.endpoints.configured.contains_key(service.id())
@@ -284,76 +273,85 @@ impl Caller {
         fault
     }
 
-    /// The failure that a refusal of `credentials` is; `seen` is what its date says of the clock that signed.
-    fn refused(&self, answer: Answer, seen: Option<Seen>, credentials: Option<&Credentials>) -> Failure {
-        let request_id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id")).map(str::to_string);
-        let asked = answer.header("x-amz-retry-after").and_then(retry::asked);
-        let leads = answer.header("location").filter(|_| answer.status < 400).map(destination);
+    /// The failure for an error response; `sample` comes from its date.
+    fn refused(
+        &self,
+        response: HttpResponse,
+        sample: Option<DateSample>,
+        credentials: Option<&Credentials>,
+    ) -> AttemptFailure {
+        let request_id =
+            response.header("x-amzn-requestid").or(response.header("x-amz-request-id")).map(str::to_string);
+        let retry_after = response.header("x-amz-retry-after").and_then(retry::parse_retry_after);
+        let redirect = response.header("location").filter(|_| response.status < 400).map(redirect_target);
         let mut text = Vec::new();
-        // A body that breaks off still leaves the status.
-        let _ = answer.body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
-        let mut refusal = refusal(answer.status, request_id.as_deref(), &text);
-        if let Some(place) = leads {
-            refusal.message = format!("it leads to {place}");
+        // The status is still known if the body breaks off.
+        let _ = response.body.take(ERROR_BODY_LIMIT).read_to_end(&mut text);
+        let mut refusal = refusal(response.status, request_id.as_deref(), &text);
+        if let Some(target) = redirect {
+            refusal.message = format!("it redirects to {target}");
         }
         if let Some(credentials) = credentials {
-            refusal.hide(&credentials.secrets());
+            refusal.redact(&credentials.secrets());
         }
-        let clock = match refusal.kind() {
-            Some(Kind::Clock) => self.clock.refused(seen) || seen.is_some(),
-            Some(Kind::Signature) => self.clock.refused(seen),
+        let clock = match refusal.class() {
+            Some(ErrorClass::Clock) => self.clock.refused(sample) || sample.is_some(),
+            Some(ErrorClass::Signature) => self.clock.refused(sample),
             _ => false,
         };
-        Failure { fault: Fault { cause: Cause::Refused(refusal), stale: false }, clock, asked }
+        AttemptFailure { fault: ExchangeFault { cause: Cause::Refused(refusal), stale: false }, clock, retry_after }
     }
 }
 
-/// A failed attempt.
-struct Failure {
-    fault: Fault,
-    /// It may have failed because the time of the signature was wrong, and there is another one to try.
+fn warn_of_dates(host: &str) {
+    log::warn!(
+        "the Date of responses from {host} is wrong, perhaps set by a proxy: signing with this machine's own clock"
+    );
+}
+
+struct AttemptFailure {
+    fault: ExchangeFault,
+    /// The signature's time may have been wrong, and another one is worth trying.
     clock: bool,
-    /// How long the service asks to be left alone.
-    asked: Option<Duration>,
+    retry_after: Option<Duration>,
 }
 
-impl From<Fault> for Box<Failure> {
-    fn from(fault: Fault) -> Self {
-        Box::new(Failure { fault, clock: false, asked: None })
+impl From<ExchangeFault> for Box<AttemptFailure> {
+    fn from(fault: ExchangeFault) -> Self {
+        Box::new(AttemptFailure { fault, clock: false, retry_after: None })
     }
 }
 
-/// A body that remembers why it could not be read to its end: a parser tells only that it could not go on.
-struct Watched<R> {
+/// A body of limited size that keeps the cause of a read error, which parsers do not pass on.
+struct BoundedBody<R> {
     inner: R,
     left: u64,
     time: Duration,
-    fault: Option<Fault>,
-    /// What came first, for a message.
-    beginning: Vec<u8>,
+    fault: Option<ExchangeFault>,
+    prefix: Vec<u8>,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for BoundedBody<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match self.inner.read(buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                self.fault = Some(fault_of(error, self.time));
-                return Err(io::Error::other("the body broke off"));
+                self.fault = Some(body_fault(error, self.time));
+                return Err(io::Error::other("the body was cut short"));
             }
         };
         match self.left.checked_sub(count as u64) {
             Some(left) => self.left = left,
-            None => return Err(io::Error::other("the body is larger than any that the service sends")),
+            None => return Err(io::Error::other("the body is larger than any real response")),
         }
-        let more = BEGINNING.saturating_sub(self.beginning.len()).min(count);
-        self.beginning.extend_from_slice(&buffer[..more]);
+        let more = PREFIX_LIMIT.saturating_sub(self.prefix.len()).min(count);
+        self.prefix.extend_from_slice(&buffer[..more]);
         Ok(count)
     }
 }
 
-/// The `result` of a metric: few, short, and of plain characters, whatever comes from outside.
+/// The `result` label of a metric, at most 64 plain characters whatever AWS sends.
 pub(crate) fn result_label(cause: &Cause) -> String {
     match cause {
         Cause::Unreachable(_) => "unreachable".to_string(),

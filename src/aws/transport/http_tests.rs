@@ -1,11 +1,11 @@
-//! Calls that fail, are tried again, time out, and answers without end.
+//! Failed calls, retries, timeouts, and endless responses.
 
 use std::io::Write;
 use std::net::TcpStream;
 
 use super::*;
 use crate::aws::calls::send;
-use crate::aws::testing::{Answer, Responder, Seen, aws, raw_server, read_request};
+use crate::aws::testing::{CannedResponse, Responder, Seen, aws, raw_server, read_request};
 use crate::aws::{Aws, Regions};
 
 fn request() -> Request {
@@ -30,7 +30,7 @@ fn seconds(total: f64) -> Budget {
 
 #[test]
 fn a_call_is_signed_and_its_body_read() {
-    let server = Responder::new(|_: &Seen| Answer::ok("hello"));
+    let server = Responder::new(|_: &Seen| CannedResponse::ok("hello"));
     let (aws, results) = aws(&server.url);
     assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "hello");
     let seen = server.seen();
@@ -40,9 +40,9 @@ fn a_call_is_signed_and_its_body_read() {
 }
 
 #[test]
-fn what_passes_is_tried_four_times_and_what_does_not_once() {
+fn transient_failures_get_four_attempts_and_others_one() {
     for (status, body, calls) in [(503, "", 4), (400, "{\"__type\":\"x#AccessDeniedException\"}", 1), (302, "", 1)] {
-        let server = Responder::new(move |_: &Seen| Answer { status, body: body.to_string() });
+        let server = Responder::new(move |_: &Seen| CannedResponse { status, body: body.to_string() });
         let (aws, results) = aws(&server.url);
         let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("refused");
         assert_eq!(server.seen().len(), calls, "{error}");
@@ -50,7 +50,7 @@ fn what_passes_is_tried_four_times_and_what_does_not_once() {
     }
 }
 
-/// A server that refuses the first calls so, with this header, and then answers.
+/// A server that refuses the first `times` calls and then answers `late`.
 fn refuses(times: usize, status: u16, header: &'static str, body: &'static str) -> String {
     let refused = std::sync::atomic::AtomicUsize::new(0);
     raw_server(move |_, mut stream| {
@@ -67,7 +67,7 @@ fn refuses(times: usize, status: u16, header: &'static str, body: &'static str) 
 }
 
 #[test]
-fn a_service_that_asks_for_time_gets_it() {
+fn retry_after_is_honoured() {
     let (aws, results) = aws(&refuses(1, 503, "x-amz-retry-after: 300", ""));
     let begun = Instant::now();
     assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "late");
@@ -76,7 +76,7 @@ fn a_service_that_asks_for_time_gets_it() {
 }
 
 #[test]
-fn a_wait_that_ends_after_the_task_is_not_begun() {
+fn no_wait_outlasts_the_budget() {
     let throttled = "{\"__type\":\"x#ThrottlingException\"}";
     let (aws, results) = aws(&refuses(1, 400, "x-amz-retry-after: 3000", throttled));
     let begun = Instant::now();
@@ -87,7 +87,7 @@ fn a_wait_that_ends_after_the_task_is_not_begun() {
 }
 
 #[test]
-fn a_cancelled_transaction_is_tried_again_where_its_reasons_pass() {
+fn a_transaction_cancelled_for_transient_reasons_is_retried() {
     let cancelled = |reason: &str| {
         format!(
             "{{\"__type\":\"x#TransactionCanceledException\",\"CancellationReasons\":[{{\"Code\":\"None\"}},{{\"Code\":\"{reason}\"}}]}}"
@@ -98,7 +98,7 @@ fn a_cancelled_transaction_is_tried_again_where_its_reasons_pass() {
         let mut refused = false;
         let server = Responder::new(move |_: &Seen| {
             let first = !std::mem::replace(&mut refused, true);
-            if first { Answer { status: 400, body: body.clone() } } else { Answer::ok("late") }
+            if first { CannedResponse { status: 400, body: body.clone() } } else { CannedResponse::ok("late") }
         });
         let (aws, _) = aws(&server.url);
         let result = send(&aws, &request(), &seconds(5.0), &text);
@@ -108,11 +108,11 @@ fn a_cancelled_transaction_is_tried_again_where_its_reasons_pass() {
 }
 
 #[test]
-fn an_attempt_that_succeeds_ends_the_trying() {
+fn success_ends_the_retries() {
     let mut count = 0;
     let server = Responder::new(move |_: &Seen| {
         count += 1;
-        if count < 3 { Answer { status: 500, body: String::new() } } else { Answer::ok("late") }
+        if count < 3 { CannedResponse { status: 500, body: String::new() } } else { CannedResponse::ok("late") }
     });
     let (aws, results) = aws(&server.url);
     assert_eq!(send(&aws, &request(), &seconds(5.0), &text).expect("an answer"), "late");
@@ -120,25 +120,25 @@ fn an_attempt_that_succeeds_ends_the_trying() {
 }
 
 #[test]
-fn an_unreadable_answer_is_an_error_at_once() {
-    let server = Responder::new(|_: &Seen| Answer::ok("hello"));
+fn an_unreadable_response_is_not_retried() {
+    let server = Responder::new(|_: &Seen| CannedResponse::ok("hello"));
     let (aws, results) = aws(&server.url);
     let refuse = |_: &mut dyn BufRead| Err::<(), _>("not what I want".to_string());
     let error = send(&aws, &request(), &seconds(5.0), &refuse).expect_err("unreadable");
-    assert!(error.to_string().ends_with("the answer cannot be read: not what I want"), "{error}");
+    assert!(error.to_string().ends_with("unreadable response: not what I want"), "{error}");
     assert_eq!(results.all(), ["dynamodb Scan unreadable"]);
 }
 
 #[test]
-fn a_page_and_a_way_to_elsewhere_are_named() {
+fn an_html_page_and_a_redirect_are_reported_as_such() {
     for (answer, expected) in [
         (
             "200 OK\r\ncontent-length: 54\r\n\r\n<!doctype html><title>Portal</title><p>Please log in</p>",
-            "the answer cannot be read: it is a page: \"Portal Please log in\"",
+            "unreadable response: it is an HTML page: \"Portal Please log in\"",
         ),
         (
             "307 T\r\nlocation: https://sso.example/x?y=hush\r\ncontent-length: 0\r\n\r\n",
-            "HTTP 307: \"it leads to https://sso.example\"",
+            "HTTP 307: \"it redirects to https://sso.example\"",
         ),
     ] {
         let url = raw_server(move |_, mut stream| {
@@ -150,19 +150,19 @@ fn a_page_and_a_way_to_elsewhere_are_named() {
             Err::<(), _>("not what I want".to_string())
         };
         let error = send(&aws(&url).0, &request(), &seconds(5.0), &refuse).expect_err("no answer");
-        assert!(error.to_string().ends_with(expected) && !error.needs_a_person(), "{error}");
+        assert!(error.to_string().ends_with(expected) && !error.needs_operator(), "{error}");
     }
 }
 
 #[test]
-fn nobody_listening_is_an_error_in_words() {
+fn a_refused_connection_is_reported() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = free.local_addr().expect("an address");
     drop(free);
     let (aws, results) = aws(&format!("http://{address}"));
     let error = send(&aws, &request(), &seconds(5.0), &text).expect_err("refused");
     assert!(error.to_string().contains("cannot be reached: connection refused"), "{error}");
-    assert!(!error.needs_a_person());
+    assert!(!error.needs_operator());
     assert_eq!(results.all().len(), 4);
 }
 
@@ -183,7 +183,7 @@ fn a_server_that_never_answers_takes_no_more_than_the_budget() {
 }
 
 #[test]
-fn a_body_that_stops_half_way_takes_no_more_than_the_budget() {
+fn a_stalled_body_takes_no_more_than_the_budget() {
     let url = raw_server(|_, mut stream| {
         read_request(&mut stream);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").expect("sent");
@@ -197,7 +197,7 @@ fn a_body_that_stops_half_way_takes_no_more_than_the_budget() {
 }
 
 #[test]
-fn a_body_that_is_cut_is_not_a_shorter_body() {
+fn a_truncated_body_is_an_error() {
     let url = raw_server(|_, mut stream| {
         read_request(&mut stream);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").expect("sent");
@@ -214,7 +214,7 @@ fn reply(stream: &mut TcpStream, body: &str) {
 }
 
 #[test]
-fn connections_are_kept_and_one_that_was_given_up_is_replaced_unseen() {
+fn connections_are_reused_and_stale_ones_replaced_silently() {
     // The first connection answers twice, and hangs up on its third request without an answer.
     let url = raw_server(|number, mut stream| {
         let answers = if number == 0 { 2 } else { 9 };
@@ -239,9 +239,9 @@ fn refused_credentials_are_looked_up_again() {
     let path = folder.file("credentials", &key("OLD"));
     let server = Responder::new(|seen: &Seen| {
         if seen.header("authorization").contains("Credential=NEW/") {
-            Answer::ok("welcome")
+            CannedResponse::ok("welcome")
         } else {
-            Answer { status: 400, body: "{\"__type\":\"x#ExpiredTokenException\"}".to_string() }
+            CannedResponse { status: 400, body: "{\"__type\":\"x#ExpiredTokenException\"}".to_string() }
         }
     });
     let environment = crate::environment::Environment::from([
@@ -257,9 +257,9 @@ fn refused_credentials_are_looked_up_again() {
 }
 
 #[test]
-fn a_body_has_a_bound() {
+fn a_body_is_bounded() {
     let mut body =
-        Watched { inner: io::repeat(b'x'), left: 1_000, time: Duration::ZERO, fault: None, beginning: Vec::new() };
+        BoundedBody { inner: io::repeat(b'x'), left: 1_000, time: Duration::ZERO, fault: None, prefix: Vec::new() };
     let error = body.read_to_end(&mut Vec::new()).expect_err("endless");
     assert!(error.to_string().contains("larger than"), "{error}");
 }

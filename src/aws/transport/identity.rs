@@ -1,30 +1,27 @@
-//! The credentials that sign a call, and what of them may be shown. Where they come from is the business of `credentials`.
+//! The credentials that sign a call, and what may be shown of them.
 
 use std::fmt;
 
 use crate::clock::Timestamp;
 
-/// AWS's own secrets have 40 characters and more.
+/// Shorter secrets, such as emulators', would match too much ordinary text; AWS's own have 40 characters and more.
 const SHORTEST_SECRET: usize = 16;
 
 /// An access key with its secret. `Debug` shows neither the secret nor the token.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
-    /// The public half.
     pub(crate) access_key_id: String,
-    /// The secret half.
     pub(crate) secret_access_key: String,
-    /// The token of temporary credentials.
     pub(crate) session_token: Option<String>,
-    /// When they end; `None` for those that do not.
+    /// When they expire; `None` for static ones.
     pub(crate) expires: Option<Timestamp>,
-    /// Where they are from, for people: `the environment`, `role arn:aws:iam::123456789012:role/web`.
-    pub(crate) from: String,
+    /// Where they come from, for messages: `the environment`, `role arn:aws:iam::123456789012:role/web`.
+    pub(crate) source: String,
 }
 
 impl Credentials {
-    /// Static credentials out of texts; spaces and line ends around them are dropped, since files and secret stores
-    /// often add a newline. The error says which text cannot be sent, without showing it.
+    /// Static credentials. Surrounding white space is trimmed, since files and secret stores often add a newline. The error
+    /// names the value that is not printable ASCII, without showing it.
     pub(crate) fn fixed(key: &str, secret: &str, token: Option<&str>) -> Result<Self, &'static str> {
         let sendable = |text: &str| text.trim().chars().all(|c| c.is_ascii_graphic());
         for (name, text) in
@@ -39,35 +36,34 @@ impl Credentials {
             secret_access_key: secret.trim().to_string(),
             session_token: token.map(str::trim).filter(|token| !token.is_empty()).map(str::to_string),
             expires: None,
-            from: String::new(),
+            source: String::new(),
         })
     }
 
-    /// The same, with where they are from.
     #[must_use]
-    pub(crate) fn of(self, from: impl Into<String>) -> Self {
-        Credentials { from: from.into(), ..self }
+    pub(crate) fn with_source(self, source: impl Into<String>) -> Self {
+        Credentials { source: source.into(), ..self }
     }
 
-    /// Who signs with them, for messages: `key ...MPLE (the environment)`.
-    pub(crate) fn who(&self) -> String {
-        format!("key {} ({})", self.shown(), self.from)
+    /// What identifies them in messages: `key ...MPLE (the environment)`.
+    pub(crate) fn label(&self) -> String {
+        format!("key {} ({})", self.short_key(), self.source)
     }
 
-    /// Whether these would sign as `other` does.
+    /// Whether these sign exactly as `other` does.
     pub(crate) fn same_key(&self, other: &Credentials) -> bool {
         self.access_key_id == other.access_key_id
             && self.secret_access_key == other.secret_access_key
             && self.session_token == other.session_token
     }
 
-    /// What no text may show. (A text as short as those of emulators stands in too many others.)
+    /// The values to redact from texts.
     pub(crate) fn secrets(&self) -> Vec<&str> {
         let all = [Some(self.secret_access_key.as_str()), self.session_token.as_deref()];
         all.into_iter().flatten().filter(|secret| secret.len() >= SHORTEST_SECRET).collect()
     }
 
-    fn shown(&self) -> String {
+    fn short_key(&self) -> String {
         let count = self.access_key_id.chars().count();
         format!("...{}", self.access_key_id.chars().skip(count.saturating_sub(4)).collect::<String>())
     }
@@ -76,9 +72,9 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field("access_key_id", &self.shown())
+            .field("access_key_id", &self.short_key())
             .field("expires", &self.expires)
-            .field("from", &self.from)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }
@@ -88,16 +84,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_shows_a_secret() {
-        let credentials =
-            Credentials::fixed("AKIDEXAMPLE", "hush-hush", Some("token-hush")).expect("sendable").of("the environment");
+    fn debug_and_label_hide_secrets() {
+        let credentials = Credentials::fixed("AKIDEXAMPLE", "hush-hush", Some("token-hush"))
+            .expect("sendable")
+            .with_source("the environment");
         let text = format!("{credentials:?}");
         assert!(text.contains("...MPLE") && !text.contains("hush") && !text.contains("AKID"), "{text}");
-        assert_eq!(credentials.who(), "key ...MPLE (the environment)");
+        assert_eq!(credentials.label(), "key ...MPLE (the environment)");
     }
 
     #[test]
-    fn a_newline_around_a_secret_is_dropped_and_one_inside_refused() {
+    fn surrounding_white_space_is_trimmed_and_inner_rejected() {
         assert_eq!(Credentials::fixed(" AK\n", "s\n", None).expect("sendable").secret_access_key, "s");
         assert_eq!(Credentials::fixed("AK", "a\nb", None), Err("secret access key"));
         assert_eq!(Credentials::fixed("AK", "s", Some("t t")), Err("session token"));

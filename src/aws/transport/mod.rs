@@ -1,6 +1,6 @@
-//! One call: connections, TLS and proxies, where each service is, signatures, AWS's clock, and retries.
+//! One call: connections, TLS, proxies, endpoints, signatures, clock skew and retries.
 //!
-//! It may import `reading` and `error`. It knows neither where credentials come from nor what an answer means.
+//! May import `reading` and `error`. Knows neither where credentials come from nor what a response means.
 
 pub(super) mod endpoint;
 pub(super) mod form;

@@ -1,4 +1,4 @@
-//! One HTTP exchange: a request out, an answer in, each bounded in time. What either means is the business of others.
+//! One HTTP exchange, bounded in time.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -7,74 +7,68 @@ use std::time::Duration;
 use ureq::http::{Request, Uri};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
-use super::proxy::{Named, Proxies};
+use super::proxy::{ConfiguredProxy, Proxies};
 use super::tls::tls;
-use crate::aws::error::{Cause, Error};
+use crate::aws::error::{AwsError, Cause};
 use crate::resolver::CachingResolver;
 
-/// How the cause begins where the other side's name has no address.
+/// The start of the cause when DNS resolution fails.
 pub(crate) const UNRESOLVED: &str = "its name cannot be resolved";
 
-/// A request. It may carry credentials, so it cannot be printed.
-pub(crate) struct Ask<'a> {
-    /// `GET`, `PUT` or `POST`.
+/// A request. It may carry credentials, so it has no `Debug`.
+pub(crate) struct HttpRequest<'a> {
     pub(crate) method: &'static str,
-    /// The whole URL.
     pub(crate) url: &'a str,
-    /// Its headers.
     pub(crate) headers: &'a [(&'a str, &'a str)],
-    /// Its body; a `GET` sends none.
+    /// The body; ignored for `GET`.
     pub(crate) body: &'a [u8],
-    /// The time for all of it, the answer's body included.
+    /// The timeout for the whole exchange, the response body included.
     pub(crate) time: Duration,
-    /// The time for the connection to stand, TLS included.
+    /// The timeout for connecting, TLS included.
     pub(crate) connect: Duration,
-    /// Whether no proxy may be asked: for what is on this machine or its link.
+    /// Bypasses the proxy: for endpoints on this machine or its link.
     pub(crate) direct: bool,
 }
 
-/// An answer whose body has yet to be read.
-pub(crate) struct Answer {
-    /// The HTTP status.
+/// A response whose body has yet to be read.
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
-    /// The headers, names in lower case; a value that is not ASCII is left out.
+    /// The headers, names in lower case; non-ASCII values are dropped.
     pub(crate) headers: Vec<(String, String)>,
-    /// The body as it arrives; its faults are those of [`fault_of`].
+    /// The body as it arrives; map its errors with [`body_fault`].
     pub(crate) body: Box<dyn Read>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The value of a header, by its name in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// An exchange that brought no whole answer.
+/// An exchange that failed before the response was complete.
 #[derive(Debug)]
-pub(crate) struct Fault {
-    /// What happened.
+pub(crate) struct ExchangeFault {
     pub(crate) cause: Cause,
-    /// The connection ended before an answer began, as a kept one does that the other side has given up.
+    /// The connection closed before a response began: typical of a reused connection that the server has dropped.
     pub(crate) stale: bool,
 }
 
-/// Who carries requests: the network, or a test.
+/// Sends requests: the network, or a test.
 pub(crate) trait Wire: Send + Sync {
-    /// Carries one.
-    fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault>;
+    fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, ExchangeFault>;
 }
 
-/// The network. Connections are kept for the next request.
+/// The network, with a connection pool.
 pub(crate) struct Net {
     agent: ureq::Agent,
     proxies: Proxies,
 }
 
 impl Net {
-    /// A network with these proxies, that trusts the certificates of `bundle` too, which comes with the setting that names
-    /// it. Errors: a bundle that cannot be used.
-    pub(crate) fn new(proxies: Proxies, bundle: Option<(&Path, &str)>) -> Result<Self, Error> {
+    /// Uses these proxies, and trusts the certificates of `bundle` (a path and the setting that names it) besides the
+    /// built-in roots. Errors: an unusable bundle.
+    pub(crate) fn new(proxies: Proxies, bundle: Option<(&Path, &str)>) -> Result<Self, AwsError> {
         let tls = tls(bundle)?;
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         let settings = ureq::Agent::config_builder()
@@ -88,104 +82,112 @@ impl Net {
     }
 }
 
+impl Net {
+    fn run(
+        &self,
+        request: Request<impl ureq::AsSendBody>,
+        via: Option<&ConfiguredProxy>,
+        HttpRequest { time, connect, .. }: &HttpRequest<'_>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let settings = self.agent.configure_request(request).proxy(via.map(|via| via.proxy.clone()));
+        let settings = settings.timeout_global(Some(*time)).timeout_connect(Some(*connect.min(time)));
+        self.agent.run(settings.build())
+    }
+}
+
 impl Wire for Net {
-    fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Fault> {
-        let bad = |error: &dyn std::fmt::Display| Fault { cause: Cause::Unreachable(error.to_string()), stale: false };
-        let url: Uri = ask.url.parse().map_err(|error| bad(&error))?;
-        let by = if ask.direct { None } else { self.proxies.of(&url) };
-        let proxy = by.map(|named| named.proxy.clone());
+    fn send(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, ExchangeFault> {
+        let bad = |error: &dyn std::fmt::Display| unreachable(error.to_string());
+        let url: Uri = request.url.parse().map_err(|error| bad(&error))?;
+        let via = if request.direct { None } else { self.proxies.for_url(&url) };
         let host = url.host().unwrap_or_default().to_string();
-        let mut request = Request::builder().method(ask.method).uri(url);
-        for (name, value) in ask.headers {
-            request = request.header(*name, *value);
+        let mut builder = Request::builder().method(request.method).uri(url);
+        for (name, value) in request.headers {
+            builder = builder.header(*name, *value);
         }
-        let connect = ask.connect.min(ask.time);
-        let answer = if ask.method == "GET" {
-            let request = request.body(()).map_err(|error| bad(&error))?;
-            let settings = self.agent.configure_request(request).proxy(proxy).timeout_global(Some(ask.time));
-            self.agent.run(settings.timeout_connect(Some(connect)).build())
+        let response = if request.method == "GET" {
+            self.run(builder.body(()).map_err(|error| bad(&error))?, via, request)
         } else {
-            let request = request.body(ask.body).map_err(|error| bad(&error))?;
-            let settings = self.agent.configure_request(request).proxy(proxy).timeout_global(Some(ask.time));
-            self.agent.run(settings.timeout_connect(Some(connect)).build())
+            self.run(builder.body(request.body).map_err(|error| bad(&error))?, via, request)
         };
-        let answer = answer.map_err(|error| match by {
-            Some(by) => fault_by(by, &host, error, ask.time),
-            None => fault(error, ask.time),
+        let response = response.map_err(|error| match via {
+            Some(via) => proxy_fault(via, &host, error, request.time),
+            None => fault(error, request.time),
         })?;
         let text = |value: &ureq::http::HeaderValue| value.to_str().ok().map(str::to_string);
-        let headers = answer.headers().iter().filter_map(|(name, value)| Some((name.to_string(), text(value)?)));
-        Ok(Answer {
-            status: answer.status().as_u16(),
+        let headers = response.headers().iter().filter_map(|(name, value)| Some((name.to_string(), text(value)?)));
+        Ok(HttpResponse {
+            status: response.status().as_u16(),
             headers: headers.collect(),
-            body: Box::new(answer.into_body().into_reader()),
+            body: Box::new(response.into_body().into_reader()),
         })
     }
 }
 
-/// The fault behind an error of reading a body; `time` is that of its request.
-pub(crate) fn fault_of(error: io::Error, time: Duration) -> Fault {
-    Fault { stale: false, ..fault(ureq::Error::from(error), time) }
+/// The fault behind an error while reading a body; `time` is the timeout of its request.
+pub(crate) fn body_fault(error: io::Error, time: Duration) -> ExchangeFault {
+    ExchangeFault { stale: false, ..fault(ureq::Error::from(error), time) }
 }
 
-fn fault(error: ureq::Error, time: Duration) -> Fault {
+fn unreachable(text: String) -> ExchangeFault {
+    ExchangeFault { cause: Cause::Unreachable(text), stale: false }
+}
+
+fn fault(error: ureq::Error, time: Duration) -> ExchangeFault {
     let broken =
         [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
-    let unreachable = |text| Fault { cause: Cause::Unreachable(text), stale: false };
     if is_unresolved(&error) {
         return unreachable(format!("{UNRESOLVED}: {}", error.into_io()));
     }
     match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => {
-            let text = format!("no whole answer in {:.1} s", time.as_secs_f64());
-            Fault { cause: Cause::TimedOut(text), stale: false }
+            let text = format!("no complete response within {:.1} s", time.as_secs_f64());
+            ExchangeFault { cause: Cause::TimedOut(text), stale: false }
         }
-        ureq::Error::Timeout(step) => Fault { cause: Cause::TimedOut(step.to_string()), stale: false },
+        ureq::Error::Timeout(step) => ExchangeFault { cause: Cause::TimedOut(step.to_string()), stale: false },
         ureq::Error::Io(error) => {
             if let Some(rustls::Error::InvalidCertificate(why)) = error.get_ref().and_then(|inner| inner.downcast_ref())
             {
                 return unreachable(format!(
-                    "its certificate is not accepted ({why:?}); where a private authority signed it, name that in AWS_CA_BUNDLE"
+                    "its certificate is not accepted ({why:?}); if a private CA signed it, set AWS_CA_BUNDLE to that CA"
                 ));
             }
-            // An error of the system is told by its kind; one of TLS has its own words.
+            // OS errors are shown by kind, TLS errors by their own text.
             let text = if error.get_ref().is_some() { error.to_string() } else { error.kind().to_string() };
-            Fault { stale: broken.contains(&error.kind()), cause: Cause::Unreachable(text) }
+            ExchangeFault { stale: broken.contains(&error.kind()), cause: Cause::Unreachable(text) }
         }
         other => unreachable(other.to_string()),
     }
 }
 
-/// The same for a request by way of a proxy, which is named: it may be what is at fault.
-fn fault_by(by: &Named, host: &str, error: ureq::Error, time: Duration) -> Fault {
+/// [`fault`] for a request sent through a proxy. Names the proxy, since it may be the cause.
+fn proxy_fault(via: &ConfiguredProxy, host: &str, error: ureq::Error, time: Duration) -> ExchangeFault {
     use ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     if let ureq::Error::ConnectProxyFailed(text) = &error {
         // `proxy server responded 407/407`
         let status = text.rsplit(['/', ' ']).next().and_then(|word| word.parse().ok());
-        return Fault { cause: Cause::Unreachable(by.refusal(host, status)), stale: false };
+        return unreachable(via.refusal(host, status));
     }
-    // Only the proxy itself is looked up and connected to from here.
+    // Only the proxy itself is resolved and connected to from here.
     let missing = is_unresolved(&error)
         || matches!(&error, ureq::Error::Io(error)
             if [ConnectionRefused, HostUnreachable, NetworkUnreachable].contains(&error.kind()));
-    let Fault { cause, stale } = fault(error, time);
+    let ExchangeFault { cause, stale } = fault(error, time);
     let cause = match cause {
         Cause::Unreachable(text) if missing => {
-            let variable = by.variable;
-            Cause::Unreachable(format!("the proxy {}: {text}; is it up, and {variable} right?", by.shown()))
+            Cause::Unreachable(format!("the proxy {via}: {text}; is it up, and is {} correct?", via.variable))
         }
-        Cause::Unreachable(text) => Cause::Unreachable(format!("{text}, by way of the proxy {}", by.shown())),
-        Cause::TimedOut(text) => Cause::TimedOut(format!("{text}, by way of the proxy {}", by.shown())),
+        Cause::Unreachable(text) => Cause::Unreachable(format!("{text}, through the proxy {via}")),
+        Cause::TimedOut(text) => Cause::TimedOut(format!("{text}, through the proxy {via}")),
         other => other,
     };
-    Fault { cause, stale }
+    ExchangeFault { cause, stale }
 }
 
-/// Whether the name of the other side could not be resolved.
 fn is_unresolved(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound => true,
-        // The standard library gives this fault no kind of its own.
+        // The standard library has no `ErrorKind` for this.
         ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address information"),
         _ => false,
     }

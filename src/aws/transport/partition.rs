@@ -1,25 +1,22 @@
-//! The partitions of AWS: which regions belong to one, and how its host names end. Pure, one table.
+//! AWS partitions: their regions and DNS suffixes. Pure, one table.
 //!
 //! Source: the SDKs' shared `partitions.json` and the endpoint rules of the services; `tests/data/aws-config/endpoints.txt`
-//! holds what those rules give for every known region.
+//! holds the result of those rules for every known region.
 
-/// A partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
-    /// What its regions begin with.
+    /// Region prefixes.
     regions: &'static [&'static str],
-    /// How its host names end.
+    /// The DNS suffix.
     suffix: &'static str,
-    /// How those end that have IPv6 addresses too.
+    /// The DNS suffix of dual-stack endpoints.
     dual_stack: &'static str,
-    /// Whether its plain host names are the FIPS ones.
+    /// Whether the default endpoints are the FIPS ones.
     fips_is_plain: bool,
 }
 
-/// The partition of every region that no other one claims.
 const AWS: Partition = Partition { regions: &[], suffix: "amazonaws.com", dual_stack: "api.aws", fips_is_plain: false };
 
-/// The others.
 const OTHERS: [Partition; 7] = [
     Partition {
         regions: &["cn-"],
@@ -50,7 +47,7 @@ const OTHERS: [Partition; 7] = [
     },
 ];
 
-/// The host of a service in a region; `name` is the service's part of the host name.
+/// The host of a service in a region; `name` is [`crate::aws::service::Service::host_name`].
 pub(crate) fn host(name: &str, region: &str, fips: bool, dual_stack: bool) -> String {
     let of = |partition: &&Partition| partition.regions.iter().any(|prefix| region.starts_with(prefix));
     let partition = OTHERS.iter().find(of).unwrap_or(&AWS);
@@ -64,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_those_that_the_sdks_rules_give() {
+    fn hosts_match_the_sdks_rules() {
         let text = include_str!("../../../tests/data/aws-config/endpoints.txt");
         let mut count = 0;
         for line in text.lines().filter(|line| !line.starts_with('#')) {

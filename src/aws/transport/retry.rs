@@ -1,10 +1,10 @@
-//! Whether and when a failed call is tried again: the standard retry mode of the AWS SDKs, with the numbers that it has
-//! by default since November 2026. Pure but for its counters.
+//! Whether and when a failed call is retried: the standard retry mode of the AWS SDKs, with its defaults since November
+//! 2026. Pure but for its counters.
 //!
 //! AWS Developer Tools Blog, "Announcing updated retry behavior for AWS SDKs and Tools", and AWS SDKs and Tools Reference
 //! Guide, "Retry behavior"; where they leave a detail open, botocore's `retries/standard.py` and smithy-rs's
 //! `retries/strategy/standard.rs` agree on it. Three attempts (DynamoDB: four), exponential backoff with full jitter, and
-//! a quota of retries for each service, so that an outage does not multiply the calls.
+//! a retry quota per service, so that an outage does not multiply the calls.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,32 +13,31 @@ use crate::aws::error::Cause;
 use crate::aws::random::fraction;
 use crate::aws::service::Service;
 
-/// The bound of the first wait; each further one doubles.
+/// The upper bound of the first delay; it doubles with each retry.
 const BASE: Duration = Duration::from_millis(50);
-/// The same for DynamoDB, whose answers are quick.
+/// The same for DynamoDB, which responds faster.
 const DYNAMODB_BASE: Duration = Duration::from_millis(25);
-/// The same, for every service, after a throttled call.
+/// The same after a throttled call, for every service.
 const THROTTLED_BASE: Duration = Duration::from_secs(1);
-/// No bound grows beyond this. (The time that a whole task has ends the waiting sooner.)
-const LONGEST: Duration = Duration::from_secs(20);
-/// How much longer than its own wait a client waits because the service asks for it.
-const LONGER: Duration = Duration::from_secs(5);
+/// The largest upper bound. (The budget of an operation usually ends sooner.)
+const MAX_DELAY: Duration = Duration::from_secs(20);
+/// How far a service's `retry-after` may exceed our own delay.
+const MAX_EXTRA_DELAY: Duration = Duration::from_secs(5);
 
-/// Attempts at one call, the first included, where nobody says otherwise.
+/// Attempts per call, the first included.
 const ATTEMPTS: u32 = 3;
-/// The same for DynamoDB: with its shorter waits they take about as long.
+/// The same for DynamoDB, whose shorter delays make up for one more.
 const DYNAMODB_ATTEMPTS: u32 = 4;
 
-/// The tokens that a service's quota holds at first, and at most.
+/// The initial and largest number of tokens in a service's quota.
 const CAPACITY: u32 = 500;
-/// What a retry costs.
+/// The tokens that a retry costs.
 const COST: u32 = 14;
-/// What a retry after a throttled call costs: the service is there, and says that it wants to be asked later.
+/// The same after a throttled call: cheaper, since the service is up.
 const THROTTLED_COST: u32 = 5;
-/// What a call that succeeds at once gives back; one that succeeds later gives back what its last retry cost.
+/// The tokens that a call without retries gives back; one with retries gives back the cost of its last one.
 const REFUND: u32 = 1;
 
-/// The retries that a service has left.
 pub(crate) struct Quota(AtomicU32);
 
 impl Default for Quota {
@@ -48,14 +47,14 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// Takes what a retry after `cause` costs; `None` if that is not left.
+    /// Takes the cost of a retry after `cause`; `None` if too little is left.
     pub(crate) fn take(&self, cause: &Cause) -> Option<u32> {
         let cost = if throttled(cause) { THROTTLED_COST } else { COST };
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost));
         taken.is_ok().then_some(cost)
     }
 
-    /// A call succeeded whose last retry cost that much, if it needed any.
+    /// A call succeeded; `cost` is that of its last retry, if any.
     pub(crate) fn refund(&self, cost: Option<u32>) {
         let back = cost.unwrap_or(REFUND);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some((left + back).min(CAPACITY)));
@@ -68,10 +67,10 @@ impl Quota {
 }
 
 /// Whether the same call may succeed a moment later.
-pub(crate) fn passes(cause: &Cause) -> bool {
+pub(crate) fn is_retryable(cause: &Cause) -> bool {
     match cause {
         Cause::Unreachable(_) | Cause::TimedOut(_) => true,
-        Cause::Refused(refusal) => refusal.passes(),
+        Cause::Refused(refusal) => refusal.is_retryable(),
         Cause::Unreadable(_) => false,
     }
 }
@@ -80,33 +79,38 @@ fn throttled(cause: &Cause) -> bool {
     matches!(cause, Cause::Refused(refusal) if refusal.is_throttled())
 }
 
-/// Attempts at one call of this service, the first included, where nobody says otherwise.
+/// The default attempts per call of this service, the first included.
 pub(crate) fn attempts(service: Service) -> u32 {
     if service == Service::DynamoDb { DYNAMODB_ATTEMPTS } else { ATTEMPTS }
 }
 
-/// The wait after the `failed`th failed attempt at a call of `service`: its own, or the one that the service `asked` for
-/// where that is longer, up to a limit.
-pub(crate) fn pause(service: Service, cause: &Cause, failed: u32, asked: Option<Duration>, random: u64) -> Duration {
+/// The delay after failed attempt number `failed`: our own backoff, or `retry_after` if that is longer, up to a limit.
+pub(crate) fn retry_delay(
+    service: Service,
+    cause: &Cause,
+    failed: u32,
+    retry_after: Option<Duration>,
+    random: u64,
+) -> Duration {
     let base = if service == Service::DynamoDb { DYNAMODB_BASE } else { BASE };
     let own = jittered(base, cause, failed, random);
-    asked.unwrap_or_default().clamp(own, own + LONGER)
+    retry_after.unwrap_or_default().clamp(own, own + MAX_EXTRA_DELAY)
 }
 
-/// The same for a small question to whoever gives credentials.
+/// The same for a request to a credential provider.
 pub(crate) fn backoff(cause: &Cause, failed: u32, random: u64) -> Duration {
     jittered(BASE, cause, failed, random)
 }
 
-/// Anything from zero to a bound that doubles with each failure.
+/// Full jitter: from zero to a bound that doubles with each failure.
 fn jittered(base: Duration, cause: &Cause, failed: u32, random: u64) -> Duration {
     let base = if throttled(cause) { THROTTLED_BASE } else { base };
-    let bound = base.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(LONGEST);
+    let bound = base.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(MAX_DELAY);
     bound.mul_f64(fraction(random))
 }
 
-/// The wait that a service asks for by its header `x-amz-retry-after`, in milliseconds; `None` for what is no such number.
-pub(crate) fn asked(header: &str) -> Option<Duration> {
+/// Parses the header `x-amz-retry-after`, in milliseconds; `None` if malformed.
+pub(crate) fn parse_retry_after(header: &str) -> Option<Duration> {
     header.trim().parse().ok().map(Duration::from_millis)
 }
 
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_up_to_their_bound() {
+    fn delays_double_up_to_the_maximum() {
         use Service::{DynamoDb, Ec2, Sts};
         let cases = [
             (Ec2, fault(), [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 20_000, 20_000]),
@@ -149,16 +153,16 @@ mod tests {
         ];
         for (service, cause, expected) in cases {
             let longest: Vec<u128> =
-                (1..).map(|failed| pause(service, &cause, failed, None, u64::MAX).as_millis()).take(11).collect();
+                (1..).map(|failed| retry_delay(service, &cause, failed, None, u64::MAX).as_millis()).take(11).collect();
             assert_eq!(longest, expected, "{service:?} {cause}");
-            assert_eq!(pause(service, &cause, 3, None, 0), Duration::ZERO);
+            assert_eq!(retry_delay(service, &cause, 3, None, 0), Duration::ZERO);
         }
-        assert_eq!(pause(Ec2, &fault(), u32::MAX, None, u64::MAX), LONGEST);
+        assert_eq!(retry_delay(Ec2, &fault(), u32::MAX, None, u64::MAX), MAX_DELAY);
         assert_eq!(backoff(&fault(), 1, u64::MAX), BASE);
     }
 
     #[test]
-    fn a_service_may_ask_for_a_longer_wait_and_not_for_a_shorter_one() {
+    fn retry_after_can_lengthen_a_delay_but_not_shorten_it() {
         for (asked, random, expected) in [
             (None, u64::MAX, 50),
             (Some(10), u64::MAX, 50),
@@ -168,7 +172,7 @@ mod tests {
             (Some(60_000), u64::MAX, 5_050),
             (Some(60_000), 0, 5_000),
         ] {
-            let wait = pause(Service::Ec2, &fault(), 1, asked.map(Duration::from_millis), random);
+            let wait = retry_delay(Service::Ec2, &fault(), 1, asked.map(Duration::from_millis), random);
             assert_eq!(wait, Duration::from_millis(expected), "{asked:?} {random}");
         }
         for (header, expected) in [
@@ -180,12 +184,12 @@ mod tests {
             ("", None),
             ("99999999999999999999999", None),
         ] {
-            assert_eq!(asked(header), expected.map(Duration::from_millis), "{header:?}");
+            assert_eq!(parse_retry_after(header), expected.map(Duration::from_millis), "{header:?}");
         }
     }
 
     #[test]
-    fn dynamodb_is_tried_once_more() {
+    fn dynamodb_gets_one_more_attempt() {
         assert_eq!(Service::ALL.map(attempts), [4, 3, 3, 3, 3]);
     }
 
@@ -202,7 +206,7 @@ mod tests {
             let taken = std::iter::from_fn(|| quota.take(&cause)).inspect(|taken| assert_eq!(*taken, cost)).count();
             assert_eq!(taken, 500 / cost as usize, "{cause}");
             assert_eq!(quota.take(&cause), None);
-            // What is left of 500 and one call that went well too few: a retry waits for many that go well.
+            // One refund short of a retry.
             let missing = cost - 500 % cost;
             (0..missing - 1).for_each(|_| quota.refund(None));
             assert_eq!(quota.take(&cause), None);
@@ -216,7 +220,7 @@ mod tests {
     }
 
     proptest! {
-        /// However calls fail and succeed: there are no more retries than the quota and what succeeded give.
+        /// Whatever fails or succeeds, retries never exceed the initial quota plus refunds.
         #[test]
         fn retries_are_paid_for(steps in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..2_000)) {
             let quota = Quota::default();
@@ -236,12 +240,12 @@ mod tests {
         }
 
         #[test]
-        fn a_wait_is_never_longer_than_its_bound(failed in 0_u32..200, random: u64, asked: Option<u32>) {
+        fn a_delay_never_exceeds_its_bound(failed in 0_u32..200, random: u64, asked: Option<u32>) {
             let asked = asked.map(|millis| Duration::from_millis(millis.into()));
             for service in Service::ALL {
-                let own = pause(service, &fault(), failed, None, random);
-                let wait = pause(service, &fault(), failed, asked, random);
-                prop_assert!(own <= LONGEST && wait >= own && wait <= own + LONGER);
+                let own = retry_delay(service, &fault(), failed, None, random);
+                let wait = retry_delay(service, &fault(), failed, asked, random);
+                prop_assert!(own <= MAX_DELAY && wait >= own && wait <= own + MAX_EXTRA_DELAY);
             }
         }
     }

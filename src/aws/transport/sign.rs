@@ -1,4 +1,4 @@
-//! Signs a request with Signature Version 4. Pure: credentials and time come in, headers go out.
+//! Signs a request with Signature Version 4. Pure.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,18 +9,17 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use super::identity::Credentials;
 use crate::clock::Timestamp;
 
-/// What a signature is valid for: the region, and the service by its name in signatures.
-pub(crate) struct Scope<'a> {
-    /// The region.
+/// The credential scope of a signature.
+pub(crate) struct SigningScope<'a> {
     pub(crate) region: &'a str,
-    /// The service.
+    /// The service, by its signing name.
     pub(crate) service: &'a str,
 }
 
 /// The headers to add to a `POST` of `body` to `url` with `headers`. The error never holds a secret.
 pub(crate) fn sign(
     credentials: &Credentials,
-    scope: &Scope<'_>,
+    scope: &SigningScope<'_>,
     url: &str,
     headers: &[(&'static str, String)],
     body: &[u8],
@@ -60,7 +59,7 @@ mod tests {
             ("content-type", "application/x-amz-json-1.0".to_string()),
             ("x-amz-target", "DynamoDB_20120810.Scan".to_string()),
         ];
-        let scope = Scope { region: "eu-west-1", service: "dynamodb" };
+        let scope = SigningScope { region: "eu-west-1", service: "dynamodb" };
         // 2015-08-30 12:36:00 UTC
         let now = Timestamp::from_micros(1_440_938_160_000_000);
         sign(&credentials, &scope, "http://127.0.0.1:5000/", &headers, b"{\"TableName\": \"web\"}", now)
@@ -73,7 +72,7 @@ mod tests {
 
     // The expected signatures are those of botocore's SigV4Auth for the same request.
     #[test]
-    fn a_signature_as_botocore_makes_it() {
+    fn the_signature_matches_botocore() {
         let headers = signed(None);
         assert_eq!(header(&headers, "x-amz-date"), Some("20150830T123600Z"));
         assert_eq!(

@@ -1,8 +1,8 @@
-//! How far this machine's clock is from AWS's, learnt from the `Date` of answers: signatures carry AWS's time.
+//! Clock skew between this machine and AWS, learnt from the `Date` of responses: signatures carry AWS's time.
 //!
-//! The rules are those of the SDKs' own test cases for clock skew, which `skew` is tested with, and one more: a date that
-//! is not AWS's, such as that of a proxy whose clock is wrong, makes AWS refuse what was right before. Where dates say that
-//! the time of a signature was right and AWS refuses it, the dates are not believed, and this machine's own clock signs.
+//! The rules are those of the SDKs' own clock skew test cases, which this module is tested with, and one more: a `Date` that
+//! is not AWS's, such as that of a proxy with a wrong clock, must not break signing for good. If AWS refuses a signature whose
+//! time agrees with the `Date`, dates are ignored and this machine's own clock signs.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,85 +10,82 @@ use std::time::Duration;
 use crate::aws::reading::dates;
 use crate::clock::Timestamp;
 
-/// A refused signature is blamed on the clock only where it was off by this much: AWS allows five minutes.
-const NOTICED: Duration = Duration::from_secs(4 * 60);
-/// A date that took longer than this to arrive says nothing.
-const TRUSTED: Duration = Duration::from_secs(15 * 60);
+/// The smallest skew that explains a refused signature: AWS allows five minutes.
+const SIGNIFICANT: Duration = Duration::from_secs(4 * 60);
+/// A response that took longer than this says nothing about the clock.
+const MAX_TRIP: Duration = Duration::from_secs(15 * 60);
 
-/// AWS's clock, as far as it is known.
+/// AWS's clock, as far as known.
 #[derive(Debug, Default)]
-pub(crate) struct Clock(Mutex<State>);
+pub(crate) struct AwsClock(Mutex<Skew>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Skew {
     /// AWS's time less ours, in microseconds.
     ahead: i64,
-    /// Dates are not believed: `ahead` is zero.
-    own: bool,
+    /// If set, `ahead` is zero.
+    ignore_dates: bool,
 }
 
-/// What the date of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// AWS's time less ours by this date, in microseconds.
+pub(crate) struct DateSample {
+    /// AWS's time less ours, in microseconds.
     ahead: i64,
-    /// Whether the time in use was so far from it that AWS refuses signatures.
+    /// Whether the clock in use was so far off that AWS refuses its signatures.
     pub(crate) far_off: bool,
 }
 
-impl Clock {
-    /// AWS's time now.
+impl AwsClock {
     pub(crate) fn now(&self) -> Timestamp {
         self.at(Timestamp::now())
     }
 
-    /// AWS's time when it is `local` here.
+    /// AWS's time at local time `local`.
     pub(crate) fn at(&self, local: Timestamp) -> Timestamp {
         Timestamp::from_micros(local.as_micros().saturating_add(self.lock().ahead))
     }
 
-    /// Learns from an answer: when the request left and the answer came by this machine's clock, its `Date`, and
-    /// whether it has an `Age` (a cache's answer has an old date). `None` where the answer tells nothing.
-    pub(crate) fn learn(&self, sent: Timestamp, came: Timestamp, date: Option<&str>, aged: bool) -> Option<Seen> {
-        let trip = came.since(sent).filter(|trip| *trip <= TRUSTED && !aged)?;
+    /// Learns from a response: when the request was `sent` and the response `came` by this machine's clock, its `Date`, and
+    /// whether it has an `Age` (a cached response has an old date). `None` if it says nothing.
+    pub(crate) fn learn(&self, sent: Timestamp, came: Timestamp, date: Option<&str>, aged: bool) -> Option<DateSample> {
+        let trip = came.since(sent).filter(|trip| *trip <= MAX_TRIP && !aged)?;
         let middle = sent.plus(trip / 2);
-        let ahead = dates::header(date?)?.as_micros().saturating_sub(middle.as_micros());
-        let mut state = self.lock();
-        let seen = Seen { ahead, far_off: is_far(ahead, state.ahead) };
-        if !state.own {
-            state.ahead = ahead;
+        let ahead = dates::parse_http_date(date?)?.as_micros().saturating_sub(middle.as_micros());
+        let mut skew = self.lock();
+        let sample = DateSample { ahead, far_off: is_significant(ahead, skew.ahead) };
+        if !skew.ignore_dates {
+            skew.ahead = ahead;
         }
-        Some(seen)
+        Some(sample)
     }
 
-    /// AWS refused a signature, by an answer whose date said `seen`. Takes another time from now on, if there is one to
-    /// try: that of the date, or this machine's own where the date agrees with what was signed. False: there is none.
-    pub(crate) fn refused(&self, seen: Option<Seen>) -> bool {
-        let Some(seen) = seen else { return false };
-        let mut state = self.lock();
-        if seen.far_off {
-            *state = State { ahead: seen.ahead, own: false };
+    /// AWS refused a signature; `sample` is from the date of that response. Switches to another time, if there is one: that
+    /// of the date, or this machine's own if the date agrees with the signature. Returns whether it switched.
+    pub(crate) fn refused(&self, sample: Option<DateSample>) -> bool {
+        let Some(sample) = sample else { return false };
+        let mut skew = self.lock();
+        if sample.far_off {
+            *skew = Skew { ahead: sample.ahead, ignore_dates: false };
             return true;
         }
-        let corrected = is_far(state.ahead, 0);
+        let corrected = is_significant(skew.ahead, 0);
         if corrected {
-            *state = State { ahead: 0, own: true };
+            *skew = Skew { ahead: 0, ignore_dates: true };
         }
         corrected
     }
 
-    /// Whether dates are not believed.
-    pub(crate) fn is_own(&self) -> bool {
-        self.lock().own
+    pub(crate) fn ignores_dates(&self) -> bool {
+        self.lock().ignore_dates
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Skew> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_far(one: i64, other: i64) -> bool {
-    u128::from(one.abs_diff(other)) >= NOTICED.as_micros()
+fn is_significant(one: i64, other: i64) -> bool {
+    u128::from(one.abs_diff(other)) >= SIGNIFICANT.as_micros()
 }
 
 #[cfg(test)]
@@ -97,8 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// The facts of the SDKs' test cases: per request when it was sent and answered here, the answer's date and age,
-    /// and what must be signed, learnt and concluded.
+    /// An SDK test case: per request the local times, the date and age of the response, and what must be signed and learnt.
     #[derive(Deserialize)]
     struct Case {
         about: String,
@@ -120,16 +116,16 @@ mod tests {
     }
 
     fn moment(text: &str) -> Timestamp {
-        dates::document(text).expect("a moment")
+        dates::parse(text).expect("a moment")
     }
 
     #[test]
-    fn the_clock_is_corrected_as_the_sdks_do() {
+    fn the_skew_is_corrected_as_the_sdks_do() {
         let text = include_str!("../../../tests/data/aws-config/clock-skew.json");
         let cases: Vec<Case> = serde_json::from_str(text).expect("cases");
         assert_eq!(cases.len(), 10);
         for case in cases {
-            let clock = Clock(Mutex::new(State { ahead: case.ahead_before * 1_000_000, own: false }));
+            let clock = AwsClock(Mutex::new(Skew { ahead: case.ahead_before * 1_000_000, ignore_dates: false }));
             for request in case.requests {
                 let (sent, came) = (moment(&request.sent), moment(&request.came));
                 assert_eq!(clock.at(sent), moment(&request.signed), "{}", case.about);
@@ -140,9 +136,9 @@ mod tests {
         }
     }
 
-    /// An answer to a call that was signed now, of an AWS or a proxy whose clock is `ahead` seconds before ours: whether
-    /// AWS, whose clock is `truth` before ours, accepts it, and if not whether another time is to be tried.
-    fn call(clock: &Clock, truth: i64, dates: Option<i64>) -> Result<(), bool> {
+    /// A call to an AWS whose clock is `truth` seconds ahead of ours, where responses are dated `dates` seconds ahead.
+    /// The error says whether another time is worth trying.
+    fn call(clock: &AwsClock, truth: i64, dates: Option<i64>) -> Result<(), bool> {
         let now = moment("2026-01-01T00:00:00Z");
         let signed = clock.at(now).as_micros() - now.as_micros();
         let date = dates.map(|ahead| header(now.as_micros() + ahead * 1_000_000));
@@ -159,37 +155,36 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_made_things_worse_is_forgotten() {
+    fn a_date_that_made_things_worse_is_ignored() {
         const HOUR: i64 = 3_600;
         for wrong in [HOUR, -HOUR] {
-            let clock = Clock::default();
-            // A proxy's date, on good answers and on refusals alike.
+            let clock = AwsClock::default();
+            // A proxy's date, on good responses and refusals alike.
             assert_eq!(call(&clock, 0, Some(wrong)), Ok(()), "signed before any date was seen");
             assert_eq!(call(&clock, 0, Some(wrong)), Err(true), "signed by the proxy's date");
             for _ in 0..3 {
                 assert_eq!(call(&clock, 0, Some(wrong)), Ok(()), "signed by the own clock, whatever the date");
-                assert!(clock.is_own());
+                assert!(clock.ignores_dates());
             }
-            // The machine's clock goes wrong, and the proxy is mended: AWS's dates are believed again.
+            // The machine's clock goes wrong, and the proxy is fixed: dates are used again.
             assert_eq!(call(&clock, wrong / 3, Some(wrong / 3)), Err(true));
             assert_eq!(call(&clock, wrong / 3, Some(wrong / 3)), Ok(()));
-            assert!(!clock.is_own());
+            assert!(!clock.ignores_dates());
         }
     }
 
     #[test]
-    fn where_no_time_helps_the_two_are_tried_in_turns() {
-        let clock = Clock::default();
-        // Nothing can be signed well: a wrong secret, beside a wrong date. Each refusal tries the other time, and none
-        // makes both look right.
-        let refused = |clock: &Clock| {
+    fn if_neither_clock_helps_they_alternate() {
+        let clock = AwsClock::default();
+        // A wrong secret and a wrong date: AWS refuses every signature.
+        let refused = |clock: &AwsClock| {
             let now = moment("2026-01-01T00:00:00Z");
             clock.refused(clock.learn(now, now, Some(&header(now.as_micros() + 3_600_000_000)), false))
         };
-        let tried: Vec<(bool, bool)> = (0..4).map(|_| (refused(&clock), clock.is_own())).collect();
+        let tried: Vec<(bool, bool)> = (0..4).map(|_| (refused(&clock), clock.ignores_dates())).collect();
         assert_eq!(tried, [(true, false), (true, true), (true, false), (true, true)]);
-        // Where date and clock agree, and where there is no date, there is no other time to try.
-        let clock = Clock::default();
+        // If date and clock agree, or without a date, there is no other time to try.
+        let clock = AwsClock::default();
         assert_eq!(call(&clock, 3_600, Some(0)), Err(false));
         assert_eq!(call(&clock, 3_600, None), Err(false));
     }

@@ -1,5 +1,4 @@
-//! What calls of AWS trust: the roots built in, and those of a bundle beside them, in one configuration that all
-//! connections share.
+//! The TLS configuration that all AWS connections share: the built-in roots, plus those of a CA bundle.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,21 +7,21 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::aws::error::Error;
+use crate::aws::error::AwsError;
 use crate::tls::{Tls, config_builder};
 
-/// The largest bundle that is read, in bytes; that of a Linux distribution has some 200 KB.
+/// The largest bundle accepted, in bytes; a Linux distribution's is about 200 KB.
 const BUNDLE_LIMIT: u64 = 8 * 1024 * 1024;
 
-/// TLS that trusts the roots built in and those of `bundle`, which comes with the setting that names it. Errors: a
-/// bundle that cannot be read or holds no certificate.
-pub(crate) fn tls(bundle: Option<(&Path, &str)>) -> Result<Tls, Error> {
+/// TLS that trusts the built-in roots and those of `bundle` (a path and the setting that names it). Errors: a bundle that
+/// cannot be read or holds no certificate.
+pub(crate) fn tls(bundle: Option<(&Path, &str)>) -> Result<Tls, AwsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some((path, place)) = bundle {
-        for certificate in read(path, place)? {
-            // A distribution's bundle may hold a root that is too old to be understood: the others still count.
+        for certificate in read_bundle(path, place)? {
+            // A distribution's bundle may hold a root too old for rustls; the others are still good.
             if let Err(error) = roots.add(certificate) {
-                log::debug!("a certificate of {} is left out: {error}", path.display());
+                log::debug!("ignoring a certificate of {}: {error}", path.display());
             }
         }
     }
@@ -30,9 +29,12 @@ pub(crate) fn tls(bundle: Option<(&Path, &str)>) -> Result<Tls, Error> {
     Ok(Tls::new(None, move || Ok(Arc::clone(&config))))
 }
 
-fn read(path: &Path, place: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn read_bundle(path: &Path, place: &str) -> Result<Vec<CertificateDer<'static>>, AwsError> {
     let fault = |why: &str| {
-        Error::Setup(format!("cannot use {} ({place}): {why}; it must be a file of PEM certificates", path.display()))
+        AwsError::Setup(format!(
+            "cannot use {} ({place}): {why}; it must be a file of PEM certificates",
+            path.display()
+        ))
     };
     let size = std::fs::metadata(path).map_err(|error| fault(&error.kind().to_string()))?.len();
     if size > BUNDLE_LIMIT {
@@ -53,7 +55,7 @@ mod tests {
     use crate::aws::testing::Folder;
 
     #[test]
-    fn a_bundle_that_cannot_be_used_is_named_with_its_setting() {
+    fn an_unusable_bundle_is_reported_with_its_setting() {
         let folder = Folder::new();
         let empty = folder.file("empty.pem", "");
         let broken = folder.file("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
