@@ -1,13 +1,11 @@
 //! HAProxy over its Runtime API: what it runs, and the commands that change it. The facts are in `facts.md`.
 //!
 //! `socket` moves one line and its replies, `reply` cuts them apart, `command` judges them, `state` reads the tables that
-//! HAProxy prints, `essence` tells whether anything changed (by the few `columns` that matter), `known` holds what is known of
+//! HAProxy prints, `snapshot` tells whether anything changed, `known` holds what is known of
 //! the process, and `runtime` joins them. None of them knows the slot table.
 
-mod columns;
 mod command;
 mod error;
-mod essence;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod known;
@@ -15,6 +13,7 @@ mod known;
 mod recorded;
 mod reply;
 mod runtime;
+mod snapshot;
 pub mod socket;
 pub mod state;
 

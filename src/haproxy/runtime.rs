@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::command::{judge, lines};
 use super::error::Error;
-use super::essence::{self, Essence};
 use super::known::{Dialect, Known, is_master, level, processes};
+use super::snapshot::{self, Snapshot};
 use super::socket::{self, Socket, Talk, Until};
 use super::state::{self, Table, info_value};
 use crate::ports::{BackendFault, Command, Haproxy, Process, Reading, Servers, Verdict};
@@ -34,14 +34,14 @@ pub struct Runtime {
     sure: bool,
     /// What HAProxy sent last, a buffer a line of commands: kept for their memory.
     buffers: Vec<Vec<u8>>,
-    /// What `show stat` told when it was asked last; none where that cannot be told.
-    essence: Option<Essence>,
+    /// What `show stat` said last; none after a change or an error, or if it was unusable.
+    snapshot: Option<Snapshot>,
 }
 
 impl Runtime {
     /// Over `socket`; nothing is sent yet.
     pub fn new(socket: Socket) -> Self {
-        Runtime { socket, unfinished: None, known: None, sure: false, buffers: Vec::new(), essence: None }
+        Runtime { socket, unfinished: None, known: None, sure: false, buffers: Vec::new(), snapshot: None }
     }
 
     /// Sends a line in this dialect.
@@ -54,7 +54,7 @@ impl Runtime {
     fn ask(&mut self, dialect: Dialect, commands: &str, count: usize) -> Result<Vec<String>, Error> {
         let (mut talk, line) = self.say(dialect, commands)?;
         let mut buffer = Vec::new();
-        match talk.hear(&line, until(dialect, count), true, &mut buffer) {
+        match talk.hear(&line, until(dialect, count), &mut buffer) {
             Ok(answer) => {
                 let text = socket::text(answer);
                 let replies = replies(dialect, &line, count, &text)?;
@@ -116,7 +116,7 @@ impl Runtime {
             return Err(Error::Level { place: self.socket.place().clone(), level: level.to_owned() });
         }
         dialect.severity = severity;
-        self.essence = None;
+        self.snapshot = None;
         self.known = Some(again.unwrap_or_else(|| Known::new(process, dialect)).speaking(dialect));
         self.sure = true;
         Ok(())
@@ -126,7 +126,7 @@ impl Runtime {
     fn is_master(&self) -> Result<bool, Error> {
         let line = "show proc";
         let mut buffer = Vec::new();
-        let answer = self.socket.say(line)?.hear(line, Until::Replies(1), true, &mut buffer)?;
+        let answer = self.socket.say(line)?.hear(line, Until::Replies(1), &mut buffer)?;
         Ok(is_master(&socket::text(answer)))
     }
 
@@ -180,7 +180,7 @@ impl Runtime {
     fn has_resolver(&self, dialect: Dialect) -> Result<bool, Error> {
         let (mut talk, line) = self.say(dialect, "show resolvers")?;
         let mut buffer = Vec::new();
-        let answer = socket::text(talk.hear(&line, until(dialect, 1), true, &mut buffer)?);
+        let answer = socket::text(talk.hear(&line, until(dialect, 1), &mut buffer)?);
         if answer.ends_with("\n\n") {
             return Ok(state::has_resolver(&answer));
         }
@@ -241,30 +241,32 @@ impl Runtime {
         let asked = Instant::now();
         for (line, buffer) in lines.iter().zip(&mut buffers) {
             let text = known.dialect.line(&line.join(";"));
-            let mut talk = self.socket.say(&text)?;
-            // An answer that is most likely the last one again is waited for without hurry.
-            let hurry = self.essence.is_none();
-            let answer = talk.hear(&text, until(known.dialect, line.len()), hurry, buffer)?;
+            let answer = self.socket.say(&text)?.hear(&text, until(known.dialect, line.len()), buffer)?;
             // What severity adds is one empty line.
             answers.push(answer.get(known.dialect.extra_replies()..).unwrap_or_default());
         }
-        let same = self.essence.as_ref().is_some_and(|essence| essence.is_that_of(&answers));
-        if !same {
-            self.essence = Essence::of(&answers, names.len());
-            let text = socket::text(answers[0]);
-            known.stat_tells = self.essence.is_some() || text.contains(essence::WEIGHT);
-            // It may have been stopped while it was asked: then its uptime did not grow, and it is the same one still.
-            if let Some(again) = known.again(process(&text, asked, Instant::now())?, known.dialect) {
-                *known = again;
-            }
+        // The first reply is that to `show info`.
+        let info = memchr::memmem::find(answers[0], b"\n\n").map_or(answers[0].len(), |end| end + 2);
+        let (info, tables) = answers[0].split_at(info);
+        answers[0] = tables;
+        // A HAProxy that was paused while it answered reports too short an uptime, and is the same process still.
+        let process = process(&socket::text(info), asked, Instant::now())?;
+        let is_same_process = !process.is_other_than(&known.process);
+        if is_same_process {
+            known.process = process;
+        }
+        let unchanged = is_same_process && self.snapshot.as_ref().is_some_and(|snapshot| snapshot.matches(&answers));
+        if !unchanged {
+            self.snapshot = Snapshot::of(&answers, names.len());
+            known.stat_tells = self.snapshot.is_some() || socket::text(tables).contains(snapshot::WEIGHT);
         }
         self.buffers = buffers;
-        Ok(same)
+        Ok(unchanged)
     }
 
     fn send_all(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), Error> {
         // What was seen before a change is not as it was if another hand, such as an agent, sets it back.
-        self.essence = None;
+        self.snapshot = None;
         let Some(known) = &mut self.known else { return Ok(()) };
         let dialect = known.dialect;
         let texts: Vec<String> =
@@ -290,7 +292,7 @@ impl Runtime {
             }
             let Some((these, mut talk, line)) = under_way.pop_front() else { return result };
             let count = steps[these.clone()].iter().map(Vec::len).sum();
-            let heard = talk.hear(&line, until(dialect, count), true, &mut buffer).map(socket::text);
+            let heard = talk.hear(&line, until(dialect, count), &mut buffer).map(socket::text);
             match heard.and_then(|answer| {
                 for (command, reply) in
                     steps[these.clone()].iter().flatten().zip(replies(dialect, &line, count, &answer)?)
@@ -310,7 +312,7 @@ impl Runtime {
     /// What was learnt of the socket may be wrong after this: it is asked anew.
     fn doubt<T>(&mut self, result: Result<T, Error>) -> Result<T, crate::error::Error> {
         if let Err(error) = &result {
-            self.essence = None;
+            self.snapshot = None;
             self.sure &= !matches!(error, Error::Connect { .. } | Error::Answer { .. } | Error::Level { .. });
         }
         Ok(result?)

@@ -22,9 +22,8 @@ pub const MAX_LINE: usize = 8 * 1024;
 /// How much is read at a time, at least: HAProxy writes up to 16 KB.
 const CHUNK: usize = 16 * 1024;
 
-/// How long to wait before each further reading of a long answer that nobody is in a hurry for: HAProxy writes 12 to 16 KB
-/// at a time, and each writing wakes the reader. Its side of the socket holds some 137 KB while nobody reads, which it
-/// takes some 4 ms to fill (measured on 2.6 with 5,000 servers).
+/// How long to wait before each further read of a long answer: HAProxy writes 12 to 16 KB at a time, and each write would wake
+/// hsdo. Its side of the socket holds some 137 KB, which HAProxy takes some 4 ms to fill (measured on 2.6 with 5,000 servers).
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// How 3.2 and later refuse a line that is longer than their buffer.
@@ -143,8 +142,7 @@ pub(super) enum Until {
 }
 
 impl Talk {
-    /// The bytes that come back, for [`replies`]. They are in `buffer`. Who is in no `hurry` for a long answer gets it some
-    /// milliseconds later, for less work of both sides. `line` is what was said, for a message.
+    /// The bytes that come back, for [`replies`]. They are in `buffer`. `line` is what was said, for a message.
     ///
     /// # Errors
     /// HAProxy falls silent, or says too much.
@@ -152,10 +150,9 @@ impl Talk {
         &mut self,
         line: &str,
         until: Until,
-        hurry: bool,
         buffer: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], Error> {
-        let length = self.receive(line, until, hurry, buffer);
+        let length = self.receive(line, until, buffer);
         if length.is_err() || buffer.len() > self.limit / 2 {
             // What came is no measure of what comes next: a reply without an end would leave its memory here.
             buffer.truncate(*length.as_ref().unwrap_or(&0));
@@ -170,17 +167,17 @@ impl Talk {
     /// HAProxy is still silent.
     pub(super) fn drain(&mut self, line: &str) -> Result<(), Error> {
         self.deadline = Instant::now() + Limits::default().talk;
-        match self.receive(line, Until::Closed, true, &mut Vec::new()) {
+        match self.receive(line, Until::Closed, &mut Vec::new()) {
             Err(error) if error.is_silence() => Err(error),
             _ => Ok(()),
         }
     }
 
-    fn receive(&mut self, line: &str, until: Until, hurry: bool, buffer: &mut Vec<u8>) -> Result<usize, Error> {
+    fn receive(&mut self, line: &str, until: Until, buffer: &mut Vec<u8>) -> Result<usize, Error> {
         let broke = |source| broke(line, source);
         let mut length = 0;
         loop {
-            if length > CHUNK && !hurry {
+            if length > CHUNK {
                 thread::sleep(PATIENCE);
             }
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -274,7 +271,7 @@ mod tests {
         let (socket, path) = answering(limits, respond);
         let mut buffer = Vec::new();
         let line = "show a;show b";
-        let heard = socket.say(line).and_then(|mut talk| talk.hear(line, Until::Closed, true, &mut buffer).map(text));
+        let heard = socket.say(line).and_then(|mut talk| talk.hear(line, Until::Closed, &mut buffer).map(text));
         std::fs::remove_file(path).unwrap();
         let owned = |answer: Cow<'_, str>| Ok(replies(line, 2, &answer)?.into_iter().map(str::to_owned).collect());
         heard.and_then(owned)
@@ -320,7 +317,7 @@ mod tests {
         });
         let mut buffer = Vec::new();
         let mut talk = socket.say("show a;show b").unwrap();
-        assert_eq!(talk.hear("show a;show b", Until::Replies(2), true, &mut buffer).unwrap(), b"one\n\ntwo\n\n");
+        assert_eq!(talk.hear("show a;show b", Until::Replies(2), &mut buffer).unwrap(), b"one\n\ntwo\n\n");
         std::fs::remove_file(path).unwrap();
     }
 
