@@ -45,7 +45,7 @@ pub enum Error {
     /// Consul gave no answer that counts.
     Consul(Box<crate::consul::Error>),
     /// HAProxy could not be read or commanded.
-    Haproxy(crate::haproxy::Error),
+    Haproxy(crate::haproxy::HaproxyError),
     /// Something at start that only a person can mend: the sentence says what.
     Start(String),
     /// HAProxy answered, and did not do what it was asked; it is asked again next turn.
@@ -141,8 +141,8 @@ impl From<crate::consul::Error> for Error {
     }
 }
 
-impl From<crate::haproxy::Error> for Error {
-    fn from(error: crate::haproxy::Error) -> Self {
+impl From<crate::haproxy::HaproxyError> for Error {
+    fn from(error: crate::haproxy::HaproxyError) -> Self {
         Error::Haproxy(error)
     }
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Target;
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::model;
 use super::placement::{self, Desired, Rules};
-use super::reconcile::{self, Plan, Step};
+use super::reconcile::{self, BackendSteps, Step};
 use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
@@ -16,15 +16,15 @@ use crate::slot::{SlotId, Table};
 
 /// What is known of a backend in one HAProxy process, and dropped when another one answers.
 #[derive(Debug, Default)]
-struct Known {
-    memory: Memory,
+struct Learned {
+    memory: SlotMemory,
     /// Its algorithm is static, learnt from HAProxy's refusal.
     static_weights: bool,
 }
 
 /// One backend: what it is to be, what it runs, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Backend {
+pub(super) struct ManagedBackend {
     pub(super) target: Target,
     /// `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
     size: SlotId,
@@ -33,24 +33,24 @@ pub(super) struct Backend {
     desired: Desired,
     /// Its servers by slot, or why it cannot be kept in step.
     running: Result<BTreeMap<SlotId, Running>, BackendFault>,
-    known: Known,
+    learned: Learned,
     /// What its last reading asks for.
-    pub(super) plan: Plan,
+    pub(super) plan: BackendSteps,
     /// What was sent in this turn.
     turn: Sequencer,
 }
 
-impl Backend {
+impl ManagedBackend {
     /// A backend that was not read yet.
     pub(super) fn new(target: Target, size: SlotId, gate: bool) -> Self {
-        Backend {
+        ManagedBackend {
             target,
             size,
             gate,
             desired: Desired::default(),
             running: Err(BackendFault::Missing(Vec::new())),
-            known: Known::default(),
-            plan: Plan::default(),
+            learned: Learned::default(),
+            plan: BackendSteps::default(),
             turn: Sequencer::default(),
         }
     }
@@ -67,13 +67,13 @@ impl Backend {
 
     /// Another HAProxy process answers.
     pub(super) fn forget(&mut self) {
-        self.known = Known::default();
+        self.learned = Learned::default();
         self.turn.start_over();
     }
 
     /// Notes that its algorithm is static, as HAProxy says; true where that is news.
     pub(super) fn note_static(&mut self) -> bool {
-        !std::mem::replace(&mut self.known.static_weights, true)
+        !std::mem::replace(&mut self.learned.static_weights, true)
     }
 
     /// Takes in a reading.
@@ -83,22 +83,22 @@ impl Backend {
     }
 
     /// Begins a turn: what it is to be, by this table. `known` is the highest slot number that may have a row.
-    pub(super) fn begin(&mut self, table: &Table, rules: &Rules, known: SlotId) {
-        self.desired = placement::place(table, self.target.kind, rules, known);
+    pub(super) fn begin(&mut self, table: &Table, rules: &Rules, max_row: SlotId) {
+        self.desired = placement::place(table, self.target.kind, rules, max_row);
         self.turn = Sequencer::default();
     }
 
     /// What the turn does after the last reading.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let options =
-            Options { port: self.target.backend.port, gate: self.gate, static_weights: self.known.static_weights };
-        let Known { memory, .. } = &mut self.known;
+            Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights };
+        let Learned { memory, .. } = &mut self.learned;
         self.plan = match &self.running {
             Ok(running) => {
                 memory.observe(&self.desired, running, options, now);
-                reconcile::plan(View { desired: &self.desired, running, memory, size: self.size, options })
+                reconcile::reconcile(View { desired: &self.desired, running, memory, size: self.size, options })
             }
-            Err(_) => Plan::default(),
+            Err(_) => BackendSteps::default(),
         };
         let next = self.turn.next(&self.plan);
         if let Next::Send(steps) = &next {
@@ -144,9 +144,9 @@ fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, Bac
         return Err(BackendFault::Padded(padded.clone()));
     }
     if slots.is_empty() {
-        let known: BTreeSet<&str> = servers.keys().map(|name| likely_base(name)).collect();
-        let known = known.into_iter().map(str::to_owned).collect();
-        return Err(BackendFault::NoServers { base: base.to_owned(), known });
+        let found: BTreeSet<&str> = servers.keys().map(|name| likely_base(name)).collect();
+        let found = found.into_iter().map(str::to_owned).collect();
+        return Err(BackendFault::NoServers { base: base.to_owned(), found });
     }
     Ok(slots)
 }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn which_servers_are_slots() {
         // Slot 5 has a row.
-        let desired = Desired { slots: BTreeMap::from([(5, placement::Wanted::Maintenance)]), known: 5 };
+        let desired = Desired { slots: BTreeMap::from([(5, placement::Wanted::Maintenance)]), max_row: 5 };
         let ours = |names: &[&str], base: &str, size: SlotId| {
             slots(&servers(names), base).map(|slots| ours(slots, size, &desired).into_keys().collect::<Vec<_>>())
         };
@@ -193,8 +193,8 @@ mod tests {
         for base in ["socks5_", "socks5_0"] {
             assert!(matches!(ours(&padded, base, 150), Err(BackendFault::Padded(_))), "{base}");
         }
-        let known = vec!["api".to_owned()];
-        let none = Err(BackendFault::NoServers { base: "web".to_owned(), known });
+        let found = vec!["api".to_owned()];
+        let none = Err(BackendFault::NoServers { base: "web".to_owned(), found });
         assert_eq!(ours(&["api1", "api2"], "web", 2), none);
     }
 }

@@ -7,14 +7,14 @@ use std::time::Instant;
 use log::{debug, info, warn};
 
 use super::Target;
-use super::backend::Backend;
+use super::backend::ManagedBackend;
 use super::placement::Rules;
 use super::reconcile::Step;
 use super::report::{self, Refusals, Report};
 use super::sequencer::Next;
 use super::stage::PARKED;
 use crate::error::Error;
-use crate::haproxy;
+use crate::haproxy::HaproxyError;
 use crate::metrics::Metrics;
 use crate::ports::{Change, Command, Haproxy, Process, Reading, Verdict};
 use crate::slot::{SlotId, Table};
@@ -22,7 +22,7 @@ use crate::slot::{SlotId, Table};
 /// Who keeps one HAProxy in step.
 pub(super) struct Converge<H> {
     haproxy: H,
-    backends: Vec<Backend>,
+    backends: Vec<ManagedBackend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
     /// Which HAProxy process answered last, for the log.
@@ -31,7 +31,7 @@ pub(super) struct Converge<H> {
     started: bool,
     /// Whether nothing was to be done about the last reading of HAProxy: while that stays so and the table is the same,
     /// nothing is to be done again.
-    settled: bool,
+    in_sync: bool,
     /// Whether the socket refused in the last turn.
     down: bool,
     report: Report,
@@ -48,13 +48,13 @@ impl<H: Haproxy> Converge<H> {
     ) -> Self {
         Converge {
             haproxy,
-            backends: targets.into_iter().map(|target| Backend::new(target, size, gate)).collect(),
+            backends: targets.into_iter().map(|target| ManagedBackend::new(target, size, gate)).collect(),
             rules,
             report: Report::new(size, Arc::clone(&metrics)),
             metrics,
             pid: None,
             started: false,
-            settled: false,
+            in_sync: false,
             down: false,
         }
     }
@@ -65,25 +65,25 @@ impl<H: Haproxy> Converge<H> {
             return Ok(());
         }
         let checked = self.read();
-        self.note(&checked);
+        self.record(&checked);
         checked
     }
 
-    /// One turn's work. `known` is the highest slot number that may have a row.
-    pub(super) fn run(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), Error> {
-        let result = self.converge(table, known, now);
-        self.note(&result);
+    /// One turn's work. `max_row` is the highest slot number that may have a row.
+    pub(super) fn run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), Error> {
+        let result = self.converge(table, max_row, now);
+        self.record(&result);
         result
     }
 
-    fn note<T>(&mut self, result: &Result<T, Error>) {
+    fn record<T>(&mut self, result: &Result<T, Error>) {
         self.metrics.set_haproxy_up(!matches!(result, Err(Error::Haproxy(_))));
-        self.down = matches!(result, Err(Error::Haproxy(haproxy::Error::Connect { .. })));
+        self.down = matches!(result, Err(Error::Haproxy(HaproxyError::Connect { .. })));
     }
 
     /// The table is another one than in the last [`Converge::run`].
     pub(super) fn table_changed(&mut self) {
-        self.settled = false;
+        self.in_sync = false;
     }
 
     /// Whether the socket refused in the last turn.
@@ -97,19 +97,19 @@ impl<H: Haproxy> Converge<H> {
     }
 
     /// Whether anybody listens on the socket now.
-    pub(super) fn answers(&self) -> bool {
-        self.haproxy.answers()
+    pub(super) fn is_listening(&self) -> bool {
+        self.haproxy.is_listening()
     }
 
-    fn converge(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), Error> {
-        if std::mem::take(&mut self.settled) {
+    fn converge(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), Error> {
+        if std::mem::take(&mut self.in_sync) {
             let names: Vec<&str> = names(&self.backends);
-            if self.haproxy.is_as_it_was(&names)? {
-                self.settled = true;
+            if self.haproxy.unchanged(&names)? {
+                self.in_sync = true;
                 return Ok(());
             }
         }
-        self.begin(table, known);
+        self.begin(table, max_row);
         let mut refusals = Refusals::default();
         loop {
             self.read()?;
@@ -127,16 +127,16 @@ impl<H: Haproxy> Converge<H> {
             }
             self.send(&commands, &mut refusals)?;
         }
-        self.report.tell(&self.backends);
-        let left: usize = self.backends.iter().map(Backend::left).sum();
-        let open = |backend: &Backend| backend.plan.pending || backend.fault().is_some();
-        self.settled = left == 0 && !self.backends.iter().any(open);
+        self.report.publish(&self.backends);
+        let left: usize = self.backends.iter().map(ManagedBackend::left).sum();
+        let open = |backend: &ManagedBackend| backend.plan.pending || backend.fault().is_some();
+        self.in_sync = left == 0 && !self.backends.iter().any(open);
         if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
     }
 
     /// The commands that a turn would send, played on a model of HAProxy.
-    pub(super) fn rehearse(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<Vec<String>, Error> {
-        self.begin(table, known);
+    pub(super) fn dry_run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<Vec<String>, Error> {
+        self.begin(table, max_row);
         self.read()?;
         let mut texts = Vec::new();
         for backend in &mut self.backends {
@@ -145,18 +145,18 @@ impl<H: Haproxy> Converge<H> {
                 backend.play(&steps);
             }
         }
-        self.report.tell(&self.backends);
+        self.report.publish(&self.backends);
         Ok(texts)
     }
 
     /// Begins a turn by this table.
-    fn begin(&mut self, table: &Table, known: SlotId) {
+    fn begin(&mut self, table: &Table, max_row: SlotId) {
         for backend in &mut self.backends {
-            backend.begin(table, &self.rules, known);
+            backend.begin(table, &self.rules, max_row);
         }
     }
 
-    /// Reads HAProxy, and forgets what was known of a process if another one answered.
+    /// Reads HAProxy, and forgets what was max_row of a process if another one answered.
     fn read(&mut self) -> Result<(), Error> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
@@ -175,7 +175,7 @@ impl<H: Haproxy> Converge<H> {
         }
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
-            return Err(haproxy::Error::Backends(report::faults(&self.backends)).into());
+            return Err(HaproxyError::Backends(report::faults(&self.backends)).into());
         }
         self.started = true;
         Ok(())
@@ -196,7 +196,7 @@ impl<H: Haproxy> Converge<H> {
             }
         });
         // Not between two lines: HAProxy would wait.
-        done.iter().for_each(tell);
+        done.iter().for_each(log_done);
         let ok = done.len() as u64;
         for backend in &mut self.backends {
             if static_backends.contains(backend.name()) && backend.note_static() {
@@ -219,13 +219,13 @@ impl<H: Haproxy> Converge<H> {
 }
 
 /// The names of the backends, each once.
-fn names(backends: &[Backend]) -> Vec<&str> {
-    let names: BTreeSet<&str> = backends.iter().map(Backend::name).collect();
+fn names(backends: &[ManagedBackend]) -> Vec<&str> {
+    let names: BTreeSet<&str> = backends.iter().map(ManagedBackend::name).collect();
     names.into_iter().collect()
 }
 
 /// What is about to be taken out of rotation, for the log.
-fn announce(backend: &Backend, steps: &[Step]) {
+fn announce(backend: &ManagedBackend, steps: &[Step]) {
     let target = &backend.target.backend;
     for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
         info!("{}/{}{}: out, into maintenance", target.name, target.base, step.slot);
@@ -233,7 +233,7 @@ fn announce(backend: &Backend, steps: &[Step]) {
 }
 
 /// What a done command means, for the log.
-fn tell(command: &Command) {
+fn log_done(command: &Command) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {
         Change::Address(PARKED, _) => debug!("{backend}/{server}: parked"),

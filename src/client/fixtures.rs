@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::model;
 use super::placement::{Desired, Wanted};
-use super::reconcile::{Plan, Step, plan};
+use super::reconcile::{BackendSteps, Step, reconcile};
 use super::sequencer::{Next, Sequencer};
 use super::stage::{Options, PARKED};
 use super::view::View;
@@ -59,7 +59,7 @@ pub(super) fn serve_at(last: u8, weight: Weight) -> Wanted {
 pub(super) struct World {
     pub(super) desired: Desired,
     pub(super) running: BTreeMap<SlotId, Running>,
-    pub(super) memory: Memory,
+    pub(super) memory: SlotMemory,
     pub(super) options: Options,
     pub(super) size: SlotId,
     pub(super) now: Instant,
@@ -71,7 +71,7 @@ impl World {
         let mut world = World {
             desired: Desired::default(),
             running: BTreeMap::new(),
-            memory: Memory::default(),
+            memory: SlotMemory::default(),
             options: OPTIONS,
             size: 0,
             now: Instant::now(),
@@ -79,17 +79,17 @@ impl World {
         for (id, running, wanted) in slots {
             world.running.insert(id, running);
             world.desired.slots.extend(wanted.map(|wanted| (id, wanted)));
-            world.desired.known = world.desired.known.max(id);
+            world.desired.max_row = world.desired.max_row.max(id);
         }
-        world.size = world.desired.known;
+        world.size = world.desired.max_row;
         world
     }
 
     /// What a reading asks for now.
-    pub(super) fn plan(&mut self) -> Plan {
+    pub(super) fn plan(&mut self) -> BackendSteps {
         self.memory.observe(&self.desired, &self.running, self.options, self.now);
         let World { desired, running, memory, options, size, .. } = self;
-        plan(View { desired, running, memory, size: *size, options: *options })
+        reconcile(View { desired, running, memory, size: *size, options: *options })
     }
 
     /// The next steps of a turn; none when it is over.
@@ -101,7 +101,7 @@ impl World {
                     return steps;
                 }
                 // On the model nothing is late.
-                Next::Look => {}
+                Next::Reread => {}
                 Next::Done => return Vec::new(),
             }
         }

@@ -65,9 +65,9 @@ struct Seen {
 
 /// The memory of one backend.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(BTreeMap<SlotId, Seen>);
+pub struct SlotMemory(BTreeMap<SlotId, Seen>);
 
-impl Memory {
+impl SlotMemory {
     /// Takes in a reading of HAProxy.
     pub fn observe(&mut self, desired: &Desired, running: &BTreeMap<SlotId, Running>, options: Options, now: Instant) {
         for (&id, server) in running {
@@ -169,13 +169,13 @@ mod tests {
 
     /// Shows readings of one slot, and tells after each whether it is held.
     fn watch(readings: &[Look]) -> Vec<bool> {
-        let mut memory = Memory::default();
+        let mut memory = SlotMemory::default();
         let now = Instant::now();
         let look = |(admin, last, weight, wanted): &Look| {
             let running = BTreeMap::from([(1, server(*admin, *admin == Admin::Ready, *last, *weight))]);
             let serve = |last: u8| Wanted::Serve { address: [10, 0, 0, last].into(), weight: 7 };
             let slots = BTreeMap::from([(1, wanted.map_or(Wanted::Maintenance, serve))]);
-            memory.observe(&Desired { slots, known: 1 }, &running, OPTIONS, now);
+            memory.observe(&Desired { slots, max_row: 1 }, &running, OPTIONS, now);
             memory.is_held(1)
         };
         readings.iter().map(look).collect()
@@ -212,8 +212,8 @@ mod tests {
     fn what_hsdo_sends_is_its_own_hand() {
         let running = |admin| BTreeMap::from([(1, server(admin, true, 1, 7))]);
         let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
-        let (desired, now) = (Desired { slots, known: 1 }, Instant::now());
-        let mut memory = Memory::default();
+        let (desired, now) = (Desired { slots, max_row: 1 }, Instant::now());
+        let mut memory = SlotMemory::default();
         memory.observe(&desired, &running(Admin::Ready), OPTIONS, now);
         assert!(memory.is_proven(1));
         memory.sending(1, &[Change::Maintenance]);
@@ -224,10 +224,10 @@ mod tests {
     /// What weight is read, so many seconds after the first reading, and whether it rests then and counts as contested.
     #[test]
     fn a_weight_that_another_hand_sets_is_given_up_and_tried_again() {
-        let mut memory = Memory::default();
+        let mut memory = SlotMemory::default();
         let start = Instant::now();
         let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
-        let desired = Desired { slots, known: 1 };
+        let desired = Desired { slots, max_row: 1 };
         let (free, contested, resting) = ((false, false), (false, true), (true, true));
         for (second, weight, expected, why) in [
             (0, 7, free, "right"),

@@ -61,12 +61,12 @@ use crate::ports::{Haproxy, TableReader};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
-pub use memory::Memory;
-use placement::{Kind, Rules, Split};
+pub use memory::SlotMemory;
+use placement::{BackendKind, Rules, Split};
 pub use sequencer::{Next, Sequencer};
 pub use stage::Options;
 pub use view::View;
-use watch::{Doubt, Need, Watch};
+use watch::{MarkerFault, MarkerWatch, Need};
 
 /// The time for all that a turn asks of the table: a hung AWS delays the repair of HAProxy by less than 5 seconds.
 const READING: Duration = Duration::from_millis(4_500);
@@ -80,7 +80,7 @@ pub struct Target {
     /// The backend, the base name of its servers, and their port.
     pub backend: Backend,
     /// Default or fallback.
-    pub kind: Kind,
+    pub kind: BackendKind,
 }
 
 /// The client of one HAProxy.
@@ -92,7 +92,7 @@ pub struct Client<T, H> {
     metrics: Arc<Metrics>,
     /// The last table that was read whole, by a consistent reading.
     table: Option<Table>,
-    watch: Watch,
+    watch: MarkerWatch,
     /// Until when what was read last is as good as what AWS would say; none where AWS said nothing at the last attempt.
     current_until: Option<Instant>,
     /// The highest row number that any reading showed: a table that loses its rows disables nothing.
@@ -100,14 +100,14 @@ pub struct Client<T, H> {
     unreadable: Episode,
     empty: Episode,
     split: Episode,
-    doubt: Episode,
+    marker_fault: Episode,
 }
 
 impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// A client that has read nothing yet.
     pub fn new(settings: &ClientSettings, reader: T, haproxy: H, metrics: Arc<Metrics>) -> Self {
-        let default = settings.backends.iter().map(|backend| (backend, Kind::Default));
-        let fallback = settings.fallback.iter().map(|backend| (backend, Kind::Fallback));
+        let default = settings.backends.iter().map(|backend| (backend, BackendKind::Default));
+        let fallback = settings.fallback.iter().map(|backend| (backend, BackendKind::Fallback));
         let targets =
             default.chain(fallback).map(|(backend, kind)| Target { backend: backend.clone(), kind }).collect();
         let rules = Arc::new(Rules {
@@ -130,13 +130,13 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             size,
             metrics,
             table: None,
-            watch: Watch::default(),
+            watch: MarkerWatch::default(),
             current_until: None,
             highest_row: 0,
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
             split: Episode::new("CLIENT_ASG_NAMES"),
-            doubt: Episode::new("change marker"),
+            marker_fault: Episode::new("change marker"),
         }
     }
 
@@ -145,19 +145,19 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything, unless what was
         // read last is old, and AWS answered then.
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
-        let mended = if first { self.mend(now) } else { Ok(()) };
+        let repaired = if first { self.repair(now) } else { Ok(()) };
         // What HAProxy took of the turn is not the table's.
         let refreshed = self.refresh(if first { Instant::now() } else { now });
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
-        let mended = mended.and_then(|()| self.mend(now));
-        [refreshed, mended].into_iter().filter_map(Result::err).collect()
+        let repaired = repaired.and_then(|()| self.repair(now));
+        [refreshed, repaired].into_iter().filter_map(Result::err).collect()
     }
 
     /// Makes HAProxy match the table, as far as it is known.
-    fn mend(&mut self, now: Instant) -> Result<(), Error> {
+    fn repair(&mut self, now: Instant) -> Result<(), Error> {
         self.converge.check_once()?;
         match &self.table {
-            Some(table) => self.converge.run(table, self.known(), now),
+            Some(table) => self.converge.run(table, self.max_row(), now),
             None => Ok(()),
         }
     }
@@ -173,8 +173,8 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     }
 
     /// Whether somebody listens on HAProxy's socket now.
-    pub fn haproxy_answers(&self) -> bool {
-        self.converge.answers()
+    pub fn is_haproxy_listening(&self) -> bool {
+        self.converge.is_listening()
     }
 
     /// What a turn would send now, a command a line, and nothing is changed.
@@ -184,14 +184,14 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, Error> {
         self.refresh(now)?;
         self.converge.check_once()?;
-        let known = self.known();
+        let max_row = self.max_row();
         let table = self.table.as_ref().expect("refresh just read it");
-        self.converge.rehearse(table, known, now)
+        self.converge.dry_run(table, max_row, now)
     }
 
     /// The highest slot number about which the table may have something to say. Servers above it are not in use; but
     /// a table that never showed a row says nothing about any of them.
-    fn known(&self) -> SlotId {
+    fn max_row(&self) -> SlotId {
         if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) }
     }
 
@@ -203,13 +203,13 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let marker = self.reader.marker(until)?;
         let need = self.watch.see(&marker, now);
         self.metrics.set_heartbeat(self.watch.beat());
-        self.doubt.report(self.watch.doubt(now).map(explain));
-        let as_it_was = match (&self.table, need) {
+        self.marker_fault.report(self.watch.fault(now).map(explain));
+        let unchanged = match (&self.table, need) {
             (None, _) | (_, Need::Read) => false,
             (Some(_), Need::Nothing) => return Ok(()),
             (Some(table), Need::Look) => self.reader.read(false, until)? == *table,
         };
-        if as_it_was {
+        if unchanged {
             self.watch.same(now);
             return Ok(());
         }
@@ -262,9 +262,11 @@ fn explain_split(split: &Split) -> String {
 }
 
 /// Key and text of a doubt, for the log.
-fn explain(doubt: Doubt) -> (&'static str, &'static str) {
+fn explain(doubt: MarkerFault) -> (&'static str, &'static str) {
     match doubt {
-        Doubt::Absent => ("absent", "there is none, so the whole table is read every turn; does `hsdo --server` run?"),
-        Doubt::Stale => ("stale", "the server's heartbeat stands still, so the whole table is read every turn"),
+        MarkerFault::Absent => {
+            ("absent", "there is none, so the whole table is read every turn; does `hsdo --server` run?")
+        }
+        MarkerFault::Stale => ("stale", "the server's heartbeat stands still, so the whole table is read every turn"),
     }
 }

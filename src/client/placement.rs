@@ -7,7 +7,7 @@ use crate::slot::{Slot, SlotId, Status, Table, Weight};
 
 /// Which of the two kinds of backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum BackendKind {
     /// An entry of `CLIENT_HAPROXY_BACKEND_LIST`.
     Default,
     /// The backend of `CLIENT_HAPROXY_FALLBACK_BACKEND_NAME`.
@@ -73,25 +73,25 @@ pub struct Desired {
     /// The slots about which the table says something. A slot up to `known` that is not here is unknown: not touched.
     pub slots: BTreeMap<SlotId, Wanted>,
     /// The highest number that may have a row. Servers above it are to be in maintenance.
-    pub known: SlotId,
+    pub max_row: SlotId,
 }
 
 impl Desired {
     /// What the server of this number is to be; `None` if nothing is known about it.
     pub fn of(&self, id: SlotId) -> Option<Wanted> {
-        if id > self.known { Some(Wanted::Maintenance) } else { self.slots.get(&id).copied() }
+        if id > self.max_row { Some(Wanted::Maintenance) } else { self.slots.get(&id).copied() }
     }
 }
 
 /// What a backend of this kind is to be. `known` is the highest of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and any row
 /// number that this process ever read, so that a table which loses its rows does not disable anything.
-pub fn place(table: &Table, kind: Kind, rules: &Rules, known: SlotId) -> Desired {
+pub fn place(table: &Table, kind: BackendKind, rules: &Rules, max_row: SlotId) -> Desired {
     let by_group = rules.dedicated && !Split::of(table, rules).blind;
     let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules, by_group))).collect();
-    Desired { slots, known }
+    Desired { slots, max_row }
 }
 
-fn wanted(slot: &Slot, kind: Kind, rules: &Rules, by_group: bool) -> Wanted {
+fn wanted(slot: &Slot, kind: BackendKind, rules: &Rules, by_group: bool) -> Wanted {
     match &slot.occupant {
         Some(occupant)
             if occupant.status != Status::Disabled && belongs(occupant.group.as_deref(), kind, rules, by_group) =>
@@ -103,11 +103,11 @@ fn wanted(slot: &Slot, kind: Kind, rules: &Rules, by_group: bool) -> Wanted {
 }
 
 /// Whether an occupant of this group stands in a backend of this kind.
-fn belongs(group: Option<&str>, kind: Kind, rules: &Rules, by_group: bool) -> bool {
+fn belongs(group: Option<&str>, kind: BackendKind, rules: &Rules, by_group: bool) -> bool {
     let own = !by_group || group.is_some_and(|group| rules.groups.iter().any(|name| name == group));
     match kind {
-        Kind::Default => own,
-        Kind::Fallback => !own || rules.all_in_fallback,
+        BackendKind::Default => own,
+        BackendKind::Fallback => !own || rules.all_in_fallback,
     }
 }
 
@@ -146,8 +146,8 @@ mod tests {
         ] {
             let rules = Rules { dedicated, groups: vec!["a".to_owned()], all_in_fallback: all };
             let label = format!("dedicated {dedicated}, all {all}, group {group:?}");
-            assert_eq!(belongs(group, Kind::Default, &rules, dedicated), default, "{label}");
-            assert_eq!(belongs(group, Kind::Fallback, &rules, dedicated), fallback, "{label}");
+            assert_eq!(belongs(group, BackendKind::Default, &rules, dedicated), default, "{label}");
+            assert_eq!(belongs(group, BackendKind::Fallback, &rules, dedicated), fallback, "{label}");
         }
     }
 
@@ -167,8 +167,8 @@ mod tests {
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
         let maintenance = Some(Wanted::Maintenance);
-        let default = place(&table, Kind::Default, &rules, 7);
-        let fallback = place(&table, Kind::Fallback, &rules, 7);
+        let default = place(&table, BackendKind::Default, &rules, 7);
+        let fallback = place(&table, BackendKind::Fallback, &rules, 7);
         for (id, in_default, in_fallback, why) in [
             (1, serve, maintenance, "own group"),
             (2, maintenance, serve, "another group"),
@@ -207,8 +207,8 @@ mod tests {
                 let desired = place(&table, kind, rules, 3);
                 [1, 2].map(|id| matches!(desired.of(id), Some(Wanted::Serve { .. })))
             };
-            assert_eq!(serving(Kind::Default, &rules), default, "{names:?}");
-            assert_eq!(serving(Kind::Fallback, &rules), fallback, "{names:?}");
+            assert_eq!(serving(BackendKind::Default, &rules), default, "{names:?}");
+            assert_eq!(serving(BackendKind::Fallback, &rules), fallback, "{names:?}");
             assert_eq!(Split::of(&Table::default(), &rules), Split::default());
             rules.dedicated = false;
             assert_eq!(Split::of(&table, &rules), Split::default());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::fixtures::{OPTIONS, World, address, maintenance, serve_at, server, up};
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::placement::Wanted;
 use super::reconcile::Step;
 use super::sequencer::Sequencer;
@@ -35,12 +35,12 @@ fn any_wanted() -> impl Strategy<Value = Option<Wanted>> {
 prop_compose! {
     fn any_world()(
         slots in proptest::collection::btree_map(1..9_u32, (any_running(), any_wanted()), 1..8),
-        known in 4..8_u32,
+        max_row in 4..8_u32,
         gate in any::<bool>(),
     ) -> World {
-        let slots = slots.into_iter().map(|(id, (running, wanted))| (id, running, wanted.filter(|_| id <= known)));
+        let slots = slots.into_iter().map(|(id, (running, wanted))| (id, running, wanted.filter(|_| id <= max_row)));
         let mut world = World::new(slots);
-        (world.desired.known, world.size) = (known, known);
+        (world.desired.max_row, world.size) = (max_row, max_row);
         World { options: Options { gate, ..OPTIONS }, ..world }
     }
 }
@@ -67,7 +67,7 @@ fn a_cut_step_is_no_operators_hand() {
             for change in world.steps(&mut Sequencer::default())[0].changes.iter().take(cut) {
                 world.apply(1, *change);
             }
-            world.memory = Memory::default();
+            world.memory = SlotMemory::default();
             world.desired.slots.insert(1, serve_at(1, 7));
             world.converge();
             assert_eq!(world.running[&1], up(1, 7), "{name}, cut after {cut}");
@@ -187,7 +187,7 @@ proptest! {
             step.changes.iter().take(cut).for_each(|change| broken.apply(step.slot, *change));
         }
         if restarted {
-            broken.memory = Memory::default();
+            broken.memory = SlotMemory::default();
         }
         broken.converge();
         for (id, server) in &broken.running {
@@ -241,7 +241,7 @@ proptest! {
         world.running.insert(1, up(1, 5));
         world.desired.slots.insert(1, serve_at(1, if stays { 5 } else { 0 }));
         world.running.insert(9, maintenance(99, 0));
-        world.desired.known = 9;
+        world.desired.max_row = 9;
         world.desired.slots.insert(9, serve_at(9, 5));
         for _ in 0..6 {
             let mut turn = Sequencer::default();

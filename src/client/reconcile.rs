@@ -20,7 +20,7 @@ pub struct Step {
 
 /// What one reading of a backend asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct BackendSteps {
     /// Steps that bring servers into rotation or correct a weight: sent first, and the backend is read again after them.
     pub raise: Vec<Step>,
     /// Steps that take servers out of rotation: sent when nothing is left to raise, so that a turn which replaces
@@ -45,16 +45,16 @@ pub struct Plan {
 }
 
 /// Compares what a backend is to be with what it runs.
-pub fn plan(view: View<'_>) -> Plan {
+pub fn reconcile(view: View<'_>) -> BackendSteps {
     let cover = Cover::of(&view);
-    let mut plan = Plan::default();
+    let mut plan = BackendSteps::default();
     for (id, server, stage) in view.slots() {
         match view.desired.of(id) {
             None => {}
             Some(_) if cover.needs(id) => plan.pending = true,
             Some(Wanted::Maintenance) => retire(&mut plan, id, server, stage),
             Some(Wanted::Serve { address, weight }) => {
-                let slot = Slot { id, server, stage, address, weight };
+                let slot = ServingSlot { id, server, stage, address, weight };
                 slot.step(&view, &cover, &mut plan);
             }
         }
@@ -66,7 +66,7 @@ pub fn plan(view: View<'_>) -> Plan {
 }
 
 /// A slot that should not be in rotation here: at weight 0 too, so that it serves nobody if somebody lifts its maintenance.
-fn retire(plan: &mut Plan, slot: SlotId, server: &Running, stage: Stage) {
+fn retire(plan: &mut BackendSteps, slot: SlotId, server: &Running, stage: Stage) {
     let changes = match (stage, server.admin) {
         (Stage::Out, _) => return,
         (_, Admin::Maintenance) => vec![Change::Weight(0)],
@@ -76,7 +76,7 @@ fn retire(plan: &mut Plan, slot: SlotId, server: &Running, stage: Stage) {
 }
 
 /// A slot that is to serve.
-struct Slot<'a> {
+struct ServingSlot<'a> {
     id: SlotId,
     server: &'a Running,
     stage: Stage,
@@ -84,8 +84,8 @@ struct Slot<'a> {
     weight: Weight,
 }
 
-impl Slot<'_> {
-    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut Plan) {
+impl ServingSlot<'_> {
+    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut BackendSteps) {
         let options = view.options;
         let (move_to, park) = (Change::Address(self.address, options.port), Change::Address(PARKED, options.port));
         let right = options.has_weight(self.server, self.weight);
@@ -162,7 +162,7 @@ impl Slot<'_> {
         }
     }
 
-    fn note_contest(&self, view: &View<'_>, plan: &mut Plan) {
+    fn note_contest(&self, view: &View<'_>, plan: &mut BackendSteps) {
         if view.memory.is_contested(self.id) {
             plan.contested.push(self.id);
             plan.pending = true;

@@ -221,7 +221,7 @@ fn unknown_and_foreign_slots() {
     assert!(plan.raise.is_empty() && plan.lower.is_empty(), "a slot without a row is not touched");
     let mut world = World::new([(1, up(9, 1), None), (9, up(9, 1), None)]);
     world.desired.slots = BTreeMap::from([(3, serve_at(1, 1)), (5, serve_at(2, 1))]);
-    (world.desired.known, world.size) = (5, 3);
+    (world.desired.max_row, world.size) = (5, 3);
     let plan = world.plan();
     assert_eq!(plan.missing, [2, 3, 5], "within the size, and occupied above it");
     let out = Step { slot: 9, changes: vec![Change::Weight(0), Change::Maintenance] };

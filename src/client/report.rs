@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::backend::Backend;
-use super::reconcile::Plan;
+use super::backend::ManagedBackend;
+use super::reconcile::BackendSteps;
 use crate::error::Error;
 use crate::log::Episode;
 use crate::metrics::Metrics;
@@ -39,15 +39,16 @@ impl Report {
     }
 
     /// Tells what the last plans say beside their commands.
-    pub(super) fn tell(&mut self, backends: &[Backend]) {
-        let all = |pick: fn(&Plan) -> &Vec<SlotId>| {
+    pub(super) fn publish(&mut self, backends: &[ManagedBackend]) {
+        let all = |pick: fn(&BackendSteps) -> &Vec<SlotId>| {
             let named = backends.iter().filter(|backend| !pick(&backend.plan).is_empty()).map(|backend| {
                 let target = &backend.target.backend;
                 format!("{}/{}{}", target.name, target.base, ranges(pick(&backend.plan)))
             });
             named.collect::<Vec<_>>().join(", ")
         };
-        let count = |pick: fn(&Plan) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
+        let count =
+            |pick: fn(&BackendSteps) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
         let faults = faults(backends);
         self.metrics.set_missing_backends(faults.len());
         self.metrics.set_missing_slots(count(|plan| &plan.missing));
@@ -58,21 +59,21 @@ impl Report {
 
         let mut conditions = faults.clone();
         let faults = faults.join("; ");
-        report(&mut self.backends, &faults, |_| faults.clone());
-        report(&mut self.missing, &all(|plan| &plan.missing), |names| {
+        report_names(&mut self.backends, &faults, |_| faults.clone());
+        report_names(&mut self.missing, &all(|plan| &plan.missing), |names| {
             format!(
                 "{names}: HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table promises them, and HAProxy has no such server \
                  (a `server-template` that is too small, or `del server`); they get no traffic here",
                 self.size
             )
         });
-        report(&mut self.held, &all(|plan| &plan.held), |names| {
+        report_names(&mut self.held, &all(|plan| &plan.held), |names| {
             format!(
                 "{names}: set to drain or maintenance by an operator or an agent; left so until `set server … state ready`"
             )
         });
         let mut lasting = |episode: &mut Episode, names: String, explain: &str| {
-            let text = report(episode, &names, |names| format!("{names}: {explain}"));
+            let text = report_names(episode, &names, |names| format!("{names}: {explain}"));
             conditions.extend(text);
         };
         lasting(
@@ -96,13 +97,13 @@ impl Report {
 }
 
 /// A text for each backend that cannot be kept in step.
-pub(super) fn faults(backends: &[Backend]) -> Vec<String> {
-    let text = |backend: &Backend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
+pub(super) fn faults(backends: &[ManagedBackend]) -> Vec<String> {
+    let text = |backend: &ManagedBackend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
     backends.iter().filter_map(text).collect()
 }
 
 /// Reports names, where there are any, with their text.
-fn report(episode: &mut Episode, names: &str, text: impl Fn(&str) -> String) -> Option<String> {
+fn report_names(episode: &mut Episode, names: &str, text: impl Fn(&str) -> String) -> Option<String> {
     let text = (!names.is_empty()).then(|| text(names));
     episode.report(text.as_ref().map(|text| (names, text.as_str())));
     text

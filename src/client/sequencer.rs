@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reconcile::{Plan, Step};
+use super::reconcile::{BackendSteps, Step};
 use crate::ports::Change;
 use crate::slot::SlotId;
 
@@ -17,7 +17,7 @@ pub enum Next {
     /// It sends these steps, and reads again.
     Send(Vec<Step>),
     /// It reads again: HAProxy 3.0 and later put an address in place a moment after they said so (measured).
-    Look,
+    Reread,
     /// It is over.
     Done,
 }
@@ -34,7 +34,7 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// What to do for a plan of the last reading.
-    pub fn next(&mut self, plan: &Plan) -> Next {
+    pub fn next(&mut self, plan: &BackendSteps) -> Next {
         self.passes += 1;
         if self.passes >= PASSES {
             return Next::Done;
@@ -44,7 +44,7 @@ impl Sequencer {
         let mut steps = fresh(&plan.raise);
         if steps.is_empty() {
             if !plan.raise.is_empty() && !std::mem::replace(&mut self.looked, true) {
-                return Next::Look;
+                return Next::Reread;
             }
             steps = fresh(&plan.lower);
         }
@@ -65,7 +65,7 @@ impl Sequencer {
     }
 
     /// How many changes the last plan still asks for: they were sent and did not help, or there was no time for them.
-    pub fn left(plan: &Plan) -> usize {
+    pub fn left(plan: &BackendSteps) -> usize {
         plan.raise.iter().chain(&plan.lower).map(|step| step.changes.len()).sum()
     }
 }
@@ -78,8 +78,8 @@ mod tests {
         Step { slot, changes: vec![Change::Weight(weight)] }
     }
 
-    fn plan(raise: &[Step], lower: &[Step]) -> Plan {
-        Plan { raise: raise.to_vec(), lower: lower.to_vec(), ..Plan::default() }
+    fn plan(raise: &[Step], lower: &[Step]) -> BackendSteps {
+        BackendSteps { raise: raise.to_vec(), lower: lower.to_vec(), ..BackendSteps::default() }
     }
 
     #[test]
@@ -89,9 +89,9 @@ mod tests {
         for (name, raise, expected) in [
             ("both are raised", vec![stuck(), good()], Next::Send(vec![stuck(), good()])),
             ("one is done, its next stage comes", vec![stuck(), next()], Next::Send(vec![next()])),
-            ("only the stuck one is left to raise: it may be late", vec![stuck()], Next::Look),
+            ("only the stuck one is left to raise: it may be late", vec![stuck()], Next::Reread),
             ("it is not late", vec![stuck()], Next::Send(vec![last()])),
-            ("that may be late too", vec![stuck()], Next::Look),
+            ("that may be late too", vec![stuck()], Next::Reread),
             ("it did not help either", vec![stuck()], Next::Done),
         ] {
             assert_eq!(turn.next(&plan(&raise, &[last()])), expected, "{name}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::placement::Desired;
 use super::stage::{Options, Stage};
 use crate::ports::Running;
@@ -16,7 +16,7 @@ pub struct View<'a> {
     /// What it runs, by slot.
     pub running: &'a BTreeMap<SlotId, Running>,
     /// What is remembered of it, the reading taken in.
-    pub memory: &'a Memory,
+    pub memory: &'a SlotMemory,
     /// `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
     pub size: SlotId,
     /// How it is to be treated.

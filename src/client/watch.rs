@@ -29,7 +29,7 @@ pub(super) enum Need {
 
 /// Why a version is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
+pub(super) enum MarkerFault {
     /// The table has no marker.
     Absent,
     /// Its heartbeat stands still.
@@ -38,7 +38,7 @@ pub(super) enum Doubt {
 
 /// What was seen of the marker.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct MarkerWatch {
     /// The version that goes with the table as it is known.
     version: Option<u64>,
     /// The highest heartbeat seen: a replica that is behind shows lower ones.
@@ -53,7 +53,7 @@ pub(super) struct Watch {
     settles: Option<Instant>,
 }
 
-impl Watch {
+impl MarkerWatch {
     /// Notes the marker, and tells what it asks for.
     pub(super) fn see(&mut self, marker: &Marker, now: Instant) -> Need {
         self.since.get_or_insert(now);
@@ -95,10 +95,10 @@ impl Watch {
     }
 
     /// Why the table is read every turn; `None` while it is not, or while it is too early to say.
-    pub(super) fn doubt(&self, now: Instant) -> Option<Doubt> {
+    pub(super) fn fault(&self, now: Instant) -> Option<MarkerFault> {
         let since = self.beat.or(self.since)?;
         let over = now.saturating_duration_since(since) > FRESH;
-        over.then_some(if self.heartbeat.is_some() { Doubt::Stale } else { Doubt::Absent })
+        over.then_some(if self.heartbeat.is_some() { MarkerFault::Stale } else { MarkerFault::Absent })
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     /// that they ask for. `!` before a need: what is looked at is found changed, and is read anew.
     fn play(name: &str, steps: &[(u64, &str, &str)]) {
         let start = Instant::now();
-        let mut watch = Watch::default();
+        let mut watch = MarkerWatch::default();
         for (tenths, text, expected) in steps {
             let now = start + Duration::from_millis(tenths * 100);
             let need = watch.see(&marker(text), now);
@@ -220,14 +220,14 @@ mod tests {
     fn a_doubt_is_told_after_five_seconds_and_not_at_once() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = Watch::default();
-        assert_eq!(watch.doubt(start), None);
+        let mut watch = MarkerWatch::default();
+        assert_eq!(watch.fault(start), None);
         watch.see(&marker("-/-"), start);
-        assert_eq!((watch.doubt(at(5)), watch.doubt(at(6))), (None, Some(Doubt::Absent)));
+        assert_eq!((watch.fault(at(5)), watch.fault(at(6))), (None, Some(MarkerFault::Absent)));
         watch.see(&marker("7/1"), at(6));
-        assert_eq!(watch.doubt(at(6)), Some(Doubt::Stale));
+        assert_eq!(watch.fault(at(6)), Some(MarkerFault::Stale));
         watch.see(&marker("7/2"), at(7));
-        assert_eq!((watch.doubt(at(12)), watch.doubt(at(13))), (None, Some(Doubt::Stale)));
+        assert_eq!((watch.fault(at(12)), watch.fault(at(13))), (None, Some(MarkerFault::Stale)));
         assert_eq!(watch.beat(), Some(at(7)));
     }
 }

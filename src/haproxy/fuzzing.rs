@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::command::judge;
 use super::known::{is_master, level, processes};
 use super::snapshot::{COLUMNS, Snapshot};
-use super::{Error, reply, socket, state};
+use super::{HaproxyError, reply, socket, state};
 use crate::client::placement::{Desired, Wanted};
-use crate::client::reconcile::plan;
-use crate::client::{Memory, Next, Options, Sequencer, View, model};
+use crate::client::reconcile::reconcile;
+use crate::client::{Next, Options, Sequencer, SlotMemory, View, model};
 use crate::fuzzing::{assert_command, assert_message, cuts, kind, text};
 use crate::ports::{Admin, BackendFault, Change, Command, Running, Servers, Verdict, likely_base, number_of};
 use crate::settings::HaproxySocket;
@@ -31,7 +31,7 @@ pub fn haproxy(data: &[u8]) {
 }
 
 fn assert_fault(asked: &str, fault: String, input: usize) {
-    assert_message(&Error::Answer { asked: asked.to_owned(), fault }, input);
+    assert_message(&HaproxyError::Response { line: asked.to_owned(), fault }, input);
 }
 
 fn replies(text: &str) {
@@ -83,11 +83,11 @@ fn beside(text: &str) {
     }
     let _ = (is_master(text), state::has_resolver(text));
     if let Some(number) = processes(text) {
-        assert_message(&Error::Processes(number.to_owned()), text.len());
+        assert_message(&HaproxyError::MultipleProcesses(number.to_owned()), text.len());
     }
-    assert_message(&state::absence(text), text.len());
+    assert_message(&state::missing_backend(text), text.len());
     let level = level(text).0.to_owned();
-    assert_message(&Error::Level { place: HaproxySocket::Path("/run/haproxy.sock".into()), level }, text.len());
+    assert_message(&HaproxyError::Level { place: HaproxySocket::Path("/run/haproxy.sock".into()), level }, text.len());
 }
 
 /// Tables with the same snapshot have the same fields, by a plain split.
@@ -125,7 +125,7 @@ fn servers_state(text: &str) {
         Ok(table) => table,
         Err(fault) => return assert_message(&BackendFault::Unreadable(fault), text.len()),
     };
-    for server in table.by_name.iter().chain(&table.by_record) {
+    for server in table.fqdn_server.iter().chain(&table.srv_record) {
         assert_message(&BackendFault::Resolved(server.clone()), text.len());
     }
     // It goes into the next command.
@@ -149,19 +149,19 @@ fn converge(base: &str, servers: &Servers) {
     };
     // Of every fifth slot nothing is known.
     let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
-    let desired = Desired { slots, known: SlotId::MAX };
+    let desired = Desired { slots, max_row: SlotId::MAX };
     let options = Options { port: Some(PORT), gate: true, static_weights: false };
-    let (before, mut memory) = (running.clone(), Memory::default());
+    let (before, mut memory) = (running.clone(), SlotMemory::default());
     // Several turns: what waits for a check is done after it.
     let mut ended = false;
     for _ in 0..6 {
         let mut turn = Sequencer::default();
         loop {
             memory.observe(&desired, &running, options, Instant::now());
-            let plan = plan(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
+            let plan = reconcile(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
             let steps = match turn.next(&plan) {
                 Next::Send(steps) => steps,
-                Next::Look => continue,
+                Next::Reread => continue,
                 Next::Done => Vec::new(),
             };
             steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));

@@ -17,5 +17,5 @@ mod snapshot;
 pub mod socket;
 pub mod state;
 
-pub use error::Error;
+pub use error::HaproxyError;
 pub use runtime::Runtime;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::command::judge;
 use super::reply;
 use super::runtime::Runtime;
-use super::socket::{Limits, MAX_LINE, Socket};
+use super::socket::{MAX_LINE, Socket, SocketLimits};
 use super::state::parse;
 use crate::ports::{Admin, BackendFault, Change, Command, Haproxy, Running, Servers, Verdict};
 use crate::settings::HaproxySocket;
@@ -93,7 +93,7 @@ fn replaying(talks: &Talks) -> (Runtime, PathBuf, Arc<Mutex<Vec<String>>>) {
             }
         }
     });
-    let runtime = Runtime::new(Socket::new(HaproxySocket::Path(path.clone()), Limits::default()));
+    let runtime = Runtime::new(Socket::new(HaproxySocket::Path(path.clone()), SocketLimits::default()));
     (runtime, path, lines)
 }
 
@@ -167,7 +167,7 @@ fn each_version_shows_the_same_servers() {
 
         // Only 2.2's `show stat` lacks the weight that was set, so it is read each time.
         let names = ["b", "unchecked", "twin"];
-        let asked = |runtime: &mut Runtime| runtime.is_as_it_was(&names).expect("an answer");
+        let asked = |runtime: &mut Runtime| runtime.unchanged(&names).expect("an answer");
         assert!(!asked(&mut runtime), "{version}");
         assert_eq!(asked(&mut runtime), version != "2.2", "{version}");
         // One line a connection: 3.0 and later drop a second one.
@@ -186,8 +186,8 @@ fn the_masters_socket_and_one_with_severities_read_alike() {
             let (mut runtime, path, lines) = replaying(&talks);
             let reading = runtime.read(&["b"]).unwrap_or_else(|error| panic!("{}, {socket}: {error}", talks.version));
             assert_eq!(still(reading.backends["b"].as_ref().expect("it is there")), backend_b());
-            let before = runtime.is_as_it_was(&["b"]).expect("an answer");
-            let again = runtime.is_as_it_was(&["b"]).expect("an answer");
+            let before = runtime.unchanged(&["b"]).expect("an answer");
+            let again = runtime.unchanged(&["b"]).expect("an answer");
             assert_eq!((before, again), (false, talks.version != "2.2"), "{}, {socket}", talks.version);
             let step = [
                 command("b/s1", Change::Weight(7)),

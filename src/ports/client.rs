@@ -27,14 +27,14 @@ pub trait TableReader {
 /// One HAProxy, as the client uses it.
 pub trait Haproxy {
     /// Whether somebody listens on its socket.
-    fn answers(&self) -> bool;
+    fn is_listening(&self) -> bool;
 
     /// Whether all that counts of these backends is as it was when this was asked last. HAProxy may be stopped in the middle
     /// of it without harm, so it is what a steady turn asks.
     ///
     /// # Errors
     /// The talk failed.
-    fn is_as_it_was(&mut self, backends: &[&str]) -> Result<bool, Error>;
+    fn unchanged(&mut self, backends: &[&str]) -> Result<bool, Error>;
 
     /// What these backends run. Each stands for itself: one that is not there or cannot be read costs the others nothing.
     ///
@@ -75,7 +75,7 @@ impl Process {
 
     /// Whether this is another process than `before`, which answered earlier. The id alone does not tell: in a container
     /// a new process has the id of the last one. One that was started anew within a second of its start is not seen.
-    pub fn is_other_than(&self, before: &Process) -> bool {
+    pub fn differs_from(&self, before: &Process) -> bool {
         let between = self.asked.saturating_duration_since(before.answered);
         // The clocks of two processes may drift by a hundredth.
         let least = (before.uptime + between).saturating_sub(Self::SLACK + between / 100);
@@ -156,7 +156,7 @@ pub enum BackendFault {
         /// The configured base name.
         base: String,
         /// The base names that the backend has.
-        known: Vec<String>,
+        found: Vec<String>,
     },
     /// Its servers have numbers with leading zeros, like this one.
     Padded(String),
@@ -184,9 +184,9 @@ impl fmt::Display for BackendFault {
                 one_line(server, SHOWN)
             ),
             BackendFault::Unreadable(fault) => write!(f, "HAProxy's answer about it cannot be used: {fault}"),
-            BackendFault::NoServers { base, known } => {
+            BackendFault::NoServers { base, found } => {
                 write!(f, "it has no server {base}<number>; ")?;
-                list(f, "its base names are", known, "add `server-template` to it or mend baseName")
+                list(f, "its base names are", found, "add `server-template` to it or mend baseName")
             }
             BackendFault::Padded(server) => write!(
                 f,
@@ -379,17 +379,17 @@ mod tests {
             ("started anew, long ago", process("8", 36_000_000, 36_000_000, 34_000), true),
             ("another id", process("9", 1_000, 1_000, 101), true),
         ] {
-            assert_eq!(now.is_other_than(&before), other, "{name}");
+            assert_eq!(now.differs_from(&before), other, "{name}");
         }
         // It hung for 4 seconds before it said 104.
         let slow = process("8", 0, 4_000, 104);
-        assert!(!process("8", 4_100, 4_100, 104).is_other_than(&slow));
-        assert!(!process("8", 4_100, 9_000, 105).is_other_than(&slow));
-        assert!(!process("8", 1_000, 1_000, 0).is_other_than(&process("8", 0, 0, 0)), "too young to tell");
+        assert!(!process("8", 4_100, 4_100, 104).differs_from(&slow));
+        assert!(!process("8", 4_100, 9_000, 105).differs_from(&slow));
+        assert!(!process("8", 1_000, 1_000, 0).differs_from(&process("8", 0, 0, 0)), "too young to tell");
         let started = |process, at: &str| Process { started: Some(at.to_owned()), ..process };
         let before = started(before, "1700");
-        assert!(!started(process("8", 9_000, 9_000, 100), "1700").is_other_than(&before), "it was stopped meanwhile");
-        assert!(started(process("8", 1_000, 1_000, 101), "1701").is_other_than(&before), "it says when it was started");
+        assert!(!started(process("8", 9_000, 9_000, 100), "1700").differs_from(&before), "it was stopped meanwhile");
+        assert!(started(process("8", 1_000, 1_000, 101), "1701").differs_from(&before), "it says when it was started");
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
             BackendFault::Missing(Vec::new()).to_string(),
             "HAProxy has no such backend; mend the name in CLIENT_HAPROXY_BACKEND_LIST or haproxy.cfg"
         );
-        let text = BackendFault::NoServers { base: "web".to_owned(), known: vec!["api".to_owned()] }.to_string();
+        let text = BackendFault::NoServers { base: "web".to_owned(), found: vec!["api".to_owned()] }.to_string();
         assert!(text.contains("no server web<number>; its base names are api; add `server-template`"), "{text}");
     }
 }
