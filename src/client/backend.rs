@@ -1,4 +1,4 @@
-//! One backend as a value: what it is to be, what it runs, what is known of it, and what is wrong with it.
+//! One backend: its desired and actual state, what was learned of it, and its fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -14,15 +14,15 @@ use super::view::View;
 use crate::ports::{BackendFault, Command, Running, Servers, likely_base, number_of};
 use crate::slot::{SlotId, Table};
 
-/// What is known of a backend in one HAProxy process, and dropped when another one answers.
+/// What was learned of a backend in one HAProxy process; dropped when another one answers.
 #[derive(Debug, Default)]
 struct Learned {
     memory: SlotMemory,
-    /// Its algorithm is static, learnt from HAProxy's refusal.
+    /// Its algorithm is static, by HAProxy's refusal of a weight.
     static_weights: bool,
 }
 
-/// One backend: what it is to be, what it runs, and what is known of it.
+/// A backend that hsdo keeps in step.
 #[derive(Debug)]
 pub(super) struct ManagedBackend {
     pub(super) target: Target,
@@ -34,14 +34,13 @@ pub(super) struct ManagedBackend {
     /// Its servers by slot, or why it cannot be kept in step.
     running: Result<BTreeMap<SlotId, Running>, BackendFault>,
     learned: Learned,
-    /// What its last reading asks for.
+    /// The steps that its last reading needs.
     pub(super) plan: BackendSteps,
-    /// What was sent in this turn.
+    /// The current turn.
     turn: Sequencer,
 }
 
 impl ManagedBackend {
-    /// A backend that was not read yet.
     pub(super) fn new(target: Target, size: SlotId, gate: bool) -> Self {
         ManagedBackend {
             target,
@@ -55,7 +54,6 @@ impl ManagedBackend {
         }
     }
 
-    /// Its name in HAProxy.
     pub(super) fn name(&self) -> &str {
         &self.target.backend.name
     }
@@ -65,30 +63,31 @@ impl ManagedBackend {
         self.running.as_ref().err()
     }
 
-    /// Another HAProxy process answers.
-    pub(super) fn forget(&mut self) {
+    /// Forgets what was learned, because another HAProxy process answers.
+    pub(super) fn reset(&mut self) {
         self.learned = Learned::default();
-        self.turn.start_over();
+        self.turn.reset();
     }
 
-    /// Notes that its algorithm is static, as HAProxy says; true where that is news.
+    /// Records that its algorithm is static; true the first time.
     pub(super) fn note_static(&mut self) -> bool {
         !std::mem::replace(&mut self.learned.static_weights, true)
     }
 
     /// Takes in a reading.
-    pub(super) fn see(&mut self, shown: &Result<Servers, BackendFault>) {
-        let slots = shown.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
+    pub(super) fn update(&mut self, servers: &Result<Servers, BackendFault>) {
+        let slots =
+            servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
         self.running = slots.map(|slots| ours(slots, self.size, &self.desired));
     }
 
-    /// Begins a turn: what it is to be, by this table. `known` is the highest slot number that may have a row.
+    /// Begins a turn with this table. `max_row` is the highest slot number that may have a row.
     pub(super) fn begin(&mut self, table: &Table, rules: &Rules, max_row: SlotId) {
         self.desired = placement::place(table, self.target.kind, rules, max_row);
         self.turn = Sequencer::default();
     }
 
-    /// What the turn does after the last reading.
+    /// What to do after the last reading.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let options =
             Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights };
@@ -107,8 +106,8 @@ impl ManagedBackend {
         next
     }
 
-    /// Plays steps on the model of HAProxy, in place of sending them.
-    pub(super) fn play(&mut self, steps: &[Step]) {
+    /// Applies steps to the model of HAProxy instead of sending them.
+    pub(super) fn simulate(&mut self, steps: &[Step]) {
         let Ok(running) = &mut self.running else { return };
         for Step { slot, changes } in steps {
             let server = running.get_mut(slot).expect("a plan is for slots that run");
@@ -116,7 +115,7 @@ impl ManagedBackend {
         }
     }
 
-    /// The commands of these steps, a step each.
+    /// The commands of each step.
     pub(super) fn commands(&self, steps: &[Step]) -> Vec<Vec<Command>> {
         let commands = |step: &Step| {
             let server = format!("{}{}", self.target.backend.base, step.slot);
@@ -125,7 +124,7 @@ impl ManagedBackend {
         steps.iter().map(commands).collect()
     }
 
-    /// How many changes its last plan still asks for.
+    /// How many changes are still needed.
     pub(super) fn left(&self) -> usize {
         Sequencer::left(&self.plan)
     }
@@ -139,7 +138,7 @@ fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, Bac
         let digits = name.strip_prefix(base).unwrap_or_default();
         digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
     };
-    // `server-template` makes no leading zeros: where the small numbers have them, the large ones are no slots either.
+    // `server-template` makes no leading zeros. If the small numbers have them, the large ones are not slots either.
     if let Some(padded) = servers.keys().find(is_padded).filter(|_| slots.range(..10).next().is_none()) {
         return Err(BackendFault::Padded(padded.clone()));
     }
@@ -151,8 +150,7 @@ fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, Bac
     Ok(slots)
 }
 
-/// Those that are hsdo's: the slots up to `size`, the unbroken run that goes on from there, and those that have a row. What follows
-/// after a gap is somebody else's.
+/// The servers that belong to hsdo: slots up to `size`, those that continue the numbers without a gap, and those that have a row.
 fn ours(mut slots: BTreeMap<SlotId, Running>, size: SlotId, desired: &Desired) -> BTreeMap<SlotId, Running> {
     let last = (size..).take_while(|id| *id == size || slots.contains_key(id)).last().unwrap_or(size);
     slots.retain(|id, _| *id <= last || desired.slots.contains_key(id));
@@ -168,7 +166,6 @@ mod tests {
         names.iter().map(|name| ((*name).to_owned(), up(1, 1))).collect()
     }
 
-    /// Other people's servers stand beside hsdo's.
     #[test]
     fn which_servers_are_slots() {
         // Slot 5 has a row.
@@ -181,7 +178,7 @@ mod tests {
             (vec!["web1", "web2", "web3", "web4"], "web", 2, vec![1, 2, 3, 4], "a larger one than is used"),
             (vec!["web1", "web3"], "web", 3, vec![1, 3], "one that was deleted"),
             (vec!["web1", "web2", "web5", "web6"], "web", 2, vec![1, 2, 5], "one beyond a gap that has a row"),
-            (vec!["web1", "web2", "web2024"], "web", 2, vec![1, 2], "somebody else's beyond a gap"),
+            (vec!["web1", "web2", "web2024"], "web", 2, vec![1, 2], "another server beyond a gap"),
             (vec!["web1", "web2", "web3", "web21", "web22", "web23"], "web", 3, vec![1, 2, 3], "another template's"),
             (vec!["web1", "web2", "web01"], "web", 2, vec![1, 2], "one with a zero beside them"),
             (vec!["web1"], "web", 5, vec![1], "a smaller template"),

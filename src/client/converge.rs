@@ -1,4 +1,4 @@
-//! Makes HAProxy match a table: reads it, plans, sends, and reads again, until nothing differs or nothing helps.
+//! Makes HAProxy match a table: reads, plans, sends and reads again, until nothing differs or nothing helps.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,20 +19,19 @@ use crate::metrics::Metrics;
 use crate::ports::{Change, Command, Haproxy, Process, Reading, Verdict};
 use crate::slot::{SlotId, Table};
 
-/// Who keeps one HAProxy in step.
+/// Keeps one HAProxy in step.
 pub(super) struct Converge<H> {
     haproxy: H,
     backends: Vec<ManagedBackend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    /// Which HAProxy process answered last, for the log.
+    /// The HAProxy process that answered last, for the log.
     pid: Option<String>,
-    /// Whether HAProxy was read, and at least one backend could be kept in step.
+    /// Whether a reading has found at least one usable backend.
     started: bool,
-    /// Whether nothing was to be done about the last reading of HAProxy: while that stays so and the table is the same,
-    /// nothing is to be done again.
+    /// Whether the last reading needed no steps. If neither HAProxy nor the table changes, the next turn needs none either.
     in_sync: bool,
-    /// Whether the socket refused in the last turn.
+    /// Whether the last turn could not connect.
     down: bool,
     report: Report,
 }
@@ -59,7 +58,7 @@ impl<H: Haproxy> Converge<H> {
         }
     }
 
-    /// Before there is a table: does HAProxy have what is configured, and may we change it?
+    /// Checks, before there is a table, that HAProxy has the configured backends and lets hsdo change them.
     pub(super) fn check_once(&mut self) -> Result<(), Error> {
         if self.started {
             return Ok(());
@@ -69,7 +68,7 @@ impl<H: Haproxy> Converge<H> {
         checked
     }
 
-    /// One turn's work. `max_row` is the highest slot number that may have a row.
+    /// Runs one turn. `max_row` is the highest slot number that may have a row.
     pub(super) fn run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), Error> {
         let result = self.converge(table, max_row, now);
         self.record(&result);
@@ -81,22 +80,22 @@ impl<H: Haproxy> Converge<H> {
         self.down = matches!(result, Err(Error::Haproxy(HaproxyError::Connect { .. })));
     }
 
-    /// The table is another one than in the last [`Converge::run`].
+    /// The table has changed since the last [`Converge::run`].
     pub(super) fn table_changed(&mut self) {
         self.in_sync = false;
     }
 
-    /// Whether the socket refused in the last turn.
+    /// Whether the last turn could not connect.
     pub(super) fn is_down(&self) -> bool {
         self.down
     }
 
-    /// Whether a slot waits for the end of a check to be opened.
+    /// Whether a slot waits to be opened until a check ends.
     pub(super) fn has_unopened(&self) -> bool {
         self.backends.iter().any(|backend| backend.plan.unopened)
     }
 
-    /// Whether anybody listens on the socket now.
+    /// Whether anything listens on the socket now.
     pub(super) fn is_listening(&self) -> bool {
         self.haproxy.is_listening()
     }
@@ -113,16 +112,16 @@ impl<H: Haproxy> Converge<H> {
         let mut refusals = Refusals::default();
         loop {
             self.read()?;
-            let (mut commands, mut over) = (Vec::new(), true);
+            let (mut commands, mut done) = (Vec::new(), true);
             for backend in &mut self.backends {
                 let next = backend.next(now);
-                over &= next == Next::Done;
+                done &= next == Next::Done;
                 if let Next::Send(steps) = next {
-                    announce(backend, &steps);
+                    log_retiring(backend, &steps);
                     commands.extend(backend.commands(&steps));
                 }
             }
-            if over {
+            if done {
                 break;
             }
             self.send(&commands, &mut refusals)?;
@@ -134,7 +133,7 @@ impl<H: Haproxy> Converge<H> {
         if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
     }
 
-    /// The commands that a turn would send, played on a model of HAProxy.
+    /// The commands that a turn would send, simulated on the model of HAProxy.
     pub(super) fn dry_run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<Vec<String>, Error> {
         self.begin(table, max_row);
         self.read()?;
@@ -142,36 +141,35 @@ impl<H: Haproxy> Converge<H> {
         for backend in &mut self.backends {
             while let Next::Send(steps) = backend.next(now) {
                 texts.extend(backend.commands(&steps).iter().flatten().map(Command::to_string));
-                backend.play(&steps);
+                backend.simulate(&steps);
             }
         }
         self.report.publish(&self.backends);
         Ok(texts)
     }
 
-    /// Begins a turn by this table.
     fn begin(&mut self, table: &Table, max_row: SlotId) {
         for backend in &mut self.backends {
             backend.begin(table, &self.rules, max_row);
         }
     }
 
-    /// Reads HAProxy, and forgets what was max_row of a process if another one answered.
+    /// Reads HAProxy, and drops what was learned if another process answered.
     fn read(&mut self) -> Result<(), Error> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
             let Process { pid, version, .. } = &process;
             match &self.pid {
-                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {before}"),
+                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, previously pid {before}"),
                 None => info!("HAProxy {version} answers, pid {pid}"),
             }
             self.pid = Some(process.pid);
         }
         for backend in &mut self.backends {
             if is_new {
-                backend.forget();
+                backend.reset();
             }
-            backend.see(&backends[backend.name()]);
+            backend.update(&backends[backend.name()]);
         }
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
@@ -195,15 +193,14 @@ impl<H: Haproxy> Converge<H> {
                 refusals.add(command, reply);
             }
         });
-        // Not between two lines: HAProxy would wait.
+        // Log after sending, not between two lines, so that HAProxy does not wait.
         done.iter().for_each(log_done);
         let ok = done.len() as u64;
         for backend in &mut self.backends {
             if static_backends.contains(backend.name()) && backend.note_static() {
                 warn!(
-                    "backend {} has a static balancing algorithm and takes no weights but 0 and the configured \
-                     one, so servers do not ramp there; add `hash-type consistent` to it, or balance by roundrobin, \
-                     leastconn or random",
+                    "backend {} has a static balancing algorithm, which accepts only weight 0 and the configured one, so servers do \
+                     not ramp there; add `hash-type consistent` to it, or balance by roundrobin, leastconn or random",
                     backend.name()
                 );
             }
@@ -218,28 +215,28 @@ impl<H: Haproxy> Converge<H> {
     }
 }
 
-/// The names of the backends, each once.
+/// The names of the backends, without duplicates.
 fn names(backends: &[ManagedBackend]) -> Vec<&str> {
     let names: BTreeSet<&str> = backends.iter().map(ManagedBackend::name).collect();
     names.into_iter().collect()
 }
 
-/// What is about to be taken out of rotation, for the log.
-fn announce(backend: &ManagedBackend, steps: &[Step]) {
+/// Logs which servers are about to be taken out of rotation.
+fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     let target = &backend.target.backend;
     for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
         info!("{}/{}{}: out, into maintenance", target.name, target.base, step.slot);
     }
 }
 
-/// What a done command means, for the log.
+/// Logs an executed command.
 fn log_done(command: &Command) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {
         Change::Address(PARKED, _) => debug!("{backend}/{server}: parked"),
         Change::Address(address, Some(port)) => info!("{backend}/{server}: now {address} port {port}"),
         Change::Address(address, None) => info!("{backend}/{server}: now {address}"),
-        Change::HealthDown => info!("{backend}/{server}: waits for its check"),
+        Change::HealthDown => info!("{backend}/{server}: waiting for its check"),
         Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
         Change::Ready => debug!("{backend}/{server}: ready"),
         Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),

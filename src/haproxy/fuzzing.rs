@@ -1,4 +1,4 @@
-//! What HAProxy sends, as a fuzz target: its tables, its replies, and the commands that follow from them.
+//! The fuzz target for what HAProxy sends: tables, replies, and the commands that follow from them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,14 +18,14 @@ use crate::slot::{MAX_WEIGHT, SlotId};
 
 const PORT: u16 = 80;
 
-/// `r`: an answer with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything that is read beside them.
+/// `r`: a response with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything else.
 pub fn haproxy(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {
         b'r' => replies(&text(rest)),
         b's' => stat(rest),
         b'w' => servers_state(&socket::text(rest)),
-        b'i' => beside(&text(rest)),
+        b'i' => other_replies(&text(rest)),
         _ => {}
     }
 }
@@ -39,7 +39,7 @@ fn replies(text: &str) {
         Ok(replies) => replies,
         Err(fault) => return assert_fault("show info", fault, text.len()),
     };
-    // Nothing is lost, nothing is invented.
+    // Joined again, the replies are the response.
     let mut again = String::with_capacity(text.len());
     for reply in &replies {
         again.push_str(reply);
@@ -47,7 +47,7 @@ fn replies(text: &str) {
         assert!(!reply.contains("\n\n"), "{reply:?}");
     }
     assert_eq!(again, text);
-    // What a cut answer still gives is what the whole one gave.
+    // A truncated response gives the same first replies.
     for cut in cuts(text.len()).filter(|cut| text.is_char_boundary(*cut)) {
         if let Ok(some) = reply::split(&text[..cut]) {
             assert_eq!(some[..], replies[..some.len()], "cut at {cut}");
@@ -77,7 +77,7 @@ fn replies(text: &str) {
     }
 }
 
-fn beside(text: &str) {
+fn other_replies(text: &str) {
     for name in ["Pid", "Version"] {
         assert!(state::info_value(text, name).is_none_or(|value| !value.contains('\n')));
     }
@@ -106,7 +106,7 @@ fn stat(table: &[u8]) {
     }
 }
 
-/// The fields of a table without quotes that count.
+/// The fields of a table without quotes that a snapshot holds.
 pub(super) fn picked(table: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut lines = table.split(|byte| *byte == b'\n');
     let fields = |line: &[u8]| line.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
@@ -128,7 +128,7 @@ fn servers_state(text: &str) {
     for server in table.fqdn_server.iter().chain(&table.srv_record) {
         assert_message(&BackendFault::Resolved(server.clone()), text.len());
     }
-    // It goes into the next command.
+    // It becomes part of the next command.
     assert!(table.number.is_none_or(|number| number.bytes().all(|byte| byte.is_ascii_digit())));
     assert!(table.servers.values().all(|server| server.weight <= MAX_WEIGHT));
     let bases: std::collections::BTreeSet<&str> = table.servers.keys().take(8).map(|name| likely_base(name)).collect();
@@ -137,7 +137,7 @@ fn servers_state(text: &str) {
     }
 }
 
-/// Turns end, at the wanted addresses, and by commands that are one each.
+/// Turns end at the desired state, and no command contains another.
 fn converge(base: &str, servers: &Servers) {
     let mut running: BTreeMap<SlotId, Running> = BTreeMap::new();
     for (name, server) in servers {
@@ -147,12 +147,12 @@ fn converge(base: &str, servers: &Servers) {
         0 => Wanted::Maintenance,
         part => Wanted::Serve { address: Ipv4Addr::from(0x0A00_0000 + id % 1_000).into(), weight: part as u16 - 1 },
     };
-    // Of every fifth slot nothing is known.
+    // Every fifth slot is unknown.
     let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
     let desired = Desired { slots, max_row: SlotId::MAX };
     let options = Options { port: Some(PORT), gate: true, static_weights: false };
     let (before, mut memory) = (running.clone(), SlotMemory::default());
-    // Several turns: what waits for a check is done after it.
+    // Several turns, because some steps wait for a check.
     let mut ended = false;
     for _ in 0..6 {
         let mut turn = Sequencer::default();

@@ -1,8 +1,8 @@
-//! HAProxy over its Runtime API: what it runs, and the commands that change it. The facts are in `facts.md`.
+//! HAProxy over its Runtime API: reading its servers and changing them. `facts.md` holds the measurements behind it.
 //!
-//! `socket` moves one line and its replies, `reply` cuts them apart, `command` judges them, `state` reads the tables that
-//! HAProxy prints, `snapshot` tells whether anything changed, `known` holds what is known of
-//! the process, and `runtime` joins them. None of them knows the slot table.
+//! `socket` sends one line and reads its response, `reply` splits responses, `command` judges replies, `state` parses tables,
+//! `snapshot` detects changes, `known` holds what is known of the process, and `runtime` joins them. None of them knows the slot
+//! table.
 
 mod command;
 mod error;

@@ -1,4 +1,4 @@
-//! Talks with a HAProxy that does what a real one cannot be made to do.
+//! A fake HAProxy for what a real one cannot be made to do.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,7 +9,7 @@ use super::*;
 use crate::ports::Change;
 use crate::settings::HaproxySocket;
 
-/// The line that a connection brought, and the connection.
+/// The first line of the next connection, and the connection.
 fn accept(listener: &UnixListener) -> (String, UnixStream) {
     let (stream, _) = listener.accept().unwrap();
     let mut line = String::new();
@@ -17,8 +17,8 @@ fn accept(listener: &UnixListener) -> (String, UnixStream) {
     (line, stream)
 }
 
-/// A socket, and a runtime that has met who listens there: it calls itself so.
-fn met(name: &str, version: &'static str, limits: SocketLimits) -> (PathBuf, UnixListener, Runtime) {
+/// A socket, and a runtime that has identified a HAProxy of this version on it.
+fn identified(name: &str, version: &'static str, limits: SocketLimits) -> (PathBuf, UnixListener, Runtime) {
     let path = std::env::temp_dir().join(format!("hsdo-{name}-{}", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let mut runtime = Runtime::new(Socket::new(HaproxySocket::Path(path.clone()), limits));
@@ -38,15 +38,15 @@ fn met(name: &str, version: &'static str, limits: SocketLimits) -> (PathBuf, Uni
     (path, haproxy.join().unwrap(), runtime)
 }
 
-/// Lines of one step each, as long as a line may be almost.
+/// Steps that take almost a whole line each.
 fn long_steps(count: u16) -> Vec<Vec<Command>> {
     let step = |slot| (0..200).map(|_| Command::new("back", &format!("web{slot}"), Change::Ready).unwrap()).collect();
     (1..=count).map(step).collect()
 }
 
 #[test]
-fn the_next_line_is_under_way_while_one_is_done() {
-    let (path, listener, mut runtime) = met("under-way", "2.6.1", SocketLimits::default());
+fn the_next_line_is_in_flight_while_one_is_executed() {
+    let (path, listener, mut runtime) = identified("under-way", "2.6.1", SocketLimits::default());
     let haproxy = std::thread::spawn(move || {
         let mut in_flight = VecDeque::from([accept(&listener)]);
         for _ in 2..=4 {
@@ -67,8 +67,8 @@ fn the_next_line_is_under_way_while_one_is_done() {
 }
 
 #[test]
-fn after_a_line_that_failed_nothing_more_is_sent_and_what_was_under_way_is_heard() {
-    let (path, listener, mut runtime) = met("failed-line", "2.6.1", SocketLimits::default());
+fn after_a_failed_line_nothing_is_sent_and_lines_in_flight_are_read() {
+    let (path, listener, mut runtime) = identified("failed-line", "2.6.1", SocketLimits::default());
     let haproxy = std::thread::spawn(move || {
         let [(_, first), (_, mut second)] = [accept(&listener), accept(&listener)];
         drop(first);
@@ -91,8 +91,8 @@ fn after_a_line_that_failed_nothing_more_is_sent_and_what_was_under_way_is_heard
 
 /// As 3.2 does with `tune.bufsize 4096`.
 #[test]
-fn a_line_that_is_too_long_is_cut_and_sent_again() {
-    let (path, listener, mut runtime) = met("long-line", "3.2.1", SocketLimits::default());
+fn a_line_that_is_too_long_is_split_and_resent() {
+    let (path, listener, mut runtime) = identified("long-line", "3.2.1", SocketLimits::default());
     let haproxy = std::thread::spawn(move || {
         let mut done = 0;
         while done < 400 {
@@ -116,9 +116,9 @@ fn a_line_that_is_too_long_is_cut_and_sent_again() {
 }
 
 #[test]
-fn a_reply_that_cannot_be_used_leaves_no_memory_behind() {
+fn an_unusable_response_leaves_no_buffer_behind() {
     let limits = SocketLimits { bytes: 1_000_000, ..SocketLimits::default() };
-    let (path, listener, mut runtime) = met("endless", "3.2.1", limits);
+    let (path, listener, mut runtime) = identified("endless", "3.2.1", limits);
     runtime.known.as_mut().unwrap().numbers.insert("back".to_owned(), "2".to_owned());
     let endless = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();

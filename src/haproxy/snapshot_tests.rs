@@ -104,11 +104,9 @@ proptest::proptest! {
 
     #[test]
     fn counting_by_blocks_finds_the_same_comma(text in "[,a-c\u{ac}-\u{ae}]{0,200}", count in 0_usize..120) {
-        let ends = || text.match_indices(',').map(|(place, _)| place + 1);
-        let Some(end) = after_commas(text.as_bytes(), count) else {
-            return Ok(proptest::prop_assert!(ends().count() < count));
-        };
-        proptest::prop_assert_eq!(Some(end), if count == 0 { Some(0) } else { ends().nth(count - 1) });
+        let mut ends = text.match_indices(',').map(|(place, _)| place + 1);
+        let plain = if count == 0 { Some(0) } else { ends.nth(count - 1) };
+        proptest::prop_assert_eq!(after_commas(text.as_bytes(), count), plain);
     }
 
     #[test]
