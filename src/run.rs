@@ -17,7 +17,7 @@ use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::exporter::Exporter;
 use crate::haproxy::Runtime;
-use crate::haproxy::socket::{Limits as SocketLimits, Socket};
+use crate::haproxy::socket::{Socket, SocketLimits};
 use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
@@ -257,7 +257,7 @@ impl<H: Haproxy> Runner for Client<SlotTable, H> {
     }
 
     fn pulse(&mut self) -> bool {
-        self.haproxy_answers()
+        self.is_haproxy_listening()
     }
 }
 

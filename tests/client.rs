@@ -231,7 +231,7 @@ fn own_groups_that_nobody_is_of_are_told_and_empty_no_backend() {
     wait_weights(&haproxy, BACK, &[("mywebapp1", 10), ("mywebapp2", 10)]);
     wait_weights(&haproxy, "fallback", &[]);
     none.wait_turn();
-    let told = r#"no row of the table carries "\"near\"", so the split by group knows nothing"#;
+    let told = r#"no row of the table carries "\"near\"", so no server can be assigned by group"#;
     assert!(ready(&none).contains(told), "{}", ready(&none));
     assert_eq!(none.log().matches(told).count(), 1, "{}", none.log());
 

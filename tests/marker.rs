@@ -96,7 +96,7 @@ fn the_original_may_take_over_as_the_writer_and_ours_again() {
     // The Python version updates only its own attributes: the version stays, and the heartbeat stands still.
     scene.disable_by_hand();
     scene.wait_active(&["mywebapp2"]);
-    scene.client.wait_log("the server's heartbeat stands still");
+    scene.client.wait_log("the server's heartbeat has stopped");
     // At start it puts whole items: the marker is gone.
     let item = |weight: &str| {
         json!({"BackendServerID": {"N": "1"}, "IPAddress": {"S": "127.1.9.9"}, "ServerName": {"S": "i-9"}, "ASG": {"S": "web"},

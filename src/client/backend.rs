@@ -1,30 +1,30 @@
-//! One backend as a value: what it is to be, what it runs, what is known of it, and what is wrong with it.
+//! One backend: its desired and actual state, what was learned of it, and its fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Target;
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::model;
 use super::placement::{self, Desired, Rules};
-use super::reconcile::{self, Plan, Step};
+use super::reconcile::{self, BackendSteps, Step};
 use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
 use crate::ports::{BackendFault, Command, Running, Servers, likely_base, number_of};
 use crate::slot::{SlotId, Table};
 
-/// What is known of a backend in one HAProxy process, and dropped when another one answers.
+/// What was learned of a backend in one HAProxy process; dropped when another one answers.
 #[derive(Debug, Default)]
-struct Known {
-    memory: Memory,
-    /// Its algorithm is static, learnt from HAProxy's refusal.
+struct Learned {
+    memory: SlotMemory,
+    /// Its algorithm is static, by HAProxy's refusal of a weight.
     static_weights: bool,
 }
 
-/// One backend: what it is to be, what it runs, and what is known of it.
+/// A backend that hsdo keeps in step.
 #[derive(Debug)]
-pub(super) struct Backend {
+pub(super) struct ManagedBackend {
     pub(super) target: Target,
     /// `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
     size: SlotId,
@@ -33,29 +33,27 @@ pub(super) struct Backend {
     desired: Desired,
     /// Its servers by slot, or why it cannot be kept in step.
     running: Result<BTreeMap<SlotId, Running>, BackendFault>,
-    known: Known,
-    /// What its last reading asks for.
-    pub(super) plan: Plan,
-    /// What was sent in this turn.
+    learned: Learned,
+    /// The steps that its last reading needs.
+    pub(super) plan: BackendSteps,
+    /// The current turn.
     turn: Sequencer,
 }
 
-impl Backend {
-    /// A backend that was not read yet.
+impl ManagedBackend {
     pub(super) fn new(target: Target, size: SlotId, gate: bool) -> Self {
-        Backend {
+        ManagedBackend {
             target,
             size,
             gate,
             desired: Desired::default(),
             running: Err(BackendFault::Missing(Vec::new())),
-            known: Known::default(),
-            plan: Plan::default(),
+            learned: Learned::default(),
+            plan: BackendSteps::default(),
             turn: Sequencer::default(),
         }
     }
 
-    /// Its name in HAProxy.
     pub(super) fn name(&self) -> &str {
         &self.target.backend.name
     }
@@ -65,40 +63,41 @@ impl Backend {
         self.running.as_ref().err()
     }
 
-    /// Another HAProxy process answers.
-    pub(super) fn forget(&mut self) {
-        self.known = Known::default();
-        self.turn.start_over();
+    /// Forgets what was learned, because another HAProxy process answers.
+    pub(super) fn reset(&mut self) {
+        self.learned = Learned::default();
+        self.turn.reset();
     }
 
-    /// Notes that its algorithm is static, as HAProxy says; true where that is news.
+    /// Records that its algorithm is static; true the first time.
     pub(super) fn note_static(&mut self) -> bool {
-        !std::mem::replace(&mut self.known.static_weights, true)
+        !std::mem::replace(&mut self.learned.static_weights, true)
     }
 
     /// Takes in a reading.
-    pub(super) fn see(&mut self, shown: &Result<Servers, BackendFault>) {
-        let slots = shown.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
+    pub(super) fn update(&mut self, servers: &Result<Servers, BackendFault>) {
+        let slots =
+            servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
         self.running = slots.map(|slots| ours(slots, self.size, &self.desired));
     }
 
-    /// Begins a turn: what it is to be, by this table. `known` is the highest slot number that may have a row.
-    pub(super) fn begin(&mut self, table: &Table, rules: &Rules, known: SlotId) {
-        self.desired = placement::place(table, self.target.kind, rules, known);
+    /// Begins a turn with this table. `max_row` is the highest slot number that may have a row.
+    pub(super) fn begin(&mut self, table: &Table, rules: &Rules, max_row: SlotId) {
+        self.desired = placement::place(table, self.target.kind, rules, max_row);
         self.turn = Sequencer::default();
     }
 
-    /// What the turn does after the last reading.
+    /// What to do after the last reading.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let options =
-            Options { port: self.target.backend.port, gate: self.gate, static_weights: self.known.static_weights };
-        let Known { memory, .. } = &mut self.known;
+            Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights };
+        let Learned { memory, .. } = &mut self.learned;
         self.plan = match &self.running {
             Ok(running) => {
                 memory.observe(&self.desired, running, options, now);
-                reconcile::plan(View { desired: &self.desired, running, memory, size: self.size, options })
+                reconcile::reconcile(View { desired: &self.desired, running, memory, size: self.size, options })
             }
-            Err(_) => Plan::default(),
+            Err(_) => BackendSteps::default(),
         };
         let next = self.turn.next(&self.plan);
         if let Next::Send(steps) = &next {
@@ -107,8 +106,8 @@ impl Backend {
         next
     }
 
-    /// Plays steps on the model of HAProxy, in place of sending them.
-    pub(super) fn play(&mut self, steps: &[Step]) {
+    /// Applies steps to the model of HAProxy instead of sending them.
+    pub(super) fn simulate(&mut self, steps: &[Step]) {
         let Ok(running) = &mut self.running else { return };
         for Step { slot, changes } in steps {
             let server = running.get_mut(slot).expect("a plan is for slots that run");
@@ -116,7 +115,7 @@ impl Backend {
         }
     }
 
-    /// The commands of these steps, a step each.
+    /// The commands of each step.
     pub(super) fn commands(&self, steps: &[Step]) -> Vec<Vec<Command>> {
         let commands = |step: &Step| {
             let server = format!("{}{}", self.target.backend.base, step.slot);
@@ -125,7 +124,7 @@ impl Backend {
         steps.iter().map(commands).collect()
     }
 
-    /// How many changes its last plan still asks for.
+    /// How many changes are still needed.
     pub(super) fn left(&self) -> usize {
         Sequencer::left(&self.plan)
     }
@@ -139,20 +138,19 @@ fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, Bac
         let digits = name.strip_prefix(base).unwrap_or_default();
         digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
     };
-    // `server-template` makes no leading zeros: where the small numbers have them, the large ones are no slots either.
+    // `server-template` makes no leading zeros. If the small numbers have them, the large ones are not slots either.
     if let Some(padded) = servers.keys().find(is_padded).filter(|_| slots.range(..10).next().is_none()) {
         return Err(BackendFault::Padded(padded.clone()));
     }
     if slots.is_empty() {
-        let known: BTreeSet<&str> = servers.keys().map(|name| likely_base(name)).collect();
-        let known = known.into_iter().map(str::to_owned).collect();
-        return Err(BackendFault::NoServers { base: base.to_owned(), known });
+        let found: BTreeSet<&str> = servers.keys().map(|name| likely_base(name)).collect();
+        let found = found.into_iter().map(str::to_owned).collect();
+        return Err(BackendFault::NoServers { base: base.to_owned(), found });
     }
     Ok(slots)
 }
 
-/// Those that are hsdo's: the slots up to `size`, the unbroken run that goes on from there, and those that have a row. What follows
-/// after a gap is somebody else's.
+/// The servers that belong to hsdo: slots up to `size`, those that continue the numbers without a gap, and those that have a row.
 fn ours(mut slots: BTreeMap<SlotId, Running>, size: SlotId, desired: &Desired) -> BTreeMap<SlotId, Running> {
     let last = (size..).take_while(|id| *id == size || slots.contains_key(id)).last().unwrap_or(size);
     slots.retain(|id, _| *id <= last || desired.slots.contains_key(id));
@@ -168,11 +166,10 @@ mod tests {
         names.iter().map(|name| ((*name).to_owned(), up(1, 1))).collect()
     }
 
-    /// Other people's servers stand beside hsdo's.
     #[test]
     fn which_servers_are_slots() {
         // Slot 5 has a row.
-        let desired = Desired { slots: BTreeMap::from([(5, placement::Wanted::Maintenance)]), known: 5 };
+        let desired = Desired { slots: BTreeMap::from([(5, placement::Wanted::Maintenance)]), max_row: 5 };
         let ours = |names: &[&str], base: &str, size: SlotId| {
             slots(&servers(names), base).map(|slots| ours(slots, size, &desired).into_keys().collect::<Vec<_>>())
         };
@@ -181,7 +178,7 @@ mod tests {
             (vec!["web1", "web2", "web3", "web4"], "web", 2, vec![1, 2, 3, 4], "a larger one than is used"),
             (vec!["web1", "web3"], "web", 3, vec![1, 3], "one that was deleted"),
             (vec!["web1", "web2", "web5", "web6"], "web", 2, vec![1, 2, 5], "one beyond a gap that has a row"),
-            (vec!["web1", "web2", "web2024"], "web", 2, vec![1, 2], "somebody else's beyond a gap"),
+            (vec!["web1", "web2", "web2024"], "web", 2, vec![1, 2], "another server beyond a gap"),
             (vec!["web1", "web2", "web3", "web21", "web22", "web23"], "web", 3, vec![1, 2, 3], "another template's"),
             (vec!["web1", "web2", "web01"], "web", 2, vec![1, 2], "one with a zero beside them"),
             (vec!["web1"], "web", 5, vec![1], "a smaller template"),
@@ -193,8 +190,8 @@ mod tests {
         for base in ["socks5_", "socks5_0"] {
             assert!(matches!(ours(&padded, base, 150), Err(BackendFault::Padded(_))), "{base}");
         }
-        let known = vec!["api".to_owned()];
-        let none = Err(BackendFault::NoServers { base: "web".to_owned(), known });
+        let found = vec!["api".to_owned()];
+        let none = Err(BackendFault::NoServers { base: "web".to_owned(), found });
         assert_eq!(ours(&["api1", "api2"], "web", 2), none);
     }
 }

@@ -1,4 +1,4 @@
-//! Makes HAProxy match a table: reads it, plans, sends, and reads again, until nothing differs or nothing helps.
+//! Makes HAProxy match a table: reads, plans, sends and reads again, until nothing differs or nothing helps.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use log::{debug, info, warn};
 
 use super::Target;
-use super::backend::Backend;
+use super::backend::ManagedBackend;
 use super::placement::Rules;
 use super::reconcile::Step;
 use super::report::{self, Refusals, Report};
@@ -17,20 +17,19 @@ use crate::metrics::Metrics;
 use crate::ports::{Change, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
 use crate::slot::{SlotId, Table};
 
-/// Who keeps one HAProxy in step.
+/// Keeps one HAProxy in step.
 pub(super) struct Converge<H> {
     haproxy: H,
-    backends: Vec<Backend>,
+    backends: Vec<ManagedBackend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    /// Which HAProxy process answered last, for the log.
+    /// The HAProxy process that answered last, for the log.
     pid: Option<String>,
-    /// Whether HAProxy was read, and at least one backend could be kept in step.
+    /// Whether a reading has found at least one usable backend.
     started: bool,
-    /// Whether nothing was to be done about the last reading of HAProxy: while that stays so and the table is the same,
-    /// nothing is to be done again.
-    settled: bool,
-    /// Whether the socket refused in the last turn.
+    /// Whether the last reading needed no steps. If neither HAProxy nor the table changes, the next turn needs none either.
+    in_sync: bool,
+    /// Whether the last turn could not connect.
     down: bool,
     report: Report,
 }
@@ -46,130 +45,129 @@ impl<H: Haproxy> Converge<H> {
     ) -> Self {
         Converge {
             haproxy,
-            backends: targets.into_iter().map(|target| Backend::new(target, size, gate)).collect(),
+            backends: targets.into_iter().map(|target| ManagedBackend::new(target, size, gate)).collect(),
             rules,
             report: Report::new(size, Arc::clone(&metrics)),
             metrics,
             pid: None,
             started: false,
-            settled: false,
+            in_sync: false,
             down: false,
         }
     }
 
-    /// Before there is a table: does HAProxy have what is configured, and may we change it?
+    /// Checks, before there is a table, that HAProxy has the configured backends and lets hsdo change them.
     pub(super) fn check_once(&mut self) -> Result<(), TurnError> {
         if self.started {
             return Ok(());
         }
         let checked = self.read();
-        self.note(&checked);
+        self.record(&checked);
         checked
     }
 
-    /// One turn's work. `known` is the highest slot number that may have a row.
-    pub(super) fn run(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), TurnError> {
-        let result = self.converge(table, known, now);
-        self.note(&result);
+    /// Runs one turn. `max_row` is the highest slot number that may have a row.
+    pub(super) fn run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), TurnError> {
+        let result = self.converge(table, max_row, now);
+        self.record(&result);
         result
     }
 
-    fn note<T>(&mut self, result: &Result<T, TurnError>) {
+    fn record<T>(&mut self, result: &Result<T, TurnError>) {
         self.metrics.set_haproxy_up(!matches!(result, Err(error) if error.subject == Subject::Haproxy));
         self.down = matches!(result, Err(error) if error.is_disconnected);
     }
 
-    /// The table is another one than in the last [`Converge::run`].
+    /// The table has changed since the last [`Converge::run`].
     pub(super) fn table_changed(&mut self) {
-        self.settled = false;
+        self.in_sync = false;
     }
 
-    /// Whether the socket refused in the last turn.
+    /// Whether the last turn could not connect.
     pub(super) fn is_down(&self) -> bool {
         self.down
     }
 
-    /// Whether a slot waits for the end of a check to be opened.
+    /// Whether a slot waits to be opened until a check ends.
     pub(super) fn has_unopened(&self) -> bool {
         self.backends.iter().any(|backend| backend.plan.unopened)
     }
 
-    /// Whether anybody listens on the socket now.
-    pub(super) fn answers(&self) -> bool {
-        self.haproxy.answers()
+    /// Whether anything listens on the socket now.
+    pub(super) fn is_listening(&self) -> bool {
+        self.haproxy.is_listening()
     }
 
-    fn converge(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<(), TurnError> {
-        if std::mem::take(&mut self.settled) {
+    fn converge(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), TurnError> {
+        if std::mem::take(&mut self.in_sync) {
             let names: Vec<&str> = names(&self.backends);
-            if self.haproxy.is_as_it_was(&names)? {
-                self.settled = true;
+            if self.haproxy.unchanged(&names)? {
+                self.in_sync = true;
                 return Ok(());
             }
         }
-        self.begin(table, known);
+        self.begin(table, max_row);
         let mut refusals = Refusals::default();
         loop {
             self.read()?;
-            let (mut commands, mut over) = (Vec::new(), true);
+            let (mut commands, mut done) = (Vec::new(), true);
             for backend in &mut self.backends {
                 let next = backend.next(now);
-                over &= next == Next::Done;
+                done &= next == Next::Done;
                 if let Next::Send(steps) = next {
-                    announce(backend, &steps);
+                    log_retiring(backend, &steps);
                     commands.extend(backend.commands(&steps));
                 }
             }
-            if over {
+            if done {
                 break;
             }
             self.send(&commands, &mut refusals)?;
         }
-        self.report.tell(&self.backends);
-        let left: usize = self.backends.iter().map(Backend::left).sum();
-        let open = |backend: &Backend| backend.plan.pending || backend.fault().is_some();
-        self.settled = left == 0 && !self.backends.iter().any(open);
+        self.report.publish(&self.backends);
+        let left: usize = self.backends.iter().map(ManagedBackend::left).sum();
+        let open = |backend: &ManagedBackend| backend.plan.pending || backend.fault().is_some();
+        self.in_sync = left == 0 && !self.backends.iter().any(open);
         if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
     }
 
-    /// The commands that a turn would send, played on a model of HAProxy.
-    pub(super) fn rehearse(&mut self, table: &Table, known: SlotId, now: Instant) -> Result<Vec<String>, TurnError> {
-        self.begin(table, known);
+    /// The commands that a turn would send, simulated on the model of HAProxy.
+    pub(super) fn dry_run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<Vec<String>, TurnError> {
+        self.begin(table, max_row);
         self.read()?;
         let mut texts = Vec::new();
         for backend in &mut self.backends {
             while let Next::Send(steps) = backend.next(now) {
                 texts.extend(backend.commands(&steps).iter().flatten().map(Command::to_string));
-                backend.play(&steps);
+                backend.simulate(&steps);
             }
         }
-        self.report.tell(&self.backends);
+        self.report.publish(&self.backends);
         Ok(texts)
     }
 
-    /// Begins a turn by this table.
-    fn begin(&mut self, table: &Table, known: SlotId) {
+    fn begin(&mut self, table: &Table, max_row: SlotId) {
         for backend in &mut self.backends {
-            backend.begin(table, &self.rules, known);
+            backend.begin(table, &self.rules, max_row);
         }
     }
 
-    /// Reads HAProxy, and forgets what was known of a process if another one answered.
+    /// Reads HAProxy, and drops what was learned if another process answered.
     fn read(&mut self) -> Result<(), TurnError> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
             let Process { pid, version, .. } = &process;
             match &self.pid {
-                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, after pid {before}"),
+                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, previously pid {before}"),
                 None => info!("HAProxy {version} answers, pid {pid}"),
             }
             self.pid = Some(process.pid);
         }
         for backend in &mut self.backends {
             if is_new {
-                backend.forget();
+                backend.reset();
             }
-            backend.see(&backends[backend.name()]);
+            backend.update(&backends[backend.name()]);
         }
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
@@ -194,15 +192,14 @@ impl<H: Haproxy> Converge<H> {
                 refusals.add(command, reply);
             }
         });
-        // Not between two lines: HAProxy would wait.
-        done.iter().for_each(tell);
+        // Log after sending, not between two lines, so that HAProxy does not wait.
+        done.iter().for_each(log_done);
         let ok = done.len() as u64;
         for backend in &mut self.backends {
             if static_backends.contains(backend.name()) && backend.note_static() {
                 warn!(
-                    "backend {} has a static balancing algorithm and takes no weights but 0 and the configured \
-                     one, so servers do not ramp there; add `hash-type consistent` to it, or balance by roundrobin, \
-                     leastconn or random",
+                    "backend {} has a static balancing algorithm, which accepts only weight 0 and the configured one, so servers do \
+                     not ramp there; add `hash-type consistent` to it, or balance by roundrobin, leastconn or random",
                     backend.name()
                 );
             }
@@ -217,28 +214,28 @@ impl<H: Haproxy> Converge<H> {
     }
 }
 
-/// The names of the backends, each once.
-fn names(backends: &[Backend]) -> Vec<&str> {
-    let names: BTreeSet<&str> = backends.iter().map(Backend::name).collect();
+/// The names of the backends, without duplicates.
+fn names(backends: &[ManagedBackend]) -> Vec<&str> {
+    let names: BTreeSet<&str> = backends.iter().map(ManagedBackend::name).collect();
     names.into_iter().collect()
 }
 
-/// What is about to be taken out of rotation, for the log.
-fn announce(backend: &Backend, steps: &[Step]) {
+/// Logs which servers are about to be taken out of rotation.
+fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     let target = &backend.target.backend;
     for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
         info!("{}/{}{}: out, into maintenance", target.name, target.base, step.slot);
     }
 }
 
-/// What a done command means, for the log.
-fn tell(command: &Command) {
+/// Logs an executed command.
+fn log_done(command: &Command) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {
         Change::Address(PARKED, _) => debug!("{backend}/{server}: parked"),
         Change::Address(address, Some(port)) => info!("{backend}/{server}: now {address} port {port}"),
         Change::Address(address, None) => info!("{backend}/{server}: now {address}"),
-        Change::HealthDown => info!("{backend}/{server}: waits for its check"),
+        Change::HealthDown => info!("{backend}/{server}: waiting for its check"),
         Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
         Change::Ready => debug!("{backend}/{server}: ready"),
         Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),

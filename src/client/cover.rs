@@ -1,5 +1,4 @@
-//! Who covers for whom: may this server's traffic be taken now? Pure; one answer for servers that move to another slot, that
-//! are replaced, and that leave.
+//! Decides whether a server's traffic may be taken away now, for servers that move to another slot, are replaced, or leave. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,14 +8,14 @@ use super::stage::Stage;
 use super::view::View;
 use crate::slot::SlotId;
 
-/// Who serves in one backend, and who could.
+/// Which servers of one backend can cover for others.
 #[derive(Debug)]
 pub(super) struct Cover {
-    /// Slots that take traffic, keep their address, and go on taking traffic.
+    /// Slots that take traffic and will go on at the same address.
     usable: BTreeSet<SlotId>,
-    /// Slots whose traffic nobody else can take yet.
+    /// Slots whose traffic no other server can take yet.
     needed: BTreeSet<SlotId>,
-    /// Somebody serves who leaves: a leaving server is better than none.
+    /// A leaving server still serves while others are to take over.
     leaving_serves: bool,
 }
 
@@ -24,11 +23,11 @@ impl Cover {
     pub(super) fn of(view: &View<'_>) -> Self {
         let moving = moving(view);
         let mut usable = BTreeSet::new();
-        let (mut serving, mut hope) = (false, false);
+        let (mut serving, mut successor) = (false, false);
         let (mut leaving, mut stale) = (Vec::new(), Vec::new());
         for (id, server, stage) in view.slots() {
             let serves = server.serves();
-            hope |= match view.desired.of(id) {
+            successor |= match view.desired.of(id) {
                 Some(Wanted::Serve { weight, .. }) => weight > 0 && !matches!(stage, Stage::Held | Stage::Blocked),
                 _ => false,
             };
@@ -37,7 +36,7 @@ impl Cover {
                     usable.insert(id);
                     serving = true;
                 }
-                // A server that was seen to serve there gets its weight back in this very plan.
+                // At weight 0, a server that has been seen serving gets its weight back in this same plan.
                 Stage::Serving if serves || view.memory.is_proven(id) => {
                     usable.insert(id);
                     serving |= serves;
@@ -53,31 +52,31 @@ impl Cover {
         }
         let leaving_serves = !leaving.is_empty();
         let mut needed = moving;
-        if usable.is_empty() && hope {
+        if usable.is_empty() && successor {
             needed.extend(&leaving);
         }
-        // Who serves soon does not serve yet, and its line may fail; who leaves serves until nothing is left to raise. If all of
-        // the stale ones were filled at once, the backend would be empty for a moment: one half waits for the next plan.
-        if !(serving || leaving_serves && hope) {
+        // Filling every stale server at once would leave the backend empty for a moment, so one half waits for the next plan. A
+        // successor does not count, because its line may fail; a leaving server does: it serves until nothing is left to raise.
+        if !(serving || leaving_serves && successor) {
             needed.extend(stale.split_off(stale.len().div_ceil(2)));
         }
-        Cover { usable, needed, leaving_serves: leaving_serves && hope }
+        Cover { usable, needed, leaving_serves: leaving_serves && successor }
     }
 
-    /// Whether nobody else can take this server's traffic yet.
-    pub(super) fn needs(&self, slot: SlotId) -> bool {
+    /// Whether no other server can take this slot's traffic yet.
+    pub(super) fn is_needed(&self, slot: SlotId) -> bool {
         self.needed.contains(&slot)
     }
 
-    /// Whether somebody serves while a server in this slot waits for its check.
-    pub(super) fn has_time(&self, slot: SlotId) -> bool {
+    /// Whether another server serves while this slot waits for its check.
+    pub(super) fn can_wait(&self, slot: SlotId) -> bool {
         self.leaving_serves && self.usable.is_empty() || self.usable.iter().any(|other| *other != slot)
     }
 }
 
-/// The slots whose server is to stand in another slot, and goes on serving where it is until it serves there: a row that was
-/// lost, or edited by hand, seats its instance elsewhere, and HAProxy would have it nowhere for as long as the check in the new
-/// slot takes. Servers that change places with each other do not wait: none of them could begin.
+/// The slots whose server moves to another slot, and serves on until it serves there. This happens if a row is lost or edited by hand;
+/// otherwise HAProxy would be without the server until the check in the new slot passes. Servers that swap slots do not wait, because
+/// none of them could begin.
 fn moving(view: &View<'_>) -> BTreeSet<SlotId> {
     let wanted = |id: SlotId| match view.desired.of(id) {
         Some(Wanted::Serve { address, weight }) if weight > 0 => Some(address),
@@ -88,15 +87,16 @@ fn moving(view: &View<'_>) -> BTreeSet<SlotId> {
         .filter(|(_, server, stage)| *stage != Stage::Held && !server.inherited)
         .filter_map(|(id, _, _)| Some((wanted(id)?, id)))
         .collect();
-    let is_there =
-        |address: SocketAddr, id: SlotId| wanted(id).is_some_and(|wanted| view.options.is_there(Some(address), wanted));
-    // Where the server of a slot goes, if it serves and has not arrived there.
+    let is_wanted_at = |address: SocketAddr, id: SlotId| {
+        wanted(id).is_some_and(|wanted| view.options.has_address(Some(address), wanted))
+    };
+    // The slot that this slot's server moves to, if it serves here and not yet there.
     let next = |id: SlotId| {
         let server = view.running.get(&id).filter(|server| server.serves() && !view.memory.is_held(id))?;
-        let address = server.address.filter(|address| !is_there(*address, id))?;
-        let place = *places.get(&address.ip()).filter(|place| is_there(address, **place))?;
+        let address = server.address.filter(|address| !is_wanted_at(*address, id))?;
+        let place = *places.get(&address.ip()).filter(|place| is_wanted_at(address, **place))?;
         let there = &view.running[&place];
-        (there.address.is_none_or(|there| !is_there(there, place)) || !there.serves()).then_some(place)
+        (there.address.is_none_or(|there| !is_wanted_at(there, place)) || !there.serves()).then_some(place)
     };
     let waits = |id: SlotId| {
         let (mut seen, mut at) = (BTreeSet::from([id]), next(id)?);

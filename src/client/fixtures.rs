@@ -1,13 +1,13 @@
-//! Servers and wishes in few letters. Tests only.
+//! Short constructors for servers and desired states. Tests only.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::model;
 use super::placement::{Desired, Wanted};
-use super::reconcile::{Plan, Step, plan};
+use super::reconcile::{BackendSteps, Step, reconcile};
 use super::sequencer::{Next, Sequencer};
 use super::stage::{Options, PARKED};
 use super::view::View;
@@ -54,24 +54,24 @@ pub(super) fn serve_at(last: u8, weight: Weight) -> Wanted {
     Wanted::Serve { address: address(last).ip(), weight }
 }
 
-/// A backend, as a plan sees it, on the model of HAProxy.
+/// A backend on the model of HAProxy.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) desired: Desired,
     pub(super) running: BTreeMap<SlotId, Running>,
-    pub(super) memory: Memory,
+    pub(super) memory: SlotMemory,
     pub(super) options: Options,
     pub(super) size: SlotId,
     pub(super) now: Instant,
 }
 
 impl World {
-    /// Slots by their number, each with what is wanted of it, if anything is known.
+    /// Slots by number, each with its desired state if known.
     pub(super) fn new(slots: impl IntoIterator<Item = (SlotId, Running, Option<Wanted>)>) -> Self {
         let mut world = World {
             desired: Desired::default(),
             running: BTreeMap::new(),
-            memory: Memory::default(),
+            memory: SlotMemory::default(),
             options: OPTIONS,
             size: 0,
             now: Instant::now(),
@@ -79,20 +79,20 @@ impl World {
         for (id, running, wanted) in slots {
             world.running.insert(id, running);
             world.desired.slots.extend(wanted.map(|wanted| (id, wanted)));
-            world.desired.known = world.desired.known.max(id);
+            world.desired.max_row = world.desired.max_row.max(id);
         }
-        world.size = world.desired.known;
+        world.size = world.desired.max_row;
         world
     }
 
-    /// What a reading asks for now.
-    pub(super) fn plan(&mut self) -> Plan {
+    /// The steps that a reading needs now.
+    pub(super) fn plan(&mut self) -> BackendSteps {
         self.memory.observe(&self.desired, &self.running, self.options, self.now);
         let World { desired, running, memory, options, size, .. } = self;
-        plan(View { desired, running, memory, size: *size, options: *options })
+        reconcile(View { desired, running, memory, size: *size, options: *options })
     }
 
-    /// The next steps of a turn; none when it is over.
+    /// The next steps of a turn; empty when it is over.
     pub(super) fn steps(&mut self, turn: &mut Sequencer) -> Vec<Step> {
         loop {
             match turn.next(&self.plan()) {
@@ -100,8 +100,8 @@ impl World {
                     steps.iter().for_each(|step| self.memory.sending(step.slot, &step.changes));
                     return steps;
                 }
-                // On the model nothing is late.
-                Next::Look => {}
+                // The model is never late.
+                Next::Reread => {}
                 Next::Done => return Vec::new(),
             }
         }
@@ -111,7 +111,7 @@ impl World {
         model::apply(self.running.get_mut(&slot).expect("a planned slot runs"), change);
     }
 
-    /// One turn to its end; `see` looks at the world after each change of a slot.
+    /// Runs one turn; `see` is called after each change of a slot.
     pub(super) fn turn(&mut self, mut see: impl FnMut(&World, SlotId, Change)) {
         let mut turn = Sequencer::default();
         loop {
@@ -128,18 +128,18 @@ impl World {
         }
     }
 
-    /// Every check that is under way ends, and every one of a ready server passes, also of those that others track.
+    /// Every check in flight ends, and those of ready servers pass, including tracked ones.
     pub(super) fn checks_pass(&mut self) {
         for server in self.running.values_mut() {
             server.checking = false;
-            // What it tracks has come up.
+            // The tracked server is up.
             server.inherited &= server.admin != Admin::Maintenance;
             let answers = server.address.is_none_or(|address| address.ip() != PARKED);
             server.up |= server.admin == Admin::Ready && answers;
         }
     }
 
-    /// Turns, and checks that pass, until nothing is left to do.
+    /// Runs turns and lets checks pass until nothing is left to do.
     pub(super) fn converge(&mut self) {
         for _ in 0..12 {
             self.turn(|_, _, _| ());

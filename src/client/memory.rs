@@ -1,18 +1,17 @@
-//! What must be remembered of the slots of one backend, as no reading tells it. Pure; it lives as long as one HAProxy process.
+//! What is remembered about the slots of one backend, because no reading shows it. Pure; lives as long as one HAProxy process.
 //!
-//! *Whose hand.* HAProxy does not tell who set a server to maintenance, so this remembers what each slot was when it was last
-//! read. A server that served and is in maintenance now, though hsdo did not put it there, is held by hand; unless its weight
-//! went to 0 as well, which is how hsdo takes one out: the last line of a client that was killed may reach HAProxy when the next
-//! client is at work. And unless its address is another one too: that is a HAProxy which has just started, and which no process id
-//! tells from the one before if it runs in a container. Drain is always somebody else's hand, since hsdo drains by weight 0.
-//! After its own start hsdo remembers nothing. Then the weight tells: hsdo leaves a server in maintenance only at weight
-//! 0, so one that stands there at its right address with a weight is held. (The configured weight tells no fresh server: where the
-//! algorithm is static every held one has it, and so has one whose ramp went on while hsdo was away.)
+//! *Held servers.* HAProxy does not report who set a server to maintenance. A server that served and is now in maintenance, though
+//! hsdo did not put it there, is held by an operator or agent. There are two exceptions. If its weight went to 0 as well, hsdo itself
+//! took it out: the last line of a killed client may reach HAProxy while the next client is running. And if its address changed too,
+//! HAProxy has just restarted, which no process id shows in a container. Drain is never hsdo's, because hsdo drains by weight 0.
+//! After a restart hsdo remembers nothing, so the weight decides: hsdo leaves a server in maintenance only at weight 0, so a server
+//! in maintenance at its right address with a weight is held. (The configured weight does not identify a fresh server: with a static
+//! algorithm every held server has it, and so has one whose ramp went on while hsdo was down.)
 //!
-//! *Proven.* A server that was seen to take traffic at its address need not wait for its check when it comes back from draining.
+//! *Proven servers.* A server that has been seen taking traffic at its address skips its check when it comes back from draining.
 //!
-//! *Contests.* A weight that another hand, such as an agent, sets back each time is given up after three rounds within a minute,
-//! and tried again once a minute.
+//! *Contested weights.* If something else, such as an agent, keeps changing a weight back, hsdo gives up after three rounds within a
+//! minute and retries once a minute.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,26 +22,26 @@ use super::stage::Options;
 use crate::ports::{Admin, Change, Running};
 use crate::slot::{SlotId, Weight};
 
-/// After how many rounds a weight is given up, if they lie within [`TRUCE`].
+/// After this many rounds within [`TRUCE`] a weight is given up.
 const ROUNDS: u32 = 3;
-/// How long a weight that was given up is left alone, and how long it must stay right to be no contest any more.
+/// How long a weight that was given up is left alone, and how long it must stay right to end the contest.
 const TRUCE: Duration = Duration::from_secs(60);
 
-/// Who keeps a slot out of rotation, or who would be to blame.
+/// What put a slot out of rotation, or would have if it were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Trace {
-    /// Nothing was seen yet.
+enum Owner {
+    /// Not seen yet.
     #[default]
     New,
-    /// If it is in maintenance, hsdo put it there, or wanted it there.
+    /// hsdo put it into maintenance, or wanted it there.
     Ours,
     /// It was ready at this address, at weight 0 if `idle`.
     Served { address: IpAddr, idle: bool },
-    /// Somebody holds the server of this address.
+    /// An operator or agent holds the server at this address.
     Held(IpAddr),
 }
 
-/// A weight that another hand sets too.
+/// A weight that something else changes too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Contest {
     rounds: u32,
@@ -54,21 +53,21 @@ struct Contest {
 /// What is remembered of a slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    trace: Trace,
-    /// Where it was seen to take traffic, or to be able to.
+    owner: Owner,
+    /// Where it has been seen serving.
     proven: Option<IpAddr>,
-    /// The weight that was wanted and was seen.
+    /// The weight that was wanted and read back.
     agreed: Option<Weight>,
     contest: Option<Contest>,
-    rests: bool,
+    paused: bool,
 }
 
-/// The memory of one backend.
+/// What is remembered of one backend.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(BTreeMap<SlotId, Seen>);
+pub struct SlotMemory(BTreeMap<SlotId, Seen>);
 
-impl Memory {
-    /// Takes in a reading of HAProxy.
+impl SlotMemory {
+    /// Learns from a reading of HAProxy.
     pub fn observe(&mut self, desired: &Desired, running: &BTreeMap<SlotId, Running>, options: Options, now: Instant) {
         for (&id, server) in running {
             let wanted = desired.of(id);
@@ -77,11 +76,11 @@ impl Memory {
             }
             let seen = self.0.entry(id).or_default();
             let Some(Wanted::Serve { address, weight }) = wanted else {
-                *seen = Seen { trace: Trace::Ours, ..Seen::default() };
+                *seen = Seen { owner: Owner::Ours, ..Seen::default() };
                 continue;
             };
-            let there = options.is_there(server.address, address);
-            seen.trace = trace(seen.trace, server, address, there);
+            let there = options.has_address(server.address, address);
+            seen.owner = owner(seen.owner, server, address, there);
             if there && server.serves() {
                 seen.proven = Some(address);
             } else if !there || seen.proven != Some(address) {
@@ -89,62 +88,62 @@ impl Memory {
             }
             let right = options.has_weight(server, weight);
             let disputed = there && server.admin == Admin::Ready && !right && seen.agreed == Some(weight);
-            seen.agreed = (there && (right || seen.rests) && server.admin == Admin::Ready).then_some(weight);
-            seen.contest = contest(seen.contest, disputed && !seen.rests, right, now);
+            seen.agreed = (there && (right || seen.paused) && server.admin == Admin::Ready).then_some(weight);
+            seen.contest = contest(seen.contest, disputed && !seen.paused, right, now);
             let lasting = seen.contest.filter(|contest| contest.rounds >= ROUNDS && !right);
-            seen.rests = lasting.is_some_and(|contest| now < contest.next_try);
+            seen.paused = lasting.is_some_and(|contest| now < contest.next_try);
             if let Some(contest) = seen.contest.as_mut().filter(|contest| contest.rounds >= ROUNDS && !right) {
                 contest.last = now;
             }
         }
     }
 
-    /// Remembers that hsdo itself is about to send this for a slot: whoever serves there after maintenance is another one.
+    /// Records what hsdo is about to send for a slot. After maintenance a slot is a new server's.
     pub fn sending(&mut self, slot: SlotId, changes: &[Change]) {
         if changes.contains(&Change::Maintenance) {
             let seen = self.0.entry(slot).or_default();
-            *seen = Seen { trace: Trace::Ours, ..Seen::default() };
+            *seen = Seen { owner: Owner::Ours, ..Seen::default() };
         }
     }
 
-    /// Whether somebody keeps the server of this slot out of rotation by hand.
+    /// Whether an operator or agent keeps the server of this slot out of rotation.
     pub fn is_held(&self, slot: SlotId) -> bool {
-        self.0.get(&slot).is_some_and(|seen| matches!(seen.trace, Trace::Held(_)))
+        self.0.get(&slot).is_some_and(|seen| matches!(seen.owner, Owner::Held(_)))
     }
 
-    /// Whether the server of this slot was seen to take traffic at its address.
+    /// Whether the server of this slot has been seen serving at its address.
     pub fn is_proven(&self, slot: SlotId) -> bool {
         self.0.get(&slot).is_some_and(|seen| seen.proven.is_some())
     }
 
-    /// Whether another hand sets the weight of this slot back and forth.
+    /// Whether something else keeps changing the weight of this slot back.
     pub fn is_contested(&self, slot: SlotId) -> bool {
         self.0.get(&slot).and_then(|seen| seen.contest).is_some_and(|contest| contest.rounds >= ROUNDS)
     }
 
-    /// Whether the weight of this slot is left to the other hand for now.
-    pub fn rests(&self, slot: SlotId) -> bool {
-        self.0.get(&slot).is_some_and(|seen| seen.rests)
+    /// Whether the weight of this slot is left alone for now.
+    pub fn is_paused(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).is_some_and(|seen| seen.paused)
     }
 }
 
-fn trace(before: Trace, server: &Running, wanted: IpAddr, right: bool) -> Trace {
+fn owner(before: Owner, server: &Running, wanted: IpAddr, right: bool) -> Owner {
     let idle = server.weight == 0;
     match (server.admin, before) {
-        (Admin::Ready, _) if right => Trace::Served { address: wanted, idle },
-        (Admin::Drain | Admin::Maintenance, Trace::Held(address)) if address == wanted => Trace::Held(wanted),
-        (Admin::Drain, _) if right => Trace::Held(wanted),
-        (Admin::Maintenance, Trace::Served { address, idle: before })
+        (Admin::Ready, _) if right => Owner::Served { address: wanted, idle },
+        (Admin::Drain | Admin::Maintenance, Owner::Held(address)) if address == wanted => Owner::Held(wanted),
+        (Admin::Drain, _) if right => Owner::Held(wanted),
+        (Admin::Maintenance, Owner::Served { address, idle: before })
             if right && address == wanted && (before || !idle) =>
         {
-            Trace::Held(wanted)
+            Owner::Held(wanted)
         }
-        (Admin::Maintenance, Trace::New) if right && !idle => Trace::Held(wanted),
-        _ => Trace::Ours,
+        (Admin::Maintenance, Owner::New) if right && !idle => Owner::Held(wanted),
+        _ => Owner::Ours,
     }
 }
 
-/// What becomes of a contest: a weight that was right is `disputed` now, or it is `right`, or neither is news.
+/// The next state of a contest: a weight that was right is now `disputed`, or it is `right`, or there is nothing new.
 fn contest(before: Option<Contest>, disputed: bool, right: bool, now: Instant) -> Option<Contest> {
     let since = |then: Instant| now.saturating_duration_since(then);
     match before {
@@ -164,25 +163,25 @@ mod tests {
     use super::*;
     use crate::client::fixtures::{OPTIONS, server};
 
-    /// A reading of the slot: state, last byte of its address, weight; and the last byte of the address that is wanted.
+    /// A reading of the slot: state, last byte of its address, weight; and the last byte of the wanted address.
     type Look = (Admin, u8, u16, Option<u8>);
 
-    /// Shows readings of one slot, and tells after each whether it is held.
-    fn watch(readings: &[Look]) -> Vec<bool> {
-        let mut memory = Memory::default();
+    /// Whether the slot is held after each of these readings.
+    fn held_after(readings: &[Look]) -> Vec<bool> {
+        let mut memory = SlotMemory::default();
         let now = Instant::now();
         let look = |(admin, last, weight, wanted): &Look| {
             let running = BTreeMap::from([(1, server(*admin, *admin == Admin::Ready, *last, *weight))]);
             let serve = |last: u8| Wanted::Serve { address: [10, 0, 0, last].into(), weight: 7 };
             let slots = BTreeMap::from([(1, wanted.map_or(Wanted::Maintenance, serve))]);
-            memory.observe(&Desired { slots, known: 1 }, &running, OPTIONS, now);
+            memory.observe(&Desired { slots, max_row: 1 }, &running, OPTIONS, now);
             memory.is_held(1)
         };
         readings.iter().map(look).collect()
     }
 
     #[test]
-    fn whose_hand_it_was() {
+    fn which_servers_are_held() {
         use Admin::{Drain, Maintenance, Ready};
         #[rustfmt::skip]
         let cases: [(&str, &[Look], &[bool]); 16] = [
@@ -204,16 +203,16 @@ mod tests {
             ("wanted out while it served, then wanted again", &[(Ready, 1, 7, None), (Maintenance, 1, 0, Some(1))], &[false, false]),
         ];
         for (name, readings, expected) in cases {
-            assert_eq!(watch(readings), expected, "{name}");
+            assert_eq!(held_after(readings), expected, "{name}");
         }
     }
 
     #[test]
-    fn what_hsdo_sends_is_its_own_hand() {
+    fn maintenance_that_hsdo_sends_is_its_own() {
         let running = |admin| BTreeMap::from([(1, server(admin, true, 1, 7))]);
         let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
-        let (desired, now) = (Desired { slots, known: 1 }, Instant::now());
-        let mut memory = Memory::default();
+        let (desired, now) = (Desired { slots, max_row: 1 }, Instant::now());
+        let mut memory = SlotMemory::default();
         memory.observe(&desired, &running(Admin::Ready), OPTIONS, now);
         assert!(memory.is_proven(1));
         memory.sending(1, &[Change::Maintenance]);
@@ -221,27 +220,27 @@ mod tests {
         assert!(!memory.is_held(1) && !memory.is_proven(1));
     }
 
-    /// What weight is read, so many seconds after the first reading, and whether it rests then and counts as contested.
+    /// The weight that is read, seconds after the first reading, and whether it is paused and contested then.
     #[test]
-    fn a_weight_that_another_hand_sets_is_given_up_and_tried_again() {
-        let mut memory = Memory::default();
+    fn a_contested_weight_is_given_up_and_retried() {
+        let mut memory = SlotMemory::default();
         let start = Instant::now();
         let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
-        let desired = Desired { slots, known: 1 };
-        let (free, contested, resting) = ((false, false), (false, true), (true, true));
+        let desired = Desired { slots, max_row: 1 };
+        let (free, contested, paused) = ((false, false), (false, true), (true, true));
         for (second, weight, expected, why) in [
             (0, 7, free, "right"),
             (1, 20, free, "the first round"),
             (1, 7, free, "set right in the same turn"),
             (2, 20, free, "the second"),
             (2, 7, free, "set right"),
-            (3, 20, resting, "the third"),
-            (30, 20, resting, "it lasts"),
-            (62, 20, resting, "59 seconds later"),
+            (3, 20, paused, "the third"),
+            (30, 20, paused, "it lasts"),
+            (62, 20, paused, "59 seconds later"),
             (63, 20, contested, "tried again"),
             (63, 7, contested, "set right"),
-            (64, 20, resting, "and set back"),
-            (120, 20, resting, "left to it"),
+            (64, 20, paused, "and set back"),
+            (120, 20, paused, "left to it"),
             (125, 7, contested, "right by itself"),
             (150, 7, contested, "but not for long yet"),
             (186, 7, free, "for a minute"),
@@ -253,7 +252,7 @@ mod tests {
         ] {
             let running = BTreeMap::from([(1, server(Admin::Ready, true, 1, weight))]);
             memory.observe(&desired, &running, OPTIONS, start + Duration::from_secs(second));
-            assert_eq!((memory.rests(1), memory.is_contested(1)), expected, "second {second}: {why}");
+            assert_eq!((memory.is_paused(1), memory.is_contested(1)), expected, "second {second}: {why}");
         }
     }
 }

@@ -2,37 +2,38 @@
 //!
 //! # The whole rule
 //!
-//! *Which table.* The last one that was read whole stays in force while DynamoDB cannot be reached, so HAProxy is repaired all the
-//! same. When it is read is decided in `watch`.
+//! *Which table.* The last table that was read completely stays in force while DynamoDB is unreachable, so HAProxy is still repaired.
+//! `watch` decides when to read it.
 //!
-//! *What a slot is to be* (`placement`). In a default backend every occupant of one's own groups serves, in the fallback backend the
-//! others. A slot that has a row and should not be there is in maintenance at weight 0, and so is every server of the template
-//! above the table. A slot without a readable row is unknown: nobody touches it.
+//! *Desired state* (`placement`). In a default backend every occupant of the client's own groups serves, in the fallback backend the
+//! others. A slot that has a row but should not serve is in maintenance at weight 0, and so is every server of the template above
+//! the table. A slot without a readable row is unknown and is not touched.
 //!
-//! *What it is* (`stage`), told from one reading, never stored: unknown; out, or retiring; held by hand, or blocked by something
-//! that `ready` does not lift; stale (another address), parked or filled, down until its check passes, serving, leaving (weight 0).
+//! *Actual state* (`stage`), derived from one reading and never stored: unknown; out, or retiring; held by an operator or agent, or
+//! blocked by something that `ready` does not lift; stale (another address), parked or filled, down until its check passes, serving,
+//! leaving (weight 0).
 //!
-//! *What is sent for it* (`reconcile`):
-//! - a stale slot: `weight 0`, `state maint`, and an address where nothing answers (it is *parked*);
-//! - a parked one: `state ready`, `health down`, its address, its weight. It takes no request, persistent ones included, until
-//!   HAProxy's own check has passed as often as `rise` asks, with hsdo or without. Parked, because what persists gets in between
-//!   `ready` and `health down`. A check that is under way from before is waited for: its result would count for the new server;
-//! - where the server has no check, where nobody else serves meanwhile, or with `CLIENT_HEALTH_GATE` false: the address at once,
-//!   and once that is read back, `state ready` and the weight. An address that HAProxy refuses never becomes ready, and a server
-//!   that tracks another one is opened after it;
-//! - a serving one: its weight. From 0, with `health down` unless it was seen to serve there: the line may have been cut;
-//! - a leaving one: `weight 0`; a retiring one: `weight 0`, `state maint`;
-//! - a held one: only address and weight, so that all is right when the hand is lifted.
+//! *What to send* (`reconcile`):
+//! - a stale slot: `weight 0`, `state maint`, and an address that refuses connections (it is *parked*);
+//! - a parked slot: `state ready`, `health down`, its address, its weight. It takes no request, not even a persistent one, until
+//!   HAProxy's own check has passed `rise` times, with or without hsdo. It is parked because persistent requests get in between
+//!   `ready` and `health down`. It is not opened while an old check is in flight, whose result would count for the new server;
+//! - if the server has no check, if nothing else serves meanwhile, or with `CLIENT_HEALTH_GATE` false: the address at once, and after
+//!   reading it back, `state ready` and the weight. An address that HAProxy refuses never becomes ready, and a tracking server is
+//!   opened after the server that it tracks;
+//! - a serving slot: its weight. From 0, with `health down` unless it has been seen serving there: the line may have been cut;
+//! - a leaving slot: `weight 0`; a retiring one: `weight 0`, `state maint`;
+//! - a held slot: only address and weight, so that all is right once it is released.
 //!
-//! *When* (`sequencer`). What raises is sent first, and HAProxy is read again; what lowers when nothing is left to raise. A step
-//! that did not help is not sent twice in a turn. Every step bears to be cut after any of its commands.
+//! *When* (`sequencer`). Steps that raise go first, then HAProxy is read again; steps that lower go when nothing is left to raise. A
+//! step that had no effect is not repeated in the same turn. Every step can be interrupted after any command.
 //!
-//! *May this server's traffic be taken now?* (`cover`). Not while it is on its way to another slot and does not serve there; not
-//! while it leaves and nobody else serves; and if all that serve are to be replaced, one half first.
+//! *May this server's traffic be taken away now?* (`cover`). Not while it moves to another slot and does not serve there yet; not
+//! while it leaves and nothing else serves; and if every serving server is to be replaced, one half goes first.
 //!
-//! *What is remembered* (`memory`), of one HAProxy process only: whose hand a maintenance was, which servers were seen to serve,
-//! which weights another hand sets. `converge` drives all this, a backend as one value, each for itself: one that is missing or
-//! unreadable costs the others nothing. `report` says what a person should know.
+//! *What is remembered* (`memory`), for one HAProxy process only: who set a server to maintenance, which servers have been seen
+//! serving, which weights something else keeps changing. `converge` drives all this, each backend on its own: a missing or unreadable
+//! one does not affect the others. `report` tells the operator.
 
 mod backend;
 mod converge;
@@ -60,26 +61,26 @@ use crate::ports::{Haproxy, Subject, TableReader, TurnError};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
-pub use memory::Memory;
-use placement::{Kind, Rules, Split};
+pub use memory::SlotMemory;
+use placement::{BackendKind, Rules, Split};
 pub use sequencer::{Next, Sequencer};
 pub use stage::Options;
 pub use view::View;
-use watch::{Doubt, Need, Watch};
+use watch::{MarkerFault, MarkerWatch, Need};
 
-/// The time for all that a turn asks of the table: a hung AWS delays the repair of HAProxy by less than 5 seconds.
-const READING: Duration = Duration::from_millis(4_500);
+/// The timeout for everything a turn reads from the table: if AWS hangs, HAProxy's repair is less than 5 seconds late.
+const TABLE_TIMEOUT: Duration = Duration::from_millis(4_500);
 
-/// How long what was read stands for what AWS would say, where a HAProxy waits to be filled: `INTERVAL` may be an hour.
+/// How long the last read is recent enough to fill a restarted HAProxy from: `INTERVAL` may be an hour.
 const CURRENT: Duration = Duration::from_secs(5);
 
-/// A backend that hsdo fills, with the rules for what stands in it.
+/// A backend that hsdo fills.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The backend, the base name of its servers, and their port.
     pub backend: Backend,
     /// Default or fallback.
-    pub kind: Kind,
+    pub kind: BackendKind,
 }
 
 /// The client of one HAProxy.
@@ -89,24 +90,24 @@ pub struct Client<T, H> {
     rules: Arc<Rules>,
     size: SlotId,
     metrics: Arc<Metrics>,
-    /// The last table that was read whole, by a consistent reading.
+    /// The last complete, strongly consistent read.
     table: Option<Table>,
-    watch: Watch,
-    /// Until when what was read last is as good as what AWS would say; none where AWS said nothing at the last attempt.
+    watch: MarkerWatch,
+    /// Until when `table` counts as current; none if the last read failed.
     current_until: Option<Instant>,
-    /// The highest row number that any reading showed: a table that loses its rows disables nothing.
+    /// The highest row number ever read: a table that loses its rows disables nothing.
     highest_row: SlotId,
     unreadable: Episode,
     empty: Episode,
     split: Episode,
-    doubt: Episode,
+    marker_fault: Episode,
 }
 
 impl<T: TableReader, H: Haproxy> Client<T, H> {
-    /// A client that has read nothing yet.
+    /// Nothing is read yet.
     pub fn new(settings: &ClientSettings, reader: T, haproxy: H, metrics: Arc<Metrics>) -> Self {
-        let default = settings.backends.iter().map(|backend| (backend, Kind::Default));
-        let fallback = settings.fallback.iter().map(|backend| (backend, Kind::Fallback));
+        let default = settings.backends.iter().map(|backend| (backend, BackendKind::Default));
+        let fallback = settings.fallback.iter().map(|backend| (backend, BackendKind::Fallback));
         let targets =
             default.chain(fallback).map(|(backend, kind)| Target { backend: backend.clone(), kind }).collect();
         let rules = Arc::new(Rules {
@@ -129,92 +130,89 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             size,
             metrics,
             table: None,
-            watch: Watch::default(),
+            watch: MarkerWatch::default(),
             current_until: None,
             highest_row: 0,
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
             split: Episode::new("CLIENT_ASG_NAMES"),
-            doubt: Episode::new("change marker"),
+            marker_fault: Episode::new("change marker"),
         }
     }
 
-    /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
+    /// Runs one turn and returns its errors. HAProxy is repaired even if the table cannot be read.
     pub fn turn(&mut self, now: Instant) -> Vec<TurnError> {
-        // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything, unless what was
-        // read last is old, and AWS answered then.
+        // A HAProxy that was down is empty when it is back: fill it before asking AWS, unless the last read succeeded and is old.
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
-        let mended = if first { self.mend(now) } else { Ok(()) };
-        // What HAProxy took of the turn is not the table's.
+        let repaired = if first { self.repair(now) } else { Ok(()) };
+        // Time spent on HAProxy does not count towards the table's timeout.
         let refreshed = self.refresh(if first { Instant::now() } else { now });
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
-        let mended = mended.and_then(|()| self.mend(now));
-        [refreshed, mended].into_iter().filter_map(Result::err).collect()
+        let repaired = repaired.and_then(|()| self.repair(now));
+        [refreshed, repaired].into_iter().filter_map(Result::err).collect()
     }
 
-    /// Makes HAProxy match the table, as far as it is known.
-    fn mend(&mut self, now: Instant) -> Result<(), TurnError> {
+    /// Makes HAProxy match the last table.
+    fn repair(&mut self, now: Instant) -> Result<(), TurnError> {
         self.converge.check_once()?;
         match &self.table {
-            Some(table) => self.converge.run(table, self.known(), now),
+            Some(table) => self.converge.run(table, self.max_row(), now),
             None => Ok(()),
         }
     }
 
-    /// Whether HAProxy's socket refused in the last turn.
+    /// Whether the last turn could not connect to HAProxy.
     pub fn awaits_haproxy(&self) -> bool {
         self.converge.is_down()
     }
 
-    /// Whether a slot could not be opened yet, as a check of the server before it is still under way.
+    /// Whether a slot waits to be opened, because a check of its previous server is still in flight.
     pub fn has_unopened(&self) -> bool {
         self.converge.has_unopened()
     }
 
-    /// Whether somebody listens on HAProxy's socket now.
-    pub fn haproxy_answers(&self) -> bool {
-        self.converge.answers()
+    /// Whether anything listens on HAProxy's socket now.
+    pub fn is_haproxy_listening(&self) -> bool {
+        self.converge.is_listening()
     }
 
-    /// What a turn would send now, a command a line, and nothing is changed.
+    /// What a turn would send now, one command per line; changes nothing.
     ///
     /// # Errors
     /// The table or HAProxy cannot be read, or HAProxy lacks what is configured.
     pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, TurnError> {
         self.refresh(now)?;
         self.converge.check_once()?;
-        let known = self.known();
+        let max_row = self.max_row();
         let table = self.table.as_ref().expect("refresh just read it");
-        self.converge.rehearse(table, known, now)
+        self.converge.dry_run(table, max_row, now)
     }
 
-    /// The highest slot number about which the table may have something to say. Servers above it are not in use; but
-    /// a table that never showed a row says nothing about any of them.
-    fn known(&self) -> SlotId {
+    /// The highest slot number that may have a row. Servers above it are not in use, unless no row was ever read.
+    fn max_row(&self) -> SlotId {
         if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) }
     }
 
-    /// Reads the marker, and the table where the marker asks for it. An eventually consistent reading may come from a
-    /// replica that is behind, and following it would send traffic back to an address that is gone; so it only tells that
-    /// something differs, and a consistent reading tells what.
+    /// Reads the marker, and the table if necessary. An eventually consistent read may come from a stale replica, and acting on it
+    /// could send traffic to an address that is gone. It only detects a difference; a strongly consistent read follows.
     fn refresh(&mut self, now: Instant) -> Result<(), TurnError> {
-        let until = now + READING;
+        let until = now + TABLE_TIMEOUT;
         let marker = self.reader.marker(until)?;
         let need = self.watch.see(&marker, now);
         self.metrics.set_heartbeat(self.watch.beat());
-        self.doubt.report(self.watch.doubt(now).map(explain));
-        let as_it_was = match (&self.table, need) {
+        self.marker_fault.report(self.watch.fault(now).map(explain));
+        let unchanged = match (&self.table, need) {
             (None, _) | (_, Need::Read) => false,
             (Some(_), Need::Nothing) => return Ok(()),
             (Some(table), Need::Look) => self.reader.read(false, until)? == *table,
         };
-        if as_it_was {
-            self.watch.same(now);
+        if unchanged {
+            self.watch.confirm(now);
             return Ok(());
         }
         let table = self.reader.read(true, until)?;
         if table.rows.is_empty() && self.table.as_ref().is_some_and(|before| !before.rows.is_empty()) {
-            let text = "the table holds no row at all any more; the last one that was read stays in force";
+            let text = "the table holds no row at all any more; the last table with rows stays in force";
             return Err(TurnError::new(Subject::Turn, text.to_owned()));
         }
         self.watch.read(&marker, now);
@@ -232,9 +230,9 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let text = faults.join("; ");
         self.unreadable.report((!faults.is_empty()).then_some((text.as_str(), text.as_str())));
         let none = if table.strays.is_empty() {
-            "it holds no row at all, so nothing is known and nothing is changed; does `hsdo --server` run?"
+            "it holds no row at all, so nothing is changed; is `hsdo --server` running?"
         } else {
-            "none of its items is a slot's, so nothing is known and nothing is changed; is DYNAMODB_TABLE_NAME right?"
+            "none of its items is a slot, so nothing is changed; is DYNAMODB_TABLE_NAME right?"
         };
         self.empty.report(table.rows.is_empty().then_some((none, none)));
         let split = Split::of(table, &self.rules);
@@ -247,23 +245,25 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     }
 }
 
-/// What is wrong with the own groups, for the log and for `/readyz`.
+/// Describes the own groups that are missing, for the log and `/readyz`.
 fn explain_split(split: &Split) -> String {
     let names = split.missing.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
     if split.blind {
         format!(
-            "no row of the table carries {names}, so the split by group knows nothing and every server counts as own; \
-             is it spelt as the group is?"
+            "no row of the table carries {names}, so no server can be assigned by group and every server counts as own; \
+             is the name spelled like the group's?"
         )
     } else {
-        format!("no row of the table carries {names}; is it spelt as the group is?")
+        format!("no row of the table carries {names}; is the name spelled like the group's?")
     }
 }
 
-/// Key and text of a doubt, for the log.
-fn explain(doubt: Doubt) -> (&'static str, &'static str) {
-    match doubt {
-        Doubt::Absent => ("absent", "there is none, so the whole table is read every turn; does `hsdo --server` run?"),
-        Doubt::Stale => ("stale", "the server's heartbeat stands still, so the whole table is read every turn"),
+/// Key and text of a marker's fault, for the log.
+fn explain(fault: MarkerFault) -> (&'static str, &'static str) {
+    match fault {
+        MarkerFault::Absent => {
+            ("absent", "there is none, so the whole table is read every turn; is `hsdo --server` running?")
+        }
+        MarkerFault::Stale => ("stale", "the server's heartbeat has stopped, so the whole table is read every turn"),
     }
 }

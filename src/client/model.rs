@@ -1,7 +1,6 @@
-//! What a HAProxy server does with a change, as far as hsdo's plans depend on it. Pure.
+//! A model of how a HAProxy server reacts to a change, measured on 2.2 to 3.4 (`haproxy/facts.md`). Pure.
 //!
-//! `--dry-run` plays its plans on it, to show the whole of what a turn would send; the tests prove the plans on it.
-//! The facts were measured on HAProxy 2.2 to 3.4 (`haproxy/facts.md`).
+//! `--dry-run` applies its steps to it, to show everything that a turn would send, and so do the tests.
 
 use std::net::SocketAddr;
 
@@ -15,13 +14,13 @@ pub(crate) fn apply(server: &mut Running, change: Change) {
             server.up = false;
         }
         Change::Ready => {
-            // Out of maintenance a server gets traffic before its first check; out of drain it keeps its health.
+            // Out of maintenance a server takes traffic before its first check; out of drain it keeps its health.
             if server.admin == Admin::Maintenance {
                 server.up = true;
             }
             server.admin = Admin::Ready;
         }
-        // In maintenance it has no effect.
+        // No effect in maintenance.
         Change::HealthDown => server.up &= server.admin == Admin::Maintenance || !server.checked,
         Change::Address(ip, port) => {
             let port = port.unwrap_or_else(|| server.address.map_or(0, |address| address.port()));

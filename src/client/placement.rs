@@ -1,23 +1,23 @@
-//! Where an occupied slot stands: in the default backends, in the fallback backend, in both, in none. Pure.
+//! Decides in which backends an occupied slot serves: the default ones, the fallback, both or none. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::slot::{Slot, SlotId, Status, Table, Weight};
 
-/// Which of the two kinds of backend.
+/// The two kinds of backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum BackendKind {
     /// An entry of `CLIENT_HAPROXY_BACKEND_LIST`.
     Default,
     /// The backend of `CLIENT_HAPROXY_FALLBACK_BACKEND_NAME`.
     Fallback,
 }
 
-/// The settings that decide about placement.
+/// The settings that control placement.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// `CLIENT_DEDICATED_ASG`: split by group.
+    /// `CLIENT_DEDICATED_ASG`: assign servers by group.
     pub dedicated: bool,
     /// `CLIENT_ASG_NAMES`: the groups of the default backends.
     pub groups: Vec<String>,
@@ -25,20 +25,20 @@ pub struct Rules {
     pub all_in_fallback: bool,
 }
 
-/// What the split by group knows of one table.
+/// Which of the own groups one table has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Own groups that no row carries, neither as its group nor as its last one.
+    /// Own groups that no row carries, as its group or as its last group.
     pub missing: Vec<String>,
-    /// None of the own groups stands in any row: a typing error, quotes that came along, a group that never had an
-    /// instance. Every occupant counts as own then, so that a name alone never empties a default backend.
+    /// No row carries any of the own groups: a typo, stray quotes, a group that never had an instance. Every occupant counts as own
+    /// then, so that a wrong name never empties a default backend.
     pub blind: bool,
 }
 
 impl Split {
-    /// Looks for the own groups of `rules` in the table.
+    /// Looks up the own groups of `rules` in the table.
     pub fn of(table: &Table, rules: &Rules) -> Self {
-        // A table without rows says nothing, of the groups too.
+        // An empty table says nothing about groups.
         if !rules.dedicated || table.rows.is_empty() {
             return Split::default();
         }
@@ -53,10 +53,10 @@ impl Split {
     }
 }
 
-/// What a slot is to be in one backend.
+/// The desired state of a slot in one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// In rotation at this address and weight; weight 0 takes no new requests.
+    /// In rotation at this address and weight; at weight 0 it takes no new requests.
     Serve {
         /// The occupant's address.
         address: IpAddr,
@@ -67,31 +67,31 @@ pub enum Wanted {
     Maintenance,
 }
 
-/// What one backend is to be.
+/// The desired state of one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// The slots about which the table says something. A slot up to `known` that is not here is unknown: not touched.
+    /// The slots with a readable row. Any other slot up to `max_row` is unknown and not touched.
     pub slots: BTreeMap<SlotId, Wanted>,
-    /// The highest number that may have a row. Servers above it are to be in maintenance.
-    pub known: SlotId,
+    /// The highest slot number that may have a row. Servers above it should be in maintenance.
+    pub max_row: SlotId,
 }
 
 impl Desired {
-    /// What the server of this number is to be; `None` if nothing is known about it.
+    /// The desired state of a slot; `None` if unknown.
     pub fn of(&self, id: SlotId) -> Option<Wanted> {
-        if id > self.known { Some(Wanted::Maintenance) } else { self.slots.get(&id).copied() }
+        if id > self.max_row { Some(Wanted::Maintenance) } else { self.slots.get(&id).copied() }
     }
 }
 
-/// What a backend of this kind is to be. `known` is the highest of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and any row
-/// number that this process ever read, so that a table which loses its rows does not disable anything.
-pub fn place(table: &Table, kind: Kind, rules: &Rules, known: SlotId) -> Desired {
+/// The desired state of a backend of this kind. `max_row` is the higher of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and every row number
+/// ever read, so that a table that loses its rows does not disable anything.
+pub fn place(table: &Table, kind: BackendKind, rules: &Rules, max_row: SlotId) -> Desired {
     let by_group = rules.dedicated && !Split::of(table, rules).blind;
     let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules, by_group))).collect();
-    Desired { slots, known }
+    Desired { slots, max_row }
 }
 
-fn wanted(slot: &Slot, kind: Kind, rules: &Rules, by_group: bool) -> Wanted {
+fn wanted(slot: &Slot, kind: BackendKind, rules: &Rules, by_group: bool) -> Wanted {
     match &slot.occupant {
         Some(occupant)
             if occupant.status != Status::Disabled && belongs(occupant.group.as_deref(), kind, rules, by_group) =>
@@ -102,12 +102,12 @@ fn wanted(slot: &Slot, kind: Kind, rules: &Rules, by_group: bool) -> Wanted {
     }
 }
 
-/// Whether an occupant of this group stands in a backend of this kind.
-fn belongs(group: Option<&str>, kind: Kind, rules: &Rules, by_group: bool) -> bool {
+/// Whether an occupant of this group serves in a backend of this kind.
+fn belongs(group: Option<&str>, kind: BackendKind, rules: &Rules, by_group: bool) -> bool {
     let own = !by_group || group.is_some_and(|group| rules.groups.iter().any(|name| name == group));
     match kind {
-        Kind::Default => own,
-        Kind::Fallback => !own || rules.all_in_fallback,
+        BackendKind::Default => own,
+        BackendKind::Fallback => !own || rules.all_in_fallback,
     }
 }
 
@@ -128,9 +128,9 @@ mod tests {
         Slot { id, occupant: Some(occupant), last_group: None }
     }
 
-    /// The table of section 5.1 of the contract, line by line.
+    /// The table of section 5.1 of the contract, row by row.
     #[test]
-    fn an_occupant_stands_where_its_group_says() {
+    fn an_occupant_serves_by_its_group() {
         let (own, other, none) = (Some("a"), Some("b"), None);
         for (dedicated, all, group, default, fallback) in [
             (false, false, own, true, false),
@@ -146,13 +146,13 @@ mod tests {
         ] {
             let rules = Rules { dedicated, groups: vec!["a".to_owned()], all_in_fallback: all };
             let label = format!("dedicated {dedicated}, all {all}, group {group:?}");
-            assert_eq!(belongs(group, Kind::Default, &rules, dedicated), default, "{label}");
-            assert_eq!(belongs(group, Kind::Fallback, &rules, dedicated), fallback, "{label}");
+            assert_eq!(belongs(group, BackendKind::Default, &rules, dedicated), default, "{label}");
+            assert_eq!(belongs(group, BackendKind::Fallback, &rules, dedicated), fallback, "{label}");
         }
     }
 
     #[test]
-    fn what_does_not_stand_there_is_in_maintenance() {
+    fn a_slot_that_does_not_serve_is_in_maintenance() {
         let rules = Rules { dedicated: true, groups: vec!["a".to_owned()], all_in_fallback: false };
         let mut table = Table::default();
         for slot in [
@@ -167,8 +167,8 @@ mod tests {
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
         let maintenance = Some(Wanted::Maintenance);
-        let default = place(&table, Kind::Default, &rules, 7);
-        let fallback = place(&table, Kind::Fallback, &rules, 7);
+        let default = place(&table, BackendKind::Default, &rules, 7);
+        let fallback = place(&table, BackendKind::Fallback, &rules, 7);
         for (id, in_default, in_fallback, why) in [
             (1, serve, maintenance, "own group"),
             (2, maintenance, serve, "another group"),
@@ -207,8 +207,8 @@ mod tests {
                 let desired = place(&table, kind, rules, 3);
                 [1, 2].map(|id| matches!(desired.of(id), Some(Wanted::Serve { .. })))
             };
-            assert_eq!(serving(Kind::Default, &rules), default, "{names:?}");
-            assert_eq!(serving(Kind::Fallback, &rules), fallback, "{names:?}");
+            assert_eq!(serving(BackendKind::Default, &rules), default, "{names:?}");
+            assert_eq!(serving(BackendKind::Fallback, &rules), fallback, "{names:?}");
             assert_eq!(Split::of(&Table::default(), &rules), Split::default());
             rules.dedicated = false;
             assert_eq!(Split::of(&table, &rules), Split::default());

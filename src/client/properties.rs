@@ -1,11 +1,11 @@
-//! What holds for every turn, proved on the model of HAProxy with the sequencer that the loop drives. Tests only.
+//! Invariants of every turn, tested on the model of HAProxy with the real sequencer. Tests only.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::fixtures::{OPTIONS, World, address, maintenance, serve_at, server, up};
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::placement::Wanted;
 use super::reconcile::Step;
 use super::sequencer::Sequencer;
@@ -35,17 +35,17 @@ fn any_wanted() -> impl Strategy<Value = Option<Wanted>> {
 prop_compose! {
     fn any_world()(
         slots in proptest::collection::btree_map(1..9_u32, (any_running(), any_wanted()), 1..8),
-        known in 4..8_u32,
+        max_row in 4..8_u32,
         gate in any::<bool>(),
     ) -> World {
-        let slots = slots.into_iter().map(|(id, (running, wanted))| (id, running, wanted.filter(|_| id <= known)));
+        let slots = slots.into_iter().map(|(id, (running, wanted))| (id, running, wanted.filter(|_| id <= max_row)));
         let mut world = World::new(slots);
-        (world.desired.known, world.size) = (known, known);
+        (world.desired.max_row, world.size) = (max_row, max_row);
         World { options: Options { gate, ..OPTIONS }, ..world }
     }
 }
 
-/// Whether the slot takes traffic that it should not, balanced or persistent.
+/// Whether the slot takes traffic at a wrong address or weight, or should not take any.
 fn exposes(world: &World, slot: SlotId) -> bool {
     let server = &world.running[&slot];
     let takes_traffic = server.serves();
@@ -58,16 +58,16 @@ fn exposes(world: &World, slot: SlotId) -> bool {
         }
 }
 
-/// Whoever was on its way out when hsdo was killed, and is wanted again when it is back, is nobody's but hsdo's.
+/// A server that hsdo was taking out when it was killed, and that is wanted again after its restart.
 #[test]
-fn a_cut_step_is_no_operators_hand() {
+fn an_interrupted_step_does_not_count_as_held() {
     for (name, first) in [("it leaves", Wanted::Maintenance), ("another one comes", serve_at(2, 7))] {
         for cut in 0..=3 {
             let mut world = World::new([(1, up(1, 7), Some(first))]);
             for change in world.steps(&mut Sequencer::default())[0].changes.iter().take(cut) {
                 world.apply(1, *change);
             }
-            world.memory = Memory::default();
+            world.memory = SlotMemory::default();
             world.desired.slots.insert(1, serve_at(1, 7));
             world.converge();
             assert_eq!(world.running[&1], up(1, 7), "{name}, cut after {cut}");
@@ -78,9 +78,9 @@ fn a_cut_step_is_no_operators_hand() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Turns give the wanted state, and the next turn sends nothing.
+    /// Turns reach the desired state, and the next turn sends nothing.
     #[test]
-    fn turns_reach_what_is_wanted(world in any_world()) {
+    fn turns_reach_the_desired_state(world in any_world()) {
         let mut world = world;
         let before = world.running.clone();
         world.converge();
@@ -105,7 +105,7 @@ proptest! {
         }
     }
 
-    /// No prefix of what is sent gives traffic an address or a weight that is not wanted, on any server it touched.
+    /// No prefix of the commands makes a touched server serve at a wrong address or weight.
     #[test]
     fn no_prefix_exposes_a_stale_server(world in any_world()) {
         let mut world = world;
@@ -121,8 +121,8 @@ proptest! {
         }
     }
 
-    /// Where another server serves throughout, a new one takes no request before its own check has passed: at the end of each
-    /// of its steps it is down, or in maintenance. A check from before counts for nobody.
+    /// If another server serves throughout, a new one takes no request before its own check passes: at the end of each of its steps it
+    /// is down or in maintenance. An old check does not count for it.
     #[test]
     fn a_new_server_waits_for_its_own_check(world in any_world(), cut in 0..4_usize) {
         let mut world = world;
@@ -142,7 +142,7 @@ proptest! {
                     break;
                 }
                 for Step { slot, changes } in steps {
-                    // In one round a line is cut.
+                    // Cut the lines of one round.
                     let sent = if round == 1 { cut } else { changes.len() };
                     let opens = changes.contains(&Change::Ready) && !begun[&slot].inherited;
                     prop_assert!(!(opens && world.running[&slot].checking), "slot {} opens while it is checked", slot);
@@ -151,7 +151,7 @@ proptest! {
                         let server = &world.running[&slot];
                         let moved = server.address != begun[&slot].address || begun[&slot].admin == Admin::Maintenance;
                         let answers = server.address.is_none_or(|address| address.ip() != PARKED);
-                        // What persists goes to a server at weight 0 too.
+                        // Persistent requests go to a server at weight 0 too.
                         let takes = server.admin == Admin::Ready && !server.inherited && server.up && answers;
                         prop_assert!(!(moved && takes), "slot {} takes requests after {:?}", slot, change);
                     }
@@ -163,11 +163,10 @@ proptest! {
         }
     }
 
-    /// A turn that is cut is finished by the turns after it, to the same end, also by another process, which remembers
-    /// nothing. Each step may be cut after any of its changes: HAProxy 2.2 to 3.0 drop what is left of a line whose client
-    /// is gone, and there may be two lines.
+    /// Later turns finish an interrupted one with the same result, even after a restart of hsdo. Each step may be cut after any change:
+    /// HAProxy 2.2 to 3.0 drop the rest of a line whose client is gone, and two lines may be in flight.
     #[test]
-    fn a_cut_turn_is_finished_later(
+    fn an_interrupted_turn_is_finished_later(
         world in any_world(),
         whole_batches in 0..5_usize,
         cuts in proptest::collection::vec(0..4_usize, 8),
@@ -187,7 +186,7 @@ proptest! {
             step.changes.iter().take(cut).for_each(|change| broken.apply(step.slot, *change));
         }
         if restarted {
-            broken.memory = Memory::default();
+            broken.memory = SlotMemory::default();
         }
         broken.converge();
         for (id, server) in &broken.running {
@@ -199,10 +198,9 @@ proptest! {
         }
     }
 
-    /// HAProxy refuses some commands for good: the turn ends all the same, nothing is sent twice in it, and the other slots,
-    /// those that are to go included, come to what is wanted.
+    /// If HAProxy keeps refusing some commands, the turn still ends, sends nothing twice, and the other slots reach their desired state.
     #[test]
-    fn what_is_refused_holds_up_nobody_else(world in any_world(), stuck in 1..9_u32) {
+    fn a_refused_step_does_not_block_other_slots(world in any_world(), stuck in 1..9_u32) {
         let mut world = world;
         let refused = |slot: SlotId, change: Change| slot == stuck && matches!(change, Change::Address(..) | Change::Weight(1..));
         for _ in 0..6 {
@@ -233,15 +231,14 @@ proptest! {
         }
     }
 
-    /// A backend with a server that serves is not emptied, at any command of any turn: not where that server stays,
-    /// and not where it leaves while another one is to take over.
+    /// No command of any turn empties a backend with a serving server, whether that stays or leaves with a successor.
     #[test]
-    fn somebody_always_serves(world in any_world(), stays in any::<bool>()) {
+    fn a_backend_is_never_emptied(world in any_world(), stays in any::<bool>()) {
         let mut world = world;
         world.running.insert(1, up(1, 5));
         world.desired.slots.insert(1, serve_at(1, if stays { 5 } else { 0 }));
         world.running.insert(9, maintenance(99, 0));
-        world.desired.known = 9;
+        world.desired.max_row = 9;
         world.desired.slots.insert(9, serve_at(9, 5));
         for _ in 0..6 {
             let mut turn = Sequencer::default();
@@ -250,7 +247,7 @@ proptest! {
                 if steps.is_empty() {
                     break;
                 }
-                // Lines are done in any order: at worst those that take servers out come first.
+                // Lines complete in any order; the worst case takes servers out first.
                 steps.sort_by_key(|step| !step.changes.contains(&Change::Maintenance));
                 for step in steps {
                     for change in step.changes {
@@ -264,7 +261,7 @@ proptest! {
         }
     }
 
-    /// Whatever becomes of its old slot, and however long its check takes.
+    /// Whatever happens to its old slot, and however long its check takes.
     #[test]
     fn a_server_that_moves_to_a_free_slot_is_never_out(
         count in 1..6_u8,
@@ -299,9 +296,9 @@ proptest! {
         prop_assert!(!newcomer || world.running[&old].address == Some(address(50)));
     }
 
-    /// An agent that sets a weight back after each turn ends up alone with it, and one try a minute.
+    /// An agent that changes a weight back after every turn gets its way, but for one attempt a minute.
     #[test]
-    fn a_contest_is_given_up(wanted in 2..200_u16, agents in 201..256_u16, pause in 1..10_u64) {
+    fn a_contested_weight_is_given_up(wanted in 2..200_u16, agents in 201..256_u16, pause in 1..10_u64) {
         let mut world = World::new([(1, up(1, 5), Some(serve_at(1, wanted))), (2, up(2, 5), Some(serve_at(2, 5)))]);
         let mut tries = 0;
         let mut turns = 0;
@@ -313,7 +310,7 @@ proptest! {
         }
         prop_assert!(tries <= 3 + 11, "{} tries in 10 minutes", tries);
         prop_assert_eq!(world.plan().contested, vec![1]);
-        // The agent goes.
+        // The agent stops.
         let mut agreed = BTreeMap::new();
         for _ in 0..200 {
             world.turn(|_, _, _| ());

@@ -1,4 +1,4 @@
-//! What must be sent to make one backend match: a step a slot, from its stage and from who covers for it. Pure.
+//! Computes the steps that make one backend match, from each slot's stage and from `cover`. Pure.
 
 use std::net::IpAddr;
 
@@ -14,47 +14,47 @@ use crate::slot::{SlotId, Weight};
 pub struct Step {
     /// The slot.
     pub slot: SlotId,
-    /// What is sent for it.
+    /// What to send for it.
     pub changes: Vec<Change>,
 }
 
-/// What one reading of a backend asks for.
+/// The steps that one reading of a backend asks for, and the slots that an operator should know about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Steps that bring servers into rotation or correct a weight: sent first, and the backend is read again after them.
+pub struct BackendSteps {
+    /// Steps that bring servers into rotation or correct a weight. Sent first; then the backend is read again.
     pub raise: Vec<Step>,
-    /// Steps that take servers out of rotation: sent when nothing is left to raise, so that a turn which replaces
-    /// everything does not leave the backend empty in between.
+    /// Steps that take servers out of rotation. Sent when nothing is left to raise, so that replacing everything does not empty the
+    /// backend.
     pub lower: Vec<Step>,
-    /// Slots whose new server has not passed its check yet, or must not be opened yet.
+    /// Slots whose new server has not passed its check, or cannot be opened yet.
     pub waiting: Vec<SlotId>,
-    /// Slots that somebody holds in drain or maintenance by hand.
+    /// Slots that an operator or agent holds in drain or maintenance.
     pub held: Vec<SlotId>,
-    /// Slots that a tracked server, or a name, keeps in maintenance.
+    /// Slots that a tracked server or an unresolved name keeps in maintenance.
     pub blocked: Vec<SlotId>,
-    /// Slots whose weight another hand sets back and forth.
+    /// Slots whose weight something else keeps changing back.
     pub contested: Vec<SlotId>,
-    /// Slots that can never serve: their configured weight is 0, and the algorithm takes no other.
+    /// Slots that can never serve: their configured weight is 0, and the algorithm is static.
     pub weightless: Vec<SlotId>,
-    /// Slots that the table speaks of, or that its size promises, and HAProxy does not have.
+    /// Slots up to the list size, or with an occupant, that HAProxy does not have.
     pub missing: Vec<SlotId>,
-    /// A slot is parked, and a check of the server before is under way: it is opened as soon as that is over.
+    /// A slot stays parked until a check of its previous server ends.
     pub unopened: bool,
-    /// Something is to be done as soon as HAProxy, or the time, allows it.
+    /// Something remains to be done once HAProxy's state or the time allows it.
     pub pending: bool,
 }
 
-/// Compares what a backend is to be with what it runs.
-pub fn plan(view: View<'_>) -> Plan {
+/// Compares the desired state of a backend with the actual one.
+pub fn reconcile(view: View<'_>) -> BackendSteps {
     let cover = Cover::of(&view);
-    let mut plan = Plan::default();
+    let mut plan = BackendSteps::default();
     for (id, server, stage) in view.slots() {
         match view.desired.of(id) {
             None => {}
-            Some(_) if cover.needs(id) => plan.pending = true,
+            Some(_) if cover.is_needed(id) => plan.pending = true,
             Some(Wanted::Maintenance) => retire(&mut plan, id, server, stage),
             Some(Wanted::Serve { address, weight }) => {
-                let slot = Slot { id, server, stage, address, weight };
+                let slot = ServingSlot { id, server, stage, address, weight };
                 slot.step(&view, &cover, &mut plan);
             }
         }
@@ -65,8 +65,8 @@ pub fn plan(view: View<'_>) -> Plan {
     plan
 }
 
-/// A slot that should not be in rotation here: at weight 0 too, so that it serves nobody if somebody lifts its maintenance.
-fn retire(plan: &mut Plan, slot: SlotId, server: &Running, stage: Stage) {
+/// Takes a slot out of rotation; at weight 0 too, so that it takes no traffic if its maintenance is lifted.
+fn retire(plan: &mut BackendSteps, slot: SlotId, server: &Running, stage: Stage) {
     let changes = match (stage, server.admin) {
         (Stage::Out, _) => return,
         (_, Admin::Maintenance) => vec![Change::Weight(0)],
@@ -75,8 +75,8 @@ fn retire(plan: &mut Plan, slot: SlotId, server: &Running, stage: Stage) {
     plan.lower.push(Step { slot, changes });
 }
 
-/// A slot that is to serve.
-struct Slot<'a> {
+/// A slot that should serve.
+struct ServingSlot<'a> {
     id: SlotId,
     server: &'a Running,
     stage: Stage,
@@ -84,13 +84,12 @@ struct Slot<'a> {
     weight: Weight,
 }
 
-impl Slot<'_> {
-    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut Plan) {
+impl ServingSlot<'_> {
+    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut BackendSteps) {
         let options = view.options;
         let (move_to, park) = (Change::Address(self.address, options.port), Change::Address(PARKED, options.port));
         let right = options.has_weight(self.server, self.weight);
-        // A check that HAProxy has never seen pass here is waited for, if the server has one and others serve meanwhile.
-        let gated = options.gate && self.server.checked && cover.has_time(self.id);
+        let gated = options.gate && self.server.checked && cover.can_wait(self.id);
         let weight = options.set_weight(self.weight);
         if options.static_weights && self.weight > 0 && self.server.configured == 0 {
             plan.weightless.push(self.id);
@@ -100,17 +99,17 @@ impl Slot<'_> {
             Stage::Held => {
                 plan.held.push(self.id);
                 let mut changes = Vec::new();
-                if !options.is_there(self.server.address, self.address) {
+                if !options.has_address(self.server.address, self.address) {
                     changes.push(move_to);
                 }
-                // In maintenance never weight 0: after a restart of hsdo that would look like a stage of its own.
+                // Never weight 0 in maintenance: after a restart of hsdo that would look like hsdo's own stage.
                 if !right && (self.weight > 0 || self.server.admin == Admin::Drain) {
                     changes.push(weight);
                 }
                 changes
             }
             Stage::Parked if gated && self.server.admin == Admin::Maintenance && self.server.checking => {
-                // That check is of the server before, and its result would count for this one.
+                // The result of the previous server's check would count for this one.
                 plan.waiting.push(self.id);
                 (plan.unopened, plan.pending) = (true, true);
                 return;
@@ -127,14 +126,14 @@ impl Slot<'_> {
             }
             Stage::Stale | Stage::Parked => vec![Change::Weight(0), if gated { park } else { move_to }],
             Stage::Filled if self.server.inherited => {
-                // It would take requests in the moment in which the server that it tracks is opened: that one comes first.
+                // Opened now, it would take requests the moment that the tracked server is opened, before that one's check.
                 plan.blocked.push(self.id);
                 plan.pending = true;
                 return;
             }
             Stage::Filled => [Change::Ready].into_iter().chain((self.weight > 0).then_some(weight)).collect(),
             Stage::Leaving => {
-                self.note_contest(view, plan);
+                self.note_contested(view, plan);
                 if self.server.weight > 0 {
                     plan.lower.push(Step { slot: self.id, changes: vec![Change::Weight(0)] });
                 }
@@ -146,11 +145,11 @@ impl Slot<'_> {
                     Stage::Down if !view.memory.is_proven(self.id) => plan.waiting.push(self.id),
                     _ => {}
                 }
-                self.note_contest(view, plan);
-                if right || view.memory.rests(self.id) {
+                self.note_contested(view, plan);
+                if right || view.memory.is_paused(self.id) {
                     return;
                 }
-                // The line that opened it was cut before `health down`, or it comes back from draining.
+                // Its opening line was cut before `health down`, or it comes back from draining.
                 let unproven =
                     self.stage == Stage::Serving && self.server.weight == 0 && !view.memory.is_proven(self.id);
                 let gate = (unproven && gated).then_some(Change::HealthDown);
@@ -162,7 +161,7 @@ impl Slot<'_> {
         }
     }
 
-    fn note_contest(&self, view: &View<'_>, plan: &mut Plan) {
+    fn note_contested(&self, view: &View<'_>, plan: &mut BackendSteps) {
         if view.memory.is_contested(self.id) {
             plan.contested.push(self.id);
             plan.pending = true;

@@ -1,4 +1,4 @@
-//! The plans of `reconcile`, case by case; `properties` proves them.
+//! `reconcile` case by case; `properties` tests invariants.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ fn changes(steps: &[Step]) -> Vec<Change> {
     steps.iter().flat_map(|step| step.changes.clone()).collect()
 }
 
-/// Slot 1 beside a slot 2 that serves, or not.
+/// Slot 1, with or without a serving slot 2 beside it.
 fn one(wanted: Option<Wanted>, running: Running, beside: bool, options: Options) -> World {
     let two = beside.then(|| (2, up(2, 10), Some(serve_at(2, 10))));
     World { options, ..World::new([(1, running, wanted)].into_iter().chain(two)) }
 }
 
 #[test]
-fn each_situation_asks_for_its_stage() {
+fn each_stage_has_its_step() {
     use Change::{HealthDown, Maintenance, Ready, Weight};
     let unchecked = |server: Running| Running { checked: false, ..server };
     let checking = |server: Running| Running { checking: true, ..server };
@@ -73,28 +73,24 @@ fn each_situation_asks_for_its_stage() {
 }
 
 #[test]
-fn who_waits_and_who_is_blocked_is_told() {
-    let told = |running: Running, wanted: Wanted| {
+fn waiting_and_blocked_slots_are_reported() {
+    let reported = |running: Running, wanted: Wanted| {
         let plan = one(Some(wanted), running, true, OPTIONS).plan();
         (plan.waiting, plan.blocked, plan.pending)
     };
-    assert_eq!(told(down(1, 7), serve_at(1, 7)), (vec![1], vec![], false));
+    assert_eq!(reported(down(1, 7), serve_at(1, 7)), (vec![1], vec![], false));
     let checking = Running { checking: true, address: Some((PARKED, 80).into()), ..maintenance(1, 0) };
-    assert_eq!(
-        told(checking, serve_at(1, 7)),
-        (vec![1], vec![], true),
-        "nothing tells of its end but the next reading"
-    );
-    assert_eq!(told(inherited(1, 7), serve_at(1, 7)), (vec![], vec![1], false));
+    assert_eq!(reported(checking, serve_at(1, 7)), (vec![1], vec![], true), "only another reading shows its end");
+    assert_eq!(reported(inherited(1, 7), serve_at(1, 7)), (vec![], vec![1], false));
     let mut seen = one(Some(serve_at(1, 7)), up(1, 7), true, OPTIONS);
     seen.plan();
     seen.running.insert(1, down(1, 7));
-    assert_eq!(seen.plan().waiting, Vec::<SlotId>::new(), "one that has served is HAProxy's business");
+    assert_eq!(seen.plan().waiting, Vec::<SlotId>::new(), "one that has served is left to HAProxy");
 }
 
-/// Back from draining at its address, it needs no check.
+/// Back from draining at the same address, it needs no check.
 #[test]
-fn a_server_that_was_seen_to_serve_gets_its_weight_back_at_once() {
+fn a_server_that_has_served_gets_its_weight_back_at_once() {
     let mut world = one(Some(serve_at(1, 7)), up(1, 7), true, OPTIONS);
     for (wanted, expected) in [(0, vec![Change::Weight(0)]), (7, vec![Change::Weight(7)])] {
         world.desired.slots.insert(1, serve_at(1, wanted));
@@ -102,7 +98,7 @@ fn a_server_that_was_seen_to_serve_gets_its_weight_back_at_once() {
         assert_eq!([changes(&plan.raise), changes(&plan.lower)].concat(), expected);
         world.turn(|_, _, _| ());
     }
-    // Another one at the same address, after the slot was empty.
+    // Another instance at the same address, after the slot was empty.
     for wanted in [Wanted::Maintenance, serve_at(1, 7)] {
         world.desired.slots.insert(1, wanted);
         world.turn(|_, _, _| ());
@@ -131,9 +127,9 @@ fn a_held_server_only_gets_its_address_and_weight() {
     }
 }
 
-/// The last one that works leaves, and the new one does not answer yet.
+/// The last working server leaves, and the new one is not up yet.
 #[test]
-fn a_leaving_server_serves_until_somebody_can_take_over() {
+fn a_leaving_server_serves_until_another_can_take_over() {
     let handover = |newcomer: Running, weight: Weight| {
         World::new([(1, up(1, 10), Some(serve_at(1, 0))), (2, newcomer, Some(serve_at(2, weight)))]).plan()
     };
@@ -152,9 +148,9 @@ fn a_leaving_server_serves_until_somebody_can_take_over() {
     assert_eq!(handover(server(Admin::Drain, true, 2, 5), 0).lower, drained, "nobody is to take over");
 }
 
-/// Every slot is replaced at its place: the old ones serve on until the first new ones do.
+/// Every slot gets a new server: the old ones serve on until the first new ones do.
 #[test]
-fn a_backend_that_is_replaced_whole_is_not_empty_in_between() {
+fn replacing_every_server_does_not_empty_the_backend() {
     let slot = |id: SlotId, running| (id, running, Some(serve_at(10 + id as u8, 10)));
     let filled = |slots: [Running; 3]| {
         let plan = World::new((1..).zip(slots).map(|(id, running)| slot(id, running))).plan();
@@ -166,13 +162,13 @@ fn a_backend_that_is_replaced_whole_is_not_empty_in_between() {
 }
 
 #[test]
-fn a_port_is_compared_too() {
+fn the_port_is_compared_too() {
     let other = Running { address: Some("10.0.0.1:8080".parse().unwrap()), checked: false, ..up(1, 7) };
     assert_eq!(one(Some(serve_at(1, 7)), other, true, OPTIONS).plan().raise, [Step { slot: 1, changes: fill(1) }]);
 }
 
 #[test]
-fn the_gate_opens_where_nothing_else_serves() {
+fn the_gate_is_skipped_if_nothing_else_serves() {
     let open = [Step { slot: 1, changes: vec![Change::Ready, Change::Weight(7)] }];
     assert_eq!(one(Some(serve_at(1, 7)), maintenance(1, 0), false, OPTIONS).plan().raise, open, "nothing beside it");
     let ungated = Options { gate: false, ..OPTIONS };
@@ -221,7 +217,7 @@ fn unknown_and_foreign_slots() {
     assert!(plan.raise.is_empty() && plan.lower.is_empty(), "a slot without a row is not touched");
     let mut world = World::new([(1, up(9, 1), None), (9, up(9, 1), None)]);
     world.desired.slots = BTreeMap::from([(3, serve_at(1, 1)), (5, serve_at(2, 1))]);
-    (world.desired.known, world.size) = (5, 3);
+    (world.desired.max_row, world.size) = (5, 3);
     let plan = world.plan();
     assert_eq!(plan.missing, [2, 3, 5], "within the size, and occupied above it");
     let out = Step { slot: 9, changes: vec![Change::Weight(0), Change::Maintenance] };

@@ -1,16 +1,16 @@
-//! What a turn says of HAProxy, in the log, in the metrics and on `/readyz`: conditions that last, and refusals.
+//! What a turn reports about HAProxy in the log, the metrics and `/readyz`: lasting conditions, and refusals.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::backend::Backend;
-use super::reconcile::Plan;
+use super::backend::ManagedBackend;
+use super::reconcile::BackendSteps;
 use crate::log::Episode;
 use crate::metrics::Metrics;
 use crate::ports::{Command, Subject, TurnError};
 use crate::slot::SlotId;
 
-/// The conditions that last, each told when it begins, changes and ends.
+/// The lasting conditions, each logged when it begins, changes and ends.
 pub(super) struct Report {
     size: SlotId,
     metrics: Arc<Metrics>,
@@ -28,25 +28,26 @@ impl Report {
         Report {
             size,
             metrics,
-            backends: Episode::new("backends that are left alone"),
-            missing: Episode::new("slots that HAProxy does not have"),
-            held: Episode::new("servers held by hand"),
-            blocked: Episode::new("servers that HAProxy keeps out"),
-            contested: Episode::new("weights that another hand sets"),
+            backends: Episode::new("backends left alone"),
+            missing: Episode::new("slots missing in HAProxy"),
+            held: Episode::new("servers held out of rotation"),
+            blocked: Episode::new("servers blocked in HAProxy"),
+            contested: Episode::new("contested weights"),
             weightless: Episode::new("servers that can never serve"),
         }
     }
 
-    /// Tells what the last plans say beside their commands.
-    pub(super) fn tell(&mut self, backends: &[Backend]) {
-        let all = |pick: fn(&Plan) -> &Vec<SlotId>| {
+    /// Publishes the conditions in the last plans.
+    pub(super) fn publish(&mut self, backends: &[ManagedBackend]) {
+        let all = |pick: fn(&BackendSteps) -> &Vec<SlotId>| {
             let named = backends.iter().filter(|backend| !pick(&backend.plan).is_empty()).map(|backend| {
                 let target = &backend.target.backend;
                 format!("{}/{}{}", target.name, target.base, ranges(pick(&backend.plan)))
             });
             named.collect::<Vec<_>>().join(", ")
         };
-        let count = |pick: fn(&Plan) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
+        let count =
+            |pick: fn(&BackendSteps) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
         let faults = faults(backends);
         self.metrics.set_missing_backends(faults.len());
         self.metrics.set_missing_slots(count(|plan| &plan.missing));
@@ -57,73 +58,72 @@ impl Report {
 
         let mut conditions = faults.clone();
         let faults = faults.join("; ");
-        report(&mut self.backends, &faults, |_| faults.clone());
-        report(&mut self.missing, &all(|plan| &plan.missing), |names| {
+        report_names(&mut self.backends, &faults, |_| faults.clone());
+        report_names(&mut self.missing, &all(|plan| &plan.missing), |names| {
             format!(
-                "{names}: HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table promises them, and HAProxy has no such server \
-                 (a `server-template` that is too small, or `del server`); they get no traffic here",
+                "{names}: expected by HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table, but HAProxy has no such servers \
+                 (`server-template` too small, or `del server`); they get no traffic here",
                 self.size
             )
         });
-        report(&mut self.held, &all(|plan| &plan.held), |names| {
+        report_names(&mut self.held, &all(|plan| &plan.held), |names| {
             format!(
-                "{names}: set to drain or maintenance by an operator or an agent; left so until `set server … state ready`"
+                "{names}: set to drain or maintenance by an operator or an agent; left alone until `set server … state ready`"
             )
         });
         let mut lasting = |episode: &mut Episode, names: String, explain: &str| {
-            let text = report(episode, &names, |names| format!("{names}: {explain}"));
+            let text = report_names(episode, &names, |names| format!("{names}: {explain}"));
             conditions.extend(text);
         };
         lasting(
             &mut self.blocked,
             all(|plan| &plan.blocked),
-            "in maintenance through a server that they track, or a name that does not resolve; `show servers state` tells",
+            "in maintenance because of a server that they track or a name that does not resolve; see `show servers state`",
         );
         lasting(
             &mut self.contested,
             all(|plan| &plan.contested),
-            "another hand, such as an agent (`agent-check`), sets their weight back each time; given up, and tried once a minute",
+            "something else, such as an agent (`agent-check`), keeps changing their weight back; given up, retried once a minute",
         );
         lasting(
             &mut self.weightless,
             all(|plan| &plan.weightless),
-            "their configured weight is 0, and the static algorithm takes no other; give the `server-template` a weight, or \
+            "their configured weight is 0, and the static algorithm accepts no other; give the `server-template` a weight, or \
              the backend `hash-type consistent`",
         );
         self.metrics.set_condition("haproxy", (!conditions.is_empty()).then(|| conditions.join("; ")));
     }
 }
 
-/// A text for each backend that cannot be kept in step.
-pub(super) fn faults(backends: &[Backend]) -> Vec<String> {
-    let text = |backend: &Backend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
+/// A message for each backend that cannot be kept in step.
+pub(super) fn faults(backends: &[ManagedBackend]) -> Vec<String> {
+    let text = |backend: &ManagedBackend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
     backends.iter().filter_map(text).collect()
 }
 
-/// Reports names, where there are any, with their text.
-fn report(episode: &mut Episode, names: &str, text: impl Fn(&str) -> String) -> Option<String> {
+/// Reports an episode with the text for these names, if there are any, and returns the text.
+fn report_names(episode: &mut Episode, names: &str, text: impl Fn(&str) -> String) -> Option<String> {
     let text = (!names.is_empty()).then(|| text(names));
     episode.report(text.as_ref().map(|text| (names, text.as_str())));
     text
 }
 
-/// What HAProxy refused in a turn.
+/// The commands that HAProxy refused in a turn.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// Each command with its answer.
+    /// Each command with its reply.
     commands: Vec<String>,
-    /// The answers, each once.
-    answers: BTreeSet<String>,
+    /// The distinct replies.
+    replies: BTreeSet<String>,
 }
 
 impl Refusals {
-    /// HAProxy refused a command with these words.
-    pub(super) fn add(&mut self, command: &Command, words: String) {
-        self.commands.push(format!("`{command}` was answered {words:?}"));
-        self.answers.insert(words);
+    pub(super) fn add(&mut self, command: &Command, reply: String) {
+        self.commands.push(format!("`{command}` was answered {reply:?}"));
+        self.replies.insert(reply);
     }
 
-    /// The error of a turn that leaves so many commands to do.
+    /// The error of a turn after which `left` changes are still needed.
     pub(super) fn error(self, left: usize) -> TurnError {
         let count = self.commands.len();
         let shown = self.commands.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
@@ -133,13 +133,13 @@ impl Refusals {
             _ => format!("HAProxy refused {count} commands: {shown}{more}"),
         };
         TurnError {
-            key: self.answers.into_iter().collect::<Vec<_>>().join("; "),
+            key: self.replies.into_iter().collect::<Vec<_>>().join("; "),
             ..TurnError::new(Subject::Turn, text)
         }
     }
 }
 
-/// Numbers for a person: `[1-3,7]`.
+/// Slot numbers as ranges: `[1-3,7]`.
 fn ranges(ids: &[SlotId]) -> String {
     let mut runs: Vec<(SlotId, SlotId)> = Vec::new();
     for &id in ids {
@@ -160,12 +160,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_with_its_commands_and_stays_one_fault_whatever_they_are() {
+    fn a_refusal_names_its_commands_and_its_key_does_not() {
         let error = |commands: &[(&str, &str)], left| {
             let mut refusals = Refusals::default();
             for (command, answer) in commands {
                 refusals.commands.push(format!("`{command}` was answered {answer:?}"));
-                refusals.answers.insert((*answer).to_owned());
+                refusals.replies.insert((*answer).to_owned());
             }
             refusals.error(left)
         };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn slot_numbers_for_a_person() {
+    fn slot_numbers_as_ranges() {
         for (ids, text) in [(vec![4], "[4]"), (vec![1, 2, 3, 7], "[1-3,7]"), (vec![1, 3], "[1,3]")] {
             assert_eq!(ranges(&ids), text);
         }

@@ -1,72 +1,71 @@
-//! In which order a turn sends what its plans ask for. Pure: the loop, `--dry-run`, the properties and the fuzz targets drive it
-//! alike.
+//! The order in which a turn sends its steps. Pure, and shared by the loop, `--dry-run`, the property tests and the fuzz targets.
 
 use std::collections::BTreeMap;
 
-use super::reconcile::{Plan, Step};
+use super::reconcile::{BackendSteps, Step};
 use crate::ports::Change;
 use crate::slot::SlotId;
 
-/// How often a backend is read at most in one turn. A new server takes two stages, and one more where a static algorithm refuses
-/// its weight; taking others out takes one more; each is proved by the reading after it.
+/// The most readings of a backend in one turn. A new server takes two steps, and a third if a static algorithm refuses its weight;
+/// taking others out takes one more; each is followed by a reading.
 pub(super) const PASSES: usize = 10;
 
-/// What a turn does after a reading.
+/// What to do after a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It sends these steps, and reads again.
+    /// Send these steps, and read again.
     Send(Vec<Step>),
-    /// It reads again: HAProxy 3.0 and later put an address in place a moment after they said so (measured).
-    Look,
-    /// It is over.
+    /// Read again: HAProxy 3.0 and later change an address a moment after they confirm it (measured).
+    Reread,
+    /// End the turn.
     Done,
 }
 
-/// One turn of one backend. What raises is sent first, and the backend is read again after it; what lowers is sent when nothing is
-/// left to raise. A step that was sent and is asked for again is looked for once more; then it did not help, so it is not sent a
-/// second time, and what lowers is not kept waiting for it.
+/// One turn of one backend. Steps that raise are sent first, and the backend is read again; steps that lower follow when nothing is
+/// left to raise. If a step that was sent is still needed after one more reading, it had no effect: it is not sent again, and the
+/// steps that lower do not wait for it.
 #[derive(Clone, Debug, Default)]
 pub struct Sequencer {
     sent: BTreeMap<SlotId, Vec<Vec<Change>>>,
     passes: usize,
-    looked: bool,
+    reread: bool,
 }
 
 impl Sequencer {
-    /// What to do for a plan of the last reading.
-    pub fn next(&mut self, plan: &Plan) -> Next {
+    /// What to do, by the steps that the last reading needs.
+    pub fn next(&mut self, needed: &BackendSteps) -> Next {
         self.passes += 1;
         if self.passes >= PASSES {
             return Next::Done;
         }
         let was_sent = |step: &Step| self.sent.get(&step.slot).is_some_and(|sent| sent.contains(&step.changes));
         let fresh = |steps: &[Step]| steps.iter().filter(|step| !was_sent(step)).cloned().collect::<Vec<_>>();
-        let mut steps = fresh(&plan.raise);
+        let mut steps = fresh(&needed.raise);
         if steps.is_empty() {
-            if !plan.raise.is_empty() && !std::mem::replace(&mut self.looked, true) {
-                return Next::Look;
+            if !needed.raise.is_empty() && !std::mem::replace(&mut self.reread, true) {
+                return Next::Reread;
             }
-            steps = fresh(&plan.lower);
+            steps = fresh(&needed.lower);
         }
         if steps.is_empty() {
             return Next::Done;
         }
-        self.looked = false;
+        self.reread = false;
         for step in &steps {
             self.sent.entry(step.slot).or_default().push(step.changes.clone());
         }
         Next::Send(steps)
     }
 
-    /// Another process answers: nothing was sent to it yet.
-    pub fn start_over(&mut self) {
+    /// Forgets what was sent, because another process answers.
+    pub fn reset(&mut self) {
         self.sent.clear();
-        self.looked = false;
+        self.reread = false;
     }
 
-    /// How many changes the last plan still asks for: they were sent and did not help, or there was no time for them.
-    pub fn left(plan: &Plan) -> usize {
-        plan.raise.iter().chain(&plan.lower).map(|step| step.changes.len()).sum()
+    /// How many changes are still needed: they had no effect, or the turn ended before them.
+    pub fn left(needed: &BackendSteps) -> usize {
+        needed.raise.iter().chain(&needed.lower).map(|step| step.changes.len()).sum()
     }
 }
 
@@ -78,20 +77,20 @@ mod tests {
         Step { slot, changes: vec![Change::Weight(weight)] }
     }
 
-    fn plan(raise: &[Step], lower: &[Step]) -> Plan {
-        Plan { raise: raise.to_vec(), lower: lower.to_vec(), ..Plan::default() }
+    fn plan(raise: &[Step], lower: &[Step]) -> BackendSteps {
+        BackendSteps { raise: raise.to_vec(), lower: lower.to_vec(), ..BackendSteps::default() }
     }
 
     #[test]
-    fn what_does_not_help_is_not_sent_again_and_keeps_nothing_waiting() {
+    fn a_step_without_effect_is_not_repeated_and_blocks_nothing() {
         let mut turn = Sequencer::default();
         let (stuck, good, next, last) = (|| step(1, 5), || step(2, 5), || step(2, 6), || step(3, 0));
         for (name, raise, expected) in [
             ("both are raised", vec![stuck(), good()], Next::Send(vec![stuck(), good()])),
             ("one is done, its next stage comes", vec![stuck(), next()], Next::Send(vec![next()])),
-            ("only the stuck one is left to raise: it may be late", vec![stuck()], Next::Look),
+            ("only the stuck one is left to raise: it may be late", vec![stuck()], Next::Reread),
             ("it is not late", vec![stuck()], Next::Send(vec![last()])),
-            ("that may be late too", vec![stuck()], Next::Look),
+            ("that may be late too", vec![stuck()], Next::Reread),
             ("it did not help either", vec![stuck()], Next::Done),
         ] {
             assert_eq!(turn.next(&plan(&raise, &[last()])), expected, "{name}");
@@ -104,14 +103,14 @@ mod tests {
         let mut turn = Sequencer::default();
         let fill = || plan(&[step(1, 5)], &[]);
         let sent = (1..100).take_while(|_| {
-            turn.start_over();
+            turn.reset();
             turn.next(&fill()) == Next::Send(vec![step(1, 5)])
         });
         assert_eq!(sent.count(), PASSES - 1);
     }
 
     #[test]
-    fn a_turn_ends_whatever_is_asked() {
+    fn a_turn_always_ends() {
         let mut turn = Sequencer::default();
         let sent = (1..100_u16).take_while(|weight| turn.next(&plan(&[step(1, *weight)], &[])) != Next::Done);
         assert_eq!(sent.count(), PASSES - 1);

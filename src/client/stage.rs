@@ -1,4 +1,4 @@
-//! Where one slot of one backend stands, told from one reading. Pure, and never stored.
+//! The stage of one slot of one backend, derived from one reading and never stored. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -6,67 +6,67 @@ use super::placement::Wanted;
 use crate::ports::{Admin, Change, Running};
 use crate::slot::Weight;
 
-/// How the servers of a backend are to be treated.
+/// How to treat the servers of a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The port of every server; none leaves each one's own alone.
+    /// The port of every server; none leaves each server's port as it is.
     pub port: Option<u16>,
-    /// `CLIENT_HEALTH_GATE`: a new server is down until its check has passed.
+    /// `CLIENT_HEALTH_GATE`: a new server stays down until its check passes.
     pub gate: bool,
-    /// The backend's algorithm is static: it accepts weight 0 and the configured weight, nothing else.
+    /// The backend's algorithm is static: it accepts only weight 0 and the configured weight.
     pub static_weights: bool,
 }
 
 impl Options {
-    /// Whether a server at `running` is where it is wanted.
-    pub fn is_there(self, running: Option<SocketAddr>, wanted: IpAddr) -> bool {
+    /// Whether a server at `running` has the wanted address and port.
+    pub fn has_address(self, running: Option<SocketAddr>, wanted: IpAddr) -> bool {
         running.is_some_and(|running| running.ip() == wanted && self.port.is_none_or(|port| running.port() == port))
     }
 
-    /// Whether the server has the weight that is wanted.
+    /// Whether the server has the wanted weight.
     pub fn has_weight(self, server: &Running, wanted: Weight) -> bool {
         if self.static_weights { (server.weight > 0) == (wanted > 0) } else { server.weight == wanted }
     }
 
-    /// What gives a server that weight.
+    /// The change that sets this weight.
     pub fn set_weight(self, wanted: Weight) -> Change {
         if wanted > 0 && self.static_weights { Change::ConfiguredWeight } else { Change::Weight(wanted) }
     }
 }
 
-/// Where a server is parked while its gate is set up. No connection to it can be made, and none is tried on the network: `connect`
-/// fails at once (ip(7)). `state ready` and `health down` are two commands, and requests that persist get in between them.
+/// The address of parked servers. `connect` to it fails at once, without network traffic (ip(7)): persistent requests get in between
+/// the commands `state ready` and `health down`.
 pub(super) const PARKED: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
-/// What a slot is, between what the table wants and what HAProxy runs.
+/// Where a slot stands between desired and actual state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The table says nothing of it: it is not touched.
+    /// No readable row: not touched.
     Unknown,
-    /// Out of rotation, as is wanted: in maintenance, at weight 0.
+    /// Out of rotation as wanted: in maintenance at weight 0.
     Out,
-    /// To be out of rotation, and not yet there.
+    /// Wanted out of rotation, but not there yet.
     Retiring,
-    /// Somebody keeps it out by hand: only its address and weight are kept right.
+    /// Kept out by an operator or agent: only its address and weight are kept right.
     Held,
-    /// To serve, and at another address; or in maintenance with a weight that is not hsdo's. It is to be filled.
+    /// Wanted in rotation, but at another address, or in maintenance with a weight that hsdo did not set.
     Stale,
-    /// At the address where nothing answers, at weight 0: it is to be opened down.
+    /// At the parking address with weight 0: ready to be opened, down.
     Parked,
-    /// In maintenance at the right address and at weight 0: it is to be opened.
+    /// In maintenance at the right address with weight 0: ready to be opened.
     Filled,
-    /// All is right, but a server that it tracks, or a name, keeps it in maintenance.
+    /// Correct, but kept in maintenance by a tracked server or an unresolved name.
     Blocked,
-    /// Ready, at the right address, and down until its check passes.
+    /// Ready at the right address, and down until its check passes.
     Down,
-    /// Ready, at the right address, and up.
+    /// Ready at the right address, and up.
     Serving,
-    /// Ready, at the right address, and to take no new traffic: weight 0.
+    /// Ready at the right address; wanted weight 0.
     Leaving,
 }
 
 impl Stage {
-    /// Of a slot that is to be `wanted` and runs as `server`; `held` says that somebody keeps it out by hand.
+    /// `held`: an operator or agent keeps it out.
     pub(super) fn of(wanted: Option<Wanted>, server: &Running, held: bool, options: Options) -> Stage {
         let (address, weight) = match wanted {
             None => return Stage::Unknown,
@@ -74,11 +74,11 @@ impl Stage {
             Some(Wanted::Maintenance) => return Stage::Retiring,
             Some(Wanted::Serve { address, weight }) => (address, weight),
         };
-        let there = options.is_there(server.address, address);
+        let right_address = options.has_address(server.address, address);
         match server.admin {
             _ if held => Stage::Held,
             Admin::Ready | Admin::Maintenance if is_parked(server) => Stage::Parked,
-            _ if !there => Stage::Stale,
+            _ if !right_address => Stage::Stale,
             Admin::Maintenance if server.weight == 0 => Stage::Filled,
             Admin::Maintenance | Admin::Drain => Stage::Stale,
             Admin::Ready if server.inherited => Stage::Blocked,
@@ -89,7 +89,6 @@ impl Stage {
     }
 }
 
-/// Whether it stands at the address where nothing answers, and takes no balanced traffic.
 fn is_parked(server: &Running) -> bool {
     server.weight == 0 && server.address.is_some_and(|address| address.ip() == PARKED)
 }

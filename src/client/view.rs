@@ -1,30 +1,30 @@
-//! One backend between what it is to be and what it runs: what a plan looks at. Pure.
+//! The desired and the actual state of one backend, side by side. Pure.
 
 use std::collections::BTreeMap;
 
-use super::memory::Memory;
+use super::memory::SlotMemory;
 use super::placement::Desired;
 use super::stage::{Options, Stage};
 use crate::ports::Running;
 use crate::slot::SlotId;
 
-/// One backend as a plan needs it.
+/// What `reconcile` needs to know about a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// What it is to be.
+    /// The desired state.
     pub desired: &'a Desired,
-    /// What it runs, by slot.
+    /// The actual servers by slot.
     pub running: &'a BTreeMap<SlotId, Running>,
-    /// What is remembered of it, the reading taken in.
-    pub memory: &'a Memory,
+    /// What is remembered, including this reading.
+    pub memory: &'a SlotMemory,
     /// `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
     pub size: SlotId,
-    /// How it is to be treated.
+    /// How to treat its servers.
     pub options: Options,
 }
 
 impl<'a> View<'a> {
-    /// Every slot that runs, with its stage.
+    /// Every slot that HAProxy has, with its stage.
     pub(super) fn slots(self) -> impl Iterator<Item = (SlotId, &'a Running, Stage)> {
         self.running.iter().map(move |(&id, server)| (id, server, self.stage(id, server)))
     }

@@ -1,60 +1,59 @@
-//! When a client must read the whole table, told from the small marker that it reads every turn. Pure.
+//! Decides by the small marker, which a client reads every turn, when to read the whole table. Pure.
 //!
-//! A version stands for the rows only while some server raises it with every change, so it counts for nothing unless that
-//! server's heartbeat is seen to change. The version that goes with a reading is the one that was seen *before* it: a
-//! change in between shows as another version in the next turn. And a scan is no snapshot: a transaction that is being
-//! carried out may show its marker before its rows, so that after each new version the table is looked at once more.
+//! A version says something about the rows only while a server increments it with every change, so it is ignored unless that server's
+//! heartbeat rises. A read belongs to the version seen *before* it, so a change in between shows as a new version in the next turn.
+//! A scan is not a snapshot: it may see a transaction's marker before its rows, so after each new version the table is read once more.
 
 use std::time::{Duration, Instant};
 
 use crate::marker::Marker;
 
-/// How long a version is believed after its heartbeat was last seen to change.
+/// How long a version is trusted after the heartbeat last rose.
 const FRESH: Duration = Duration::from_secs(5);
 /// How long a transaction may take from its first visible item to its last.
-const SETTLE: Duration = Duration::from_secs(1);
-/// The longest time between two looks at the whole table, whatever the marker says.
-const LONGEST: Duration = Duration::from_secs(30);
+const TRANSACTION: Duration = Duration::from_secs(1);
+/// The longest time between two reads of the whole table, whatever the marker says.
+const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// What a turn has to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing: the table is as it was.
+    /// Nothing: the table is unchanged.
     Nothing,
-    /// The whole table, to see whether it is as it was; at half the price, and maybe a moment old.
+    /// An eventually consistent read, at half the price, to see whether the table is unchanged.
     Look,
-    /// The whole table, strongly consistent.
+    /// A strongly consistent read.
     Read,
 }
 
-/// Why a version is not believed.
+/// Why the version is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
+pub(super) enum MarkerFault {
     /// The table has no marker.
     Absent,
-    /// Its heartbeat stands still.
+    /// Its heartbeat has stopped.
     Stale,
 }
 
-/// What was seen of the marker.
+/// The markers seen so far.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// The version that goes with the table as it is known.
+pub(super) struct MarkerWatch {
+    /// The version of the last table.
     version: Option<u64>,
-    /// The highest heartbeat seen: a replica that is behind shows lower ones.
+    /// The highest heartbeat seen: a stale replica shows lower ones.
     heartbeat: Option<u64>,
-    /// Since when the marker is watched.
+    /// When the marker was first read.
     since: Option<Instant>,
-    /// When the heartbeat was last seen to rise.
+    /// When the heartbeat last rose.
     beat: Option<Instant>,
-    /// When the whole table was last seen.
-    looked: Option<Instant>,
-    /// From when on to look once more.
-    settles: Option<Instant>,
+    /// When the whole table was last read.
+    last_read: Option<Instant>,
+    /// When to read it once more.
+    recheck: Option<Instant>,
 }
 
-impl Watch {
-    /// Notes the marker, and tells what it asks for.
+impl MarkerWatch {
+    /// Records the marker, and returns what to read.
     pub(super) fn see(&mut self, marker: &Marker, now: Instant) -> Need {
         self.since.get_or_insert(now);
         let (Some(version), Some(heartbeat)) = (marker.version, marker.heartbeat) else {
@@ -62,7 +61,7 @@ impl Watch {
             return Need::Look;
         };
         match self.heartbeat {
-            // The first one seen may be of a server that is long gone.
+            // The first one may be left over from a server that is gone.
             None => self.heartbeat = Some(heartbeat),
             Some(last) if heartbeat > last => (self.heartbeat, self.beat) = (Some(heartbeat), Some(now)),
             Some(_) => {}
@@ -71,34 +70,34 @@ impl Watch {
             return Need::Read;
         }
         let fresh = self.beat.is_some_and(|beat| now.saturating_duration_since(beat) <= FRESH);
-        let recent = self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LONGEST);
-        let settled = self.settles.is_none_or(|settles| now < settles);
-        if fresh && recent && settled { Need::Nothing } else { Need::Look }
+        let recent = self.last_read.is_some_and(|last_read| now.saturating_duration_since(last_read) < MAX_AGE);
+        let complete = self.recheck.is_none_or(|recheck| now < recheck);
+        if fresh && recent && complete { Need::Nothing } else { Need::Look }
     }
 
-    /// The table was seen whole in the turn of `now`, and is as it was.
-    pub(super) fn same(&mut self, now: Instant) {
-        self.looked = Some(now);
-        self.settles = self.settles.filter(|settles| now < *settles);
+    /// The whole table was read in the turn of `now`, and is unchanged.
+    pub(super) fn confirm(&mut self, now: Instant) {
+        self.last_read = Some(now);
+        self.recheck = self.recheck.filter(|recheck| now < *recheck);
     }
 
-    /// The table was read anew in the turn of `now`, after `marker` was seen.
+    /// The whole table was read in the turn of `now`, after `marker`, and has changed.
     pub(super) fn read(&mut self, marker: &Marker, now: Instant) {
-        self.looked = Some(now);
+        self.last_read = Some(now);
         self.version = marker.version.filter(|_| marker.heartbeat.is_some());
-        self.settles = self.version.map(|_| now + SETTLE);
+        self.recheck = self.version.map(|_| now + TRANSACTION);
     }
 
-    /// When the heartbeat was last seen to rise.
+    /// When the heartbeat last rose.
     pub(super) fn beat(&self) -> Option<Instant> {
         self.beat
     }
 
-    /// Why the table is read every turn; `None` while it is not, or while it is too early to say.
-    pub(super) fn doubt(&self, now: Instant) -> Option<Doubt> {
+    /// Why the table is read every turn; `None` if it is not, or if it is too early to say.
+    pub(super) fn fault(&self, now: Instant) -> Option<MarkerFault> {
         let since = self.beat.or(self.since)?;
         let over = now.saturating_duration_since(since) > FRESH;
-        over.then_some(if self.heartbeat.is_some() { Doubt::Stale } else { Doubt::Absent })
+        over.then_some(if self.heartbeat.is_some() { MarkerFault::Stale } else { MarkerFault::Absent })
     }
 }
 
@@ -111,18 +110,18 @@ mod tests {
         Marker { version: numbers[0], heartbeat: numbers[1], leader: None }
     }
 
-    /// Plays markers, as `version/heartbeat` with `-` for none, at tenths of a second from a start, and every reading
-    /// that they ask for. `!` before a need: what is looked at is found changed, and is read anew.
+    /// Replays markers, as `version/heartbeat` with `-` for none, at tenths of a second, with the reads they ask for. `!` before a need:
+    /// the read finds a change.
     fn play(name: &str, steps: &[(u64, &str, &str)]) {
         let start = Instant::now();
-        let mut watch = Watch::default();
+        let mut watch = MarkerWatch::default();
         for (tenths, text, expected) in steps {
             let now = start + Duration::from_millis(tenths * 100);
             let need = watch.see(&marker(text), now);
             assert_eq!(format!("{need:?}").to_lowercase(), expected.trim_start_matches('!'), "{name}, at {tenths}");
             match need {
                 Need::Nothing => {}
-                Need::Look if !expected.starts_with('!') => watch.same(now),
+                Need::Look if !expected.starts_with('!') => watch.confirm(now),
                 Need::Look | Need::Read => watch.read(&marker(text), now),
             }
         }
@@ -217,17 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_is_told_after_five_seconds_and_not_at_once() {
+    fn a_fault_is_reported_after_five_seconds() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = Watch::default();
-        assert_eq!(watch.doubt(start), None);
+        let mut watch = MarkerWatch::default();
+        assert_eq!(watch.fault(start), None);
         watch.see(&marker("-/-"), start);
-        assert_eq!((watch.doubt(at(5)), watch.doubt(at(6))), (None, Some(Doubt::Absent)));
+        assert_eq!((watch.fault(at(5)), watch.fault(at(6))), (None, Some(MarkerFault::Absent)));
         watch.see(&marker("7/1"), at(6));
-        assert_eq!(watch.doubt(at(6)), Some(Doubt::Stale));
+        assert_eq!(watch.fault(at(6)), Some(MarkerFault::Stale));
         watch.see(&marker("7/2"), at(7));
-        assert_eq!((watch.doubt(at(12)), watch.doubt(at(13))), (None, Some(Doubt::Stale)));
+        assert_eq!((watch.fault(at(12)), watch.fault(at(13))), (None, Some(MarkerFault::Stale)));
         assert_eq!(watch.beat(), Some(at(7)));
     }
 }

@@ -1,13 +1,12 @@
-//! What a reply says of a command, and how commands are joined into lines. Pure.
+//! Judges the reply to a command, and joins commands into lines. Pure.
 
 use crate::ports::{Change, Command, Verdict};
 
-/// What HAProxy says where a server has no address that another one could take the place of: a name that does not resolve,
-/// `init-addr none`, the path of a Unix socket.
+/// HAProxy's refusal to change the address of a server that has none: a name that does not resolve, `init-addr none`, a Unix socket.
 const NO_FAMILY: &str = "current server address family";
 
-/// What `reply` says of `command`. The success of a state, a weight or a health is an empty reply, that of an address a
-/// sentence which differs between versions: what counts in the end is what the next reading shows.
+/// The outcome of `command` by its reply. Success is an empty reply for a state, a weight or a health, and for an address a sentence
+/// that differs between versions; the next reading has the last word.
 pub(super) fn judge(command: &Command, reply: &str) -> Verdict {
     let done = match command.change() {
         Change::Address(..) => {
@@ -29,8 +28,8 @@ pub(super) fn judge(command: &Command, reply: &str) -> Verdict {
     Verdict::Refused(words)
 }
 
-/// Cuts `items` into runs whose texts, joined by `;` and ended by a line end, fit `limit` bytes; `length` tells the
-/// length of an item's text. An item that alone is longer than the limit makes a run of its own.
+/// Splits `items` into runs whose texts, joined by `;` and with a line end, fit `limit` bytes. `length` is the length of an item's
+/// text. An item longer than the limit gets its own run.
 pub(super) fn lines<T>(items: &[T], limit: usize, length: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut lines = Vec::new();
     let (mut start, mut taken) = (0, 0);

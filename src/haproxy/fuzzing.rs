@@ -1,16 +1,16 @@
-//! What HAProxy sends, as a fuzz target: its tables, its replies, and the commands that follow from them.
+//! The fuzz target for what HAProxy sends: tables, replies, and the commands that follow from them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use super::command::judge;
-use super::essence::Essence;
 use super::known::{is_master, level, processes};
-use super::{Error, reply, socket, state};
+use super::snapshot::{COLUMNS, Snapshot};
+use super::{HaproxyError, reply, socket, state};
 use crate::client::placement::{Desired, Wanted};
-use crate::client::reconcile::plan;
-use crate::client::{Memory, Next, Options, Sequencer, View, model};
+use crate::client::reconcile::reconcile;
+use crate::client::{Next, Options, Sequencer, SlotMemory, View, model};
 use crate::fuzzing::{assert_command, assert_message, cuts, kind, text};
 use crate::ports::{Admin, BackendFault, Change, Command, Running, Servers, Verdict, likely_base, number_of};
 use crate::settings::HaproxySocket;
@@ -18,20 +18,20 @@ use crate::slot::{MAX_WEIGHT, SlotId};
 
 const PORT: u16 = 80;
 
-/// `r`: an answer with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything that is read beside them.
+/// `r`: a response with replies; `s`: `show stat`; `w`: `show servers state`; `i`: everything else.
 pub fn haproxy(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {
         b'r' => replies(&text(rest)),
         b's' => stat(rest),
         b'w' => servers_state(&socket::text(rest)),
-        b'i' => beside(&text(rest)),
+        b'i' => other_replies(&text(rest)),
         _ => {}
     }
 }
 
 fn assert_fault(asked: &str, fault: String, input: usize) {
-    assert_message(&Error::Answer { asked: asked.to_owned(), fault }, input);
+    assert_message(&HaproxyError::Response { line: asked.to_owned(), fault }, input);
 }
 
 fn replies(text: &str) {
@@ -39,7 +39,7 @@ fn replies(text: &str) {
         Ok(replies) => replies,
         Err(fault) => return assert_fault("show info", fault, text.len()),
     };
-    // Nothing is lost, nothing is invented.
+    // Joined again, the replies are the response.
     let mut again = String::with_capacity(text.len());
     for reply in &replies {
         again.push_str(reply);
@@ -47,7 +47,7 @@ fn replies(text: &str) {
         assert!(!reply.contains("\n\n"), "{reply:?}");
     }
     assert_eq!(again, text);
-    // What a cut answer still gives is what the whole one gave.
+    // A truncated response gives the same first replies.
     for cut in cuts(text.len()).filter(|cut| text.is_char_boundary(*cut)) {
         if let Ok(some) = reply::split(&text[..cut]) {
             assert_eq!(some[..], replies[..some.len()], "cut at {cut}");
@@ -77,41 +77,41 @@ fn replies(text: &str) {
     }
 }
 
-fn beside(text: &str) {
+fn other_replies(text: &str) {
     for name in ["Pid", "Version"] {
         assert!(state::info_value(text, name).is_none_or(|value| !value.contains('\n')));
     }
     let _ = (is_master(text), state::has_resolver(text));
     if let Some(number) = processes(text) {
-        assert_message(&Error::Processes(number.to_owned()), text.len());
+        assert_message(&HaproxyError::MultipleProcesses(number.to_owned()), text.len());
     }
-    assert_message(&state::absence(text), text.len());
+    assert_message(&state::missing_backend(text), text.len());
     let level = level(text).0.to_owned();
-    assert_message(&Error::Level { place: HaproxySocket::Path("/run/haproxy.sock".into()), level }, text.len());
+    assert_message(&HaproxyError::Level { place: HaproxySocket::Path("/run/haproxy.sock".into()), level }, text.len());
 }
 
-/// Whoever has the essence of a table has its fields too, as a plain reading of them tells.
+/// Tables with the same snapshot have the same fields, by a plain split.
 fn stat(table: &[u8]) {
-    let answer = |table: &[u8]| [b"Version: 1\nPid: 1\n\n", table, b"\n\n"].concat();
+    let answer = |table: &[u8]| [table, b"\n\n"].concat();
     let known = answer(table);
-    let Some(essence) = Essence::of(&[&known], 1) else { return };
-    assert!(essence.is_that_of(&[&known]));
+    let Some(snapshot) = Snapshot::of(&[&known], 1) else { return };
+    assert!(snapshot.matches(&[&known]));
     for place in cuts(table.len()) {
         for other in [b",".as_slice(), b"\n", b"\"", b"1", b"\xe9", b""] {
             let other = [&table[..place], other, &table[place + 1..]].concat();
-            if essence.is_that_of(&[&answer(&other)]) {
+            if snapshot.matches(&[&answer(&other)]) {
                 assert_eq!(picked(&other), picked(table), "{:?}", String::from_utf8_lossy(&other));
             }
         }
     }
 }
 
-/// The fields of a table without quotes that count.
+/// The fields of a table without quotes that a snapshot holds.
 pub(super) fn picked(table: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut lines = table.split(|byte| *byte == b'\n');
     let fields = |line: &[u8]| line.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
     let head = fields(lines.next().unwrap_or_default());
-    let wanted = |name: &[u8]| super::essence::READ.iter().any(|read| read.as_bytes() == name.trim_ascii_start());
+    let wanted = |name: &[u8]| COLUMNS.iter().any(|column| column.as_bytes() == name);
     let pick = |line: &[u8]| {
         let both = head.iter().zip(fields(line)).filter(|(name, _)| wanted(name));
         both.map(|(_, field)| field).collect::<Vec<_>>()
@@ -125,10 +125,10 @@ fn servers_state(text: &str) {
         Ok(table) => table,
         Err(fault) => return assert_message(&BackendFault::Unreadable(fault), text.len()),
     };
-    for server in table.by_name.iter().chain(&table.by_record) {
+    for server in table.fqdn_server.iter().chain(&table.srv_record) {
         assert_message(&BackendFault::Resolved(server.clone()), text.len());
     }
-    // It goes into the next command.
+    // It becomes part of the next command.
     assert!(table.number.is_none_or(|number| number.bytes().all(|byte| byte.is_ascii_digit())));
     assert!(table.servers.values().all(|server| server.weight <= MAX_WEIGHT));
     let bases: std::collections::BTreeSet<&str> = table.servers.keys().take(8).map(|name| likely_base(name)).collect();
@@ -137,7 +137,7 @@ fn servers_state(text: &str) {
     }
 }
 
-/// Turns end, at the wanted addresses, and by commands that are one each.
+/// Turns end at the desired state, and no command contains another.
 fn converge(base: &str, servers: &Servers) {
     let mut running: BTreeMap<SlotId, Running> = BTreeMap::new();
     for (name, server) in servers {
@@ -147,21 +147,21 @@ fn converge(base: &str, servers: &Servers) {
         0 => Wanted::Maintenance,
         part => Wanted::Serve { address: Ipv4Addr::from(0x0A00_0000 + id % 1_000).into(), weight: part as u16 - 1 },
     };
-    // Of every fifth slot nothing is known.
+    // Every fifth slot is unknown.
     let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
-    let desired = Desired { slots, known: SlotId::MAX };
+    let desired = Desired { slots, max_row: SlotId::MAX };
     let options = Options { port: Some(PORT), gate: true, static_weights: false };
-    let (before, mut memory) = (running.clone(), Memory::default());
-    // Several turns: what waits for a check is done after it.
+    let (before, mut memory) = (running.clone(), SlotMemory::default());
+    // Several turns, because some steps wait for a check.
     let mut ended = false;
     for _ in 0..6 {
         let mut turn = Sequencer::default();
         loop {
             memory.observe(&desired, &running, options, Instant::now());
-            let plan = plan(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
+            let plan = reconcile(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
             let steps = match turn.next(&plan) {
                 Next::Send(steps) => steps,
-                Next::Look => continue,
+                Next::Reread => continue,
                 Next::Done => Vec::new(),
             };
             steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));

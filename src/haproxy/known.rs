@@ -1,26 +1,25 @@
-//! What is known of one HAProxy process, and dropped when another one answers. Pure.
+//! What is known of one HAProxy process; dropped when another one answers. Pure.
 
 use std::collections::BTreeMap;
 
-use super::error::Error;
+use super::error::HaproxyError;
 use super::socket::MAX_LINE;
 use super::state::info_value;
 use crate::ports::Process;
 
-/// No line of a single command is longer.
+/// The shortest limit for lines, in bytes: every single command fits.
 const SHORTEST: usize = 1024;
 
-/// How its socket wants to be spoken to.
+/// How to send commands over its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Dialect {
-    /// It is the master's: commands go to the current worker, and the connection stays open.
+    /// It is the master's socket: commands need a prefix to reach the current worker, and the connection stays open.
     pub(super) master: bool,
-    /// It puts a severity before each message (`severity-output`).
+    /// It prefixes messages with a severity (`severity-output`).
     pub(super) severity: bool,
 }
 
 impl Dialect {
-    /// What stands before a line of commands.
     fn prefix(self) -> &'static str {
         match self {
             Dialect { master: true, .. } => "@1;",
@@ -29,74 +28,72 @@ impl Dialect {
         }
     }
 
-    /// The line as it is sent.
+    /// The line to send for these commands.
     pub(super) fn line(self, commands: &str) -> String {
         format!("{}{commands}", self.prefix())
     }
 
-    /// How many replies come before those to the commands.
+    /// The number of replies before those to the commands.
     pub(super) fn extra_replies(self) -> usize {
         usize::from(self.severity && !self.master)
     }
 }
 
-/// One process.
+/// What is known of one process.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) process: Process,
     pub(super) dialect: Dialect,
-    /// The longest line that it takes, as far as it is known, with its line end.
-    longest: usize,
-    /// The number of each backend: asked for by name, `show stat` finds a frontend of that name first.
+    /// The longest line that it is assumed to accept, including the line end.
+    longest_line: usize,
+    /// The `be_id` of each backend: `show stat` by name finds a frontend of that name first.
     pub(super) numbers: BTreeMap<String, String>,
-    /// Whether a reading has told of it.
-    pub(super) told: bool,
-    /// Whether its `show stat` tells all that counts: that of 2.2 lacks the weight.
-    pub(super) stat_tells: bool,
-    /// Whether it has a resolver; none as long as it was not asked.
+    /// Whether a reading has reported it.
+    pub(super) reported: bool,
+    /// Whether its `show stat` is usable: that of 2.2 lacks the weight.
+    pub(super) stat_has_weight: bool,
+    /// Whether it has a resolver; none until asked.
     pub(super) resolver: Option<bool>,
 }
 
 impl Known {
-    /// A process that was met now.
     pub(super) fn new(process: Process, dialect: Dialect) -> Self {
         Known {
             process,
             dialect,
-            longest: MAX_LINE,
+            longest_line: MAX_LINE,
             numbers: BTreeMap::new(),
-            told: false,
-            stat_tells: true,
+            reported: false,
+            stat_has_weight: true,
             resolver: None,
         }
     }
 
-    /// The same process, met again now.
-    pub(super) fn again(&self, process: Process, dialect: Dialect) -> Option<Self> {
-        (!process.is_other_than(&self.process)).then(|| Known { process, dialect, ..self.clone() })
+    /// With a later answer of the same process; none if another process answered.
+    pub(super) fn updated(&self, process: Process, dialect: Dialect) -> Option<Self> {
+        (!process.differs_from(&self.process)).then(|| Known { process, dialect, ..self.clone() })
     }
 
-    /// The same, that wants to be spoken to so.
-    pub(super) fn speaking(self, dialect: Dialect) -> Self {
+    pub(super) fn with_dialect(self, dialect: Dialect) -> Self {
         Known { dialect, ..self }
     }
 
-    /// Whether it dies of a few dumps that nobody hears to their end: 3.2 does, those before 3.1 do not (facts.md).
-    pub(super) fn dies_of_cut_dumps(&self) -> bool {
+    /// Whether a few dumps that are not read to the end crash it: 3.2 yes, before 3.1 no (facts.md).
+    pub(super) fn crashes_on_aborted_dumps(&self) -> bool {
         version(&self.process.version) >= (3, 1)
     }
 
-    /// How long the commands of a line may be together, with the line end.
-    pub(super) fn room(&self) -> usize {
-        self.longest - self.dialect.prefix().len()
+    /// The longest text of joined commands that fits a line, including the line end.
+    pub(super) fn line_limit(&self) -> usize {
+        self.longest_line - self.dialect.prefix().len()
     }
 
-    /// Takes in that a line failed so; true where a shorter one is worth another try at once. A version that hangs on a line
-    /// that is too long, as 2.2 does, may also have been stopped: the shorter line is for the next turn.
-    pub(super) fn learn(&mut self, error: &Error) -> bool {
-        let (length, at_once) = match error {
-            Error::LongLine { length } => (*length, true),
-            Error::Talk { length, .. } if error.is_silence() && hangs_on_long_lines(&self.process.version) => {
+    /// Lowers the line limit if this error suggests it; true if the line is worth an immediate retry. If a version that hangs on long
+    /// lines, such as 2.2, times out, it may also have been stopped: the shorter line waits for the next turn.
+    pub(super) fn learn_from(&mut self, error: &HaproxyError) -> bool {
+        let (length, retry) = match error {
+            HaproxyError::LongLine { length } => (*length, true),
+            HaproxyError::Io { length, .. } if error.is_timeout() && hangs_on_long_lines(&self.process.version) => {
                 (*length, false)
             }
             _ => return false,
@@ -104,28 +101,28 @@ impl Known {
         if length <= SHORTEST {
             return false;
         }
-        let longest = self.longest.min((length / 2).max(SHORTEST));
-        std::mem::replace(&mut self.longest, longest) > longest && at_once
+        let longest_line = self.longest_line.min((length / 2).max(SHORTEST));
+        std::mem::replace(&mut self.longest_line, longest_line) > longest_line && retry
     }
 }
 
-/// Whether this version hangs on a line that is longer than its buffer: 2.2 does, 2.6 does not (measured).
+/// Whether this version hangs on a line that exceeds its buffer: 2.2 yes, 2.6 no (measured).
 fn hangs_on_long_lines(text: &str) -> bool {
     version(text) < (2, 6)
 }
 
-/// The first two numbers of a version; what cannot be read counts as a late one.
+/// Major and minor version; anything unreadable counts as recent.
 fn version(text: &str) -> (u32, u32) {
     let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
     (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX))
 }
 
-/// Whether the reply to `show proc` is the master's. A worker does not know the command.
+/// Whether the reply to `show proc` is the master's: a worker does not know the command.
 pub(super) fn is_master(show_proc: &str) -> bool {
     show_proc.starts_with("#<PID>")
 }
 
-/// The level in the reply to `show cli level`, and whether a severity stood before it: `[6]: admin`, `[info]: admin`.
+/// The level in the reply to `show cli level`, and whether a severity precedes it: `[6]: admin`, `[info]: admin`.
 pub(super) fn level(reply: &str) -> (&str, bool) {
     let reply = reply.trim();
     match reply.strip_prefix('[').and_then(|rest| rest.split_once("]: ")) {
@@ -134,7 +131,7 @@ pub(super) fn level(reply: &str) -> (&str, bool) {
     }
 }
 
-/// How many processes stand behind the socket, where they are several, in the reply to `show info`.
+/// The number of processes behind the socket, if more than one, by the reply to `show info`.
 pub(super) fn processes(show_info: &str) -> Option<&str> {
     info_value(show_info, "Nbproc").filter(|number| *number != "1")
 }
@@ -154,27 +151,27 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_too_long_halves_what_follows() {
-        let long = |length| Error::LongLine { length };
-        let silent = |length| Error::Talk { asked: String::new(), length, source: io::ErrorKind::TimedOut.into() };
-        for (version, error, room, at_once) in [
+    fn a_line_that_was_too_long_halves_the_limit() {
+        let long = |length| HaproxyError::LongLine { length };
+        let timeout = |length| HaproxyError::Io { line: String::new(), length, source: io::ErrorKind::TimedOut.into() };
+        for (version, error, limit, retry) in [
             ("3.2.1", long(8_000), 4_000, true),
             ("3.2.1", long(1_500), 1_024, true),
             ("3.2.1", long(800), 8_192, false),
-            ("3.2.1", silent(8_000), 8_192, false),
-            ("2.2.9", silent(8_000), 4_000, false),
-            ("2.2.9", silent(10), 8_192, false),
-            ("2.6.12", silent(8_000), 8_192, false),
-            ("2.10.1", silent(8_000), 8_192, false),
+            ("3.2.1", timeout(8_000), 8_192, false),
+            ("2.2.9", timeout(8_000), 4_000, false),
+            ("2.2.9", timeout(10), 8_192, false),
+            ("2.6.12", timeout(8_000), 8_192, false),
+            ("2.10.1", timeout(8_000), 8_192, false),
         ] {
             let mut known = known(version);
-            assert_eq!((known.learn(&error), known.room()), (at_once, room), "{version} {error}");
+            assert_eq!((known.learn_from(&error), known.line_limit()), (retry, limit), "{version} {error}");
         }
     }
 
     #[test]
-    fn only_late_versions_are_asked_whether_they_answer_before_a_dump() {
-        for (version, dies) in [
+    fn only_recent_versions_crash_on_aborted_dumps() {
+        for (version, crashes) in [
             ("2.2.9-2+deb11u7", false),
             ("2.10.1", false),
             ("3.0.11", false),
@@ -182,12 +179,12 @@ mod tests {
             ("3.4-dev1", true),
             ("x", true),
         ] {
-            assert_eq!(known(version).dies_of_cut_dumps(), dies, "{version}");
+            assert_eq!(known(version).crashes_on_aborted_dumps(), crashes, "{version}");
         }
     }
 
     #[test]
-    fn how_a_socket_wants_to_be_spoken_to() {
+    fn dialects_of_sockets() {
         for (master, severity, line, extra) in [
             (false, false, "show info", 0),
             (true, false, "@1;show info", 0),

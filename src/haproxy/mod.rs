@@ -1,13 +1,11 @@
-//! HAProxy over its Runtime API: what it runs, and the commands that change it. The facts are in `facts.md`.
+//! HAProxy over its Runtime API: reading its servers and changing them. `facts.md` holds the measurements behind it.
 //!
-//! `socket` moves one line and its replies, `reply` cuts them apart, `command` judges them, `state` reads the tables that
-//! HAProxy prints, `essence` tells whether anything changed (by the few `columns` that matter), `known` holds what is known of
-//! the process, and `runtime` joins them. None of them knows the slot table.
+//! `socket` sends one line and reads its response, `reply` splits responses, `command` judges replies, `state` parses tables,
+//! `snapshot` detects changes, `known` holds what is known of the process, and `runtime` joins them. None of them knows the slot
+//! table.
 
-mod columns;
 mod command;
 mod error;
-mod essence;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod known;
@@ -15,8 +13,9 @@ mod known;
 mod recorded;
 mod reply;
 mod runtime;
+mod snapshot;
 pub mod socket;
 pub mod state;
 
-pub use error::Error;
+pub use error::HaproxyError;
 pub use runtime::Runtime;

@@ -1,24 +1,24 @@
-//! Cuts what HAProxy sent into the replies to each command. Pure.
+//! Splits a response into the replies to each command. Pure.
 
-/// Splits an answer: a reply is zero or more non-empty lines and then one empty line.
+/// Splits a response: a reply is zero or more non-empty lines, then one empty line.
 ///
 /// # Errors
-/// The answer does not end with an empty line: HAProxy cuts a dump whose reader was too slow with a plain end of file.
+/// The response does not end with an empty line: HAProxy just closes the connection if a dump is read too slowly.
 pub(super) fn split(answer: &str) -> Result<Vec<&str>, String> {
     let mut replies = Vec::new();
     let (mut start, mut line) = (0, 0);
     while let Some(length) = memchr::memchr(b'\n', &answer.as_bytes()[line..]) {
         if length == 0 {
-            // The line end before an empty line is the reply's last one.
+            // Strip the reply's last line end.
             replies.push(&answer[start..line.saturating_sub(1).max(start)]);
             start = line + 1;
         }
         line += length + 1;
     }
-    if start == answer.len() { Ok(replies) } else { Err("it was cut before its end".to_owned()) }
+    if start == answer.len() { Ok(replies) } else { Err("it is truncated".to_owned()) }
 }
 
-/// How many whole replies these bytes hold.
+/// The number of complete replies.
 pub(super) fn count(answer: &[u8]) -> usize {
     let mut count = 0;
     let mut line = 0;
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_as_haproxy_gives_them() {
+    fn responses_of_haproxy() {
         let cases: [(&str, &str, Option<&[&str]>); 8] = [
             ("one success", "\n", Some(&[""])),
             ("three successes", "\n\n\n", Some(&["", "", ""])),

@@ -1,15 +1,15 @@
-//! Talks with a HAProxy that does what a real one cannot be made to do.
+//! A fake HAProxy for what a real one cannot be made to do.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use super::super::socket::Limits;
+use super::super::socket::SocketLimits;
 use super::*;
 use crate::ports::Change;
 use crate::settings::HaproxySocket;
 
-/// The line that a connection brought, and the connection.
+/// The first line of the next connection, and the connection.
 fn accept(listener: &UnixListener) -> (String, UnixStream) {
     let (stream, _) = listener.accept().unwrap();
     let mut line = String::new();
@@ -17,8 +17,8 @@ fn accept(listener: &UnixListener) -> (String, UnixStream) {
     (line, stream)
 }
 
-/// A socket, and a runtime that has met who listens there: it calls itself so.
-fn met(name: &str, version: &'static str, limits: Limits) -> (PathBuf, UnixListener, Runtime) {
+/// A socket, and a runtime that has identified a HAProxy of this version on it.
+fn identified(name: &str, version: &'static str, limits: SocketLimits) -> (PathBuf, UnixListener, Runtime) {
     let path = std::env::temp_dir().join(format!("hsdo-{name}-{}", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let mut runtime = Runtime::new(Socket::new(HaproxySocket::Path(path.clone()), limits));
@@ -34,26 +34,26 @@ fn met(name: &str, version: &'static str, limits: Limits) -> (PathBuf, UnixListe
         }
         listener
     });
-    runtime.meet().unwrap();
+    runtime.identify().unwrap();
     (path, haproxy.join().unwrap(), runtime)
 }
 
-/// Lines of one step each, as long as a line may be almost.
+/// Steps that take almost a whole line each.
 fn long_steps(count: u16) -> Vec<Vec<Command>> {
     let step = |slot| (0..200).map(|_| Command::new("back", &format!("web{slot}"), Change::Ready).unwrap()).collect();
     (1..=count).map(step).collect()
 }
 
 #[test]
-fn the_next_line_is_under_way_while_one_is_done() {
-    let (path, listener, mut runtime) = met("under-way", "2.6.1", Limits::default());
+fn the_next_line_is_in_flight_while_one_is_executed() {
+    let (path, listener, mut runtime) = identified("under-way", "2.6.1", SocketLimits::default());
     let haproxy = std::thread::spawn(move || {
-        let mut under_way = VecDeque::from([accept(&listener)]);
+        let mut in_flight = VecDeque::from([accept(&listener)]);
         for _ in 2..=4 {
-            under_way.push_back(accept(&listener));
-            under_way.pop_front().unwrap().1.write_all(&[b'\n'; 200]).unwrap();
+            in_flight.push_back(accept(&listener));
+            in_flight.pop_front().unwrap().1.write_all(&[b'\n'; 200]).unwrap();
         }
-        under_way[0].1.write_all(&[b'\n'; 200]).unwrap();
+        in_flight[0].1.write_all(&[b'\n'; 200]).unwrap();
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "a fifth line");
     });
@@ -67,8 +67,8 @@ fn the_next_line_is_under_way_while_one_is_done() {
 }
 
 #[test]
-fn after_a_line_that_failed_nothing_more_is_sent_and_what_was_under_way_is_heard() {
-    let (path, listener, mut runtime) = met("failed-line", "2.6.1", Limits::default());
+fn after_a_failed_line_nothing_is_sent_and_lines_in_flight_are_read() {
+    let (path, listener, mut runtime) = identified("failed-line", "2.6.1", SocketLimits::default());
     let haproxy = std::thread::spawn(move || {
         let [(_, first), (_, mut second)] = [accept(&listener), accept(&listener)];
         drop(first);
@@ -91,8 +91,8 @@ fn after_a_line_that_failed_nothing_more_is_sent_and_what_was_under_way_is_heard
 
 /// As 3.2 does with `tune.bufsize 4096`.
 #[test]
-fn a_line_that_is_too_long_is_cut_and_sent_again() {
-    let (path, listener, mut runtime) = met("long-line", "3.2.1", Limits::default());
+fn a_line_that_is_too_long_is_split_and_resent() {
+    let (path, listener, mut runtime) = identified("long-line", "3.2.1", SocketLimits::default());
     let haproxy = std::thread::spawn(move || {
         let mut done = 0;
         while done < 400 {
@@ -116,16 +116,16 @@ fn a_line_that_is_too_long_is_cut_and_sent_again() {
 }
 
 #[test]
-fn a_reply_that_cannot_be_used_leaves_no_memory_behind() {
-    let limits = Limits { bytes: 1_000_000, ..Limits::default() };
-    let (path, listener, mut runtime) = met("endless", "3.2.1", limits);
+fn an_unusable_response_leaves_no_buffer_behind() {
+    let limits = SocketLimits { bytes: 1_000_000, ..SocketLimits::default() };
+    let (path, listener, mut runtime) = identified("endless", "3.2.1", limits);
     runtime.known.as_mut().unwrap().numbers.insert("back".to_owned(), "2".to_owned());
     let endless = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.read_exact(&mut [0; 8]).unwrap();
         while stream.write_all(&[b'x'; 4096]).is_ok() {}
     });
-    let error = runtime.is_as_it_was(&["back"]).unwrap_err().to_string();
+    let error = runtime.unchanged(&["back"]).unwrap_err().to_string();
     std::fs::remove_file(path).unwrap();
     assert!(error.contains("longer than 1000000 bytes"), "{error}");
     assert_eq!(runtime.buffers, Vec::<Vec<u8>>::new());

@@ -1,7 +1,7 @@
-//! One line of joined commands, one connection, one deadline. The only opener of the Runtime API's socket.
+//! One line of joined commands per connection, with one deadline. Nothing else opens the Runtime API's socket.
 //!
-//! Each line gets a connection of its own: HAProxy closes after the first line's replies, 3.0 and later drop
-//! every line after the first in silence, and a connection opened before a reload stays with the old worker.
+//! Each line needs its own connection: HAProxy closes it after the first line's replies, 3.0 and later silently drop further lines,
+//! and a connection that was open before a reload stays with the old worker.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
@@ -11,60 +11,59 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
-use super::error::Error;
+use super::error::HaproxyError;
 use super::reply;
 use crate::settings::HaproxySocket;
 
-/// The longest line that is sent, with its line end. HAProxy 2.2 hangs on a line of more than 15,360 bytes
-/// (`bufsize` less `maxrewrite`), 3.2 refuses one of more than 16,384; a smaller `tune.bufsize` is learnt (`known`).
+/// The longest line to send, including its line end. HAProxy 2.2 hangs on a line of more than 15,360 bytes (`bufsize` less
+/// `maxrewrite`), 3.2 refuses more than 16,384; with a smaller `tune.bufsize`, `known` lowers the limit.
 pub const MAX_LINE: usize = 8 * 1024;
 
-/// How much is read at a time, at least: HAProxy writes up to 16 KB.
+/// The smallest read buffer, in bytes: HAProxy writes up to 16 KB at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// How long to wait before each further reading of a long answer that nobody is in a hurry for: HAProxy writes 12 to 16 KB
-/// at a time, and each writing wakes the reader. Its side of the socket holds some 137 KB while nobody reads, which it
-/// takes some 4 ms to fill (measured on 2.6 with 5,000 servers).
-const PATIENCE: Duration = Duration::from_millis(2);
+/// The pause before each further read of a long response. HAProxy writes 12 to 16 KB at a time, and each write would wake hsdo. The
+/// socket buffers some 137 KB, which HAProxy takes some 4 ms to fill (measured on 2.6 with 5,000 servers).
+const READ_PAUSE: Duration = Duration::from_millis(2);
 
-/// How 3.2 and later refuse a line that is longer than their buffer.
+/// How 3.2 and later refuse a line that exceeds their buffer.
 const TOO_LONG: &str = "The command line is too big";
 
-/// Limits of one talk.
+/// The limits of one exchange: a line and its response.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long connecting may take: HAProxy's queue of connections may be full.
+pub struct SocketLimits {
+    /// The timeout for connecting: HAProxy's listen queue may be full.
     pub connect: Duration,
-    /// How long the rest may take, from the first byte written to the last one read.
-    pub talk: Duration,
-    /// How many bytes an answer may hold.
+    /// The timeout from the first byte written to the last one read.
+    pub exchange: Duration,
+    /// The largest response, in bytes.
     pub bytes: usize,
 }
 
-impl Limits {
-    /// For so many backends of so many slots each: a server takes some 320 bytes of `show stat`, and a backend may have
-    /// thousands that are not hsdo's. What goes on beyond that is no answer.
+impl SocketLimits {
+    /// For this many backends with this many slots each. A server takes some 320 bytes of `show stat`, and a backend may have
+    /// thousands of servers that are not hsdo's.
     pub fn of(backends: usize, slots: usize) -> Self {
-        Limits { bytes: 4 * 1024 * 1024 + backends * slots * 1024, ..Limits::default() }
+        SocketLimits { bytes: 4 * 1024 * 1024 + backends * slots * 1024, ..SocketLimits::default() }
     }
 }
 
-impl Default for Limits {
+impl Default for SocketLimits {
     fn default() -> Self {
-        Limits { connect: Duration::from_secs(2), talk: Duration::from_secs(5), bytes: 4 * 1024 * 1024 }
+        SocketLimits { connect: Duration::from_secs(2), exchange: Duration::from_secs(5), bytes: 4 * 1024 * 1024 }
     }
 }
 
-/// Where a Runtime API is, and the limits of each talk with it.
+/// A Runtime API socket, and the limits of each exchange with it.
 #[derive(Clone, Debug)]
 pub struct Socket {
     place: HaproxySocket,
-    limits: Limits,
+    limits: SocketLimits,
 }
 
 impl Socket {
-    /// For the socket at `place`, which need not exist yet.
-    pub fn new(place: HaproxySocket, limits: Limits) -> Self {
+    /// The socket at `place` need not exist yet.
+    pub fn new(place: HaproxySocket, limits: SocketLimits) -> Self {
         Socket { place, limits }
     }
 
@@ -73,26 +72,28 @@ impl Socket {
         &self.place
     }
 
-    /// Whether anybody listens.
-    pub fn answers(&self) -> bool {
+    /// Whether anything is listening.
+    pub fn is_listening(&self) -> bool {
         self.connect().is_ok()
     }
 
-    /// Sends a line of commands, whose answer is then to be heard.
+    /// Sends a line of commands.
     ///
     /// # Errors
-    /// The socket cannot be reached, or takes nothing.
-    pub(super) fn say(&self, line: &str) -> Result<Talk, Error> {
+    /// Connecting or writing fails or times out.
+    pub(super) fn send(&self, line: &str) -> Result<Exchange, HaproxyError> {
         debug_assert!(line.len() < MAX_LINE && !line.contains('\n'), "an unsafe line: {line:?}");
-        let mut stream = self.connect().map_err(|source| Error::Connect { place: self.place.clone(), source })?;
-        let deadline = Instant::now() + self.limits.talk;
-        let sent = stream.set_write_timeout(Some(self.limits.talk));
-        sent.and_then(|()| stream.write_all(format!("{line}\n").as_bytes())).map_err(|source| broke(line, source))?;
-        Ok(Talk { stream, deadline, limit: self.limits.bytes })
+        let mut stream =
+            self.connect().map_err(|source| HaproxyError::Connect { place: self.place.clone(), source })?;
+        let deadline = Instant::now() + self.limits.exchange;
+        let sent = stream.set_write_timeout(Some(self.limits.exchange));
+        sent.and_then(|()| stream.write_all(format!("{line}\n").as_bytes()))
+            .map_err(|source| io_error(line, source))?;
+        Ok(Exchange { stream, deadline, limit: self.limits.bytes })
     }
 
-    /// Connects within the limit. The kernel lets a connect to a full queue wait for `SO_SNDTIMEO`, and the standard
-    /// library cannot set that before it connects: hence `socket2` (unix(7), socket(7)).
+    /// Connects within the timeout. On a full listen queue the kernel waits for `SO_SNDTIMEO`, which the standard library cannot set
+    /// before it connects: hence `socket2` (unix(7), socket(7)).
     fn connect(&self) -> io::Result<RawSocket> {
         let unix = |name: SockAddr| {
             let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -105,7 +106,7 @@ impl Socket {
             HaproxySocket::Abstract { name, padded } => {
                 let mut bytes = format!("\0{name}");
                 if *padded {
-                    // HAProxy takes the whole of `sun_path`, 108 bytes, for the name (unix(7)).
+                    // HAProxy uses all 108 bytes of `sun_path` as the name (unix(7)).
                     bytes.extend(std::iter::repeat_n('\0', 108 - bytes.len()));
                 }
                 unix(SockAddr::unix(bytes)?)
@@ -125,69 +126,67 @@ impl Socket {
     }
 }
 
-/// A line that was sent, and its answer that is to come.
+/// A line that was sent and whose response is outstanding.
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct Exchange {
     stream: RawSocket,
     deadline: Instant,
     limit: usize,
 }
 
-/// When an answer is over.
+/// What ends a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Whoever answers closes the connection, as HAProxy does.
+    /// The connection is closed, as HAProxy does.
     Closed,
-    /// It holds so many replies: the master keeps the connection open.
+    /// This many replies: the master keeps the connection open.
     Replies(usize),
 }
 
-impl Talk {
-    /// The bytes that come back, for [`replies`]. They are in `buffer`. Who is in no `hurry` for a long answer gets it some
-    /// milliseconds later, for less work of both sides. `line` is what was said, for a message.
+impl Exchange {
+    /// Reads the response into `buffer`; `line` is what was sent, for error messages.
     ///
     /// # Errors
-    /// HAProxy falls silent, or says too much.
-    pub(super) fn hear<'a>(
+    /// The connection breaks or times out, or the response is too long.
+    pub(super) fn receive<'a>(
         &mut self,
         line: &str,
         until: Until,
-        hurry: bool,
         buffer: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], Error> {
-        let length = self.receive(line, until, hurry, buffer);
+    ) -> Result<&'a [u8], HaproxyError> {
+        let length = self.read_all(line, until, buffer);
         if length.is_err() || buffer.len() > self.limit / 2 {
-            // What came is no measure of what comes next: a reply without an end would leave its memory here.
+            // Give the memory of an endless response back.
             buffer.truncate(*length.as_ref().unwrap_or(&0));
             buffer.shrink_to_fit();
         }
         length.map(|length| &buffer[..length])
     }
 
-    /// Hears what is left, and throws it away; for as long as a talk may take.
+    /// Reads the rest and discards it, with a new timeout.
     ///
     /// # Errors
-    /// HAProxy is still silent.
-    pub(super) fn drain(&mut self, line: &str) -> Result<(), Error> {
-        self.deadline = Instant::now() + Limits::default().talk;
-        match self.receive(line, Until::Closed, true, &mut Vec::new()) {
-            Err(error) if error.is_silence() => Err(error),
+    /// HAProxy still times out.
+    pub(super) fn drain(&mut self, line: &str) -> Result<(), HaproxyError> {
+        self.deadline = Instant::now() + SocketLimits::default().exchange;
+        match self.read_all(line, Until::Closed, &mut Vec::new()) {
+            Err(error) if error.is_timeout() => Err(error),
             _ => Ok(()),
         }
     }
 
-    fn receive(&mut self, line: &str, until: Until, hurry: bool, buffer: &mut Vec<u8>) -> Result<usize, Error> {
-        let broke = |source| broke(line, source);
+    fn read_all(&mut self, line: &str, until: Until, buffer: &mut Vec<u8>) -> Result<usize, HaproxyError> {
+        let io_error = |source| io_error(line, source);
         let mut length = 0;
         loop {
-            if length > CHUNK && !hurry {
-                thread::sleep(PATIENCE);
+            if length > CHUNK {
+                thread::sleep(READ_PAUSE);
             }
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(broke(io::ErrorKind::TimedOut.into()));
+                return Err(io_error(io::ErrorKind::TimedOut.into()));
             }
-            self.stream.set_read_timeout(Some(left)).map_err(broke)?;
+            self.stream.set_read_timeout(Some(left)).map_err(io_error)?;
             if buffer.len() < length + CHUNK {
                 buffer.resize((length + CHUNK).max(2 * length), 0);
             }
@@ -195,11 +194,11 @@ impl Talk {
                 Ok(0) => return Ok(length),
                 Ok(n) if length + n > self.limit => {
                     let fault = format!("it is longer than {} bytes", self.limit);
-                    return Err(Error::Answer { asked: shorten(line), fault });
+                    return Err(HaproxyError::Response { line: shorten(line), fault });
                 }
                 Ok(n) => length += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(broke(error)),
+                Err(error) => return Err(io_error(error)),
             }
             if let Until::Replies(count) = until
                 && buffer[..length].ends_with(b"\n")
@@ -211,33 +210,33 @@ impl Talk {
     }
 }
 
-/// What came back as text. Of all that hsdo reads nothing can hold other than ASCII, whatever the text of a check holds.
+/// The response as text. Everything that hsdo reads is ASCII, whatever bytes a check's description holds.
 pub(super) fn text(answer: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(answer)
 }
 
-/// The reply to each of the `count` commands of `line` in what came back for it.
+/// Splits the response to `line` into the replies to its `count` commands.
 ///
 /// # Errors
-/// The line is too long for HAProxy's buffer; or the answer was cut, or has another number of replies.
-pub(super) fn replies<'a>(line: &str, count: usize, answer: &'a str) -> Result<Vec<&'a str>, Error> {
+/// The line is too long for HAProxy's buffer; the response is truncated, or has another number of replies.
+pub(super) fn replies<'a>(line: &str, count: usize, answer: &'a str) -> Result<Vec<&'a str>, HaproxyError> {
     let fault = match reply::split(answer) {
         Ok(replies) if replies.len() == count => return Ok(replies),
-        _ if answer.contains(TOO_LONG) => return Err(Error::LongLine { length: line.len() + 1 }),
+        _ if answer.contains(TOO_LONG) => return Err(HaproxyError::LongLine { length: line.len() + 1 }),
         Ok(replies) => format!("{} replies to {count} commands", replies.len()),
         Err(fault) => match answer.lines().next() {
             Some(first) => format!("{fault}; it begins with {:?}", crate::text::one_line(first, 80)),
             None => fault,
         },
     };
-    Err(Error::Answer { asked: shorten(line), fault })
+    Err(HaproxyError::Response { line: shorten(line), fault })
 }
 
-fn broke(line: &str, source: io::Error) -> Error {
-    Error::Talk { asked: shorten(line), length: line.len() + 1, source }
+fn io_error(line: &str, source: io::Error) -> HaproxyError {
+    HaproxyError::Io { line: shorten(line), length: line.len() + 1, source }
 }
 
-/// The start of what was asked, for a message.
+/// The start of a line, for a message.
 fn shorten(line: &str) -> String {
     match line.char_indices().nth(100) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -252,8 +251,8 @@ mod tests {
 
     use super::*;
 
-    /// What small things a real HAProxy cannot be made to do: silence, a cut answer, an endless one.
-    fn answering(limits: Limits, respond: impl Fn(UnixStream) + Send + 'static) -> (Socket, PathBuf) {
+    /// A server for what a real HAProxy cannot be made to do: time out, truncate a response, send an endless one.
+    fn answering(limits: SocketLimits, respond: impl Fn(UnixStream) + Send + 'static) -> (Socket, PathBuf) {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("hsdo-socket-{}-{number}", std::process::id()));
@@ -270,33 +269,33 @@ mod tests {
         (Socket::new(HaproxySocket::Path(path.clone()), limits), path)
     }
 
-    fn ask(limits: Limits, respond: impl Fn(UnixStream) + Send + 'static) -> Result<Vec<String>, Error> {
+    fn ask(limits: SocketLimits, respond: impl Fn(UnixStream) + Send + 'static) -> Result<Vec<String>, HaproxyError> {
         let (socket, path) = answering(limits, respond);
         let mut buffer = Vec::new();
         let line = "show a;show b";
-        let heard = socket.say(line).and_then(|mut talk| talk.hear(line, Until::Closed, true, &mut buffer).map(text));
+        let response = socket.send(line).and_then(|mut sent| sent.receive(line, Until::Closed, &mut buffer).map(text));
         std::fs::remove_file(path).unwrap();
         let owned = |answer: Cow<'_, str>| Ok(replies(line, 2, &answer)?.into_iter().map(str::to_owned).collect());
-        heard.and_then(owned)
+        response.and_then(owned)
     }
 
     #[test]
     fn replies_are_matched_to_commands() {
-        let replies = ask(Limits::default(), |mut s| s.write_all(b"one\n\ntwo\nlines\n\n").unwrap()).unwrap();
+        let replies = ask(SocketLimits::default(), |mut s| s.write_all(b"one\n\ntwo\nlines\n\n").unwrap()).unwrap();
         assert_eq!(replies, ["one", "two\nlines"]);
     }
 
     #[test]
-    fn a_cut_answer_is_an_error() {
+    fn a_truncated_response_is_an_error() {
         for cut in ["", "one\n\n", "one\n\ntwo", "one\n\ntwo\n"] {
-            let answer = ask(Limits::default(), move |mut s| s.write_all(cut.as_bytes()).unwrap());
-            assert!(matches!(answer, Err(Error::Answer { .. })), "{cut:?}: {answer:?}");
+            let answer = ask(SocketLimits::default(), move |mut s| s.write_all(cut.as_bytes()).unwrap());
+            assert!(matches!(answer, Err(HaproxyError::Response { .. })), "{cut:?}: {answer:?}");
         }
     }
 
     #[test]
-    fn silence_ends_at_the_deadline() {
-        let limits = Limits { talk: Duration::from_millis(50), ..Limits::default() };
+    fn a_silent_haproxy_times_out() {
+        let limits = SocketLimits { exchange: Duration::from_millis(50), ..SocketLimits::default() };
         let (hold, held) = std::sync::mpsc::channel::<()>();
         let held = std::sync::Mutex::new(held);
         let answer = ask(limits, move |_stream| assert!(held.lock().unwrap().recv().is_err()));
@@ -305,43 +304,44 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_answer_is_cut_off() {
-        let limits = Limits { bytes: 100_000, ..Limits::default() };
+    fn an_endless_response_is_an_error() {
+        let limits = SocketLimits { bytes: 100_000, ..SocketLimits::default() };
         let answer = ask(limits, |mut s| while s.write_all(&[b'x'; 4096]).is_ok() {});
         assert!(answer.unwrap_err().to_string().contains("longer than 100000 bytes"));
     }
 
     #[test]
-    fn whoever_keeps_the_connection_open_is_heard_until_the_last_reply() {
-        let limits = Limits { talk: Duration::from_secs(60), ..Limits::default() };
+    fn a_connection_that_stays_open_is_read_until_the_last_reply() {
+        let limits = SocketLimits { exchange: Duration::from_secs(60), ..SocketLimits::default() };
         let (socket, path) = answering(limits, |mut stream| {
             stream.write_all(b"one\n\ntwo\n\n").unwrap();
-            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it is closed from here");
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "hsdo closes the connection");
         });
         let mut buffer = Vec::new();
-        let mut talk = socket.say("show a;show b").unwrap();
-        assert_eq!(talk.hear("show a;show b", Until::Replies(2), true, &mut buffer).unwrap(), b"one\n\ntwo\n\n");
+        let mut sent = socket.send("show a;show b").unwrap();
+        assert_eq!(sent.receive("show a;show b", Until::Replies(2), &mut buffer).unwrap(), b"one\n\ntwo\n\n");
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
-    fn bytes_that_are_no_text_cost_nothing() {
-        let replies = ask(Limits::default(), |mut s| s.write_all(b"L7STS/503 caf\xe9\n\nb\n\n").unwrap()).unwrap();
+    fn bytes_that_are_not_utf_8_are_replaced() {
+        let replies =
+            ask(SocketLimits::default(), |mut s| s.write_all(b"L7STS/503 caf\xe9\n\nb\n\n").unwrap()).unwrap();
         assert_eq!(replies, ["L7STS/503 caf\u{fffd}", "b"]);
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_an_error_of_its_own() {
+    fn a_line_that_is_too_long_has_its_own_error() {
         let refusal = b"The command line is too big for the buffer size. Please change tune.bufsize in the configuration to use a \
                         bigger command.\n";
-        let answer = ask(Limits::default(), |mut s| s.write_all(refusal).unwrap());
-        assert!(matches!(answer, Err(Error::LongLine { length: 14 })), "{answer:?}");
+        let answer = ask(SocketLimits::default(), |mut s| s.write_all(refusal).unwrap());
+        assert!(matches!(answer, Err(HaproxyError::LongLine { length: 14 })), "{answer:?}");
     }
 
     #[test]
-    fn a_missing_socket_says_so() {
+    fn a_missing_socket_is_named() {
         let place = HaproxySocket::Path(PathBuf::from("/nowhere/admin.sock"));
-        let text = Socket::new(place, Limits::default()).say("show info").map(drop).unwrap_err().to_string();
+        let text = Socket::new(place, SocketLimits::default()).send("show info").map(drop).unwrap_err().to_string();
         assert!(text.contains("/nowhere/admin.sock") && text.contains("is HAProxy running"), "{text}");
     }
 }

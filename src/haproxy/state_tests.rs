@@ -1,4 +1,4 @@
-//! Tables that HAProxy printed, and tables that it never printed. What each version printed stands in `recorded`.
+//! Valid and malformed tables. `recorded` tests what each version printed.
 
 use super::*;
 
@@ -75,15 +75,15 @@ fn the_states_of_a_server() {
 #[test]
 fn names_that_a_resolver_may_look_up() {
     let plain = parse(&table(["10.0.0.1", "2", "4", "7", "1", "6", "-", "80", "-"])).unwrap();
-    assert_eq!((plain.number.as_deref(), plain.by_name, plain.by_record), (Some("3"), None, None));
+    assert_eq!((plain.number.as_deref(), plain.fqdn_server, plain.srv_record), (Some("3"), None, None));
     let named = parse(&table(["10.0.0.1", "2", "4", "7", "1", "6", "web.test", "80", "-"])).unwrap();
-    assert_eq!((named.by_name.as_deref(), named.by_record), (Some("web1"), None));
+    assert_eq!((named.fqdn_server.as_deref(), named.srv_record), (Some("web1"), None));
     let record = parse(&table(["-", "0", "36", "7", "1", "6", "-", "0", "_web._tcp.test"])).unwrap();
-    assert_eq!((record.by_name, record.by_record.as_deref()), (None, Some("web1")));
+    assert_eq!((record.fqdn_server, record.srv_record.as_deref()), (None, Some("web1")));
 }
 
 #[test]
-fn a_resolver_of_the_configuration_is_told_from_one_that_haproxy_makes() {
+fn only_a_configured_resolver_counts() {
     let section = |name: &str, sent: u32| {
         format!("Resolvers section {name}\n nameserver 127.0.0.53:\n  sent:        {sent}\n  snd_error:   0\n")
     };
@@ -100,16 +100,16 @@ fn a_resolver_of_the_configuration_is_told_from_one_that_haproxy_makes() {
 }
 
 #[test]
-fn a_backend_that_is_not_shown_is_missing_and_one_without_numbers_is_disabled() {
+fn missing_and_disabled_backends() {
     let known = vec!["http-back".to_owned(), "old".to_owned()];
-    assert_eq!(absence("# name\nhttp-back\nold\nMASTER"), BackendFault::Missing(known));
+    assert_eq!(missing_backend("# name\nhttp-back\nold\nMASTER"), BackendFault::Missing(known));
     let enabled = table(["10.0.0.1", "0", "5", "1", "1", "8", "-", "80", "-"]);
     assert!(!parse(&enabled).unwrap().disabled);
     assert!(parse(&enabled.replace(" 1 web1 ", " 0 web1 ")).unwrap().disabled);
 }
 
 #[test]
-fn tables_that_are_none() {
+fn malformed_tables() {
     for (reply, fault) in [
         ("", "it is empty"),
         ("No such proxy.", "it begins with \"No such proxy.\""),

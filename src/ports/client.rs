@@ -1,4 +1,4 @@
-//! What the client role needs of its edges: the table that it reads, and the HAProxy that it keeps in step.
+//! What the client role needs from its edges: the table to read, and the HAProxy to keep in step.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,73 +11,69 @@ use crate::slot::{Table, Weight};
 
 /// The table, as the client uses it.
 pub trait TableReader {
-    /// The marker, which may be a little old; until `until` at the latest.
+    /// Reads the marker, which may be slightly stale, by the deadline `until`.
     ///
     /// # Errors
-    /// The reading failed.
+    /// The read failed.
     fn marker(&mut self, until: Instant) -> Result<Marker, TurnError>;
-    /// Every row; until `until` at the latest. An eventually consistent reading (`consistent` false) costs half and may
-    /// be a little old.
+    /// Reads every row by the deadline `until`. An eventually consistent read (`consistent` false) costs half and may be stale.
     ///
     /// # Errors
-    /// The reading failed or is not whole.
+    /// The read failed or is incomplete.
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError>;
 }
 
 /// One HAProxy, as the client uses it.
 pub trait Haproxy {
-    /// Whether somebody listens on its socket.
-    fn answers(&self) -> bool;
+    /// Whether anything listens on its socket.
+    fn is_listening(&self) -> bool;
 
-    /// Whether all that counts of these backends is as it was when this was asked last. HAProxy may be stopped in the middle
-    /// of it without harm, so it is what a steady turn asks.
+    /// Whether these backends are unchanged since the last call. A steady turn calls this: HAProxy can be interrupted without harm.
     ///
     /// # Errors
-    /// The talk failed.
-    fn is_as_it_was(&mut self, backends: &[&str]) -> Result<bool, TurnError>;
+    /// The exchange failed.
+    fn unchanged(&mut self, backends: &[&str]) -> Result<bool, TurnError>;
 
-    /// What these backends run. Each stands for itself: one that is not there or cannot be read costs the others nothing.
+    /// Reads these backends. One that is missing or unreadable does not affect the others.
     ///
     /// # Errors
-    /// The talk failed, or this HAProxy cannot be used at all: its socket's level, several processes behind it.
+    /// The exchange failed, or this HAProxy is unusable: its socket's level, several processes behind it.
     fn read(&mut self, backends: &[&str]) -> Result<Reading, TurnError>;
 
-    /// Sends the commands of `steps`, no step cut in two, and gives `tell` what HAProxy made of each. HAProxy does a line to
-    /// its end as long as its sender is there; of a line whose sender is gone 2.2 to 3.0 may drop what is left, so every step
-    /// must bear to be cut, and the steps must not lean on each other.
+    /// Sends the commands of `steps` and passes each outcome to `on_verdict`. A step is never split between lines. If hsdo dies, 2.2 to
+    /// 3.0 may drop the rest of a line, so a step must be safe to interrupt, and steps must not depend on each other.
     ///
     /// # Errors
-    /// A talk failed, the first one is named: the commands of its line may or may not have been done, and nothing further
-    /// was sent.
-    fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError>;
+    /// The first exchange that failed. The commands of its line may or may not have been executed; nothing further was sent.
+    fn send(&mut self, steps: &[Vec<Command>], on_verdict: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError>;
 }
 
-/// Which HAProxy process answered, and when.
+/// The HAProxy process that answered, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its process id, which changes with a reload, and with a restart unless it runs in a container.
+    /// Its process id. A reload changes it, and so does a restart, except in a container.
     pub pid: String,
     /// Its version.
     pub version: String,
-    /// When it was started, seconds since 1970 by its own clock; none on 2.2, which does not tell.
+    /// Its start time, in seconds since 1970 by its own clock; 2.2 does not report it.
     pub started: Option<String>,
-    /// How long it had run: whole seconds. 2.6 does not count the time that it was stopped by a signal.
+    /// Its uptime, in whole seconds. 2.6 does not count time in which a signal stopped it.
     pub uptime: Duration,
-    /// It said so after this.
+    /// Just before it was asked.
     pub asked: Instant,
-    /// It said so before this.
+    /// Just after it answered.
     pub answered: Instant,
 }
 
 impl Process {
-    /// How much less than the time that passed the time that it had run may have grown: it is told in whole seconds.
+    /// How far the uptime may lag behind the elapsed time: it is reported in whole seconds.
     const SLACK: Duration = Duration::from_millis(1_250);
 
-    /// Whether this is another process than `before`, which answered earlier. The id alone does not tell: in a container
-    /// a new process has the id of the last one. One that was started anew within a second of its start is not seen.
-    pub fn is_other_than(&self, before: &Process) -> bool {
+    /// Whether this is another process than `before`, which answered earlier. In a container a new process has the id of the last one,
+    /// so start time or uptime decide. On 2.2 a restart within a second of the previous start goes unnoticed.
+    pub fn differs_from(&self, before: &Process) -> bool {
         let between = self.asked.saturating_duration_since(before.answered);
-        // The clocks of two processes may drift by a hundredth.
+        // Allow for 1% of clock drift.
         let least = (before.uptime + between).saturating_sub(Self::SLACK + between / 100);
         let anew = match (&self.started, &before.started) {
             (Some(started), Some(before)) => started != before,
@@ -87,26 +83,26 @@ impl Process {
     }
 }
 
-/// What HAProxy runs.
+/// One whole look at HAProxy.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// Who answered.
+    /// The process that answered.
     pub process: Process,
-    /// Whether that is another process than the one of the reading before, or the first.
+    /// Whether it is the first process, or another one than in the last reading.
     pub is_new: bool,
-    /// The servers of each backend that was asked for, or why they cannot be told.
+    /// The servers of each requested backend, or why there are none to show.
     pub backends: BTreeMap<String, Result<Servers, BackendFault>>,
 }
 
 /// The servers of one backend, by name.
 pub type Servers = BTreeMap<String, Running>;
 
-/// What HAProxy, or somebody by its hand, decided about a server.
+/// A server's administrative state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admin {
     /// In rotation, if it is healthy.
     Ready,
-    /// Set to `drain`. hsdo never does that (it drains by weight 0), so this is an operator's or an agent's hand.
+    /// Set to `drain` by an operator or an agent: hsdo drains by weight 0.
     Drain,
     /// In maintenance.
     Maintenance,
@@ -117,19 +113,19 @@ pub enum Admin {
 pub struct Running {
     /// Its own administrative state.
     pub admin: Admin,
-    /// Kept out by something that `state ready` does not lift: a server that it tracks, a name that does not resolve.
+    /// Kept out by something that `state ready` does not lift: a tracked server, a name that does not resolve.
     pub inherited: bool,
-    /// Whether its checks, or their absence, let it take new traffic; of no meaning in maintenance.
+    /// Whether its health lets it take new traffic; meaningless in maintenance.
     pub up: bool,
-    /// Where its traffic goes; `None` where HAProxy shows no address (an unresolved name).
+    /// Its address; `None` if HAProxy shows none (an unresolved name).
     pub address: Option<SocketAddr>,
-    /// The weight that was set, whatever a slow start makes of it.
+    /// The weight that was set, without the effect of a slow start.
     pub weight: Weight,
-    /// The weight of its configuration.
+    /// The weight in haproxy.cfg.
     pub configured: Weight,
-    /// Whether it has a check of its own, so that `health down` holds until that passes.
+    /// Whether it has its own check, so that `health down` lasts until that passes.
     pub checked: bool,
-    /// Whether a check, or a question to its agent, is under way now. Its result counts for whichever server stands here when it comes.
+    /// Whether a health or agent check is in flight. Its result will count for whatever address the server has by then.
     pub checking: bool,
 }
 
@@ -140,29 +136,29 @@ impl Running {
     }
 }
 
-/// Why one backend cannot be kept in step, whatever becomes of the others.
+/// Why one backend cannot be kept in step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendFault {
-    /// HAProxy has no backend of that name; these it has.
+    /// HAProxy has no backend of that name, only these.
     Missing(Vec<String>),
     /// It is `disabled`.
     Disabled,
-    /// Two masters: HAProxy's resolver sets the address of this server.
+    /// HAProxy's resolver sets the address of this server, and hsdo would too.
     Resolved(String),
-    /// HAProxy's answer cannot be read.
+    /// HAProxy's reply cannot be parsed.
     Unreadable(String),
-    /// No server is `base` and a number; these base names there are.
+    /// No server's name is `base` and a number.
     NoServers {
         /// The configured base name.
         base: String,
         /// The base names that the backend has.
-        known: Vec<String>,
+        found: Vec<String>,
     },
-    /// Its servers have numbers with leading zeros, like this one.
+    /// Its servers' numbers have leading zeros, as in this name.
     Padded(String),
 }
 
-/// How many names a message lists, and how much of each it shows.
+/// How many names a message lists, and how many characters of each.
 const LISTED: usize = 20;
 const SHOWN: usize = 60;
 
@@ -172,25 +168,25 @@ impl fmt::Display for BackendFault {
         match self {
             BackendFault::Missing(known) => {
                 f.write_str("HAProxy has no such backend; ")?;
-                list(f, "it has", known, "mend the name in CLIENT_HAPROXY_BACKEND_LIST or haproxy.cfg")
+                list(f, "it has", known, "correct the name in CLIENT_HAPROXY_BACKEND_LIST or haproxy.cfg")
             }
             BackendFault::Disabled => {
-                f.write_str("it is `disabled` in haproxy.cfg; enable it, or take it out of hsdo's list")
+                f.write_str("it is `disabled` in haproxy.cfg; enable it, or remove it from CLIENT_HAPROXY_BACKEND_LIST")
             }
             BackendFault::Resolved(server) => write!(
                 f,
-                "{} has a name, whose address a resolver of HAProxy sets, and so would hsdo; give the `server-template` a literal \
+                "{} has a host name whose address HAProxy's resolver sets, and hsdo would set it too; give the `server-template` a literal \
                  address such as 127.0.0.2:80 as its placeholder",
                 one_line(server, SHOWN)
             ),
-            BackendFault::Unreadable(fault) => write!(f, "HAProxy's answer about it cannot be used: {fault}"),
-            BackendFault::NoServers { base, known } => {
+            BackendFault::Unreadable(fault) => write!(f, "HAProxy's answer about it is unusable: {fault}"),
+            BackendFault::NoServers { base, found } => {
                 write!(f, "it has no server {base}<number>; ")?;
-                list(f, "its base names are", known, "add `server-template` to it or mend baseName")
+                list(f, "its base names are", found, "add `server-template` to it or correct baseName")
             }
             BackendFault::Padded(server) => write!(
                 f,
-                "its servers have numbers with leading zeros, as {}, which no `server-template` makes; use one",
+                "its servers have numbers with leading zeros, such as {}, which `server-template` never makes; use a `server-template`",
                 one_line(server, SHOWN)
             ),
         }
@@ -212,15 +208,15 @@ fn list(f: &mut fmt::Formatter<'_>, label: &str, known: &[String], remedy: &str)
 pub enum Change {
     /// Into maintenance: no traffic, no checks.
     Maintenance,
-    /// Out of maintenance and drain: checks run, and traffic comes at its weight.
+    /// Out of maintenance and drain: checks run, and it takes traffic by its weight.
     Ready,
-    /// Down until its own check has passed as often as `rise` asks.
+    /// Down until its own check has passed `rise` times.
     HealthDown,
-    /// Another address, and another port, where one is given: without it a mapped or relative port stays what it is.
+    /// A new address, and a new port if given; otherwise a mapped or relative port stays as it is.
     Address(IpAddr, Option<u16>),
     /// A weight, 0 to 256.
     Weight(Weight),
-    /// The weight of the configuration file: the only one above 0 that a static algorithm accepts.
+    /// The weight in haproxy.cfg: the only one above 0 that a static algorithm accepts.
     ConfiguredWeight,
 }
 
@@ -232,25 +228,25 @@ pub struct Command {
     change: Change,
 }
 
-/// What HAProxy made of a command.
+/// The outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It did it.
+    /// HAProxy executed it.
     Done,
-    /// It refused a weight, because the backend's algorithm is static.
+    /// HAProxy refused a weight, because the backend's algorithm is static.
     StaticWeight,
-    /// It refused, with these words.
+    /// HAProxy refused, with this reply.
     Refused(String),
 }
 
-/// Whether `name` may be the name of a HAProxy backend or server: letters, digits, `-`, `_`, `.` and `:`
+/// Whether `name` is valid for a HAProxy backend or server: letters, digits, `-`, `_`, `.` and `:`
 /// (HAProxy configuration manual, section 2.3).
 pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 impl Command {
-    /// A change of `backend/server`; `None` if one of the two is no name that HAProxy can have.
+    /// `None` if `backend` or `server` is not a valid name.
     pub fn new(backend: &str, server: &str, change: Change) -> Option<Self> {
         (is_name(backend) && is_name(server)).then(|| Command {
             backend: backend.to_owned(),
@@ -259,23 +255,23 @@ impl Command {
         })
     }
 
-    /// The change.
+    /// What to change.
     pub fn change(&self) -> Change {
         self.change
     }
 
-    /// The backend whose server it changes.
+    /// The backend of the server.
     pub fn backend(&self) -> &str {
         &self.backend
     }
 
-    /// The server that it changes.
+    /// The server to change.
     pub fn server(&self) -> &str {
         &self.server
     }
 }
 
-/// The command as HAProxy reads it (management manual, section 9.3, `set server`).
+/// The command as sent (management manual, section 9.3, `set server`).
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Command { backend, server, change } = self;
@@ -292,15 +288,15 @@ impl fmt::Display for Command {
     }
 }
 
-/// The number of the server `name` of a `server-template` with that base name: `web12` of `web` is 12.
-/// HAProxy numbers them without leading zeros, so `web012` is a server of somebody else.
+/// The number of server `name` in a `server-template` with that base name: 12 for `web12` and `web`. HAProxy does not pad numbers, so
+/// `web012` is not from a template.
 pub fn number_of(name: &str, base: &str) -> Option<u32> {
     let digits = name.strip_prefix(base)?;
     let plain = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
     if plain { digits.parse().ok() } else { None }
 }
 
-/// What the base name of a server may be, for a message: its name without the digits at its end.
+/// A guess at the base name of a server, for a message: its name without trailing digits.
 pub fn likely_base(name: &str) -> &str {
     name.trim_end_matches(|c: char| c.is_ascii_digit())
 }
@@ -379,29 +375,29 @@ mod tests {
             ("started anew, long ago", process("8", 36_000_000, 36_000_000, 34_000), true),
             ("another id", process("9", 1_000, 1_000, 101), true),
         ] {
-            assert_eq!(now.is_other_than(&before), other, "{name}");
+            assert_eq!(now.differs_from(&before), other, "{name}");
         }
         // It hung for 4 seconds before it said 104.
         let slow = process("8", 0, 4_000, 104);
-        assert!(!process("8", 4_100, 4_100, 104).is_other_than(&slow));
-        assert!(!process("8", 4_100, 9_000, 105).is_other_than(&slow));
-        assert!(!process("8", 1_000, 1_000, 0).is_other_than(&process("8", 0, 0, 0)), "too young to tell");
+        assert!(!process("8", 4_100, 4_100, 104).differs_from(&slow));
+        assert!(!process("8", 4_100, 9_000, 105).differs_from(&slow));
+        assert!(!process("8", 1_000, 1_000, 0).differs_from(&process("8", 0, 0, 0)), "too young to tell");
         let started = |process, at: &str| Process { started: Some(at.to_owned()), ..process };
         let before = started(before, "1700");
-        assert!(!started(process("8", 9_000, 9_000, 100), "1700").is_other_than(&before), "it was stopped meanwhile");
-        assert!(started(process("8", 1_000, 1_000, 101), "1701").is_other_than(&before), "it says when it was started");
+        assert!(!started(process("8", 9_000, 9_000, 100), "1700").differs_from(&before), "it was stopped meanwhile");
+        assert!(started(process("8", 1_000, 1_000, 101), "1701").differs_from(&before), "it says when it was started");
     }
 
     #[test]
-    fn a_fault_of_a_backend_names_the_remedy_and_is_short() {
+    fn a_backend_fault_is_short_and_names_the_remedy() {
         let many: Vec<String> = (0..30).map(|n| format!("backend-{n}")).collect();
         let text = BackendFault::Missing(many).to_string();
-        assert!(text.contains("backend-19 and 10 more; mend the name"), "{text}");
+        assert!(text.contains("backend-19 and 10 more; correct the name"), "{text}");
         assert_eq!(
             BackendFault::Missing(Vec::new()).to_string(),
-            "HAProxy has no such backend; mend the name in CLIENT_HAPROXY_BACKEND_LIST or haproxy.cfg"
+            "HAProxy has no such backend; correct the name in CLIENT_HAPROXY_BACKEND_LIST or haproxy.cfg"
         );
-        let text = BackendFault::NoServers { base: "web".to_owned(), known: vec!["api".to_owned()] }.to_string();
+        let text = BackendFault::NoServers { base: "web".to_owned(), found: vec!["api".to_owned()] }.to_string();
         assert!(text.contains("no server web<number>; its base names are api; add `server-template`"), "{text}");
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use hsdo::aws::read_page;
-use hsdo::client::placement::{Kind, Rules, place};
-use hsdo::client::reconcile::plan;
-use hsdo::client::{Memory, Options, View};
+use hsdo::client::placement::{BackendKind, Rules, place};
+use hsdo::client::reconcile::reconcile;
+use hsdo::client::{Options, SlotMemory, View};
 use hsdo::clock::Timestamp;
 use hsdo::haproxy::state::parse;
 use hsdo::ports::{Admin, Running, number_of};
@@ -104,20 +104,20 @@ fn main() {
             .collect();
         assert_eq!(slots.len(), size as usize);
         let options = Options { port: Some(80), gate: true, static_weights: false };
-        let desired = place(&table, Kind::Default, &Rules::default(), size);
-        let memory = Memory::default();
+        let desired = place(&table, BackendKind::Default, &Rules::default(), size);
+        let memory = SlotMemory::default();
         let look = |running| View { desired: &desired, running, memory: &memory, size, options };
-        let steady = plan(look(&slots));
+        let steady = reconcile(look(&slots));
         assert!(steady.raise.is_empty() && steady.lower.is_empty(), "{steady:?}");
         criterion.bench_function(&format!("reconcile: nothing differs, {size}"), |bench| {
-            bench.iter(|| plan(black_box(look(&slots))));
+            bench.iter(|| reconcile(black_box(look(&slots))));
         });
         let empty =
             |server: &Running| Running { admin: Admin::Maintenance, up: false, address: None, ..server.clone() };
         let restarted: BTreeMap<SlotId, Running> = slots.iter().map(|(id, server)| (*id, empty(server))).collect();
-        assert_eq!(plan(look(&restarted)).raise.len(), size as usize, "all of them are filled");
+        assert_eq!(reconcile(look(&restarted)).raise.len(), size as usize, "all of them are filled");
         criterion.bench_function(&format!("reconcile: HAProxy has restarted, {size}"), |bench| {
-            bench.iter(|| plan(black_box(look(&restarted))));
+            bench.iter(|| reconcile(black_box(look(&restarted))));
         });
         criterion.bench_function(&format!("parse show servers state, {size}"), |bench| {
             bench.iter(|| parse(black_box(&state)).expect("a table"));

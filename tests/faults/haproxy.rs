@@ -79,7 +79,7 @@ fn a_haproxy_that_comes_back_below_level_admin_is_told_and_waited_for() {
         scene.haproxy.restart();
     };
     restart(&mut scene);
-    scene.client.wait_log("has level operator, which may not change servers; give it `level admin`");
+    scene.client.wait_log("has level operator, which cannot change servers; give it `level admin`");
     let failed = scene.client.metric(FAILED).unwrap();
     scene.client.wait_metric(FAILED, |now| now >= failed + 3.0);
     assert_eq!(scene.client.log().matches("level operator").count(), 1, "said once: {}", scene.client.log());

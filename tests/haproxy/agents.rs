@@ -60,7 +60,7 @@ fn an_agent_that_sets_the_weight_is_given_way() {
     let (tap, running) = tapped(&bed, 3, "http-back:web:$WEB");
     let mut running = running.spawn();
     running.wait_metric("hsdo_haproxy_blocked_slots", |blocked| blocked == 1.0);
-    let told = "http-back/web[2]: another hand, such as an agent (`agent-check`), sets their weight back each time";
+    let told = "http-back/web[2]: something else, such as an agent (`agent-check`), keeps changing their weight back";
     running.wait_log(told);
     tap.forget();
     let before = running.metric(OK).unwrap();

@@ -61,7 +61,7 @@ fn one_that_is_gone_leaves_the_others_filled() {
         running.wait_turn();
         assert_eq!(ready(&running), "ok");
     }
-    assert_eq!(running.log().matches("backends that are left alone: recovered").count(), 2, "{}", running.log());
+    assert_eq!(running.log().matches("backends left alone: recovered").count(), 2, "{}", running.log());
 }
 
 #[test]

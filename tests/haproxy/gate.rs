@@ -62,7 +62,7 @@ fn replace_under(name: &str, config: &str, headers: Headers<'static>) {
     }
     let tally = traffic::send_with(port, 10, headers);
     assert_eq!(tally.of("i-1"), 10, "a client that stuck to the slot is redispatched: {tally}");
-    assert!(running.log().contains(&format!("{BACK}/web2: waits for its check")), "{}", running.log());
+    assert!(running.log().contains(&format!("{BACK}/web2: waiting for its check")), "{}", running.log());
 
     bed.web().set_behaviour("i-3", Behaviour::Well);
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);

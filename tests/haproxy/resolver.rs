@@ -32,7 +32,7 @@ fn a_backend_whose_addresses_a_resolver_sets_is_refused_and_its_neighbour_is_fil
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_metric("hsdo_haproxy_missing_backends", |missing| missing == 1.0);
     running.wait_turn();
-    let told = "backend dns-back: dns-back/web1 has a name, whose address a resolver of HAProxy sets";
+    let told = "backend dns-back: dns-back/web1 has a host name whose address HAProxy's resolver sets";
     let text = ready(&running);
     assert!(text.contains(told) && text.contains("a literal address such as 127.0.0.2:80"), "{text}");
     assert_eq!(running.log().matches(told).count(), 1, "{}", running.log());
@@ -62,7 +62,7 @@ fn a_silent_name_server_costs_the_neighbour_nothing() {
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
     running.wait_turn();
     for backend in ["dns-back", "srv-back"] {
-        let told = format!("backend {backend}: {backend}/web1 has a name, whose address a resolver of HAProxy sets");
+        let told = format!("backend {backend}: {backend}/web1 has a host name whose address HAProxy's resolver sets");
         assert!(ready(&running).contains(&told), "{}", ready(&running));
     }
     running.wait_metric("hsdo_haproxy_missing_backends", |missing| missing == 2.0);

@@ -83,7 +83,7 @@ fn a_level_that_is_too_low_is_told_with_severities_too() {
         .env("CLIENT_HAPROXY_SOCKET_PATH", &bed.dir().join("low.sock").to_string_lossy())
         .run()
         .assert_code(2)
-        .assert_stderr("has level operator, which may not change servers; give it `level admin`");
+        .assert_stderr("has level operator, which cannot change servers; give it `level admin`");
 }
 
 /// HAProxy's spellings of socket addresses; a container's file has only the first.

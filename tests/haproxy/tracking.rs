@@ -73,7 +73,7 @@ fn a_follower_of_a_model_in_maintenance_is_taken_out_too() {
     client.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
     client.wait_metric("hsdo_haproxy_blocked_slots", |blocked| blocked == 1.0);
     assert!(
-        client.log().contains("ws-back/web[2]: in maintenance through a server that they track"),
+        client.log().contains("ws-back/web[2]: in maintenance because of a server that they track"),
         "{}",
         client.log()
     );

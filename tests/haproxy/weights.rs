@@ -13,7 +13,7 @@ fn a_configured_weight_of_zero_with_a_static_algorithm_is_told() {
     let haproxy = Config::of(config).start(&bed, &[BACK, "hashed"]);
     let mut running = client(&bed, 2, "hashed:web:$WEB,http-back:web:$WEB").spawn();
     haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
-    let told = "hashed/web[1-2]: their configured weight is 0, and the static algorithm takes no other; \
+    let told = "hashed/web[1-2]: their configured weight is 0, and the static algorithm accepts no other; \
                 give the `server-template` a weight, or the backend `hash-type consistent`";
     running.wait_log(told);
     assert_eq!(running.log().matches(told).count(), 1, "{}", running.log());

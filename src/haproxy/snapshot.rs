@@ -1,0 +1,112 @@
+//! The few columns of `show stat` that matter, kept to compare the next answer with: HAProxy's counters change every turn, these
+//! hardly ever do. Pure.
+//!
+//! The comparison scans the answer as bytes. With 5,000 servers that takes 0.4 ms, against 2.5 ms to split every row into its
+//! 129 fields and 20 ms and more with `csv-core` (measured on 2.6); the rest of a steady turn takes 0.9 ms.
+
+/// The columns that say which servers there are, and their state, address and weight.
+pub(super) const COLUMNS: [&str; 4] = ["svname", "status", "addr", WEIGHT];
+/// The weight that was set. 2.2 does not have this column.
+pub(super) const WEIGHT: &str = "uweight";
+
+/// What the answers to `show stat` said in these columns.
+#[derive(Debug)]
+pub(super) struct Snapshot(Vec<u8>);
+
+impl Snapshot {
+    /// From answers that hold `tables` replies to `show stat`. None if they hold another number, or if a reply is cut, is not a
+    /// table, lacks a column or has a quoted field.
+    pub(super) fn of(answers: &[&[u8]], tables: usize) -> Option<Self> {
+        let mut bytes = Vec::new();
+        let count = scan(answers, |part| {
+            bytes.extend_from_slice(part);
+            Some(())
+        })?;
+        (count == tables).then_some(Snapshot(bytes))
+    }
+
+    /// Whether these answers say the same. When in doubt, they do not.
+    pub(super) fn matches(&self, answers: &[&[u8]]) -> bool {
+        let mut rest = self.0.as_slice();
+        let scanned = scan(answers, |part| {
+            rest = rest.strip_prefix(part)?;
+            Some(())
+        });
+        scanned.is_some() && rest.is_empty()
+    }
+}
+
+/// Gives `see` each header, the fields that matter and the end of each table, until it returns none. The number of tables.
+fn scan(answers: &[&[u8]], mut see: impl FnMut(&[u8]) -> Option<()>) -> Option<usize> {
+    let mut tables = 0;
+    for answer in answers {
+        let mut rest = *answer;
+        while !rest.is_empty() {
+            rest = scan_table(rest, &mut see)?;
+            tables += 1;
+        }
+    }
+    Some(tables)
+}
+
+/// Scans one reply; what follows it.
+fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) -> Option<&'a [u8]> {
+    let (head, mut rest) = line(reply)?;
+    see(head)?;
+    let names: Vec<&str> = std::str::from_utf8(head).ok()?.strip_prefix("# ")?.trim_end().split(',').collect();
+    let mut places = Vec::new();
+    for column in COLUMNS {
+        places.push(names.iter().position(|name| *name == column)?);
+    }
+    places.sort_unstable();
+    loop {
+        let (row, more) = line(rest)?;
+        rest = more;
+        if row == b"\n" {
+            see(row)?;
+            return Some(rest);
+        }
+        // Only a quoted field may hold a comma.
+        if memchr::memchr(b'"', row).is_some() {
+            return None;
+        }
+        let (mut at, mut column) = (0, 0);
+        for place in &places {
+            at += after_commas(&row[at..], place - column)?;
+            let end = at + after_commas(&row[at..], 1)?;
+            see(&row[at..end])?;
+            (at, column) = (end, place + 1);
+        }
+        let last = at + after_commas(&row[at..], names.len() - 1 - column)?;
+        if last + 1 != row.len() {
+            return None;
+        }
+    }
+}
+
+/// The first line, with its line end, and what follows it.
+fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    Some(text.split_at(memchr::memchr(b'\n', text)? + 1))
+}
+
+/// The length of `bytes` up to and including its comma number `count`. Counts in blocks of eight, which the compiler makes a few
+/// instructions: one comma after another takes three times as long.
+fn after_commas(bytes: &[u8], mut count: usize) -> Option<usize> {
+    let mut rest = bytes;
+    while let Some((block, more)) = rest.split_first_chunk::<8>() {
+        let commas = usize::from(block.iter().map(|byte| u8::from(*byte == b',')).sum::<u8>());
+        if commas >= count {
+            break;
+        }
+        (count, rest) = (count - commas, more);
+    }
+    while count > 0 {
+        let (byte, more) = rest.split_first()?;
+        (count, rest) = (count - usize::from(*byte == b','), more);
+    }
+    Some(bytes.len() - rest.len())
+}
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;
