@@ -70,7 +70,7 @@ impl Exporter {
     }
 
     fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
-        let service = Arc::new(Service {
+        let service = Arc::new(Endpoints {
             listener: self.listener,
             metrics,
             interval,
@@ -89,7 +89,7 @@ impl Exporter {
     }
 }
 
-struct Service {
+struct Endpoints {
     listener: TcpListener,
     metrics: Arc<Metrics>,
     interval: Duration,
@@ -97,7 +97,7 @@ struct Service {
     accept_faults: Mutex<Episode>,
 }
 
-impl Service {
+impl Endpoints {
     fn serve_forever(&self) -> ! {
         loop {
             let accepted = self.listener.accept();

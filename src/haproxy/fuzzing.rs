@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::command::judge;
 use super::known::{is_master, level, processes};
-use super::snapshot::{COLUMNS, Snapshot};
+use super::snapshot::{COLUMNS, StatSnapshot};
 use super::{HaproxyError, reply, socket, state};
 use crate::client::placement::{Desired, Wanted};
 use crate::client::reconcile::reconcile;
@@ -94,7 +94,7 @@ fn other_replies(text: &str) {
 fn stat(table: &[u8]) {
     let answer = |table: &[u8]| [table, b"\n\n"].concat();
     let known = answer(table);
-    let Some(snapshot) = Snapshot::of(&[&known], 1) else { return };
+    let Some(snapshot) = StatSnapshot::of(&[&known], 1) else { return };
     assert!(snapshot.matches(&[&known]));
     for place in cuts(table.len()) {
         for other in [b",".as_slice(), b"\n", b"\"", b"1", b"\xe9", b""] {

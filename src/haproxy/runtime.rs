@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::command::{judge, lines};
 use super::error::HaproxyError;
 use super::known::{Dialect, Known, is_master, level, processes};
-use super::snapshot::{self, Snapshot};
+use super::snapshot::{self, StatSnapshot};
 use super::socket::{self, Exchange, Socket, Until};
 use super::state::{self, ServersState, info_value};
 use crate::ports::{BackendFault, Command, Haproxy, Process, Reading, Servers, TurnError, Verdict};
@@ -34,7 +34,7 @@ pub struct Runtime {
     /// A receive buffer per line of commands, reused to save allocations.
     buffers: Vec<Vec<u8>>,
     /// The last `show stat`; none after a change or an error, or if it was unusable.
-    snapshot: Option<Snapshot>,
+    snapshot: Option<StatSnapshot>,
 }
 
 impl Runtime {
@@ -256,7 +256,7 @@ impl Runtime {
         }
         let unchanged = is_same_process && self.snapshot.as_ref().is_some_and(|snapshot| snapshot.matches(&responses));
         if !unchanged {
-            self.snapshot = Snapshot::of(&responses, names.len());
+            self.snapshot = StatSnapshot::of(&responses, names.len());
             known.stat_has_weight = self.snapshot.is_some() || socket::text(tables).contains(snapshot::WEIGHT);
         }
         self.buffers = buffers;

@@ -11,9 +11,9 @@ pub(super) const WEIGHT: &str = "uweight";
 
 /// What the answers to `show stat` said in these columns.
 #[derive(Debug)]
-pub(super) struct Snapshot(Vec<u8>);
+pub(super) struct StatSnapshot(Vec<u8>);
 
-impl Snapshot {
+impl StatSnapshot {
     /// From answers that hold `tables` replies to `show stat`. None if they hold another number, or if a reply is cut, is not a
     /// table, lacks a column or has a quoted field.
     pub(super) fn of(answers: &[&[u8]], tables: usize) -> Option<Self> {
@@ -22,7 +22,7 @@ impl Snapshot {
             bytes.extend_from_slice(part);
             Some(())
         })?;
-        (count == tables).then_some(Snapshot(bytes))
+        (count == tables).then_some(StatSnapshot(bytes))
     }
 
     /// Whether these answers say the same. When in doubt, they do not.

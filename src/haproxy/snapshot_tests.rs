@@ -8,8 +8,8 @@ fn answer(table: &str) -> String {
     format!("{table}\n\n")
 }
 
-fn of(answer: &str) -> Option<Snapshot> {
-    Snapshot::of(&[answer.as_bytes()], answer.matches("# ").count())
+fn of(answer: &str) -> Option<StatSnapshot> {
+    StatSnapshot::of(&[answer.as_bytes()], answer.matches("# ").count())
 }
 
 fn unchanged(before: &str, now: &str) -> bool {
@@ -56,15 +56,15 @@ fn several_backends_may_be_in_several_answers() {
     let row = |server: &str| format!("{HEAD}\nb,{server},UP,2,1.2.3.4:80,1,,\n\n");
     let (one, two, three) = (row("s1"), row("s2"), row("s3"));
     let first = format!("{one}{two}");
-    let snapshot = Snapshot::of(&[first.as_bytes(), three.as_bytes()], 3).unwrap();
+    let snapshot = StatSnapshot::of(&[first.as_bytes(), three.as_bytes()], 3).unwrap();
     assert!(snapshot.matches(&[first.as_bytes(), three.as_bytes()]));
     assert!(!snapshot.matches(&[]));
     assert!(!snapshot.matches(&[first.as_bytes()]));
     assert!(!snapshot.matches(&[first.as_bytes(), two.as_bytes()]));
     assert!(!snapshot.matches(&[first.as_bytes(), three.as_bytes(), three.as_bytes()]));
     assert!(!snapshot.matches(&[first.as_bytes(), three.as_bytes(), b"\n"]));
-    assert!(Snapshot::of(&[first.as_bytes(), three.as_bytes()], 2).is_none(), "one more than was asked for");
-    assert!(Snapshot::of(&[first.as_bytes()], 3).is_none(), "one less");
+    assert!(StatSnapshot::of(&[first.as_bytes(), three.as_bytes()], 2).is_none(), "one more than was asked for");
+    assert!(StatSnapshot::of(&[first.as_bytes()], 3).is_none(), "one less");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn what_is_not_a_plain_table_has_no_snapshot() {
         &format!("{HEAD}\nb,\"s1\",UP,2,1.2.3.4:80,1,,"),
         &format!("{HEAD}\nb,s1,UP,2,1.2.3.4:80,1,\"a\","),
     ] {
-        assert!(Snapshot::of(&[answer(table).as_bytes()], 1).is_none(), "{table}");
+        assert!(StatSnapshot::of(&[answer(table).as_bytes()], 1).is_none(), "{table}");
     }
 }
 
