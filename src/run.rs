@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, Regions, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, KeptTable, Regions, SlotTable};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -21,8 +21,7 @@ use crate::haproxy::socket::{Limits as SocketLimits, Socket};
 use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
-use crate::ports::{Haproxy, Source};
-use crate::ports::{Subject, TurnError};
+use crate::ports::{Haproxy, Source, Subject, TableReader, TurnError};
 use crate::server::{Limits, Server};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
@@ -189,7 +188,12 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, begun: Instant
     let common = &settings.common;
     let role = Start::new("client", args, common, shutdown, begun)?;
     let aws = aws(args, regions(common, true), env, &role.metrics, begun)?;
-    let table = SlotTable::new(aws, &common.table);
+    // A dry run changes nothing, that file neither.
+    let state_file = settings.state_file.clone().filter(|_| args.mode != Mode::DryRun);
+    let region = common.table_region.as_deref().or(common.region.as_deref());
+    let table = KeptTable::new(SlotTable::new(aws, &common.table), state_file, region).map_err(|error| {
+        Error::Start(format!("no thread to write CLIENT_STATE_FILE: {error}: check the limits of the process"))
+    })?;
     let backends = settings.backends.len() + usize::from(settings.fallback.is_some());
     let limits = SocketLimits::of(backends, common.list_size as usize);
     let runtime = Runtime::new(Socket::new(settings.socket.clone(), limits));
@@ -219,6 +223,10 @@ fn all_open(has_unopened: bool, end: Instant) -> Result<bool, Error> {
 trait Runner {
     /// One turn; gives what failed, and nothing for a success.
     fn turn(&mut self) -> Vec<TurnError>;
+    /// Whether the role goes on in spite of this failure, whatever it is.
+    fn survives(&self, _failure: &TurnError) -> bool {
+        false
+    }
     /// How often to call [`Runner::pulse`] between two turns.
     fn pace(&self) -> Duration;
     /// Between two turns that are further apart than the pace. True asks for the next turn at once.
@@ -246,9 +254,14 @@ impl Runner for ServerRunner {
     }
 }
 
-impl<H: Haproxy> Runner for Client<SlotTable, H> {
+impl<T: TableReader, H: Haproxy> Runner for Client<T, H> {
     fn turn(&mut self) -> Vec<TurnError> {
         Client::turn(self, Instant::now())
+    }
+
+    /// With a table at hand, HAProxy is kept in step whatever AWS says.
+    fn survives(&self, failure: &TurnError) -> bool {
+        failure.subject == Subject::Aws && self.has_table()
     }
 
     fn pace(&self) -> Duration {
@@ -317,7 +330,7 @@ impl Start {
             self.metrics.turn(failures.is_empty(), begun.elapsed());
             started |= failures.is_empty();
             let early = self.is_early(&failures);
-            let failures = if started { failures } else { no_fatal(failures, early)? };
+            let failures = if started { failures } else { no_fatal(failures, early, runner)? };
             episodes.report(&failures);
             let next = begun + if early { self.interval.min(PULSE) } else { self.interval };
             self.pause(next, runner);
@@ -341,7 +354,7 @@ impl Start {
                 }
             } else {
                 let early = self.is_early(&failures);
-                let mut failures = no_fatal(failures, early)?;
+                let mut failures = no_fatal(failures, early, runner)?;
                 if !early {
                     return Err(failures.swap_remove(0).into());
                 }
@@ -371,8 +384,9 @@ impl Start {
 }
 
 /// The failures of a turn, or the first of them that only a person can mend; of an early turn, some pass by themselves.
-fn no_fatal(mut failures: Vec<TurnError>, early: bool) -> Result<Vec<TurnError>, TurnError> {
-    let is_fatal = |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early);
+fn no_fatal(mut failures: Vec<TurnError>, early: bool, runner: &impl Runner) -> Result<Vec<TurnError>, TurnError> {
+    let is_fatal =
+        |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early) && !runner.survives(failure);
     match failures.iter().position(is_fatal) {
         Some(fatal) => Err(failures.swap_remove(fatal)),
         None => Ok(failures),

@@ -24,11 +24,16 @@ impl From<io::Error> for Fault {
 
 /// The text of a file.
 pub(crate) fn read(path: &Path) -> Result<String, Fault> {
+    read_up_to(path, LIMIT)
+}
+
+/// The text of a file of at most `limit` bytes, a whole number of MiB.
+pub(crate) fn read_up_to(path: &Path, limit: u64) -> Result<String, Fault> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     let fault = |why: &str| Fault { kind: None, why: why.to_string() };
-    if bytes.len() as u64 > LIMIT {
-        return Err(fault("it is larger than 1 MiB"));
+    if bytes.len() as u64 > limit {
+        return Err(fault(&format!("it is larger than {} MiB", limit >> 20)));
     }
     text(bytes).map_err(fault)
 }

@@ -56,7 +56,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::Episode;
 use crate::metrics::{Metrics, ServerSeries};
-use crate::ports::{Haproxy, Subject, TableReader, TurnError};
+use crate::ports::{Haproxy, Kept, Subject, TableReader, TurnError};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
@@ -91,6 +91,8 @@ pub struct Client<T, H> {
     metrics: Arc<Metrics>,
     /// The last table that was read whole, by a consistent reading.
     table: Option<Table>,
+    /// The table is one that an earlier process kept: it was not read yet by this one.
+    is_kept: bool,
     watch: Watch,
     /// Until when what was read last is as good as what AWS would say; none where AWS said nothing at the last attempt.
     current_until: Option<Instant>,
@@ -100,6 +102,7 @@ pub struct Client<T, H> {
     empty: Episode,
     split: Episode,
     doubt: Episode,
+    kept: Episode,
 }
 
 impl<T: TableReader, H: Haproxy> Client<T, H> {
@@ -129,6 +132,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             size,
             metrics,
             table: None,
+            is_kept: false,
             watch: Watch::default(),
             current_until: None,
             highest_row: 0,
@@ -136,6 +140,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             empty: Episode::new("table"),
             split: Episode::new("CLIENT_ASG_NAMES"),
             doubt: Episode::new("change marker"),
+            kept: Episode::new("CLIENT_STATE_FILE"),
         }
     }
 
@@ -147,9 +152,32 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let mended = if first { self.mend(now) } else { Ok(()) };
         // What HAProxy took of the turn is not the table's.
         let refreshed = self.refresh(if first { Instant::now() } else { now });
+        if refreshed.is_err() {
+            self.start_from_kept();
+        }
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let mended = mended.and_then(|()| self.mend(now));
         [refreshed, mended].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Whether there is a table to keep HAProxy in step with.
+    pub fn has_table(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Takes the table that an earlier process kept, if nothing is known of the table yet.
+    fn start_from_kept(&mut self) {
+        if self.table.is_some() {
+            return;
+        }
+        if let Some(Kept { table, age }) = self.reader.kept() {
+            let text =
+                format!("AWS cannot be read, so HAProxy follows the table that was read {} s ago", age.as_secs());
+            self.kept.report(Some(("kept", &text)));
+            self.metrics.set_condition("kept", Some(format!("CLIENT_STATE_FILE: {text}")));
+            self.take(table);
+            self.is_kept = true;
+        }
     }
 
     /// Makes HAProxy match the table, as far as it is known.
@@ -205,6 +233,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         self.doubt.report(self.watch.doubt(now).map(explain));
         let as_it_was = match (&self.table, need) {
             (None, _) | (_, Need::Read) => false,
+            _ if self.is_kept => false,
             (Some(_), Need::Nothing) => return Ok(()),
             (Some(table), Need::Look) => self.reader.read(false, until)? == *table,
         };
@@ -218,13 +247,22 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             return Err(TurnError::new(Subject::Turn, text.to_owned()));
         }
         self.watch.read(&marker, now);
+        if std::mem::take(&mut self.is_kept) {
+            self.kept.report(None);
+            self.metrics.set_condition("kept", None);
+        }
         if self.table.as_ref() != Some(&table) {
-            self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
-            self.publish(&table);
-            self.table = Some(table);
-            self.converge.table_changed();
+            self.take(table);
         }
         Ok(())
+    }
+
+    /// From now on HAProxy is to match this table.
+    fn take(&mut self, table: Table) {
+        self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
+        self.publish(&table);
+        self.table = Some(table);
+        self.converge.table_changed();
     }
 
     fn publish(&mut self, table: &Table) {

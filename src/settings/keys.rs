@@ -119,6 +119,12 @@ table! {
     CLIENT_HEALTH_GATE, Client, default "true",
         expected "true or false",
         help "whether a new server is down until HAProxy's check of it has passed as often as `rise` asks";
+    CLIENT_STATE_FILE, Client, default "",
+        expected "the path of a file in a folder that hsdo may write to",
+        help "file in which the last table is kept, so that a start fills HAProxy while AWS cannot be read";
+    CLIENT_STATE_MAX_AGE, Client, default "86400",
+        expected "seconds from 0 to 1000000000, fractions allowed",
+        help "how old the table in CLIENT_STATE_FILE may be, in seconds";
     INTERVAL, Both, default "1",
         expected "seconds from 0.05 to 3600, fractions allowed",
         help "seconds from the start of one turn to the start of the next, 0.05 to 3600, fractions allowed";
@@ -220,7 +226,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 27);
+        assert_eq!(KEYS.len(), 29);
     }
 
     #[test]

@@ -30,19 +30,19 @@ use consul::consul_api;
 pub use faults::Faults;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
-    CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
-    CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT,
-    HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME,
-    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
-    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
-    SERVER_REMOVAL_GUARD,
+    CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE, CLIENT_STATE_FILE,
+    CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS,
+    EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL,
+    SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE, SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Key, Scope, help};
-use parse::{TableName, address, boolean, is_odd, names, region, scalar, seconds, table_name, whole};
+use parse::{TableName, address, boolean, file_path, is_odd, names, region, scalar, seconds, table_name, whole};
 use shown::{LISTED, cut};
 pub use socket::HaproxySocket;
 use sources::Sources;
-pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings};
+pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings, StateFile};
 
 /// Where a configuration file is looked for when `--config` names none: the first that can be read.
 pub const USUAL_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
@@ -165,6 +165,10 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     let all_in_fallback = flag(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND);
     let health_gate = flag(&CLIENT_HEALTH_GATE);
 
+    let max_age = sources.read(&CLIENT_STATE_MAX_AGE, scalar(seconds(0.0..=1e9))).unwrap_or_default();
+    let path = sources.read(&CLIENT_STATE_FILE, scalar(file_path));
+    let state_file = path.map(|path| StateFile { path, max_age });
+
     let because = |key: &Key| format!("because {} is true", key.name);
     if dedicated && sources.given(&CLIENT_ASG_NAMES).is_none() {
         sources.missing(&CLIENT_ASG_NAMES, &because(&CLIENT_DEDICATED_ASG));
@@ -191,6 +195,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
         fallback,
         all_in_fallback,
         health_gate,
+        state_file,
     })
 }
 

@@ -62,7 +62,7 @@ mod tests {
             line.as_deref(),
             Some(
                 "variables that begin like settings of hsdo, and are none, set nothing: \
-                 CLIENT_ID (the nearest setting is CLIENT_DEDICATED_ASG), \
+                 CLIENT_ID (the nearest setting is CLIENT_STATE_FILE), \
                  DYNAMODB_TABLE (the nearest setting is DYNAMODB_TABLE_NAME), \
                  SERVER_ASG_NAME (the nearest setting is SERVER_ASG_NAMES)"
             )

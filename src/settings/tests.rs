@@ -112,6 +112,7 @@ fn the_defaults_hold_where_nothing_is_set() {
             fallback: None,
             all_in_fallback: false,
             health_gate: true,
+            state_file: None,
         }
     );
 }
@@ -202,6 +203,8 @@ CLIENT_HAPROXY_FALLBACK_BACKEND_NAME: back
 CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME: srv
 CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND: 1
 CLIENT_HEALTH_GATE: no
+CLIENT_STATE_FILE: /var/lib/hsdo/table.json
+CLIENT_STATE_MAX_AGE: '3600'
 INTERVAL: 3600
 HAPROXY_BACKEND_SERVERS_LIST_SIZE: '20'
 DYNAMODB_TABLE_NAME: t.a-b_c
@@ -229,6 +232,10 @@ DEBUG: true
             fallback: Some(backend("back", "srv", 8080)),
             all_in_fallback: true,
             health_gate: false,
+            state_file: Some(StateFile {
+                path: PathBuf::from("/var/lib/hsdo/table.json"),
+                max_age: Duration::from_secs(3600),
+            }),
         }
     );
 }
@@ -319,6 +326,8 @@ fn a_bad_value_is_named_with_its_place_and_what_was_expected() {
         ("CLIENT_DEDICATED_ASG", "2", "true or false"),
         ("CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND", "on", "true or false"),
         ("CLIENT_HEALTH_GATE", "off", "true or false"),
+        ("CLIENT_STATE_FILE", "/var/lib/hsdo/", "the path of a file in a folder that hsdo may write to"),
+        ("CLIENT_STATE_MAX_AGE", "1d", "seconds from 0 to 1000000000, fractions allowed"),
         ("CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO", "false", "true, or the key left out: hsdo always manages the weights"),
     ] {
         assert_eq!(

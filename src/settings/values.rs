@@ -1,6 +1,7 @@
 //! What a role runs on, as typed values: what may stand in each, whatever it came from.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::consul::ConsulApi;
@@ -90,6 +91,17 @@ pub struct ClientSettings {
     pub all_in_fallback: bool,
     /// Whether a new server is down until HAProxy's check of it has passed.
     pub health_gate: bool,
+    /// Where the last table is kept.
+    pub state_file: Option<StateFile>,
+}
+
+/// Where the last table is kept, and for how long it may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// `CLIENT_STATE_FILE`.
+    pub path: PathBuf,
+    /// `CLIENT_STATE_MAX_AGE`.
+    pub max_age: Duration,
 }
 
 /// A backend of HAProxy that hsdo fills. No two of one configuration with the same `name` have base names whose

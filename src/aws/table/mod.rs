@@ -6,4 +6,5 @@ pub(super) mod dynamodb;
 pub(super) mod number;
 pub(super) mod rows;
 mod single;
+pub(super) mod state_file;
 pub(super) mod store;

@@ -209,6 +209,13 @@ fn shown(text: &str) -> String {
     format!("\"{}\"", one_line(text, 64))
 }
 
+/// The item of a slot, with all that both roles read of it but the marker.
+pub(crate) fn item(slot: &Slot) -> Item {
+    let attributes = OURS.iter().zip(attributes(slot));
+    let named = attributes.filter_map(|(name, value)| Some(((*name).to_string(), value?)));
+    key(slot.id).into_iter().chain(named).collect()
+}
+
 /// The attributes of a slot as they are written, in the order of [`OURS`].
 pub(crate) fn attributes(slot: &Slot) -> Raw {
     let text = |text: &str| Some(Attribute::S(text.to_string()));
@@ -371,4 +378,4 @@ impl Draft {
 
 #[cfg(test)]
 #[path = "rows_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -77,6 +77,16 @@ impl SlotTable {
         }
     }
 
+    /// The table's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The table's region, where it is known by now.
+    pub(super) fn region(&self) -> &str {
+        self.aws.region(Service::DynamoDb)
+    }
+
     /// The same table, for somebody else: what one learns about how it can be written holds for both.
     pub fn twin(&self) -> Self {
         SlotTable { singly: Arc::clone(&self.singly), ..SlotTable::new(Arc::clone(&self.aws), &self.name) }
