@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, Regions, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, KeptTable, Regions, SlotTable};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -21,7 +21,7 @@ use crate::haproxy::socket::{Socket, SocketLimits};
 use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
-use crate::ports::{Haproxy, Source, Subject, TurnError};
+use crate::ports::{Haproxy, Source, Subject, TableReader, TurnError};
 use crate::server::{Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
@@ -190,7 +190,14 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     let common = &settings.common;
     let role = RoleLoop::new("client", args, common, shutdown, started)?;
     let aws = aws(args, regions(common, true), env, &role.metrics, started)?;
-    let table = SlotTable::new(aws, &common.table);
+    // A dry run changes nothing, the state file included.
+    let state_file = settings.state_file.clone().filter(|_| args.mode != Mode::DryRun);
+    let region = common.table_region.as_deref().or(common.region.as_deref());
+    let table = KeptTable::new(SlotTable::new(aws, &common.table), state_file, region).map_err(|error| {
+        Error::Start(format!(
+            "cannot start the thread that writes CLIENT_STATE_FILE: {error}: check the process limits"
+        ))
+    })?;
     let backends = settings.backends.len() + usize::from(settings.fallback.is_some());
     let limits = SocketLimits::of(backends, common.list_size as usize);
     let runtime = Runtime::new(Socket::new(settings.socket.clone(), limits));
@@ -220,6 +227,10 @@ fn all_open(has_unopened: bool, deadline: Instant) -> Result<bool, Error> {
 trait Runner {
     /// Runs one turn and returns its failures.
     fn turn(&mut self) -> Vec<TurnError>;
+    /// Whether the role goes on despite this failure, even if only a person can fix it.
+    fn survives(&self, _failure: &TurnError) -> bool {
+        false
+    }
     /// How often to call [`Runner::pulse`] between turns.
     fn pulse_interval(&self) -> Duration;
     /// True starts the next turn immediately.
@@ -247,9 +258,14 @@ impl Runner for ServerRunner {
     }
 }
 
-impl<H: Haproxy> Runner for Client<SlotTable, H> {
+impl<T: TableReader, H: Haproxy> Runner for Client<T, H> {
     fn turn(&mut self) -> Vec<TurnError> {
         Client::turn(self, Instant::now())
+    }
+
+    /// With a table at hand, HAProxy is kept in step whatever AWS says.
+    fn survives(&self, failure: &TurnError) -> bool {
+        failure.subject == Subject::Aws && self.has_table()
     }
 
     fn pulse_interval(&self) -> Duration {
@@ -318,7 +334,7 @@ impl RoleLoop {
             self.metrics.turn(failures.is_empty(), started.elapsed());
             succeeded |= failures.is_empty();
             let early = self.is_early(&failures);
-            let failures = if succeeded { failures } else { reject_fatal(failures, early)? };
+            let failures = if succeeded { failures } else { reject_fatal(failures, early, runner)? };
             episodes.report(&failures);
             let next = started + if early { self.interval.min(PULSE) } else { self.interval };
             self.pause(next, runner);
@@ -342,7 +358,7 @@ impl RoleLoop {
                 }
             } else {
                 let early = self.is_early(&failures);
-                let mut failures = reject_fatal(failures, early)?;
+                let mut failures = reject_fatal(failures, early, runner)?;
                 if !early {
                     return Err(failures.swap_remove(0).into());
                 }
@@ -371,8 +387,9 @@ impl RoleLoop {
 }
 
 /// Fails with the first failure that only a person can fix. In the startup period, startup errors do not count as such.
-fn reject_fatal(mut failures: Vec<TurnError>, early: bool) -> Result<Vec<TurnError>, TurnError> {
-    let is_fatal = |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early);
+fn reject_fatal(mut failures: Vec<TurnError>, early: bool, runner: &impl Runner) -> Result<Vec<TurnError>, TurnError> {
+    let is_fatal =
+        |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early) && !runner.survives(failure);
     match failures.iter().position(is_fatal) {
         Some(fatal) => Err(failures.swap_remove(fatal)),
         None => Ok(failures),

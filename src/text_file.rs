@@ -23,11 +23,16 @@ impl From<io::Error> for TextFileError {
 
 /// Reads a file of at most 1 MiB.
 pub(crate) fn read(path: &Path) -> Result<String, TextFileError> {
+    read_up_to(path, LIMIT)
+}
+
+/// Reads a file of at most `limit` bytes, a whole number of MiB.
+pub(crate) fn read_up_to(path: &Path, limit: u64) -> Result<String, TextFileError> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     let fault = |why: &str| TextFileError { kind: None, why: why.to_string() };
-    if bytes.len() as u64 > LIMIT {
-        return Err(fault("larger than 1 MiB"));
+    if bytes.len() as u64 > limit {
+        return Err(fault(&format!("larger than {} MiB", limit >> 20)));
     }
     decode(bytes).map_err(fault)
 }

@@ -32,5 +32,6 @@ pub use self::calls::{Aws, Regions};
 pub use self::error::AwsError;
 pub use self::query::source::GroupSource;
 pub use self::service::Service;
+pub use self::table::state_file::KeptTable;
 pub use self::table::store::{Created, SlotTable, read_page};
 pub use self::transport::http::Observer;

@@ -57,7 +57,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::Episode;
 use crate::metrics::{Metrics, ServerSeries};
-use crate::ports::{Haproxy, Subject, TableReader, TurnError};
+use crate::ports::{Haproxy, Kept, Subject, TableReader, TurnError};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
@@ -92,6 +92,8 @@ pub struct Client<T, H> {
     metrics: Arc<Metrics>,
     /// The last complete, strongly consistent read.
     table: Option<Table>,
+    /// `table` comes from an earlier process and has not been confirmed yet.
+    is_kept: bool,
     watch: MarkerWatch,
     /// Until when `table` counts as current; none if the last read failed.
     current_until: Option<Instant>,
@@ -101,6 +103,7 @@ pub struct Client<T, H> {
     empty: Episode,
     split: Episode,
     marker_fault: Episode,
+    kept: Episode,
 }
 
 impl<T: TableReader, H: Haproxy> Client<T, H> {
@@ -130,6 +133,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             size,
             metrics,
             table: None,
+            is_kept: false,
             watch: MarkerWatch::default(),
             current_until: None,
             highest_row: 0,
@@ -137,6 +141,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             empty: Episode::new("table"),
             split: Episode::new("CLIENT_ASG_NAMES"),
             marker_fault: Episode::new("change marker"),
+            kept: Episode::new("CLIENT_STATE_FILE"),
         }
     }
 
@@ -147,9 +152,31 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let repaired = if first { self.repair(now) } else { Ok(()) };
         // Time spent on HAProxy does not count towards the table's timeout.
         let refreshed = self.refresh(if first { Instant::now() } else { now });
+        if refreshed.is_err() {
+            self.start_from_kept();
+        }
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let repaired = repaired.and_then(|()| self.repair(now));
         [refreshed, repaired].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Whether there is a table to keep HAProxy in step with.
+    pub fn has_table(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Falls back to the table that an earlier process kept, if this one has not read any.
+    fn start_from_kept(&mut self) {
+        if self.table.is_some() {
+            return;
+        }
+        if let Some(Kept { table, age }) = self.reader.kept() {
+            let text = format!("AWS cannot be read, so HAProxy follows the table read {} s ago", age.as_secs());
+            self.kept.report(Some(("kept", &text)));
+            self.metrics.set_condition("kept", Some(format!("CLIENT_STATE_FILE: {text}")));
+            self.take(table);
+            self.is_kept = true;
+        }
     }
 
     /// Makes HAProxy match the last table.
@@ -203,6 +230,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         self.marker_fault.report(self.watch.fault(now).map(explain));
         let unchanged = match (&self.table, need) {
             (None, _) | (_, Need::Read) => false,
+            _ if self.is_kept => false,
             (Some(_), Need::Nothing) => return Ok(()),
             (Some(table), Need::Look) => self.reader.read(false, until)? == *table,
         };
@@ -216,13 +244,22 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             return Err(TurnError::new(Subject::Turn, text.to_owned()));
         }
         self.watch.read(&marker, now);
+        if std::mem::take(&mut self.is_kept) {
+            self.kept.report(None);
+            self.metrics.set_condition("kept", None);
+        }
         if self.table.as_ref() != Some(&table) {
-            self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
-            self.publish(&table);
-            self.table = Some(table);
-            self.converge.table_changed();
+            self.take(table);
         }
         Ok(())
+    }
+
+    /// From now on HAProxy is to match this table.
+    fn take(&mut self, table: Table) {
+        self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
+        self.publish(&table);
+        self.table = Some(table);
+        self.converge.table_changed();
     }
 
     fn publish(&mut self, table: &Table) {

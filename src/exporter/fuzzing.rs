@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::Service;
+use super::Endpoints;
 use super::http::{Reply, parse_head, read_head};
 use crate::clock::Timestamp;
 use crate::fuzzing::{assert_message, kind, text};
@@ -56,9 +56,9 @@ fn request(data: &[u8], pieces: usize) {
     assert!(head.contains(&format!("\r\nContent-Length: {length}\r\n")), "{head:?}");
 }
 
-fn service() -> &'static Service {
-    static SERVICE: OnceLock<Service> = OnceLock::new();
-    SERVICE.get_or_init(|| Service {
+fn service() -> &'static Endpoints {
+    static SERVICE: OnceLock<Endpoints> = OnceLock::new();
+    SERVICE.get_or_init(|| Endpoints {
         listener: TcpListener::bind("127.0.0.1:0").expect("a free port"),
         metrics: Metrics::new("client"),
         interval: Duration::from_secs(1),

@@ -21,6 +21,19 @@ pub trait TableReader {
     /// # Errors
     /// The read failed or is incomplete.
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError>;
+    /// The table that an earlier process kept, where there is one: given away once, and not after a successful read.
+    fn kept(&mut self) -> Option<Kept> {
+        None
+    }
+}
+
+/// A table that an earlier process read and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The table.
+    pub table: Table,
+    /// How long ago it was read.
+    pub age: Duration,
 }
 
 /// One HAProxy, as the client uses it.

@@ -118,6 +118,12 @@ table! {
     CLIENT_HEALTH_GATE, Client, default "true",
         expected "true or false",
         help "keep a new server down until HAProxy's check has passed `rise` times";
+    CLIENT_STATE_FILE, Client, default "",
+        expected "the path of a file in a directory that hsdo can write to",
+        help "file that keeps the last table, so that a start fills HAProxy while AWS cannot be read";
+    CLIENT_STATE_MAX_AGE, Client, default "86400",
+        expected "seconds from 0 to 1000000000, fractions allowed",
+        help "maximum age of the table in CLIENT_STATE_FILE, in seconds";
     INTERVAL, Both, default "1",
         expected "seconds from 0.05 to 3600, fractions allowed",
         help "seconds from the start of one turn to the start of the next, 0.05 to 3600, fractions allowed";
@@ -219,7 +225,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 27);
+        assert_eq!(KEYS.len(), 29);
     }
 
     #[test]

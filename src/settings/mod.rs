@@ -30,19 +30,21 @@ use consul::consul_api;
 pub use faults::Faults;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
-    CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
-    CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT,
-    HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME,
-    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
-    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
-    SERVER_REMOVAL_GUARD,
+    CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE, CLIENT_STATE_FILE,
+    CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS,
+    EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL,
+    SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE, SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Scope, Setting, help};
-use parse::{TableName, boolean, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name};
+use parse::{
+    TableName, boolean, file_path, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name,
+};
 use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
-pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings};
+pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings, StateFile};
 
 /// Paths tried without `--config`; the first readable file is used.
 pub const DEFAULT_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
@@ -160,6 +162,9 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     let dedicated = flag(&CLIENT_DEDICATED_ASG);
     let all_in_fallback = flag(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND);
     let health_gate = flag(&CLIENT_HEALTH_GATE);
+    let max_age = sources.read(&CLIENT_STATE_MAX_AGE, scalar(seconds(0.0..=1e9))).unwrap_or_default();
+    let path = sources.read(&CLIENT_STATE_FILE, scalar(file_path));
+    let state_file = path.map(|path| StateFile { path, max_age });
 
     let because = |key: &Setting| format!("because {} is true", key.name);
     if dedicated && sources.given(&CLIENT_ASG_NAMES).is_none() {
@@ -187,6 +192,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
         fallback,
         all_in_fallback,
         health_gate,
+        state_file,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -140,6 +140,12 @@ pub(super) fn socket_path(text: &str) -> Option<PathBuf> {
 fn restricted(text: &str, length: RangeInclusive<usize>, punctuation: &[u8]) -> Option<String> {
     let allowed = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || punctuation.contains(&byte));
     (allowed && length.contains(&text.len())).then(|| text.to_owned())
+}
+
+/// The path of a file: not that of a folder, as far as its text tells.
+pub(super) fn file_path(text: &str) -> Option<PathBuf> {
+    let names_a_file = !text.contains('\0') && !text.ends_with('/') && Path::new(text).file_name().is_some();
+    names_a_file.then(|| PathBuf::from(text))
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ mod tests {
             line.as_deref(),
             Some(
                 "environment variables that look like hsdo settings but have no effect: \
-                 CLIENT_ID (did you mean CLIENT_DEDICATED_ASG?), \
+                 CLIENT_ID (did you mean CLIENT_STATE_FILE?), \
                  DYNAMODB_TABLE (did you mean DYNAMODB_TABLE_NAME?), \
                  SERVER_ASG_NAME (did you mean SERVER_ASG_NAMES?)"
             )

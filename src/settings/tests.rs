@@ -112,6 +112,7 @@ fn defaults_apply_where_nothing_is_set() {
             fallback: None,
             all_in_fallback: false,
             health_gate: true,
+            state_file: None,
         }
     );
 }
@@ -202,6 +203,8 @@ CLIENT_HAPROXY_FALLBACK_BACKEND_NAME: back
 CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME: srv
 CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND: 1
 CLIENT_HEALTH_GATE: no
+CLIENT_STATE_FILE: /var/lib/hsdo/table.json
+CLIENT_STATE_MAX_AGE: '3600'
 INTERVAL: 3600
 HAPROXY_BACKEND_SERVERS_LIST_SIZE: '20'
 DYNAMODB_TABLE_NAME: t.a-b_c
@@ -229,6 +232,10 @@ DEBUG: true
             fallback: Some(backend("back", "srv", 8080)),
             all_in_fallback: true,
             health_gate: false,
+            state_file: Some(StateFile {
+                path: PathBuf::from("/var/lib/hsdo/table.json"),
+                max_age: Duration::from_secs(3600),
+            }),
         }
     );
 }
@@ -319,6 +326,8 @@ fn an_invalid_value_is_reported_with_its_place_and_what_was_expected() {
         ("CLIENT_DEDICATED_ASG", "2", "true or false"),
         ("CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND", "on", "true or false"),
         ("CLIENT_HEALTH_GATE", "off", "true or false"),
+        ("CLIENT_STATE_FILE", "/var/lib/hsdo/", "the path of a file in a directory that hsdo can write to"),
+        ("CLIENT_STATE_MAX_AGE", "1d", "seconds from 0 to 1000000000, fractions allowed"),
         ("CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO", "false", "true or unset: hsdo always manages the weights"),
     ] {
         assert_eq!(
@@ -575,7 +584,7 @@ fn stray_variables_cause_a_warning_and_are_reported_with_the_faults() {
         warnings,
         ["environment variables that look like hsdo settings but have no effect: \
           CLIENT_HELTH_GATE (did you mean CLIENT_HEALTH_GATE?), \
-          CLIENT_SECRET (did you mean CLIENT_ASG_NAMES?)"]
+          CLIENT_SECRET (did you mean CLIENT_STATE_FILE?)"]
     );
     let env = environment(&[], &[("DYNAMODB_TABLE", "slots")]);
     let mut sources = Sources::new(None, &env);

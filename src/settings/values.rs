@@ -1,6 +1,7 @@
 //! The settings of each role as validated, typed values.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::consul::ConsulApi;
@@ -90,6 +91,17 @@ pub struct ClientSettings {
     pub all_in_fallback: bool,
     /// Keep a new server down until HAProxy's check has passed.
     pub health_gate: bool,
+    /// Where the last table is kept.
+    pub state_file: Option<StateFile>,
+}
+
+/// Where the last table is kept, and for how long it may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// `CLIENT_STATE_FILE`.
+    pub path: PathBuf,
+    /// `CLIENT_STATE_MAX_AGE`.
+    pub max_age: Duration,
 }
 
 /// A HAProxy backend to fill. Base names that share a backend never produce the same server name.

@@ -12,3 +12,4 @@ mod hostile;
 mod killed;
 mod limits;
 mod moved;
+mod state_file;

@@ -233,6 +233,12 @@ pub(crate) fn encode(slot: &Slot) -> RowAttributes {
     }
 }
 
+/// The item of a slot: the attributes that both roles read, without the marker.
+pub(crate) fn item(slot: &Slot) -> Item {
+    let named = ROW_ATTRIBUTES.iter().zip(encode(slot)).filter_map(|(name, value)| Some(((*name).to_string(), value?)));
+    key(slot.id).into_iter().chain(named).collect()
+}
+
 /// The key of a slot's item.
 pub(crate) fn key(id: SlotId) -> Item {
     Item::from([(KEY.to_string(), Attribute::N(id.to_string()))])
@@ -370,4 +376,4 @@ impl UpdateBuilder {
 
 #[cfg(test)]
 #[path = "codec_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -266,7 +266,7 @@ fn the_lease_is_claimed_kept_and_released_under_conditions() {
     assert!([taken, made, beat, back, both, row].iter().all(|update| update.key == key(1)));
 }
 
-fn an_occupant() -> impl Strategy<Value = Occupant> {
+pub(crate) fn an_occupant() -> impl Strategy<Value = Occupant> {
     let address = prop_oneof![
         (1_u32..0xE000_0000).prop_map(|bits| IpAddr::V4(bits.into())),
         (1_u128..(0xFE00_u128 << 112)).prop_map(|bits| IpAddr::V6(bits.into())),

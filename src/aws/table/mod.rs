@@ -6,4 +6,5 @@ pub(super) mod codec;
 pub(super) mod dynamodb;
 pub(super) mod number;
 mod sequential;
+pub(super) mod state_file;
 pub(super) mod store;

@@ -74,6 +74,15 @@ impl SlotTable {
         }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The table's region, if it is known by now.
+    pub(super) fn region(&self) -> &str {
+        self.aws.region(Service::DynamoDb)
+    }
+
     /// Another handle of the table, which shares what is known about transactions.
     pub fn new_handle(&self) -> Self {
         SlotTable {
