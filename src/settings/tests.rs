@@ -584,7 +584,7 @@ fn stray_variables_cause_a_warning_and_are_reported_with_the_faults() {
         warnings,
         ["environment variables that look like hsdo settings but have no effect: \
           CLIENT_HELTH_GATE (did you mean CLIENT_HEALTH_GATE?), \
-          CLIENT_SECRET (did you mean CLIENT_STATE_FILE?)"]
+          CLIENT_SECRET (did you mean CLIENT_ASG_NAMES?)"]
     );
     let env = environment(&[], &[("DYNAMODB_TABLE", "slots")]);
     let mut sources = Sources::new(None, &env);
