@@ -19,13 +19,11 @@ use crate::metrics::Metrics;
 use crate::ports::{Change, Command, Haproxy, Process, Reading, Verdict};
 use crate::slot::{SlotId, Table};
 
-/// Keeps one HAProxy in step.
 pub(super) struct Converge<H> {
     haproxy: H,
     backends: Vec<ManagedBackend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    /// The HAProxy process that answered last, for the log.
     pid: Option<String>,
     /// Whether a reading has found at least one usable backend.
     started: bool,
@@ -80,7 +78,6 @@ impl<H: Haproxy> Converge<H> {
         self.down = matches!(result, Err(Error::Haproxy(HaproxyError::Connect { .. })));
     }
 
-    /// The table has changed since the last [`Converge::run`].
     pub(super) fn table_changed(&mut self) {
         self.in_sync = false;
     }
@@ -90,12 +87,10 @@ impl<H: Haproxy> Converge<H> {
         self.down
     }
 
-    /// Whether a slot waits to be opened until a check ends.
     pub(super) fn has_unopened(&self) -> bool {
         self.backends.iter().any(|backend| backend.plan.unopened)
     }
 
-    /// Whether anything listens on the socket now.
     pub(super) fn is_listening(&self) -> bool {
         self.haproxy.is_listening()
     }
@@ -154,7 +149,6 @@ impl<H: Haproxy> Converge<H> {
         }
     }
 
-    /// Reads HAProxy, and drops what was learned if another process answered.
     fn read(&mut self) -> Result<(), Error> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
@@ -215,13 +209,11 @@ impl<H: Haproxy> Converge<H> {
     }
 }
 
-/// The names of the backends, without duplicates.
 fn names(backends: &[ManagedBackend]) -> Vec<&str> {
     let names: BTreeSet<&str> = backends.iter().map(ManagedBackend::name).collect();
     names.into_iter().collect()
 }
 
-/// Logs which servers are about to be taken out of rotation.
 fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     let target = &backend.target.backend;
     for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
@@ -229,7 +221,6 @@ fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     }
 }
 
-/// Logs an executed command.
 fn log_done(command: &Command) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {
