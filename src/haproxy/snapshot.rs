@@ -51,7 +51,7 @@ fn scan(responses: &[&[u8]], mut see: impl FnMut(&[u8]) -> Option<()>) -> Option
 
 /// Scans one reply and returns the rest.
 fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) -> Option<&'a [u8]> {
-    let (head, mut rest) = line(reply)?;
+    let (head, mut rest) = reply.split_at(memchr::memchr(b'\n', reply)? + 1);
     see(head)?;
     let names: Vec<&str> = std::str::from_utf8(head).ok()?.strip_prefix("# ")?.trim_end().split(',').collect();
     let mut places = Vec::new();
@@ -60,20 +60,21 @@ fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) ->
     }
     places.sort_unstable();
     loop {
-        let (row, more) = line(rest)?;
+        let end = memchr::memchr2(b'\n', b'"', rest)?;
+        // Only a quoted field may hold a comma.
+        if rest[end] == b'"' {
+            return None;
+        }
+        let (row, more) = rest.split_at(end + 1);
         rest = more;
-        if row == b"\n" {
+        if end == 0 {
             see(row)?;
             return Some(rest);
-        }
-        // Only a quoted field may hold a comma.
-        if memchr::memchr(b'"', row).is_some() {
-            return None;
         }
         let (mut at, mut column) = (0, 0);
         for place in &places {
             at += after_commas(&row[at..], place - column)?;
-            let end = at + after_commas(&row[at..], 1)?;
+            let end = at + memchr::memchr(b',', &row[at..])? + 1;
             see(&row[at..end])?;
             (at, column) = (end, place + 1);
         }
@@ -82,10 +83,6 @@ fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) ->
             return None;
         }
     }
-}
-
-fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    Some(text.split_at(memchr::memchr(b'\n', text)? + 1))
 }
 
 /// The length of `bytes` up to and including its comma number `count`. Counts in blocks of eight, which the compiler makes a few
