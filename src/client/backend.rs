@@ -22,7 +22,6 @@ struct Learned {
     static_weights: bool,
 }
 
-/// A backend that hsdo keeps in step.
 #[derive(Debug)]
 pub(super) struct ManagedBackend {
     pub(super) target: Target,
@@ -34,9 +33,7 @@ pub(super) struct ManagedBackend {
     /// Its servers by slot, or why it cannot be kept in step.
     running: Result<BTreeMap<SlotId, Running>, BackendFault>,
     learned: Learned,
-    /// The steps that its last reading needs.
     pub(super) plan: BackendSteps,
-    /// The current turn.
     turn: Sequencer,
 }
 
@@ -58,7 +55,6 @@ impl ManagedBackend {
         &self.target.backend.name
     }
 
-    /// Why it cannot be kept in step.
     pub(super) fn fault(&self) -> Option<&BackendFault> {
         self.running.as_ref().err()
     }
@@ -74,20 +70,17 @@ impl ManagedBackend {
         !std::mem::replace(&mut self.learned.static_weights, true)
     }
 
-    /// Takes in a reading.
     pub(super) fn update(&mut self, servers: &Result<Servers, BackendFault>) {
         let slots =
             servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
         self.running = slots.map(|slots| ours(slots, self.size, &self.desired));
     }
 
-    /// Begins a turn with this table. `max_row` is the highest slot number that may have a row.
     pub(super) fn begin(&mut self, table: &Table, rules: &Rules, max_row: SlotId) {
         self.desired = placement::place(table, self.target.kind, rules, max_row);
         self.turn = Sequencer::default();
     }
 
-    /// What to do after the last reading.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let options =
             Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights };
@@ -115,7 +108,6 @@ impl ManagedBackend {
         }
     }
 
-    /// The commands of each step.
     pub(super) fn commands(&self, steps: &[Step]) -> Vec<Vec<Command>> {
         let commands = |step: &Step| {
             let server = format!("{}{}", self.target.backend.base, step.slot);
@@ -124,13 +116,11 @@ impl ManagedBackend {
         steps.iter().map(commands).collect()
     }
 
-    /// How many changes are still needed.
     pub(super) fn left(&self) -> usize {
         Sequencer::left(&self.plan)
     }
 }
 
-/// The servers of a base name by their slot.
 fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, BackendFault> {
     let slots: BTreeMap<SlotId, Running> =
         servers.iter().filter_map(|(name, server)| Some((number_of(name, base)?, server.clone()))).collect();

@@ -17,13 +17,11 @@ use crate::metrics::Metrics;
 use crate::ports::{Change, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
 use crate::slot::{SlotId, Table};
 
-/// Keeps one HAProxy in step.
 pub(super) struct Converge<H> {
     haproxy: H,
     backends: Vec<ManagedBackend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    /// The HAProxy process that answered last, for the log.
     pid: Option<String>,
     /// Whether a reading has found at least one usable backend.
     started: bool,
@@ -78,7 +76,6 @@ impl<H: Haproxy> Converge<H> {
         self.down = matches!(result, Err(error) if error.is_disconnected);
     }
 
-    /// The table has changed since the last [`Converge::run`].
     pub(super) fn table_changed(&mut self) {
         self.in_sync = false;
     }
@@ -88,12 +85,10 @@ impl<H: Haproxy> Converge<H> {
         self.down
     }
 
-    /// Whether a slot waits to be opened until a check ends.
     pub(super) fn has_unopened(&self) -> bool {
         self.backends.iter().any(|backend| backend.plan.unopened)
     }
 
-    /// Whether anything listens on the socket now.
     pub(super) fn is_listening(&self) -> bool {
         self.haproxy.is_listening()
     }
@@ -152,7 +147,6 @@ impl<H: Haproxy> Converge<H> {
         }
     }
 
-    /// Reads HAProxy, and drops what was learned if another process answered.
     fn read(&mut self) -> Result<(), TurnError> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
@@ -214,13 +208,11 @@ impl<H: Haproxy> Converge<H> {
     }
 }
 
-/// The names of the backends, without duplicates.
 fn names(backends: &[ManagedBackend]) -> Vec<&str> {
     let names: BTreeSet<&str> = backends.iter().map(ManagedBackend::name).collect();
     names.into_iter().collect()
 }
 
-/// Logs which servers are about to be taken out of rotation.
 fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     let target = &backend.target.backend;
     for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
@@ -228,7 +220,6 @@ fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     }
 }
 
-/// Logs an executed command.
 fn log_done(command: &Command) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {

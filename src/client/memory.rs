@@ -30,7 +30,6 @@ const TRUCE: Duration = Duration::from_secs(60);
 /// What put a slot out of rotation, or would have if it were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Owner {
-    /// Not seen yet.
     #[default]
     New,
     /// hsdo put it into maintenance, or wanted it there.
@@ -41,7 +40,6 @@ enum Owner {
     Held(IpAddr),
 }
 
-/// A weight that something else changes too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Contest {
     rounds: u32,
@@ -50,7 +48,6 @@ struct Contest {
     next_try: Instant,
 }
 
-/// What is remembered of a slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     owner: Owner,

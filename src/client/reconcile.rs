@@ -75,7 +75,6 @@ fn retire(plan: &mut BackendSteps, slot: SlotId, server: &Running, stage: Stage)
     plan.lower.push(Step { slot, changes });
 }
 
-/// A slot that should serve.
 struct ServingSlot<'a> {
     id: SlotId,
     server: &'a Running,

@@ -23,7 +23,6 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `size` is `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
     pub(super) fn new(size: SlotId, metrics: Arc<Metrics>) -> Self {
         Report {
             size,
@@ -37,7 +36,6 @@ impl Report {
         }
     }
 
-    /// Publishes the conditions in the last plans.
     pub(super) fn publish(&mut self, backends: &[ManagedBackend]) {
         let all = |pick: fn(&BackendSteps) -> &Vec<SlotId>| {
             let named = backends.iter().filter(|backend| !pick(&backend.plan).is_empty()).map(|backend| {
@@ -95,7 +93,6 @@ impl Report {
     }
 }
 
-/// A message for each backend that cannot be kept in step.
 pub(super) fn faults(backends: &[ManagedBackend]) -> Vec<String> {
     let text = |backend: &ManagedBackend| Some(format!("backend {}: {}", backend.name(), backend.fault()?));
     backends.iter().filter_map(text).collect()
@@ -108,12 +105,9 @@ fn report_names(episode: &mut Episode, names: &str, text: impl Fn(&str) -> Strin
     text
 }
 
-/// The commands that HAProxy refused in a turn.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// Each command with its reply.
     commands: Vec<String>,
-    /// The distinct replies.
     replies: BTreeSet<String>,
 }
 
@@ -123,7 +117,6 @@ impl Refusals {
         self.replies.insert(reply);
     }
 
-    /// The error of a turn after which `left` changes are still needed.
     pub(super) fn error(self, left: usize) -> TurnError {
         let count = self.commands.len();
         let shown = self.commands.iter().take(3).cloned().collect::<Vec<_>>().join("; ");

@@ -15,10 +15,8 @@ const TRANSACTION: Duration = Duration::from_secs(1);
 /// The longest time between two reads of the whole table, whatever the marker says.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// What a turn has to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing: the table is unchanged.
     Nothing,
     /// An eventually consistent read, at half the price, to see whether the table is unchanged.
     Look,
@@ -29,26 +27,18 @@ pub(super) enum Need {
 /// Why the version is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MarkerFault {
-    /// The table has no marker.
     Absent,
-    /// Its heartbeat has stopped.
     Stale,
 }
 
-/// The markers seen so far.
 #[derive(Debug, Default)]
 pub(super) struct MarkerWatch {
-    /// The version of the last table.
     version: Option<u64>,
     /// The highest heartbeat seen: a stale replica shows lower ones.
     heartbeat: Option<u64>,
-    /// When the marker was first read.
     since: Option<Instant>,
-    /// When the heartbeat last rose.
     beat: Option<Instant>,
-    /// When the whole table was last read.
     last_read: Option<Instant>,
-    /// When to read it once more.
     recheck: Option<Instant>,
 }
 
@@ -88,7 +78,6 @@ impl MarkerWatch {
         self.recheck = self.version.map(|_| now + TRANSACTION);
     }
 
-    /// When the heartbeat last rose.
     pub(super) fn beat(&self) -> Option<Instant> {
         self.beat
     }

@@ -87,7 +87,6 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// The usual causes of a timeout.
 const TIMEOUT_HINT: &str = "is it stopped, or are other clients using up its `stats maxconn`?";
 
 impl fmt::Display for HaproxyError {

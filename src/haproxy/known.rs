@@ -28,18 +28,15 @@ impl Dialect {
         }
     }
 
-    /// The line to send for these commands.
     pub(super) fn line(self, commands: &str) -> String {
         format!("{}{commands}", self.prefix())
     }
 
-    /// The number of replies before those to the commands.
     pub(super) fn extra_replies(self) -> usize {
         usize::from(self.severity && !self.master)
     }
 }
 
-/// What is known of one process.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) process: Process,
@@ -48,7 +45,6 @@ pub(super) struct Known {
     longest_line: usize,
     /// The `be_id` of each backend: `show stat` by name finds a frontend of that name first.
     pub(super) numbers: BTreeMap<String, String>,
-    /// Whether a reading has reported it.
     pub(super) reported: bool,
     /// Whether its `show stat` is usable: that of 2.2 lacks the weight.
     pub(super) stat_has_weight: bool,

@@ -18,7 +18,6 @@ pub(super) fn split(answer: &str) -> Result<Vec<&str>, String> {
     if start == answer.len() { Ok(replies) } else { Err("it is truncated".to_owned()) }
 }
 
-/// The number of complete replies.
 pub(super) fn count(answer: &[u8]) -> usize {
     let mut count = 0;
     let mut line = 0;

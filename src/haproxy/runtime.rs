@@ -27,7 +27,6 @@ pub struct Runtime {
     socket: Socket,
     /// A dump that timed out; it must be read to the end before anything else is sent.
     unread_dump: Option<(Exchange, String)>,
-    /// The process that answered last.
     known: Option<Known>,
     /// Whether dialect and level were checked since the last error.
     verified: bool,
@@ -48,7 +47,6 @@ impl Runtime {
         Ok((self.socket.send(&line)?, line))
     }
 
-    /// The replies to `count` commands, as text.
     fn ask(&mut self, dialect: Dialect, commands: &str, count: usize) -> Result<Vec<String>, HaproxyError> {
         let (mut exchange, line) = self.send_line(dialect, commands)?;
         let mut buffer = Vec::new();
@@ -241,7 +239,8 @@ impl Runtime {
         let asked = Instant::now();
         for (line, buffer) in lines.iter().zip(&mut buffers) {
             let text = known.dialect.line(&line.join(";"));
-            let response = self.socket.send(&text)?.receive(&text, until(known.dialect, line.len()), buffer)?;
+            let mut exchange = self.socket.send(&text)?.not_urgent();
+            let response = exchange.receive(&text, until(known.dialect, line.len()), buffer)?;
             // The extra reply of `set severity-output` is one empty line.
             responses.push(response.get(known.dialect.extra_replies()..).unwrap_or_default());
         }
@@ -347,7 +346,6 @@ impl Haproxy for Runtime {
     }
 }
 
-/// What ends the response to `count` commands.
 fn until(dialect: Dialect, count: usize) -> Until {
     if dialect.master { Until::Replies(count) } else { Until::Closed }
 }
@@ -359,7 +357,6 @@ fn replies<'a>(dialect: Dialect, line: &str, count: usize, response: &'a str) ->
     Ok(replies)
 }
 
-/// The process that answered, by the reply to `show info`.
 fn process(info: &str, asked: Instant, answered: Instant) -> Result<Process, HaproxyError> {
     let unusable = |fault: String| HaproxyError::Response { line: "show info".to_owned(), fault };
     let value = |name: &str| {

@@ -142,7 +142,6 @@ fn parse_weight(text: &str) -> Result<Weight, String> {
     }
 }
 
-/// Describes a reply that is not a table.
 fn unexpected(reply: &str) -> String {
     let first: String = reply.lines().next().unwrap_or_default().chars().take(80).collect();
     if first.is_empty() { "it is empty".to_owned() } else { format!("it begins with {first:?}") }
