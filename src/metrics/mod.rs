@@ -278,8 +278,8 @@ impl Metrics {
         if liveness.ready && leads == Some(false) {
             liveness.reason.push_str(", standby: another server leads the table");
         }
-        if liveness.ready && !conditions.is_empty() {
-            liveness.reason.push_str(", but ");
+        if !conditions.is_empty() {
+            liveness.reason.push_str(if liveness.ready { ", but " } else { "; " });
             liveness.reason.push_str(&sanitized(&conditions.join("; ")));
         }
         liveness

@@ -226,6 +226,8 @@ struct Keeper {
     writer: Writer,
     /// What the file held at start, until it is used or AWS has answered.
     kept: Option<Kept>,
+    /// Until when AWS has time for its first answer; none before the first request.
+    first_deadline: Option<Instant>,
     /// The table that was written last, and when.
     written: Option<(Table, Instant)>,
 }
@@ -239,7 +241,7 @@ impl KeptTable {
     pub fn new(table: SlotTable, file: Option<StateFile>, region: Option<&str>) -> io::Result<Self> {
         let keeper = file.map(|file| {
             let kept = load(&file, table.name(), region);
-            Ok::<_, io::Error>(Keeper { writer: Writer::start(file.path)?, kept, written: None })
+            Ok::<_, io::Error>(Keeper { writer: Writer::start(file.path)?, kept, first_deadline: None, written: None })
         });
         Ok(KeptTable { table, keeper: keeper.transpose()? })
     }
@@ -260,12 +262,12 @@ fn load(file: &StateFile, name: &str, region: Option<&str>) -> Option<Kept> {
 
 impl TableReader for KeptTable {
     fn marker(&mut self, until: Instant) -> Result<Marker, TurnError> {
-        let until = self.first_answer(until);
+        let until = self.deadline(until);
         TableReader::marker(&mut self.table, until)
     }
 
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError> {
-        let until = self.first_answer(until);
+        let until = self.deadline(until);
         let table = TableReader::read(&mut self.table, consistent, until)?;
         if let Some(keeper) = &mut self.keeper {
             keeper.kept = None;
@@ -280,9 +282,12 @@ impl TableReader for KeptTable {
 }
 
 impl KeptTable {
-    fn first_answer(&self, until: Instant) -> Instant {
-        let waits = self.keeper.as_ref().is_some_and(|keeper| keeper.kept.is_some());
-        if waits { until.min(Instant::now() + FIRST_ANSWER) } else { until }
+    /// The deadline of a request, sooner while a kept table is at hand.
+    fn deadline(&mut self, until: Instant) -> Instant {
+        match self.keeper.as_mut().filter(|keeper| keeper.kept.is_some()) {
+            Some(keeper) => until.min(*keeper.first_deadline.get_or_insert_with(|| Instant::now() + FIRST_ANSWER)),
+            None => until,
+        }
     }
 }
 
