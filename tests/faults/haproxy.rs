@@ -48,7 +48,7 @@ fn others_that_fill_the_socket_cost_turns_and_no_traffic() {
 fn a_socket_that_is_moved_away_or_replaced_is_waited_for() {
     let mut scene = Scene::set("moved-away");
     let (socket, away) = (scene.bed.socket(), scene.bed.dir().join("away.sock"));
-    for (weight, stranger) in [(3, "nothing"), (5, "a file"), (7, "another program")] {
+    for (faults, weight, stranger) in [(1, 3, "nothing"), (2, 5, "a file"), (3, 7, "another program")] {
         fs::rename(&socket, &away).expect("the socket is there");
         let program = (stranger == "another program").then(|| Tap::start(socket.clone(), Path::new("/nowhere.sock")));
         if stranger == "a file" {
@@ -61,6 +61,11 @@ fn a_socket_that_is_moved_away_or_replaced_is_waited_for() {
         fs::rename(&away, &socket).expect("it was moved there");
         scene.wait_weights(&[10, u32::from(weight)]);
         scene.client.wait_metric(UP, |up| up == 1.0);
+        // The metric is set in the middle of a turn, the line is logged at its end.
+        wait_for("the end of the fault to be logged", SOON, || {
+            let log = scene.client.log();
+            if log.matches("HAProxy: recovered").count() == faults { Ok(()) } else { Err(log) }
+        });
     }
     // Each is a fault of its own, logged once when it begins and once when it ends.
     assert_eq!(scene.client.log().matches("WARN").count(), 3, "{}", scene.client.log());
