@@ -7,6 +7,7 @@ use std::path::Path;
 use super::fixture::{BACK, FAILED, Scene};
 use crate::common::haproxy::Server;
 use crate::common::tap::Tap;
+use crate::common::wait::{SOON, wait_for};
 
 const UP: &str = "hsdo_haproxy_up";
 
