@@ -58,6 +58,8 @@ pub struct Sighting<R> {
     pub marker: Marker,
     /// Its raw attributes, valid or not: the condition of [`SlotStore::take`].
     pub raw: R,
+    /// When the response arrived, by the monotonic clock.
+    pub read_at: Instant,
 }
 
 /// The table, as the server role uses it.

@@ -77,16 +77,17 @@ impl LeaseWatch {
         self.rival.as_ref().filter(|rival| rival.alive).map(|rival| rival.since)
     }
 
-    /// Records a marker that was read after `now`. Returns whether the lease may be taken: it is free, its heartbeat has not
+    /// Records a marker that was requested at `asked` and arrived at `read`. A heartbeat counts as unchanged from its first
+    /// arrival to the last request, so a process that was paused in between takes no live lease. Returns whether the lease may be taken: it is free, its heartbeat has not
     /// changed for [`EXPIRY`], or it names our own next term (we took it, but the response was lost).
-    pub(super) fn see(&mut self, marker: &Marker, now: Instant) -> bool {
+    pub(super) fn see(&mut self, marker: &Marker, asked: Instant, read: Instant) -> bool {
         let same_leader = self.rival.as_ref().is_some_and(|rival| rival.leader == marker.leader);
         let unchanged = same_leader && self.rival.as_ref().is_some_and(|rival| rival.heartbeat == marker.heartbeat);
         if !unchanged {
             let (leader, heartbeat) = (marker.leader.clone(), marker.heartbeat);
-            self.rival = Some(Rival { leader, heartbeat, since: now, alive: same_leader });
+            self.rival = Some(Rival { leader, heartbeat, since: read, alive: same_leader });
         }
-        let expired = |rival: &Rival| now.saturating_duration_since(rival.since) >= EXPIRY;
+        let expired = |rival: &Rival| asked.saturating_duration_since(rival.since) >= EXPIRY;
         marker.leader.is_none() || self.term.is(marker.leader.as_deref()) || self.rival.as_ref().is_some_and(expired)
     }
 
@@ -131,18 +132,16 @@ impl HeldLease {
         now.saturating_duration_since(self.last_beat) >= BEAT
     }
 
-    /// The next stamp: a new heartbeat and, with `raise`, a new version.
-    pub(super) fn stamp(&self, raise: bool, now: Moment) -> Stamp {
-        Stamp {
-            version: raise.then(|| marker::next(self.version, now.time)),
-            heartbeat: marker::next(self.heartbeat, now.time),
-            leader: self.term.to_string(),
-        }
+    /// The next stamp: a new heartbeat and, with `raise`, a new version. No heartbeat is used twice: the response to the last one
+    /// may be lost, and a standby must see the next one as a change.
+    pub(super) fn stamp(&mut self, raise: bool, now: Moment) -> Stamp {
+        let heartbeat = marker::next(self.heartbeat, now.time);
+        self.heartbeat = Some(heartbeat);
+        Stamp { version: raise.then(|| marker::next(self.version, now.time)), heartbeat, leader: self.term.to_string() }
     }
 
     pub(super) fn wrote(&mut self, stamp: &Stamp, now: Instant) {
         self.version = stamp.version.or(self.version);
-        self.heartbeat = Some(stamp.heartbeat);
         self.last_beat = now;
     }
 }
@@ -180,7 +179,8 @@ mod tests {
         for (name, steps) in cases {
             let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
             for (second, leader, heartbeat, expected) in steps {
-                let may = watch.see(&seen(leader, *heartbeat), start + Duration::from_secs(*second));
+                let now = start + Duration::from_secs(*second);
+                let may = watch.see(&seen(leader, *heartbeat), now, now);
                 assert_eq!(may, *expected, "{name}, at {second}");
             }
         }
@@ -191,11 +191,30 @@ mod tests {
     fn a_heartbeat_that_changed_between_two_looks_is_alive() {
         let start = Instant::now();
         let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
-        assert!(!watch.see(&seen("a", 1), start));
+        assert!(!watch.see(&seen("a", 1), start, start));
         assert_eq!(watch.alive_since(), None, "seen once is not seen to change");
         let later = start + Duration::from_secs(100);
-        assert!(!watch.see(&seen("a", 9), later));
+        assert!(!watch.see(&seen("a", 9), later, later));
         assert_eq!((watch.alive_since(), watch.rival()), (Some(later), Some("a")));
+    }
+
+    /// A process that is paused between its clock and its request sees a heartbeat that is newer than its clock says.
+    #[test]
+    fn a_pause_before_a_request_is_no_time_without_a_heartbeat() {
+        let start = Instant::now();
+        let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
+        let resumed = start + Duration::from_secs(60);
+        assert!(!watch.see(&seen("a", 1), start, resumed));
+        assert!(!watch.see(&seen("a", 1), resumed, resumed), "it is 0 s old, not 60");
+    }
+
+    #[test]
+    fn each_heartbeat_is_a_new_one_even_if_the_response_to_the_last_was_lost() {
+        let watch = LeaseWatch::new(TermName::first("me".to_owned()));
+        let claim = watch.claim(&seen("a", 5_000), moment(1_000));
+        let mut held = HeldLease::new(watch.term().clone(), &claim, Instant::now());
+        let beats = [(); 3].map(|()| held.stamp(false, moment(1_000)).heartbeat);
+        assert_eq!(beats, [5_002, 5_003, 5_004]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Standby {
         now: Moment,
     ) -> bool {
         let before = self.watch.rival().map(str::to_owned);
-        let free = self.watch.see(&seen.marker, now.clock);
+        let free = self.watch.see(&seen.marker, now.clock, seen.read_at);
         if let Some(since) = self.watch.alive_since() {
             context.gauges.heartbeat(since);
         }

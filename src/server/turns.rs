@@ -39,6 +39,8 @@ struct MemoryTable {
     lose_responses: bool,
     /// Another server takes the lease right after the table was read.
     lose_after_read: bool,
+    /// The moment of the turn that runs.
+    now: Option<Instant>,
 }
 
 /// One server's view of the table: the rows as it last knew them.
@@ -61,7 +63,11 @@ impl SlotStore for Shared {
     type Raw = ();
 
     fn read_marker(&mut self) -> Result<Sighting<()>, TurnError> {
-        Ok(Sighting { marker: self.0.borrow().marker.clone(), raw: () })
+        Ok(Sighting {
+            marker: self.0.borrow().marker.clone(),
+            raw: (),
+            read_at: self.0.borrow().now.expect("a turn is run"),
+        })
     }
 
     fn read(&mut self) -> Result<TableReading, TurnError> {
@@ -181,7 +187,9 @@ impl Bed {
     }
 
     fn moment(&self, seconds: i64) -> Moment {
-        Moment { time: at(seconds), clock: self.start + Duration::from_secs(seconds.unsigned_abs()) }
+        let clock = self.start + Duration::from_secs(seconds.unsigned_abs());
+        self.memory.borrow_mut().now = Some(clock);
+        Moment { time: at(seconds), clock }
     }
 
     fn turn(&mut self, seconds: i64) {

@@ -112,5 +112,8 @@ fn names_with_colons_and_plain_servers_beside_the_slots() {
         let plain = haproxy.server(names[0], "pod:web-1");
         if plain.weight == 256 && plain.takes_traffic() { Ok(()) } else { Err(format!("{plain:?}")) }
     });
-    client(&bed, 5, "be_http:shop:web:_dynamic-pod-").run().assert_code(2).assert_stderr("with colons requires the port");
+    client(&bed, 5, "be_http:shop:web:_dynamic-pod-")
+        .run()
+        .assert_code(2)
+        .assert_stderr("with colons requires the port");
 }

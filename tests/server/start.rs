@@ -74,8 +74,8 @@ fn what_only_a_person_can_mend_ends_the_start_with_2() {
     bed.aws().heal();
     for (status, text) in [
         ("INACCESSIBLE_ENCRYPTION_CREDENTIALS", "KMS key"),
-        ("ARCHIVED", "restore it from the backup"),
-        ("ARCHIVING", "restore it from the backup"),
+        ("ARCHIVED", "restore it from DynamoDB's backup"),
+        ("ARCHIVING", "restore it from DynamoDB's backup"),
     ] {
         bed.aws().inject("DescribeTable", Fault::replace("\"ACTIVE\"", &format!("\"{status}\"")));
         check(status, &|| steady(&bed, 2), text);
@@ -190,11 +190,7 @@ fn once_ends_within_twenty_seconds_whatever_is_answered() {
                 json!({ "Item": item }).to_string()
             };
             let other = Fault::Answer(Arc::new(other));
-            ends(
-                "lease",
-                &|bed| bed.aws().inject("GetItem", other.clone()),
-                "the lease of the table is neither free nor",
-            );
+            ends("lease", &|bed| bed.aws().inject("GetItem", other.clone()), "the table's lease is neither free nor");
         });
         scope.spawn(|| {
             ends(

@@ -43,7 +43,7 @@ fn a_file_that_cannot_be_used_says_why() {
         (other("\"web\"", "\"api\""), "it is of table \"api\", not \"web\""),
         (other("eu-west-1", "eu\\u001b[1m"), "it is of region \"eu\\u{1b}[1m\", not \"eu-west-1\""),
         (other("2025-", "x-"), "its time cannot be read"),
-        (other(r#""BackendServerID":{"N":"1"}"#, r#""BackendServerID":{"N":"1;2"}"#), "not a number of a slot"),
+        (other(r#""BackendServerID":{"N":"1"}"#, r#""BackendServerID":{"N":"1;2"}"#), "not a slot number"),
         (other("\"Weight\":{\"N\":\"0\"}", "\"Weight\":{\"N\":\"0;1\"}"), "slot 1: Weight"),
         (encode(&snapshot(vec![])), "it holds no row"),
     ];

@@ -323,7 +323,7 @@ impl SlotStore for SlotTable {
             Err(error) => return Err(error.into()),
         };
         let (raw, marker) = found.unzip();
-        Ok(Sighting { marker: marker.unwrap_or_default(), raw: StoredMarker(raw) })
+        Ok(Sighting { marker: marker.unwrap_or_default(), raw: StoredMarker(raw), read_at: Instant::now() })
     }
 
     /// Takes up to 4.5 s.
