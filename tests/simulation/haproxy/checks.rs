@@ -2,6 +2,7 @@
 //! out: where they stand is computed when it matters.
 
 use super::config::BackendConfig;
+use super::version::Version;
 
 /// A check that was begun.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(config: &BackendConfig, first: u64) -> Self {
+    pub(super) fn new(config: &BackendConfig, version: &Version, first: u64) -> Self {
         // HAProxy's defaults count for a server without a check, too.
         let (rise, fall) = config.check.map_or((2, 3), |check| (check.rise, check.fall));
         let (inter, takes) = config.check.map_or((1, 0), |check| (check.inter.as_nanos(), check.takes.as_nanos()));
@@ -38,7 +39,7 @@ impl Checks {
             is_configured: config.check.is_some(),
             is_enabled: config.check.is_some(),
             is_paused: config.disabled,
-            health: if config.disabled { 0 } else { rise },
+            health: if config.disabled || config.check.is_some() && version.starts_empty { 0 } else { rise },
             flight: None,
             next: first,
             settled: None,
@@ -49,7 +50,13 @@ impl Checks {
         }
     }
 
+    /// Whether checks run.
     fn go_on(&self) -> bool {
+        self.is_configured && self.counts()
+    }
+
+    /// Whether the health counts.
+    fn counts(&self) -> bool {
         self.is_enabled && !self.is_paused
     }
 
@@ -123,7 +130,9 @@ impl Checks {
     }
 
     pub(super) fn resume(&mut self, now: u64) {
-        if std::mem::take(&mut self.is_paused) {
+        // Checks that are switched off stay paused, even if they are switched on later.
+        if self.is_enabled {
+            self.is_paused = false;
             // The next check decides, whatever `fall` says.
             self.health = self.rise;
         }
@@ -163,13 +172,17 @@ impl Checks {
         self.health >= self.rise
     }
 
+    pub(super) fn is_configured(&self) -> bool {
+        self.is_configured
+    }
+
     pub(super) fn is_enabled(&self) -> bool {
         self.is_enabled
     }
 
     /// Whether the checks have a server that leaves maintenance down.
     pub(super) fn keeps_down(&self) -> bool {
-        self.go_on() && !self.is_risen()
+        self.counts() && !self.is_risen()
     }
 
     /// `srv_check_state`, but whether a check is under way.

@@ -35,7 +35,7 @@ const EPOCH: u64 = 1_700_000_000;
 
 /// Why HAProxy refuses a weight.
 const STATIC: &str = "Backend is using a static LB algorithm and only accepts weights '0%' and '100%'.";
-const NO_CHECK: &str = "Health checks are not configured on this server, cannot enable.";
+const NO_CHECK: &str = "Health check was not configured on this server, cannot enable.";
 
 /// What becomes of a connection to the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +230,7 @@ impl SimHaproxy {
     /// The servers of a backend, as HAProxy's tables show them.
     pub(crate) fn rows(&self, backend: &str) -> Vec<Row> {
         let host = self.0.borrow();
-        host.worker.iter().flat_map(|worker| Row::all(worker, backend, host.version)).collect()
+        host.worker.iter().flat_map(|worker| Row::all(worker, backend)).collect()
     }
 }
 
@@ -251,7 +251,7 @@ impl Host {
     fn start(&mut self) {
         assert!(self.worker.is_none(), "HAProxy runs already");
         self.pids += 1;
-        let mut worker = Worker::new(self.pids, &self.frames, self.now);
+        let mut worker = Worker::new(self.pids, self.version, &self.frames, self.now);
         worker.advance(self.now, &*self.fleet);
         self.worker = Some(worker);
     }

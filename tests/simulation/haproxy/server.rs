@@ -8,6 +8,7 @@ use hsdo::slot::Weight;
 
 use super::checks::Checks;
 use super::config::BackendConfig;
+use super::version::Version;
 
 /// `srv_op_state`. There is no slow start here, so nothing is ever starting (1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ pub(super) struct Server {
 
 impl Server {
     /// As it is configured, with its first check at that time.
-    pub(super) fn new(config: &BackendConfig, first: u64) -> Self {
+    pub(super) fn new(config: &BackendConfig, version: &Version, first: u64) -> Self {
         Server {
             address: config.placeholder,
             next_address: None,
@@ -101,7 +102,7 @@ impl Server {
             drain: false,
             op: if config.disabled { Op::Stopped } else { Op::Running },
             weight: config.weight,
-            checks: Checks::new(config, first),
+            checks: Checks::new(config, version, first),
         }
     }
 
@@ -152,6 +153,7 @@ impl Server {
         now: u64,
         address_at: u64,
         config: &BackendConfig,
+        version: &Version,
     ) -> Result<(), Refusal> {
         if !matches!(order, Order::Weight(_) | Order::Percent(_)) {
             self.checks.stir(now);
@@ -202,9 +204,9 @@ impl Server {
                 let weight = u32::from(config.weight) * percent.min(25_600) / 100;
                 self.weigh(weight.min(256) as Weight, config)?;
             }
-            Order::EnableHealth if config.check.is_some() => self.checks.enable(now),
-            Order::DisableHealth if config.check.is_some() => self.checks.disable(),
-            Order::EnableHealth | Order::DisableHealth => return Err(Refusal::Unchecked),
+            Order::EnableHealth if config.check.is_some() || version.enables_no_check => self.checks.enable(now),
+            Order::EnableHealth => return Err(Refusal::Unchecked),
+            Order::DisableHealth => self.checks.disable(),
         }
         Ok(())
     }
@@ -284,7 +286,7 @@ impl Server {
             address: Some(self.address),
             weight: self.weight,
             configured: config.weight,
-            checked: self.checks.is_enabled(),
+            checked: self.checks.is_configured() && self.checks.is_enabled(),
             checking: self.checks.is_under_way(now),
         }
     }

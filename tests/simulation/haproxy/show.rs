@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use hsdo::slot::Weight;
 
 use super::server::Status;
-use super::version::Version;
 use super::worker::Worker;
 
 /// The columns of `show stat` and `show servers state` that hsdo reads.
@@ -28,7 +27,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(super) fn all(worker: &Worker, backend: &str, _version: &Version) -> Vec<Row> {
+    pub(super) fn all(worker: &Worker, backend: &str) -> Vec<Row> {
         let Some(backend) = worker.backend(backend).map(|place| &worker.backends[place]) else { return Vec::new() };
         let config = &backend.frame.config;
         let row = |(name, server): (&String, &super::Server)| Row {
@@ -47,7 +46,7 @@ impl Row {
 
 /// As `show stat` words it.
 fn status(status: Status, (rise, fall): (u32, u32)) -> String {
-    let passes_left = |health: u32| format!("{}/{fall}", (health + 1).saturating_sub(rise));
+    let passes_left = |health: u32| format!("{}/{fall}", i64::from(health) + 1 - i64::from(rise));
     match status {
         Status::Maintenance => "MAINT".to_owned(),
         Status::Up => "UP".to_owned(),

@@ -15,6 +15,10 @@ pub(crate) struct Version {
     pub(crate) done_of_orphan: Option<usize>,
     /// Whether a new address holds only a moment after the reply, and replies are worded that way.
     pub(crate) late_address: bool,
+    /// Whether `enable health` does something to a server without a check: it shows as `UP 1/3`, though no check runs.
+    pub(crate) enables_no_check: bool,
+    /// Whether a server that begins in rotation needs `rise` checks like one that is down, though it serves before: `UP -1/3`.
+    pub(crate) starts_empty: bool,
 }
 
 pub(crate) static VERSIONS: [Version; 6] = [
@@ -25,6 +29,8 @@ pub(crate) static VERSIONS: [Version; 6] = [
         counts_stops: false,
         done_of_orphan: None,
         late_address: false,
+        enables_no_check: true,
+        starts_empty: false,
     },
     Version {
         name: "2.6.12",
@@ -33,6 +39,8 @@ pub(crate) static VERSIONS: [Version; 6] = [
         counts_stops: false,
         done_of_orphan: Some(3),
         late_address: false,
+        enables_no_check: false,
+        starts_empty: false,
     },
     Version {
         name: "2.8.25",
@@ -41,6 +49,8 @@ pub(crate) static VERSIONS: [Version; 6] = [
         counts_stops: false,
         done_of_orphan: Some(2),
         late_address: false,
+        enables_no_check: false,
+        starts_empty: false,
     },
     Version {
         name: "3.0.11",
@@ -49,6 +59,8 @@ pub(crate) static VERSIONS: [Version; 6] = [
         counts_stops: false,
         done_of_orphan: Some(2),
         late_address: true,
+        enables_no_check: false,
+        starts_empty: false,
     },
     Version {
         name: "3.2.26",
@@ -57,6 +69,8 @@ pub(crate) static VERSIONS: [Version; 6] = [
         counts_stops: true,
         done_of_orphan: None,
         late_address: true,
+        enables_no_check: false,
+        starts_empty: false,
     },
     Version {
         name: "3.4.7",
@@ -65,6 +79,8 @@ pub(crate) static VERSIONS: [Version; 6] = [
         counts_stops: true,
         done_of_orphan: None,
         late_address: true,
+        enables_no_check: false,
+        starts_empty: true,
     },
 ];
 

@@ -7,6 +7,7 @@ use hsdo::ports::{Running, Servers};
 use hsdo::slot::Weight;
 
 use super::config::{BackendConfig, Fleet};
+use super::version::Version;
 use super::server::{Order, Refusal, Server, Shown};
 
 /// A backend's configuration, and what is derived from it once.
@@ -73,6 +74,7 @@ impl Backend {
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     pub(super) pid: u32,
+    pub(super) version: &'static Version,
     /// When it was started, by the clock that never stands still.
     pub(super) started: u64,
     /// For how long it was stopped by signals, in all.
@@ -86,7 +88,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(pid: u32, frames: &[Rc<Frame>], now: u64) -> Self {
+    pub(super) fn new(pid: u32, version: &'static Version, frames: &[Rc<Frame>], now: u64) -> Self {
         // First checks are spread over the longest interval of the whole configuration.
         let checks = || frames.iter().filter_map(|frame| Some((frame, frame.config.check?)));
         let spread = checks().map(|(_, check)| check.inter.as_nanos() as u64).max().unwrap_or(0);
@@ -96,12 +98,12 @@ impl Worker {
             let mut server = |_| {
                 let first = now + spread / count * place;
                 place += u64::from(frame.config.check.is_some());
-                Server::new(&frame.config, first)
+                Server::new(&frame.config, version, first)
             };
             Backend { frame: Rc::clone(frame), servers: (0..frame.config.slots).map(&mut server).collect(), version: 0 }
         };
         let backends = frames.iter().map(&mut backend).collect();
-        Worker { pid, started: now, stopped: 0, backends, now, due: 0, fleet: None }
+        Worker { pid, version, started: now, stopped: 0, backends, now, due: 0, fleet: None }
     }
 
     /// Lets everything up to `now` happen.
@@ -134,9 +136,9 @@ impl Worker {
 
     /// Does what is ordered, once it was advanced to this moment; an address takes `lag` to hold.
     pub(super) fn obey(&mut self, backend: usize, server: usize, order: Order, lag: u64) -> Result<(), Refusal> {
-        let now = self.now;
+        let (now, version) = (self.now, self.version);
         let backend = &mut self.backends[backend];
-        let done = backend.change(server, |server, config| server.obey(order, now, now + lag, config));
+        let done = backend.change(server, |server, config| server.obey(order, now, now + lag, config, version));
         self.due = self.due.min(backend.servers[server].due());
         done
     }
