@@ -2,13 +2,14 @@
 //! out: where they stand is computed when it matters.
 
 use super::config::BackendConfig;
-use super::version::Version;
 
 /// A check that was begun.
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     ends: u64,
     passes: bool,
+    /// Whether the next one would have the same result: not if something was changed since it was begun.
+    is_current: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(config: &BackendConfig, version: &Version, first: u64) -> Self {
+    pub(super) fn new(config: &BackendConfig, is_empty: bool, first: u64) -> Self {
         // HAProxy's defaults count for a server without a check, too.
         let (rise, fall) = config.check.map_or((2, 3), |check| (check.rise, check.fall));
         let (inter, takes) = config.check.map_or((1, 0), |check| (check.inter.as_nanos(), check.takes.as_nanos()));
@@ -39,7 +40,7 @@ impl Checks {
             is_configured: config.check.is_some(),
             is_enabled: config.check.is_some(),
             is_paused: config.disabled,
-            health: if config.disabled || config.check.is_some() && version.starts_empty { 0 } else { rise },
+            health: if config.disabled || is_empty { 0 } else { rise },
             flight: None,
             next: first,
             settled: None,
@@ -72,13 +73,13 @@ impl Checks {
     /// Does what is due at `now`; gives the result of a check that ends.
     pub(super) fn step(&mut self, now: u64, is_steady: bool, is_healthy: impl FnOnce() -> bool) -> Option<bool> {
         if self.flight.is_none() {
-            self.flight = Some(Flight { ends: now + self.takes, passes: is_healthy() });
+            self.flight = Some(Flight { ends: now + self.takes, passes: is_healthy(), is_current: true });
         }
         let flight = self.flight.filter(|flight| flight.ends <= now)?;
         self.flight = None;
         self.next = flight.ends + self.inter;
         let extreme = if flight.passes { self.is_full() } else { self.health == 0 };
-        self.settled = (is_steady && extreme && self.go_on()).then_some(flight.passes);
+        self.settled = (is_steady && extreme && flight.is_current && self.go_on()).then_some(flight.passes);
         Some(flight.passes)
     }
 
@@ -89,9 +90,12 @@ impl Checks {
         {
             let begun = now - (now - self.next) % (self.inter + self.takes);
             if now < begun + self.takes {
-                self.flight = Some(Flight { ends: begun + self.takes, passes });
+                self.flight = Some(Flight { ends: begun + self.takes, passes, is_current: false });
             }
             self.next = begun + self.takes + self.inter;
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.is_current = false;
         }
     }
 

@@ -93,8 +93,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// As it is configured, with its first check at that time.
-    pub(super) fn new(config: &BackendConfig, version: &Version, first: u64) -> Self {
+    /// As it is configured, in the slot of that number from 0 on, with its first check at that time.
+    pub(super) fn new(config: &BackendConfig, version: &Version, number: u32, first: u64) -> Self {
+        let is_empty = version.starts_empty && config.check.is_some() && number == 0;
         Server {
             address: config.placeholder,
             next_address: None,
@@ -102,7 +103,7 @@ impl Server {
             drain: false,
             op: if config.disabled { Op::Stopped } else { Op::Running },
             weight: config.weight,
-            checks: Checks::new(config, version, first),
+            checks: Checks::new(config, is_empty, first),
         }
     }
 

@@ -17,7 +17,8 @@ pub(crate) struct Version {
     pub(crate) late_address: bool,
     /// Whether `enable health` does something to a server without a check: it shows as `UP 1/3`, though no check runs.
     pub(crate) enables_no_check: bool,
-    /// Whether a server that begins in rotation needs `rise` checks like one that is down, though it serves before: `UP -1/3`.
+    /// Whether the first server of a template that begins in rotation needs `rise` checks as if it were down, though it serves
+    /// before: `UP -1/3`.
     pub(crate) starts_empty: bool,
 }
 

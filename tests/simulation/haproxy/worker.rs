@@ -95,10 +95,10 @@ impl Worker {
         let count = checks().map(|(frame, _)| u64::from(frame.config.slots)).sum::<u64>().max(1);
         let mut place = 0;
         let mut backend = |frame: &Rc<Frame>| {
-            let mut server = |_| {
+            let mut server = |number| {
                 let first = now + spread / count * place;
                 place += u64::from(frame.config.check.is_some());
-                Server::new(&frame.config, version, first)
+                Server::new(&frame.config, version, number, first)
             };
             Backend { frame: Rc::clone(frame), servers: (0..frame.config.slots).map(&mut server).collect(), version: 0 }
         };
