@@ -18,10 +18,10 @@ use crate::common::haproxy::Haproxy;
 use crate::common::port::Port;
 use crate::common::wait::try_wait_for;
 use crate::machines::{Asked, Machines};
-use crate::model::{BackendConfig, Row, Session, SimHaproxy, Version};
+use crate::model::{BackendConfig, Session, SimHaproxy, Version};
 use crate::script::{Act, Place, Step};
 use crate::shape::Shape;
-use crate::table;
+use crate::table::{self, Shown};
 
 /// How long the real one may take to show what the model does.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -157,16 +157,18 @@ impl Pair {
         }
         let drops = self.version.done_of_orphan.is_some();
         let later = self.later();
-        forks.iter().for_each(|fork| fork.advance(later));
+        for fork in &forks {
+            fork.advance(later);
+        }
         // Time for all that it does.
         std::thread::sleep(if self.is_fast { SETTLE } else { Duration::from_millis(20) });
         let least = if drops { 0 } else { commands.len() };
         let last = Cell::new(String::new());
         let done = try_wait_for(PATIENCE, || {
             self.machines.accept();
-            let real = self.real_rows();
+            let real = self.real_shows();
             last.set(format!("{real:?}"));
-            (least..=commands.len()).rev().find(|count| real.as_ref() == Ok(&self.model_rows(&forks[*count]))).ok_or(())
+            (least..=commands.len()).rev().find(|count| real.as_ref() == Ok(&self.model_shows(&forks[*count]))).ok_or(())
         });
         let Ok(done) = done else { self.fail("what is left of a line", &last.take(), &"any number of its commands") };
         self.told.push(format!("{done} of {} commands were done", commands.len()));
@@ -191,25 +193,26 @@ impl Pair {
         self.now + if self.is_fast { SETTLE * 10 } else { Duration::from_millis(10) }
     }
 
-    fn real_rows(&self) -> Result<Vec<Vec<Row>>, String> {
-        self.names.iter().map(|name| table::rows(&self.real, name).map_err(|error| error.to_string())).collect()
+    fn real_shows(&self) -> Result<Vec<Shown>, String> {
+        self.names.iter().map(|name| table::shown(&self.real, name).map_err(|error| error.to_string())).collect()
     }
 
-    fn model_rows(&self, model: &SimHaproxy) -> Vec<Vec<Row>> {
-        self.names.iter().map(|name| model.rows(name)).collect()
+    fn model_shows(&self, model: &SimHaproxy) -> Vec<Shown> {
+        let shown = |name: &String| Shown { rows: model.rows(name), serving: model.serving(name).len() };
+        self.names.iter().map(shown).collect()
     }
 
     /// Both show the same servers.
     fn agree(&mut self) {
         self.now = self.later();
         self.model.advance(self.now);
-        let model = self.model_rows(&self.model);
+        let model = self.model_shows(&self.model);
         if self.is_fast {
             std::thread::sleep(SETTLE);
         }
         let same = try_wait_for(PATIENCE, || {
             self.machines.accept();
-            let real = self.real_rows()?;
+            let real = self.real_shows()?;
             if real == model { Ok(()) } else { Err(differences(&real, &model)) }
         });
         if let Err(last) = same {
@@ -253,10 +256,16 @@ impl Pair {
     }
 }
 
-/// The rows that differ.
-fn differences(real: &[Vec<Row>], model: &[Vec<Row>]) -> String {
-    let pairs = real.iter().zip(model).enumerate();
-    let rows = pairs.flat_map(|(number, (real, model))| real.iter().zip(model).map(move |pair| (number, pair)));
-    let other = rows.filter(|(_, (real, model))| real != model);
-    other.map(|(number, (real, model))| format!("back-{number}\n  {real}\n  {model}\n")).collect()
+/// What differs.
+fn differences(real: &[Shown], model: &[Shown]) -> String {
+    let mut text = String::new();
+    for (number, (real, model)) in real.iter().zip(model).enumerate() {
+        if real.serving != model.serving {
+            text.push_str(&format!("back-{number}\n  {} serve\n  {} serve\n", real.serving, model.serving));
+        }
+        for (real, model) in real.rows.iter().zip(&model.rows).filter(|(real, model)| real != model) {
+            text.push_str(&format!("back-{number}\n  {real}\n  {model}\n"));
+        }
+    }
+    text
 }

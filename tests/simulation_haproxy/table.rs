@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 
 use crate::common::haproxy::Haproxy;
 use crate::model::Row;
@@ -9,10 +10,20 @@ use crate::model::Row;
 /// Whether a check is under way is left out: that is another answer each time.
 const UNDER_WAY: u32 = 1;
 
-/// The rows of a backend, in the order of its slots.
-pub(crate) fn rows(haproxy: &Haproxy, backend: &str) -> io::Result<Vec<Row>> {
+/// A backend.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// Its servers, in the order of its slots.
+    pub(crate) rows: Vec<Row>,
+    /// How many of them take new traffic.
+    pub(crate) serving: usize,
+}
+
+pub(crate) fn shown(haproxy: &Haproxy, backend: &str) -> io::Result<Shown> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let statuses = statuses(&haproxy.try_command(&format!("show stat {backend} 4 -1"))?);
+    // The backend itself, and its servers.
+    let mut stat = stat(&haproxy.try_command(&format!("show stat {backend} 6 -1"))?);
+    let (_, serving) = stat.remove("BACKEND").ok_or_else(|| bad(backend))?;
     let reply = haproxy.try_command(&format!("show servers state {backend}"))?;
     let mut lines = reply.lines().skip(1);
     let head: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(' ').collect();
@@ -24,29 +35,31 @@ pub(crate) fn rows(haproxy: &Haproxy, backend: &str) -> io::Result<Vec<Row>> {
             fields.get(place).copied().ok_or_else(|| bad(line))
         };
         let number = |name: &str| text(name)?.parse::<u32>().map_err(|_| bad(line));
+        let weight = |name: &str| text(name)?.parse().map_err(|_| bad(line));
         let ip = text("srv_addr")?.parse().map_err(|_| bad(line))?;
-        let weight = |name: &str| Ok::<u16, io::Error>(number(name)? as u16);
+        let port = text("srv_port")?.parse().map_err(|_| bad(line))?;
         let name = text("srv_name")?;
         rows.push(Row {
             name: name.to_owned(),
-            address: std::net::SocketAddr::new(ip, number("srv_port")? as u16),
+            address: SocketAddr::new(ip, port),
             op: number("srv_op_state")?,
             admin: number("srv_admin_state")?,
             weight: weight("srv_uweight")?,
             configured: weight("srv_iweight")?,
             check: number("srv_check_state")? & !UNDER_WAY,
-            status: statuses.get(name).cloned().ok_or_else(|| bad(name))?,
+            status: stat.remove(name).ok_or_else(|| bad(name))?.0,
         });
     }
-    Ok(rows)
+    Ok(Shown { rows, serving: serving.parse().map_err(|_| bad(&serving))? })
 }
 
-fn statuses(reply: &str) -> BTreeMap<String, String> {
+/// The columns `status` and `act` by the name of the server.
+fn stat(reply: &str) -> BTreeMap<String, (String, String)> {
     let mut lines = reply.lines();
     let head: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
     let place = |name: &str| head.iter().position(|column| *column == name).expect("a column of `show stat`");
-    let (name, status) = (place("svname"), place("status"));
+    let (name, status, act) = (place("svname"), place("status"), place("act"));
     let cells = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
     let rows = lines.filter(|line| !line.is_empty()).map(cells);
-    rows.map(|row| (row[name].clone(), row[status].clone())).collect()
+    rows.map(|row| (row[name].clone(), (row[status].clone(), row[act].clone()))).collect()
 }

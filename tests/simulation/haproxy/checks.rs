@@ -127,10 +127,8 @@ impl Checks {
     }
 
     pub(super) fn pause(&mut self) {
-        if self.is_enabled {
-            self.is_paused = true;
-            self.empty();
-        }
+        self.is_paused |= self.is_enabled;
+        self.empty();
     }
 
     pub(super) fn resume(&mut self, now: u64) {

@@ -122,9 +122,20 @@ impl SimHaproxy {
         Session::new(self.clone())
     }
 
-    /// Lets everything up to `now` happen. Time never goes back: an earlier `now` changes nothing.
-    pub(crate) fn advance(&self, now: Instant) {
+    /// Lets everything up to `now` happen; true if what traffic sees may be another thing. Time never goes back: an earlier
+    /// `now` changes nothing. Call it before the fleet changes, and after.
+    pub(crate) fn advance(&self, now: Instant) -> bool {
+        let before = self.version();
         self.0.borrow_mut().advance(now);
+        self.version() != before
+    }
+
+    /// When the next check begins or ends that may change something; none while all has settled, until the fleet changes.
+    pub(crate) fn next_change(&self) -> Option<Instant> {
+        let host = self.0.borrow();
+        let checks = host.worker.iter().filter(|_| host.stopped.is_none()).filter_map(Worker::due);
+        let ends = host.old.iter().map(|(until, _)| *until);
+        checks.chain(ends).min().map(|at| host.base + Duration::from_nanos(at))
     }
 
     /// It ends, and a new process starts with what is configured.
@@ -224,7 +235,8 @@ impl SimHaproxy {
     pub(crate) fn version(&self) -> u64 {
         let host = self.0.borrow();
         let changes = host.worker.iter().flat_map(|worker| &worker.backends).map(|backend| backend.version).sum::<u64>();
-        u64::from(host.pids) << 48 | u64::from(host.stopped.is_some()) << 47 | u64::from(host.worker.is_some()) << 46 | changes
+        let (silent, alive) = (host.stopped.is_some(), host.worker.is_some());
+        u64::from(host.pids) << 48 | u64::from(silent) << 47 | u64::from(alive) << 46 | changes
     }
 
     /// The servers of a backend, as HAProxy's tables show them.

@@ -147,6 +147,11 @@ impl Worker {
         self.backends.iter().position(|backend| backend.frame.config.name == name)
     }
 
+    /// When something happens by itself next, by the clock that never stands still.
+    pub(super) fn due(&self) -> Option<u64> {
+        (self.due < u64::MAX).then(|| self.due + self.stopped)
+    }
+
     /// Its own time.
     pub(super) fn now(&self) -> u64 {
         self.now
