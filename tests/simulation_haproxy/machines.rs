@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
@@ -39,10 +40,10 @@ impl Machines {
         let mut listening = self.listening.borrow_mut();
         if !is_up {
             listening.remove(&address);
-        } else if !listening.contains_key(&address) {
+        } else if let Entry::Vacant(free) = listening.entry(address) {
             let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
             listener.set_nonblocking(true).expect("a socket of ours");
-            listening.insert(address, listener);
+            free.insert(listener);
         }
         self.version.set(self.version.get() + 1);
     }

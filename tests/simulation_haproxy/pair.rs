@@ -168,7 +168,10 @@ impl Pair {
             self.machines.accept();
             let real = self.real_shows();
             last.set(format!("{real:?}"));
-            (least..=commands.len()).rev().find(|count| real.as_ref() == Ok(&self.model_shows(&forks[*count]))).ok_or(())
+            (least..=commands.len())
+                .rev()
+                .find(|count| real.as_ref() == Ok(&self.model_shows(&forks[*count])))
+                .ok_or(())
         });
         let Ok(done) = done else { self.fail("what is left of a line", &last.take(), &"any number of its commands") };
         self.told.push(format!("{done} of {} commands were done", commands.len()));

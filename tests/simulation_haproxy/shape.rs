@@ -65,7 +65,8 @@ impl Shape {
              defaults\n    mode http\n    timeout connect 2s\n    timeout client 10s\n    timeout server 10s\n",
             socket.display()
         );
-        for (BackendConfig { name, base, slots, placeholder, weight, check, disabled, .. }, algorithm) in &self.backends {
+        for (BackendConfig { name, base, slots, placeholder, weight, check, disabled, .. }, algorithm) in &self.backends
+        {
             let check = check.map_or_else(String::new, |Check { inter, rise, fall, .. }| {
                 format!(" check inter {}ms rise {rise} fall {fall}", inter.as_millis())
             });

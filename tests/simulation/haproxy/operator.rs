@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use hsdo::slot::MAX_WEIGHT;
 
+use super::host::{Host, NO_CHECK, STATIC};
 use super::server::{Order, Refusal};
-use super::{Host, NO_CHECK, STATIC};
 
 /// Runs commands joined by `;`; gives their replies one after another, each with the empty line that ends it.
 pub(super) fn run(host: &mut Host, line: &str) -> String {
@@ -61,7 +61,10 @@ fn parse(words: &[&str]) -> Result<Order, String> {
         ["addr", ip] => Ok(Order::Address(ip.parse().map_err(|_| format!("Invalid addr '{ip}'"))?, None)),
         ["addr", ip, "port", port] => {
             let ip = ip.parse().map_err(|_| format!("Invalid addr '{ip}'"))?;
-            Ok(Order::Address(ip, Some(port.parse().map_err(|_| format!("problem converting port '{port}' to an int"))?)))
+            Ok(Order::Address(
+                ip,
+                Some(port.parse().map_err(|_| format!("problem converting port '{port}' to an int"))?),
+            ))
         }
         _ => panic!("the model does not know the change {words:?}"),
     }

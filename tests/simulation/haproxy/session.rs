@@ -8,9 +8,10 @@ use hsdo::haproxy::Error;
 use hsdo::ports::{BackendFault, Command, Haproxy, Process, Reading, TurnError, Verdict};
 use hsdo::settings::HaproxySocket;
 
+use super::host::Host;
 use super::server::Shown;
-use super::worker::Worker;
-use super::{Backend, Host, SimHaproxy, SocketState};
+use super::worker::{Backend, Worker};
+use super::{SimHaproxy, SocketState};
 
 /// How many commands fit a line, about; two lines are under way at a time.
 const UNDER_WAY: usize = 280;

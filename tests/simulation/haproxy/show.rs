@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use hsdo::slot::Weight;
 
-use super::server::Status;
+use super::server::{Server, Status};
 use super::worker::Worker;
 
 /// The columns of `show stat` and `show servers state` that hsdo reads.
@@ -30,7 +30,7 @@ impl Row {
     pub(super) fn all(worker: &Worker, backend: &str) -> Vec<Row> {
         let Some(backend) = worker.backend(backend).map(|place| &worker.backends[place]) else { return Vec::new() };
         let config = &backend.frame.config;
-        let row = |(name, server): (&String, &super::Server)| Row {
+        let row = |(name, server): (&String, &Server)| Row {
             name: name.clone(),
             address: server.address(),
             op: server.op as u32,

@@ -7,8 +7,8 @@ use hsdo::ports::{Running, Servers};
 use hsdo::slot::Weight;
 
 use super::config::{BackendConfig, Fleet};
-use super::version::Version;
 use super::server::{Order, Refusal, Server, Shown};
+use super::version::Version;
 
 /// A backend's configuration, and what is derived from it once.
 #[derive(Debug)]
@@ -54,16 +54,17 @@ impl Backend {
 
     pub(super) fn read(&self, now: u64) -> Servers {
         let Frame { config, names, sorted } = &*self.frame;
-        let row = |place: &usize| -> (String, Running) {
-            (names[*place].clone(), self.servers[*place].running(now, config))
-        };
+        let row =
+            |place: &usize| -> (String, Running) { (names[*place].clone(), self.servers[*place].running(now, config)) };
         sorted.iter().map(row).collect()
     }
 
     /// The slots that `is_meant`, each with its address and weight.
     pub(super) fn slots(&self, is_meant: impl Fn(&Server) -> bool) -> Vec<(u32, SocketAddr, Weight)> {
+        let mut slots = Vec::with_capacity(self.servers.len());
         let meant = (1..).zip(&self.servers).filter(|(_, server)| is_meant(server));
-        meant.map(|(slot, server)| (slot, server.address(), server.weight())).collect()
+        slots.extend(meant.map(|(slot, server)| (slot, server.address(), server.weight())));
+        slots
     }
 
     pub(super) fn shown(&self) -> impl Iterator<Item = Shown> + '_ {
