@@ -249,7 +249,7 @@ impl Runner for ServerRunner {
 
 impl<H: Haproxy> Runner for Client<SlotTable, H> {
     fn turn(&mut self) -> Vec<TurnError> {
-        Client::turn(self, Instant::now())
+        Client::turn(self, Instant::now)
     }
 
     fn pulse_interval(&self) -> Duration {

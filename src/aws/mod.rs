@@ -30,6 +30,9 @@ mod transport;
 
 pub use self::calls::{Aws, Regions};
 pub use self::error::Error;
+pub use self::query::autoscaling::{Group, Member};
+pub use self::query::ec2::{Described, Question, Record};
+pub use self::query::readiness::{observe, question};
 pub use self::query::source::GroupSource;
 pub use self::service::Service;
 pub use self::table::store::{Created, SlotTable, read_page};

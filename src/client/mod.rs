@@ -139,14 +139,16 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         }
     }
 
-    /// One turn. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be read.
-    pub fn turn(&mut self, now: Instant) -> Vec<TurnError> {
+    /// One turn, timed by `clock`. Gives what failed; nothing is the success. HAProxy is repaired also when the table could not be
+    /// read.
+    pub fn turn(&mut self, clock: impl Fn() -> Instant) -> Vec<TurnError> {
+        let now = clock();
         // A HAProxy that was down serves nobody when it is back: it is filled before AWS is asked anything, unless what was
         // read last is old, and AWS answered then.
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
         let mended = if first { self.mend(now) } else { Ok(()) };
         // What HAProxy took of the turn is not the table's.
-        let refreshed = self.refresh(if first { Instant::now() } else { now });
+        let refreshed = self.refresh(if first { clock() } else { now });
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let mended = mended.and_then(|()| self.mend(now));
         [refreshed, mended].into_iter().filter_map(Result::err).collect()

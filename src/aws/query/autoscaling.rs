@@ -20,22 +20,22 @@ const NAMES_A_CALL: usize = 100;
 
 /// A group, as AWS describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Group {
+pub struct Group {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its instances.
-    pub(crate) members: Arc<Vec<Member>>,
+    pub members: Arc<Vec<Member>>,
 }
 
 /// An instance of a group, as the group sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Member {
+pub struct Member {
     /// The instance's id.
-    pub(crate) id: String,
+    pub id: String,
     /// `InService`, `Terminating:Wait`, ...
-    pub(crate) lifecycle: String,
+    pub lifecycle: String,
     /// `Healthy` or `Unhealthy`.
-    pub(crate) health: String,
+    pub health: String,
 }
 
 /// What AWS's answer repeats: the instances of a group.

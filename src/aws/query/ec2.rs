@@ -25,13 +25,13 @@ const EXTRA_CALLS: usize = 64;
 
 /// An instance, as EC2 describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Record {
+pub struct Record {
     /// Its id.
-    pub(crate) id: String,
+    pub id: String,
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping` or `stopped`.
-    pub(crate) state: String,
+    pub state: String,
     /// Its primary private address, if it has one.
-    pub(crate) address: Option<Ipv4Addr>,
+    pub address: Option<Ipv4Addr>,
 }
 
 /// What EC2's answer repeats: a reservation and its instances, often one.
@@ -40,20 +40,20 @@ const RESERVATION: Cut =
 
 /// Whom EC2 is asked about, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Question<'a> {
+pub struct Question<'a> {
     /// Instances that their groups list: those in service, and those that hold a slot.
-    pub(crate) listed: Vec<&'a str>,
+    pub listed: Vec<&'a str>,
     /// Occupants that no group lists.
-    pub(crate) unlisted: Vec<&'a str>,
+    pub unlisted: Vec<&'a str>,
 }
 
 /// What EC2 says of the instances that it was asked about.
 #[derive(Debug, Default)]
-pub(crate) struct Described<'a> {
+pub struct Described<'a> {
     /// Those that it knows, in any order, in parts.
-    pub(crate) batches: Vec<Arc<Vec<Record>>>,
+    pub batches: Vec<Arc<Vec<Record>>>,
     /// Those that it says it does not know.
-    pub(crate) denied: HashSet<&'a str>,
+    pub denied: HashSet<&'a str>,
 }
 
 impl Described<'_> {

@@ -74,7 +74,7 @@ fn is_instance_id(name: &str) -> bool {
 }
 
 /// Whom to ask EC2 about. An instance that is neither in service nor an occupant takes no slot and holds none.
-pub(crate) fn question<'a>(groups: &'a [Group], occupants: &[&'a str]) -> Question<'a> {
+pub fn question<'a>(groups: &'a [Group], occupants: &[&'a str]) -> Question<'a> {
     let members = || groups.iter().flat_map(|group| group.members.iter());
     let holds = Holds::of(occupants);
     let mut seen = HashSet::with_capacity(occupants.len());
@@ -116,7 +116,7 @@ impl<'a, 'b> Holds<'a, 'b> {
 /// we don't know, or `running` without an address that a server can have. `stopping`, `stopped`, `shutting-down` and
 /// `terminated` do settle it, but not while the root volume is replaced. Of an instance in several groups the first
 /// configured one counts that does not have it as absent. A group that was not asked for is ignored.
-pub(crate) fn observe(
+pub fn observe(
     configured: &[String],
     groups: &[Group],
     occupants: &[&str],
