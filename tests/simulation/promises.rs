@@ -1,0 +1,360 @@
+//! What must never happen, checked whenever the table or a HAProxy changes.
+//!
+//! Between two faults there comes a point at which everything is right (`settled`). What serves then is *protected*: until its
+//! instance, its row or its HAProxy is touched, nothing may take it out, move it or lower its weight, whatever fails meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use hsdo::marker::Claim;
+use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
+
+use crate::journal::At;
+use crate::settings::{BACKENDS, SLOTS};
+use crate::table::{Changes, Rows, State, Writer};
+use crate::world::World;
+
+pub(crate) const NOT_READY: &str = "no request to a server that is not ready";
+pub(crate) const STALE: &str = "no request to an address that the table does not give";
+pub(crate) const GATE: &str = "no request before the check has passed";
+pub(crate) const TWICE: &str = "no address in two serving slots";
+pub(crate) const KEPT: &str = "what serves is not taken out";
+pub(crate) const ROW_KEPT: &str = "unknown is never empty: no row of a server that is ready is freed, moved or lowered";
+pub(crate) const ROW_TWICE: &str = "no address in two rows";
+pub(crate) const OWN_GROUP: &str = "a freed slot goes to its own group first";
+pub(crate) const ANNOUNCED: &str = "the version rises with every change";
+pub(crate) const ONE_WRITER: &str = "one writer a term";
+
+/// Why a HAProxy changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Command,
+    Check,
+    Restart,
+    Operator,
+}
+
+/// A server in rotation.
+type Serving = (SlotId, IpAddr, Weight);
+
+/// What is protected of an instance.
+#[derive(Clone, Debug)]
+struct Protected {
+    slot: SlotId,
+    /// The sites and backends where it serves.
+    places: BTreeSet<(usize, usize)>,
+    /// Whether its row is protected too.
+    row: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Promises {
+    protected: BTreeMap<IpAddr, Protected>,
+    /// Addresses that were those of a ready instance since the world was settled.
+    entitled: BTreeSet<IpAddr>,
+    /// Where rows put addresses since then.
+    placed: BTreeSet<(SlotId, IpAddr)>,
+    /// What serves at each site in each backend.
+    serving: Vec<[Vec<Serving>; BACKENDS.len()]>,
+    /// What has served in the present process of each HAProxy.
+    proven: Vec<BTreeSet<(usize, SlotId, IpAddr)>>,
+    /// Which addresses pass checks, and since when.
+    answering: BTreeMap<IpAddr, (bool, At)>,
+    /// Whose each term is.
+    terms: BTreeMap<String, usize>,
+    /// Another hand wrote to the table since the world was settled.
+    edited: bool,
+}
+
+impl Promises {
+    pub(crate) fn new(sites: usize) -> Self {
+        Promises {
+            protected: BTreeMap::new(),
+            entitled: BTreeSet::new(),
+            placed: BTreeSet::new(),
+            serving: vec![Default::default(); sites],
+            proven: vec![BTreeSet::new(); sites],
+            answering: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            edited: false,
+        }
+    }
+
+    pub(crate) fn answers(&mut self, address: IpAddr, answers: bool, now: At) {
+        if self.answering.get(&address).is_none_or(|(before, _)| *before != answers) {
+            self.answering.insert(address, (answers, now));
+        }
+    }
+
+    pub(crate) fn is_answering(&self, address: IpAddr) -> bool {
+        self.answering.get(&address).is_some_and(|(answers, _)| *answers)
+    }
+
+    pub(crate) fn serving(&self, site: usize, backend: usize) -> &[Serving] {
+        &self.serving[site][backend]
+    }
+
+    /// An instance changed: it is protected no longer.
+    pub(crate) fn touched(&mut self, address: IpAddr, ready: bool) {
+        self.protected.remove(&address);
+        if ready {
+            self.entitled.insert(address);
+        }
+    }
+
+    pub(crate) fn operator(&mut self, site: usize, slot: SlotId) {
+        let of_slot = self.protected.values_mut().filter(|it| it.slot == slot);
+        of_slot.for_each(|it| it.places.retain(|(at, _)| *at != site));
+    }
+
+    /// Everything is right: what serves is protected from now on.
+    pub(crate) fn settle(&mut self, rows: &Rows, ready: impl Fn(&Occupant) -> bool) {
+        (self.entitled, self.placed, self.protected) = Default::default();
+        self.edited = false;
+        for (id, occupant) in occupants(rows) {
+            self.placed.insert((id, occupant.address));
+            self.entitled.insert(occupant.address);
+            if ready(occupant) && occupant.status == Status::Enabled {
+                let backends = |(site, all): (usize, &[Vec<Serving>; BACKENDS.len()])| {
+                    let serves = |(_, some): &(usize, &Vec<Serving>)| {
+                        some.iter().any(|(slot, address, _)| (*slot, *address) == (id, occupant.address))
+                    };
+                    all.iter().enumerate().filter(serves).map(|(backend, _)| (site, backend)).collect::<Vec<_>>()
+                };
+                let places = self.serving.iter().enumerate().flat_map(backends).collect();
+                self.protected.insert(occupant.address, Protected { slot: id, places, row: true });
+            }
+        }
+    }
+}
+
+pub(crate) fn occupants(rows: &Rows) -> impl Iterator<Item = (SlotId, &Occupant)> {
+    rows.iter().filter_map(|(id, row)| Some((*id, occupant(Some(row))?)))
+}
+
+fn occupant(row: Option<&Row>) -> Option<&Occupant> {
+    match row {
+        Some(Row::Readable(slot)) => slot.occupant.as_ref(),
+        _ => None,
+    }
+}
+
+impl World {
+    /// A server takes the lease: no two processes have one term.
+    pub(crate) fn claims(&self, process: usize, claim: &Claim) {
+        let before = self.promises.borrow_mut().terms.insert(claim.leader.clone(), process);
+        self.note(format!("{} takes the lease as {}", self.processes[process].name, claim.leader));
+        if before.is_some_and(|before| before != process) {
+            self.fail(ONE_WRITER, format!("two processes call themselves {}", claim.leader));
+        }
+    }
+
+    pub(crate) fn operator_acts(&self, site: usize, slot: SlotId) {
+        self.promises.borrow_mut().operator(site, slot);
+    }
+
+    /// What serves at a site may have changed.
+    pub(crate) fn haproxy_changed(&self, site: usize, cause: Cause) {
+        let mut broken: Option<(&'static str, String)> = None;
+        let mut changed = false;
+        {
+            let promises = &mut *self.promises.borrow_mut();
+            let haproxy = self.sites[site].haproxy.borrow();
+            if cause == Cause::Restart {
+                promises.proven[site].clear();
+                promises.protected.values_mut().for_each(|it| it.places.retain(|(at, _)| *at != site));
+            }
+            for (backend, name) in BACKENDS.into_iter().enumerate() {
+                let now: Vec<Serving> =
+                    haproxy.serving(name).into_iter().map(|(id, at, weight)| (id, at.ip(), weight)).collect();
+                if now == promises.serving[site][backend] {
+                    continue;
+                }
+                changed = true;
+                let before = std::mem::replace(&mut promises.serving[site][backend], now.clone());
+                let found = self.broken_by(promises, site, backend, cause, &before, &now);
+                broken = broken.or(found);
+                promises.proven[site].extend(now.iter().map(|(slot, address, _)| (backend, *slot, *address)));
+            }
+        }
+        if changed && cause != Cause::Command {
+            self.disturb_clients(site);
+        }
+        if let Some((promise, text)) = broken {
+            self.fail(promise, format!("{text}, in {} of HAProxy {site}, by {cause:?}", BACKENDS[0]));
+        }
+    }
+
+    fn broken_by(
+        &self,
+        promises: &Promises,
+        site: usize,
+        backend: usize,
+        cause: Cause,
+        before: &[Serving],
+        now: &[Serving],
+    ) -> Option<(&'static str, String)> {
+        let in_rotation = |all: &[Serving], slot, address| all.iter().any(|it| (it.0, it.1) == (slot, address));
+        let by_hsdo = matches!(cause, Cause::Command | Cause::Check);
+        for (slot, address, _) in now.iter().copied().filter(|it| !in_rotation(before, it.0, it.1) && by_hsdo) {
+            if !promises.entitled.contains(&address) {
+                return Some((NOT_READY, format!("{address} serves in slot {slot}, and nobody ready has it")));
+            }
+            if !promises.placed.contains(&(slot, address)) {
+                return Some((STALE, format!("{address} serves in slot {slot}, where no row puts it")));
+            }
+            let covers = |other: &&Serving| {
+                let protected = promises.protected.get(&other.1);
+                other.0 != slot && protected.is_some_and(|it| it.row && it.places.contains(&(site, backend)))
+            };
+            let covered = before.iter().find(covers);
+            let proven = promises.proven[site].contains(&(backend, slot, address));
+            if let (Cause::Command, false, Some(other)) = (cause, proven, covered) {
+                let text = format!("{address} serves in slot {slot} at once, though slot {} serves", other.0);
+                return Some((GATE, text));
+            }
+            let other = now.iter().find(|other| other.1 == address && other.0 != slot);
+            if let Some((other, ..)) = other.filter(|other| {
+                !promises.edited && !(promises.placed.contains(&(other.0, address)))
+            }) {
+                return Some((TWICE, format!("{address} serves in slots {slot} and {other}")));
+            }
+        }
+        if cause != Cause::Command {
+            return None;
+        }
+        for (slot, address, weight) in before.iter().copied() {
+            let protected = promises.protected.get(&address);
+            if protected.is_none_or(|it| it.slot != slot || !it.places.contains(&(site, backend))) {
+                continue;
+            }
+            match now.iter().find(|it| (it.0, it.1) == (slot, address)) {
+                None => return Some((KEPT, format!("{address} in slot {slot} was taken out"))),
+                Some((_, _, lower)) if *lower < weight => {
+                    return Some((KEPT, format!("{address} in slot {slot} fell from weight {weight} to {lower}")));
+                }
+                Some(_) => {}
+            }
+        }
+        None
+    }
+
+    /// The table changed.
+    pub(crate) fn table_changed(&self, writer: Writer, before: &State, changes: &Changes) {
+        if changes.rows.is_empty() {
+            return;
+        }
+        let mut after = (*before.rows).clone();
+        for (id, row) in &changes.rows {
+            match row {
+                Some(row) => drop(after.insert(*id, row.clone())),
+                None => drop(after.remove(id)),
+            }
+        }
+        let broken = match writer {
+            Writer::Server(process) => self.broken_by_server(process, before, changes, &after),
+            Writer::Hand => {
+                self.edited_by_hand(changes);
+                None
+            }
+        };
+        let seats = |rows: &Rows| occupants(rows).map(|(id, it)| (id, it.address)).collect::<BTreeSet<_>>();
+        let seats_after = seats(&after);
+        if seats(&before.rows) != seats_after {
+            (0..self.sites.len()).for_each(|site| self.disturb_clients(site));
+        }
+        self.promises.borrow_mut().placed.extend(seats_after);
+        if let Some((promise, text)) = broken {
+            self.fail(promise, text);
+        }
+    }
+
+    fn edited_by_hand(&self, changes: &Changes) {
+        let promises = &mut *self.promises.borrow_mut();
+        promises.edited = true;
+        // All rows gone is an accident that must not take out what serves; what the servers do about it may.
+        let emptied = changes.rows.iter().all(|(_, row)| row.is_none()) && changes.rows.len() > 1;
+        let whole = changes.rows.len() > 1 && !emptied;
+        for (id, row) in &changes.rows {
+            let address = occupant(row.as_ref()).map(|occupant| occupant.address);
+            let hit = |at: &IpAddr, it: &Protected| whole || it.slot == *id || Some(*at) == address;
+            promises.protected.iter_mut().filter(|(at, it)| hit(at, it)).for_each(|(_, it)| it.row = false);
+        }
+        if !emptied {
+            promises.protected.retain(|_, it| it.row);
+        }
+    }
+
+    fn broken_by_server(
+        &self,
+        process: usize,
+        before: &State,
+        changes: &Changes,
+        after: &Rows,
+    ) -> Option<(&'static str, String)> {
+        let promises = &mut *self.promises.borrow_mut();
+        let name = &self.processes[process].name;
+        let of_emptied: Vec<IpAddr> = promises.protected.iter().filter(|(_, it)| !it.row).map(|(at, _)| *at).collect();
+        of_emptied.iter().for_each(|address| drop(promises.protected.remove(address)));
+        if let Some(marker) = &changes.marker {
+            let leader = marker.leader.clone().unwrap_or_default();
+            if promises.terms.get(&leader) != Some(&process) {
+                return Some((ONE_WRITER, format!("{name} writes in the term {leader}")));
+            }
+            let announced = marker.version > before.marker.version;
+            if !announced {
+                return Some((ANNOUNCED, format!("{name} leaves the version at {:?}", marker.version)));
+            }
+        }
+        for (id, row) in &changes.rows {
+            let old = occupant(before.rows.get(id));
+            let new = occupant(row.as_ref());
+            if let Some(old) = old
+                && promises.protected.get(&old.address).is_some_and(|it| it.slot == *id && it.row)
+            {
+                let stays = new.is_some_and(|new| {
+                    (new.address, &new.name, new.status) == (old.address, &old.name, old.status)
+                        && new.weight >= old.weight
+                });
+                if !stays {
+                    return Some((ROW_KEPT, format!("{name} writes {new:?} over {old:?} in slot {id}")));
+                }
+            }
+            if let Some(text) = new.filter(|_| old.is_none()).and_then(|new| other_own(*id, new, before, after)) {
+                return Some((OWN_GROUP, text));
+            }
+        }
+        let mut taken = BTreeMap::new();
+        for (id, occupant) in occupants(after) {
+            if let Some(first) = taken.insert(occupant.address, id)
+                && !promises.edited
+            {
+                return Some((ROW_TWICE, format!("{} is in slots {first} and {id}", occupant.address)));
+            }
+        }
+        None
+    }
+
+    /// Whether an address may serve, in the eyes of the fleet.
+    pub(crate) fn fleet_changed(&self, id: &str, address: IpAddr) {
+        let ready = self.fleet.borrow().named(id).is_some_and(crate::fleet::Instance::is_ready);
+        self.promises.borrow_mut().touched(address, ready);
+        self.views_changed();
+        self.disturb(self.now());
+    }
+}
+
+/// A slot that was free before and is free still, and should have been taken in place of this one.
+fn other_own(id: SlotId, new: &Occupant, before: &State, after: &Rows) -> Option<String> {
+    let group = new.group.as_deref()?;
+    let last = |id: SlotId| match before.rows.get(&id) {
+        Some(Row::Readable(slot)) if slot.occupant.is_none() => slot.last_group.as_deref(),
+        _ => None,
+    };
+    let is_free = |id: SlotId| matches!(after.get(&id), Some(Row::Readable(slot)) if slot.occupant.is_none());
+    if !before.rows.contains_key(&id) || last(id) == Some(group) {
+        return None;
+    }
+    let other = (1..=SLOTS).find(|other| last(*other) == Some(group) && is_free(*other))?;
+    Some(format!("{} of {group} is in slot {id}, though {other} was last of its group", new.name))
+}
