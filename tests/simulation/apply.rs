@@ -7,7 +7,7 @@ use crate::journal::{MILLI, SECOND};
 use crate::promises::Cause;
 use crate::random::Random;
 use crate::schedule::{Pick, What};
-use crate::settings::{BACKENDS, CLIENTS, GROUPS};
+use crate::settings::{BACKENDS, CLIENTS, GROUPS, REMOVAL_GUARD};
 use crate::troubles::{Fault, Service, Trap};
 use crate::world::{Event, World};
 use hsdo::ports::Change;
@@ -230,6 +230,10 @@ impl World {
     fn list_all(self: &Rc<Self>) {
         self.fleet.borrow_mut().instances.iter_mut().for_each(|instance| instance.unlisted = false);
         self.views_changed();
+        // The guard keeps one that left in the meantime as it keeps the others.
+        if self.fleet.borrow().instances.iter().any(|it| it.lifecycle.is_none() && it.ec2 == "running") {
+            self.disturb(self.now() + REMOVAL_GUARD.as_micros() as u64 + 3 * SECOND);
+        }
     }
 
     fn stop_haproxy(self: &Rc<Self>, site: usize) {

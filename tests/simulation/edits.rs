@@ -31,8 +31,11 @@ impl World {
     }
 
     pub(crate) fn back_up(self: &Rc<Self>) {
-        let mut table = self.table.borrow_mut();
-        table.backup = Some(table.state().clone());
+        // What an operator is about to put right is not put back wrong for good.
+        if self.edited.borrow().is_empty() {
+            let mut table = self.table.borrow_mut();
+            table.backup = Some(table.state().clone());
+        }
     }
 
     /// The table is as it was when it was backed up, marker and all.

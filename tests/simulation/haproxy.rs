@@ -149,10 +149,6 @@ impl SimHaproxy {
         }
     }
 
-    pub(crate) fn running(&self, backend: &str, slot: SlotId) -> Option<&Running> {
-        Some(&self.backends.get(backend)?.get(slot as usize - 1)?.running)
-    }
-
     /// What traffic reaches.
     pub(crate) fn serving(&self, backend: &str) -> Vec<(SlotId, SocketAddr, Weight)> {
         let servers = self.backends.get(backend).into_iter().flatten().zip(1..);

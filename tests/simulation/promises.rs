@@ -277,6 +277,8 @@ impl World {
         let whole = changes.rows.len() > 1 && !emptied;
         for (id, row) in &changes.rows {
             let address = occupant(row.as_ref()).map(|occupant| occupant.address);
+            // It is what the table says, until a server puts it right.
+            promises.entitled.extend(address);
             let hit = |at: &IpAddr, it: &Protected| whole || it.slot == *id || Some(*at) == address;
             promises.protected.iter_mut().filter(|(at, it)| hit(at, it)).for_each(|(_, it)| it.row = false);
         }

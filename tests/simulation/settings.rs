@@ -17,8 +17,6 @@ pub(crate) const BASE: &str = "web";
 /// The backends of every HAProxy. The second one is the fallback.
 pub(crate) const BACKENDS: [&str; 2] = ["back", "fallback"];
 pub(crate) const REMOVAL_GUARD: Duration = Duration::from_secs(30);
-/// What the ramp of a new server takes at most.
-pub(crate) const RAMP: Duration = Duration::from_secs(50);
 
 pub(crate) struct Settings;
 
