@@ -70,11 +70,13 @@ impl World {
                 }
             }
             What::GroupMissing { group, .. } => self.set_missing(usize::from(group), true),
-            What::UnknownWord { pick, .. } => self.marked(index, self.spare(pick), "is in an unknown state", |it| {
-                it.lifecycle = Some("Pondering");
+            What::UnknownWord { pick, .. } => self.each(self.spare(pick), |number| {
+                self.marks.borrow_mut().insert(index, number);
+                self.change_view(number, "is in an unknown state", |it| it.lifecycle = Some("Pondering"));
             }),
-            What::LeftOut { pick, .. } => self.marked(index, self.spare(pick), "is left out by EC2", |it| {
-                it.left_out = true;
+            What::LeftOut { pick, .. } => self.each(self.spare(pick), |number| {
+                self.marks.borrow_mut().insert(index, number);
+                self.change_view(number, "is left out by EC2", |it| it.left_out = true);
             }),
             // Only one that is new is not known yet.
             What::Denied { .. } => {
@@ -142,7 +144,12 @@ impl World {
                 }
             }),
             What::GroupMissing { group, .. } => self.set_missing(usize::from(group), false),
-            What::LeftOut { .. } => self.unmark(index, "is in EC2's answer again", |it| it.left_out = false),
+            What::LeftOut { .. } => {
+                let number = self.marks.borrow_mut().remove(&index);
+                self.each(number, |number| {
+                    self.change_view(number, "is in EC2's answer again", |it| it.left_out = false)
+                });
+            }
             What::Denied { .. } => self.unmark(index, "is known to EC2", |it| it.denied = false),
             What::Bogus { .. } => self.list_all(),
             What::OldGroups { group, .. } => self.aws.borrow_mut().group_lags[usize::from(group)] = 0,
@@ -254,7 +261,7 @@ impl World {
     fn operate(self: &Rc<Self>, site: usize, pick: Pick, change: Change) {
         let slot = u32::from(pick) % 8 + 1;
         self.note(format!("an operator at HAProxy {site}: slot {slot} {change:?}"));
-        self.operator_acts(site, slot);
+        self.operator_acts(site, slot, change);
         self.sites[site].haproxy.borrow_mut().set(BACKENDS[0], slot, change);
         self.haproxy_changed(site, Cause::Operator);
     }

@@ -131,9 +131,10 @@ impl Source for GroupEdge {
         let known: HashSet<&str> = of_ec2.records.iter().map(|record| record.id.as_str()).collect();
         // EC2 names those that it does not know; that it leaves one out of an answer is something else.
         let exists = |id: &str| self.world.fleet.borrow().instances.iter().any(|it| it.id == id && it.left_out);
-        let denied = ids.iter().copied().filter(|id| {
-            of_ec2.denied.iter().any(|denied| denied == id) || !known.contains(id) && !exists(id)
-        });
+        let denied = ids
+            .iter()
+            .copied()
+            .filter(|id| of_ec2.denied.iter().any(|denied| denied == id) || !known.contains(id) && !exists(id));
         let described = Described { batches: vec![Arc::new(records)], denied: denied.collect() };
         let seen = observe(&self.configured, &groups, occupants, &described);
         let occupants = occupants.iter().map(|name| (*name).to_owned()).collect();

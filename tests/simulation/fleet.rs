@@ -156,6 +156,19 @@ impl World {
         self.post_in(self.between(1, 10) * SECOND, Event::Instance(number, Step::Wait));
     }
 
+    /// Changes an instance, or what AWS says of it, in a way that must not change what becomes of it.
+    pub(crate) fn change_view(self: &Rc<Self>, number: u64, what: &str, change: impl FnOnce(&mut Instance)) {
+        let id = {
+            let mut fleet = self.fleet.borrow_mut();
+            let Some(instance) = fleet.get(number) else { return };
+            change(instance);
+            instance.id.clone()
+        };
+        self.note(format!("{id} {what}"));
+        self.views_changed();
+        self.disturb(self.now());
+    }
+
     /// Changes an instance, which then counts as touched.
     pub(crate) fn change(self: &Rc<Self>, number: u64, what: &str, change: impl FnOnce(&mut Instance)) {
         let mut fleet = self.fleet.borrow_mut();
@@ -214,7 +227,9 @@ impl World {
                 then(3, 30, Step::Ends);
             }
             (Step::ShutsDown, None) => {
-                self.change(number, "shuts down", |instance| (instance.ec2, instance.answers) = ("shutting-down", false));
+                self.change(number, "shuts down", |instance| {
+                    (instance.ec2, instance.answers) = ("shutting-down", false)
+                });
                 then(3, 30, Step::Ends);
             }
             (Step::Ends, _) => {

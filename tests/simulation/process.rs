@@ -78,6 +78,11 @@ pub(crate) struct Process {
     /// Turns since the world was last changed by a fault or by others.
     pub(crate) good_turns: Cell<u32>,
     pub(crate) bad_turns: Cell<u32>,
+    pub(crate) last_good_turn: Cell<At>,
+    /// When it last went on after it had stood still.
+    pub(crate) went_on: Cell<At>,
+    /// The newest state of the table that it has read since it was started.
+    pub(crate) table_read: Cell<u64>,
 }
 
 impl Process {
@@ -99,6 +104,9 @@ impl Process {
             drift: Cell::default(),
             good_turns: Cell::default(),
             bad_turns: Cell::default(),
+            last_good_turn: Cell::default(),
+            went_on: Cell::default(),
+            table_read: Cell::default(),
         }
     }
 
@@ -163,6 +171,7 @@ impl World {
         }
         process.down_until.set(None);
         process.life.set(process.life.get() + 1);
+        process.table_read.set(0);
         let role = match process.kind {
             Kind::Server => {
                 let name = format!("{}/{}", process.name, process.life.get());
@@ -291,6 +300,7 @@ impl World {
             [] => {
                 process.good_turns.set(process.good_turns.get().saturating_add(1));
                 process.bad_turns.set(0);
+                process.last_good_turn.set(self.now());
             }
             [first, ..] => {
                 process.bad_turns.set(process.bad_turns.get() + 1);

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hsdo::marker::Claim;
+use hsdo::ports::Change;
 use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
-use crate::journal::At;
+use crate::journal::{At, SECOND};
+use crate::process::Kind;
 use crate::settings::{BACKENDS, SLOTS};
 use crate::table::{Changes, Rows, State, Writer};
 use crate::world::World;
@@ -23,7 +25,12 @@ pub(crate) const ROW_KEPT: &str = "unknown is never empty: no row of a server th
 pub(crate) const ROW_TWICE: &str = "no address in two rows";
 pub(crate) const OWN_GROUP: &str = "a freed slot goes to its own group first";
 pub(crate) const ANNOUNCED: &str = "the version rises with every change";
+pub(crate) const LEASE: &str = "a leader that makes its turns keeps its lease";
+pub(crate) const HELD: &str = "what an operator holds does not serve";
 pub(crate) const ONE_WRITER: &str = "one writer a term";
+
+/// The version of what is not wholly visible yet.
+const NOT_YET: u64 = u64::MAX;
 
 /// Why a HAProxy changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,10 @@ pub(crate) struct Promises {
     serving: Vec<[Vec<Serving>; BACKENDS.len()]>,
     /// What has served in the present process of each HAProxy.
     proven: Vec<BTreeSet<(usize, SlotId, IpAddr)>>,
+    /// What an operator holds in the first backend of each HAProxy.
+    held: Vec<BTreeMap<SlotId, IpAddr>>,
+    /// The version of the table at which a row last ceased to give an address.
+    removed: BTreeMap<(SlotId, IpAddr), u64>,
     /// Which addresses pass checks, and since when.
     answering: BTreeMap<IpAddr, (bool, At)>,
     /// Whose each term is.
@@ -74,6 +85,8 @@ impl Promises {
             placed: BTreeSet::new(),
             serving: vec![Default::default(); sites],
             proven: vec![BTreeSet::new(); sites],
+            held: vec![BTreeMap::new(); sites],
+            removed: BTreeMap::new(),
             answering: BTreeMap::new(),
             terms: BTreeMap::new(),
             edited: false,
@@ -102,9 +115,20 @@ impl Promises {
         }
     }
 
-    pub(crate) fn operator(&mut self, site: usize, slot: SlotId) {
+    pub(crate) fn operator(&mut self, site: usize, slot: SlotId, change: Change) {
+        let serves = self.serving[site][0].iter().find(|it| it.0 == slot).map(|it| it.1);
+        match (change, serves) {
+            (Change::Maintenance, Some(address)) => drop(self.held[site].insert(slot, address)),
+            (Change::Maintenance, None) => {}
+            _ => drop(self.held[site].remove(&slot)),
+        }
         let of_slot = self.protected.values_mut().filter(|it| it.slot == slot);
         of_slot.for_each(|it| it.places.retain(|(at, _)| *at != site));
+    }
+
+    /// All of a transaction is visible.
+    pub(crate) fn is_visible(&mut self, version: u64) {
+        self.removed.values_mut().filter(|it| **it == NOT_YET).for_each(|it| *it = version);
     }
 
     /// Everything is right: what serves is protected from now on.
@@ -142,6 +166,18 @@ fn occupant(row: Option<&Row>) -> Option<&Occupant> {
 impl World {
     /// A server takes the lease: no two processes have one term.
     pub(crate) fn claims(&self, process: usize, claim: &Claim) {
+        let holder = self.table.borrow().state().marker.leader.clone();
+        let holder = holder.and_then(|leader| self.promises.borrow().terms.get(&leader).copied());
+        // One that stood still between its clock and its reading takes the heartbeat for older than it is (lease.rs, `see`).
+        let stood_still = self.now() < self.processes[process].went_on.get() + 7 * SECOND;
+        if let Some(holder) = holder.filter(|holder| *holder != process).map(|holder| &self.processes[holder])
+            && !stood_still
+            && holder.leads()
+            && self.now() < holder.last_good_turn.get() + 3 * SECOND
+        {
+            let by = &self.processes[process].name;
+            self.fail(LEASE, format!("{by} takes the lease of {}, which makes its turns", holder.name));
+        }
         let before = self.promises.borrow_mut().terms.insert(claim.leader.clone(), process);
         self.note(format!("{} takes the lease as {}", self.processes[process].name, claim.leader));
         if before.is_some_and(|before| before != process) {
@@ -149,8 +185,8 @@ impl World {
         }
     }
 
-    pub(crate) fn operator_acts(&self, site: usize, slot: SlotId) {
-        self.promises.borrow_mut().operator(site, slot);
+    pub(crate) fn operator_acts(&self, site: usize, slot: SlotId, change: Change) {
+        self.promises.borrow_mut().operator(site, slot, change);
     }
 
     /// What serves at a site may have changed.
@@ -162,6 +198,7 @@ impl World {
             let haproxy = self.sites[site].haproxy.borrow();
             if cause == Cause::Restart {
                 promises.proven[site].clear();
+                promises.held[site].clear();
                 promises.protected.values_mut().for_each(|it| it.places.retain(|(at, _)| *at != site));
             }
             for (backend, name) in BACKENDS.into_iter().enumerate() {
@@ -203,6 +240,16 @@ impl World {
             if !promises.placed.contains(&(slot, address)) {
                 return Some((STALE, format!("{address} serves in slot {slot}, where no row puts it")));
             }
+            let removed = promises.removed.get(&(slot, address)).copied();
+            if cause == Cause::Command && removed.is_some_and(|removed| removed <= self.table_seen_by(site)) {
+                return Some((
+                    STALE,
+                    format!("{address} serves again in slot {slot}, which a later table does not say"),
+                ));
+            }
+            if cause == Cause::Command && backend == 0 && promises.held[site].get(&slot) == Some(&address) {
+                return Some((HELD, format!("{address} serves in slot {slot}")));
+            }
             let covers = |other: &&Serving| {
                 let protected = promises.protected.get(&other.1);
                 other.0 != slot && protected.is_some_and(|it| it.row && it.places.contains(&(site, backend)))
@@ -214,9 +261,9 @@ impl World {
                 return Some((GATE, text));
             }
             let other = now.iter().find(|other| other.1 == address && other.0 != slot);
-            if let Some((other, ..)) = other.filter(|other| {
-                !promises.edited && !(promises.placed.contains(&(other.0, address)))
-            }) {
+            if let Some((other, ..)) =
+                other.filter(|other| !promises.edited && !(promises.placed.contains(&(other.0, address))))
+            {
                 return Some((TWICE, format!("{address} serves in slots {slot} and {other}")));
             }
         }
@@ -237,6 +284,12 @@ impl World {
             }
         }
         None
+    }
+
+    /// The newest table that the present client of a site has read.
+    fn table_seen_by(&self, site: usize) -> u64 {
+        let client = self.processes.iter().find(|process| process.kind == Kind::Client(site));
+        client.map_or(0, |client| client.table_read.get())
     }
 
     /// The table changed.
@@ -260,10 +313,23 @@ impl World {
         };
         let seats = |rows: &Rows| occupants(rows).map(|(id, it)| (id, it.address)).collect::<BTreeSet<_>>();
         let seats_after = seats(&after);
-        if seats(&before.rows) != seats_after {
+        let parts = |rows: &Rows| {
+            occupants(rows).map(|(id, it)| (id, it.address, it.status, it.weight > 0)).collect::<Vec<_>>()
+        };
+        if parts(&before.rows) != parts(&after) {
             (0..self.sites.len()).for_each(|site| self.disturb_clients(site));
         }
-        self.promises.borrow_mut().placed.extend(seats_after);
+        let version = match self.table.borrow() {
+            table if table.is_torn() => NOT_YET,
+            table => table.state().number,
+        };
+        {
+            let promises = &mut *self.promises.borrow_mut();
+            let gone = seats(&before.rows).into_iter().filter(|seat| !seats_after.contains(seat));
+            promises.removed.extend(gone.map(|seat| (seat, version)));
+            promises.removed.retain(|seat, _| !seats_after.contains(seat));
+            promises.placed.extend(seats_after);
+        }
         if let Some((promise, text)) = broken {
             self.fail(promise, text);
         }
@@ -272,8 +338,8 @@ impl World {
     fn edited_by_hand(&self, changes: &Changes) {
         let promises = &mut *self.promises.borrow_mut();
         promises.edited = true;
-        // All rows gone is an accident that must not take out what serves; what the servers do about it may.
-        let emptied = changes.rows.iter().all(|(_, row)| row.is_none()) && changes.rows.len() > 1;
+        // A row that is gone or cannot be read must not take out what serves; what the servers do about it may.
+        let emptied = changes.rows.iter().all(|(_, row)| !matches!(row, Some(Row::Readable(_))));
         let whole = changes.rows.len() > 1 && !emptied;
         for (id, row) in &changes.rows {
             let address = occupant(row.as_ref()).map(|occupant| occupant.address);
@@ -296,8 +362,14 @@ impl World {
     ) -> Option<(&'static str, String)> {
         let promises = &mut *self.promises.borrow_mut();
         let name = &self.processes[process].name;
-        let of_emptied: Vec<IpAddr> = promises.protected.iter().filter(|(_, it)| !it.row).map(|(at, _)| *at).collect();
-        of_emptied.iter().for_each(|address| drop(promises.protected.remove(address)));
+        // A server does something about what another hand did.
+        let seats = |id: &SlotId, address: &IpAddr| {
+            let seat = |(slot, row): &(SlotId, Option<Row>)| {
+                slot == id || occupant(row.as_ref()).is_some_and(|occupant| occupant.address == *address)
+            };
+            changes.rows.iter().any(seat)
+        };
+        promises.protected.retain(|address, it| it.row || !seats(&it.slot, address));
         if let Some(marker) = &changes.marker {
             let leader = marker.leader.clone().unwrap_or_default();
             if promises.terms.get(&leader) != Some(&process) {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::DAY;
 use crate::haproxy::SimHaproxy;
 use crate::journal::{At, SECOND, time};
 use crate::process::{Kind, Process};
@@ -11,7 +12,6 @@ use crate::settings::{BACKENDS, CLIENTS, SERVERS, SLOTS};
 use crate::shrink::shrink;
 use crate::site::Site;
 use crate::world::{Failure, World};
-use crate::DAY;
 
 /// What became of a run.
 pub(crate) struct Outcome {
@@ -64,7 +64,9 @@ pub(crate) fn day(seed: u64) {
     let Some(failure) = &outcome.failure else {
         assert!(outcome.settled > 100, "it was settled only {} times", outcome.settled);
         let (settled, events) = (outcome.settled, outcome.events);
-        return println!("  in {took:.1?}, {speed:.0} times as fast as the clock: {events} events, {settled} times settled");
+        return println!(
+            "  in {took:.1?}, {speed:.0} times as fast as the clock: {events} events, {settled} times settled"
+        );
     };
     println!("  broken after {} of virtual time, in {took:.1?}: {}", time(failure.at), failure.promise);
     let (schedule, outcome) = shrink(seed, &schedule(seed, failure.at), failure).unwrap_or_else(|| {

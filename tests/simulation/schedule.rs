@@ -96,7 +96,9 @@ impl What {
             What::OldGroups { secs, lag_ms, .. } | What::OldInstances { secs, lag_ms } => {
                 seconds(secs) + At::from(lag_ms) * MILLI
             }
-            What::Replicas { secs, lags_ms } => seconds(secs) + At::from(lags_ms.into_iter().max().unwrap_or(0)) * MILLI,
+            What::Replicas { secs, lags_ms } => {
+                seconds(secs) + At::from(lags_ms.into_iter().max().unwrap_or(0)) * MILLI
+            }
             What::HaproxyRestarts { down_ms, .. } => At::from(down_ms) * MILLI,
             _ => 0,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hsdo::client::placement::Kind;
 use hsdo::server::SlotLimits;
 use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket};
-use hsdo::slot::SlotId;
+use hsdo::slot::{SlotId, Weight};
 
 pub(crate) const SLOTS: SlotId = 40;
 pub(crate) const SERVERS: usize = 3;
@@ -14,6 +14,8 @@ pub(crate) const CLIENTS: usize = 6;
 pub(crate) const GROUPS: [&str; 2] = ["web-a", "web-b"];
 pub(crate) const PORT: u16 = 80;
 pub(crate) const BASE: &str = "web";
+/// The step of a ramp.
+pub(crate) const STEP: Weight = 3;
 /// The backends of every HAProxy. The second one is the fallback.
 pub(crate) const BACKENDS: [&str; 2] = ["back", "fallback"];
 pub(crate) const REMOVAL_GUARD: Duration = Duration::from_secs(30);
@@ -27,8 +29,8 @@ impl Settings {
             groups: GROUPS.map(str::to_owned).into(),
             min: 1,
             max: 10,
-            step: 1,
-            interval: Duration::from_secs(5),
+            step: STEP,
+            interval: Duration::from_secs(10),
             removal_guard: REMOVAL_GUARD,
         }
     }
@@ -61,7 +63,7 @@ impl Settings {
             backends: vec![backend(BACKENDS[0])],
             dedicated: Settings::is_dedicated(site),
             groups: if Settings::is_dedicated(site) { vec![GROUPS[0].to_owned()] } else { Vec::new() },
-            fallback: Some(backend(BACKENDS[1])),
+            fallback: Settings::is_dedicated(site).then(|| backend(BACKENDS[1])),
             all_in_fallback: false,
             health_gate: true,
         }

@@ -8,8 +8,8 @@ use hsdo::client::placement::Kind;
 use hsdo::slot::{Row, SlotId, Status};
 
 use crate::journal::{At, SECOND};
-use crate::promises::{Promises, occupants};
-use crate::settings::{BACKENDS, GROUPS, SLOTS, Settings};
+use crate::promises::{ONE_WRITER, Promises, occupants};
+use crate::settings::{BACKENDS, GROUPS, SLOTS, STEP, Settings};
 use crate::world::World;
 
 pub(crate) const AGAIN: &str = "everything is right again within two turns of the last fault";
@@ -89,6 +89,10 @@ impl World {
             if process.good_turns.get() < TURNS || self.sites[site].haproxy.borrow().next_change().is_some() {
                 return;
             }
+        }
+        let leaders = self.processes.iter().filter(|process| process.leads()).count();
+        if leaders > 1 {
+            return self.fail(ONE_WRITER, format!("{leaders} servers believe that they lead"));
         }
         let wrong = (0..self.sites.len()).find_map(|site| self.wrong_haproxy(site));
         match wrong {
@@ -179,7 +183,7 @@ impl World {
                 return Some(format!("{name} of HAProxy {site}: {lacks:?} do not serve, and {more:?} do"));
             }
             // The step of a ramp may be a turn old.
-            let off = wanted.iter().zip(serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > 1);
+            let off = wanted.iter().zip(serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > STEP);
             if let Some((wanted, found)) = off {
                 return Some(format!("{name} of HAProxy {site}: {wanted:?} is wanted, and {found:?} is there"));
             }
@@ -192,9 +196,8 @@ impl World {
         settling.phase = Phase::Settled;
         settling.times += 1;
         let fleet = self.fleet.borrow();
-        let ready = |occupant: &hsdo::slot::Occupant| {
-            fleet.named(&occupant.name).is_some_and(|it| it.is_ready() && it.answers)
-        };
+        let ready =
+            |occupant: &hsdo::slot::Occupant| fleet.named(&occupant.name).is_some_and(|it| it.is_ready() && it.answers);
         self.promises.borrow_mut().settle(&self.table.borrow().state().rows, ready);
         self.note("everything is right".to_owned());
     }

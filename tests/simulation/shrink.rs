@@ -35,7 +35,8 @@ impl Shrinking {
     }
 
     fn end(&self, before: At) -> At {
-        self.best.as_ref().and_then(|(_, outcome)| outcome.failure.as_ref()).map_or(before, |failure| failure.at) + LATER
+        self.best.as_ref().and_then(|(_, outcome)| outcome.failure.as_ref()).map_or(before, |failure| failure.at)
+            + LATER
     }
 }
 
@@ -88,4 +89,3 @@ fn moved(entries: &[Entry]) -> Vec<Entry> {
     let by = first.saturating_sub(FIRST);
     entries.iter().map(|Entry(at, what)| Entry(at - by, *what)).collect()
 }
-

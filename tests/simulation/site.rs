@@ -131,4 +131,3 @@ impl Haproxy for HaproxyEdge {
         Ok(())
     }
 }
-

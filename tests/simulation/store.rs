@@ -55,13 +55,15 @@ impl TableEdge {
         self.world.step(self.process, "the middle of a Scan");
         let second = state();
         self.answer("Scan")?;
+        let process = &self.world.processes[self.process];
         if Rc::ptr_eq(&first.rows, &second.rows) {
+            process.table_read.set(process.table_read.get().max(first.number));
             return Ok(first);
         }
         let middle = self.world.between(1, 1 + u64::from(crate::settings::SLOTS)) as SlotId;
         let halves = first.rows.range(..=middle).chain(second.rows.range(middle + 1..));
         let rows = halves.map(|(id, row)| (*id, row.clone())).collect();
-        Ok(State { rows: Rc::new(rows), marker: first.marker })
+        Ok(State { rows: Rc::new(rows), ..first })
     }
 
     /// An update of slot 1's item on a condition; false if it does not hold.
@@ -175,10 +177,8 @@ impl SlotStore for TableEdge {
     }
 
     fn release(&mut self, leader: &str) -> Result<(), TurnError> {
-        let change = |state: &State| Changes {
-            rows: Vec::new(),
-            marker: Some(Marker { leader: None, ..state.marker.clone() }),
-        };
+        let change =
+            |state: &State| Changes { rows: Vec::new(), marker: Some(Marker { leader: None, ..state.marker.clone() }) };
         self.update("the release", |state| names(state, leader), change).map(|_| ())
     }
 }

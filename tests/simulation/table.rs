@@ -18,6 +18,8 @@ pub(crate) const MARKER_SLOT: SlotId = 1;
 /// All items. The marker belongs to slot 1's item, and is nothing without it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
+    /// Counts the states.
+    pub(crate) number: u64,
     pub(crate) rows: Rc<Rows>,
     pub(crate) marker: Marker,
 }
@@ -51,8 +53,6 @@ pub(crate) struct Dynamo {
     /// How long, at most, the items of a transaction take to become visible one by one; 0 for all at once.
     pub(crate) torn: At,
     pub(crate) backup: Option<State>,
-    /// Counts the states.
-    pub(crate) version: u64,
 }
 
 impl Dynamo {
@@ -76,12 +76,16 @@ impl Dynamo {
         self.rest.as_ref().is_some_and(|(_, rest)| of_marker(rest) || rest.rows.iter().any(|(id, _)| *id == slot))
     }
 
+    pub(crate) fn is_torn(&self) -> bool {
+        self.rest.is_some()
+    }
+
     fn apply(&mut self, changes: &Changes, now: At) {
         self.past.push_back((now, self.state.clone()));
         while self.past.front().is_some_and(|(until, _)| until + KEPT < now) {
             self.past.pop_front();
         }
-        self.version += 1;
+        self.state.number += 1;
         if !changes.rows.is_empty() {
             let rows = Rc::make_mut(&mut self.state.rows);
             for (id, row) in &changes.rows {
@@ -137,6 +141,7 @@ impl World {
         if let Some((_, changes)) = rest {
             let now = self.now();
             self.table.borrow_mut().apply(&changes, now);
+            self.promises.borrow_mut().is_visible(self.table.borrow().state().number);
             self.rows_are_visible();
         }
     }

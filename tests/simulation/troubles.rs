@@ -73,6 +73,8 @@ impl World {
                 self.note(format!("{} stands still at {what} for {} ms", of.name, micros / MILLI));
                 self.pass(micros);
                 self.note(format!("{} goes on at {what}", of.name));
+                of.went_on.set(self.now());
+                self.disturb(self.now());
                 self.step(process, what);
             }
             None => {}

@@ -116,12 +116,7 @@ impl<'a, 'b> Holds<'a, 'b> {
 /// we don't know, or `running` without an address that a server can have. `stopping`, `stopped`, `shutting-down` and
 /// `terminated` do settle it, but not while the root volume is replaced. Of an instance in several groups the first
 /// configured one counts that does not have it as absent. A group that was not asked for is ignored.
-pub fn observe(
-    configured: &[String],
-    groups: &[Group],
-    occupants: &[&str],
-    described: &Described<'_>,
-) -> Observation {
+pub fn observe(configured: &[String], groups: &[Group], occupants: &[&str], described: &Described<'_>) -> Observation {
     let count = groups.iter().map(|group| group.members.len()).sum();
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
     let mut records: HashMap<&str, &Record> = HashMap::with_capacity(count);
