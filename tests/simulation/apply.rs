@@ -24,6 +24,14 @@ impl World {
         self.note(format!("SCHEDULE {what:?}"));
         let lasts = what.lasts();
         self.disturb(self.now() + lasts);
+        if let What::Refuses { service: 2, .. }
+        | What::LosesAnswers { service: 2, .. }
+        | What::Slow { service: 2, .. }
+        | What::Hangs { service: 2, .. } = what
+        {
+            let until = &self.troubles.dynamo_until;
+            until.set(until.get().max(self.now() + lasts));
+        }
         if lasts > 0 {
             self.post_in(lasts, Event::End(index));
         }

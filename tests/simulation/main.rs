@@ -36,8 +36,8 @@ const DAY: At = 24 * 3_600 * SECOND;
 /// Six days of fixed seeds, and one of a seed that is new each time.
 #[test]
 fn a_week_of_virtual_time_breaks_no_promise() {
-    if let Some(years) = variable("HSDO_SIMULATE_DAYS") {
-        return simulate(years, variable("HSDO_SIMULATE_SEED").unwrap_or_else(new_seed));
+    if let Some(days) = variable("HSDO_SIMULATE_DAYS") {
+        return simulate(days, variable("HSDO_SIMULATE_SEED").unwrap_or_else(new_seed));
     }
     for seed in 1..=6 {
         run::day(seed);
@@ -56,6 +56,7 @@ fn simulate(days: u64, seed: u64) {
     }
 }
 
+/// A number in the environment.
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().expect("a number"))
 }

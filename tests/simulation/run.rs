@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::DAY;
 use crate::haproxy::SimHaproxy;
 use crate::journal::{At, SECOND, time};
 use crate::process::{Kind, Process};
@@ -12,6 +11,7 @@ use crate::settings::{BACKENDS, CLIENTS, SERVERS, SLOTS};
 use crate::shrink::shrink;
 use crate::site::Site;
 use crate::world::{Failure, World};
+use crate::{DAY, variable};
 
 /// What became of a run.
 pub(crate) struct Outcome {
@@ -69,6 +69,7 @@ pub(crate) fn day(seed: u64) {
         );
     };
     println!("  broken after {} of virtual time, in {took:.1?}: {}", time(failure.at), failure.promise);
+    assert!(variable("HSDO_SIMULATE_SHRINK") != Some(0), "{}: {}", failure.promise, failure.text);
     let (schedule, outcome) = shrink(seed, &schedule(seed, failure.at), failure).unwrap_or_else(|| {
         panic!("the same seed gave another run: {}\n{}", failure.text, outcome.journal);
     });

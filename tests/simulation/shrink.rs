@@ -1,5 +1,6 @@
 //! The smallest schedule that still breaks a promise: entries are left out, many at once at first, then fewer (delta debugging).
 
+use crate::DAY;
 use crate::journal::{At, SECOND};
 use crate::run::{Outcome, run};
 use crate::schedule::Entry;
@@ -9,13 +10,13 @@ use crate::world::Failure;
 const LATER: At = 120 * SECOND;
 /// When the first entry begins, at the earliest, milliseconds.
 const FIRST: u64 = 60_000;
-/// Runs that shrinking may take.
-const MOST: usize = 400;
+/// How much virtual time all runs together may take.
+const MOST: At = 3 * DAY;
 
 struct Shrinking {
     seed: u64,
     promise: &'static str,
-    left: usize,
+    left: At,
     best: Option<(Vec<Entry>, Outcome)>,
 }
 
@@ -25,8 +26,8 @@ impl Shrinking {
         if self.left == 0 {
             return false;
         }
-        self.left -= 1;
         let outcome = run(self.seed, schedule.to_vec(), end);
+        self.left = self.left.saturating_sub(outcome.failure.as_ref().map_or(end, |failure| failure.at));
         let same = outcome.failure.as_ref().is_some_and(|failure| failure.promise == self.promise);
         if same {
             self.best = Some((schedule.to_vec(), outcome));
@@ -51,7 +52,7 @@ pub(crate) fn shrink(seed: u64, schedule: &[Entry], failure: &Failure) -> Option
     for count in [4, 8, 16, 64, 256] {
         let Some(from) = now.len().checked_sub(count) else { break };
         let tail = moved(&now[from..]);
-        let end = tail.last().map_or(0, |entry| entry.at()) + 3 * LATER;
+        let end = tail.last().map_or(0, |entry| entry.at() + entry.1.lasts()) + LATER;
         if shrinking.fails(&tail, end) {
             now = tail;
             break;

@@ -45,6 +45,8 @@ pub(crate) struct Troubles {
     auto_scaling: Cell<Option<Fault>>,
     ec2: Cell<Option<Fault>>,
     dynamo: Cell<Option<Fault>>,
+    /// Until when DynamoDB has a fault.
+    pub(crate) dynamo_until: Cell<At>,
 }
 
 impl Troubles {
