@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::fleet::{Instance, LEAST, Step};
-use crate::journal::{MILLI, SECOND};
+use crate::journal::{At, MILLI, SECOND};
 use crate::promises::Cause;
 use crate::random::Random;
 use crate::schedule::{Pick, What};
@@ -94,8 +94,12 @@ impl World {
             What::Bogus { percent, .. } => self.unlist(index, percent),
             What::OldGroups { group, lag_ms, .. } => {
                 self.aws.borrow_mut().group_lags[usize::from(group)] = u64::from(lag_ms) * MILLI;
+                self.is_seen_as_before(u64::from(lag_ms) * MILLI);
             }
-            What::OldInstances { lag_ms, .. } => self.aws.borrow_mut().ec2_lag = u64::from(lag_ms) * MILLI,
+            What::OldInstances { lag_ms, .. } => {
+                self.aws.borrow_mut().ec2_lag = u64::from(lag_ms) * MILLI;
+                self.is_seen_as_before(u64::from(lag_ms) * MILLI);
+            }
             What::Refuses { service, percent, .. } => self.set_fault(service, Some(Fault::Refuses(percent))),
             What::LosesAnswers { service, percent, .. } => self.set_fault(service, Some(Fault::LosesAnswers(percent))),
             What::Slow { service, millis, .. } => self.set_fault(service, Some(Fault::Slow(millis))),
@@ -174,6 +178,14 @@ impl World {
             What::SocketCut { site, .. } => self.sites[usize::from(site) % CLIENTS].cuts.set(0),
             What::Operator { site, pick, .. } => self.operate(usize::from(site) % CLIENTS, pick, Change::Ready),
             _ => {}
+        }
+    }
+
+    /// What changed within `lag` is seen as it was before.
+    fn is_seen_as_before(&self, lag: At) {
+        let since = self.now().saturating_sub(lag);
+        for instance in self.fleet.borrow().instances.iter().filter(|instance| instance.changed >= since) {
+            self.promises.borrow_mut().touched(instance.ip(), instance.is_ready());
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Instance {
     pub(crate) denied: bool,
     /// Its group leaves it out: a bogus answer.
     pub(crate) unlisted: bool,
+    /// When it, or what is said of it, last changed.
+    pub(crate) changed: At,
 }
 
 impl Instance {
@@ -141,6 +143,7 @@ impl World {
                 left_out: false,
                 denied: false,
                 unlisted: false,
+                changed: now,
             };
             fleet.instances.push(instance);
             number
@@ -162,6 +165,7 @@ impl World {
             let mut fleet = self.fleet.borrow_mut();
             let Some(instance) = fleet.get(number) else { return };
             change(instance);
+            instance.changed = self.now();
             instance.id.clone()
         };
         self.note(format!("{id} {what}"));
@@ -174,6 +178,7 @@ impl World {
         let mut fleet = self.fleet.borrow_mut();
         let Some(instance) = fleet.get(number) else { return };
         change(instance);
+        instance.changed = self.now();
         let (id, ip, answers) = (instance.id.clone(), instance.ip(), instance.answers && instance.ec2 == "running");
         let ended = instance.ec2 == "terminated";
         let group = GROUPS[instance.group];
