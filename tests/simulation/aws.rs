@@ -23,6 +23,7 @@ struct View {
     groups: Vec<Group>,
     records: Arc<Vec<Record>>,
     denied: Vec<String>,
+    left_out: Vec<String>,
     number: u64,
 }
 
@@ -68,6 +69,7 @@ impl World {
                 .collect(),
         );
         view.denied = fleet.instances.iter().filter(|it| it.denied).map(|it| it.id.clone()).collect();
+        view.left_out = fleet.instances.iter().filter(|it| it.left_out).map(|it| it.id.clone()).collect();
         let mut aws = self.aws.borrow_mut();
         aws.count += 1;
         view.number = aws.count;
@@ -130,7 +132,7 @@ impl Source for GroupEdge {
         let records = of_ec2.records.iter().filter(|record| ids.contains(record.id.as_str())).cloned().collect();
         let known: HashSet<&str> = of_ec2.records.iter().map(|record| record.id.as_str()).collect();
         // EC2 names those that it does not know; that it leaves one out of an answer is something else.
-        let exists = |id: &str| self.world.fleet.borrow().instances.iter().any(|it| it.id == id && it.left_out);
+        let exists = |id: &str| of_ec2.left_out.iter().any(|left_out| left_out == id);
         let denied = ids
             .iter()
             .copied()
