@@ -159,7 +159,9 @@ impl World {
             What::LeftOut { .. } => {
                 let number = self.marks.borrow_mut().remove(&index);
                 self.each(number, |number| {
-                    self.change_view(number, "is in EC2's answer again", |it| it.left_out = false)
+                    self.change_view(number, "is in EC2's answer again", |it| {
+                        it.left_out = false;
+                    });
                 });
             }
             What::Denied { .. } => self.unmark(index, "is known to EC2", |it| it.denied = false),

@@ -233,7 +233,7 @@ impl World {
             }
             (Step::ShutsDown, None) => {
                 self.change(number, "shuts down", |instance| {
-                    (instance.ec2, instance.answers) = ("shutting-down", false)
+                    (instance.ec2, instance.answers) = ("shutting-down", false);
                 });
                 then(3, 30, Step::Ends);
             }

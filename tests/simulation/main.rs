@@ -7,6 +7,7 @@
 
 mod apply;
 mod aws;
+mod drift;
 mod edits;
 mod fleet;
 mod haproxy;

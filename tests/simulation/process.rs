@@ -13,6 +13,7 @@ use hsdo::ports::TurnError;
 use hsdo::server::Server;
 
 use crate::aws::GroupEdge;
+use crate::drift::Drift;
 use crate::journal::{At, MILLI, SECOND};
 use crate::settings::Settings;
 use crate::site::HaproxyEdge;
@@ -36,22 +37,6 @@ pub(crate) enum Kind {
     Server,
     /// Of the HAProxy at this site.
     Client(usize),
-}
-
-/// A monotonic clock that runs a little fast or slow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Drift {
-    /// Virtual time, and what the clock showed then.
-    from: At,
-    shown: At,
-    parts_per_million: i64,
-}
-
-impl Drift {
-    fn shows(self, now: At) -> At {
-        let passed = (now - self.from) as i64;
-        (self.shown as i64 + passed + passed / 1_000_000 * self.parts_per_million) as At
-    }
 }
 
 pub(crate) struct Process {
@@ -149,7 +134,7 @@ impl Process {
 
     /// From `now` on its monotonic clock runs so much fast.
     pub(crate) fn set_drift(&self, now: At, parts_per_million: i64) {
-        self.drift.set(Drift { from: now, shown: self.drift.get().shows(now), parts_per_million });
+        self.drift.set(self.drift.get().changed(now, parts_per_million));
     }
 
     pub(crate) fn clock(&self, world: &World) -> Instant {
