@@ -9,6 +9,11 @@ MINUTES ?= 30
 # Time per target of `make fuzz`, and its targets; all if empty.
 SECONDS ?= 60
 TARGETS ?=
+# Length of `make simulate`, and the seed of its first day; a new one if empty.
+YEARS ?= 1
+SEED ?=
+# Days that `make simulate-mutants` gives each fault to be found.
+DAYS ?= 1
 # KEEP=1 keeps the demo running until it is interrupted.
 KEEP ?=
 
@@ -60,7 +65,7 @@ export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
 export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-haproxy soak fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
+.PHONY: help build test test-haproxy soak simulate simulate-mutants fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -84,6 +89,13 @@ test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$
 
 soak: rust tools ## Run the chaos tests for long (MINUTES=30, and half as long on Consul)
 	HSDO_CHAOS_SEED=$$(date +%s) HSDO_CHAOS_SECONDS=$$(($(MINUTES) * 60)) $(CARGO) test --locked --target $(TARGET) --test chaos -- --nocapture
+
+simulate: rust ## Run the simulation for long (YEARS=1, SEED=... repeats it)
+	HSDO_SIMULATE_DAYS=$$(($(YEARS) * 365)) HSDO_SIMULATE_SEED=$(SEED) \
+		$(CARGO) test --locked --profile measure --target $(TARGET) --test simulation a_week -- --nocapture
+
+simulate-mutants: rust ## Show that the simulation finds each deliberate fault (DAYS=1 at most)
+	tests/tools/simulate-mutants.sh $(TARGET) $(DAYS)
 
 fuzz: rust ## Fuzz everything that is parsed (SECONDS=60 per target, TARGETS="haproxy aws")
 	@$(need) c++=g++

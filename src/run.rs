@@ -260,7 +260,7 @@ impl Runner for ServerRunner {
 
 impl<T: TableReader, H: Haproxy> Runner for Client<T, H> {
     fn turn(&mut self) -> Vec<TurnError> {
-        Client::turn(self, Instant::now())
+        Client::turn(self, Instant::now)
     }
 
     /// With a table at hand, HAProxy is kept in step whatever AWS says.

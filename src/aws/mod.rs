@@ -30,6 +30,9 @@ mod transport;
 
 pub use self::calls::{Aws, Regions};
 pub use self::error::AwsError;
+pub use self::query::autoscaling::{Group, Member};
+pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record};
+pub use self::query::readiness::{instance_query, observe};
 pub use self::query::source::GroupSource;
 pub use self::service::Service;
 pub use self::table::state_file::KeptTable;

@@ -145,13 +145,14 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         }
     }
 
-    /// Runs one turn and returns its errors. HAProxy is repaired even if the table cannot be read.
-    pub fn turn(&mut self, now: Instant) -> Vec<TurnError> {
+    /// Runs one turn, timed by `clock`, and returns its errors. HAProxy is repaired even if the table cannot be read.
+    pub fn turn(&mut self, clock: impl Fn() -> Instant) -> Vec<TurnError> {
+        let now = clock();
         // A HAProxy that was down is empty when it is back: fill it before asking AWS, unless the last read succeeded and is old.
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
         let repaired = if first { self.repair(now) } else { Ok(()) };
         // Time spent on HAProxy does not count towards the table's timeout.
-        let refreshed = self.refresh(if first { Instant::now() } else { now });
+        let refreshed = self.refresh(if first { clock() } else { now });
         if refreshed.is_err() {
             self.start_from_kept();
         }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hsdo::haproxy::Runtime;
-use hsdo::haproxy::socket::{Limits, Socket};
+use hsdo::haproxy::socket::{Socket, SocketLimits};
 use hsdo::ports::{Change, Command, Haproxy as _, Reading, Verdict};
 use hsdo::settings::HaproxySocket;
 
@@ -59,7 +59,7 @@ impl Pair {
         let now = Instant::now();
         let configs: Vec<BackendConfig> = shape.backends.iter().map(|(config, _)| config.clone()).collect();
         let model = SimHaproxy::new(version, configs, Asked(Rc::clone(&machines)), now);
-        let socket = Socket::new(HaproxySocket::Path(bed.socket()), Limits::default());
+        let socket = Socket::new(HaproxySocket::Path(bed.socket()), SocketLimits::default());
         let mut pair = Pair {
             seed,
             names,
@@ -227,8 +227,8 @@ impl Pair {
     fn look(&mut self) {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         for _ in 0..2 {
-            let real = self.runtime.is_as_it_was(&names);
-            let model = self.session.is_as_it_was(&names);
+            let real = self.runtime.unchanged(&names);
+            let model = self.session.unchanged(&names);
             self.check("whether all is as it was", &real, &model);
         }
         let plain = |reading: Reading| {

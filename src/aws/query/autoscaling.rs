@@ -19,18 +19,23 @@ use crate::aws::transport::http::Budget;
 const NAMES_PER_CALL: usize = 100;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Group {
-    pub(crate) name: String,
-    pub(crate) members: Arc<Vec<Member>>,
+/// A group as Auto Scaling describes it.
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its instances.
+    pub members: Arc<Vec<Member>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) id: String,
+/// An instance as its group describes it.
+pub struct Member {
+    /// The instance id.
+    pub id: String,
     /// `InService`, `Terminating:Wait`, ...
-    pub(crate) lifecycle: String,
+    pub lifecycle: String,
     /// `Healthy` or `Unhealthy`.
-    pub(crate) health: String,
+    pub health: String,
 }
 
 /// A piece is the instances of one group.

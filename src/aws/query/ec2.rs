@@ -24,11 +24,14 @@ const IDS_PER_CALL: usize = 1_000;
 const EXTRA_CALLS: usize = 64;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) id: String,
+/// An instance as EC2 describes it.
+pub struct Record {
+    /// The instance id.
+    pub id: String,
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping` or `stopped`.
-    pub(crate) state: String,
-    pub(crate) address: Option<Ipv4Addr>,
+    pub state: String,
+    /// Its primary private IPv4 address, if it has one.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A piece is one reservation, often with a single instance.
@@ -37,18 +40,20 @@ const RESERVATION: Cut =
 
 /// The instances to ask EC2 about, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct InstanceQuery<'a> {
+pub struct InstanceQuery<'a> {
     /// Listed by a group: those in service, and occupants.
-    pub(crate) listed: Vec<&'a str>,
+    pub listed: Vec<&'a str>,
     /// Occupants that no group lists.
-    pub(crate) unlisted: Vec<&'a str>,
+    pub unlisted: Vec<&'a str>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct DescribedInstances<'a> {
-    pub(crate) batches: Vec<Arc<Vec<Record>>>,
+/// What EC2 says about the instances of an [`InstanceQuery`].
+pub struct DescribedInstances<'a> {
+    /// The instances it knows, in any order.
+    pub batches: Vec<Arc<Vec<Record>>>,
     /// Ids that EC2 says do not exist.
-    pub(crate) not_found: HashSet<&'a str>,
+    pub not_found: HashSet<&'a str>,
 }
 
 impl DescribedInstances<'_> {

@@ -70,7 +70,7 @@ fn is_instance_id(name: &str) -> bool {
 }
 
 /// The instances to ask EC2 about: members in service, and occupants.
-pub(crate) fn instance_query<'a>(groups: &'a [Group], occupants: &[&'a str]) -> InstanceQuery<'a> {
+pub fn instance_query<'a>(groups: &'a [Group], occupants: &[&'a str]) -> InstanceQuery<'a> {
     let members = || groups.iter().flat_map(|group| group.members.iter());
     let occupied = lazy_set(occupants);
     let mut seen = HashSet::with_capacity(occupants.len());
@@ -101,7 +101,7 @@ fn lazy_set<'a>(names: &[&'a str]) -> LazyCell<HashSet<&'a str>, impl FnOnce() -
 /// report it, or in an inconclusive state: `pending`, an unknown state, or `running` without a usable address. `stopping`,
 /// `stopped`, `shutting-down` and `terminated` are conclusive, except while the root volume is replaced. An instance in
 /// several groups belongs to the first configured one that does not have it as absent. Other groups are ignored.
-pub(crate) fn observe(
+pub fn observe(
     configured: &[String],
     groups: &[Group],
     occupants: &[&str],

@@ -77,13 +77,13 @@ impl Host {
     }
 
     /// Whether what is sent is answered.
-    pub(super) fn answers(&self) -> bool {
+    pub(super) fn is_listening(&self) -> bool {
         self.socket == SocketState::Open && self.stopped.is_none() && self.worker.is_some()
     }
 
     /// Does what it still does of lines whose senders gave up.
     pub(super) fn read_late(&mut self) {
-        if self.answers() {
+        if self.is_listening() {
             for line in std::mem::take(&mut self.unread) {
                 let done = self.cut.take().or(self.version.done_of_orphan).unwrap_or(line.len());
                 let done = if self.version.done_of_orphan.is_none() { line.len() } else { done };

@@ -181,7 +181,7 @@ impl SimHaproxy {
     /// What an operator sends: commands joined by `;`. Gives the replies; none where the socket does not answer.
     pub(crate) fn operate(&self, line: &str) -> Option<String> {
         let mut host = self.0.borrow_mut();
-        host.answers().then(|| operator::run(&mut host, line))
+        host.is_listening().then(|| operator::run(&mut host, line))
     }
 
     /// What new traffic of a backend sees: slots, addresses and weights.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use hsdo::haproxy::Error;
+use hsdo::haproxy::HaproxyError;
 use hsdo::ports::{BackendFault, Command, Haproxy, Process, Reading, TurnError, Verdict};
 use hsdo::settings::HaproxySocket;
 
@@ -39,11 +39,11 @@ impl Session {
 
 impl Host {
     /// Who is asked, if the socket lets a question through.
-    fn talk(&self) -> Result<&Worker, Error> {
+    fn talk(&self) -> Result<&Worker, HaproxyError> {
         match (&self.worker, self.socket) {
             (None, _) | (_, SocketState::Refuses) => {
                 let place = HaproxySocket::Path(PathBuf::from("/run/haproxy.sock"));
-                Err(Error::Connect { place, source: io::ErrorKind::ConnectionRefused.into() })
+                Err(HaproxyError::Connect { place, source: io::ErrorKind::ConnectionRefused.into() })
             }
             (Some(worker), SocketState::Open) if self.stopped.is_none() => Ok(worker),
             _ => Err(broke(io::ErrorKind::TimedOut)),
@@ -51,8 +51,8 @@ impl Host {
     }
 }
 
-fn broke(kind: io::ErrorKind) -> Error {
-    Error::Talk { asked: "show info".to_owned(), length: 10, source: kind.into() }
+fn broke(kind: io::ErrorKind) -> HaproxyError {
+    HaproxyError::Io { line: "show info".to_owned(), length: 10, source: kind.into() }
 }
 
 /// The backends of these names; none where one is not there.
@@ -62,12 +62,12 @@ fn backends<'a>(worker: &'a Worker, names: &'a [&str]) -> Option<impl Iterator<I
 }
 
 impl Haproxy for Session {
-    fn answers(&self) -> bool {
+    fn is_listening(&self) -> bool {
         let host = self.haproxy.0.borrow();
         host.worker.is_some() && host.socket != SocketState::Refuses
     }
 
-    fn is_as_it_was(&mut self, names: &[&str]) -> Result<bool, TurnError> {
+    fn unchanged(&mut self, names: &[&str]) -> Result<bool, TurnError> {
         let host = self.haproxy.0.borrow();
         if self.known.is_none() || !host.version.stat_tells_weight {
             return Ok(false);
@@ -95,7 +95,7 @@ impl Haproxy for Session {
         let shown = backends(worker, names).into_iter().flatten().flat_map(Backend::shown).collect();
         self.seen = Some(Seen { pid: worker.pid, version, shown });
         let process = host.process(worker);
-        self.known = self.known.take().map(|known| if process.is_other_than(&known) { known } else { process });
+        self.known = self.known.take().map(|known| if process.differs_from(&known) { known } else { process });
         Ok(false)
     }
 
@@ -109,7 +109,7 @@ impl Haproxy for Session {
             }
         };
         let process = host.process(worker);
-        let is_new = self.known.replace(process.clone()).is_none_or(|known| process.is_other_than(&known));
+        let is_new = self.known.replace(process.clone()).is_none_or(|known| process.differs_from(&known));
         if is_new {
             self.seen = None;
         }

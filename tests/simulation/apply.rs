@@ -1,0 +1,290 @@
+//! How an entry of the schedule is carried out.
+
+use std::rc::Rc;
+
+use crate::fleet::{Instance, LEAST, Step};
+use crate::journal::{At, MILLI, SECOND};
+use crate::promises::Cause;
+use crate::random::Random;
+use crate::schedule::{Pick, What};
+use crate::settings::{BACKENDS, CLIENTS, GROUPS, REMOVAL_GUARD};
+use crate::troubles::{Fault, Service, Trap};
+use crate::world::{Event, World};
+use hsdo::ports::Change;
+
+impl World {
+    /// The instance in service that a number means, if it can be spared; the same at an entry's begin and end only by its own mark.
+    fn spare(&self, pick: Pick) -> Option<u64> {
+        let ready = self.fleet.borrow().ready();
+        (ready.len() > LEAST).then(|| ready[usize::from(pick) % ready.len()])
+    }
+
+    pub(crate) fn begin(self: &Rc<Self>, index: usize) {
+        let what = self.schedule[index].1;
+        self.note(format!("SCHEDULE {what:?}"));
+        let lasts = what.lasts();
+        self.disturb(self.now() + lasts);
+        if let What::Refuses { service: 2, .. }
+        | What::LosesAnswers { service: 2, .. }
+        | What::Slow { service: 2, .. }
+        | What::Hangs { service: 2, .. } = what
+        {
+            let until = &self.troubles.dynamo_until;
+            until.set(until.get().max(self.now() + lasts));
+        }
+        if lasts > 0 {
+            self.post_in(lasts, Event::End(index));
+        }
+        match what {
+            What::Launch { group, count } => {
+                for _ in 0..count {
+                    self.launch(usize::from(group));
+                }
+            }
+            What::Terminate { pick } => self.each(self.spare(pick), |number| self.terminate(number)),
+            What::Unhealthy { pick, secs: _ } => self.marked(index, self.spare(pick), "is unhealthy", |it| {
+                it.health = "Unhealthy";
+            }),
+            What::StopsAnswering { pick, .. } => {
+                self.marked(index, self.spare(pick), "stops answering", |it| it.answers = false);
+            }
+            What::Standby { pick, .. } => self.marked(index, self.spare(pick), "stands by", |it| {
+                it.lifecycle = Some("Standby");
+            }),
+            What::Detach { pick } => self.each(self.spare(pick), |number| {
+                self.change(number, "is detached", |it| it.lifecycle = None);
+                self.post_in(30 * SECOND, Event::Instance(number, Step::ShutsDown));
+            }),
+            What::Refresh { group } => self.refresh(usize::from(group)),
+            What::RootVolume { pick } => self.each(self.spare(pick), |number| {
+                self.change(number, "gets another root volume", |it| it.lifecycle = Some("ReplacingRootVolume"));
+                self.post_in(5 * SECOND, Event::Instance(number, Step::VolumeStops));
+            }),
+            What::Spot { pick } => self.each(self.spare(pick), |number| {
+                self.note(format!("instance {number} is interrupted in two minutes"));
+                self.post_in(120 * SECOND, Event::Instance(number, Step::Interrupted));
+            }),
+            What::ZoneLost { zone } => {
+                let lost: Vec<u64> = {
+                    let fleet = self.fleet.borrow();
+                    fleet.instances.iter().filter(|it| it.zone == zone && it.is_ready()).map(|it| it.number).collect()
+                };
+                let can_be_spared = self.fleet.borrow().ready().len() > lost.len() + 1;
+                for number in lost.into_iter().filter(|_| can_be_spared) {
+                    self.change(number, "is lost with its zone", |it| {
+                        (it.health, it.answers) = ("Unhealthy", false);
+                    });
+                    self.post_in(self.between(20, 90) * SECOND, Event::Instance(number, Step::Interrupted));
+                }
+            }
+            What::GroupMissing { group, .. } => self.set_missing(usize::from(group), true),
+            What::UnknownWord { pick, .. } => self.each(self.spare(pick), |number| {
+                self.marks.borrow_mut().insert(index, number);
+                self.change_view(number, "is in an unknown state", |it| it.lifecycle = Some("Pondering"));
+            }),
+            What::LeftOut { pick, .. } => self.each(self.spare(pick), |number| {
+                self.marks.borrow_mut().insert(index, number);
+                self.change_view(number, "is left out by EC2", |it| it.left_out = true);
+            }),
+            // Only one that is new is not known yet.
+            What::Denied { .. } => {
+                let number = self.launch(0);
+                self.marked(index, number, "is not known to EC2 yet", |it| it.denied = true);
+            }
+            What::Bogus { percent, .. } => self.unlist(index, percent),
+            What::OldGroups { group, lag_ms, .. } => {
+                self.aws.borrow_mut().group_lags[usize::from(group)] = u64::from(lag_ms) * MILLI;
+                self.is_seen_as_before(u64::from(lag_ms) * MILLI);
+            }
+            What::OldInstances { lag_ms, .. } => {
+                self.aws.borrow_mut().ec2_lag = u64::from(lag_ms) * MILLI;
+                self.is_seen_as_before(u64::from(lag_ms) * MILLI);
+            }
+            What::Refuses { service, percent, .. } => self.set_fault(service, Some(Fault::Refuses(percent))),
+            What::LosesAnswers { service, percent, .. } => self.set_fault(service, Some(Fault::LosesAnswers(percent))),
+            What::Slow { service, millis, .. } => self.set_fault(service, Some(Fault::Slow(millis))),
+            What::Hangs { service, millis, .. } => self.set_fault(service, Some(Fault::Hangs(millis))),
+            What::Replicas { lags_ms, .. } => {
+                self.table.borrow_mut().lags = lags_ms.map(|lag| u64::from(lag) * MILLI);
+            }
+            What::Torn { millis, .. } => self.table.borrow_mut().torn = u64::from(millis) * MILLI,
+            What::TableEmptied => self.empty_table(),
+            What::BackedUp => self.back_up(),
+            What::Restored => self.restore(),
+            What::RowDeleted { pick } => self.delete_row(pick),
+            What::RowUnreadable { pick, .. } => self.spoil_row(index, pick),
+            What::RowDisabled { pick, .. } => self.disable_row(index, pick),
+            What::RowCopied { pick, to } => self.copy_row(pick, to),
+            What::Original { .. } => self.original(),
+            What::HaproxyRestarts { site, .. } => self.stop_haproxy(usize::from(site) % CLIENTS),
+            What::SocketCut { site, percent, .. } => self.sites[usize::from(site) % CLIENTS].cuts.set(percent),
+            What::Operator { site, pick, drain, .. } => {
+                let change = if drain { Change::Weight(0) } else { Change::Maintenance };
+                self.operate(usize::from(site) % CLIENTS, pick, change);
+            }
+            What::Kill { process, steps, restart_ms } => {
+                let of = &self.processes[usize::from(process)];
+                of.down_until.set(None);
+                of.restart_in.set(u64::from(restart_ms) * MILLI);
+                of.set_trap(steps.into(), Trap::Kill);
+            }
+            What::KillNow { process, restart_ms } => self.kill(process.into(), u64::from(restart_ms) * MILLI),
+            What::Stop { process, restart_ms } => self.stop(process.into(), u64::from(restart_ms) * MILLI),
+            What::Pause { process, steps, millis } => {
+                self.processes[usize::from(process)].set_trap(steps.into(), Trap::Pause(u64::from(millis) * MILLI));
+            }
+            What::Clock { process, secs } => {
+                let of = &self.processes[usize::from(process)];
+                of.wall.set(of.wall.get() + i64::from(secs) * SECOND as i64);
+            }
+            What::Drift { process, parts_per_million } => {
+                self.processes[usize::from(process)].set_drift(self.now(), parts_per_million.into());
+            }
+        }
+    }
+
+    pub(crate) fn end(self: &Rc<Self>, index: usize) {
+        let what = self.schedule[index].1;
+        self.note(format!("SCHEDULE ends {what:?}"));
+        self.disturb(self.now());
+        match what {
+            What::Unhealthy { .. } => self.unmark(index, "is healthy again", |it| it.health = "Healthy"),
+            What::StopsAnswering { .. } => self.unmark(index, "answers again", |it| it.answers = true),
+            What::Standby { .. } | What::UnknownWord { .. } => self.unmark(index, "is in service again", |it| {
+                if matches!(it.lifecycle, Some("Standby" | "Pondering")) {
+                    it.lifecycle = Some("InService");
+                }
+            }),
+            What::GroupMissing { group, .. } => self.set_missing(usize::from(group), false),
+            What::LeftOut { .. } => {
+                let number = self.marks.borrow_mut().remove(&index);
+                self.each(number, |number| {
+                    self.change_view(number, "is in EC2's answer again", |it| {
+                        it.left_out = false;
+                    });
+                });
+            }
+            What::Denied { .. } => self.unmark(index, "is known to EC2", |it| it.denied = false),
+            What::Bogus { .. } => self.list_all(),
+            What::OldGroups { group, .. } => self.aws.borrow_mut().group_lags[usize::from(group)] = 0,
+            What::OldInstances { .. } => self.aws.borrow_mut().ec2_lag = 0,
+            What::Refuses { service, .. }
+            | What::LosesAnswers { service, .. }
+            | What::Slow { service, .. }
+            | What::Hangs { service, .. } => self.set_fault(service, None),
+            What::Replicas { .. } => self.table.borrow_mut().lags = [0; 3],
+            What::Torn { .. } => self.table.borrow_mut().torn = 0,
+            What::RowUnreadable { .. } | What::RowDisabled { .. } => self.put_back(index),
+            What::Original { .. } => self.original(),
+            What::HaproxyRestarts { site, .. } => self.start_haproxy(usize::from(site) % CLIENTS),
+            What::SocketCut { site, .. } => self.sites[usize::from(site) % CLIENTS].cuts.set(0),
+            What::Operator { site, pick, .. } => self.operate(usize::from(site) % CLIENTS, pick, Change::Ready),
+            _ => {}
+        }
+    }
+
+    /// What changed within `lag` is seen as it was before.
+    fn is_seen_as_before(&self, lag: At) {
+        let since = self.now().saturating_sub(lag);
+        for instance in self.fleet.borrow().instances.iter().filter(|instance| instance.changed >= since) {
+            self.promises.borrow_mut().touched(instance.ip(), instance.is_ready());
+        }
+    }
+
+    fn each(&self, number: Option<u64>, act: impl FnOnce(u64)) {
+        if let Some(number) = number {
+            act(number);
+        }
+    }
+
+    /// Changes an instance until the entry ends.
+    fn marked(self: &Rc<Self>, index: usize, number: Option<u64>, what: &str, change: impl FnOnce(&mut Instance)) {
+        if let Some(number) = number {
+            self.marks.borrow_mut().insert(index, number);
+            self.change(number, what, change);
+        }
+    }
+
+    fn unmark(self: &Rc<Self>, index: usize, what: &str, change: impl FnOnce(&mut Instance)) {
+        let number = self.marks.borrow_mut().remove(&index);
+        // It may have ended meanwhile.
+        let alive = |number: &u64| self.fleet.borrow_mut().get(*number).is_some_and(|it| it.lifecycle.is_some());
+        self.each(number.filter(alive), |number| self.change(number, what, change));
+    }
+
+    fn set_fault(&self, service: u8, fault: Option<Fault>) {
+        let service = [Service::AutoScaling, Service::Ec2, Service::DynamoDb][usize::from(service) % 3];
+        self.troubles.of(service).set(fault);
+    }
+
+    /// An instance refresh: as many new ones as old ones, then the old ones go.
+    fn refresh(self: &Rc<Self>, group: usize) {
+        let old: Vec<u64> = {
+            let fleet = self.fleet.borrow();
+            fleet.instances.iter().filter(|it| it.group == group && it.is_ready()).map(|it| it.number).collect()
+        };
+        for (place, number) in old.into_iter().enumerate() {
+            if self.launch(group).is_some() {
+                self.disturb(self.now() + 90 * SECOND);
+                self.post_in((70 + place as u64 * 2) * SECOND, Event::Instance(number, Step::Refreshed));
+            }
+        }
+    }
+
+    fn set_missing(self: &Rc<Self>, group: usize, missing: bool) {
+        self.note(format!("group {} {}", GROUPS[group], if missing { "is missing" } else { "is there" }));
+        self.fleet.borrow_mut().missing_groups[group] = missing;
+        self.views_changed();
+    }
+
+    /// A whole answer that leaves out so many of a hundred: more than the guard lets go.
+    fn unlist(self: &Rc<Self>, index: usize, percent: u8) {
+        let mut random = Random::stream(self.seed, "bogus", index as u64);
+        let mut numbers = self.fleet.borrow().ready();
+        random.shuffle(&mut numbers);
+        let count = (numbers.len() * usize::from(percent)).div_ceil(100);
+        if !self.is_settled_before_this() || count < 4 {
+            return;
+        }
+        for number in numbers.into_iter().take(count) {
+            let mut fleet = self.fleet.borrow_mut();
+            if let Some(instance) = fleet.get(number) {
+                instance.unlisted = true;
+            }
+        }
+        self.note(format!("the groups leave out {count} instances"));
+        self.views_changed();
+    }
+
+    fn list_all(self: &Rc<Self>) {
+        self.fleet.borrow_mut().instances.iter_mut().for_each(|instance| instance.unlisted = false);
+        self.views_changed();
+        // The guard keeps one that left in the meantime as it keeps the others.
+        if self.fleet.borrow().instances.iter().any(|it| it.lifecycle.is_none() && it.ec2 == "running") {
+            self.disturb(self.now() + REMOVAL_GUARD.as_micros() as u64 + 3 * SECOND);
+        }
+    }
+
+    fn stop_haproxy(self: &Rc<Self>, site: usize) {
+        self.note(format!("HAProxy {site} stops"));
+        self.sites[site].haproxy.borrow_mut().restart(self.instant(self.now()));
+        self.sites[site].haproxy.borrow_mut().set_reachable(false);
+        self.haproxy_changed(site, Cause::Restart);
+    }
+
+    fn start_haproxy(self: &Rc<Self>, site: usize) {
+        self.note(format!("HAProxy {site} starts"));
+        self.sites[site].haproxy.borrow_mut().restart(self.instant(self.now()));
+        self.sites[site].haproxy.borrow_mut().set_reachable(true);
+        self.haproxy_changed(site, Cause::Restart);
+        self.haproxy_is_back(site);
+    }
+
+    fn operate(self: &Rc<Self>, site: usize, pick: Pick, change: Change) {
+        let slot = u32::from(pick) % 8 + 1;
+        self.note(format!("an operator at HAProxy {site}: slot {slot} {change:?}"));
+        self.operator_acts(site, slot, change);
+        self.sites[site].haproxy.borrow_mut().set(BACKENDS[0], slot, change);
+        self.haproxy_changed(site, Cause::Operator);
+    }
+}

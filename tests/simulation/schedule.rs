@@ -1,0 +1,187 @@
+//! What happens to a run from outside: faults, and changes of the fleet, each at its time. A seed makes a schedule, and a schedule
+//! alone, with its seed, makes a run; so what a failure needs is found by leaving entries out.
+
+use crate::journal::{At, MILLI};
+use crate::random::Random;
+use crate::settings::{CLIENTS, SERVERS, SLOTS};
+use crate::world::seconds;
+
+/// At so many milliseconds this begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(pub(crate) u64, pub(crate) What);
+
+impl Entry {
+    pub(crate) fn at(self) -> At {
+        self.0 * MILLI
+    }
+}
+
+/// Which one of several: a number that is taken modulo how many there are.
+pub(crate) type Pick = u8;
+
+/// A change of the fleet, or a fault; `secs` is how long it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    // The fleet.
+    Launch { group: u8, count: u8 },
+    Terminate { pick: Pick },
+    Unhealthy { pick: Pick, secs: u16 },
+    StopsAnswering { pick: Pick, secs: u16 },
+    Standby { pick: Pick, secs: u16 },
+    Detach { pick: Pick },
+    Refresh { group: u8 },
+    RootVolume { pick: Pick },
+    Spot { pick: Pick },
+    ZoneLost { zone: u8 },
+    GroupMissing { group: u8, secs: u16 },
+    // What AWS says.
+    UnknownWord { pick: Pick, secs: u16 },
+    LeftOut { pick: Pick, secs: u16 },
+    Denied { pick: Pick, secs: u16 },
+    Bogus { percent: u8, secs: u16 },
+    OldGroups { group: u8, lag_ms: u16, secs: u16 },
+    OldInstances { lag_ms: u16, secs: u16 },
+    // Calls: of Auto Scaling, EC2, DynamoDB.
+    Refuses { service: u8, percent: u8, secs: u16 },
+    LosesAnswers { service: u8, percent: u8, secs: u16 },
+    Slow { service: u8, millis: u16, secs: u16 },
+    Hangs { service: u8, millis: u16, secs: u16 },
+    // The table.
+    Replicas { lags_ms: [u16; 3], secs: u16 },
+    Torn { millis: u16, secs: u16 },
+    TableEmptied,
+    BackedUp,
+    Restored,
+    RowDeleted { pick: Pick },
+    RowUnreadable { pick: Pick, secs: u16 },
+    RowDisabled { pick: Pick, secs: u16 },
+    RowCopied { pick: Pick, to: u8 },
+    Original { secs: u16 },
+    // HAProxy.
+    HaproxyRestarts { site: u8, down_ms: u16 },
+    SocketCut { site: u8, percent: u8, secs: u16 },
+    Operator { site: u8, pick: Pick, drain: bool, secs: u16 },
+    // Processes: servers first, then clients.
+    Kill { process: u8, steps: u8, restart_ms: u16 },
+    KillNow { process: u8, restart_ms: u16 },
+    Stop { process: u8, restart_ms: u16 },
+    Pause { process: u8, steps: u8, millis: u16 },
+    Clock { process: u8, secs: i32 },
+    Drift { process: u8, parts_per_million: i32 },
+}
+
+impl What {
+    /// How long it goes on after it began.
+    pub(crate) fn lasts(self) -> At {
+        match self {
+            What::Unhealthy { secs, .. }
+            | What::StopsAnswering { secs, .. }
+            | What::Standby { secs, .. }
+            | What::GroupMissing { secs, .. }
+            | What::UnknownWord { secs, .. }
+            | What::LeftOut { secs, .. }
+            | What::Denied { secs, .. }
+            | What::Bogus { secs, .. }
+            | What::Refuses { secs, .. }
+            | What::LosesAnswers { secs, .. }
+            | What::Slow { secs, .. }
+            | What::Hangs { secs, .. }
+            | What::Torn { secs, .. }
+            | What::Original { secs }
+            | What::RowUnreadable { secs, .. }
+            | What::RowDisabled { secs, .. }
+            | What::SocketCut { secs, .. }
+            | What::Operator { secs, .. } => seconds(secs),
+            // Until what was seen late has passed.
+            What::OldGroups { secs, lag_ms, .. } | What::OldInstances { secs, lag_ms } => {
+                seconds(secs) + At::from(lag_ms) * MILLI
+            }
+            What::Replicas { secs, lags_ms } => {
+                seconds(secs) + At::from(lags_ms.into_iter().max().unwrap_or(0)) * MILLI
+            }
+            What::HaproxyRestarts { down_ms, .. } => At::from(down_ms) * MILLI,
+            _ => 0,
+        }
+    }
+}
+
+/// The schedule of a seed: some entries close together, then a while in which everything must become right, over and over.
+pub(crate) fn schedule(seed: u64, until: At) -> Vec<Entry> {
+    let mut random = Random::stream(seed, "schedule", 0);
+    let mut entries = Vec::new();
+    let mut at = 120_000;
+    while at * MILLI < until {
+        let mut end = at;
+        for _ in 0..=random.below(6) {
+            let what = what(&mut random);
+            end = end.max(at + what.lasts() / MILLI);
+            entries.push(Entry(at, what));
+            let pause = *random.pick(&[3_000, 30_000]);
+            at += random.below(pause);
+        }
+        at = at.max(end) + 40_000 + random.below(200_000);
+    }
+    entries
+}
+
+fn what(random: &mut Random) -> What {
+    let r = &mut *random;
+    let pick = r.below(256) as u8;
+    let group = r.below(2) as u8;
+    let secs = *r.pick(&[2, 5, 10, 20, 25, 60, 300]);
+    let percent = *r.pick(&[5, 20, 50, 100]);
+    let service = r.below(3) as u8;
+    let server = r.below(SERVERS as u64) as u8;
+    let client = (SERVERS as u64 + r.below(CLIENTS as u64)) as u8;
+    let process = if r.percent(50) { server } else { client };
+    let site = r.below(CLIENTS as u64) as u8;
+    let restart_ms = *r.pick(&[100, 1_000, 5_000, 20_000]);
+    let most = *r.pick(&[8, 60]);
+    let steps = r.below(most) as u8;
+    let lag_ms = r.below(8_000) as u16;
+    let minutes = if r.percent(3) { 3_600 + r.below(10_000) as u16 } else { secs };
+    match r.below(64) {
+        0..=5 => What::Launch { group, count: 1 + r.below(3) as u8 },
+        6..=8 => What::Terminate { pick },
+        9 | 10 => What::Unhealthy { pick, secs },
+        11 => What::StopsAnswering { pick, secs },
+        12 => What::Standby { pick, secs },
+        13 => What::Detach { pick },
+        14 => What::Refresh { group },
+        15 => What::RootVolume { pick },
+        16 => What::Spot { pick },
+        17 => What::ZoneLost { zone: group },
+        18 => What::GroupMissing { group, secs },
+        19 => What::UnknownWord { pick, secs },
+        20 => What::LeftOut { pick, secs },
+        21 => What::Denied { pick, secs: secs.min(10) },
+        // Shorter than the guard.
+        22 | 23 => What::Bogus { percent: *r.pick(&[60, 80, 100]), secs: secs.min(20) },
+        24 => What::OldGroups { group, lag_ms, secs },
+        25 => What::OldInstances { lag_ms, secs },
+        26 | 27 => What::Refuses { service, percent, secs: minutes },
+        28 | 29 => What::LosesAnswers { service, percent: percent.min(50), secs },
+        30 | 31 => What::Slow { service, millis: *r.pick(&[50, 500, 2_000]), secs },
+        32 => What::Hangs { service, millis: *r.pick(&[1_000, 4_500]), secs },
+        33 | 34 => What::Replicas { lags_ms: [0, r.below(500) as u16, lag_ms], secs },
+        35 | 36 => What::Torn { millis: r.below(900) as u16 + 1, secs },
+        37 => What::TableEmptied,
+        38 => What::BackedUp,
+        39 => What::Restored,
+        40 => What::RowDeleted { pick },
+        41 => What::RowUnreadable { pick, secs },
+        42 => What::RowDisabled { pick, secs },
+        43 => What::RowCopied { pick, to: r.below(u64::from(SLOTS)) as u8 },
+        44 => What::Original { secs },
+        45 | 46 => What::HaproxyRestarts { site, down_ms: *r.pick(&[20, 100, 3_000]) },
+        47 => What::SocketCut { site, percent: percent.min(50), secs },
+        48 => What::Operator { site, pick, drain: r.percent(50), secs },
+        49..=52 => What::Kill { process, steps, restart_ms },
+        53 => What::KillNow { process, restart_ms },
+        54 => What::Stop { process, restart_ms },
+        55..=59 => What::Pause { process, steps, millis: *r.pick(&[200, 1_000, 5_000, 15_000, 60_000]) },
+        60 | 61 => What::Clock { process: server, secs: *r.pick(&[-7_200, -60, -1, 1, 60, 7_200]) },
+        62 => What::Drift { process, parts_per_million: *r.pick(&[-500, 0, 500]) },
+        _ => What::Terminate { pick },
+    }
+}

@@ -1,0 +1,72 @@
+//! What the processes of a run are configured to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hsdo::client::placement::BackendKind;
+use hsdo::server::SlotLimits;
+use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket};
+use hsdo::slot::{SlotId, Weight};
+
+pub(crate) const SLOTS: SlotId = 40;
+pub(crate) const SERVERS: usize = 3;
+pub(crate) const CLIENTS: usize = 6;
+pub(crate) const GROUPS: [&str; 2] = ["web-a", "web-b"];
+pub(crate) const PORT: u16 = 80;
+pub(crate) const BASE: &str = "web";
+/// The step of a ramp.
+pub(crate) const STEP: Weight = 3;
+/// The backends of every HAProxy. The second one is the fallback.
+pub(crate) const BACKENDS: [&str; 2] = ["back", "fallback"];
+pub(crate) const REMOVAL_GUARD: Duration = Duration::from_secs(30);
+
+pub(crate) struct Settings;
+
+impl Settings {
+    pub(crate) fn server() -> SlotLimits {
+        SlotLimits {
+            size: SLOTS,
+            groups: GROUPS.map(str::to_owned).into(),
+            min: 1,
+            max: 10,
+            step: STEP,
+            interval: Duration::from_secs(10),
+            removal_guard: REMOVAL_GUARD,
+        }
+    }
+
+    /// Two clients of six split by group.
+    pub(crate) fn is_dedicated(site: usize) -> bool {
+        site % 3 == 2
+    }
+
+    /// Whether an occupant of `group` stands in a backend of this kind at this site.
+    pub(crate) fn belongs(site: usize, group: &str, kind: BackendKind) -> bool {
+        let own = !Settings::is_dedicated(site) || group == GROUPS[0];
+        own == (kind == BackendKind::Default)
+    }
+
+    pub(crate) fn client(site: usize) -> ClientSettings {
+        let backend = |name: &str| Backend { name: name.to_owned(), base: BASE.to_owned(), port: Some(PORT) };
+        ClientSettings {
+            common: Common {
+                interval: Duration::from_secs(1),
+                list_size: SLOTS,
+                table: "hsdo".to_owned(),
+                table_region: None,
+                region: None,
+                exporter: None,
+                debug: false,
+                warnings: Vec::new(),
+            },
+            socket: HaproxySocket::Path(PathBuf::from("/simulated")),
+            backends: vec![backend(BACKENDS[0])],
+            dedicated: Settings::is_dedicated(site),
+            groups: if Settings::is_dedicated(site) { vec![GROUPS[0].to_owned()] } else { Vec::new() },
+            fallback: Settings::is_dedicated(site).then(|| backend(BACKENDS[1])),
+            all_in_fallback: false,
+            health_gate: true,
+            state_file: None,
+        }
+    }
+}

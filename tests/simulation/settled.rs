@@ -1,0 +1,220 @@
+//! Everything is right again within two turns of the last fault: the leader's, and then each client's.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use hsdo::client::placement::BackendKind;
+use hsdo::slot::{Row, SlotId, Status};
+
+use crate::journal::{At, SECOND};
+use crate::promises::{ONE_WRITER, Promises, occupants};
+use crate::settings::{BACKENDS, GROUPS, SLOTS, STEP, Settings};
+use crate::world::World;
+
+pub(crate) const AGAIN: &str = "everything is right again within two turns of the last fault";
+pub(crate) const LEADER: &str = "a server leads within ten seconds";
+
+/// Two turns, and the one that was under way.
+const TURNS: u32 = 3;
+/// Turns that may still fail: the one that was under way, and one that meets what it left.
+const FAILURES: u32 = 2;
+/// Until another server leads: the lease expires, and a turn begins; and until an instance that went is let go by the guard.
+const TAKEOVER: At = 12 * SECOND;
+
+/// How far the world is from being settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    #[default]
+    Disturbed,
+    TableRight,
+    Settled,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Settling {
+    phase: Phase,
+    /// No fault that began so far goes on after that.
+    calm_from: At,
+    /// Whether the world was settled when the last fault began.
+    was_settled: bool,
+    /// How often it was settled.
+    pub(crate) times: u64,
+}
+
+impl World {
+    /// A fault, or a change of the fleet, which lasts until `until`.
+    pub(crate) fn disturb(&self, until: At) {
+        let mut settling = self.settling.borrow_mut();
+        settling.was_settled = settling.phase == Phase::Settled && settling.calm_from <= self.now();
+        settling.phase = Phase::Disturbed;
+        settling.calm_from = settling.calm_from.max(until).max(self.now());
+        for process in &self.processes {
+            process.good_turns.set(0);
+            process.bad_turns.set(0);
+        }
+    }
+
+    pub(crate) fn is_settled_before_this(&self) -> bool {
+        self.settling.borrow().was_settled
+    }
+
+    /// The table, or a check, gives the client of this site something to do.
+    pub(crate) fn disturb_clients(&self, site: usize) {
+        let of_site = self.processes.iter().filter(|it| it.kind == crate::process::Kind::Client(site));
+        of_site.for_each(|process| process.good_turns.set(0));
+    }
+
+    /// The rest of a transaction is visible: only now can it be followed.
+    pub(crate) fn rows_are_visible(&self) {
+        (0..self.sites.len()).for_each(|site| self.disturb_clients(site));
+    }
+
+    pub(crate) fn check_promises(self: &Rc<Self>) {
+        let (phase, calm_from) = {
+            let settling = self.settling.borrow();
+            (settling.phase, settling.calm_from)
+        };
+        if self.failed() || phase == Phase::Settled || self.now() < calm_from {
+            return;
+        }
+        if phase == Phase::Disturbed && !self.is_table_right(calm_from) {
+            return;
+        }
+        self.settling.borrow_mut().phase = Phase::TableRight;
+        for (site, process) in self.clients() {
+            if process.bad_turns.get() > FAILURES {
+                return self.fail(AGAIN, format!("the turns of {} go on failing", process.name));
+            }
+            if process.good_turns.get() < TURNS || self.sites[site].haproxy.borrow().next_change().is_some() {
+                return;
+            }
+        }
+        let leaders = self.processes.iter().filter(|process| process.leads()).count();
+        if leaders > 1 {
+            return self.fail(ONE_WRITER, format!("{leaders} servers believe that they lead"));
+        }
+        let wrong = (0..self.sites.len()).find_map(|site| self.wrong_haproxy(site));
+        match wrong {
+            Some(text) => self.fail(AGAIN, text),
+            None => self.settle(),
+        }
+    }
+
+    fn clients(&self) -> impl Iterator<Item = (usize, &crate::process::Process)> {
+        self.processes.iter().filter_map(|process| match process.kind {
+            crate::process::Kind::Client(site) => Some((site, process)),
+            crate::process::Kind::Server => None,
+        })
+    }
+
+    fn is_table_right(&self, calm_from: At) -> bool {
+        let Some(leader) = self.processes.iter().find(|process| process.leads()) else {
+            // One that runs now may lead.
+            let busy = self.processes.iter().any(|process| process.is_server() && process.busy.get());
+            if !busy && self.now() > calm_from + TAKEOVER {
+                self.fail(LEADER, "no server leads".to_owned());
+            }
+            return false;
+        };
+        if leader.bad_turns.get() > FAILURES {
+            self.fail(AGAIN, format!("the turns of {} go on failing", leader.name));
+        }
+        if leader.good_turns.get() < TURNS {
+            if self.now() > calm_from + TAKEOVER + 4 * leader.interval {
+                self.fail(LEADER, format!("{} makes no turns", leader.name));
+            }
+            return false;
+        }
+        let wrong = self.wrong_table();
+        if let Some(text) = &wrong {
+            self.fail(AGAIN, format!("after {TURNS} turns of {}: {text}", leader.name));
+        }
+        wrong.is_none()
+    }
+
+    /// What is wrong with the table: each ready instance has one row, and no other row is enabled.
+    fn wrong_table(&self) -> Option<String> {
+        let fleet = self.fleet.borrow();
+        let table = self.table.borrow();
+        let rows = &table.state().rows;
+        let mut seated = BTreeSet::new();
+        for (id, occupant) in occupants(rows) {
+            let Some(instance) = fleet.named(&occupant.name) else {
+                return Some(format!("slot {id} holds {}, which nobody knows", occupant.name));
+            };
+            let Some(lifecycle) = instance.lifecycle else {
+                return Some(format!("slot {id} holds {}, which is in no group", occupant.name));
+            };
+            let wanted = if instance.is_ready() { Status::Enabled } else { Status::Draining };
+            if lifecycle == "Standby" {
+                return Some(format!("slot {id} holds {}, which stands by", occupant.name));
+            }
+            let right = occupant.address == instance.ip()
+                && occupant.group.as_deref() == Some(GROUPS[instance.group])
+                && occupant.status == wanted;
+            if !right {
+                return Some(format!("slot {id} holds {occupant:?}, and AWS says {instance:?}"));
+            }
+            if !seated.insert(occupant.name.as_str()) {
+                return Some(format!("slot {id} is a second one of {}", occupant.name));
+            }
+        }
+        if let Some(id) = (1..=SLOTS).find(|id| !matches!(rows.get(id), Some(Row::Readable(_)))) {
+            return Some(format!("row {id} is missing or cannot be read"));
+        }
+        let unseated = fleet.instances.iter().find(|it| it.is_ready() && !seated.contains(it.id.as_str()));
+        unseated.map(|instance| format!("{} is ready and has no slot", instance.id))
+    }
+
+    /// What is wrong with the rotation of a site.
+    fn wrong_haproxy(&self, site: usize) -> Option<String> {
+        let promises = self.promises.borrow();
+        let table = self.table.borrow();
+        for (backend, name) in BACKENDS.into_iter().enumerate() {
+            let kind = if backend == 0 { BackendKind::Default } else { BackendKind::Fallback };
+            let wanted = wanted(&promises, &table.state().rows, site, kind);
+            let serving = promises.serving(site, backend);
+            let found: BTreeSet<(SlotId, IpAddr)> = serving.iter().map(|(id, address, _)| (*id, *address)).collect();
+            let names: BTreeSet<(SlotId, IpAddr)> = wanted.iter().map(|(id, address, _)| (*id, *address)).collect();
+            if found != names {
+                let (lacks, more) = (names.difference(&found), found.difference(&names));
+                let (lacks, more): (Vec<_>, Vec<_>) = (lacks.collect(), more.collect());
+                return Some(format!("{name} of HAProxy {site}: {lacks:?} do not serve, and {more:?} do"));
+            }
+            // The step of a ramp may be a turn old.
+            let off = wanted.iter().zip(serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > STEP);
+            if let Some((wanted, found)) = off {
+                return Some(format!("{name} of HAProxy {site}: {wanted:?} is wanted, and {found:?} is there"));
+            }
+        }
+        None
+    }
+
+    fn settle(&self) {
+        let mut settling = self.settling.borrow_mut();
+        settling.phase = Phase::Settled;
+        settling.times += 1;
+        let fleet = self.fleet.borrow();
+        let ready =
+            |occupant: &hsdo::slot::Occupant| fleet.named(&occupant.name).is_some_and(|it| it.is_ready() && it.answers);
+        self.promises.borrow_mut().settle(&self.table.borrow().state().rows, ready);
+        self.note("everything is right".to_owned());
+    }
+}
+
+/// What should serve, in slot order.
+fn wanted(
+    promises: &Promises,
+    rows: &crate::table::Rows,
+    site: usize,
+    kind: BackendKind,
+) -> Vec<(SlotId, IpAddr, hsdo::slot::Weight)> {
+    let serves = |(_, occupant): &(SlotId, &hsdo::slot::Occupant)| {
+        occupant.weight > 0
+            && occupant.status != Status::Disabled
+            && Settings::belongs(site, occupant.group.as_deref().unwrap_or_default(), kind)
+            && promises.is_answering(occupant.address)
+    };
+    occupants(rows).filter(serves).map(|(id, occupant)| (id, occupant.address, occupant.weight)).collect()
+}

@@ -1,0 +1,198 @@
+//! DynamoDB's side of both roles: conditional and transactional writes as `aws::table` makes them, and eventually consistent reads.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use hsdo::marker::{Claim, Marker, Stamp};
+use hsdo::ports::{Sighting, SlotStore, TableReader, TableReading, TurnError};
+use hsdo::slot::{Row, Slot, SlotId, Table};
+
+use crate::table::{Changes, MARKER_SLOT, Rows, State, Writer};
+use crate::troubles::Service;
+use crate::world::World;
+
+pub(crate) struct TableEdge {
+    world: Rc<World>,
+    process: usize,
+    /// The rows as last read or written: the condition of a write.
+    known: Option<Rc<Rows>>,
+}
+
+/// The marker as it was read: none if there was no item.
+pub(crate) type Raw = Option<Marker>;
+
+impl TableEdge {
+    pub(crate) fn new(world: &Rc<World>, process: usize) -> Self {
+        TableEdge { world: Rc::clone(world), process, known: None }
+    }
+
+    fn call(&self, what: &str) -> Result<(), TurnError> {
+        self.world.call(self.process, Service::DynamoDb, what)
+    }
+
+    fn answer(&self, what: &str) -> Result<(), TurnError> {
+        self.world.answer(self.process, Service::DynamoDb, what)
+    }
+
+    /// Some replica's state.
+    fn of_a_replica(&self) -> State {
+        let table = self.world.table.borrow();
+        if table.lags == [0; 3] {
+            return table.state().clone();
+        }
+        let number = self.world.between(0, 3) as usize;
+        table.replica(number, self.world.now()).clone()
+    }
+
+    /// A scan is no snapshot: where time passes in the middle, the second half is of a later state.
+    fn scan(&self, consistent: bool) -> Result<State, TurnError> {
+        self.call("Scan")?;
+        let state = || match consistent {
+            true => self.world.table.borrow().state().clone(),
+            false => self.of_a_replica(),
+        };
+        let first = state();
+        self.world.step(self.process, "the middle of a Scan");
+        let second = state();
+        self.answer("Scan")?;
+        let process = &self.world.processes[self.process];
+        if Rc::ptr_eq(&first.rows, &second.rows) {
+            process.table_read.set(process.table_read.get().max(first.number));
+            return Ok(first);
+        }
+        let middle = self.world.between(1, 1 + u64::from(crate::settings::SLOTS)) as SlotId;
+        let halves = first.rows.range(..=middle).chain(second.rows.range(middle + 1..));
+        let rows = halves.map(|(id, row)| (*id, row.clone())).collect();
+        Ok(State { rows: Rc::new(rows), ..first })
+    }
+
+    /// An update of slot 1's item on a condition; false if it does not hold.
+    fn update(
+        &self,
+        what: &str,
+        condition: impl FnOnce(&State) -> bool,
+        change: impl FnOnce(&State) -> Changes,
+    ) -> Result<bool, TurnError> {
+        self.call(what)?;
+        let state = self.world.table.borrow().state().clone();
+        if self.world.table.borrow().is_locked(MARKER_SLOT) {
+            return Err(self.world.error(self.process, what, "met a transaction"));
+        }
+        let holds = condition(&state);
+        if holds {
+            self.world.commit(Writer::Server(self.process), change(&state));
+        }
+        self.answer(what)?;
+        Ok(holds)
+    }
+}
+
+fn table(rows: &Rows) -> Table {
+    Table { rows: rows.clone(), strays: Vec::new() }
+}
+
+fn stamped(before: &Marker, stamp: &Stamp) -> Marker {
+    Marker {
+        version: stamp.version.or(before.version),
+        heartbeat: Some(stamp.heartbeat),
+        leader: Some(stamp.leader.clone()),
+    }
+}
+
+fn names(state: &State, leader: &str) -> bool {
+    state.marker.leader.as_deref() == Some(leader)
+}
+
+impl SlotStore for TableEdge {
+    type Raw = Raw;
+
+    fn read_marker(&mut self) -> Result<Sighting<Raw>, TurnError> {
+        self.call("GetItem")?;
+        let state = self.of_a_replica();
+        self.answer("GetItem")?;
+        let raw = state.rows.contains_key(&MARKER_SLOT).then(|| state.marker.clone());
+        let read_at = self.world.processes[self.process].clock(&self.world);
+        Ok(Sighting { marker: state.marker, raw, read_at })
+    }
+
+    fn read(&mut self) -> Result<TableReading, TurnError> {
+        let state = self.scan(true)?;
+        let changed = self.known.as_ref().is_some_and(|known| !Rc::ptr_eq(known, &state.rows) && *known != state.rows);
+        self.known = Some(Rc::clone(&state.rows));
+        Ok(TableReading { table: table(&state.rows), marker: state.marker, changed })
+    }
+
+    fn take(&mut self, seen: &Sighting<Raw>, claim: &Claim) -> Result<bool, TurnError> {
+        self.known = None;
+        let condition = |state: &State| match &seen.raw {
+            Some(raw) => state.rows.contains_key(&MARKER_SLOT) && state.marker == *raw,
+            None => !state.rows.contains_key(&MARKER_SLOT),
+        };
+        let change = |state: &State| {
+            let created = (!state.rows.contains_key(&MARKER_SLOT))
+                .then(|| (MARKER_SLOT, Some(Row::Readable(Slot::empty(MARKER_SLOT).into()))));
+            let marker = Marker {
+                version: Some(claim.version),
+                heartbeat: Some(claim.heartbeat),
+                leader: Some(claim.leader.clone()),
+            };
+            Changes { rows: created.into_iter().collect(), marker: Some(marker) }
+        };
+        let world = Rc::clone(&self.world);
+        let claims = |state: &State| {
+            world.claims(self.process, claim);
+            change(state)
+        };
+        self.update("the claim", condition, claims)
+    }
+
+    fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError> {
+        let change = |state: &State| Changes { rows: Vec::new(), marker: Some(stamped(&state.marker, stamp)) };
+        self.update("the heartbeat", |state| names(state, &stamp.leader), change)
+    }
+
+    fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError> {
+        self.call("TransactWriteItems")?;
+        let state = self.world.table.borrow().state().clone();
+        let locked = {
+            let table = self.world.table.borrow();
+            table.is_locked(MARKER_SLOT) || slots.iter().any(|slot| table.is_locked(slot.id))
+        };
+        let unchanged = slots.iter().all(|slot| {
+            let known = self.known.as_ref().and_then(|known| known.get(&slot.id));
+            state.rows.get(&slot.id) == known
+        });
+        if locked || !unchanged || !names(&state, &stamp.leader) {
+            return Err(self.world.error(self.process, "TransactWriteItems", "was cancelled: a condition failed"));
+        }
+        let rows: Vec<_> = slots.iter().map(|slot| (slot.id, Some(Row::Readable(slot.clone().into())))).collect();
+        let known = Rc::make_mut(self.known.get_or_insert_default());
+        known.extend(rows.iter().filter_map(|(id, row)| Some((*id, row.clone()?))));
+        let changes = Changes { rows, marker: Some(stamped(&state.marker, stamp)) };
+        let takes = self.world.commit(Writer::Server(self.process), changes);
+        if takes > 0 {
+            self.world.pass(takes);
+        }
+        self.answer("TransactWriteItems")?;
+        Ok(stamp.clone())
+    }
+
+    fn release(&mut self, leader: &str) -> Result<(), TurnError> {
+        let change =
+            |state: &State| Changes { rows: Vec::new(), marker: Some(Marker { leader: None, ..state.marker.clone() }) };
+        self.update("the release", |state| names(state, leader), change).map(|_| ())
+    }
+}
+
+impl TableReader for TableEdge {
+    fn marker(&mut self, _: Instant) -> Result<Marker, TurnError> {
+        self.call("GetItem")?;
+        let marker = self.of_a_replica().marker;
+        self.answer("GetItem")?;
+        Ok(marker)
+    }
+
+    fn read(&mut self, consistent: bool, _: Instant) -> Result<Table, TurnError> {
+        Ok(table(&self.scan(consistent)?.rows))
+    }
+}
