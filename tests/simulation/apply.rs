@@ -1,5 +1,6 @@
 //! How an entry of the schedule is carried out.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::fleet::{Instance, LEAST, Step};
@@ -24,14 +25,6 @@ impl World {
         self.note(format!("SCHEDULE {what:?}"));
         let lasts = what.lasts();
         self.disturb(self.now() + lasts);
-        if let What::Refuses { service: 2, .. }
-        | What::LosesAnswers { service: 2, .. }
-        | What::Slow { service: 2, .. }
-        | What::Hangs { service: 2, .. } = what
-        {
-            let until = &self.troubles.dynamo_until;
-            until.set(until.get().max(self.now() + lasts));
-        }
         if lasts > 0 {
             self.post_in(lasts, Event::End(index));
         }
@@ -238,18 +231,29 @@ impl World {
     }
 
     /// A whole answer that leaves out so many of a hundred: more than the guard lets go.
+    /// Leaves out more than half of each group, and at least three of it, so that the guard holds whichever other group is missing
+    /// meanwhile.
     fn unlist(self: &Rc<Self>, index: usize, percent: u8) {
+        if !self.is_settled_before_this() {
+            return;
+        }
         let mut random = Random::stream(self.seed, "bogus", index as u64);
         let mut numbers = self.fleet.borrow().ready();
         random.shuffle(&mut numbers);
-        let count = (numbers.len() * usize::from(percent)).div_ceil(100);
-        if !self.is_settled_before_this() || count < 4 {
-            return;
+        let mut by_group: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for number in numbers {
+            if let Some(instance) = self.fleet.borrow_mut().get(number) {
+                by_group.entry(instance.group).or_default().push(number);
+            }
         }
-        for number in numbers.into_iter().take(count) {
-            let mut fleet = self.fleet.borrow_mut();
-            if let Some(instance) = fleet.get(number) {
-                instance.unlisted = true;
+        let mut count = 0;
+        for members in by_group.values().filter(|members| members.len() >= 4) {
+            let share = (members.len() * usize::from(percent)).div_ceil(100).max(members.len() / 2 + 1);
+            for number in &members[..share] {
+                if let Some(instance) = self.fleet.borrow_mut().get(*number) {
+                    instance.unlisted = true;
+                    count += 1;
+                }
             }
         }
         self.note(format!("the groups leave out {count} instances"));

@@ -64,8 +64,6 @@ pub(crate) struct Process {
     pub(crate) good_turns: Cell<u32>,
     pub(crate) bad_turns: Cell<u32>,
     pub(crate) last_good_turn: Cell<At>,
-    /// When it last went on after it had stood still.
-    pub(crate) went_on: Cell<At>,
     /// The newest state of the table that it has read since it was started.
     pub(crate) table_read: Cell<u64>,
 }
@@ -90,7 +88,6 @@ impl Process {
             good_turns: Cell::default(),
             bad_turns: Cell::default(),
             last_good_turn: Cell::default(),
-            went_on: Cell::default(),
             table_read: Cell::default(),
         }
     }

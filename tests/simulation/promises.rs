@@ -170,12 +170,7 @@ impl World {
     pub(crate) fn claims(&self, process: usize, claim: &Claim) {
         let holder = self.table.borrow().state().marker.leader.clone();
         let holder = holder.and_then(|leader| self.promises.borrow().terms.get(&leader).copied());
-        // One that stood still between its clock and its reading takes the heartbeat for older than it is (lease.rs, `see`).
-        // And one whose clock is behind writes one heartbeat again and again while its answers are lost.
-        let stood_still = self.now() < self.processes[process].went_on.get() + 7 * SECOND
-            || self.now() < self.troubles.dynamo_until.get() + 10 * SECOND;
         if let Some(holder) = holder.filter(|holder| *holder != process).map(|holder| &self.processes[holder])
-            && !stood_still
             && holder.leads()
             && self.now() < holder.last_good_turn.get() + 3 * SECOND
         {

@@ -45,8 +45,6 @@ pub(crate) struct Troubles {
     auto_scaling: Cell<Option<Fault>>,
     ec2: Cell<Option<Fault>>,
     dynamo: Cell<Option<Fault>>,
-    /// Until when DynamoDB has a fault.
-    pub(crate) dynamo_until: Cell<At>,
 }
 
 impl Troubles {
@@ -75,7 +73,6 @@ impl World {
                 self.note(format!("{} stands still at {what} for {} ms", of.name, micros / MILLI));
                 self.pass(micros);
                 self.note(format!("{} goes on at {what}", of.name));
-                of.went_on.set(self.now());
                 self.disturb(self.now());
                 self.step(process, what);
             }
