@@ -53,12 +53,15 @@ fn scan(responses: &[&[u8]], mut see: impl FnMut(&[u8]) -> Option<()>) -> Option
 fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) -> Option<&'a [u8]> {
     let (head, mut rest) = reply.split_at(memchr::memchr(b'\n', reply)? + 1);
     see(head)?;
-    let names: Vec<&str> = std::str::from_utf8(head).ok()?.strip_prefix("# ")?.trim_end().split(',').collect();
-    let mut places = Vec::new();
-    for column in COLUMNS {
-        places.push(names.iter().position(|name| *name == column)?);
+    let names = head.strip_prefix(b"# ")?.trim_ascii_end();
+    // No Vec: growing one costs musl's allocator two mmap calls every turn.
+    let names = || names.split(|byte| *byte == b',');
+    let mut places = [0; COLUMNS.len()];
+    for (place, column) in places.iter_mut().zip(COLUMNS) {
+        *place = names().position(|name| name == column.as_bytes())?;
     }
     places.sort_unstable();
+    let commas = names().count() - 1;
     loop {
         let end = memchr::memchr2(b'\n', b'"', rest)?;
         // Only a quoted field may hold a comma.
@@ -72,13 +75,13 @@ fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) ->
             return Some(rest);
         }
         let (mut at, mut column) = (0, 0);
-        for place in &places {
+        for place in places {
             at += after_commas(&row[at..], place - column)?;
             let end = at + memchr::memchr(b',', &row[at..])? + 1;
             see(&row[at..end])?;
             (at, column) = (end, place + 1);
         }
-        let last = at + after_commas(&row[at..], names.len() - 1 - column)?;
+        let last = at + after_commas(&row[at..], commas - column)?;
         if last + 1 != row.len() {
             return None;
         }
