@@ -235,6 +235,7 @@ fn page(body: &[u8]) {
         assert_complete(&codec::claim_update(
             &Claim { version: 1, heartbeat: 2, leader: leader.clone() },
             Some(&raw_marker),
+            &codec::encode(&Slot::empty(1)),
         ));
         let stamp = Stamp { version: Some(1), heartbeat: 2, leader };
         let ParsedItem::Slot { id, raw, .. } = codec::parse_item(item) else { continue };

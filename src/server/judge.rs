@@ -42,9 +42,12 @@ pub(super) fn judge_all(
         .filter(|(id, _)| matches!(decisions.get(id), Some(Decision::Vanished)))
         .map(|(slot, occupant)| Vanished { slot, occupant })
         .collect();
-    // Slots that the response says nothing about, such as those of a missing group, must not make the rest look few.
-    let is_covered = |id: &SlotId| !matches!(decisions.get(id), Some(Decision::Kept));
-    let serving = occupants().filter(|(id, occupant)| is_covered(id) && serves(occupant)).count();
+    // Slots that stay as they are in any case, such as those of a missing group, must not make the rest look few.
+    let stays = |id: &SlotId| match decisions.get(id) {
+        Some(Decision::Present(instance)) => instance.readiness == Readiness::Unknown,
+        decision => matches!(decision, Some(Decision::Kept)),
+    };
+    let serving = occupants().filter(|(id, occupant)| !stays(id) && serves(occupant)).count();
     let guard = previous.guard.after(&vanished, serving, previous.elapsed, limits.removal_guard);
     let keeps = |one: &&Vanished<'_>| guard.keeps(one, limits.removal_guard);
     let guarded: Vec<SlotId> = vanished.iter().filter(keeps).map(|one| one.slot).collect();

@@ -218,8 +218,9 @@ fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Slot
     };
     let vanish: Vec<SlotId> =
         occupants.iter().filter(|(_, (_, old))| must(old, seen, limits) == Must::Vanish).map(|(id, _)| *id).collect();
-    let (lost, serving) =
-        (vanish.iter().filter(|id| serves(id)).count(), occupants.keys().filter(|id| serves(id)).count());
+    let stays = |id: &SlotId| must(occupants[id].1, seen, limits) == Must::BeKept;
+    let lost = vanish.iter().filter(|id| serves(id)).count();
+    let serving = occupants.keys().filter(|id| !stays(id) && serves(id)).count();
     let too_many = lost >= 3 && 2 * lost > serving;
     assert_eq!(plan.guarded, if too_many { vanish } else { vec![] }, "{lost} of {serving} vanish");
     for (id, (slot, old)) in &occupants {

@@ -265,12 +265,12 @@ pub(crate) fn marker_slot_update(leader: &str, wanted: &RowAttributes, before: O
     UpdateBuilder::default().row(wanted, before).led_by(leader).build(MARKER_SLOT)
 }
 
-/// Claims the lease, on the condition that the marker is still as `before`. `None` if the item did not exist: it becomes a
-/// complete free slot, since the original crashes on an item that lacks an attribute.
-pub(crate) fn claim_update(claim: &Claim, before: Option<&MarkerAttributes>) -> Update {
+/// Claims the lease, on the condition that the marker is still as `before`. `None` if the item did not exist: it is created with
+/// `row`, a complete one, since the original crashes on an item that lacks an attribute.
+pub(crate) fn claim_update(claim: &Claim, before: Option<&MarkerAttributes>, row: &RowAttributes) -> Update {
     let mut builder = match before {
         Some(_) => UpdateBuilder::default(),
-        None => UpdateBuilder::default().row(&encode(&Slot::empty(MARKER_SLOT)), None),
+        None => UpdateBuilder::default().row(row, None),
     };
     builder = builder.version_and_heartbeat(Some(claim.version), claim.heartbeat).set(
         "#leader",

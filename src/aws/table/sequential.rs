@@ -86,6 +86,9 @@ impl SlotTable {
                 self.name, slot.id
             )));
         }
+        if slot.id == MARKER_SLOT {
+            self.remember_marker_row(Some(&wanted));
+        }
         self.rows.get_or_insert_default().insert(slot.id, wanted);
         Ok(())
     }

@@ -29,6 +29,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(4_500);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For releasing the lease: a process must exit within 0.8 s of SIGTERM.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long slot 1's row may be restored: less than the time after which another server may have taken the lease and changed it.
+const MARKER_ROW_LIFETIME: Duration = Duration::from_secs(5);
 /// For one write, all transactions and attempts.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -51,6 +53,9 @@ pub struct SlotTable {
     pub(super) name: String,
     /// The rows as last read or written; `None` before the first reading of a term.
     pub(super) rows: Option<BTreeMap<SlotId, Arc<RowAttributes>>>,
+    /// Slot 1's row as last read or written, and when. A claim restores it if its item has just been deleted, since the item
+    /// carries the lease too: a free slot in its place would take a server out of every rotation.
+    marker_row: Option<(Arc<RowAttributes>, Instant)>,
     /// The parsed items of the last reading.
     entries: ParseCache<ParsedItem>,
     denial_logged: bool,
@@ -67,6 +72,7 @@ impl SlotTable {
             aws,
             name: name.to_string(),
             rows: None,
+            marker_row: None,
             entries: ParseCache::default(),
             denial_logged: false,
             without_transactions: Arc::default(),
@@ -220,12 +226,20 @@ impl SlotTable {
             if let Err(error) = transact(&self.aws, &self.name, &updates, &budget) {
                 return Err(self.explain_missing(cancelled(error, group)));
             }
+            let marker_row = wanted.iter().find(|(id, _)| *id == MARKER_SLOT).map(|(_, row)| Arc::clone(row));
             rows.extend(wanted);
+            self.remember_marker_row(marker_row.as_ref());
             if !rest.is_empty() {
                 next.version = next.version.map(|version| version + 1);
             }
         }
         Ok(next)
+    }
+
+    pub(super) fn remember_marker_row(&mut self, row: Option<&Arc<RowAttributes>>) {
+        if let Some(row) = row {
+            self.marker_row = Some((Arc::clone(row), Instant::now()));
+        }
     }
 
     fn scan(&self, consistent: bool, budget: &Budget) -> Result<Vec<Arc<ParsedItem>>, AwsError> {
@@ -335,6 +349,7 @@ impl SlotStore for SlotTable {
         });
         let rows = rows.collect();
         let changed = self.unannounced || self.rows.as_ref().is_some_and(|last| *last != rows);
+        self.remember_marker_row(rows.get(&MARKER_SLOT));
         self.rows = Some(rows);
         let marker = find_marker(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
         Ok(TableReading { table: table_of(&entries), marker, changed })
@@ -344,8 +359,10 @@ impl SlotStore for SlotTable {
     fn take(&mut self, seen: &Sighting<StoredMarker>, claim: &Claim) -> Result<bool, TurnError> {
         // Rows read in an earlier term are stale.
         self.rows = None;
+        let recent = self.marker_row.as_ref().filter(|(_, when)| when.elapsed() < MARKER_ROW_LIFETIME);
+        let row = recent.map_or_else(|| codec::encode(&Slot::empty(MARKER_SLOT)), |(row, _)| (**row).clone());
         let taken = self.update(
-            &codec::claim_update(claim, seen.raw.0.as_ref()),
+            &codec::claim_update(claim, seen.raw.0.as_ref(), &row),
             &self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT),
         )?;
         self.unannounced &= !taken;

@@ -154,6 +154,27 @@ fn the_lease_is_claimed_if_the_marker_is_as_seen() {
     assert_eq!(bodies[4]["UpdateExpression"], json!("REMOVE #leader"));
 }
 
+/// Deleting slot 1's item deletes the lease as well. A free slot in its place would put its server into maintenance everywhere.
+#[test]
+fn a_claim_restores_the_row_of_an_item_that_was_just_deleted() {
+    let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
+        "Scan" => CannedResponse::ok(json!({ "Items": [item(&slot(1)), item(&slot(2))] }).to_string()),
+        _ => CannedResponse::ok("{}"),
+    });
+    let claim = Claim { version: 7, heartbeat: 9, leader: "me".to_string() };
+    let address = |slots: &mut SlotTable| {
+        let seen = slots.read_marker().expect("no item");
+        assert!(slots.take(&seen, &claim).expect("an answer"));
+        server.seen().last().expect("a claim").json()["ExpressionAttributeValues"][":w0"]["S"].clone()
+    };
+    let mut slots = slot_table(&server.url);
+    assert_eq!(address(&mut slots), json!("none"), "nothing is known of the row");
+    SlotStore::read(&mut slots).expect("a table");
+    assert_eq!(address(&mut slots), item(&slot(1))["IPAddress"]["S"]);
+    slots.write(&[Slot::empty(1)], &next(7)).expect("written");
+    assert_eq!(address(&mut slots), json!("none"), "it is free by now");
+}
+
 #[test]
 fn without_permission_to_get_an_item_the_table_is_scanned() {
     let server = Responder::new(|seen: &Seen| match seen.operation().as_str() {
