@@ -265,6 +265,15 @@ pub(crate) fn marker_slot_update(leader: &str, wanted: &RowAttributes, before: O
     UpdateBuilder::default().row(wanted, before).led_by(leader).build(MARKER_SLOT)
 }
 
+/// Whether the row's server takes traffic, or did until it began to drain.
+pub(crate) fn may_serve(row: &RowAttributes) -> bool {
+    let mut named = ROW_ATTRIBUTES.iter().zip(row);
+    match named.find(|(name, _)| **name == STATUS) {
+        Some((_, Some(Attribute::S(text)))) => matches!(status(text), Ok(Status::Enabled | Status::Draining)),
+        _ => false,
+    }
+}
+
 /// Claims the lease, on the condition that the marker is still as `before`. `None` if the item did not exist: it is created with
 /// `row`, a complete one, since the original crashes on an item that lacks an attribute.
 pub(crate) fn claim_update(claim: &Claim, before: Option<&MarkerAttributes>, row: &RowAttributes) -> Update {

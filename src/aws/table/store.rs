@@ -359,7 +359,10 @@ impl SlotStore for SlotTable {
     fn take(&mut self, seen: &Sighting<StoredMarker>, claim: &Claim) -> Result<bool, TurnError> {
         // Rows read in an earlier term are stale.
         self.rows = None;
-        let recent = self.marker_row.as_ref().filter(|(_, when)| when.elapsed() < MARKER_ROW_LIFETIME);
+        let recent = self
+            .marker_row
+            .as_ref()
+            .filter(|(row, when)| codec::may_serve(row) && when.elapsed() < MARKER_ROW_LIFETIME);
         let row = recent.map_or_else(|| codec::encode(&Slot::empty(MARKER_SLOT)), |(row, _)| (**row).clone());
         let taken = self.update(
             &codec::claim_update(claim, seen.raw.0.as_ref(), &row),
