@@ -246,8 +246,12 @@ impl World {
                 by_group.entry(instance.group).or_default().push(number);
             }
         }
+        // With a small group beside them, fewer than half of all might be left out.
+        if by_group.values().any(|members| members.len() < 4) {
+            return;
+        }
         let mut count = 0;
-        for members in by_group.values().filter(|members| members.len() >= 4) {
+        for members in by_group.values() {
             let share = (members.len() * usize::from(percent)).div_ceil(100).max(members.len() / 2 + 1);
             for number in &members[..share] {
                 if let Some(instance) = self.fleet.borrow_mut().get(*number) {
