@@ -69,9 +69,7 @@ impl Haproxy for Session {
 
     fn unchanged(&mut self, names: &[&str]) -> Result<bool, TurnError> {
         let host = self.haproxy.0.borrow();
-        if self.known.is_none() || !host.version.stat_tells_weight {
-            return Ok(false);
-        }
+        let Some(known) = self.known.clone().filter(|_| host.version.stat_tells_weight) else { return Ok(false) };
         let worker = match host.talk() {
             Ok(worker) => worker,
             Err(error) => {
@@ -81,7 +79,10 @@ impl Haproxy for Session {
         };
         let Some(asked) = backends(worker, names) else { return Ok(false) };
         let version = asked.map(|backend| backend.version).sum();
-        if let Some(seen) = &mut self.seen {
+        let process = host.process(worker);
+        // Another process is a change until it is read.
+        let is_same_process = !process.differs_from(&known);
+        if let Some(seen) = self.seen.as_mut().filter(|_| is_same_process) {
             if (seen.pid, seen.version) == (worker.pid, version) {
                 return Ok(true);
             }
@@ -94,8 +95,9 @@ impl Haproxy for Session {
         }
         let shown = backends(worker, names).into_iter().flatten().flat_map(Backend::shown).collect();
         self.seen = Some(Seen { pid: worker.pid, version, shown });
-        let process = host.process(worker);
-        self.known = self.known.take().map(|known| if process.differs_from(&known) { known } else { process });
+        if is_same_process {
+            self.known = Some(process);
+        }
         Ok(false)
     }
 
