@@ -14,7 +14,7 @@ pub mod exit {
     /// A turn failed under `--once` or `--dry-run`.
     pub const FAILED: u8 = 1;
     /// The command line, the configuration, or something at start that only a person can fix.
-    pub const MEND: u8 = 2;
+    pub const NEEDS_OPERATOR: u8 = 2;
 }
 
 /// Why the program ends.
@@ -34,8 +34,8 @@ impl Error {
     /// The exit code of a process that ends with this error.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Error::Turn(error) if !error.needs_a_person => exit::FAILED,
-            _ => exit::MEND,
+            Error::Turn(error) if !error.needs_operator => exit::FAILED,
+            _ => exit::NEEDS_OPERATOR,
         })
     }
 }

@@ -79,7 +79,7 @@ fn retry_at_startup<T>(shutdown: &Shutdown, mut attempt: impl FnMut() -> Result<
     let mut episode = Episode::new("AWS");
     loop {
         match attempt() {
-            Err(error) if error.is_early && started.elapsed() < STARTUP => {
+            Err(error) if error.is_startup_transient && started.elapsed() < STARTUP => {
                 episode.report(Some((&error.key, &error.text)));
                 if shutdown.wait(RETRY) {
                     return Err(error);
@@ -333,7 +333,7 @@ impl RoleLoop {
             let failures = runner.turn();
             self.metrics.turn(failures.is_empty(), started.elapsed());
             succeeded |= failures.is_empty();
-            let early = self.is_early(&failures);
+            let early = self.is_startup_transient(&failures);
             let failures = if succeeded { failures } else { reject_fatal(failures, early, runner)? };
             episodes.report(&failures);
             let next = started + if early { self.interval.min(PULSE) } else { self.interval };
@@ -357,7 +357,7 @@ impl RoleLoop {
                     break;
                 }
             } else {
-                let early = self.is_early(&failures);
+                let early = self.is_startup_transient(&failures);
                 let mut failures = reject_fatal(failures, early, runner)?;
                 if !early {
                     return Err(failures.swap_remove(0).into());
@@ -370,8 +370,8 @@ impl RoleLoop {
         Ok(ExitCode::from(exit::DONE))
     }
 
-    fn is_early(&self, failures: &[TurnError]) -> bool {
-        self.started.elapsed() < STARTUP && failures.iter().any(|failure| failure.is_early)
+    fn is_startup_transient(&self, failures: &[TurnError]) -> bool {
+        self.started.elapsed() < STARTUP && failures.iter().any(|failure| failure.is_startup_transient)
     }
 
     /// Waits until `next`, a shutdown, or a pulse that starts the next turn.
@@ -388,8 +388,9 @@ impl RoleLoop {
 
 /// Fails with the first failure that only a person can fix. In the startup period, startup errors do not count as such.
 fn reject_fatal(mut failures: Vec<TurnError>, early: bool, runner: &impl Runner) -> Result<Vec<TurnError>, TurnError> {
-    let is_fatal =
-        |failure: &TurnError| failure.needs_a_person && !(early && failure.is_early) && !runner.survives(failure);
+    let is_fatal = |failure: &TurnError| {
+        failure.needs_operator && !(early && failure.is_startup_transient) && !runner.survives(failure)
+    };
     match failures.iter().position(is_fatal) {
         Some(fatal) => Err(failures.swap_remove(fatal)),
         None => Ok(failures),

@@ -166,7 +166,7 @@ impl<H: Haproxy> Converge<H> {
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
             let text = report::faults(&self.backends).join("; ");
-            return Err(TurnError { needs_a_person: true, ..TurnError::new(Subject::Haproxy, text) });
+            return Err(TurnError { needs_operator: true, ..TurnError::new(Subject::Haproxy, text) });
         }
         self.started = true;
         Ok(())

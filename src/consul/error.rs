@@ -59,7 +59,7 @@ pub enum CertOwner {
 
 impl ConsulError {
     /// Whether only a person can fix it: wrong settings, or a token without the required permissions.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match &self.cause {
             QueryError::Setup(_) | QueryError::Denied(_) | QueryError::Filtered => true,
             QueryError::Refused(status, _) => (300..500).contains(status) && *status != 429,
@@ -165,7 +165,7 @@ impl From<ConsulError> for TurnError {
     fn from(error: ConsulError) -> Self {
         TurnError {
             key: error.key(),
-            needs_a_person: error.needs_a_person(),
+            needs_operator: error.needs_operator(),
             ..TurnError::new(Subject::Consul, error.to_string())
         }
     }
@@ -226,7 +226,7 @@ mod tests {
         for (cause, person, expected) in cases {
             let error = error(cause);
             assert_eq!(error.to_string(), expected);
-            assert_eq!(error.needs_a_person(), person, "{error}");
+            assert_eq!(error.needs_operator(), person, "{error}");
         }
         let secure = ConsulError {
             api: ConsulApi::Http("https://consul".to_owned()),

@@ -54,7 +54,7 @@ pub enum HaproxyError {
 
 impl HaproxyError {
     /// Whether only a person can fix it. A missing or silent socket does not count: HAProxy may start later.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             HaproxyError::Connect { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             HaproxyError::Io { .. } | HaproxyError::Response { .. } | HaproxyError::LongLine { .. } => false,
@@ -149,7 +149,7 @@ impl From<HaproxyError> for TurnError {
     fn from(error: HaproxyError) -> Self {
         TurnError {
             key: error.key(),
-            needs_a_person: error.needs_a_person(),
+            needs_operator: error.needs_operator(),
             is_disconnected: matches!(error, HaproxyError::Connect { .. }),
             ..TurnError::new(Subject::Haproxy, error.to_string())
         }

@@ -28,7 +28,7 @@ pub struct Runtime {
     /// A dump that timed out; it must be read to the end before anything else is sent.
     unread_dump: Option<(Exchange, String)>,
     known: Option<Known>,
-    /// Whether dialect and level were checked since the last error.
+    /// Whether dialect and level were checked since the last error that casts doubt on them.
     verified: bool,
     /// A receive buffer per line of commands, reused to save allocations.
     buffers: Vec<Vec<u8>>,
@@ -312,7 +312,7 @@ impl Runtime {
         }
     }
 
-    /// After an error, nothing that was assumed about the socket is trusted.
+    /// After an error the next turn reads HAProxy again. Unless the connection just broke, dialect and level are checked again too.
     fn checked<T>(&mut self, result: Result<T, HaproxyError>) -> Result<T, TurnError> {
         if let Err(error) = &result {
             self.snapshot = None;

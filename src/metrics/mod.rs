@@ -199,7 +199,7 @@ impl Metrics {
         self.values().haproxy_up = Some(up);
     }
 
-    /// Client: `n` more commands ended with `result`: `ok`, `refused` (by HAProxy) or `failed` (no complete response).
+    /// Client: `n` more commands ended with `result`: `ok`, `refused` (by HAProxy) or `failed` (not sent, or no complete response).
     pub fn haproxy_command(&self, result: &'static str, n: u64) {
         *self.values().haproxy_commands.entry(result).or_default() += n;
     }

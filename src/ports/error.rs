@@ -11,10 +11,10 @@ pub struct TurnError {
     pub text: String,
     /// Stays the same while the same fault lasts, even where the text changes.
     pub key: String,
-    /// Only a person can fix it, so a role that has never succeeded exits with code 2 instead of retrying.
-    pub needs_a_person: bool,
+    /// Only an operator can fix it, so a role that has never succeeded exits with code 2 instead of retrying.
+    pub needs_operator: bool,
     /// A new machine or a new access key may fail like this at first, and recover on its own.
-    pub is_early: bool,
+    pub is_startup_transient: bool,
     /// HAProxy's socket could not be connected to.
     pub is_disconnected: bool,
 }
@@ -36,7 +36,7 @@ impl TurnError {
     /// A failure that the next turn retries, and whose text is its key.
     pub fn new(subject: Subject, text: String) -> Self {
         let key = text.clone();
-        TurnError { subject, text, key, needs_a_person: false, is_early: false, is_disconnected: false }
+        TurnError { subject, text, key, needs_operator: false, is_startup_transient: false, is_disconnected: false }
     }
 }
 

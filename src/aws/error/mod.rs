@@ -255,8 +255,8 @@ impl From<AwsError> for TurnError {
         };
         TurnError {
             key: error.key(),
-            needs_a_person: error.needs_operator(),
-            is_early: error.is_startup_transient(),
+            needs_operator: error.needs_operator(),
+            is_startup_transient: error.is_startup_transient(),
             ..TurnError::new(subject, error.to_string())
         }
     }

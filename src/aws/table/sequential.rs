@@ -225,7 +225,7 @@ mod tests {
             let mut slots = table(&server);
             slots.without_transactions.store(true, Ordering::Relaxed);
             let error = slots.write(&[taken(2), taken(3), taken(4)], &next()).expect_err(text);
-            assert!(error.to_string().contains(text) && !error.needs_a_person, "{error}");
+            assert!(error.to_string().contains(text) && !error.needs_operator, "{error}");
             assert_eq!(steps(&server), expected);
             assert!(!SlotStore::read(&mut slots).expect("a table").changed || fails == "slot 3");
         }

@@ -33,6 +33,8 @@ const FORMAT: u32 = 1;
 const LARGEST: u64 = 64 * 1024 * 1024;
 /// How long AWS has for its first answer while a kept table is at hand.
 const FIRST_ANSWER: Duration = Duration::from_millis(1_200);
+/// What stands between the file's name and a process id in the name of a file that is being written.
+const NEW: &str = ".new-";
 /// How often the time in the file is renewed while the table does not change. The file's age then tells how long ago the
 /// table was last confirmed.
 const RENEW: Duration = Duration::from_secs(60);
@@ -150,46 +152,61 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     }
     written?;
     // Without it, a power cut may bring the old file back: older, but whole.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(directory(path))?.sync_all()
 }
 
 /// Where a new file is written: a name of this process, so that two clients with one file do not write into each other.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", std::process::id()));
+    name.push(format!("{NEW}{}", std::process::id()));
     path.with_file_name(name)
+}
+
+/// Removes what processes left beside the file that were killed while they wrote. It is of no use, and each may leave one.
+fn remove_leftovers(path: &Path) {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(NEW);
+    for entry in fs::read_dir(directory(path)).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What the writing thread is to do next.
 #[derive(Default)]
-struct Desk {
+struct Mailbox {
     next: Option<Snapshot>,
     closed: bool,
 }
 
 /// Writes snapshots in a thread of its own; of several that wait, only the newest.
 struct Writer {
-    desk: Arc<(Mutex<Desk>, Condvar)>,
+    mailbox: Arc<(Mutex<Mailbox>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     fn start(path: PathBuf) -> io::Result<Self> {
-        let desk = Arc::<(Mutex<Desk>, Condvar)>::default();
-        let shared = Arc::clone(&desk);
+        remove_leftovers(&path);
+        let mailbox = Arc::<(Mutex<Mailbox>, Condvar)>::default();
+        let shared = Arc::clone(&mailbox);
         let work = move || {
             let mut trouble = Episode::new("CLIENT_STATE_FILE");
-            let (desk, changed) = &*shared;
+            let (mailbox, changed) = &*shared;
             loop {
-                let desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-                let idle = |desk: &mut Desk| desk.next.is_none() && !desk.closed;
-                let mut desk = changed.wait_while(desk, idle).unwrap_or_else(PoisonError::into_inner);
-                let Some(snapshot) = desk.next.take() else { return };
-                drop(desk);
+                let mailbox = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+                let idle = |mailbox: &mut Mailbox| mailbox.next.is_none() && !mailbox.closed;
+                let mut mailbox = changed.wait_while(mailbox, idle).unwrap_or_else(PoisonError::into_inner);
+                let Some(snapshot) = mailbox.next.take() else { return };
+                drop(mailbox);
                 let fault = replace(&path, &encode(&snapshot)).err().map(|error| {
                     format!(
-                        "the table cannot be kept in {}: {error}; is its folder there and writable?",
+                        "the table cannot be kept in {}: {error}; does its directory exist, and is it writable?",
                         path.display()
                     )
                 });
@@ -197,20 +214,20 @@ impl Writer {
             }
         };
         let thread = Some(thread::Builder::new().name("state file".to_owned()).spawn(work)?);
-        Ok(Writer { desk, thread })
+        Ok(Writer { mailbox, thread })
     }
 
     fn write(&self, snapshot: Snapshot) {
-        let (desk, changed) = &*self.desk;
-        desk.lock().unwrap_or_else(PoisonError::into_inner).next = Some(snapshot);
+        let (mailbox, changed) = &*self.mailbox;
+        mailbox.lock().unwrap_or_else(PoisonError::into_inner).next = Some(snapshot);
         changed.notify_one();
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let (desk, changed) = &*self.desk;
-        desk.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        let (mailbox, changed) = &*self.mailbox;
+        mailbox.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         changed.notify_one();
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -226,7 +243,7 @@ struct Keeper {
     writer: Writer,
     /// What the file held at start, until it is used or AWS has answered.
     kept: Option<Kept>,
-    /// Until when AWS has time for its first answer; none before the first request.
+    /// The deadline for AWS's first answer; none before the first request.
     first_deadline: Option<Instant>,
     /// The table that was written last, and when.
     written: Option<(Table, Instant)>,
@@ -292,7 +309,7 @@ impl KeptTable {
 }
 
 impl Keeper {
-    /// Has a consistent reading written if it is new, and any reading that confirms the last one once a minute. A table without
+    /// Queues a consistent reading for writing if it is new, and once a minute any reading that confirms it. A table without
     /// rows tells a client nothing, and does not replace one that does.
     fn keep(&mut self, table: &Table, consistent: bool, store: &SlotTable) {
         let same = self.written.as_ref().filter(|(written, _)| written == table);

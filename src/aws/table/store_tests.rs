@@ -228,7 +228,7 @@ fn a_cancelled_write_names_its_slots_and_is_a_passing_error() {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("slot 3"), "{text}");
-    assert!(!error.needs_a_person);
+    assert!(!error.needs_operator);
     assert_eq!(server.seen().len(), 1, "it is not tried again: the next turn reads first");
 }
 
@@ -256,7 +256,7 @@ fn a_missing_table_is_reported_with_the_remedy() {
         slots.write(&[slot(1)], &next(7)).expect_err("missing"),
     ];
     for error in errors {
-        assert!(error.needs_a_person);
+        assert!(error.needs_operator);
         let text = error.to_string();
         assert!(
             text.contains("table \"web\" does not exist in eu-west-1") && text.contains("--create-table"),
