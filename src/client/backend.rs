@@ -7,7 +7,7 @@ use super::Target;
 use super::memory::SlotMemory;
 use super::model;
 use super::placement::{self, Desired, Rules};
-use super::reconcile::{self, BackendSteps, Step};
+use super::reconcile::{self, BackendPlan, Step};
 use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
@@ -33,7 +33,7 @@ pub(super) struct ManagedBackend {
     /// Its servers by slot, or why it cannot be kept in step.
     running: Result<BTreeMap<SlotId, Running>, BackendFault>,
     learned: Learned,
-    pub(super) plan: BackendSteps,
+    pub(super) plan: BackendPlan,
     turn: Sequencer,
 }
 
@@ -46,7 +46,7 @@ impl ManagedBackend {
             desired: Desired::default(),
             running: Err(BackendFault::Missing(Vec::new())),
             learned: Learned::default(),
-            plan: BackendSteps::default(),
+            plan: BackendPlan::default(),
             turn: Sequencer::default(),
         }
     }
@@ -90,7 +90,7 @@ impl ManagedBackend {
                 memory.observe(&self.desired, running, options, now);
                 reconcile::reconcile(View { desired: &self.desired, running, memory, size: self.size, options })
             }
-            Err(_) => BackendSteps::default(),
+            Err(_) => BackendPlan::default(),
         };
         let next = self.turn.next(&self.plan);
         if let Next::Send(steps) = &next {

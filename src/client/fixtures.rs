@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::memory::SlotMemory;
 use super::model;
 use super::placement::{Desired, Wanted};
-use super::reconcile::{BackendSteps, Step, reconcile};
+use super::reconcile::{BackendPlan, Step, reconcile};
 use super::sequencer::{Next, Sequencer};
 use super::stage::{Options, PARKED};
 use super::view::View;
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The steps that a reading needs now.
-    pub(super) fn plan(&mut self) -> BackendSteps {
+    pub(super) fn plan(&mut self) -> BackendPlan {
         self.memory.observe(&self.desired, &self.running, self.options, self.now);
         let World { desired, running, memory, options, size, .. } = self;
         reconcile(View { desired, running, memory, size: *size, options: *options })

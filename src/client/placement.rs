@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_that_knows_none_of_its_groups_moves_nobody() {
+    fn a_split_that_knows_none_of_its_groups_moves_no_server() {
         let occupied = |id, group| slot(id, group, Status::Enabled);
         let left = |id, group: &str| Slot { last_group: Some(group.to_owned()), ..Slot::empty(id) };
         let two = || vec![occupied(1, Some("web-a")), occupied(2, Some("web-b"))];

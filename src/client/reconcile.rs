@@ -20,7 +20,7 @@ pub struct Step {
 
 /// The steps that one reading of a backend asks for, and the slots that an operator should know about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BackendSteps {
+pub struct BackendPlan {
     /// Steps that bring servers into rotation or correct a weight. Sent first; then the backend is read again.
     pub raise: Vec<Step>,
     /// Steps that take servers out of rotation. Sent when nothing is left to raise, so that replacing everything does not empty the
@@ -45,9 +45,9 @@ pub struct BackendSteps {
 }
 
 /// Compares the desired state of a backend with the actual one.
-pub fn reconcile(view: View<'_>) -> BackendSteps {
+pub fn reconcile(view: View<'_>) -> BackendPlan {
     let cover = Cover::of(&view);
-    let mut plan = BackendSteps::default();
+    let mut plan = BackendPlan::default();
     for (id, server, stage) in view.slots() {
         match view.desired.of(id) {
             None => {}
@@ -66,7 +66,7 @@ pub fn reconcile(view: View<'_>) -> BackendSteps {
 }
 
 /// Takes a slot out of rotation; at weight 0 too, so that it takes no traffic if its maintenance is lifted.
-fn retire(plan: &mut BackendSteps, slot: SlotId, server: &Running, stage: Stage) {
+fn retire(plan: &mut BackendPlan, slot: SlotId, server: &Running, stage: Stage) {
     let changes = match (stage, server.admin) {
         (Stage::Out, _) => return,
         (_, Admin::Maintenance) => vec![Change::Weight(0)],
@@ -84,7 +84,7 @@ struct ServingSlot<'a> {
 }
 
 impl ServingSlot<'_> {
-    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut BackendSteps) {
+    fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut BackendPlan) {
         let options = view.options;
         let (move_to, park) = (Change::Address(self.address, options.port), Change::Address(PARKED, options.port));
         let right = options.has_weight(self.server, self.weight);
@@ -160,7 +160,7 @@ impl ServingSlot<'_> {
         }
     }
 
-    fn note_contested(&self, view: &View<'_>, plan: &mut BackendSteps) {
+    fn note_contested(&self, view: &View<'_>, plan: &mut BackendPlan) {
         if view.memory.is_contested(self.id) {
             plan.contested.push(self.id);
             plan.pending = true;

@@ -145,7 +145,7 @@ fn a_leaving_server_serves_until_another_can_take_over() {
     }
     let drained = [Step { slot: 1, changes: vec![Change::Weight(0)] }];
     assert_eq!(handover(up(2, 5), 5).lower, drained, "the newcomer serves");
-    assert_eq!(handover(server(Admin::Drain, true, 2, 5), 0).lower, drained, "nobody is to take over");
+    assert_eq!(handover(server(Admin::Drain, true, 2, 5), 0).lower, drained, "no server is to take over");
 }
 
 /// Every slot gets a new server: the old ones serve on until the first new ones do.
@@ -238,7 +238,7 @@ fn a_server_that_moves_to_another_slot_serves_until_it_serves_there() {
         ("it has arrived", vec![(up(7, 1), serve_at(7, 1)), (up(7, 9), out)], vec![2], false),
         ("its old slot goes to another one", vec![(free(), serve_at(7, 1)), (up(7, 9), serve_at(8, 1))], vec![1], true),
         ("its new slot is another one's until that moves on", vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), out), (free(), serve_at(8, 1))], vec![3], true),
-        ("its new slot was that of one who is gone", vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), out)], vec![1], true),
+        ("its new slot was that of a server that is gone", vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), out)], vec![1], true),
         ("two change places", vec![(up(8, 9), serve_at(7, 1)), (up(7, 9), serve_at(8, 1)), (up(3, 9), serve_at(3, 9))], vec![1, 2], false),
         ("somebody holds the new slot", vec![(maintenance(7, 1), serve_at(7, 1)), (up(7, 9), out), (up(3, 9), serve_at(3, 9))], vec![2], false),
         ("it is to drain in the new slot", vec![(free(), serve_at(7, 0)), (up(7, 9), out), (up(3, 9), serve_at(3, 9))], vec![1, 2], false),

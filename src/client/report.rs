@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::backend::ManagedBackend;
-use super::reconcile::BackendSteps;
+use super::reconcile::BackendPlan;
 use crate::log::Episode;
 use crate::metrics::Metrics;
 use crate::ports::{Command, Subject, TurnError};
@@ -37,7 +37,7 @@ impl Report {
     }
 
     pub(super) fn publish(&mut self, backends: &[ManagedBackend]) {
-        let all = |pick: fn(&BackendSteps) -> &Vec<SlotId>| {
+        let all = |pick: fn(&BackendPlan) -> &Vec<SlotId>| {
             let named = backends.iter().filter(|backend| !pick(&backend.plan).is_empty()).map(|backend| {
                 let target = &backend.target.backend;
                 format!("{}/{}{}", target.name, target.base, ranges(pick(&backend.plan)))
@@ -45,7 +45,7 @@ impl Report {
             named.collect::<Vec<_>>().join(", ")
         };
         let count =
-            |pick: fn(&BackendSteps) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
+            |pick: fn(&BackendPlan) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
         let faults = faults(backends);
         self.metrics.set_missing_backends(faults.len());
         self.metrics.set_missing_slots(count(|plan| &plan.missing));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reconcile::{BackendSteps, Step};
+use super::reconcile::{BackendPlan, Step};
 use crate::ports::Change;
 use crate::slot::SlotId;
 
@@ -33,7 +33,7 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// What to do, by the steps that the last reading needs.
-    pub fn next(&mut self, needed: &BackendSteps) -> Next {
+    pub fn next(&mut self, needed: &BackendPlan) -> Next {
         self.passes += 1;
         if self.passes >= PASSES {
             return Next::Done;
@@ -64,7 +64,7 @@ impl Sequencer {
     }
 
     /// How many changes are still needed: they had no effect, or the turn ended before them.
-    pub fn left(needed: &BackendSteps) -> usize {
+    pub fn left(needed: &BackendPlan) -> usize {
         needed.raise.iter().chain(&needed.lower).map(|step| step.changes.len()).sum()
     }
 }
@@ -77,8 +77,8 @@ mod tests {
         Step { slot, changes: vec![Change::Weight(weight)] }
     }
 
-    fn plan(raise: &[Step], lower: &[Step]) -> BackendSteps {
-        BackendSteps { raise: raise.to_vec(), lower: lower.to_vec(), ..BackendSteps::default() }
+    fn plan(raise: &[Step], lower: &[Step]) -> BackendPlan {
+        BackendPlan { raise: raise.to_vec(), lower: lower.to_vec(), ..BackendPlan::default() }
     }
 
     #[test]

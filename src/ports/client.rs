@@ -21,7 +21,7 @@ pub trait TableReader {
     /// # Errors
     /// The read failed or is incomplete.
     fn read(&mut self, consistent: bool, until: Instant) -> Result<Table, TurnError>;
-    /// The table that an earlier process kept, where there is one: given away once, and not after a successful read.
+    /// The table that an earlier process kept, where there is one: returned once, and not after a successful read.
     fn kept(&mut self) -> Option<Kept> {
         None
     }
@@ -96,7 +96,7 @@ impl Process {
     }
 }
 
-/// One whole look at HAProxy.
+/// One complete reading of HAProxy.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// The process that answered.

@@ -31,7 +31,7 @@ impl Condition {
             Condition::Unseen => "every instance in service has an address again",
             Condition::Unreadable => "every item of the table can be read again",
             Condition::Unplaced => "every ready server has a slot again",
-            Condition::SharedAddress => "no ready server lacks a slot because of its address any more",
+            Condition::SharedAddress => "no ready server is without a slot because of its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
             Condition::LastResort => "leaving servers no longer serve as the last resort",
         }

@@ -16,6 +16,9 @@ use crate::marker::{Moment, Stamp};
 use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading, TurnError};
 use crate::slot::{Observation, Slot, Table};
 
+/// After turns failed for this long, a row may have been edited and edited back unseen, while clients followed the edit.
+const BLIND: Duration = Duration::from_secs(5);
+
 /// Whether a term continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -32,7 +35,9 @@ pub(super) struct Term {
     published: Option<Snapshot>,
     conditions: Conditions,
     guard: Guard,
-    /// A row was edited from outside, and the version not raised since: clients do not know yet.
+    /// When the first of the turns began that have failed since the table was last read.
+    failing_since: Option<Instant>,
+    /// A row was edited from outside, or may have been, and the version not raised since: clients do not know yet.
     edited: bool,
     steady: Option<Steady>,
 }
@@ -62,6 +67,7 @@ impl Term {
             published: None,
             conditions: Conditions::new(),
             guard: Guard::default(),
+            failing_since: None,
             edited: false,
             steady: None,
         }
@@ -87,6 +93,7 @@ impl Term {
         now: Moment,
     ) -> Result<Lease, TurnError> {
         let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
+        self.failing_since.get_or_insert(now.clock);
         let seen = self.fetch(&mut context.source, &Table::default())?;
         self.decide_and_write(context, seen, elapsed, now)
     }
@@ -145,7 +152,9 @@ impl Term {
         if !self.lease.confirm(&marker) {
             return Ok(Lease::Lost);
         }
-        self.edited |= changed;
+        let failing =
+            self.failing_since.take().map_or(Duration::ZERO, |since| now.clock.saturating_duration_since(since));
+        self.edited |= changed || failing > BLIND;
         if !self.covers_occupants(&seen, &table) {
             seen = self.fetch(&mut context.source, &table)?;
         }
@@ -198,7 +207,7 @@ impl Term {
             if !self.edited {
                 return Ok(Lease::Held);
             }
-            debug!("a row was edited from outside: raising the version");
+            debug!("a row was edited from outside, or may have been: raising the version");
             let lease = self.beat(context, true, now)?;
             self.edited = false;
             return Ok(lease);

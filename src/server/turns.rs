@@ -452,6 +452,32 @@ fn every_write_and_every_outside_edit_raises_the_version() {
 }
 
 #[test]
+fn what_a_leader_could_not_see_for_seconds_counts_as_edited() {
+    let ready = || Ok(".1 i1 a ready");
+    let failed = || Err("AWS is away");
+    let script = [ready(), ready(), failed(), ready(), failed(), failed(), failed(), ready(), ready()];
+    let mut bed = Bed::new(limits(1), "1 .1 i1 a enabled 10", script);
+    let mut last = None;
+    let mut raised = |bed: &Bed| std::mem::replace(&mut last, bed.marker().version) < bed.marker().version;
+    bed.turn(100);
+    assert!(raised(&bed), "a new leader");
+    bed.turn(101);
+    assert!(!raised(&bed), "nothing changed");
+    bed.fail(102, "AWS is away");
+    bed.turn(107);
+    assert!(!raised(&bed), "five seconds");
+    // A client that follows the table meanwhile may have seen an edit that is undone by now.
+    for second in [108, 111, 113] {
+        bed.fail(second, "AWS is away");
+        assert!(!raised(&bed), "its heartbeat goes on");
+    }
+    bed.turn(114);
+    assert!(raised(&bed), "longer");
+    bed.turn(115);
+    assert!(!raised(&bed), "once");
+}
+
+#[test]
 fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
     let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
     let mut two = one.rival("");

@@ -142,7 +142,7 @@ fn restricted(text: &str, length: RangeInclusive<usize>, punctuation: &[u8]) -> 
     (allowed && length.contains(&text.len())).then(|| text.to_owned())
 }
 
-/// The path of a file: not that of a folder, as far as its text tells.
+/// The path of a file, not of a folder as far as the text tells.
 pub(super) fn file_path(text: &str) -> Option<PathBuf> {
     let names_a_file = !text.contains('\0') && !text.ends_with('/') && Path::new(text).file_name().is_some();
     names_a_file.then(|| PathBuf::from(text))

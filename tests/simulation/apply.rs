@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::fleet::{Instance, LEAST, Step};
+use crate::haproxy::SocketState;
 use crate::journal::{At, MILLI, SECOND};
 use crate::promises::Cause;
 use crate::random::Random;
 use crate::schedule::{Pick, What};
-use crate::settings::{BACKENDS, CLIENTS, GROUPS, REMOVAL_GUARD};
+use crate::settings::{BACKENDS, BASE, CLIENTS, GROUPS, REMOVAL_GUARD};
 use crate::troubles::{Fault, Service, Trap};
 use crate::world::{Event, World};
 use hsdo::ports::Change;
@@ -71,6 +73,10 @@ impl World {
                 }
             }
             What::GroupMissing { group, .. } => self.set_missing(usize::from(group), true),
+            What::GroupReplaced { group, .. } => self.delete_group(index, usize::from(group)),
+            What::Moves { pick } => self.each(self.spare(pick), |number| {
+                self.change(number, "moves to the other group", |it| it.group = GROUPS.len() - 1 - it.group);
+            }),
             What::UnknownWord { pick, .. } => self.each(self.spare(pick), |number| {
                 self.marks.borrow_mut().insert(index, number);
                 self.change_view(number, "is in an unknown state", |it| it.lifecycle = Some("Pondering"));
@@ -93,6 +99,12 @@ impl World {
                 self.aws.borrow_mut().ec2_lag = u64::from(lag_ms) * MILLI;
                 self.is_seen_as_before(u64::from(lag_ms) * MILLI);
             }
+            What::MixedInstances { lag_ms, .. } => {
+                let mut aws = self.aws.borrow_mut();
+                (aws.ec2_lag, aws.is_mixed) = (u64::from(lag_ms) * MILLI, true);
+                drop(aws);
+                self.is_seen_as_before(u64::from(lag_ms) * MILLI);
+            }
             What::Refuses { service, percent, .. } => self.set_fault(service, Some(Fault::Refuses(percent))),
             What::LosesAnswers { service, percent, .. } => self.set_fault(service, Some(Fault::LosesAnswers(percent))),
             What::Slow { service, millis, .. } => self.set_fault(service, Some(Fault::Slow(millis))),
@@ -110,10 +122,13 @@ impl World {
             What::RowCopied { pick, to } => self.copy_row(pick, to),
             What::Original { .. } => self.original(),
             What::HaproxyRestarts { site, .. } => self.stop_haproxy(usize::from(site) % CLIENTS),
+            What::HaproxyReloads { site, linger } => self.reload_haproxy(usize::from(site) % CLIENTS, linger),
+            What::HaproxyStops { site, .. } => self.freeze_haproxy(usize::from(site) % CLIENTS, true),
+            What::SocketCrowded { site, .. } => self.crowd_socket(usize::from(site) % CLIENTS, true),
             What::SocketCut { site, percent, .. } => self.sites[usize::from(site) % CLIENTS].cuts.set(percent),
             What::Operator { site, pick, drain, .. } => {
                 let change = if drain { Change::Weight(0) } else { Change::Maintenance };
-                self.operate(usize::from(site) % CLIENTS, pick, change);
+                let _ = self.operate(usize::from(site) % CLIENTS, pick, change);
             }
             What::Kill { process, steps, restart_ms } => {
                 let of = &self.processes[usize::from(process)];
@@ -149,6 +164,7 @@ impl World {
                 }
             }),
             What::GroupMissing { group, .. } => self.set_missing(usize::from(group), false),
+            What::GroupReplaced { group, .. } => self.make_group(index, usize::from(group)),
             What::LeftOut { .. } => {
                 let number = self.marks.borrow_mut().remove(&index);
                 self.each(number, |number| {
@@ -160,27 +176,40 @@ impl World {
             What::Denied { .. } => self.unmark(index, "is known to EC2", |it| it.denied = false),
             What::Bogus { .. } => self.list_all(),
             What::OldGroups { group, .. } => self.aws.borrow_mut().group_lags[usize::from(group)] = 0,
-            What::OldInstances { .. } => self.aws.borrow_mut().ec2_lag = 0,
+            What::OldInstances { .. } | What::MixedInstances { .. } => {
+                let mut aws = self.aws.borrow_mut();
+                (aws.ec2_lag, aws.is_mixed) = (0, false);
+            }
             What::Refuses { service, .. }
             | What::LosesAnswers { service, .. }
             | What::Slow { service, .. }
             | What::Hangs { service, .. } => self.set_fault(service, None),
             What::Replicas { .. } => self.table.borrow_mut().lags = [0; 3],
             What::Torn { .. } => self.table.borrow_mut().torn = 0,
-            What::RowUnreadable { .. } | What::RowDisabled { .. } => self.put_back(index),
+            What::RowUnreadable { .. } | What::RowDisabled { .. } => {
+                if !self.put_back(index) {
+                    self.post_in(SECOND, Event::End(index));
+                }
+            }
             What::Original { .. } => self.original(),
             What::HaproxyRestarts { site, .. } => self.start_haproxy(usize::from(site) % CLIENTS),
+            What::HaproxyStops { site, .. } => self.freeze_haproxy(usize::from(site) % CLIENTS, false),
+            What::SocketCrowded { site, .. } => self.crowd_socket(usize::from(site) % CLIENTS, false),
             What::SocketCut { site, .. } => self.sites[usize::from(site) % CLIENTS].cuts.set(0),
-            What::Operator { site, pick, .. } => self.operate(usize::from(site) % CLIENTS, pick, Change::Ready),
+            What::Operator { site, pick, .. } => {
+                if !self.operate(usize::from(site) % CLIENTS, pick, Change::Ready) {
+                    self.post_in(SECOND, Event::End(index));
+                }
+            }
             _ => {}
         }
     }
 
-    /// What changed within `lag` is seen as it was before.
+    /// What changed within `lag` is seen as it was before, which may be ready.
     fn is_seen_as_before(&self, lag: At) {
         let since = self.now().saturating_sub(lag);
         for instance in self.fleet.borrow().instances.iter().filter(|instance| instance.changed >= since) {
-            self.promises.borrow_mut().touched(instance.ip(), instance.is_ready());
+            self.promises.borrow_mut().touched(instance.ip(), true);
         }
     }
 
@@ -230,7 +259,35 @@ impl World {
         self.views_changed();
     }
 
+    /// A group is deleted with its instances, if the other one can serve alone.
+    fn delete_group(self: &Rc<Self>, index: usize, group: usize) {
+        let (members, others): (Vec<u64>, Vec<u64>) = {
+            let fleet = self.fleet.borrow();
+            let of_group = |wanted: bool| {
+                let ready = fleet.instances.iter().filter(|it| it.is_ready() && (it.group == group) == wanted);
+                ready.map(|it| it.number).collect()
+            };
+            (of_group(true), of_group(false))
+        };
+        if others.len() >= LEAST {
+            self.set_missing(group, true);
+            self.marks.borrow_mut().insert(index, members.len() as u64);
+            members.into_iter().for_each(|number| self.terminate(number));
+        }
+    }
+
+    /// A group of the same name takes its place.
+    fn make_group(self: &Rc<Self>, index: usize, group: usize) {
+        let Some(size) = self.marks.borrow_mut().remove(&index) else { return };
+        self.set_missing(group, false);
+        for _ in 0..size {
+            self.launch(group);
+        }
+        self.disturb(self.now() + REMOVAL_GUARD.as_micros() as u64 + 3 * SECOND);
+    }
+
     /// A whole answer that leaves out so many of a hundred: more than the guard lets go.
+    ///
     /// Leaves out more than half of each group, and at least three of it, so that the guard holds whichever other group is missing
     /// meanwhile.
     fn unlist(self: &Rc<Self>, index: usize, percent: u8) {
@@ -255,7 +312,7 @@ impl World {
             let share = (members.len() * usize::from(percent)).div_ceil(100).max(members.len() / 2 + 1);
             for number in &members[..share] {
                 if let Some(instance) = self.fleet.borrow_mut().get(*number) {
-                    instance.unlisted = true;
+                    (instance.unlisted, instance.changed) = (true, self.now());
                     count += 1;
                 }
             }
@@ -265,7 +322,9 @@ impl World {
     }
 
     fn list_all(self: &Rc<Self>) {
-        self.fleet.borrow_mut().instances.iter_mut().for_each(|instance| instance.unlisted = false);
+        for instance in self.fleet.borrow_mut().instances.iter_mut().filter(|instance| instance.unlisted) {
+            (instance.unlisted, instance.changed) = (false, self.now());
+        }
         self.views_changed();
         // The guard keeps one that left in the meantime as it keeps the others.
         if self.fleet.borrow().instances.iter().any(|it| it.lifecycle.is_none() && it.ec2 == "running") {
@@ -275,24 +334,69 @@ impl World {
 
     fn stop_haproxy(self: &Rc<Self>, site: usize) {
         self.note(format!("HAProxy {site} stops"));
-        self.sites[site].haproxy.borrow_mut().restart(self.instant(self.now()));
-        self.sites[site].haproxy.borrow_mut().set_reachable(false);
+        self.sites[site].haproxy.kill(self.instant(self.now()));
         self.haproxy_changed(site, Cause::Restart);
     }
 
     fn start_haproxy(self: &Rc<Self>, site: usize) {
         self.note(format!("HAProxy {site} starts"));
-        self.sites[site].haproxy.borrow_mut().restart(self.instant(self.now()));
-        self.sites[site].haproxy.borrow_mut().set_reachable(true);
+        // Two entries may stop the same one.
+        self.sites[site].haproxy.restart(self.instant(self.now()));
         self.haproxy_changed(site, Cause::Restart);
+        self.plan_check(site);
         self.haproxy_is_back(site);
     }
 
-    fn operate(self: &Rc<Self>, site: usize, pick: Pick, change: Change) {
+    /// A new worker takes over, with what is configured; the old one lingers.
+    fn reload_haproxy(self: &Rc<Self>, site: usize, linger: u16) {
+        self.note(format!("HAProxy {site} is reloaded"));
+        let haproxy = &self.sites[site].haproxy;
+        if haproxy.is_running() {
+            haproxy.reload(self.instant(self.now()), Duration::from_secs(linger.into()));
+            self.haproxy_changed(site, Cause::Restart);
+            self.plan_check(site);
+        }
+    }
+
+    /// SIGSTOP and SIGCONT.
+    fn freeze_haproxy(self: &Rc<Self>, site: usize, frozen: bool) {
+        self.note(format!("HAProxy {site} {}", if frozen { "stands still" } else { "goes on" }));
+        self.advance_haproxy(site);
+        let (haproxy, now) = (&self.sites[site].haproxy, self.instant(self.now()));
+        if frozen {
+            haproxy.stop(now);
+        } else {
+            haproxy.resume(now);
+        }
+        self.haproxy_changed(site, Cause::Signal);
+        self.plan_check(site);
+    }
+
+    /// Others use up what connections the socket takes, or leave it again.
+    fn crowd_socket(self: &Rc<Self>, site: usize, crowded: bool) {
+        self.advance_haproxy(site);
+        self.sites[site].haproxy.set_socket(if crowded { SocketState::Silent } else { SocketState::Open });
+        self.haproxy_changed(site, Cause::Signal);
+        self.plan_check(site);
+    }
+
+    /// False if HAProxy does not answer.
+    fn operate(self: &Rc<Self>, site: usize, pick: Pick, change: Change) -> bool {
         let slot = u32::from(pick) % 8 + 1;
         self.note(format!("an operator at HAProxy {site}: slot {slot} {change:?}"));
+        self.advance_haproxy(site);
+        let words = match change {
+            Change::Weight(weight) => format!("weight {weight}"),
+            Change::Maintenance => "state maint".to_owned(),
+            _ => "state ready".to_owned(),
+        };
+        let line = format!("set server {}/{BASE}{slot} {words}", BACKENDS[0]);
+        if self.sites[site].haproxy.operate(&line).is_none() {
+            return false;
+        }
         self.operator_acts(site, slot, change);
-        self.sites[site].haproxy.borrow_mut().set(BACKENDS[0], slot, change);
         self.haproxy_changed(site, Cause::Operator);
+        self.plan_check(site);
+        true
     }
 }

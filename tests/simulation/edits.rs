@@ -14,15 +14,22 @@ use crate::world::World;
 impl World {
     fn occupied(&self, pick: Pick) -> Option<(SlotId, Row)> {
         let table = self.table.borrow();
-        let occupied: Vec<(&SlotId, &Row)> = table.state().rows.iter().filter(|(_, row)| is_occupied(row)).collect();
+        // Not one that another operator is at.
+        let edited = self.edited.borrow();
+        let is_free = |id: &SlotId| edited.values().all(|(edited, _)| edited != id);
+        let rows = table.state().rows.iter();
+        let occupied: Vec<(&SlotId, &Row)> = rows.filter(|(id, row)| is_free(id) && is_occupied(row)).collect();
         let (id, row) = occupied.get(usize::from(pick) % occupied.len().max(1))?;
         Some((**id, (*row).clone()))
     }
 
-    fn edit(&self, rows: Vec<(SlotId, Option<Row>)>) {
-        if !rows.iter().any(|(id, _)| self.table.borrow().is_locked(*id)) {
+    /// False if a transaction holds one of the rows.
+    fn edit(&self, rows: Vec<(SlotId, Option<Row>)>) -> bool {
+        let is_free = !rows.iter().any(|(id, _)| self.table.borrow().is_locked(*id));
+        if is_free {
             self.commit(Writer::Hand, Changes { rows, marker: None });
         }
+        is_free
     }
 
     pub(crate) fn empty_table(self: &Rc<Self>) {
@@ -56,8 +63,9 @@ impl World {
         let Some((id, row)) = self.occupied(pick) else { return };
         let Row::Readable(slot) = &row else { return };
         let address = slot.occupant.as_ref().map(|occupant| occupant.address);
-        self.edited.borrow_mut().insert(index, (id, row.clone()));
-        self.edit(vec![(id, Some(Row::Unreadable { reason: "Weight is missing".to_owned(), address }))]);
+        if self.edit(vec![(id, Some(Row::Unreadable { reason: "Weight is missing".to_owned(), address }))]) {
+            self.edited.borrow_mut().insert(index, (id, row.clone()));
+        }
     }
 
     pub(crate) fn disable_row(self: &Rc<Self>, index: usize, pick: Pick) {
@@ -67,14 +75,19 @@ impl World {
         if let Some(occupant) = &mut disabled.occupant {
             occupant.status = Status::Disabled;
         }
-        self.edited.borrow_mut().insert(index, (id, row.clone()));
-        self.edit(vec![(id, Some(Row::Readable(Arc::new(disabled))))]);
+        if self.edit(vec![(id, Some(Row::Readable(Arc::new(disabled))))]) {
+            self.edited.borrow_mut().insert(index, (id, row.clone()));
+        }
     }
 
-    pub(crate) fn put_back(self: &Rc<Self>, index: usize) {
-        if let Some((id, row)) = self.edited.borrow_mut().remove(&index) {
-            self.edit(vec![(id, Some(row))]);
+    /// False if it has to be tried again.
+    pub(crate) fn put_back(self: &Rc<Self>, index: usize) -> bool {
+        let Some((id, row)) = self.edited.borrow().get(&index).cloned() else { return true };
+        let done = self.edit(vec![(id, Some(row))]);
+        if done {
+            self.edited.borrow_mut().remove(&index);
         }
+        done
     }
 
     /// One server in two rows.

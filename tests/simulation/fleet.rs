@@ -190,6 +190,20 @@ impl World {
         self.fleet_changed(&id, ip);
     }
 
+    /// Somebody else has the address for a while, and answers; for how long until an instance may have it again.
+    fn strangers_stay(&self, address: Ipv4Addr) -> At {
+        let end = RESTS + self.between(30, 300) * SECOND;
+        self.post_in(RESTS, Event::Stranger(address, true));
+        self.post_in(end, Event::Stranger(address, false));
+        end + RESTS
+    }
+
+    /// Somebody who is in no group has an address now, or no longer.
+    pub(crate) fn stranger(&self, address: Ipv4Addr, answers: bool) {
+        self.note(format!("a stranger {} at {address}", if answers { "answers" } else { "is gone" }));
+        self.answers(address.into(), answers);
+    }
+
     pub(crate) fn step_instance(self: &Rc<Self>, number: u64, step: Step) {
         let Some(instance) = self.fleet.borrow_mut().get(number).cloned() else { return };
         let then = |from: u64, to: u64, step: Step| {
@@ -239,7 +253,8 @@ impl World {
             }
             (Step::Ends, _) => {
                 self.change(number, "has ended", |instance| (instance.lifecycle, instance.ec2) = (None, "terminated"));
-                self.fleet.borrow_mut().free.push_back((self.now() + RESTS, instance.address));
+                let rests = if self.percent(15) { self.strangers_stay(instance.address) } else { RESTS };
+                self.fleet.borrow_mut().free.push_back((self.now() + rests, instance.address));
                 self.post_in(REMEMBERED, Event::Instance(number, Step::Forgotten));
             }
             (Step::Forgotten, None) => {

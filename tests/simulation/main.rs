@@ -10,7 +10,6 @@ mod aws;
 mod drift;
 mod edits;
 mod fleet;
-#[path = "stand_in.rs"]
 mod haproxy;
 mod journal;
 mod process;

@@ -8,13 +8,14 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use hsdo::client::placement::BackendKind;
 use hsdo::marker::Claim;
 use hsdo::ports::Change;
 use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
-use crate::journal::{At, SECOND};
+use crate::journal::SECOND;
 use crate::process::Kind;
-use crate::settings::BACKENDS;
+use crate::settings::{BACKENDS, Settings};
 use crate::table::Rows;
 use crate::world::World;
 
@@ -40,6 +41,8 @@ pub(crate) enum Cause {
     Command,
     Check,
     Restart,
+    /// It was stopped by a signal, or goes on.
+    Signal,
     Operator,
 }
 
@@ -71,8 +74,6 @@ pub(crate) struct Promises {
     held: Vec<BTreeMap<SlotId, IpAddr>>,
     /// The version of the table at which a row last ceased to give an address.
     removed: BTreeMap<(SlotId, IpAddr), u64>,
-    /// Which addresses pass checks, and since when.
-    answering: BTreeMap<IpAddr, (bool, At)>,
     /// Whose each term is.
     terms: BTreeMap<String, usize>,
     /// Another hand wrote to the table since the world was settled.
@@ -89,20 +90,9 @@ impl Promises {
             proven: vec![BTreeSet::new(); sites],
             held: vec![BTreeMap::new(); sites],
             removed: BTreeMap::new(),
-            answering: BTreeMap::new(),
             terms: BTreeMap::new(),
             edited: false,
         }
-    }
-
-    pub(crate) fn answers(&mut self, address: IpAddr, answers: bool, now: At) {
-        if self.answering.get(&address).is_none_or(|(before, _)| *before != answers) {
-            self.answering.insert(address, (answers, now));
-        }
-    }
-
-    pub(crate) fn is_answering(&self, address: IpAddr) -> bool {
-        self.answering.get(&address).is_some_and(|(answers, _)| *answers)
     }
 
     pub(crate) fn serving(&self, site: usize, backend: usize) -> &[Serving] {
@@ -145,7 +135,13 @@ impl Promises {
                     let serves = |(_, some): &(usize, &Vec<Serving>)| {
                         some.iter().any(|(slot, address, _)| (*slot, *address) == (id, occupant.address))
                     };
-                    all.iter().enumerate().filter(serves).map(|(backend, _)| (site, backend)).collect::<Vec<_>>()
+                    // While no row is of the own groups, every server counts as one of them, until one is.
+                    let belongs = |(backend, _): &(usize, &Vec<Serving>)| {
+                        let kind = if *backend == 0 { BackendKind::Default } else { BackendKind::Fallback };
+                        Settings::belongs(site, occupant.group.as_deref().unwrap_or_default(), kind)
+                    };
+                    let places = all.iter().enumerate().filter(|place| serves(place) && belongs(place));
+                    places.map(|(backend, _)| (site, backend)).collect::<Vec<_>>()
                 };
                 let places = self.serving.iter().enumerate().flat_map(backends).collect();
                 self.protected.insert(occupant.address, Protected { slot: id, places, row: true });
@@ -194,7 +190,7 @@ impl World {
         let mut changed = false;
         {
             let promises = &mut *self.promises.borrow_mut();
-            let haproxy = self.sites[site].haproxy.borrow();
+            let haproxy = &self.sites[site].haproxy;
             if cause == Cause::Restart {
                 promises.proven[site].clear();
                 promises.held[site].clear();
@@ -254,7 +250,9 @@ impl World {
                 other.0 != slot && protected.is_some_and(|it| it.row && it.places.contains(&(site, backend)))
             };
             let covered = before.iter().find(covers);
-            let proven = promises.proven[site].contains(&(backend, slot, address));
+            let passed = || self.sites[site].haproxy.proven(BACKENDS[backend]);
+            let proven = promises.proven[site].contains(&(backend, slot, address))
+                || covered.is_some() && passed().iter().any(|it| (it.0, it.1.ip()) == (slot, address));
             if let (Cause::Command, false, Some(other)) = (cause, proven, covered) {
                 let text = format!("{address} serves in slot {slot} at once, though slot {} serves", other.0);
                 return Some((GATE, text));

@@ -3,13 +3,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::haproxy::SimHaproxy;
 use crate::journal::{At, SECOND, time};
 use crate::process::{Kind, Process};
 use crate::schedule::{Entry, schedule};
-use crate::settings::{BACKENDS, CLIENTS, SERVERS, SLOTS};
+use crate::settings::{BACKENDS, CLIENTS, SERVERS};
 use crate::shrink::shrink;
-use crate::site::Site;
 use crate::world::{Failure, World};
 use crate::{DAY, variable};
 
@@ -24,11 +22,9 @@ pub(crate) struct Outcome {
 
 /// Runs a schedule up to `end`.
 pub(crate) fn run(seed: u64, schedule: Vec<Entry>, end: At) -> Outcome {
-    let start = Instant::now();
-    let sites = (0..CLIENTS).map(|_| Site::new(SimHaproxy::new(&BACKENDS, SLOTS, start)));
     let servers = (0..SERVERS).map(|n| Process::new(format!("server {n}"), Kind::Server, SECOND));
     let clients = (0..CLIENTS).map(|n| Process::new(format!("client {n}"), Kind::Client(n), SECOND));
-    let world = World::new(seed, schedule, sites.collect(), servers.chain(clients).collect());
+    let world = World::new(seed, schedule, CLIENTS, servers.chain(clients).collect());
     for number in 0..16 {
         world.settled_instance(number % 2);
     }

@@ -34,6 +34,8 @@ pub(crate) enum What {
     Spot { pick: Pick },
     ZoneLost { zone: u8 },
     GroupMissing { group: u8, secs: u16 },
+    GroupReplaced { group: u8, secs: u16 },
+    Moves { pick: Pick },
     // What AWS says.
     UnknownWord { pick: Pick, secs: u16 },
     LeftOut { pick: Pick, secs: u16 },
@@ -41,6 +43,7 @@ pub(crate) enum What {
     Bogus { percent: u8, secs: u16 },
     OldGroups { group: u8, lag_ms: u16, secs: u16 },
     OldInstances { lag_ms: u16, secs: u16 },
+    MixedInstances { lag_ms: u16, secs: u16 },
     // Calls: of Auto Scaling, EC2, DynamoDB.
     Refuses { service: u8, percent: u8, secs: u16 },
     LosesAnswers { service: u8, percent: u8, secs: u16 },
@@ -59,6 +62,9 @@ pub(crate) enum What {
     Original { secs: u16 },
     // HAProxy.
     HaproxyRestarts { site: u8, down_ms: u16 },
+    HaproxyReloads { site: u8, linger: u16 },
+    HaproxyStops { site: u8, secs: u16 },
+    SocketCrowded { site: u8, secs: u16 },
     SocketCut { site: u8, percent: u8, secs: u16 },
     Operator { site: u8, pick: Pick, drain: bool, secs: u16 },
     // Processes: servers first, then clients.
@@ -78,6 +84,7 @@ impl What {
             | What::StopsAnswering { secs, .. }
             | What::Standby { secs, .. }
             | What::GroupMissing { secs, .. }
+            | What::GroupReplaced { secs, .. }
             | What::UnknownWord { secs, .. }
             | What::LeftOut { secs, .. }
             | What::Denied { secs, .. }
@@ -90,12 +97,15 @@ impl What {
             | What::Original { secs }
             | What::RowUnreadable { secs, .. }
             | What::RowDisabled { secs, .. }
+            | What::HaproxyReloads { linger: secs, .. }
+            | What::HaproxyStops { secs, .. }
+            | What::SocketCrowded { secs, .. }
             | What::SocketCut { secs, .. }
             | What::Operator { secs, .. } => seconds(secs),
             // Until what was seen late has passed.
-            What::OldGroups { secs, lag_ms, .. } | What::OldInstances { secs, lag_ms } => {
-                seconds(secs) + At::from(lag_ms) * MILLI
-            }
+            What::OldGroups { secs, lag_ms, .. }
+            | What::OldInstances { secs, lag_ms }
+            | What::MixedInstances { secs, lag_ms } => seconds(secs) + At::from(lag_ms) * MILLI,
             What::Replicas { secs, lags_ms } => {
                 seconds(secs) + At::from(lags_ms.into_iter().max().unwrap_or(0)) * MILLI
             }
@@ -140,7 +150,7 @@ fn what(random: &mut Random) -> What {
     let steps = r.below(most) as u8;
     let lag_ms = r.below(8_000) as u16;
     let minutes = if r.percent(3) { 3_600 + r.below(10_000) as u16 } else { secs };
-    match r.below(64) {
+    match r.below(72) {
         0..=5 => What::Launch { group, count: 1 + r.below(3) as u8 },
         6..=8 => What::Terminate { pick },
         9 | 10 => What::Unhealthy { pick, secs },
@@ -169,8 +179,8 @@ fn what(random: &mut Random) -> What {
         38 => What::BackedUp,
         39 => What::Restored,
         40 => What::RowDeleted { pick },
-        41 => What::RowUnreadable { pick, secs },
-        42 => What::RowDisabled { pick, secs },
+        41 => What::RowUnreadable { pick, secs: secs.max(10) },
+        42 => What::RowDisabled { pick, secs: secs.max(10) },
         43 => What::RowCopied { pick, to: r.below(u64::from(SLOTS)) as u8 },
         44 => What::Original { secs },
         45 | 46 => What::HaproxyRestarts { site, down_ms: *r.pick(&[20, 100, 3_000]) },
@@ -182,6 +192,11 @@ fn what(random: &mut Random) -> What {
         55..=59 => What::Pause { process, steps, millis: *r.pick(&[200, 1_000, 5_000, 15_000, 60_000]) },
         60 | 61 => What::Clock { process: server, secs: *r.pick(&[-7_200, -60, -1, 1, 60, 7_200]) },
         62 => What::Drift { process, parts_per_million: *r.pick(&[-500, 0, 500]) },
-        _ => What::Terminate { pick },
+        63 => What::GroupReplaced { group, secs },
+        64 | 65 => What::Moves { pick },
+        66 => What::MixedInstances { lag_ms, secs },
+        67 | 68 => What::HaproxyReloads { site, linger: secs },
+        69 | 70 => What::HaproxyStops { site, secs: secs.min(60) },
+        _ => What::SocketCrowded { site, secs: secs.min(60) },
     }
 }

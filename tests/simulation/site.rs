@@ -1,52 +1,108 @@
 //! The site of one HAProxy, and how its client reaches it: commands one by one, each of which may be the last.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use hsdo::ports::{Command, Haproxy, Reading, TurnError, Verdict};
 
-use crate::haproxy::{SimHaproxy, Talk};
+use crate::haproxy::{BackendConfig, Check, Fleet, Session, SimHaproxy, VERSIONS, Version};
+use crate::journal::{At, SECOND};
 use crate::promises::Cause;
+use crate::settings::{BACKENDS, BASE, SLOTS};
 use crate::world::{Event, World};
 
+/// How long a socket that does not answer keeps its client waiting.
+const PATIENCE: At = 2 * SECOND;
+
+/// The addresses that pass checks: one set for all HAProxys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answering(Rc<Answers>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    addresses: RefCell<BTreeSet<IpAddr>>,
+    version: Cell<u64>,
+}
+
+impl Answering {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.addresses.borrow().contains(&address)
+    }
+
+    fn set(&self, address: IpAddr, answers: bool) {
+        let mut addresses = self.0.addresses.borrow_mut();
+        let changed = if answers { addresses.insert(address) } else { addresses.remove(&address) };
+        self.0.version.set(self.0.version.get() + u64::from(changed));
+    }
+}
+
+impl Fleet for Answering {
+    fn is_healthy(&self, address: SocketAddr) -> bool {
+        self.contains(address.ip())
+    }
+
+    fn version(&self) -> Option<u64> {
+        Some(self.0.version.get())
+    }
+}
+
 pub(crate) struct Site {
-    pub(crate) haproxy: Rc<RefCell<SimHaproxy>>,
-    /// The socket takes so many commands of a hundred, and answers none of the others.
+    pub(crate) haproxy: SimHaproxy,
+    /// So many exchanges of a hundred are cut somewhere.
     pub(crate) cuts: Cell<u8>,
+    /// When its next check is looked at.
+    planned: Cell<Option<Instant>>,
 }
 
 impl Site {
-    pub(crate) fn new(haproxy: SimHaproxy) -> Self {
-        Site { haproxy: Rc::new(RefCell::new(haproxy)), cuts: Cell::new(0) }
+    /// Each site has another version of HAProxy. Two of them believe a single check.
+    pub(crate) fn new(number: usize, answering: &Answering, epoch: Instant) -> Self {
+        let version: &'static Version = &VERSIONS[number % VERSIONS.len()];
+        let (rise, fall) = if number % 3 == 1 { (1, 1) } else { (2, 3) };
+        let check = Check { inter: Duration::from_secs(1), rise, fall, takes: Duration::from_millis(2) };
+        let config = |name| BackendConfig { check: Some(check), ..BackendConfig::new(name, BASE, SLOTS) };
+        let haproxy = SimHaproxy::new(version, BACKENDS.map(config).into(), answering.clone(), epoch);
+        Site { haproxy, cuts: Cell::new(0), planned: Cell::new(None) }
     }
 }
 
 impl World {
-    /// A check is counted.
+    /// A check begins or ends.
     pub(crate) fn check_due(&self, site: usize) {
-        let changed = self.sites[site].haproxy.borrow_mut().advance(self.instant(self.now()));
-        if changed {
-            self.haproxy_changed(site, Cause::Check);
-        }
+        self.sites[site].planned.set(None);
+        self.advance_haproxy(site);
         self.plan_check(site);
     }
 
+    /// Works out a HAProxy's checks up to now.
+    pub(crate) fn advance_haproxy(&self, site: usize) {
+        if self.sites[site].haproxy.advance(self.instant(self.now())) {
+            self.haproxy_changed(site, Cause::Check);
+        }
+    }
+
     pub(crate) fn plan_check(&self, site: usize) {
-        let next = self.sites[site].haproxy.borrow().next_change();
-        if let Some(next) = next {
-            let micros = next.saturating_duration_since(self.instant(0)).as_micros() as u64;
-            self.post(micros, Event::Check(site));
+        let Site { haproxy, planned, .. } = &self.sites[site];
+        let Some(next) = haproxy.next_change() else { return };
+        if planned.get().is_none_or(|planned| next < planned) {
+            planned.set(Some(next));
+            let nanos = next.saturating_duration_since(self.instant(0)).as_nanos() as u64;
+            self.post(nanos.div_ceil(1_000), Event::Check(site));
         }
     }
 
     /// What listens at an address begins or ceases to pass checks.
     pub(crate) fn answers(&self, address: IpAddr, answers: bool) {
-        for (index, site) in self.sites.iter().enumerate() {
-            site.haproxy.borrow_mut().set_answering(address, answers, self.instant(self.now()));
-            self.plan_check(index);
+        if self.answering.contains(address) == answers {
+            return;
         }
-        self.promises.borrow_mut().answers(address, answers, self.now());
+        // A check that is due asks what is true when it is worked out.
+        (0..self.sites.len()).for_each(|site| self.advance_haproxy(site));
+        self.answering.set(address, answers);
+        (0..self.sites.len()).for_each(|site| self.check_due(site));
     }
 }
 
@@ -55,13 +111,13 @@ pub(crate) struct HaproxyEdge {
     world: Rc<World>,
     process: usize,
     site: usize,
-    talk: Talk,
+    session: Session,
 }
 
 impl HaproxyEdge {
     pub(crate) fn new(world: &Rc<World>, process: usize, site: usize) -> Self {
-        let talk = Talk::new(&world.sites[site].haproxy);
-        HaproxyEdge { world: Rc::clone(world), process, site, talk }
+        let session = world.sites[site].haproxy.session();
+        HaproxyEdge { world: Rc::clone(world), process, site, session }
     }
 
     /// Whether this exchange is cut.
@@ -75,59 +131,63 @@ impl HaproxyEdge {
         TurnError { subject: hsdo::ports::Subject::Haproxy, ..error }
     }
 
-    fn advance(&self) {
-        let (world, site) = (&self.world, self.site);
-        let changed = world.sites[site].haproxy.borrow_mut().advance(world.instant(world.now()));
-        if changed {
-            world.haproxy_changed(site, Cause::Check);
-            world.plan_check(site);
+    /// Begins an exchange.
+    fn begin(&self, what: &str) -> Result<(), TurnError> {
+        self.world.step(self.process, what);
+        if !self.world.sites[self.site].haproxy.answers() && self.session.is_listening() {
+            self.world.pass(PATIENCE);
+            self.world.step(self.process, what);
         }
+        self.world.advance_haproxy(self.site);
+        if self.is_cut() { Err(self.cut(what)) } else { Ok(()) }
+    }
+
+    fn sent(&self) {
+        self.world.haproxy_changed(self.site, Cause::Command);
+        self.world.plan_check(self.site);
     }
 }
 
 impl Haproxy for HaproxyEdge {
     fn is_listening(&self) -> bool {
-        self.talk.is_listening()
+        self.session.is_listening()
     }
 
     fn unchanged(&mut self, backends: &[&str]) -> Result<bool, TurnError> {
-        self.world.step(self.process, "show stat");
-        self.advance();
-        if self.is_cut() {
-            return Err(self.cut("show stat"));
-        }
-        self.talk.unchanged(backends)
+        self.begin("show stat")?;
+        self.session.unchanged(backends)
     }
 
     fn read(&mut self, backends: &[&str]) -> Result<Reading, TurnError> {
-        self.world.step(self.process, "show servers state");
-        self.advance();
-        if self.is_cut() {
-            return Err(self.cut("show servers state"));
-        }
-        let reading = self.talk.read(backends);
+        self.begin("show servers state")?;
+        let reading = self.session.read(backends);
         // It may be old when it is acted upon.
         self.world.step(self.process, "the end of show servers state");
         reading
     }
 
     fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError> {
-        for step in steps {
-            for command in step {
-                self.world.step(self.process, "a command to HAProxy");
-                self.advance();
-                if self.is_cut() {
-                    return Err(self.cut("a command to HAProxy"));
-                }
-                self.talk.send(&[vec![command.clone()]], tell)?;
-                self.world.note(format!("{}: {command}", self.world.processes[self.process].name));
-                self.world.haproxy_changed(self.site, Cause::Command);
-                if self.is_cut() {
-                    return Err(self.cut("the answer to a command to HAProxy"));
-                }
+        let haproxy = self.world.sites[self.site].haproxy.clone();
+        if self.is_cut() || !haproxy.answers() {
+            // The line is lost at one of its commands: what HAProxy does of it depends on its version.
+            self.begin("commands to HAProxy")?;
+            let count = steps.iter().map(Vec::len).sum::<usize>() as u64;
+            haproxy.cut_after(Some(self.world.between(0, count + 1) as usize));
+            let sent = self.session.send(steps, tell);
+            haproxy.cut_after(None);
+            self.world.note(format!("{}: a line of {count} commands is lost", self.world.processes[self.process].name));
+            self.sent();
+            return sent;
+        }
+        for command in steps.iter().flatten() {
+            self.begin("a command to HAProxy")?;
+            self.session.send(&[vec![command.clone()]], tell)?;
+            self.world.note(format!("{}: {command}", self.world.processes[self.process].name));
+            self.sent();
+            if self.is_cut() {
+                return Err(self.cut("the answer to a command to HAProxy"));
             }
         }
-        self.world.plan_check(self.site);
         Ok(())
     }
 }

@@ -5,17 +5,23 @@ use std::time::Instant;
 
 use hsdo::marker::{Claim, Marker, Stamp};
 use hsdo::ports::{Sighting, SlotStore, TableReader, TableReading, TurnError};
-use hsdo::slot::{Row, Slot, SlotId, Table};
+use hsdo::slot::{Row, Slot, SlotId, Status, Table};
 
+use crate::journal::{At, SECOND};
 use crate::table::{Changes, MARKER_SLOT, Rows, State, Writer};
 use crate::troubles::Service;
 use crate::world::World;
+
+/// As in `aws::table`.
+const MARKER_ROW_LIFETIME: At = 5 * SECOND;
 
 pub(crate) struct TableEdge {
     world: Rc<World>,
     process: usize,
     /// The rows as last read or written: the condition of a write.
     known: Option<Rc<Rows>>,
+    /// Slot 1's row as last known, and when: its item is made again if it is deleted, lease and all.
+    marker_row: Option<(Row, At)>,
 }
 
 /// The marker as it was read: none if there was no item.
@@ -23,7 +29,7 @@ pub(crate) type Raw = Option<Marker>;
 
 impl TableEdge {
     pub(crate) fn new(world: &Rc<World>, process: usize) -> Self {
-        TableEdge { world: Rc::clone(world), process, known: None }
+        TableEdge { world: Rc::clone(world), process, known: None, marker_row: None }
     }
 
     fn call(&self, what: &str) -> Result<(), TurnError> {
@@ -56,14 +62,23 @@ impl TableEdge {
         let second = state();
         self.answer("Scan")?;
         let process = &self.world.processes[self.process];
-        if Rc::ptr_eq(&first.rows, &second.rows) {
+        // A client does not follow a table without a row.
+        if Rc::ptr_eq(&first.rows, &second.rows) && !first.rows.is_empty() {
             process.table_read.set(process.table_read.get().max(first.number));
+        }
+        if Rc::ptr_eq(&first.rows, &second.rows) {
             return Ok(first);
         }
         let middle = self.world.between(1, 1 + u64::from(crate::settings::SLOTS)) as SlotId;
         let halves = first.rows.range(..=middle).chain(second.rows.range(middle + 1..));
         let rows = halves.map(|(id, row)| (*id, row.clone())).collect();
         Ok(State { rows: Rc::new(rows), ..first })
+    }
+
+    fn remember_marker_row(&mut self, row: Option<&Row>) {
+        if let Some(row) = row {
+            self.marker_row = Some((row.clone(), self.world.now()));
+        }
     }
 
     /// An update of slot 1's item on a condition; false if it does not hold.
@@ -84,6 +99,14 @@ impl TableEdge {
         }
         self.answer(what)?;
         Ok(holds)
+    }
+}
+
+/// As `aws::table` has it.
+fn may_serve(row: &Row) -> bool {
+    match row {
+        Row::Readable(slot) => slot.occupant.as_ref().is_some_and(|it| it.status != Status::Disabled),
+        Row::Unreadable { .. } => false,
     }
 }
 
@@ -119,6 +142,7 @@ impl SlotStore for TableEdge {
         let state = self.scan(true)?;
         let changed = self.known.as_ref().is_some_and(|known| !Rc::ptr_eq(known, &state.rows) && *known != state.rows);
         self.known = Some(Rc::clone(&state.rows));
+        self.remember_marker_row(state.rows.get(&MARKER_SLOT));
         Ok(TableReading { table: table(&state.rows), marker: state.marker, changed })
     }
 
@@ -128,9 +152,11 @@ impl SlotStore for TableEdge {
             Some(raw) => state.rows.contains_key(&MARKER_SLOT) && state.marker == *raw,
             None => !state.rows.contains_key(&MARKER_SLOT),
         };
+        let since = self.world.now().saturating_sub(MARKER_ROW_LIFETIME);
+        let recent = self.marker_row.as_ref().filter(|(row, when)| *when > since && may_serve(row));
+        let row = recent.map_or_else(|| Row::Readable(Slot::empty(MARKER_SLOT).into()), |(row, _)| row.clone());
         let change = |state: &State| {
-            let created = (!state.rows.contains_key(&MARKER_SLOT))
-                .then(|| (MARKER_SLOT, Some(Row::Readable(Slot::empty(MARKER_SLOT).into()))));
+            let created = (!state.rows.contains_key(&MARKER_SLOT)).then(|| (MARKER_SLOT, Some(row.clone())));
             let marker = Marker {
                 version: Some(claim.version),
                 heartbeat: Some(claim.heartbeat),
@@ -168,6 +194,8 @@ impl SlotStore for TableEdge {
         let rows: Vec<_> = slots.iter().map(|slot| (slot.id, Some(Row::Readable(slot.clone().into())))).collect();
         let known = Rc::make_mut(self.known.get_or_insert_default());
         known.extend(rows.iter().filter_map(|(id, row)| Some((*id, row.clone()?))));
+        let marker_row = rows.iter().find(|(id, _)| *id == MARKER_SLOT).and_then(|(_, row)| row.clone());
+        self.remember_marker_row(marker_row.as_ref());
         let changes = Changes { rows, marker: Some(stamped(&state.marker, stamp)) };
         let takes = self.world.commit(Writer::Server(self.process), changes);
         if takes > 0 {

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::promises::Promises;
 use crate::random::Random;
 use crate::schedule::Entry;
 use crate::settled::Settling;
-use crate::site::Site;
+use crate::site::{Answering, Site};
 use crate::table::Dynamo;
 use crate::troubles::Troubles;
 
@@ -32,6 +33,8 @@ pub(crate) enum Event {
     End(usize),
     /// An instance takes its next step.
     Instance(u64, Step),
+    /// An address is given to somebody else, or back.
+    Stranger(Ipv4Addr, bool),
     /// A HAProxy has a check to count.
     Check(usize),
     /// The rest of a transaction becomes visible.
@@ -61,6 +64,7 @@ pub(crate) struct World {
     pub(crate) fleet: RefCell<Fleet>,
     pub(crate) aws: RefCell<Aws>,
     pub(crate) table: RefCell<Dynamo>,
+    pub(crate) answering: Answering,
     pub(crate) sites: Vec<Site>,
     pub(crate) processes: Vec<Process>,
     pub(crate) troubles: Troubles,
@@ -74,11 +78,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, schedule: Vec<Entry>, sites: Vec<Site>, processes: Vec<Process>) -> Rc<Self> {
+    pub(crate) fn new(seed: u64, schedule: Vec<Entry>, clients: usize, processes: Vec<Process>) -> Rc<Self> {
+        let (epoch, answering) = (Instant::now() + Duration::from_secs(3_600), Answering::default());
+        let sites: Vec<Site> = (0..clients).map(|number| Site::new(number, &answering, epoch)).collect();
         let world = World {
             seed,
             schedule,
-            epoch: Instant::now() + Duration::from_secs(3_600),
+            epoch,
             now: Cell::new(0),
             horizon: Cell::new(At::MAX),
             queue: RefCell::default(),
@@ -90,6 +96,7 @@ impl World {
             table: RefCell::default(),
             promises: RefCell::new(Promises::new(sites.len())),
             settling: RefCell::default(),
+            answering,
             sites,
             processes,
             troubles: Troubles::default(),
@@ -178,6 +185,7 @@ impl World {
             Event::Begin(index) => self.begin(index),
             Event::End(index) => self.end(index),
             Event::Instance(id, step) => self.step_instance(id, step),
+            Event::Stranger(address, answers) => self.stranger(address, answers),
             Event::Check(site) => self.check_due(site),
             Event::Commit => self.commit_rest(),
         }

@@ -46,15 +46,7 @@ impl Provider for FromContainer {
         headers.extend(token.as_deref().map(|token| ("authorization", token)));
         // Addresses allowed over plain http are local: no proxy.
         let direct = url.starts_with("http://");
-        let ask = HttpRequest {
-            method: "GET",
-            url: &url,
-            headers: &headers,
-            body: b"",
-            time: ATTEMPT_TIMEOUT,
-            connect: ATTEMPT_TIMEOUT,
-            direct,
-        };
+        let ask = HttpRequest { direct, ..request::get(&url, &headers, ATTEMPT_TIMEOUT) };
         let fault =
             |what: String| AwsError::Unavailable(format!("the container's credentials at {} {what}", host(&url)));
         let response = request::send(context.caller.wire.as_ref(), &ask, ATTEMPTS)

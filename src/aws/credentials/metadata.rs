@@ -119,8 +119,7 @@ impl MetadataService {
         let url = format!("{}/latest/api/token", self.config.url);
         let headers = [(TOKEN_LIFE_HEADER, TOKEN_SECONDS)];
         let time = self.attempt_timeout(deadline);
-        let ask =
-            HttpRequest { method: "PUT", url: &url, headers: &headers, body: b"", time, connect: time, direct: true };
+        let ask = HttpRequest { method: "PUT", ..request::get(&url, &headers, time) };
         let unavailable = |what: &str| Err(MetadataError::Unavailable(self.about(what)));
         let required = self.config.expected && !self.config.v1;
         let reason = match request::send(self.wire.as_ref(), &ask, self.config.attempts) {

@@ -91,15 +91,7 @@ pub(crate) fn exchange(context: &ProviderContext, login: &Login) -> Result<Crede
         percent_encoded(&login.role)
     );
     let headers = [("x-amz-sso_bearer_token", token.as_str())];
-    let ask = HttpRequest {
-        method: "GET",
-        url: &url,
-        headers: &headers,
-        body: b"",
-        time: ATTEMPT_TIMEOUT,
-        connect: ATTEMPT_TIMEOUT,
-        direct: false,
-    };
+    let ask = HttpRequest { direct: false, ..request::get(&url, &headers, ATTEMPT_TIMEOUT) };
     let fault = |what: String| {
         let Login { role, account, .. } = login;
         AwsError::Unavailable(format!(

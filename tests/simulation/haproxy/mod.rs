@@ -25,7 +25,7 @@ use hsdo::slot::Weight;
 pub(crate) use config::{BackendConfig, Check, Fleet};
 pub(crate) use session::Session;
 pub(crate) use show::Row;
-pub(crate) use version::Version;
+pub(crate) use version::{VERSIONS, Version};
 
 use host::Host;
 use server::Server;
@@ -108,6 +108,10 @@ impl SimHaproxy {
         checks.chain(ends).min().map(|at| host.base + Duration::from_nanos(at))
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.0.borrow().worker.is_some()
+    }
+
     /// It ends, and a new process starts with what is configured.
     pub(crate) fn restart(&self, now: Instant) {
         self.kill(now);
@@ -156,6 +160,11 @@ impl SimHaproxy {
         self.0.borrow_mut().resume(now);
     }
 
+    /// Whether what is sent now is answered.
+    pub(crate) fn answers(&self) -> bool {
+        self.0.borrow().is_listening()
+    }
+
     pub(crate) fn set_socket(&self, socket: SocketState) {
         let mut host = self.0.borrow_mut();
         host.socket = socket;
@@ -187,6 +196,11 @@ impl SimHaproxy {
     /// What new traffic of a backend sees: slots, addresses and weights.
     pub(crate) fn serving(&self, backend: &str) -> Vec<(u32, SocketAddr, Weight)> {
         self.0.borrow().slots(backend, Server::serves)
+    }
+
+    /// The slots where a check has passed at the present address.
+    pub(crate) fn proven(&self, backend: &str) -> Vec<(u32, SocketAddr, Weight)> {
+        self.0.borrow().slots(backend, Server::is_proven)
     }
 
     /// What traffic that persists, by a cookie or a table, may reach.

@@ -90,6 +90,9 @@ pub(super) struct Server {
     pub(super) op: Op,
     weight: Weight,
     pub(super) checks: Checks,
+    /// The address that the last check asked, and the one where a check last passed.
+    asked: SocketAddr,
+    passed: Option<SocketAddr>,
 }
 
 impl Server {
@@ -104,6 +107,8 @@ impl Server {
             op: if config.disabled { Op::Stopped } else { Op::Running },
             weight: config.weight,
             checks: Checks::new(config, is_empty, first),
+            asked: config.placeholder,
+            passed: None,
         }
     }
 
@@ -125,8 +130,12 @@ impl Server {
                     self.checks.stir(at);
                 }
                 _ => {
-                    let address = self.address;
-                    if let Some(passed) = self.checks.step(due, is_steady, || is_healthy(address)) {
+                    let (address, asked) = (self.address, &mut self.asked);
+                    let ask = || {
+                        *asked = address;
+                        is_healthy(address)
+                    };
+                    if let Some(passed) = self.checks.step(due, is_steady, ask) {
                         self.note(passed);
                     }
                 }
@@ -137,6 +146,7 @@ impl Server {
     /// Takes in the result of a check.
     fn note(&mut self, passed: bool) {
         self.checks.count(passed);
+        self.passed = if passed { Some(self.asked) } else { self.passed };
         if self.maintenance {
             return;
         }
@@ -234,6 +244,11 @@ impl Server {
 
     pub(super) fn weight(&self) -> Weight {
         self.weight
+    }
+
+    /// Whether a check has passed at its address.
+    pub(super) fn is_proven(&self) -> bool {
+        self.passed == Some(self.address)
     }
 
     /// Whether new traffic may come here.

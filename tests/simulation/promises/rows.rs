@@ -33,7 +33,9 @@ impl World {
         let seats = |rows: &Rows| occupants(rows).map(|(id, it)| (id, it.address)).collect::<BTreeSet<_>>();
         let seats_after = seats(&after);
         let parts = |rows: &Rows| {
-            occupants(rows).map(|(id, it)| (id, it.address, it.status, it.weight > 0)).collect::<Vec<_>>()
+            occupants(rows)
+                .map(|(id, it)| (id, it.address, it.group.clone(), it.status, it.weight > 0))
+                .collect::<Vec<_>>()
         };
         if parts(&before.rows) != parts(&after) {
             (0..self.sites.len()).for_each(|site| self.disturb_clients(site));
