@@ -10,6 +10,7 @@ mod aws;
 mod drift;
 mod edits;
 mod fleet;
+mod found;
 mod haproxy;
 mod journal;
 mod process;

@@ -11,7 +11,7 @@ const LATER: At = 120 * SECOND;
 /// When the first entry begins, at the earliest, milliseconds.
 const FIRST: u64 = 60_000;
 /// How much virtual time all runs together may take.
-const MOST: At = 3 * DAY;
+const MOST: At = 20 * DAY;
 
 struct Shrinking {
     seed: u64,

@@ -62,8 +62,8 @@ impl TableEdge {
         let second = state();
         self.answer("Scan")?;
         let process = &self.world.processes[self.process];
-        // A client does not follow a table without a row.
-        if Rc::ptr_eq(&first.rows, &second.rows) && !first.rows.is_empty() {
+        // A client follows no table without a row, and what is read from a replica only tells it to read again.
+        if consistent && Rc::ptr_eq(&first.rows, &second.rows) && !first.rows.is_empty() {
             process.table_read.set(process.table_read.get().max(first.number));
         }
         if Rc::ptr_eq(&first.rows, &second.rows) {

@@ -80,7 +80,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, schedule: Vec<Entry>, clients: usize, processes: Vec<Process>) -> Rc<Self> {
         let (epoch, answering) = (Instant::now() + Duration::from_secs(3_600), Answering::default());
-        let sites: Vec<Site> = (0..clients).map(|number| Site::new(number, &answering, epoch)).collect();
+        let sites: Vec<Site> = (0..clients).map(|number| Site::new(seed, number, &answering, epoch)).collect();
         let world = World {
             seed,
             schedule,

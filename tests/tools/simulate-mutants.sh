@@ -1,6 +1,6 @@
 #!/bin/sh
 # Applies each deliberate fault of tests/simulation/mutants to a copy of the sources, and runs the simulation on it: every one must be
-# found. `simulate-mutants.sh TARGET [DAYS] [NAME...]`
+# found. Each day has its own seed. `simulate-mutants.sh TARGET [DAYS] [NAME...]`
 set -eu
 target=$1
 days=${2:-1}
@@ -34,7 +34,7 @@ for patch in "$root"/tests/simulation/mutants/*.patch; do
 		echo "$name: NOT FOUND in $days days"
 		missed=$((missed + 1))
 	else
-		echo "$name: $(sed -n 's/^ *broken \(after .*\)/\1/p' "$tree/$name.log" | head -n 1)"
+		echo "$name: day $(grep -c ': a day$' "$tree/$name.log"), $(sed -n 's/^ *broken \(after .*\)/\1/p' "$tree/$name.log" | head -n 1)"
 	fi
 done
 [ "$missed" -eq 0 ] || { echo "$missed not found" >&2; exit 1; }
