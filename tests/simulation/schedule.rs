@@ -129,7 +129,7 @@ pub(crate) fn schedule(seed: u64, until: At) -> Vec<Entry> {
             let pause = *random.pick(&[3_000, 30_000]);
             at += random.below(pause);
         }
-        at = at.max(end) + 40_000 + random.below(200_000);
+        at = at.max(end) + 40_000 + random.below(600_000);
     }
     entries
 }
