@@ -9,6 +9,7 @@ fn refused(status: u16, code: &str, message: &str) -> AwsError {
         message: message.to_string(),
         request_id: Some("R-1".to_string()),
         reasons: Vec::new(),
+        about: About::default(),
     };
     failed(Cause::Refused(refusal))
 }
@@ -127,8 +128,7 @@ fn a_transaction_cancelled_for_transient_reasons_only_is_retryable() {
         (&[], false, false),
     ] {
         let reasons = reasons.iter().map(|code| ((*code).to_string(), String::new())).collect();
-        let refusal =
-            Refusal { status: 400, code: CANCELLED.to_string(), message: String::new(), request_id: None, reasons };
+        let refusal = Refusal { status: 400, code: CANCELLED.to_string(), reasons, ..refusal::refusal(400, None, b"") };
         assert_eq!((refusal.is_retryable(), refusal.is_throttled()), (passes, throttled), "{:?}", refusal.reasons);
     }
 }
@@ -182,6 +182,7 @@ fn a_page_is_quoted_briefly_and_without_secrets() {
         message: "asked with x-amz-security-token: hush-hush".to_string(),
         request_id: None,
         reasons: Vec::new(),
+        about: About::default(),
     };
     refusal.redact(&["nothing", "hush-hush"]);
     assert_eq!(refusal.to_string(), "HTTP 403: \"asked with x-amz-security-token: (hidden)\"");

@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use super::Refusal;
+use crate::about::About;
 use crate::aws::reading::xml;
 
 /// DynamoDB API Reference, "Error responses"; reasons come with `TransactionCanceledException`.
@@ -46,7 +47,7 @@ pub(crate) fn refusal(status: u16, request_id: Option<&str>, body: &[u8]) -> Ref
 }
 
 fn blank(code: String) -> Refusal {
-    Refusal { status: 0, code, message: String::new(), request_id: None, reasons: Vec::new() }
+    Refusal { status: 0, code, message: String::new(), request_id: None, reasons: Vec::new(), about: About::default() }
 }
 
 fn from_json(body: &[u8]) -> Option<Refusal> {
