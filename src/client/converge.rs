@@ -238,7 +238,7 @@ fn log_done(command: &Command, slot: Option<SlotId>) {
     match command.change() {
         Change::Address(PARKED, _) => debug!(slot, backend, server; "{backend}/{server}: parked"),
         Change::Address(address, Some(port)) => {
-            info!(slot, backend, server; "{backend}/{server}: now {address} port {port}")
+            info!(slot, backend, server; "{backend}/{server}: now {address} port {port}");
         }
         Change::Address(address, None) => info!(slot, backend, server; "{backend}/{server}: now {address}"),
         Change::HealthDown => info!(slot, backend, server; "{backend}/{server}: waiting for its check"),

@@ -9,7 +9,6 @@ fn refused(status: u16, code: &str, message: &str) -> AwsError {
         message: message.to_string(),
         request_id: Some("R-1".to_string()),
         reasons: Vec::new(),
-        about: About::default(),
     };
     failed(Cause::Refused(refusal))
 }
@@ -22,6 +21,7 @@ fn failed(cause: Cause) -> AwsError {
         host: "dynamodb.eu-west-1.amazonaws.com".to_string(),
         identity: Some("key ...MPLE (profile \"ops\")".to_string()),
         cause,
+        about: About::default(),
         renewal: None,
     }))
 }
@@ -128,7 +128,8 @@ fn a_transaction_cancelled_for_transient_reasons_only_is_retryable() {
         (&[], false, false),
     ] {
         let reasons = reasons.iter().map(|code| ((*code).to_string(), String::new())).collect();
-        let refusal = Refusal { status: 400, code: CANCELLED.to_string(), reasons, ..refusal::refusal(400, None, b"") };
+        let refusal =
+            Refusal { status: 400, code: CANCELLED.to_string(), message: String::new(), request_id: None, reasons };
         assert_eq!((refusal.is_retryable(), refusal.is_throttled()), (passes, throttled), "{:?}", refusal.reasons);
     }
 }
@@ -182,7 +183,6 @@ fn a_page_is_quoted_briefly_and_without_secrets() {
         message: "asked with x-amz-security-token: hush-hush".to_string(),
         request_id: None,
         reasons: Vec::new(),
-        about: About::default(),
     };
     refusal.redact(&["nothing", "hush-hush"]);
     assert_eq!(refusal.to_string(), "HTTP 403: \"asked with x-amz-security-token: (hidden)\"");

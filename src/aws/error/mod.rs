@@ -53,6 +53,8 @@ pub struct FailedCall {
     pub identity: Option<String>,
     /// What went wrong.
     pub cause: Cause,
+    /// The slots that the cause names.
+    pub about: About,
     /// If AWS refused the credentials: why they could not be renewed, if known.
     pub renewal: Option<Box<AwsError>>,
 }
@@ -83,8 +85,6 @@ pub struct Refusal {
     pub request_id: Option<String>,
     /// If a transaction was cancelled: code and message of each action, in order.
     pub reasons: Vec<(String, String)>,
-    /// The slots that its message names.
-    pub about: About,
 }
 
 /// The code of a cancelled transaction (DynamoDB API Reference, "TransactWriteItems").
@@ -215,7 +215,8 @@ impl AwsError {
     fn about(&self) -> About {
         match self {
             AwsError::Conflict(message) => message.about.clone(),
-            _ => self.refusal().map(|refusal| refusal.about.clone()).unwrap_or_default(),
+            AwsError::Call(call) => call.about.clone(),
+            _ => About::default(),
         }
     }
 

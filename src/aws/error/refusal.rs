@@ -6,7 +6,6 @@
 use serde::Deserialize;
 
 use super::Refusal;
-use crate::about::About;
 use crate::aws::reading::xml;
 
 /// DynamoDB API Reference, "Error responses"; reasons come with `TransactionCanceledException`.
@@ -47,7 +46,7 @@ pub(crate) fn refusal(status: u16, request_id: Option<&str>, body: &[u8]) -> Ref
 }
 
 fn blank(code: String) -> Refusal {
-    Refusal { status: 0, code, message: String::new(), request_id: None, reasons: Vec::new(), about: About::default() }
+    Refusal { status: 0, code, message: String::new(), request_id: None, reasons: Vec::new() }
 }
 
 fn from_json(body: &[u8]) -> Option<Refusal> {

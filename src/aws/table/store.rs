@@ -305,7 +305,7 @@ pub(crate) fn cancelled(mut error: AwsError, slots: &[Slot]) -> AwsError {
     {
         let ids = std::iter::once(MARKER_SLOT).chain(slots.iter().map(|slot| slot.id).filter(|id| *id != MARKER_SLOT));
         let failed: Vec<_> = ids.zip(&refusal.reasons).filter(|(_, (code, _))| code != "None").collect();
-        refusal.about = About::default().slot(failed.iter().map(|(id, _)| *id));
+        call.about = About::default().slot(failed.iter().map(|(id, _)| *id));
         let texts: Vec<String> = failed
             .into_iter()
             .map(|(id, (code, message))| match code.as_str() {
