@@ -5,6 +5,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::about::About;
 use crate::ports::TurnError;
 
 /// The exit codes of the program, in one place.
@@ -37,6 +38,14 @@ impl Error {
             Error::Turn(error) if !error.needs_operator => exit::FAILED,
             _ => exit::NEEDS_OPERATOR,
         })
+    }
+
+    /// What it is about, for the log.
+    pub fn about(&self) -> About {
+        match self {
+            Error::Usage(_) | Error::Config(_) | Error::Start(_) => About::default(),
+            Error::Turn(error) => error.about.clone(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keeps HAProxy backends in step with AWS Auto Scaling groups or Consul services, without files or reloads.
 
+pub mod about;
 pub mod aws;
 pub mod children;
 pub mod cli;

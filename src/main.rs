@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     hsdo::children::kill_all();
     hsdo::log::flush();
     result.unwrap_or_else(|error| {
-        let mut text: String =
-            error.to_string().lines().map(|line| format!("hsdo: {}\n", hsdo::text::sanitized(line))).collect();
+        let about = error.about();
+        let mut text: String = error.to_string().lines().map(|line| hsdo::log::last_line(line, &about)).collect();
         if matches!(error, Error::Usage(_)) {
             text += cli::usage();
         }

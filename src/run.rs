@@ -289,7 +289,7 @@ fn regions(common: &Common, only_table: bool) -> Regions<'_> {
 
 /// Starts the log and logs the configuration's warnings.
 fn start_log(args: &Args, common: &Common) {
-    log::init(args.debug || common.debug);
+    log::init(args.debug || common.debug, common.log_format);
     for warning in &common.warnings {
         warn!("{warning}");
     }
@@ -418,7 +418,8 @@ impl Episodes {
             if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
                 continue;
             }
-            episode.report(failure.map(|failure| (failure.key.as_str(), failure.text.as_str())));
+            let about = failure.map(|failure| failure.about.clone()).unwrap_or_default();
+            episode.report_about(failure.map(|failure| (failure.key.as_str(), failure.text.as_str())), &about);
         }
     }
 }

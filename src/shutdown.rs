@@ -12,8 +12,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use crate::about::About;
 use crate::children;
 use crate::error::{Error, exit};
+use crate::log;
 
 /// How long the process may take to exit by itself after a signal; it has to be gone within one second.
 const GRACE: Duration = Duration::from_millis(800);
@@ -85,7 +87,7 @@ impl Shutdown {
         let shutdown = self.clone();
         let enforce = move || {
             if !shutdown.wait(timeout) {
-                let _ = std::io::stderr().write_all(format!("hsdo: {reason}\n").as_bytes());
+                let _ = std::io::stderr().write_all(log::last_line(&reason, &About::default()).as_bytes());
                 exit_now(exit::FAILED);
             }
         };

@@ -107,6 +107,11 @@ impl Table {
         })
     }
 
+    /// The slots whose rows did not parse, in order.
+    pub fn unreadable(&self) -> impl Iterator<Item = SlotId> {
+        self.rows.iter().filter(|(_, row)| matches!(row, Row::Unreadable { .. })).map(|(id, _)| *id)
+    }
+
     /// Describes each unreadable item, with its id.
     pub fn faults(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|(id, row)| match row {

@@ -8,7 +8,7 @@ use std::fs;
 use hsdo::settings::{KEYS, Scope};
 
 use common::bed::{Bed, package_dir};
-use common::hsdo::{Hsdo, Outcome};
+use common::hsdo::{Hsdo, Outcome, json_lines};
 
 /// Nothing listens here: a run that gets as far as its first AWS call exits 1.
 const NO_AWS: &str = "http://127.0.0.1:9";
@@ -333,6 +333,42 @@ fn assert_loads(bed: &Bed, path: &str) {
     assert_accepted(&with_file().arg("--create-table").run());
     let found = faults(&with_aws(bed).arg("--config").arg(path).arg("--server").run());
     assert!(found.iter().all(|fault| fault.contains(": not set")), "{found:?}");
+}
+
+#[test]
+fn the_log_is_json_once_the_settings_say_so() {
+    let bed = Bed::new("json");
+    let file = bed.file("json.yaml", "LOG_FORMAT: json\n").display().to_string();
+    // A warning about the settings is a line of the log; the failed turn is the error that ends the process.
+    let with_warning = |hsdo: Hsdo| hsdo.env("SERVER_ASG_NAME", "web\n\"x\"").arg("--debug");
+    let of_file = |hsdo: Hsdo| hsdo.arg("--config").arg(&file);
+    for (outcome, role) in [
+        (with_warning(server(&bed).env("LOG_FORMAT", "json")).run(), "server"),
+        (with_warning(of_file(server(&bed))).run(), "server"),
+        (with_warning(client(&bed).env("LOG_FORMAT", "JSON")).run(), "client"),
+        (with_warning(of_file(client(&bed).env("LOG_FORMAT", ""))).run(), "client"),
+    ] {
+        assert_accepted(&outcome);
+        let lines = json_lines(&outcome.stderr);
+        let says = |text: &str| lines.iter().any(|line| line["message"].as_str().is_some_and(|all| all.contains(text)));
+        assert!(says("SERVER_ASG_NAME") && says(&format!("starts as {role}, table slots")), "{outcome}");
+        let last = lines.last().expect("a line");
+        assert_eq!((&last["level"], &last["target"]), (&"ERROR".into(), &"hsdo".into()), "{outcome}");
+        assert!(last["message"].as_str().is_some_and(|text| text.contains("127.0.0.1:9")), "{outcome}");
+    }
+    // The environment wins.
+    let outcome = of_file(server(&bed).env("LOG_FORMAT", "text")).run();
+    assert_accepted(&outcome);
+    assert!(outcome.stderr.lines().all(|line| !line.starts_with('{')), "{outcome}");
+    // Faults of the settings are text.
+    let found = faults(&server(&bed).env("LOG_FORMAT", "xml").run());
+    assert_eq!(found, ["LOG_FORMAT: found \"xml\" (the environment), expected text or json"]);
+    let found = faults(&of_file(server(&bed)).env("INTERVAL", "0").run());
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = faults(&run(&bed, &["--create-table", "--config", &file]));
+    assert!(found.iter().any(|fault| fault.starts_with("DYNAMODB_TABLE_NAME: not set")), "{found:?}");
+    let usage = run(&bed, &["--server", "--bogus", "--config", &file]);
+    usage.assert_code(2).assert_stderr("hsdo: unknown flag");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 
+use serde_json::Value;
+
 use common::aws_proxy::Fault;
 use common::bed::{Bed, package_dir};
 use common::haproxy::{BackendConfig, Haproxy};
@@ -194,4 +196,113 @@ fn the_readme_names_every_metric_of_either_role_and_no_other() {
     }
     assert_eq!(named.get("server"), Some(&of_server));
     assert_eq!(named.get("client"), Some(&of_client));
+}
+
+/// The metrics that an expression names, without the suffixes of a histogram's series.
+fn metrics_of(expr: &str, known: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let words = expr.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    let names = words.filter(|word| word.starts_with("hsdo_") || word.starts_with("process_"));
+    let family = |name: &str| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        let base = base.filter(|base| known.get(*base).is_some_and(|kind| kind == "histogram"));
+        base.unwrap_or(name).to_owned()
+    };
+    names.map(family).collect()
+}
+
+fn shipped(path: &str) -> String {
+    fs::read_to_string(package_dir().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What the program exports, by the file that its unit tests compare with.
+fn known_families() -> BTreeMap<String, String> {
+    families(&shipped("src/metrics/expected.metrics"))
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&shipped("conf/grafana/hsdo.json")).expect("JSON")
+}
+
+/// The expressions of the dashboard, by panel, and of its variables.
+fn expressions(dashboard: &Value) -> Vec<String> {
+    let texts = |list: &Value, path: &str| -> Vec<String> {
+        let list = list.as_array().into_iter().flatten();
+        list.filter_map(|entry| Some(entry.pointer(path)?.as_str()?.to_owned())).collect()
+    };
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let of_panels = panels.iter().flat_map(|panel| texts(&panel["targets"], "/expr"));
+    of_panels.chain(texts(&dashboard["templating"]["list"], "/query/query")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_name_every_metric_and_no_other() {
+    let known = known_families();
+    let rules: Value = serde_yaml::from_str(&shipped("conf/prometheus/alerts.yaml")).expect("YAML");
+    let rules = rules["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array().cloned());
+    let alerts = rules.flatten().map(|rule| rule["expr"].as_str().expect("an expression").to_owned());
+    let shown = expressions(&dashboard());
+    assert!(shown.len() > 30, "{} expressions", shown.len());
+    let mut named = BTreeSet::new();
+    for expr in shown.into_iter().chain(alerts) {
+        let metrics = metrics_of(&expr, &known);
+        assert!(!metrics.is_empty(), "no metric in {expr:?}");
+        let unknown: Vec<_> = metrics.iter().filter(|name| !known.contains_key(*name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?} in {expr:?}");
+        named.extend(metrics);
+    }
+    let forgotten: Vec<_> = known.keys().filter(|name| !named.contains(*name)).collect();
+    assert!(forgotten.is_empty(), "neither on the dashboard nor in an alert: {forgotten:?}");
+    let of = |expr: &str| metrics_of(expr, &known).into_iter().collect::<Vec<_>>();
+    assert_eq!(of("rate(hsdo_turn_duration_seconds_bucket[1m])"), ["hsdo_turn_duration_seconds"]);
+    assert_eq!(of("hsdo_leader + hsdo_leader_count"), ["hsdo_leader", "hsdo_leader_count"]);
+}
+
+/// What Grafana 9 to 12 need to import it anywhere.
+#[test]
+fn the_dashboard_can_be_imported_for_any_data_source() {
+    let dashboard = dashboard();
+    // Grafana 9.0 writes version 36; later ones convert it.
+    assert_eq!(dashboard["schemaVersion"], 36);
+    assert!(
+        dashboard["id"].is_null() && dashboard["uid"].is_null(),
+        "an id of its own could replace another dashboard"
+    );
+    let variables = dashboard["templating"]["list"].as_array().expect("variables");
+    let kinds: Vec<_> = variables.iter().map(|one| (one["name"].as_str(), one["type"].as_str())).collect();
+    let (query, source) = (Some("query"), Some("datasource"));
+    assert_eq!(kinds, [(source, source), (Some("job"), query), (Some("instance"), query)]);
+    let mut taken = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().expect("panels") {
+        let title = panel["title"].as_str().expect("a title");
+        assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{title}");
+        let place =
+            |name: &str| panel["gridPos"][name].as_u64().unwrap_or_else(|| panic!("{title}: no gridPos.{name}"));
+        let (x, y, w, h) = (place("x"), place("y"), place("w"), place("h"));
+        assert!(x + w <= 24, "{title} is wider than the grid");
+        for cell in (y..y + h).flat_map(|y| (x..x + w).map(move |x| (x, y))) {
+            if let Some(other) = taken.insert(cell, title) {
+                panic!("{title} and {other} overlap at {cell:?}");
+            }
+        }
+        if ["row", "text"].contains(&panel["type"].as_str().expect("a type")) {
+            continue;
+        }
+        let targets = panel["targets"].as_array().expect("targets");
+        assert!(!targets.is_empty(), "{title}");
+        for one in targets.iter().chain([panel]) {
+            assert_eq!(one["datasource"]["uid"], "${datasource}", "{title}");
+        }
+        for expr in targets.iter().map(|target| target["expr"].as_str().unwrap_or_default()) {
+            // Each selector follows the variables.
+            let selectors = expr.matches('{').count();
+            assert!(
+                selectors > 0 && expr.matches(r#"job=~"$job",instance=~"$instance"}"#).count() == selectors,
+                "{expr}"
+            );
+        }
+        let panel_defaults = &panel["fieldConfig"]["defaults"];
+        assert!(panel["type"] == "table" || panel_defaults["unit"].is_string(), "{title} has no unit");
+    }
+    assert!(ids.len() > 30, "{} panels", ids.len());
 }

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 pub use crate::aws::credentials::fuzzing::{credentials, profile_files};
 
+use crate::about::About;
 use crate::aws::config::Config;
 use crate::aws::config::profile_file::ProfileFiles;
 use crate::aws::error::refusal::refusal;
@@ -150,7 +151,16 @@ fn assert_same(slot: &Slot) {
 
 fn call(service: Service, operation: &'static str, cause: Cause) -> AwsError {
     let (subject, host) = ("table \"web\"".to_string(), "dynamodb.eu-west-1.amazonaws.com".to_string());
-    AwsError::Call(Box::new(FailedCall { service, operation, subject, host, identity: None, cause, renewal: None }))
+    AwsError::Call(Box::new(FailedCall {
+        service,
+        operation,
+        subject,
+        host,
+        identity: None,
+        cause,
+        about: About::default(),
+        renewal: None,
+    }))
 }
 
 fn refused(data: &[u8]) {

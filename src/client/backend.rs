@@ -11,6 +11,7 @@ use super::reconcile::{self, BackendPlan, Step};
 use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
+use crate::about::About;
 use crate::ports::{BackendFault, Command, Running, Servers, likely_base, number_of};
 use crate::slot::{SlotId, Table};
 
@@ -53,6 +54,18 @@ impl ManagedBackend {
 
     pub(super) fn name(&self) -> &str {
         &self.target.backend.name
+    }
+
+    /// Its servers in these slots, for the log.
+    pub(super) fn about(&self, slots: &[SlotId]) -> About {
+        let server = |slot: &SlotId| format!("{}{slot}", self.target.backend.base);
+        About::default().slot(slots.iter().copied()).backend([self.name()]).server(slots.iter().map(server))
+    }
+
+    /// The slot that a command is for, if it is for this backend.
+    pub(super) fn slot_of(&self, command: &Command) -> Option<SlotId> {
+        let ours = command.backend() == self.name();
+        number_of(command.server(), &self.target.backend.base).filter(|_| ours)
     }
 
     pub(super) fn fault(&self) -> Option<&BackendFault> {

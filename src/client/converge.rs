@@ -13,6 +13,7 @@ use super::reconcile::Step;
 use super::report::{self, Refusals, Report};
 use super::sequencer::Next;
 use super::stage::PARKED;
+use crate::about::About;
 use crate::metrics::Metrics;
 use crate::ports::{Change, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
 use crate::slot::{SlotId, Table};
@@ -166,7 +167,8 @@ impl<H: Haproxy> Converge<H> {
         if self.backends.iter().all(|backend| backend.fault().is_some()) {
             self.metrics.set_missing_backends(self.backends.len());
             let text = report::faults(&self.backends).join("; ");
-            return Err(TurnError { needs_operator: true, ..TurnError::new(Subject::Haproxy, text) });
+            let about = report::about_faults(&self.backends);
+            return Err(TurnError { needs_operator: true, about, ..TurnError::new(Subject::Haproxy, text) });
         }
         self.started = true;
         Ok(())
@@ -175,6 +177,7 @@ impl<H: Haproxy> Converge<H> {
     fn send(&mut self, steps: &[Vec<Command>], refusals: &mut Refusals) -> Result<(), TurnError> {
         let (mut refused, mut done) = (0_u64, Vec::new());
         let mut static_backends = BTreeSet::new();
+        let backends = &self.backends;
         let sent = self.haproxy.send(steps, &mut |command, verdict| match verdict {
             Verdict::Done => done.push(command.clone()),
             Verdict::StaticWeight => {
@@ -183,15 +186,16 @@ impl<H: Haproxy> Converge<H> {
             }
             Verdict::Refused(reply) => {
                 refused += 1;
-                refusals.add(command, reply);
+                refusals.add(command, about(backends, command), reply);
             }
         });
         // Log after sending, not between two lines, so that HAProxy does not wait.
-        done.iter().for_each(log_done);
+        done.iter().for_each(|command| log_done(command, slot_of(&self.backends, command)));
         let ok = done.len() as u64;
         for backend in &mut self.backends {
             if static_backends.contains(backend.name()) && backend.note_static() {
                 warn!(
+                    backend = backend.name();
                     "backend {} has a static balancing algorithm, which accepts only weight 0 and the configured one, so servers do \
                      not ramp there; add `hash-type consistent` to it, or balance by roundrobin, leastconn or random",
                     backend.name()
@@ -216,20 +220,31 @@ fn names(backends: &[ManagedBackend]) -> Vec<&str> {
 fn log_retiring(backend: &ManagedBackend, steps: &[Step]) {
     let target = &backend.target.backend;
     for step in steps.iter().filter(|step| step.changes.as_slice() == [Change::Weight(0), Change::Maintenance]) {
-        info!("{}/{}{}: out, into maintenance", target.name, target.base, step.slot);
+        let server = format!("{}{}", target.base, step.slot);
+        info!(slot = step.slot, backend = target.name, server; "{}/{server}: out, into maintenance", target.name);
     }
 }
 
-fn log_done(command: &Command) {
+fn slot_of(backends: &[ManagedBackend], command: &Command) -> Option<SlotId> {
+    backends.iter().find_map(|backend| backend.slot_of(command))
+}
+
+fn about(backends: &[ManagedBackend], command: &Command) -> About {
+    About::default().slot(slot_of(backends, command)).backend([command.backend()]).server([command.server()])
+}
+
+fn log_done(command: &Command, slot: Option<SlotId>) {
     let (backend, server) = (command.backend(), command.server());
     match command.change() {
-        Change::Address(PARKED, _) => debug!("{backend}/{server}: parked"),
-        Change::Address(address, Some(port)) => info!("{backend}/{server}: now {address} port {port}"),
-        Change::Address(address, None) => info!("{backend}/{server}: now {address}"),
-        Change::HealthDown => info!("{backend}/{server}: waiting for its check"),
-        Change::Maintenance => debug!("{backend}/{server}: into maintenance"),
-        Change::Ready => debug!("{backend}/{server}: ready"),
-        Change::Weight(weight) => debug!("{backend}/{server}: weight {weight}"),
-        Change::ConfiguredWeight => debug!("{backend}/{server}: configured weight"),
+        Change::Address(PARKED, _) => debug!(slot, backend, server; "{backend}/{server}: parked"),
+        Change::Address(address, Some(port)) => {
+            info!(slot, backend, server; "{backend}/{server}: now {address} port {port}");
+        }
+        Change::Address(address, None) => info!(slot, backend, server; "{backend}/{server}: now {address}"),
+        Change::HealthDown => info!(slot, backend, server; "{backend}/{server}: waiting for its check"),
+        Change::Maintenance => debug!(slot, backend, server; "{backend}/{server}: into maintenance"),
+        Change::Ready => debug!(slot, backend, server; "{backend}/{server}: ready"),
+        Change::Weight(weight) => debug!(slot, backend, server; "{backend}/{server}: weight {weight}"),
+        Change::ConfiguredWeight => debug!(slot, backend, server; "{backend}/{server}: configured weight"),
     }
 }

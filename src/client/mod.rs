@@ -55,6 +55,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::about::About;
 use crate::log::Episode;
 use crate::metrics::{Metrics, ServerSeries};
 use crate::ports::{Haproxy, Kept, Subject, TableReader, TurnError};
@@ -266,7 +267,8 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     fn publish(&mut self, table: &Table) {
         let faults = table.faults();
         let text = faults.join("; ");
-        self.unreadable.report((!faults.is_empty()).then_some((text.as_str(), text.as_str())));
+        let slots = About::default().slot(table.unreadable());
+        self.unreadable.report_about((!faults.is_empty()).then_some((text.as_str(), text.as_str())), &slots);
         let none = if table.strays.is_empty() {
             "it holds no row at all, so nothing is changed; is `hsdo --server` running?"
         } else {
@@ -275,7 +277,8 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         self.empty.report(table.rows.is_empty().then_some((none, none)));
         let split = Split::of(table, &self.rules);
         let text = (!split.missing.is_empty()).then(|| explain_split(&split));
-        self.split.report(text.as_ref().map(|text| (text.as_str(), text.as_str())));
+        let groups = About::default().group(&split.missing);
+        self.split.report_about(text.as_ref().map(|text| (text.as_str(), text.as_str())), &groups);
         self.metrics.set_missing_groups(split.missing.len());
         self.metrics.set_condition("split", text.map(|text| format!("CLIENT_ASG_NAMES: {text}")));
         self.metrics.set_servers(ServerSeries::all(table.slots()));

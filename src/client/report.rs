@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::backend::ManagedBackend;
 use super::reconcile::BackendPlan;
+use crate::about::About;
 use crate::log::Episode;
 use crate::metrics::Metrics;
 use crate::ports::{Command, Subject, TurnError};
@@ -46,6 +47,13 @@ impl Report {
         };
         let count =
             |pick: fn(&BackendPlan) -> &Vec<SlotId>| backends.iter().map(|backend| pick(&backend.plan).len()).sum();
+        let about = |pick: fn(&BackendPlan) -> &Vec<SlotId>| {
+            let of = |about: About, backend: &ManagedBackend| match pick(&backend.plan).as_slice() {
+                [] => about,
+                slots => about.and(backend.about(slots)),
+            };
+            backends.iter().fold(About::default(), of)
+        };
         let faults = faults(backends);
         self.metrics.set_missing_backends(faults.len());
         self.metrics.set_missing_slots(count(|plan| &plan.missing));
@@ -56,36 +64,39 @@ impl Report {
 
         let mut conditions = faults.clone();
         let faults = faults.join("; ");
-        report_names(&mut self.backends, &faults, |_| faults.clone());
-        report_names(&mut self.missing, &all(|plan| &plan.missing), |names| {
+        report_names(&mut self.backends, &faults, &about_faults(backends), |_| faults.clone());
+        report_names(&mut self.missing, &all(|plan| &plan.missing), &about(|plan| &plan.missing), |names| {
             format!(
                 "{names}: expected by HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table, but HAProxy has no such servers \
                  (`server-template` too small, or `del server`); they get no traffic here",
                 self.size
             )
         });
-        report_names(&mut self.held, &all(|plan| &plan.held), |names| {
+        report_names(&mut self.held, &all(|plan| &plan.held), &about(|plan| &plan.held), |names| {
             format!(
                 "{names}: set to drain or maintenance by an operator or an agent; left alone until `set server … state ready`"
             )
         });
-        let mut lasting = |episode: &mut Episode, names: String, explain: &str| {
-            let text = report_names(episode, &names, |names| format!("{names}: {explain}"));
+        let mut lasting = |episode: &mut Episode, names: String, about: About, explain: &str| {
+            let text = report_names(episode, &names, &about, |names| format!("{names}: {explain}"));
             conditions.extend(text);
         };
         lasting(
             &mut self.blocked,
             all(|plan| &plan.blocked),
+            about(|plan| &plan.blocked),
             "in maintenance because of a server that they track or a name that does not resolve; see `show servers state`",
         );
         lasting(
             &mut self.contested,
             all(|plan| &plan.contested),
+            about(|plan| &plan.contested),
             "something else, such as an agent (`agent-check`), keeps changing their weight back; given up, retried once a minute",
         );
         lasting(
             &mut self.weightless,
             all(|plan| &plan.weightless),
+            about(|plan| &plan.weightless),
             "their configured weight is 0, and the static algorithm accepts no other; give the `server-template` a weight, or \
              the backend `hash-type consistent`",
         );
@@ -98,21 +109,29 @@ pub(super) fn faults(backends: &[ManagedBackend]) -> Vec<String> {
     backends.iter().filter_map(text).collect()
 }
 
+/// The backends that [`faults`] names.
+pub(super) fn about_faults(backends: &[ManagedBackend]) -> About {
+    About::default().backend(backends.iter().filter(|backend| backend.fault().is_some()).map(ManagedBackend::name))
+}
+
 /// Reports an episode with the text for these names, if there are any, and returns the text.
-fn report_names(episode: &mut Episode, names: &str, text: impl Fn(&str) -> String) -> Option<String> {
+fn report_names(episode: &mut Episode, names: &str, about: &About, text: impl Fn(&str) -> String) -> Option<String> {
     let text = (!names.is_empty()).then(|| text(names));
-    episode.report(text.as_ref().map(|text| (names, text.as_str())));
+    episode.report_about(text.as_ref().map(|text| (names, text.as_str())), about);
     text
 }
 
 #[derive(Default)]
 pub(super) struct Refusals {
     commands: Vec<String>,
+    about: About,
     replies: BTreeSet<String>,
 }
 
 impl Refusals {
-    pub(super) fn add(&mut self, command: &Command, reply: String) {
+    /// `about` is the server that the command is for.
+    pub(super) fn add(&mut self, command: &Command, about: About, reply: String) {
+        self.about = std::mem::take(&mut self.about).and(about);
         self.commands.push(format!("`{command}` was answered {reply:?}"));
         self.replies.insert(reply);
     }
@@ -126,6 +145,7 @@ impl Refusals {
             _ => format!("HAProxy refused {count} commands: {shown}{more}"),
         };
         TurnError {
+            about: self.about,
             key: self.replies.into_iter().collect::<Vec<_>>().join("; "),
             ..TurnError::new(Subject::Turn, text)
         }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::about::About;
 use crate::ports::{Subject, TurnError};
 use crate::settings::ConsulApi;
 use crate::text;
@@ -161,9 +162,28 @@ impl fmt::Display for ConsulError {
 
 impl std::error::Error for ConsulError {}
 
+impl ConsulError {
+    /// The service, where the message names it.
+    fn about(&self) -> About {
+        match self.cause {
+            QueryError::Setup(_)
+            | QueryError::Unreachable(_)
+            | QueryError::CertificateRejected(..)
+            | QueryError::TimedOut(_)
+            | QueryError::NoLeader => About::default(),
+            QueryError::Denied(_)
+            | QueryError::Refused(..)
+            | QueryError::Filtered
+            | QueryError::NodesHidden
+            | QueryError::Unreadable(_) => About::default().group([&self.service]),
+        }
+    }
+}
+
 impl From<ConsulError> for TurnError {
     fn from(error: ConsulError) -> Self {
         TurnError {
+            about: error.about(),
             key: error.key(),
             needs_operator: error.needs_operator(),
             ..TurnError::new(Subject::Consul, error.to_string())

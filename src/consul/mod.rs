@@ -24,6 +24,7 @@ pub use self::error::ConsulError;
 use self::error::QueryError;
 use self::health::Unaddressed;
 use self::round::{Timing, round};
+use crate::about::About;
 use crate::environment::Environment;
 use crate::log::Episode;
 use crate::ports::{Source, TurnError};
@@ -79,7 +80,10 @@ impl Source for ServiceSource {
         match join(&self.services, &statuses, Instant::now(), PATIENCE) {
             Ok((observation, unaddressed)) => {
                 let text = unaddressed_text(&unaddressed);
-                self.unaddressed.report(text.as_deref().map(|text| (text, text)));
+                let about = About::default()
+                    .instance(unaddressed.iter().map(|one| one.node.as_str()))
+                    .group(unaddressed.iter().map(|one| one.service.as_str()));
+                self.unaddressed.report_about(text.as_deref().map(|text| (text, text)), &about);
                 Ok(observation)
             }
             Err(UnknownService { service, cause }) => {

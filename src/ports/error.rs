@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::about::About;
+
 /// Why a turn, or a part of it, failed. Edges turn their own errors into it at their ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnError {
@@ -9,6 +11,8 @@ pub struct TurnError {
     pub subject: Subject,
     /// One line: the subject, the cause, and the remedy where there is one.
     pub text: String,
+    /// What it names.
+    pub about: About,
     /// Stays the same while the same fault lasts, even where the text changes.
     pub key: String,
     /// Only an operator can fix it, so a role that has never succeeded exits with code 2 instead of retrying.
@@ -36,7 +40,15 @@ impl TurnError {
     /// A failure that the next turn retries, and whose text is its key.
     pub fn new(subject: Subject, text: String) -> Self {
         let key = text.clone();
-        TurnError { subject, text, key, needs_operator: false, is_startup_transient: false, is_disconnected: false }
+        TurnError {
+            subject,
+            text,
+            about: About::default(),
+            key,
+            needs_operator: false,
+            is_startup_transient: false,
+            is_disconnected: false,
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::limits::SlotLimits;
 use super::plan::Plan;
-use crate::slot::{Instance, Observation, Readiness, Slot, Table};
+use super::report::{about_instances, about_slots};
+use crate::about::{About, Message};
+use crate::slot::{Instance, Observation, Readiness, Slot, SlotId, Table};
 
 /// Names listed in one message; the rest is only counted.
 const MAX_LISTED: usize = 10;
@@ -38,13 +40,13 @@ impl Condition {
     }
 }
 
-pub(super) type Conditions = BTreeMap<Condition, String>;
+pub(super) type Conditions = BTreeMap<Condition, Message>;
 
 /// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    Warn(String),
-    Info(String),
+    Warn(Message),
+    Info(Message),
 }
 
 /// Source-specific text for the messages.
@@ -88,7 +90,9 @@ pub(super) fn conditions(
     let unplaced = list(plan.unplaced.iter().map(|instance| instance.name.escape_debug())).map(|names| {
         format!("ready servers without a slot: {names}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}")
     });
-    let shared = list(shared_addresses(plan)).map(|names| {
+    let shared_addresses: Vec<&Instance> = shared_addresses(plan).collect();
+    let at_address = |one: &&Instance| format!("{} at {}", one.name.escape_debug(), one.address);
+    let shared = list(shared_addresses.iter().map(at_address)).map(|names| {
         format!(
             "ready servers whose address is already held by another server or an unreadable row: {names}: they get no slot"
         )
@@ -98,54 +102,56 @@ pub(super) fn conditions(
     });
     let last_resort = list(&plan.last_resort)
         .map(|slots| format!("no ready server has weight: leaving servers keep serving in slots {slots}"));
+    let slots = |ids: &[SlotId]| about_slots(ids.iter().filter_map(|id| plan.slots.get(id)));
     [
-        (Condition::Guarded, guarded),
-        (Condition::MissingGroups, missing),
-        (Condition::Unseen, unseen),
-        (Condition::Unreadable, unreadable),
-        (Condition::Unplaced, unplaced),
-        (Condition::SharedAddress, shared),
-        (Condition::AboveSize, above),
-        (Condition::LastResort, last_resort),
+        (Condition::Guarded, guarded, slots(&plan.guarded)),
+        (Condition::MissingGroups, missing, About::default().group(&seen.missing_groups)),
+        (Condition::Unseen, unseen, About::default().instance(seen.unseen())),
+        (Condition::Unreadable, unreadable, About::default().slot(table.unreadable())),
+        (Condition::Unplaced, unplaced, about_instances(&plan.unplaced)),
+        (Condition::SharedAddress, shared, about_instances(shared_addresses)),
+        (Condition::AboveSize, above, slots(&plan.above_size)),
+        (Condition::LastResort, last_resort, slots(&plan.last_resort)),
     ]
     .into_iter()
-    .filter_map(|(condition, text)| Some((condition, text?)))
+    .filter_map(|(condition, text, about)| Some((condition, Message::new(text?, about))))
     .collect()
 }
 
 /// Ready instances that are left out because of their address, unless another report of theirs has a slot.
-fn shared_addresses(plan: &Plan) -> impl Iterator<Item = String> {
+fn shared_addresses(plan: &Plan) -> impl Iterator<Item = &Instance> {
     let holds = |one: &Instance, slot: &Slot| {
         slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.has_name(&occupant.name))
     };
     let outranked = plan.ignored.iter().filter(|one| one.readiness == Readiness::Ready);
-    outranked
-        .filter(move |one| !plan.slots.values().any(|slot| holds(one, slot)))
-        .map(|one| format!("{} at {}", one.name.escape_debug(), one.address))
+    outranked.filter(move |one| !plan.slots.values().any(|slot| holds(one, slot)))
 }
 
-/// What to log when the conditions go from `before` to `after`: each new or changed message, and each end.
+/// What to log when the conditions go from `before` to `after`: each new or changed text, and each end.
 pub(super) fn changes(before: &Conditions, after: &Conditions) -> Vec<Line> {
-    let begun = after.iter().filter(|(condition, text)| before.get(condition) != Some(text));
-    let ended = before.keys().filter(|condition| !after.contains_key(condition));
-    begun
-        .map(|(_, text)| Line::Warn(text.clone()))
-        .chain(ended.map(|condition| Line::Info(condition.end_message().to_owned())))
-        .collect()
+    let text = |conditions: &Conditions, condition| conditions.get(condition).map(|message| message.text.clone());
+    let begun = after.iter().filter(|(condition, message)| text(before, condition).as_ref() != Some(&message.text));
+    let ended = before.iter().filter(|(condition, _)| !after.contains_key(condition));
+    // The end is about the same as the condition was.
+    let end = |(condition, message): (&Condition, &Message)| {
+        Line::Info(Message::new(condition.end_message().to_owned(), message.about.clone()))
+    };
+    begun.map(|(_, message)| Line::Warn(message.clone())).chain(ended.map(end)).collect()
 }
 
 /// A line for each unknown state not yet in `named`, to which it is added.
-pub(super) fn new_states(named: &mut BTreeSet<String>, seen: &Observation) -> Vec<String> {
+pub(super) fn new_states(named: &mut BTreeSet<String>, seen: &Observation) -> Vec<Message> {
     let mut lines = Vec::new();
     for one in &seen.unknown_states {
         if named.len() < MAX_NAMED_STATES && named.insert(one.state.clone()) {
-            lines.push(format!(
+            let text = format!(
                 "{} of {} in group {} is not known to this version of hsdo: servers in this state keep their slots and \
                  weights, but get no new slots",
                 one.state,
                 one.name.escape_debug(),
                 one.group.escape_debug()
-            ));
+            );
+            lines.push(Message::new(text, About::default().instance([&one.name]).group([&one.group])));
         }
     }
     lines
@@ -171,20 +177,52 @@ mod tests {
     const HINTS: SourceHints =
         SourceHints { missing_remedy: "create them", unseen_reason: Some("EC2 does not list them") };
 
+    fn texts(found: Conditions) -> Vec<String> {
+        found.into_values().map(|message| message.text).collect()
+    }
+
+    #[test]
+    fn each_condition_is_about_what_it_names() {
+        let table = table("1 .1 i1 a draining 4; 2 unreadable; 4 .4 i4 c enabled 0");
+        let seen = seen(".1 i1 a draining; .2 i2 a ready; .2 i9 a ready; missing c; unseen i5");
+        let limits = SlotLimits { min: 0, size: 1, ..limits(1) };
+        let plan = decide(&table, &seen, at(100), &limits);
+        let about: BTreeMap<Condition, About> = conditions(&table, &seen, &plan, &limits, HINTS)
+            .into_iter()
+            .map(|(key, found)| (key, found.about))
+            .collect();
+        let expected = [
+            (Condition::MissingGroups, About::default().group(["c"])),
+            (Condition::Unseen, About::default().instance(["i5"])),
+            (Condition::Unreadable, About::default().slot([2])),
+            (Condition::Unplaced, About::default().instance(["i2"]).group(["a"])),
+            (Condition::SharedAddress, About::default().instance(["i9"]).group(["a"])),
+            (Condition::AboveSize, About::default().slot([4]).instance(["i4"]).group(["c"])),
+            (Condition::LastResort, About::default().slot([1]).instance(["i1"]).group(["a"])),
+        ];
+        assert_eq!(about, BTreeMap::from(expected));
+    }
+
     #[test]
     fn a_condition_is_logged_when_it_begins_changes_and_ends() {
         let none = Conditions::new();
-        let one = Conditions::from([(Condition::Unplaced, "one waits".to_owned())]);
-        let two = Conditions::from([
-            (Condition::Unplaced, "two wait".to_owned()),
-            (Condition::MissingGroups, "a is missing".to_owned()),
-        ]);
-        let warn = |text: &str| Line::Warn(text.to_owned());
-        let info = |condition: Condition| Line::Info(condition.end_message().to_owned());
+        let waits = |text: &str| Message::new(text.to_owned(), About::default().instance(["i1"]));
+        let missing = Message::new("a is missing".to_owned(), About::default().group(["a"]));
+        let one = Conditions::from([(Condition::Unplaced, waits("one waits"))]);
+        let two =
+            Conditions::from([(Condition::Unplaced, waits("two wait")), (Condition::MissingGroups, missing.clone())]);
+        let warn = |text: &str| Line::Warn(waits(text));
+        let info = |condition: Condition| {
+            let about = if condition == Condition::Unplaced { waits("").about } else { missing.about.clone() };
+            Line::Info(Message::new(condition.end_message().to_owned(), about))
+        };
+        // The text decides: what a line is about is not shown in every format.
+        let same = Conditions::from([(Condition::Unplaced, Message::new("one waits".to_owned(), About::default()))]);
+        assert_eq!(changes(&one, &same), []);
         assert_eq!(changes(&none, &none), []);
         assert_eq!(changes(&none, &one), [warn("one waits")]);
         assert_eq!(changes(&one, &one), []);
-        assert_eq!(changes(&one, &two), [warn("a is missing"), warn("two wait")]);
+        assert_eq!(changes(&one, &two), [Line::Warn(missing.clone()), warn("two wait")]);
         assert_eq!(changes(&two, &one), [warn("one waits"), info(Condition::MissingGroups)]);
         assert_eq!(changes(&one, &none), [info(Condition::Unplaced)]);
     }
@@ -195,7 +233,7 @@ mod tests {
         let seen = seen(".1 i1 a draining; .2 i2 a ready; missing c");
         let limits = SlotLimits { min: 0, size: 1, ..limits(1) };
         let plan = decide(&table, &seen, at(100), &limits);
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits, HINTS).into_values().collect();
+        let found = texts(conditions(&table, &seen, &plan, &limits, HINTS));
         assert_eq!(
             found,
             [
@@ -213,7 +251,7 @@ mod tests {
         let table = table("1 .1 i1 a enabled 4; 2 .2 i2 a enabled 4; 3 .3 i3 a enabled 4; 4 .4 i4 a enabled 4");
         let seen = seen("i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; unseen i4; hidden i5 draining");
         let plan = decide(&table, &seen, at(100), &limits(4));
-        let found: Vec<String> = conditions(&table, &seen, &plan, &limits(4), HINTS).into_values().collect();
+        let found = texts(conditions(&table, &seen, &plan, &limits(4), HINTS));
         assert_eq!(
             found,
             [
@@ -243,8 +281,9 @@ mod tests {
             unknown_states("i3", "Flying"),
         ]);
         let lines = new_states(&mut named, &both);
+        assert_eq!(lines[0].about, About::default().instance(["i1"]).group(["a"]));
         assert_eq!(
-            lines[0],
+            lines[0].text,
             "lifecycle state \"Dreaming\" of i1 in group a is not known to this version of hsdo: servers in this \
              state keep their slots and weights, but get no new slots"
         );

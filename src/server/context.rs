@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use log::{debug, info, warn};
+use log::{Level, log_enabled};
 
 use super::conditions::{self, Conditions, Line, SourceHints, conditions};
 use super::limits::SlotLimits;
 use super::plan::Plan;
 use super::report;
+use crate::about::Message;
 use crate::ports::{Gauges, Source};
 use crate::slot::{Observation, Table};
 
@@ -24,14 +25,17 @@ pub(super) struct TurnContext<S, T> {
 impl<S: Source, T> TurnContext<S, T> {
     pub(super) fn log_changes(&self, table: &Table, plan: &Plan) {
         for slot in &plan.changes {
-            debug!("wrote {}", report::row(slot));
+            let wrote = || Message::new(format!("wrote {}", report::row(slot)), report::about_slots([slot]));
+            debug(wrote);
             let full = plan.full_weight(slot.id, self.limits.max);
-            for line in report::events(table.rows.get(&slot.id), slot, full) {
-                info!("{line}");
+            for event in report::events(table.rows.get(&slot.id), slot, full) {
+                crate::log::write(Level::Info, module_path!(), &event);
             }
         }
         for instance in &plan.ignored {
-            debug!("ignored {}", report::instance(instance));
+            debug(|| {
+                Message::new(format!("ignored {}", report::instance(instance)), report::about_instances([instance]))
+            });
         }
     }
 
@@ -44,17 +48,25 @@ impl<S: Source, T> TurnContext<S, T> {
         plan: &Plan,
     ) -> Conditions {
         for line in conditions::new_states(&mut self.named_states, seen) {
-            warn!("{line}");
+            crate::log::write(Level::Warn, module_path!(), &line);
         }
         let hints =
             SourceHints { missing_remedy: self.source.missing_remedy(), unseen_reason: self.source.unseen_reason() };
         let now = conditions(table, seen, plan, &self.limits, hints);
         for line in conditions::changes(before, &now) {
-            match line {
-                Line::Warn(text) => warn!("{text}"),
-                Line::Info(text) => info!("{text}"),
-            }
+            let (level, message) = match line {
+                Line::Warn(message) => (Level::Warn, message),
+                Line::Info(message) => (Level::Info, message),
+            };
+            crate::log::write(level, module_path!(), &message);
         }
         now
+    }
+}
+
+/// Puts the message together only for a log that shows it.
+fn debug(message: impl FnOnce() -> Message) {
+    if log_enabled!(Level::Debug) {
+        crate::log::write(Level::Debug, module_path!(), &message());
     }
 }

@@ -1,10 +1,11 @@
 //! Log messages about slots. Pure; the caller writes the log.
 
 use super::plan::Plan;
+use crate::about::{About, MAX_VALUES, Message};
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
 
 /// What happened to a slot. A ramp step is only an event when it reaches `full`.
-pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<String> {
+pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<Message> {
     let old = match before {
         Some(Row::Readable(slot)) => slot.occupant.as_ref(),
         _ => None,
@@ -16,43 +17,59 @@ pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<St
         (Some(old), None) => vec![removed(id, old)],
         (Some(old), Some(new)) if old.address != new.address => vec![removed(id, old), added(id, new)],
         (Some(old), Some(new)) if old.name != new.name => {
-            vec![format!("slot {id}: {} replaced by {}, weight {}", old.name.escape_debug(), describe(new), new.weight)]
+            let text =
+                format!("slot {id}: {} replaced by {}, weight {}", old.name.escape_debug(), describe(new), new.weight);
+            vec![Message::new(text, about(id, [old, new]))]
         }
         (Some(old), Some(new)) => changed(id, old, new, full),
     }
 }
 
-fn added(id: SlotId, new: &Occupant) -> String {
-    format!("slot {id}: added {}, weight {}", describe(new), new.weight)
+fn added(id: SlotId, new: &Occupant) -> Message {
+    Message::new(format!("slot {id}: added {}, weight {}", describe(new), new.weight), about(id, [new]))
 }
 
-fn removed(id: SlotId, old: &Occupant) -> String {
-    format!("slot {id}: removed {}", describe(old))
+fn removed(id: SlotId, old: &Occupant) -> Message {
+    Message::new(format!("slot {id}: removed {}", describe(old)), about(id, [old]))
 }
 
-fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<String> {
+fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Message> {
     let mut events = Vec::new();
     if old.group != new.group {
         let (from, to) = (group_name(old.group.as_deref()), group_name(new.group.as_deref()));
-        events.push(format!(
-            "slot {id}: {} at {} changes group from {from} to {to}",
-            new.name.escape_debug(),
-            new.address
-        ));
+        let text =
+            format!("slot {id}: {} at {} changes group from {from} to {to}", new.name.escape_debug(), new.address);
+        events.push(Message::new(text, about(id, [old, new])));
     }
-    match (old.status, new.status) {
+    let text = match (old.status, new.status) {
         (Status::Draining, Status::Enabled) => {
-            events.push(format!("slot {id}: {} is back from draining, weight {}", describe(new), new.weight));
+            format!("slot {id}: {} is back from draining, weight {}", describe(new), new.weight)
         }
-        (Status::Enabled, Status::Draining) => {
-            events.push(format!("slot {id}: drained {}, weight {}", describe(new), new.weight));
-        }
+        (Status::Enabled, Status::Draining) => format!("slot {id}: drained {}, weight {}", describe(new), new.weight),
         (Status::Enabled, Status::Enabled) if old.weight < full && new.weight == full => {
-            events.push(format!("slot {id}: {} reaches full weight {full}", describe(new)));
+            format!("slot {id}: {} reaches full weight {full}", describe(new))
         }
-        _ => {}
-    }
+        _ => return events,
+    };
+    events.push(Message::new(text, about(id, [new])));
     events
+}
+
+/// A slot and its occupants.
+fn about<'a>(id: SlotId, occupants: impl IntoIterator<Item = &'a Occupant> + Clone) -> About {
+    let groups = occupants.clone().into_iter().filter_map(|one| one.group.as_deref());
+    About::default().slot([id]).instance(occupants.into_iter().map(|one| one.name.as_str())).group(groups)
+}
+
+/// Slots and who holds them.
+pub(super) fn about_slots<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> About {
+    let of = |slot: &Slot| about(slot.id, &slot.occupant);
+    slots.into_iter().take(MAX_VALUES).fold(About::default(), |all, slot| all.and(of(slot)))
+}
+
+pub(super) fn about_instances<'a>(instances: impl IntoIterator<Item = &'a Instance> + Clone) -> About {
+    let names = instances.clone().into_iter().map(|one| one.name.as_str());
+    About::default().instance(names).group(instances.into_iter().map(|one| one.group.as_str()))
 }
 
 pub(super) fn row(slot: &Slot) -> String {
@@ -82,7 +99,7 @@ pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
         .iter()
         .map(|slot| match events(table.rows.get(&slot.id), slot, plan.full_weight(slot.id, max)) {
             events if events.is_empty() => row(slot),
-            events => events.join("; "),
+            events => events.into_iter().map(|event| event.text).collect::<Vec<_>>().join("; "),
         })
         .collect();
     if lines.is_empty() { "nothing to write".to_owned() } else { lines.join("\n") }
@@ -133,7 +150,35 @@ mod tests {
         ];
         for (before, after, expected) in cases {
             let before = table(before);
-            assert_eq!(events(before.rows.get(&1), &slot(after), 10), expected, "{before:?} to {after}");
+            let found: Vec<String> =
+                events(before.rows.get(&1), &slot(after), 10).into_iter().map(|event| event.text).collect();
+            assert_eq!(found, expected, "{before:?} to {after}");
+        }
+    }
+
+    #[test]
+    fn each_event_is_about_its_slot_and_occupants() {
+        for (before, after, expected) in [
+            ("1 free", "1 .1 i1 a enabled 1", vec![About::default().slot([1]).instance(["i1"]).group(["a"])]),
+            ("1 .1 i1 - enabled 9", "1 free", vec![About::default().slot([1]).instance(["i1"])]),
+            (
+                "1 .1 i1 a enabled 9",
+                "1 .1 i2 a enabled 1",
+                vec![About::default().slot([1]).instance(["i1", "i2"]).group(["a"])],
+            ),
+            (
+                "1 .1 i1 a enabled 9",
+                "1 .1 i1 b draining 0",
+                vec![
+                    About::default().slot([1]).instance(["i1"]).group(["a", "b"]),
+                    About::default().slot([1]).instance(["i1"]).group(["b"]),
+                ],
+            ),
+        ] {
+            let before = table(before);
+            let found: Vec<About> =
+                events(before.rows.get(&1), &slot(after), 10).into_iter().map(|event| event.about).collect();
+            assert_eq!(found, expected, "{before:?} to {after}");
         }
     }
 
@@ -141,9 +186,12 @@ mod tests {
     fn a_name_from_outside_stays_on_its_line() {
         let mut evil = slot("1 .1 i1 a enabled 1");
         evil.occupant.as_mut().expect("one").name = "i1\nslot 2: removed".to_owned();
-        for line in events(None, &evil, 10).into_iter().chain([row(&evil)]) {
+        let event = events(None, &evil, 10).remove(0);
+        for line in [&event.text, &row(&evil)] {
             assert!(!line.contains('\n'), "{line}");
         }
+        // The fields have the name itself.
+        assert_eq!(event.about, About::default().slot([1]).instance(["i1\nslot 2: removed"]).group(["a"]));
     }
 
     #[test]

@@ -142,6 +142,9 @@ table! {
     EXPORTER_ADDRESS, Both, default "0.0.0.0",
         expected "an IP address",
         help "IP address the exporter listens on; :: is all addresses, IPv4 and IPv6";
+    LOG_FORMAT, Both, default "text",
+        expected "text or json",
+        help "log lines as text, or as one JSON object each: text or json";
     DEBUG, Both, default "false",
         expected "true or false",
         help "debug log, like --debug";
@@ -225,7 +228,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 29);
+        assert_eq!(KEYS.len(), 30);
     }
 
     #[test]

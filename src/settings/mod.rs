@@ -32,7 +32,7 @@ use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE, CLIENT_STATE_FILE,
     CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS,
-    EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL,
+    EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, LOG_FORMAT, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL,
     SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
     SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
     SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE, SERVER_REMOVAL_GUARD,
@@ -208,8 +208,9 @@ fn common(sources: &mut Sources<'_>) -> Common {
     let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(integer(0..=u16::MAX)));
     let address = sources.read(&EXPORTER_ADDRESS, scalar(ip_address));
     let exporter = port.filter(|port| *port != 0).zip(address).map(|(port, address)| SocketAddr::new(address, port));
+    let log_format = sources.read(&LOG_FORMAT, scalar(parse::log_format)).unwrap_or_default();
     let debug = sources.read(&DEBUG, scalar(boolean)).unwrap_or_default();
     // Every loader reads the common settings last, so this is complete.
     let warnings = sources.warnings();
-    Common { interval, list_size, table, table_region, region, exporter, debug, warnings }
+    Common { interval, list_size, table, table_region, region, exporter, log_format, debug, warnings }
 }

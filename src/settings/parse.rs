@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::conf_file::{self, Node};
+use crate::log::Format;
 
 /// `sun_path` is 108 bytes with its terminating zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -26,6 +27,15 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Some(true),
         "false" | "0" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// Accepts text and json, case-insensitively.
+pub(super) fn log_format(text: &str) -> Option<Format> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Some(Format::Text),
+        "json" => Some(Format::Json),
         _ => None,
     }
 }
@@ -172,6 +182,20 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(boolean(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn log_formats() {
+        for (text, expected) in [
+            ("text", Some(Format::Text)),
+            ("json", Some(Format::Json)),
+            ("JSON", Some(Format::Json)),
+            ("jsonl", None),
+            ("true", None),
+            ("", None),
+        ] {
+            assert_eq!(log_format(text), expected, "{text:?}");
         }
     }
 

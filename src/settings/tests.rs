@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::conf_file::ConfFile;
+use crate::log::Format;
 
 /// The minimum configuration of each role.
 const SERVER: [(&str, &str); 3] =
@@ -89,6 +90,7 @@ fn defaults_apply_where_nothing_is_set() {
         table_region: None,
         region: None,
         exporter: addr("0.0.0.0:6789"),
+        log_format: Format::Text,
         debug: false,
         warnings: vec![],
     };
@@ -132,6 +134,7 @@ fn every_server_key_is_read() {
         ("AWS_DEFAULT_REGION", "eu-west-1"),
         ("EXPORTER_PORT", "9000"),
         ("EXPORTER_ADDRESS", "::1"),
+        ("LOG_FORMAT", "JSON"),
         ("DEBUG", "Yes"),
     ]);
     assert_eq!(
@@ -144,6 +147,7 @@ fn every_server_key_is_read() {
                 table_region: None,
                 region: Some("eu-west-1".to_owned()),
                 exporter: addr("[::1]:9000"),
+                log_format: Format::Json,
                 debug: true,
                 warnings: vec![],
             },
@@ -210,6 +214,7 @@ HAPROXY_BACKEND_SERVERS_LIST_SIZE: '20'
 DYNAMODB_TABLE_NAME: t.a-b_c
 AWS_DEFAULT_REGION: us-gov-west-1
 EXPORTER_PORT: 0
+LOG_FORMAT: json
 DEBUG: true
 ";
     assert_eq!(
@@ -222,6 +227,7 @@ DEBUG: true
                 table_region: None,
                 region: Some("us-gov-west-1".to_owned()),
                 exporter: None,
+                log_format: Format::Json,
                 debug: true,
                 warnings: vec![],
             },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::consul::ConsulApi;
 use super::socket::HaproxySocket;
+use crate::log::Format;
 use crate::slot::{SlotId, Weight};
 
 /// Settings of both roles.
@@ -23,6 +24,8 @@ pub struct Common {
     pub region: Option<String>,
     /// Listening address of the Prometheus exporter; `None` turns it off.
     pub exporter: Option<SocketAddr>,
+    /// The form of the log's lines.
+    pub log_format: Format,
     /// Enables debug log lines.
     pub debug: bool,
     /// Warnings to log at startup, one line each.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::bed::{Bed, REGION, TABLE};
 use super::port::Port;
 use super::process::Process;
@@ -237,6 +239,20 @@ impl Running {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+/// The lines of a log with `LOG_FORMAT=json`; panics at one that is no object with the fields of every line.
+#[track_caller]
+pub fn json_lines(log: &str) -> Vec<Value> {
+    assert!(log.is_empty() || log.ends_with('\n'), "{log}");
+    let parsed = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?} in {log}"));
+        for field in ["time", "level", "target", "message"] {
+            assert!(value[field].is_string(), "no {field}: {line}");
+        }
+        value
+    };
+    log.lines().map(parsed).collect()
 }
 
 /// The value of one series in a metrics page.

@@ -6,7 +6,7 @@ use super::fixture::BACK;
 use crate::common::aws_proxy::Fault;
 use crate::common::bed::Bed;
 use crate::common::haproxy::{BackendConfig, Haproxy};
-use crate::common::hsdo::{Hsdo, Running};
+use crate::common::hsdo::{Hsdo, Running, json_lines};
 use crate::common::tap::Tap;
 use crate::common::wait::{SOON, wait_for};
 
@@ -107,4 +107,35 @@ fn what_aws_says_stays_a_name() {
         let known = command.starts_with("show ") || command.starts_with(&format!("set server {BACK}/mywebapp"));
         assert!(known && !command.contains("i-") && !command.contains('<'), "{command}");
     }
+}
+
+#[test]
+fn what_aws_says_stays_a_value_of_a_json_log() {
+    let bed = Bed::new("hostile-json");
+    bed.moto().create_table();
+    bed.aws().inject("DescribeAutoScalingGroups", Fault::Answer(Arc::new(|_: &str| groups())));
+    bed.aws().inject("DescribeInstances", Fault::Answer(Arc::new(|_: &str| instances())));
+    let mut server = Hsdo::server(&bed)
+        .arg("--debug")
+        .env("LOG_FORMAT", "json")
+        .env("SERVER_ASG_NAMES", &format!("{GROUP},no \"such\" group\\"))
+        .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "10")
+        .spawn();
+    server.wait_metric(r#"hsdo_slots{state="enabled"}"#, |count| count == 5.0);
+    server.wait_turn();
+    server.terminate();
+    let log = server.log();
+    assert!(!log.chars().any(|char| char != '\n' && (char.is_control() || char == '\u{202e}')), "{log:?}");
+    let lines = json_lines(&log);
+    let added: Vec<_> =
+        lines.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(": added "))).collect();
+    // A name is made safe for its row, where it loses its control characters.
+    let names: Vec<String> = IDS.iter().map(|id| id.replace('\n', "\\n").replace('\u{85}', "\\u{85}")).collect();
+    for (slot, name) in (1..).zip(&names) {
+        let line = added.iter().find(|line| line["slot"] == slot).unwrap_or_else(|| panic!("no slot {slot}: {log}"));
+        assert_eq!((&line["instance"], &line["group"]), (&name.as_str().into(), &GROUP.into()), "{log}");
+    }
+    assert_eq!(added.len(), IDS.len(), "{log}");
+    let missing = lines.iter().find(|line| line["group"] == "no \"such\" group\\").unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(missing["level"], "WARN", "{log}");
 }

@@ -7,6 +7,7 @@ mod common;
 mod fixture;
 mod groups;
 mod leaving;
+mod log;
 mod pages;
 mod ramp;
 mod single;

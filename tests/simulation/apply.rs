@@ -186,22 +186,23 @@ impl World {
             | What::Hangs { service, .. } => self.set_fault(service, None),
             What::Replicas { .. } => self.table.borrow_mut().lags = [0; 3],
             What::Torn { .. } => self.table.borrow_mut().torn = 0,
-            What::RowUnreadable { .. } | What::RowDisabled { .. } => {
-                if !self.put_back(index) {
-                    self.post_in(SECOND, Event::End(index));
-                }
-            }
+            What::RowUnreadable { .. } | What::RowDisabled { .. } => self.again_unless(self.put_back(index), index),
             What::Original { .. } => self.original(),
             What::HaproxyRestarts { site, .. } => self.start_haproxy(usize::from(site) % CLIENTS),
             What::HaproxyStops { site, .. } => self.freeze_haproxy(usize::from(site) % CLIENTS, false),
             What::SocketCrowded { site, .. } => self.crowd_socket(usize::from(site) % CLIENTS, false),
             What::SocketCut { site, .. } => self.sites[usize::from(site) % CLIENTS].cuts.set(0),
             What::Operator { site, pick, .. } => {
-                if !self.operate(usize::from(site) % CLIENTS, pick, Change::Ready) {
-                    self.post_in(SECOND, Event::End(index));
-                }
+                self.again_unless(self.operate(usize::from(site) % CLIENTS, pick, Change::Ready), index);
             }
             _ => {}
+        }
+    }
+
+    /// An operator whom HAProxy or the table does not answer tries again.
+    fn again_unless(&self, done: bool, index: usize) {
+        if !done {
+            self.post_in(SECOND, Event::End(index));
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hsdo::client::placement::BackendKind;
+use hsdo::log::Format;
 use hsdo::server::SlotLimits;
 use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket};
 use hsdo::slot::{SlotId, Weight};
@@ -56,6 +57,7 @@ impl Settings {
                 table_region: None,
                 region: None,
                 exporter: None,
+                log_format: Format::Text,
                 debug: false,
                 warnings: Vec::new(),
             },

@@ -21,6 +21,7 @@ fn failed(cause: Cause) -> AwsError {
         host: "dynamodb.eu-west-1.amazonaws.com".to_string(),
         identity: Some("key ...MPLE (profile \"ops\")".to_string()),
         cause,
+        about: About::default(),
         renewal: None,
     }))
 }

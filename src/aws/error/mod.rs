@@ -11,6 +11,7 @@ pub(crate) mod refusal;
 use std::fmt;
 
 use self::codes::ErrorClass;
+use crate::about::{About, Message};
 use crate::aws::service::Service;
 use crate::ports::{Subject, TurnError};
 use crate::text::one_line;
@@ -30,7 +31,7 @@ pub enum AwsError {
     /// Something not ready yet, such as a table being created.
     NotReady(String),
     /// Another process has taken over the table or a row: the text says which.
-    Conflict(String),
+    Conflict(Message),
     /// Configured credentials, or the region, could not be fetched right now.
     Unavailable(String),
     /// A call failed.
@@ -52,6 +53,8 @@ pub struct FailedCall {
     pub identity: Option<String>,
     /// What went wrong.
     pub cause: Cause,
+    /// The slots that the cause names.
+    pub about: About,
     /// If AWS refused the credentials: why they could not be renewed, if known.
     pub renewal: Option<Box<AwsError>>,
 }
@@ -189,11 +192,10 @@ impl AwsError {
     /// A text that stays the same while the same fault lasts: no request ids, times or counts.
     pub fn key(&self) -> String {
         match self {
-            AwsError::Setup(text)
-            | AwsError::Table(text)
-            | AwsError::NotReady(text)
-            | AwsError::Conflict(text)
-            | AwsError::Unavailable(text) => text.clone(),
+            AwsError::Setup(text) | AwsError::Table(text) | AwsError::NotReady(text) | AwsError::Unavailable(text) => {
+                text.clone()
+            }
+            AwsError::Conflict(message) => message.text.clone(),
             AwsError::Call(call) => {
                 let cause = match &call.cause {
                     Cause::Unreachable(text) => text.as_str(),
@@ -206,6 +208,15 @@ impl AwsError {
                 };
                 format!("{} {} {} {cause}", call.service.name(), call.operation, call.host)
             }
+        }
+    }
+
+    /// The slots that it names.
+    fn about(&self) -> About {
+        match self {
+            AwsError::Conflict(message) => message.about.clone(),
+            AwsError::Call(call) => call.about.clone(),
+            _ => About::default(),
         }
     }
 
@@ -234,11 +245,10 @@ impl AwsError {
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AwsError::Setup(text)
-            | AwsError::Table(text)
-            | AwsError::NotReady(text)
-            | AwsError::Conflict(text)
-            | AwsError::Unavailable(text) => f.write_str(text),
+            AwsError::Setup(text) | AwsError::Table(text) | AwsError::NotReady(text) | AwsError::Unavailable(text) => {
+                f.write_str(text)
+            }
+            AwsError::Conflict(message) => f.write_str(&message.text),
             AwsError::Call(call) => call.fmt(f),
         }
     }
@@ -257,6 +267,7 @@ impl From<AwsError> for TurnError {
             key: error.key(),
             needs_operator: error.needs_operator(),
             is_startup_transient: error.is_startup_transient(),
+            about: error.about(),
             ..TurnError::new(subject, error.to_string())
         }
     }

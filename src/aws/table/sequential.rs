@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::codec::{self, MARKER_SLOT, RowAttributes};
 use super::dynamodb::get_item;
 use super::store::{ATTEMPT_TIMEOUT, SlotTable, WRITE_TIMEOUT};
+use crate::about::{About, Message};
 use crate::aws::error::AwsError;
 use crate::aws::transport::http::Budget;
 use crate::marker::{MAX_COUNTER, Stamp};
@@ -81,10 +82,8 @@ impl SlotTable {
         // The retry of a write whose response was lost fails its condition, but finds the row as wanted.
         if !self.update(&update, &budget)? && !self.already_stored(slot.id, &wanted, &budget) {
             self.unannounced = before_write;
-            return Err(AwsError::Conflict(format!(
-                "table {:?}: slot {} was modified by another writer",
-                self.name, slot.id
-            )));
+            let text = format!("table {:?}: slot {} was modified by another writer", self.name, slot.id);
+            return Err(AwsError::Conflict(Message::new(text, About::default().slot([slot.id]))));
         }
         if slot.id == MARKER_SLOT {
             self.remember_marker_row(Some(&wanted));
@@ -102,7 +101,8 @@ impl SlotTable {
         )? {
             Ok(ConfirmedLease { stamp, since })
         } else {
-            Err(AwsError::Conflict(format!("another server leads table {:?}", self.name)))
+            let text = format!("another server leads table {:?}", self.name);
+            Err(AwsError::Conflict(Message::new(text, About::default())))
         }
     }
 

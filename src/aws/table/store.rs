@@ -13,6 +13,7 @@ use super::dynamodb::{
     self, Item, ItemParser, MAX_TRANSACTION_ITEMS, TableDescription, Update, create_table, describe_table, get_item,
     is_unknown_operation, scan, transact, update_item,
 };
+use crate::about::About;
 use crate::aws::calls::Aws;
 use crate::aws::error::{AwsError, CANCELLED, Cause};
 use crate::aws::reading::parse_cache::ParseCache;
@@ -303,9 +304,10 @@ pub(crate) fn cancelled(mut error: AwsError, slots: &[Slot]) -> AwsError {
         && !refusal.reasons.is_empty()
     {
         let ids = std::iter::once(MARKER_SLOT).chain(slots.iter().map(|slot| slot.id).filter(|id| *id != MARKER_SLOT));
-        let texts: Vec<String> = ids
-            .zip(&refusal.reasons)
-            .filter(|(_, (code, _))| code != "None")
+        let failed: Vec<_> = ids.zip(&refusal.reasons).filter(|(_, (code, _))| code != "None").collect();
+        call.about = About::default().slot(failed.iter().map(|(id, _)| *id));
+        let texts: Vec<String> = failed
+            .into_iter()
             .map(|(id, (code, message))| match code.as_str() {
                 "ConditionalCheckFailed" if id == MARKER_SLOT => {
                     format!("another server leads the table, or slot {id} was modified by another writer")

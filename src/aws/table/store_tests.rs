@@ -218,6 +218,7 @@ fn a_cancelled_write_names_its_slots_and_is_a_passing_error() {
         refusal("TransactionCanceledException", reasons)
     });
     let error = slot_table(&server.url).write(&[slot(3), slot(4), slot(5), slot(6)], &next(7)).expect_err("cancelled");
+    assert_eq!(error.about, About::default().slot([1, 4, 5, 6]));
     let text = error.to_string();
     for part in [
         "another server leads the table, or slot 1 was modified by another writer",

@@ -13,6 +13,7 @@ use super::net::{ExchangeFault, HttpRequest, HttpResponse, UNRESOLVED, Wire, bod
 use super::retry::{self, Quota, is_retryable, retry_delay};
 use super::sign::{SigningScope, sign};
 use super::skew::{AwsClock, DateSample};
+use crate::about::About;
 use crate::aws::error::codes::ErrorClass;
 use crate::aws::error::refusal::{html_text, redirect_target, refusal};
 use crate::aws::error::{AwsError, Cause, FailedCall, PAGE_SHOWN, redact};
@@ -147,6 +148,7 @@ impl Caller {
             host: self.remote(request.service).endpoint.host.clone(),
             identity: credentials.map(Credentials::label),
             cause,
+            about: About::default(),
             renewal: None,
         }))
     }
