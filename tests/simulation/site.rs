@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hsdo::ports::{Command, Haproxy, Reading, TurnError, Verdict};
 
-use crate::haproxy::{BackendConfig, Check, Fleet, Session, SimHaproxy, VERSIONS, Version};
+use crate::haproxy::{BackendConfig, Check, Fleet, Session, SimHaproxy, Version};
 use crate::journal::{At, SECOND};
 use crate::promises::Cause;
 use crate::settings::{BACKENDS, BASE, SLOTS};
@@ -62,7 +62,7 @@ impl Site {
     /// sites believe a single check.
     pub(crate) fn new(seed: u64, number: usize, answering: &Answering, epoch: Instant) -> Self {
         let skipped = usize::from(!seed.is_multiple_of(4));
-        let version: &'static Version = &VERSIONS[skipped + number % (VERSIONS.len() - skipped)];
+        let version: &'static Version = &Version::all()[skipped..][number % (Version::all().len() - skipped)];
         let (rise, fall) = if number % 3 == 1 { (1, 1) } else { (2, 3) };
         let check = Check { inter: Duration::from_secs(1), rise, fall, takes: Duration::from_millis(2) };
         let config = |name| BackendConfig { check: Some(check), ..BackendConfig::new(name, BASE, SLOTS) };

@@ -25,7 +25,7 @@ use hsdo::slot::Weight;
 pub(crate) use config::{BackendConfig, Check, Fleet};
 pub(crate) use session::Session;
 pub(crate) use show::Row;
-pub(crate) use version::{VERSIONS, Version};
+pub(crate) use version::Version;
 
 use host::Host;
 use server::Server;

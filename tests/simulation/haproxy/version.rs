@@ -22,7 +22,7 @@ pub(crate) struct Version {
     pub(crate) starts_empty: bool,
 }
 
-pub(crate) static VERSIONS: [Version; 6] = [
+static VERSIONS: [Version; 6] = [
     Version {
         name: "2.2.9",
         tells_start: false,
@@ -86,6 +86,11 @@ pub(crate) static VERSIONS: [Version; 6] = [
 ];
 
 impl Version {
+    /// From the oldest on.
+    pub(crate) fn all() -> &'static [Version] {
+        &VERSIONS
+    }
+
     /// The latest of them that is not after this one, such as "2.6.12-1+deb12u4"; the first for one before all.
     pub(crate) fn of(text: &str) -> &'static Version {
         let wanted = numbers(text);
