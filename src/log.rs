@@ -23,6 +23,8 @@ pub fn init(debug: bool) {
     let started = env_logger::Builder::new()
         .filter_level(LevelFilter::Warn)
         .filter_module("hsdo", own)
+        // It reports the end of its listener, which the exporter shuts on purpose.
+        .filter_module("tiny_http", LevelFilter::Off)
         .target(background().map_or(env_logger::Target::Stderr, |queue| env_logger::Target::Pipe(Box::new(queue))))
         .format(|buffer, record| {
             writeln!(buffer, "{}", line(Timestamp::now(), record.level(), record.target(), *record.args()))
