@@ -18,9 +18,9 @@ const MAX_HEAD: usize = 8 * 1024;
 /// Timeout for the head of a request: short, because idle peers occupy workers.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// What an exchange gets of its deadline while others wait: a peer that is alive takes its page in less.
-const FAIR_SHARE: Duration = Duration::from_secs(1);
+const FAIR_SHARE: Duration = Duration::from_millis(500);
 /// How often a blocked exchange looks at its deadlines.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(100);
 /// Backoff after a failed `accept` (out of file descriptors, for example).
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -76,9 +76,9 @@ impl Gate {
 
 /// Sends a reply, and that it is the last one of this connection: `tiny_http` does not know that.
 fn send(stream: &mut impl Write, reply: &[u8]) -> io::Result<()> {
-    let (status, rest) = reply.split_at(reply.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1));
-    stream.write_all(&[status, b"Connection: close\r\n"].concat())?;
-    stream.write_all(rest)
+    let end = reply.windows(4).position(|end| end == b"\r\n\r\n").map_or(reply.len(), |end| end + 2);
+    stream.write_all(&[&reply[..end], b"Connection: close\r\n"].concat())?;
+    stream.write_all(&reply[end..])
 }
 
 /// Reads the head of a request; `None` if it is too long or not UTF-8.

@@ -27,8 +27,8 @@ use crate::metrics::Metrics;
 
 /// Concurrent connections; more wait in the listener's queue.
 const WORKERS: usize = 32;
-/// Length of that queue, minus one: as many as the workers serve in two rounds, so that the last one does not wait for long.
-const QUEUE: i32 = 63;
+/// Length of that queue, minus one: four rounds of the workers, each of 1.6 s at most while others wait.
+const QUEUE: i32 = 127;
 /// Stack size of a thread in bytes: the text of a scrape is on the heap.
 const STACK: usize = 256 * 1024;
 /// Timeout of an exchange.
@@ -58,7 +58,7 @@ impl Exporter {
             ))
         };
         let listener = TcpListener::bind(address).map_err(refused)?;
-        // The library's own is twice as long.
+        // A second call sets the length, whatever the library's is.
         SockRef::from(&listener).listen(QUEUE).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         Ok(Exporter { listener, address })
@@ -236,10 +236,10 @@ mod tests {
 
     /// Each of them holds its connection for six seconds if it may.
     #[test]
-    fn three_rounds_of_peers_that_never_read_delay_a_scrape_by_less_than_seven_seconds() {
+    fn four_rounds_of_peers_that_never_read_delay_a_scrape_by_less_than_seven_seconds() {
         let (address, metrics) = start(DEADLINE);
         metrics.set_servers((1..=10_000).map(server).collect());
-        let deaf: Vec<TcpStream> = (0..WORKERS * 3 - 1)
+        let deaf: Vec<TcpStream> = (0..WORKERS * 4)
             .map(|_| {
                 let stream = TcpStream::connect(address).expect("a connection");
                 SockRef::from(&stream).set_recv_buffer_size(4096).expect("a small buffer");
