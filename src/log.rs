@@ -44,6 +44,8 @@ pub fn init(debug: bool, format: Format) {
     let started = env_logger::Builder::new()
         .filter_level(LevelFilter::Warn)
         .filter_module("hsdo", own)
+        // It reports the end of its listener, which the exporter shuts on purpose.
+        .filter_module("tiny_http", LevelFilter::Off)
         .target(queue.map_or(env_logger::Target::Stderr, |queue| env_logger::Target::Pipe(Box::new(queue))))
         .format(move |buffer, record| match format {
             Format::Text => {

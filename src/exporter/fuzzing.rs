@@ -1,15 +1,16 @@
 //! Fuzz target for hsdo's output: the exporter's replies to any request, metrics with any names, log lines about anything.
 
 use std::io::{self, Read};
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::Endpoints;
-use super::http::{Reply, parse_head, read_head};
+use super::Pages;
+use super::gate::read_head;
+use super::http::{Connection, RequestLine};
+use super::pages::page;
 use crate::clock::Timestamp;
 use crate::fuzzing::{assert_message, kind, text};
-use crate::log::{Episode, line};
+use crate::log::line;
 use crate::metrics::{Metrics, ServerSeries};
 use crate::text::one_line;
 
@@ -44,26 +45,29 @@ fn request(data: &[u8], pieces: usize) {
         return;
     };
     assert!(data.len() - input.0.len() <= 10 * 1024, "it read on");
-    let Some((method, path)) = head.as_deref().and_then(parse_head) else { return };
+    let Some(request) = head.as_deref().and_then(RequestLine::parse) else { return };
+    let RequestLine { method, target } = request;
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
     assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']), "{path:?}");
-    let Reply { status, kind, body } = service().reply(method, path);
-    assert!([200, 404, 405, 503].contains(&status), "{status}");
+    // One reply, and the connection goes on: each request is answered by the same server.
+    let reply = connection().lock().expect("whole").exchange(request).expect("a reply");
+    let reply = String::from_utf8(reply).expect("text");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+    let status: u16 = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    assert!(head.starts_with("HTTP/1.1 ") && [200, 404, 405, 503].contains(&status), "{head}");
     let known = ["/metrics", "/healthz", "/readyz"].contains(&path) && ["GET", "HEAD"].contains(&method);
     assert_eq!(known, ![404, 405].contains(&status), "{method:?} {path:?}");
-    let length = body.len();
-    let head = Reply { status, kind, body }.head();
-    assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head:?}");
-    assert!(head.contains(&format!("\r\nContent-Length: {length}\r\n")), "{head:?}");
+    let length = format!("\r\nContent-Length: {}\r\n", body.len());
+    assert_eq!(method != "HEAD", format!("{head}\r\n").contains(&length), "{head}");
 }
 
-fn service() -> &'static Endpoints {
-    static SERVICE: OnceLock<Endpoints> = OnceLock::new();
-    SERVICE.get_or_init(|| Endpoints {
-        listener: TcpListener::bind("127.0.0.1:0").expect("a free port"),
-        metrics: Metrics::new("client"),
-        interval: Duration::from_secs(1),
-        deadline: Duration::from_secs(1),
-        accept_faults: Mutex::new(Episode::new("exporter")),
+fn connection() -> &'static Mutex<Connection> {
+    static CONNECTION: OnceLock<Mutex<Connection>> = OnceLock::new();
+    CONNECTION.get_or_init(|| {
+        let metrics = Metrics::new("client");
+        let pages = move |method: &str, path: &str| page(&metrics, Duration::from_secs(1), method, path);
+        let pages: Arc<Pages> = Arc::new(pages);
+        Mutex::new(Connection::open(&pages).expect("a connection"))
     })
 }
 

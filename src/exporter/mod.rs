@@ -1,37 +1,41 @@
 //! The exporter: `/metrics`, `/healthz` and `/readyz` over HTTP, without authentication.
 //!
-//! No peer may crash the process, exhaust its memory or delay a turn. So there is a fixed number of threads with one
-//! connection each, a limit on the request, a deadline for the whole exchange, and no keep-alive.
-//!
-//! The few lines of HTTP (`http`) are our own, because the small servers available panic when a peer resets its connection
-//! at the wrong moment, or stop listening after one failed `accept`; a panic ends this process.
+//! No peer may crash the process, exhaust its memory or delay a turn. So peers meet a gate (`gate`): a fixed number of threads
+//! with one connection each, a limit on the request, a deadline for the whole exchange, and no keep-alive. HTTP is spoken by
+//! `tiny_http` behind it (`http`), which bounds nothing itself. What there is to see is a pure function (`pages`).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gate;
 mod http;
+mod pages;
 
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use self::http::{DeadlineStream, Reply, parse_head, read_head};
+use socket2::SockRef;
+
+use self::gate::Gate;
+use self::http::Http;
+use self::pages::{Page, page};
 use crate::error::Error;
 use crate::log::Episode;
 use crate::metrics::Metrics;
 
-/// Concurrent connections; more wait in the listener's backlog.
+/// Concurrent connections; more wait in the listener's queue.
 const WORKERS: usize = 32;
-/// Stack size of a worker in bytes: the text of a scrape is on the heap.
+/// Length of that queue, minus one: four rounds of the workers, each of 1.6 s at most while others wait.
+const QUEUE: i32 = 127;
+/// Stack size of a thread in bytes: the text of a scrape is on the heap.
 const STACK: usize = 256 * 1024;
-/// Timeout for the head of a request: short, because idle peers occupy workers.
-const HEAD_DEADLINE: Duration = Duration::from_secs(1);
+/// Timeout of an exchange.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Backoff after a failed `accept` (out of file descriptors, for example).
-const PAUSE: Duration = Duration::from_millis(200);
 
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The page for a method and a path.
+type Pages = dyn Fn(&str, &str) -> Page + Send + Sync;
 
 /// An exporter that listens but does not serve yet.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ impl Exporter {
             ))
         };
         let listener = TcpListener::bind(address).map_err(refused)?;
+        // A second call sets the length, whatever the library's is.
+        SockRef::from(&listener).listen(QUEUE).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         Ok(Exporter { listener, address })
     }
@@ -70,17 +76,17 @@ impl Exporter {
     }
 
     fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
-        let service = Arc::new(Endpoints {
+        let pages = move |method: &str, path: &str| page(&metrics, interval, method, path);
+        let gate = Arc::new(Gate {
             listener: self.listener,
-            metrics,
-            interval,
+            http: Http::start(Arc::new(pages)),
             deadline,
             accept_faults: Mutex::new(Episode::new("exporter").target(module_path!())),
         });
         for number in 1..=WORKERS {
-            let service = Arc::clone(&service);
+            let gate = Arc::clone(&gate);
             let worker = thread::Builder::new().name(format!("exporter {number}")).stack_size(STACK);
-            if let Err(error) = worker.spawn(move || service.serve_forever()) {
+            if let Err(error) = worker.spawn(move || gate.serve_forever()) {
                 log::warn!(
                     "cannot start exporter thread {number} of {WORKERS}: {error}: check the limits of the process"
                 );
@@ -89,72 +95,11 @@ impl Exporter {
     }
 }
 
-struct Endpoints {
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    interval: Duration,
-    deadline: Duration,
-    accept_faults: Mutex<Episode>,
-}
-
-impl Endpoints {
-    fn serve_forever(&self) -> ! {
-        loop {
-            let accepted = self.listener.accept();
-            let fault = accepted.as_ref().err().map(ToString::to_string);
-            let fault = fault.as_deref().map(|text| (text, text));
-            self.accept_faults.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
-            match accepted {
-                // Errors are not logged: any peer could flood the log.
-                Ok((stream, _)) => drop(self.exchange(DeadlineStream::new(stream, self.deadline.min(HEAD_DEADLINE)))),
-                Err(_) => thread::sleep(PAUSE),
-            }
-        }
-    }
-
-    fn exchange(&self, mut stream: DeadlineStream) -> io::Result<()> {
-        let head = read_head(&mut stream)?;
-        stream.extend(self.deadline);
-        let request = head.as_deref().and_then(parse_head);
-        let reply = match request {
-            Some((method, path)) => self.reply(method, path),
-            None => Reply::text(400, "not an HTTP request with a head of at most 8 KiB"),
-        };
-        let with_body = !matches!(request, Some(("HEAD", _)));
-        stream.write_all(reply.head().as_bytes())?;
-        if with_body {
-            stream.write_all(reply.body.as_bytes())?;
-        }
-        // Closing with unread input (the body of a POST) would reset the connection and lose the reply.
-        stream.socket.shutdown(Shutdown::Write)?;
-        io::copy(&mut stream, &mut io::sink()).map(drop)
-    }
-
-    fn reply(&self, method: &str, path: &str) -> Reply {
-        if !matches!(method, "GET" | "HEAD") {
-            return Reply::text(405, "only GET and HEAD are served here");
-        }
-        let liveness = || self.metrics.liveness(Instant::now(), self.interval);
-        let probe = |good: bool, reason: &str| Reply::text(if good { 200 } else { 503 }, reason);
-        match path {
-            "/metrics" => Reply { status: 200, kind: PROMETHEUS, body: self.metrics.render() },
-            "/healthz" => {
-                let liveness = liveness();
-                probe(liveness.alive, if liveness.alive { "ok" } else { &liveness.reason })
-            }
-            "/readyz" => {
-                let liveness = liveness();
-                probe(liveness.ready, &liveness.reason)
-            }
-            _ => Reply::text(404, "not found: there are /metrics, /healthz and /readyz"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::time::Instant;
 
     use super::*;
 
@@ -175,6 +120,11 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("a whole answer");
         answer
+    }
+
+    fn server(id: u32) -> crate::metrics::ServerSeries {
+        let (name, ip) = (format!("i-{id:017}"), [10, 0, 0, 1].into());
+        crate::metrics::ServerSeries { id, name, ip, asg: Some("web".to_owned()), weight: 10 }
     }
 
     fn get(address: SocketAddr, path: &str) -> String {
@@ -198,13 +148,6 @@ mod tests {
     #[test]
     fn a_large_scrape_arrives_whole() {
         let (address, metrics) = start(LONG);
-        let server = |id| crate::metrics::ServerSeries {
-            id,
-            name: format!("i-{id:017}"),
-            ip: [10, 0, 0, 1].into(),
-            asg: Some("web".to_owned()),
-            weight: 10,
-        };
         metrics.set_servers((1..=10_000).map(server).collect());
         let answer = get(address, "/metrics");
         assert_eq!(answer.matches("\nhsdo_server_weight{").count(), 10_000);
@@ -282,6 +225,32 @@ mod tests {
             (0..WORKERS * 2).map(|_| TcpStream::connect(address).expect("a connection")).collect();
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
         drop(slow);
+    }
+
+    #[test]
+    fn a_late_request_is_told_so() {
+        let (address, _) = start(LONG);
+        let answer = send(address, "GET /metrics HTTP/1.1\r\nHost: ");
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.ends_with("\r\n\r\nno request within 1 s\n"), "{answer}");
+    }
+
+    /// Each of them holds its connection for six seconds if it may.
+    #[test]
+    fn four_rounds_of_peers_that_never_read_delay_a_scrape_by_less_than_seven_seconds() {
+        let (address, metrics) = start(DEADLINE);
+        metrics.set_servers((1..=10_000).map(server).collect());
+        let deaf: Vec<TcpStream> = (0..WORKERS * 4)
+            .map(|_| {
+                let stream = TcpStream::connect(address).expect("a connection");
+                SockRef::from(&stream).set_recv_buffer_size(4096).expect("a small buffer");
+                (&stream).write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("a request sent");
+                stream
+            })
+            .collect();
+        let started = Instant::now();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        assert!(started.elapsed() < 7 * SECOND, "{:?}", started.elapsed());
+        drop(deaf);
     }
 
     #[test]

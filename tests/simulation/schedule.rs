@@ -174,7 +174,7 @@ fn what(random: &mut Random) -> What {
         30 | 31 => What::Slow { service, millis: *r.pick(&[50, 500, 2_000]), secs },
         32 => What::Hangs { service, millis: *r.pick(&[1_000, 4_500]), secs },
         33 | 34 => What::Replicas { lags_ms: [0, r.below(500) as u16, lag_ms], secs },
-        35 | 36 => What::Torn { millis: r.below(900) as u16 + 1, secs },
+        35 | 36 => What::Torn { millis: r.below(900) as u16 + 1, secs: secs.max(60) },
         37 => What::TableEmptied,
         38 => What::BackedUp,
         39 => What::Restored,
