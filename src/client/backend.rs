@@ -94,7 +94,8 @@ impl ManagedBackend {
         self.turn = Sequencer::default();
     }
 
-    pub(super) fn next(&mut self, now: Instant) -> Next {
+    /// Plans what the last reading needs.
+    pub(super) fn plan(&mut self, now: Instant) {
         let options =
             Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights };
         let Learned { memory, .. } = &mut self.learned;
@@ -105,9 +106,18 @@ impl ManagedBackend {
             }
             Err(_) => BackendPlan::default(),
         };
-        let next = self.turn.next(&self.plan);
+    }
+
+    /// Whether the plan raises anything.
+    pub(super) fn raises(&self) -> bool {
+        self.turn.raises(&self.plan)
+    }
+
+    /// What to do by the plan; `raises` is whether any backend raises.
+    pub(super) fn next(&mut self, raises: bool) -> Next {
+        let next = self.turn.next(&self.plan, raises);
         if let Next::Send(steps) = &next {
-            steps.iter().for_each(|step| memory.sending(step.slot, &step.changes));
+            steps.iter().for_each(|step| self.learned.memory.sending(step.slot, &step.changes));
         }
         next
     }

@@ -106,17 +106,16 @@ impl<H: Haproxy> Converge<H> {
         let mut refusals = Refusals::default();
         loop {
             self.read()?;
-            let (mut commands, mut done) = (Vec::new(), true);
-            for backend in &mut self.backends {
-                let next = backend.next(now);
-                done &= next == Next::Done;
+            let next = self.next(now);
+            if next.iter().all(|next| *next == Next::Done) {
+                break;
+            }
+            let mut commands = Vec::new();
+            for (backend, next) in self.backends.iter().zip(next) {
                 if let Next::Send(steps) = next {
                     log_retiring(backend, &steps);
                     commands.extend(backend.commands(&steps));
                 }
-            }
-            if done {
-                break;
             }
             self.send(&commands, &mut refusals)?;
         }
@@ -132,14 +131,27 @@ impl<H: Haproxy> Converge<H> {
         self.begin(table, max_row);
         self.read()?;
         let mut texts = Vec::new();
-        for backend in &mut self.backends {
-            while let Next::Send(steps) = backend.next(now) {
-                texts.extend(backend.commands(&steps).iter().flatten().map(Command::to_string));
-                backend.simulate(&steps);
+        loop {
+            let next = self.next(now);
+            if next.iter().all(|next| *next == Next::Done) {
+                break;
+            }
+            for (backend, next) in self.backends.iter_mut().zip(next) {
+                if let Next::Send(steps) = next {
+                    texts.extend(backend.commands(&steps).iter().flatten().map(Command::to_string));
+                    backend.simulate(&steps);
+                }
             }
         }
         self.report.publish(&self.backends);
         Ok(texts)
+    }
+
+    /// What each backend is to do after a reading.
+    fn next(&mut self, now: Instant) -> Vec<Next> {
+        self.backends.iter_mut().for_each(|backend| backend.plan(now));
+        let raises = self.backends.iter().any(ManagedBackend::raises);
+        self.backends.iter_mut().map(|backend| backend.next(raises)).collect()
     }
 
     fn begin(&mut self, table: &Table, max_row: SlotId) {

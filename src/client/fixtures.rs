@@ -95,7 +95,9 @@ impl World {
     /// The next steps of a turn; empty when it is over.
     pub(super) fn steps(&mut self, turn: &mut Sequencer) -> Vec<Step> {
         loop {
-            match turn.next(&self.plan()) {
+            let plan = self.plan();
+            let raises = turn.raises(&plan);
+            match turn.next(&plan, raises) {
                 Next::Send(steps) => {
                     steps.iter().for_each(|step| self.memory.sending(step.slot, &step.changes));
                     return steps;

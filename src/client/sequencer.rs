@@ -10,6 +10,9 @@ use crate::slot::SlotId;
 /// taking others out takes one more; each is followed by a reading.
 pub(super) const PASSES: usize = 10;
 
+/// In how many readings steps that lower wait for other backends: one that never gets done must not keep a dead server in another.
+const PATIENCE: usize = 5;
+
 /// What to do after a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -22,7 +25,7 @@ pub enum Next {
 }
 
 /// One turn of one backend. Steps that raise are sent first, and the backend is read again; steps that lower follow when nothing is
-/// left to raise. If a step that was sent is still needed after one more reading, it had no effect: it is not sent again, and the
+/// left to raise, in any backend: a server may be on its way from one backend to another, and perhaps all of them. If a step that was sent is still needed after one more reading, it had no effect: it is not sent again, and the
 /// steps that lower do not wait for it.
 #[derive(Clone, Debug, Default)]
 pub struct Sequencer {
@@ -32,20 +35,20 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// What to do, by the steps that the last reading needs.
-    pub fn next(&mut self, needed: &BackendPlan) -> Next {
+    /// What to do, by the steps that the last reading needs. `raises` is whether any backend
+    /// [raises](Sequencer::raises) now.
+    pub fn next(&mut self, needed: &BackendPlan, raises: bool) -> Next {
         self.passes += 1;
         if self.passes >= PASSES {
             return Next::Done;
         }
-        let was_sent = |step: &Step| self.sent.get(&step.slot).is_some_and(|sent| sent.contains(&step.changes));
-        let fresh = |steps: &[Step]| steps.iter().filter(|step| !was_sent(step)).cloned().collect::<Vec<_>>();
-        let mut steps = fresh(&needed.raise);
+        let mut steps = self.fresh(&needed.raise);
         if steps.is_empty() {
-            if !needed.raise.is_empty() && !std::mem::replace(&mut self.reread, true) {
+            if self.raises(needed) || raises && self.passes <= PATIENCE {
+                self.reread = true;
                 return Next::Reread;
             }
-            steps = fresh(&needed.lower);
+            steps = self.fresh(&needed.lower);
         }
         if steps.is_empty() {
             return Next::Done;
@@ -55,6 +58,17 @@ impl Sequencer {
             self.sent.entry(step.slot).or_default().push(step.changes.clone());
         }
         Next::Send(steps)
+    }
+
+    /// Whether steps that raise are to be sent, or may still take effect.
+    pub fn raises(&self, needed: &BackendPlan) -> bool {
+        !self.fresh(&needed.raise).is_empty() || !needed.raise.is_empty() && !self.reread
+    }
+
+    /// The steps that were not sent yet.
+    fn fresh(&self, steps: &[Step]) -> Vec<Step> {
+        let was_sent = |step: &Step| self.sent.get(&step.slot).is_some_and(|sent| sent.contains(&step.changes));
+        steps.iter().filter(|step| !was_sent(step)).cloned().collect()
     }
 
     /// Forgets what was sent, because another process answers.
@@ -81,6 +95,24 @@ mod tests {
         BackendPlan { raise: raise.to_vec(), lower: lower.to_vec(), ..BackendPlan::default() }
     }
 
+    fn next_alone(turn: &mut Sequencer, needed: &BackendPlan) -> Next {
+        let raises = turn.raises(needed);
+        turn.next(needed, raises)
+    }
+
+    #[test]
+    fn what_lowers_waits_until_no_backend_raises() {
+        let mut turn = Sequencer::default();
+        let needed = plan(&[], &[step(1, 0)]);
+        assert_eq!(turn.next(&needed, true), Next::Reread);
+        assert_eq!(turn.next(&needed, true), Next::Reread);
+        assert_eq!(turn.next(&needed, false), Next::Send(vec![step(1, 0)]));
+        assert_eq!(turn.next(&needed, false), Next::Done);
+        let mut turn = Sequencer::default();
+        let waits = (1..100).take_while(|_| turn.next(&needed, true) == Next::Reread);
+        assert_eq!(waits.count(), PATIENCE, "one that never gets done");
+    }
+
     #[test]
     fn a_step_without_effect_is_not_repeated_and_blocks_nothing() {
         let mut turn = Sequencer::default();
@@ -93,7 +125,7 @@ mod tests {
             ("that may be late too", vec![stuck()], Next::Reread),
             ("it did not help either", vec![stuck()], Next::Done),
         ] {
-            assert_eq!(turn.next(&plan(&raise, &[last()])), expected, "{name}");
+            assert_eq!(next_alone(&mut turn, &plan(&raise, &[last()])), expected, "{name}");
         }
         assert_eq!(Sequencer::left(&plan(&[stuck()], &[last()])), 2);
     }
@@ -104,7 +136,7 @@ mod tests {
         let fill = || plan(&[step(1, 5)], &[]);
         let sent = (1..100).take_while(|_| {
             turn.reset();
-            turn.next(&fill()) == Next::Send(vec![step(1, 5)])
+            next_alone(&mut turn, &fill()) == Next::Send(vec![step(1, 5)])
         });
         assert_eq!(sent.count(), PASSES - 1);
     }
@@ -112,7 +144,8 @@ mod tests {
     #[test]
     fn a_turn_always_ends() {
         let mut turn = Sequencer::default();
-        let sent = (1..100_u16).take_while(|weight| turn.next(&plan(&[step(1, *weight)], &[])) != Next::Done);
+        let sent =
+            (1..100_u16).take_while(|weight| next_alone(&mut turn, &plan(&[step(1, *weight)], &[])) != Next::Done);
         assert_eq!(sent.count(), PASSES - 1);
     }
 }

@@ -159,7 +159,7 @@ fn converge(base: &str, servers: &Servers) {
         loop {
             memory.observe(&desired, &running, options, Instant::now());
             let plan = reconcile(View { desired: &desired, running: &running, memory: &memory, size: 0, options });
-            let steps = match turn.next(&plan) {
+            let steps = match turn.next(&plan, turn.raises(&plan)) {
                 Next::Send(steps) => steps,
                 Next::Reread => continue,
                 Next::Done => Vec::new(),

@@ -273,6 +273,8 @@ impl World {
                 continue;
             }
             match now.iter().find(|it| (it.0, it.1) == (slot, address)) {
+                // It is in another backend by now.
+                None if promises.serving[site].iter().flatten().any(|it| (it.0, it.1) == (slot, address)) => {}
                 None => return Some((KEPT, format!("{address} in slot {slot} was taken out"))),
                 Some((_, _, lower)) if *lower < weight => {
                     return Some((KEPT, format!("{address} in slot {slot} fell from weight {weight} to {lower}")));
