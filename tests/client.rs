@@ -198,6 +198,36 @@ fn dedicated_mode_clears_the_default_backend_when_a_slot_moves_or_empties() {
     assert_eq!(haproxy.active(BACK), ["mywebapp1"]);
 }
 
+/// The last trace of the own group is wiped, as the original does it: from then on every server counts as one of the own.
+#[test]
+fn servers_that_change_the_backend_serve_in_the_new_one_before_they_leave_the_old_one() {
+    let bed = bed_with_table("moving", 4, 0);
+    bed.moto().put_free(1);
+    bed.moto().update_item(1, &json!({"HsdoLastASG": {"S": "near"}}));
+    occupy(&bed, 2, 2, "far", 10);
+    occupy(&bed, 3, 3, "far", 10);
+    let haproxy = Haproxy::start(&bed, &[backend(), BackendConfig::new("fallback", "fb", 4)]);
+    let (tap, client) = tapped(&bed, 4);
+    let mut client = client
+        .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &bed.web().port().to_string())
+        .env("CLIENT_DEDICATED_ASG", "true")
+        .env("CLIENT_ASG_NAMES", "near")
+        .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "fallback")
+        .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "fb")
+        .spawn();
+    wait_weights(&haproxy, "fallback", &[("fb2", 10), ("fb3", 10)]);
+    wait_weights(&haproxy, BACK, &[]);
+    settle(&mut client, &tap);
+
+    bed.moto().put_free(1);
+    wait_weights(&haproxy, BACK, &[("mywebapp2", 10), ("mywebapp3", 10)]);
+    wait_weights(&haproxy, "fallback", &[]);
+    let sent = tap.changes();
+    let enters = sent.iter().rposition(|line| line.contains("http-back/") && line.ends_with("state ready"));
+    let leaves = sent.iter().position(|line| line.contains("fallback/fb"));
+    assert!(enters.is_some() && enters < leaves, "{sent:#?}");
+}
+
 /// Stray quotes, a renamed group: names that no row carries.
 #[test]
 fn own_groups_that_nobody_is_of_are_told_and_empty_no_backend() {
