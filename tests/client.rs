@@ -198,12 +198,12 @@ fn dedicated_mode_clears_the_default_backend_when_a_slot_moves_or_empties() {
     assert_eq!(haproxy.active(BACK), ["mywebapp1"]);
 }
 
-/// The last trace of the own group is wiped, as the original does it: from then on every server counts as one of the own.
+/// While no row carries the own group, every server counts as one of the own; once one does, the others move. If every trace of it is
+/// wiped later, as the original does it, they stay.
 #[test]
 fn servers_that_change_the_backend_serve_in_the_new_one_before_they_leave_the_old_one() {
     let bed = bed_with_table("moving", 4, 0);
     bed.moto().put_free(1);
-    bed.moto().update_item(1, &json!({"HsdoLastASG": {"S": "near"}}));
     occupy(&bed, 2, 2, "far", 10);
     occupy(&bed, 3, 3, "far", 10);
     let haproxy = Haproxy::start(&bed, &[backend(), BackendConfig::new("fallback", "fb", 4)]);
@@ -215,17 +215,24 @@ fn servers_that_change_the_backend_serve_in_the_new_one_before_they_leave_the_ol
         .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "fallback")
         .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "fb")
         .spawn();
+    wait_weights(&haproxy, BACK, &[("mywebapp2", 10), ("mywebapp3", 10)]);
+    wait_weights(&haproxy, "fallback", &[]);
+    settle(&mut client, &tap);
+
+    bed.moto().update_item(1, &json!({"HsdoLastASG": {"S": "near"}}));
     wait_weights(&haproxy, "fallback", &[("fb2", 10), ("fb3", 10)]);
     wait_weights(&haproxy, BACK, &[]);
+    let sent = tap.changes();
+    let enters = sent.iter().rposition(|line| line.contains("fallback/fb") && line.ends_with("state ready"));
+    let leaves = sent.iter().position(|line| line.contains("http-back/"));
+    assert!(enters.is_some() && enters < leaves, "{sent:#?}");
     settle(&mut client, &tap);
 
     bed.moto().put_free(1);
-    wait_weights(&haproxy, BACK, &[("mywebapp2", 10), ("mywebapp3", 10)]);
-    wait_weights(&haproxy, "fallback", &[]);
-    let sent = tap.changes();
-    let enters = sent.iter().rposition(|line| line.contains("http-back/") && line.ends_with("state ready"));
-    let leaves = sent.iter().position(|line| line.contains("fallback/fb"));
-    assert!(enters.is_some() && enters < leaves, "{sent:#?}");
+    client.wait_metric("hsdo_missing_groups", |n| n == 1.0);
+    client.wait_turn();
+    assert_eq!(tap.changes(), Vec::<String>::new());
+    assert_eq!(haproxy.active("fallback"), ["fb2", "fb3"]);
 }
 
 /// Stray quotes, a renamed group: names that no row carries.

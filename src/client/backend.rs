@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Target;
 use super::memory::SlotMemory;
 use super::model;
-use super::placement::{self, Desired, Rules};
+use super::placement::{self, Desired, History, Rules};
 use super::reconcile::{self, BackendPlan, Step};
 use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
@@ -89,8 +89,8 @@ impl ManagedBackend {
         self.running = slots.map(|slots| ours(slots, self.size, &self.desired));
     }
 
-    pub(super) fn begin(&mut self, table: &Table, rules: &Rules, max_row: SlotId) {
-        self.desired = placement::place(table, self.target.kind, rules, max_row);
+    pub(super) fn begin(&mut self, table: &Table, rules: &Rules, history: History) {
+        self.desired = placement::place(table, self.target.kind, rules, history);
         self.turn = Sequencer::default();
     }
 

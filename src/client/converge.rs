@@ -8,7 +8,7 @@ use log::{debug, info, warn};
 
 use super::Target;
 use super::backend::ManagedBackend;
-use super::placement::Rules;
+use super::placement::{History, Rules};
 use super::reconcile::Step;
 use super::report::{self, Refusals, Report};
 use super::sequencer::Next;
@@ -65,9 +65,9 @@ impl<H: Haproxy> Converge<H> {
         checked
     }
 
-    /// Runs one turn. `max_row` is the highest slot number that may have a row.
-    pub(super) fn run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), TurnError> {
-        let result = self.converge(table, max_row, now);
+    /// Runs one turn. `history` is what earlier tables have shown.
+    pub(super) fn run(&mut self, table: &Table, history: History, now: Instant) -> Result<(), TurnError> {
+        let result = self.converge(table, history, now);
         self.record(&result);
         result
     }
@@ -94,7 +94,7 @@ impl<H: Haproxy> Converge<H> {
         self.haproxy.is_listening()
     }
 
-    fn converge(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<(), TurnError> {
+    fn converge(&mut self, table: &Table, history: History, now: Instant) -> Result<(), TurnError> {
         if std::mem::take(&mut self.in_sync) {
             let names: Vec<&str> = names(&self.backends);
             if self.haproxy.unchanged(&names)? {
@@ -102,7 +102,7 @@ impl<H: Haproxy> Converge<H> {
                 return Ok(());
             }
         }
-        self.begin(table, max_row);
+        self.begin(table, history);
         let mut refusals = Refusals::default();
         loop {
             self.read()?;
@@ -127,8 +127,8 @@ impl<H: Haproxy> Converge<H> {
     }
 
     /// The commands that a turn would send, simulated on the model of HAProxy.
-    pub(super) fn dry_run(&mut self, table: &Table, max_row: SlotId, now: Instant) -> Result<Vec<String>, TurnError> {
-        self.begin(table, max_row);
+    pub(super) fn dry_run(&mut self, table: &Table, history: History, now: Instant) -> Result<Vec<String>, TurnError> {
+        self.begin(table, history);
         self.read()?;
         let mut texts = Vec::new();
         loop {
@@ -154,9 +154,9 @@ impl<H: Haproxy> Converge<H> {
         self.backends.iter_mut().map(|backend| backend.next(raises)).collect()
     }
 
-    fn begin(&mut self, table: &Table, max_row: SlotId) {
+    fn begin(&mut self, table: &Table, history: History) {
         for backend in &mut self.backends {
-            backend.begin(table, &self.rules, max_row);
+            backend.begin(table, &self.rules, history);
         }
     }
 

@@ -63,7 +63,7 @@ use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
 pub use memory::SlotMemory;
-use placement::{BackendKind, Rules, Split};
+use placement::{BackendKind, History, Rules, Split};
 pub use sequencer::{Next, Sequencer};
 pub use stage::Options;
 pub use view::View;
@@ -100,6 +100,8 @@ pub struct Client<T, H> {
     current_until: Option<Instant>,
     /// The highest row number ever read: a table that loses its rows disables nothing.
     highest_row: SlotId,
+    /// A row that was read carried a group of `CLIENT_ASG_NAMES`.
+    knows_own: bool,
     unreadable: Episode,
     empty: Episode,
     split: Episode,
@@ -138,6 +140,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             watch: MarkerWatch::default(),
             current_until: None,
             highest_row: 0,
+            knows_own: false,
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
             split: Episode::new("CLIENT_ASG_NAMES"),
@@ -185,7 +188,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     fn repair(&mut self, now: Instant) -> Result<(), TurnError> {
         self.converge.check_once()?;
         match &self.table {
-            Some(table) => self.converge.run(table, self.max_row(), now),
+            Some(table) => self.converge.run(table, self.history(), now),
             None => Ok(()),
         }
     }
@@ -212,14 +215,15 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, TurnError> {
         self.refresh(now)?;
         self.converge.check_once()?;
-        let max_row = self.max_row();
+        let history = self.history();
         let table = self.table.as_ref().expect("refresh just read it");
-        self.converge.dry_run(table, max_row, now)
+        self.converge.dry_run(table, history, now)
     }
 
-    /// The highest slot number that may have a row. Servers above it are not in use, unless no row was ever read.
-    fn max_row(&self) -> SlotId {
-        if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) }
+    /// What the tables so far have shown. Servers above the highest row are not in use, unless no row was ever read.
+    fn history(&self) -> History {
+        let max_row = if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) };
+        History { max_row, knows_own: self.knows_own }
     }
 
     /// Reads the marker, and the table if necessary. An eventually consistent read may come from a stale replica, and acting on it
@@ -259,12 +263,14 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// From now on HAProxy is to match this table.
     fn take(&mut self, table: Table) {
         self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
-        self.publish(&table);
+        let split = Split::of(&table, &self.rules, self.history());
+        self.knows_own |= split.missing.len() < self.rules.groups.len() && !table.rows.is_empty();
+        self.publish(&table, &split);
         self.table = Some(table);
         self.converge.table_changed();
     }
 
-    fn publish(&mut self, table: &Table) {
+    fn publish(&mut self, table: &Table, split: &Split) {
         let faults = table.faults();
         let text = faults.join("; ");
         let slots = About::default().slot(table.unreadable());
@@ -275,8 +281,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             "none of its items is a slot, so nothing is changed; is DYNAMODB_TABLE_NAME right?"
         };
         self.empty.report(table.rows.is_empty().then_some((none, none)));
-        let split = Split::of(table, &self.rules);
-        let text = (!split.missing.is_empty()).then(|| explain_split(&split));
+        let text = (!split.missing.is_empty()).then(|| explain_split(split));
         let groups = About::default().group(&split.missing);
         self.split.report_about(text.as_ref().map(|text| (text.as_str(), text.as_str())), &groups);
         self.metrics.set_missing_groups(split.missing.len());

@@ -25,19 +25,29 @@ pub struct Rules {
     pub all_in_fallback: bool,
 }
 
+/// What earlier tables have shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The higher of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and every row number ever read, so that a table that loses its rows does not
+    /// disable anything.
+    pub max_row: SlotId,
+    /// A row carried one of the own groups, so the names are right: if no row does any more, the own groups are empty.
+    pub knows_own: bool,
+}
+
 /// Which of the own groups one table has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     /// Own groups that no row carries, as its group or as its last group.
     pub missing: Vec<String>,
-    /// No row carries any of the own groups: a typo, stray quotes, a group that never had an instance. Every occupant counts as own
-    /// then, so that a wrong name never empties a default backend.
+    /// No row carries any of the own groups, nor did one before: a typo, stray quotes, a group that never had an instance. Every
+    /// occupant counts as own then, so that a wrong name never empties a default backend.
     pub blind: bool,
 }
 
 impl Split {
     /// Looks up the own groups of `rules` in the table.
-    pub fn of(table: &Table, rules: &Rules) -> Self {
+    pub fn of(table: &Table, rules: &Rules, history: History) -> Self {
         // An empty table says nothing about groups.
         if !rules.dedicated || table.rows.is_empty() {
             return Split::default();
@@ -49,7 +59,7 @@ impl Split {
         }
         let missing: Vec<String> =
             rules.groups.iter().filter(|group| !seen.contains(group.as_str())).cloned().collect();
-        Split { blind: missing.len() == rules.groups.len(), missing }
+        Split { blind: !history.knows_own && missing.len() == rules.groups.len(), missing }
     }
 }
 
@@ -83,12 +93,11 @@ impl Desired {
     }
 }
 
-/// The desired state of a backend of this kind. `max_row` is the higher of `HAPROXY_BACKEND_SERVERS_LIST_SIZE` and every row number
-/// ever read, so that a table that loses its rows does not disable anything.
-pub fn place(table: &Table, kind: BackendKind, rules: &Rules, max_row: SlotId) -> Desired {
-    let by_group = rules.dedicated && !Split::of(table, rules).blind;
+/// The desired state of a backend of this kind.
+pub fn place(table: &Table, kind: BackendKind, rules: &Rules, history: History) -> Desired {
+    let by_group = rules.dedicated && !Split::of(table, rules, history).blind;
     let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules, by_group))).collect();
-    Desired { slots, max_row }
+    Desired { slots, max_row: history.max_row }
 }
 
 fn wanted(slot: &Slot, kind: BackendKind, rules: &Rules, by_group: bool) -> Wanted {
@@ -167,8 +176,9 @@ mod tests {
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
         let maintenance = Some(Wanted::Maintenance);
-        let default = place(&table, BackendKind::Default, &rules, 7);
-        let fallback = place(&table, BackendKind::Fallback, &rules, 7);
+        let history = History { max_row: 7, knows_own: false };
+        let default = place(&table, BackendKind::Default, &rules, history);
+        let fallback = place(&table, BackendKind::Fallback, &rules, history);
         for (id, in_default, in_fallback, why) in [
             (1, serve, maintenance, "own group"),
             (2, maintenance, serve, "another group"),
@@ -202,16 +212,22 @@ mod tests {
             let mut rules = Rules { dedicated: true, groups, all_in_fallback: false };
             let mut table = Table::default();
             table.rows.extend(slots.into_iter().map(|slot| (slot.id, Row::Readable(slot.into()))));
-            assert_eq!(Split::of(&table, &rules).missing, missing, "{names:?}");
+            let history = |knows_own| History { max_row: 3, knows_own };
+            assert_eq!(Split::of(&table, &rules, history(false)).missing, missing, "{names:?}");
+            assert_eq!(
+                Split::of(&table, &rules, history(true)),
+                Split { missing: missing.iter().map(|name| (*name).to_owned()).collect(), blind: false },
+                "{names:?}"
+            );
             let serving = |kind, rules: &Rules| {
-                let desired = place(&table, kind, rules, 3);
+                let desired = place(&table, kind, rules, history(false));
                 [1, 2].map(|id| matches!(desired.of(id), Some(Wanted::Serve { .. })))
             };
             assert_eq!(serving(BackendKind::Default, &rules), default, "{names:?}");
             assert_eq!(serving(BackendKind::Fallback, &rules), fallback, "{names:?}");
-            assert_eq!(Split::of(&Table::default(), &rules), Split::default());
+            assert_eq!(Split::of(&Table::default(), &rules, history(false)), Split::default());
             rules.dedicated = false;
-            assert_eq!(Split::of(&table, &rules), Split::default());
+            assert_eq!(Split::of(&table, &rules, history(false)), Split::default());
         }
     }
 }

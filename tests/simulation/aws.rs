@@ -141,7 +141,8 @@ impl Source for GroupEdge {
         let records = all().filter(|record| ids.contains(record.id.as_str())).cloned().collect();
         let known: HashSet<&str> = all().map(|record| record.id.as_str()).collect();
         // EC2 names those that it does not know; that it leaves one out of an answer is something else.
-        let exists = |id: &str| of_ec2.left_out.iter().any(|left_out| left_out == id);
+        let exists =
+            |id: &str| [&of_ec2, &of_others].iter().any(|view| view.left_out.iter().any(|left_out| left_out == id));
         let denied = ids
             .iter()
             .copied()

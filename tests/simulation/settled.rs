@@ -76,7 +76,7 @@ impl World {
             let settling = self.settling.borrow();
             (settling.phase, settling.calm_from)
         };
-        if self.failed() || phase == Phase::Settled || self.now() < calm_from {
+        if self.failed() || phase == Phase::Settled || self.now() < calm_from || self.table.borrow().is_torn() {
             return;
         }
         if phase == Phase::Disturbed && !self.is_table_right(calm_from) {
@@ -172,7 +172,7 @@ impl World {
     fn wrong_haproxy(&self, site: usize) -> Option<String> {
         let promises = self.promises.borrow();
         let table = self.table.borrow();
-        // Where no row is of the own groups, hsdo takes them for misspelt and moves no server.
+        // Where no row was ever of the own groups, hsdo takes them for misspelt and moves no server.
         let is_own = |(_, occupant): (SlotId, &Occupant)| occupant.group.as_deref() == Some(GROUPS[0]);
         if Settings::is_dedicated(site) && !occupants(&table.state().rows).any(is_own) {
             return None;
