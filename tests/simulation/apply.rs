@@ -49,6 +49,10 @@ impl World {
             }),
             What::Detach { pick } => self.each(self.spare(pick), |number| {
                 self.change(number, "is detached", |it| it.lifecycle = None);
+                // If no turn saw it listed in between, the guard keeps it as it kept the others.
+                if self.fleet.borrow().relisted.is_some_and(|relisted| self.now() < relisted + 20 * SECOND) {
+                    self.disturb_for_the_guard();
+                }
                 self.post_in(30 * SECOND, Event::Instance(number, Step::ShutsDown));
             }),
             What::Refresh { group } => self.refresh(usize::from(group)),
@@ -285,7 +289,7 @@ impl World {
         for _ in 0..size {
             self.launch(group);
         }
-        self.disturb(self.now() + REMOVAL_GUARD.as_micros() as u64 + 3 * SECOND);
+        self.disturb_for_the_guard();
     }
 
     /// A whole answer that leaves out so many of a hundred: more than the guard lets go.
@@ -327,11 +331,16 @@ impl World {
         for instance in self.fleet.borrow_mut().instances.iter_mut().filter(|instance| instance.unlisted) {
             (instance.unlisted, instance.changed) = (false, self.now());
         }
+        self.fleet.borrow_mut().relisted = Some(self.now());
         self.views_changed();
         // The guard keeps one that left in the meantime as it keeps the others.
         if self.fleet.borrow().instances.iter().any(|it| it.lifecycle.is_none() && it.ec2 == "running") {
-            self.disturb(self.now() + REMOVAL_GUARD.as_micros() as u64 + 3 * SECOND);
+            self.disturb_for_the_guard();
         }
+    }
+
+    fn disturb_for_the_guard(&self) {
+        self.disturb(self.now() + REMOVAL_GUARD.as_micros() as u64 + 3 * SECOND);
     }
 
     fn stop_haproxy(self: &Rc<Self>, site: usize) {

@@ -77,6 +77,8 @@ impl Instance {
 pub(crate) struct Fleet {
     pub(crate) instances: Vec<Instance>,
     pub(crate) missing_groups: [bool; GROUPS.len()],
+    /// When the groups last listed all again, after a bogus answer.
+    pub(crate) relisted: Option<At>,
     launched: u64,
     /// When each may be used again.
     free: VecDeque<(At, Ipv4Addr)>,
@@ -85,7 +87,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new() -> Self {
         let free = (1..=ADDRESSES).map(|last| (0, Ipv4Addr::from(0x0A00_0000 + last))).collect();
-        Fleet { instances: Vec::new(), missing_groups: Default::default(), launched: 0, free }
+        Fleet { instances: Vec::new(), missing_groups: Default::default(), relisted: None, launched: 0, free }
     }
 
     pub(crate) fn get(&mut self, number: u64) -> Option<&mut Instance> {

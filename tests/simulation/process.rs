@@ -148,8 +148,12 @@ impl World {
     /// Starts a process that is down.
     pub(crate) fn start(self: &Rc<Self>, index: usize) {
         let process = &self.processes[index];
-        if process.is_up() || process.down_until.get().is_some_and(|until| until > self.now()) {
+        if process.is_up() {
             return;
+        }
+        // It may have been killed again while it was down.
+        if let Some(until) = process.down_until.get().filter(|until| *until > self.now()) {
+            return self.sleep(index, until);
         }
         process.down_until.set(None);
         process.life.set(process.life.get() + 1);

@@ -11,6 +11,9 @@ use crate::shrink::shrink;
 use crate::world::{Failure, World};
 use crate::{DAY, variable};
 
+/// How often everything has to be right in a day, at the least.
+const LEAST_SETTLED: u64 = 100;
+
 /// What became of a run.
 pub(crate) struct Outcome {
     pub(crate) failure: Option<Failure>,
@@ -37,7 +40,11 @@ pub(crate) fn run(seed: u64, schedule: Vec<Entry>, end: At) -> Outcome {
     world.run_until(end);
     let failure = world.failure();
     let outcome = Outcome {
-        states: if failure.is_some() { world.states() } else { String::new() },
+        states: if failure.is_some() || world.settling.borrow().times < LEAST_SETTLED {
+            world.states()
+        } else {
+            String::new()
+        },
         failure,
         journal: world.journal.borrow().to_string(),
         settled: world.settling.borrow().times,
@@ -58,7 +65,8 @@ pub(crate) fn day(seed: u64) {
     let took = started.elapsed();
     let speed = Duration::from_micros(DAY).as_secs_f64() / took.as_secs_f64();
     let Some(failure) = &outcome.failure else {
-        assert!(outcome.settled > 100, "it was settled only {} times", outcome.settled);
+        let (settled, journal, states) = (outcome.settled, &outcome.journal, &outcome.states);
+        assert!(settled >= LEAST_SETTLED, "it was settled only {settled} times:\n{journal}\n{states}");
         let (settled, events) = (outcome.settled, outcome.events);
         return println!(
             "  in {took:.1?}, {speed:.0} times as fast as the clock: {events} events, {settled} times settled"
@@ -94,6 +102,22 @@ impl World {
             if instance.ec2 != "terminated" {
                 text += &format!("  {instance:?}\n");
             }
+        }
+        text += "The processes:\n";
+        for process in &self.processes {
+            let state = if process.leads() {
+                "leads"
+            } else if process.is_up() {
+                "runs"
+            } else {
+                "is down"
+            };
+            let (good, bad) = (process.good_turns.get(), process.bad_turns.get());
+            text += &format!("  {} {state}: {good} good turns since the last change, {bad} bad ones\n", process.name);
+        }
+        text += &format!("  {:?}\n", self.settling.borrow());
+        for (number, site) in self.sites.iter().enumerate().filter(|(_, site)| site.haproxy.next_change().is_some()) {
+            text += &format!("  HAProxy {number} has a check under way, {} in all\n", site.haproxy.version());
         }
         text += "The table:\n";
         let table = self.table.borrow();
