@@ -25,7 +25,7 @@ fn environment(base: &[(&str, &str)], more: &[(&str, &str)]) -> Environment {
 
 fn faults<T: std::fmt::Debug>(result: Result<T, Faults>) -> Vec<String> {
     match result {
-        Err(Faults(faults)) => faults,
+        Err(Faults(faults, _)) => faults,
         other => panic!("no faults of a configuration: {other:?}"),
     }
 }
