@@ -6,7 +6,7 @@ use crate::text::sanitized;
 
 /// What a line means for a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(super) enum Level {
     /// As it should be, or told because it could not be asked.
     Ok,
     /// It works, but will surprise.
@@ -36,66 +36,66 @@ impl Level {
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(super) struct Line {
     /// What it means.
-    pub level: Level,
+    pub(super) level: Level,
     /// The thing it is about: a setting, an IAM action, a backend.
-    pub subject: String,
+    pub(super) subject: String,
     /// The fact.
-    pub text: String,
+    pub(super) text: String,
     /// What to do about it; every line but an `ok` one has a remedy.
-    pub remedy: Option<String>,
+    pub(super) remedy: Option<String>,
 }
 
 impl Line {
     /// As it should be.
-    pub fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
+    pub(super) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
         Line { level: Level::Ok, subject: subject.into(), text: text.into(), remedy: None }
     }
 
     /// It works, but will surprise.
-    pub fn warn(subject: impl Into<String>, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn warn(subject: impl Into<String>, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Line { level: Level::Warn, subject: subject.into(), text: text.into(), remedy: Some(remedy.into()) }
     }
 
     /// Somebody must mend it.
-    pub fn mend(subject: impl Into<String>, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn mend(subject: impl Into<String>, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Line { level: Level::Mend, ..Line::warn(subject, text, remedy) }
     }
 
     /// A `mend` line for a trouble.
-    pub fn trouble(subject: impl Into<String>, trouble: &Trouble) -> Self {
+    pub(super) fn trouble(subject: impl Into<String>, trouble: &Trouble) -> Self {
         Line::mend(subject, &trouble.text, &trouble.remedy)
     }
 }
 
 /// Why something could not be done, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub(super) struct Trouble {
     /// What is wrong.
-    pub text: String,
+    pub(super) text: String,
     /// What to do about it.
-    pub remedy: String,
+    pub(super) remedy: String,
     /// Whether the credentials lack permission.
-    pub denied: bool,
+    pub(super) denied: bool,
     /// Whether the table does not exist or is not one of ours.
-    pub table: bool,
+    pub(super) table: bool,
 }
 
 /// Where the lines go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
+pub(super) struct Style {
     /// Align the columns: it is a terminal.
-    pub columns: bool,
+    pub(super) columns: bool,
     /// Use colours.
-    pub colour: bool,
+    pub(super) colour: bool,
 }
 
 /// The widest column for subjects; a longer one moves its own line only.
 const WIDEST: usize = 44;
 
 /// The lines as text, and a last one that counts them.
-pub fn text(lines: &[Line], style: Style) -> String {
+pub(super) fn text(lines: &[Line], style: Style) -> String {
     let shown: Vec<(Level, String, String)> =
         lines.iter().map(|line| (line.level, sanitized(&line.subject), body(line))).collect();
     let width = shown.iter().map(|(_, subject, _)| subject.chars().count()).filter(|width| *width <= WIDEST).max();
@@ -123,7 +123,7 @@ fn body(line: &Line) -> String {
 }
 
 /// The lines as a JSON document.
-pub fn json(lines: &[Line], roles: &[&str]) -> String {
+pub(super) fn json(lines: &[Line], roles: &[&str]) -> String {
     let one = |line: &Line| -> Value {
         json!({ "level": line.level.word(), "subject": line.subject, "text": line.text, "remedy": line.remedy })
     };
@@ -144,7 +144,7 @@ fn counts(lines: &[Line]) -> [usize; 3] {
 }
 
 /// The most serious level.
-pub fn worst(lines: &[Line]) -> Level {
+pub(super) fn worst(lines: &[Line]) -> Level {
     lines.iter().map(|line| line.level).max().unwrap_or(Level::Ok)
 }
 
