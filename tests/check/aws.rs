@@ -7,8 +7,15 @@ use crate::common::port::Port;
 use crate::fixture::{Report, Site};
 
 #[test]
-fn every_right_is_tried_and_a_missing_one_named() {
-    let site = Site::of_server("check-rights");
+fn faults_of_rights_access_table_and_groups_are_named() {
+    let site = Site::of_server("check-aws");
+    every_right_is_tried_and_a_missing_one_named(&site);
+    without_credentials_region_or_network_each_is_named(&site);
+    faults_of_the_table_are_named(&site);
+    groups_and_rows_that_surprise_are_named(&site);
+}
+
+fn every_right_is_tried_and_a_missing_one_named(site: &Site) {
     let denied = || Fault::denied("User: arn:aws:iam::1:user/x is not authorized");
     let ec2 = || Fault::ec2(403, "UnauthorizedOperation", "You are not authorized");
     let groups = || Fault::autoscaling(403, "AccessDenied");
@@ -62,9 +69,7 @@ fn every_right_is_tried_and_a_missing_one_named() {
     site.assert_unchanged();
 }
 
-#[test]
-fn without_credentials_region_or_network_each_is_named() {
-    let site = Site::of_server("check-access");
+fn without_credentials_region_or_network_each_is_named(site: &Site) {
     let check = || site.check("server").env("AWS_EC2_METADATA_DISABLED", "true");
     let report = Report::of(check().env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY"));
     report.assert_says("mend", "AWS credentials", "no AWS credentials", "AWS_PROFILE");
@@ -80,9 +85,7 @@ fn without_credentials_region_or_network_each_is_named() {
     site.assert_unchanged();
 }
 
-#[test]
-fn faults_of_the_table_are_named() {
-    let site = Site::of_server("check-table");
+fn faults_of_the_table_are_named(site: &Site) {
     let on_demand = json!({"BillingMode": "PAY_PER_REQUEST"});
     site.make_table("other", "Id", "S", &on_demand);
     site.make_table("expiring", "BackendServerID", "N", &on_demand);
@@ -108,12 +111,11 @@ fn faults_of_the_table_are_named() {
     let report = Report::of(site.check("client").env("DYNAMODB_TABLE_NAME", "other"));
     report.assert_says("mend", "table \"other\"", "", "BackendServerID (number)");
     Report::of(site.check("client")).assert_says("ok", "table \"hsdo\"", "seen by GetItem", "");
+    site.bed.aws().heal();
     site.assert_unchanged();
 }
 
-#[test]
-fn groups_and_rows_that_surprise_are_named() {
-    let site = Site::of_server("check-groups");
+fn groups_and_rows_that_surprise_are_named(site: &Site) {
     site.bed.moto().create_group("none \"<b>\u{e9}", 0, 0);
     let groups = |names: &str| site.check("server").env("SERVER_ASG_NAMES", names);
     let report = Report::of(groups("web,wbe"));

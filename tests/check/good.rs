@@ -6,7 +6,20 @@ use crate::fixture::{Report, Site};
 
 #[test]
 fn a_good_set_up_has_nothing_to_mend() {
-    let site = Site::set("good");
+    let site = Site::set("check-good");
+    each_role_is_good(&site);
+    without_a_role_the_settings_decide_and_both_are_checked(&site);
+    site.assert_unchanged();
+    // What it asks of AWS: reads, and writes whose condition cannot hold.
+    for call in site.bed.aws().calls() {
+        let is_write = ["UpdateItem", "TransactWriteItems"].contains(&call.operation.as_str());
+        let is_read = ["Describe", "Get", "Scan"].iter().any(|begin| call.operation.starts_with(begin));
+        let cannot_hold = call.body.contains("attribute_exists(#k) AND attribute_not_exists(#k)");
+        assert!(is_read || is_write && cannot_hold, "{call:?}");
+    }
+}
+
+fn each_role_is_good(site: &Site) {
     for role in ["server", "client"] {
         let report = Report::of(site.check(role));
         report.assert_good();
@@ -52,21 +65,9 @@ fn a_good_set_up_has_nothing_to_mend() {
             report.assert_says("ok", subject, text, "");
         }
     }
-    site.assert_unchanged();
-    // What it asks of AWS: reads, and writes whose condition cannot hold.
-    for call in site.bed.aws().calls() {
-        let is_write = ["UpdateItem", "TransactWriteItems"].contains(&call.operation.as_str());
-        let is_read = ["Describe", "Get", "Scan"].iter().any(|begin| call.operation.starts_with(begin));
-        assert!(
-            is_read || is_write && call.body.contains("attribute_exists(#k) AND attribute_not_exists(#k)"),
-            "{call:?}"
-        );
-    }
 }
 
-#[test]
-fn without_a_role_the_settings_decide_and_both_are_checked() {
-    let site = Site::set("both");
+fn without_a_role_the_settings_decide_and_both_are_checked(site: &Site) {
     let both = |check: Hsdo| {
         check
             .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "4")
@@ -84,7 +85,6 @@ fn without_a_role_the_settings_decide_and_both_are_checked() {
     outcome.assert_stdout(&format!("ok   DYNAMODB_TABLE_NAME: {TABLE} (the environment)\n"));
     outcome.assert_stdout(" ok, 0 warn, 0 mend\n");
     assert!(!outcome.stdout.contains('\u{1b}'), "{outcome}");
-    site.assert_unchanged();
 }
 
 #[test]

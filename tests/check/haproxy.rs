@@ -47,10 +47,17 @@ fn check(site: &Site, backend: &str) -> Hsdo {
 }
 
 #[test]
-fn what_surprises_in_a_backend_is_named() {
-    let site = Site::of_server("check-backends");
-    let _haproxy = start(&site.bed, "stats timeout 5s");
-    Report::of(check(&site, "good")).assert_good();
+fn faults_and_surprises_of_haproxy_are_named() {
+    let site = Site::of_server("check-haproxy");
+    let haproxy = start(&site.bed, "stats timeout 5s");
+    what_surprises_in_a_backend_is_named(&site);
+    a_version_with_another_ring_is_named(&site, &haproxy);
+    drop(haproxy);
+    faults_of_the_socket_are_named(&site);
+}
+
+fn what_surprises_in_a_backend_is_named(site: &Site) {
+    Report::of(check(site, "good")).assert_good();
     let cases = [
         ("nobody", "mend", "no such backend", "CLIENT_HAPROXY_BACKEND_LIST"),
         ("off", "mend", "`disabled`", "enable it"),
@@ -67,28 +74,25 @@ fn what_surprises_in_a_backend_is_named() {
         ("track", "warn", "inherit maintenance", "remove `track`"),
     ];
     for (backend, level, text, remedy) in cases {
-        let report = Report::of(check(&site, backend));
+        let report = Report::of(check(site, backend));
         let subject = format!("backend {backend}");
         report.assert_says(level, &subject, text, remedy);
         report.assert_only(&[&subject]);
     }
-    let report = Report::of(check(&site, "good").env("CLIENT_HAPROXY_BACKEND_LIST", "good:app:80"));
+    let report = Report::of(check(site, "good").env("CLIENT_HAPROXY_BACKEND_LIST", "good:app:80"));
     report.assert_says("mend", "backend good", "no server app1; its servers: web1, web2", "base name");
-    let report = Report::of(check(&site, "good").env("CLIENT_HEALTH_GATE", "false"));
+    let report = Report::of(check(site, "good").env("CLIENT_HEALTH_GATE", "false"));
     report.assert_says("warn", "backend good", "before its first check", "CLIENT_HEALTH_GATE");
-    let report = Report::of(check(&site, "good").env("CLIENT_STATE_FILE", "/nowhere/table.json"));
+    let report = Report::of(check(site, "good").env("CLIENT_STATE_FILE", "/nowhere/table.json"));
     report.assert_says("mend", "CLIENT_STATE_FILE", "does not exist", "create the directory");
     site.assert_unchanged();
 }
 
 /// Which of the tested versions place keys elsewhere was measured: only 3.0.11.
-#[test]
-fn a_version_with_another_ring_is_named() {
-    let site = Site::of_server("check-ring");
-    let haproxy = start(&site.bed, "stats timeout 5s");
+fn a_version_with_another_ring_is_named(site: &Site, haproxy: &Haproxy) {
     let info = haproxy.command("show info");
     let differs = info.lines().any(|line| line.starts_with("Version: 3.0."));
-    let report = Report::of(check(&site, "ring"));
+    let report = Report::of(check(site, "ring"));
     if differs {
         report.assert_says("warn", "backend ring", "elsewhere than 2.x", "3.0.13, 3.1.10, 3.2.7");
         report.assert_only(&["backend ring"]);
@@ -98,11 +102,9 @@ fn a_version_with_another_ring_is_named() {
     }
 }
 
-#[test]
-fn faults_of_the_socket_are_named() {
-    let site = Site::of_server("check-socket");
+fn faults_of_the_socket_are_named(site: &Site) {
     let haproxy = start(&site.bed, "stats timeout 200ms");
-    let report = Report::of(check(&site, "good"));
+    let report = Report::of(check(site, "good"));
     report.assert_says("warn", "stats timeout", "within half a second", "stats timeout 10s");
     report.assert_only(&["stats timeout"]);
     let stale = site.bed.dir().join("stale.sock");
@@ -114,12 +116,12 @@ fn faults_of_the_socket_are_named() {
         (&stale, "cannot reach HAProxy", "no HAProxy listens on it"),
         (&operator, "level operator", "level admin"),
     ] {
-        let report = Report::of(check(&site, "good").env("CLIENT_HAPROXY_SOCKET_PATH", &socket.to_string_lossy()));
+        let report = Report::of(check(site, "good").env("CLIENT_HAPROXY_SOCKET_PATH", &socket.to_string_lossy()));
         report.assert_says("mend", "HAProxy's socket", text, remedy);
         report.assert_only(&["HAProxy's socket"]);
     }
     let frozen = haproxy.freeze();
-    Report::of(check(&site, "good")).assert_says("mend", "HAProxy's socket", "in time", "stats maxconn");
+    Report::of(check(site, "good")).assert_says("mend", "HAProxy's socket", "in time", "stats maxconn");
     drop(frozen);
     site.assert_unchanged();
 }

@@ -8,8 +8,13 @@ use crate::common::port::Port;
 use crate::fixture::{Report, Site};
 
 #[test]
-fn the_exporters_port_is_free_taken_or_held_by_hsdo() {
-    let site = Site::of_server("check-port");
+fn faults_of_consul_and_of_this_machine_are_named() {
+    let site = Site::of_server("check-machine");
+    consul_is_asked_for_its_services(&site);
+    the_exporters_port_is_free_taken_or_held_by_hsdo(&site);
+}
+
+fn the_exporters_port_is_free_taken_or_held_by_hsdo(site: &Site) {
     let port = Port::reserve();
     let number = port.number().to_string();
     let check = || site.check("server").env("EXPORTER_PORT", &number);
@@ -29,9 +34,7 @@ fn the_exporters_port_is_free_taken_or_held_by_hsdo() {
     report.assert_good();
 }
 
-#[test]
-fn consul_is_asked_for_its_services() {
-    let site = Site::of_server("check-consul");
+fn consul_is_asked_for_its_services(site: &Site) {
     let consul = Consul::start(&site.bed);
     consul.register("web", "web-1", "127.1.0.1");
     let check = |services: &str, url: &str| {
