@@ -27,7 +27,7 @@ fn the_exporters_port_is_free_taken_or_held_by_hsdo(site: &Site) {
     elsewhere.assert_says("mend", "exporter's port", "203.0.113.7", "EXPORTER_ADDRESS");
     let mut server =
         Hsdo::server(&site.bed).env("EXPORTER_PORT", &number).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "4").spawn();
-    server.wait_log("leads");
+    server.wait_log("leading the table");
     let report = Report::of(check());
     report.assert_says("ok", "exporter's port", "held by hsdo itself", "");
     report.assert_says("ok", "leader", "/", "");
@@ -48,6 +48,6 @@ fn consul_is_asked_for_its_services(site: &Site) {
     report.assert_says("mend", "service \"wbe\"", "does not exist", "SERVER_CONSUL_SERVICE_NAME");
     let closed = Port::reserve();
     let report = Report::of(check("web", &format!("http://127.0.0.1:{}", closed.number())));
-    report.assert_says("mend", "services", "Consul", "");
+    report.assert_says("mend", "services", "cannot be reached", "SERVER_CONSUL_API_URL");
     site.assert_unchanged();
 }
