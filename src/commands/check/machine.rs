@@ -39,14 +39,14 @@ pub(super) fn lines(facts: &MachineFacts) -> Vec<Line> {
         None => {}
         Some((address, Port::Free)) => lines.push(Line::ok("exporter's port", format!("{address}, free"))),
         Some((address, Port::Hsdo)) => {
-            lines.push(Line::ok("exporter's port", format!("{address}, held by hsdo itself")))
+            lines.push(Line::ok("exporter's port", format!("{address}, held by hsdo itself")));
         }
         Some((_, Port::Taken(trouble))) => lines.push(Line::trouble("exporter's port", trouble)),
     }
     match &facts.state_file {
         None => {}
         Some((path, None)) => {
-            lines.push(Line::ok("CLIENT_STATE_FILE", format!("the directory of {} exists", path.display())))
+            lines.push(Line::ok("CLIENT_STATE_FILE", format!("the directory of {} exists", path.display())));
         }
         Some((path, Some(fault))) => lines.push(Line::mend(
             "CLIENT_STATE_FILE",
