@@ -655,7 +655,7 @@ proptest! {
         };
         let results = [read().and_then(server).map(|_| ()), read().and_then(client).map(|_| ())];
         for result in results {
-            if let Err(Faults(faults)) = result {
+            if let Err(Faults(faults, _)) = result {
                 for fault in faults {
                     prop_assert!(!fault.chars().any(char::is_control), "{fault:?}");
                 }
