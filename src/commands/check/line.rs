@@ -170,7 +170,7 @@ mod tests {
              1 ok, 1 warn, 1 mend\n"
         );
         let table = text(&lines(), Style { columns: true, colour: false });
-        assert!(table.starts_with("ok    INTERVAL               1 (the default)\n"), "{table}");
+        assert!(table.starts_with("ok    INTERVAL              1 (the default)\n"), "{table}");
         let coloured = text(&lines(), Style { columns: true, colour: true });
         assert!(coloured.contains("\x1b[1;31mmend\x1b[0m  backend"), "{coloured:?}");
         assert_eq!(worst(&lines()), Level::Mend);
