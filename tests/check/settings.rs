@@ -4,6 +4,12 @@ use crate::common::bed::Bed;
 use crate::common::hsdo::Hsdo;
 use crate::fixture::Report;
 
+/// Variables with their values.
+type Settings = &'static [(&'static str, &'static str)];
+
+/// A setting that makes it a client.
+const CLIENT: (&str, &str) = ("CLIENT_HAPROXY_BACKEND_LIST", "a:b:80");
+
 fn check(bed: &Bed, settings: &[(&str, &str)]) -> Hsdo {
     let check = Hsdo::bare(bed, "check").arg("check").arg("--json").env("AWS_EC2_METADATA_DISABLED", "true");
     settings.iter().fold(check, |check, (key, value)| check.env(key, value))
@@ -12,12 +18,11 @@ fn check(bed: &Bed, settings: &[(&str, &str)]) -> Hsdo {
 #[test]
 fn each_fault_of_the_settings_is_named_with_what_is_expected() {
     let bed = Bed::new("check-settings");
-    let client = ("CLIENT_HAPROXY_BACKEND_LIST", "a:b:80");
-    let cases: [(&[(&str, &str)], &str, &str, &str); 7] = [
+    let cases: [(Settings, &str, &str, &str); 7] = [
         (&[("SERVER_MODE", "azure")], "SERVER_MODE", "found \"azure\" (the environment)", "aws or consul"),
         (&[("SERVER_MODE", "aws")], "SERVER_ASG_NAMES", "not set", "names of Auto Scaling groups"),
-        (&[client], "DYNAMODB_TABLE_NAME", "not set", "the name of a DynamoDB table"),
-        (&[client, ("INTERVAL", "0")], "INTERVAL", "found \"0\"", "seconds from 0.05"),
+        (&[CLIENT], "DYNAMODB_TABLE_NAME", "not set", "the name of a DynamoDB table"),
+        (&[CLIENT, ("INTERVAL", "0")], "INTERVAL", "found \"0\"", "seconds from 0.05"),
         (
             &[("CLIENT_HAPROXY_BACKEND_LIST", "a")],
             "CLIENT_HAPROXY_BACKEND_LIST",
