@@ -85,7 +85,7 @@ HAPROXY ?= $(CURDIR)/$(SECOND_HAPROXY)
 test-haproxy: export HSDO_TEST_HAPROXY = $(HAPROXY)
 test-haproxy: rust tools $(if $(filter $(CURDIR)/$(SECOND_HAPROXY),$(HAPROXY)),$(SECOND_HAPROXY)) ## Run the tests that touch HAProxy on 2.8 (HAPROXY=... on another)
 	$(HAPROXY) -v
-	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test client --test compat --test haproxy --test metrics \
+	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test check --test client --test compat --test haproxy --test metrics \
 		--test simulation_haproxy
 	$(CARGO) test --locked --no-fail-fast --target $(TARGET) --test faults -- haproxy:: killed::a_client hostile::
 	$(CARGO) test --locked --target $(TARGET) --test chaos -- --exact nothing_harms_traffic

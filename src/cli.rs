@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::Arg;
 
+use crate::commands::{self, Command};
 use crate::error::Error;
 use crate::settings;
 
@@ -17,6 +18,8 @@ pub enum Invocation {
     Version,
     /// Run a role or create the table.
     Run(Args),
+    /// Run a command for people.
+    Command(Command),
 }
 
 /// The options of [`Invocation::Run`].
@@ -71,6 +74,10 @@ impl Mode {
 /// # Errors
 /// [`Error::Usage`] with one line.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
+    let mut args = args.peekable();
+    if let Some(word) = args.next_if(|first| !first.as_encoded_bytes().starts_with(b"-")) {
+        return parse_command(&word.to_string_lossy(), args);
+    }
     let mut parser = lexopt::Parser::from_args(args.collect::<Vec<OsString>>());
     let (mut server, mut client, mut debug) = (false, false, false);
     let (mut config, mut mode) = (None, Mode::Loop);
@@ -85,6 +92,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
             Arg::Long("once") => set_mode(&mut mode, Mode::Once)?,
             Arg::Long("dry-run") => set_mode(&mut mode, Mode::DryRun)?,
             Arg::Long("create-table") => set_mode(&mut mode, Mode::CreateTable)?,
+            Arg::Value(word) if commands::NAMES.iter().any(|name| word == *name) => {
+                return Err(Error::Usage(format!("{} comes first: hsdo {} ...", word.display(), word.display())));
+            }
             Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(usage_error(&argument.unexpected())),
         }
     }
@@ -103,7 +113,23 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
     Ok(Invocation::Run(Args { role, mode, debug, config }))
 }
 
-fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
+/// Parses a command line whose first word is not a flag.
+fn parse_command(word: &str, rest: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
+    let rest = lexopt::Parser::from_args(rest.collect::<Vec<OsString>>());
+    Command::parse(word, rest).map_or_else(
+        || {
+            let near = settings::nearest(word, commands::NAMES.into_iter()).unwrap_or_default();
+            Err(Error::Usage(format!("unknown command {word:?}: did you mean {near}?")))
+        },
+        |command| command.map(Invocation::Command),
+    )
+}
+
+/// Takes the argument of `--config`.
+///
+/// # Errors
+/// It is empty or given twice.
+pub(crate) fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
     if path.is_empty() {
         return Err(Error::Usage("--config needs a non-empty path".to_owned()));
     }
@@ -122,7 +148,8 @@ fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
     Ok(())
 }
 
-fn usage_error(error: &lexopt::Error) -> Error {
+/// The error for what `lexopt` reports.
+pub(crate) fn usage_error(error: &lexopt::Error) -> Error {
     use lexopt::Error as Fault;
     Error::Usage(match error {
         Fault::UnexpectedOption(flag) => format!("unknown flag {flag:?}"),
@@ -138,6 +165,7 @@ fn usage_error(error: &lexopt::Error) -> Error {
 pub fn usage() -> &'static str {
     "usage: hsdo --server|--client [--config PATH] [--once|--dry-run] [--debug]\n       \
      hsdo --create-table [--config PATH] [--debug]\n       \
+     hsdo check [--server] [--client] [--config PATH] [--json]\n       \
      hsdo --help|--version\n"
 }
 
@@ -161,6 +189,9 @@ roles, one process each:
   -s, --server       one per service: get the instances, assign slots, ramp weights, write the table
   -c, --client       one next to each HAProxy: read the table, make HAProxy's backends match it
 
+commands, which have a --help of their own:
+  check              everything that a start needs, a line each, with what to mend; changes nothing
+
 flags:
       --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none
       --once         one turn of at most 20 s, then exit 0, or 1 if it failed
@@ -170,8 +201,8 @@ flags:
   -h, --help         this text
   -V, --version      the version
 
-exit codes: 0 success; 1 a turn failed under --once or --dry-run; 2 usage, configuration, or a startup error that
-only a person can fix
+exit codes: 0 success; 1 a turn failed under --once or --dry-run, or check found something to mend; 2 usage,
+configuration, or a startup error that only a person can fix
 
 settings, in the YAML file or the environment, which takes precedence:
 ";
@@ -179,6 +210,7 @@ settings, in the YAML file or the environment, which takes precedence:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::check::Options;
     use proptest::prelude::*;
 
     fn parsed(line: &str) -> Result<Invocation, String> {
@@ -194,6 +226,7 @@ mod tests {
             Invocation::Run(Args { role, mode, debug, config: config.map(PathBuf::from) })
         };
         let (server, client) = (Some(Role::Server), Some(Role::Client));
+        let check = |options| Invocation::Command(Command::Check(options));
         let cases = [
             ("-h", Invocation::Help),
             ("--help", Invocation::Help),
@@ -214,6 +247,10 @@ mod tests {
             ("-c --create-table", run(client, Mode::CreateTable, false, None)),
             ("-s --config a.yaml", run(server, Mode::Loop, false, Some("a.yaml"))),
             ("--config=/x/b.yaml -c", run(client, Mode::Loop, false, Some("/x/b.yaml"))),
+            ("check", check(Options::default())),
+            ("check --help --bogus", check(Options { help: true, ..Options::default() })),
+            ("check -s -c --json", check(Options { server: true, client: true, json: true, ..Options::default() })),
+            ("check -d --config x", check(Options { debug: true, config: Some("x".into()), ..Options::default() })),
         ];
         for (line, expected) in cases {
             assert_eq!(parsed(line), Ok(expected), "{line}");
@@ -237,6 +274,11 @@ mod tests {
             ("-x", "unknown flag \"-x\""),
             ("-s extra", "unexpected argument \"extra\": hsdo accepts only flags"),
             ("-s --once=yes", "--once takes no value, found \"yes\""),
+            ("chekc", "unknown command \"chekc\": did you mean check?"),
+            ("server", "unknown command \"server\": did you mean check?"),
+            ("-s check", "check comes first: hsdo check ..."),
+            ("check --once", "unknown flag \"--once\""),
+            ("check web", "unexpected argument \"web\": hsdo accepts only flags"),
             ("-s --config", "--config needs a value"),
             ("-s --config=", "--config needs a non-empty path"),
             ("-s --config a --config b", "--config is given twice: name one file"),

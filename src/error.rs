@@ -12,7 +12,7 @@ use crate::ports::TurnError;
 pub mod exit {
     /// The work is done, or the process was asked to stop.
     pub const DONE: u8 = 0;
-    /// A turn failed under `--once` or `--dry-run`.
+    /// A turn failed under `--once` or `--dry-run`, or a command for people found something wrong.
     pub const FAILED: u8 = 1;
     /// The command line, the configuration, or something at start that only a person can fix.
     pub const NEEDS_OPERATOR: u8 = 2;
@@ -62,8 +62,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl From<crate::settings::Faults> for Error {
-    fn from(crate::settings::Faults(faults): crate::settings::Faults) -> Self {
-        Error::Config(faults)
+    fn from(faults: crate::settings::Faults) -> Self {
+        Error::Config(faults.0)
     }
 }
 

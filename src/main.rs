@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             hsdo::run::print(&cli::version());
             Ok(ExitCode::from(exit::DONE))
         }
+        Invocation::Command(command) => command.run(&Environment::from_process()),
         Invocation::Run(args) => hsdo::run::run(&args, &Environment::from_process()),
     });
     hsdo::children::kill_all();

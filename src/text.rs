@@ -34,6 +34,13 @@ pub(crate) fn list(items: impl ExactSizeIterator<Item = String>, limit: usize) -
     shown.join(", ")
 }
 
+/// Splits a message at its last semicolon or colon, before its remedy, as hsdo's messages are written.
+pub(crate) fn fact_and_remedy(message: &str) -> (String, String) {
+    let cut = message.rsplit_once("; ").or_else(|| message.rsplit_once(": "));
+    let (fact, remedy) = cut.unwrap_or((message, "correct what is named"));
+    (fact.to_owned(), remedy.to_owned())
+}
+
 /// Escapes unsafe characters and truncates an overlong text.
 pub fn sanitized(text: &str) -> String {
     let mut line = String::with_capacity(text.len());

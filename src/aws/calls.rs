@@ -15,6 +15,7 @@ use super::service::Service;
 use super::transport::endpoint;
 use super::transport::http::{Budget, Caller, Observer, ReadBody, Request};
 use super::transport::net::{Net, Wire};
+use crate::clock::Timestamp;
 use crate::environment::Environment;
 
 /// The configured regions.
@@ -134,6 +135,20 @@ impl Aws {
             }
         }
         Ok(self.session.get().expect("a pending session is started or put back"))
+    }
+
+    /// Fetches the region, if it is not known, and the credentials, until `deadline`: what identifies them in messages, and
+    /// when they expire.
+    pub(crate) fn credentials(&self, deadline: Instant) -> Result<(String, Option<Timestamp>), AwsError> {
+        let credentials = self.session(deadline)?.credentials.get(deadline)?;
+        Ok((credentials.label(), credentials.expires))
+    }
+
+    /// AWS's time less that of this machine, in microseconds, as far as the calls so far have told.
+    pub(crate) fn clock_ahead(&self) -> Option<i64> {
+        let clock = &self.session.get()?.caller.clock;
+        let local = Timestamp::now();
+        (!clock.ignores_dates()).then(|| clock.at(local).as_micros().saturating_sub(local.as_micros()))
     }
 
     fn start(&self, pending: PendingSession, region: String) {

@@ -11,7 +11,8 @@
 //! * `credentials`: one file per provider;
 //! * `calls`: what all calls share;
 //! * `query`: instances of AutoScaling groups;
-//! * `table`: slots in DynamoDB.
+//! * `table`: slots in DynamoDB;
+//! * `probe`: what `hsdo check` asks, which changes nothing.
 
 mod calls;
 mod config;
@@ -19,6 +20,7 @@ mod credentials;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod probe;
 mod query;
 mod random;
 mod reading;
@@ -30,6 +32,7 @@ mod transport;
 
 pub use self::calls::{Aws, Regions};
 pub use self::error::AwsError;
+pub use self::probe::{HeldCredentials, Probe, ProbedGroup, Throughput, Tried, ViewedTable};
 pub use self::query::autoscaling::{Group, Member};
 pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record};
 pub use self::query::readiness::{instance_query, observe};

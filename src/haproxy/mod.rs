@@ -2,12 +2,13 @@
 //!
 //! `socket` sends one line and reads its response, `reply` splits responses, `command` judges replies, `state` parses tables,
 //! `snapshot` detects changes, `known` holds what is known of the process, and `runtime` joins them. None of them knows the slot
-//! table.
+//! table. `inspect` is for `hsdo check`, and changes nothing.
 
 mod command;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod inspect;
 mod known;
 #[cfg(test)]
 mod recorded;
@@ -18,4 +19,5 @@ pub mod socket;
 pub mod state;
 
 pub use error::HaproxyError;
+pub use inspect::{InspectedBackend, InspectedServer, Inspection};
 pub use runtime::Runtime;

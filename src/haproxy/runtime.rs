@@ -27,7 +27,7 @@ pub struct Runtime {
     socket: Socket,
     /// A dump that timed out; it must be read to the end before anything else is sent.
     unread_dump: Option<(Exchange, String)>,
-    known: Option<Known>,
+    pub(super) known: Option<Known>,
     /// Whether dialect and level were checked since the last error that casts doubt on them.
     verified: bool,
     /// A receive buffer per line of commands, reused to save allocations.
@@ -40,6 +40,11 @@ impl Runtime {
     /// Nothing is sent yet.
     pub fn new(socket: Socket) -> Self {
         Runtime { socket, unread_dump: None, known: None, verified: false, buffers: Vec::new(), snapshot: None }
+    }
+
+    /// Whether HAProxy closes an idle connection within `wait`: its `stats timeout` is shorter.
+    pub fn closes_idle_within(&self, wait: Duration) -> bool {
+        self.socket.closes_idle_within(wait).unwrap_or(false)
     }
 
     fn send_line(&self, dialect: Dialect, commands: &str) -> Result<(Exchange, String), HaproxyError> {
@@ -67,7 +72,7 @@ impl Runtime {
     }
 
     /// The replies to any number of commands, in as many lines as necessary.
-    fn ask_all(&mut self, commands: &[String]) -> Result<Vec<String>, HaproxyError> {
+    pub(super) fn ask_all(&mut self, commands: &[String]) -> Result<Vec<String>, HaproxyError> {
         let mut all = Vec::with_capacity(commands.len());
         while all.len() < commands.len() {
             let known = self.known.as_ref().expect("a process was identified");
@@ -133,7 +138,7 @@ impl Runtime {
         Ok((info, process))
     }
 
-    fn read_all(&mut self, names: &[&str]) -> Result<Reading, HaproxyError> {
+    pub(super) fn read_all(&mut self, names: &[&str]) -> Result<Reading, HaproxyError> {
         for _ in 0..ATTEMPTS {
             // A version that an aborted dump crashes is asked for one only after it has just answered.
             let identified = self.verified && self.unread_dump.is_none();

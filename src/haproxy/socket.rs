@@ -93,6 +93,17 @@ impl Socket {
         Ok(Exchange { stream, deadline, limit: self.limits.bytes, pause: Duration::ZERO })
     }
 
+    /// Whether a connection on which nothing is sent is closed within `wait`.
+    pub(super) fn closes_idle_within(&self, wait: Duration) -> io::Result<bool> {
+        let mut stream = self.connect()?;
+        stream.set_read_timeout(Some(wait))?;
+        match stream.read(&mut [0]) {
+            Ok(length) => Ok(length == 0),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Connects within the timeout. On a full listen queue the kernel waits for `SO_SNDTIMEO`, which the standard library cannot set
     /// before it connects: hence `socket2` (unix(7), socket(7)).
     fn connect(&self) -> io::Result<RawSocket> {

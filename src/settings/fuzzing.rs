@@ -54,7 +54,7 @@ fn load(file: Option<&ConfFile>, environment: &Environment) {
     }
 }
 
-fn assert_faults(Faults(faults): &Faults) {
+fn assert_faults(Faults(faults, _): &Faults) {
     assert!(!faults.is_empty());
     for fault in faults {
         assert_message(fault, 0);

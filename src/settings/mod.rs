@@ -8,6 +8,7 @@ mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keys;
+mod listing;
 mod parse;
 mod quote;
 mod socket;
@@ -28,6 +29,7 @@ use crate::text;
 pub use consul::ConsulApi;
 use consul::consul_api;
 pub use faults::Faults;
+pub(crate) use keys::nearest;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE, CLIENT_STATE_FILE,
@@ -38,6 +40,7 @@ use keys::{
     SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE, SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Scope, Setting, help};
+pub use listing::{ListedSetting, list};
 use parse::{
     TableName, boolean, file_path, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name,
 };

@@ -20,9 +20,32 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{start:?}...")
 }
 
+/// The text without the user information of a URL, which may hold a password.
+pub(super) fn without_user(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rfind('@') {
+        Some(at) => format!("{scheme}://(hidden)@{}", &rest[at + 1..]),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_user_of_a_url_is_hidden() {
+        for (text, expected) in [
+            ("http://ops:hush@consul:8500/x@y", "http://(hidden)@consul:8500/x@y"),
+            ("http://a@b:hush@consul", "http://(hidden)@consul"),
+            ("http://consul:8500", "http://consul:8500"),
+            ("unix@/run/x", "unix@/run/x"),
+            ("", ""),
+        ] {
+            assert_eq!(without_user(text), expected);
+        }
+    }
 
     #[test]
     fn quoted_text_cannot_control_a_terminal() {

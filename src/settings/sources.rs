@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::faults::Faults;
 use super::keys::{self, Setting};
-use super::quote::quoted;
+use super::quote::{quoted, without_user};
 use super::strays;
 use crate::conf_file::{ConfFile, Node};
 use crate::environment::Environment;
@@ -123,7 +123,10 @@ impl<'a> Sources<'a> {
         let subject = subject(key, path);
         let place = self.place(key, origin, path);
         self.faults.push(match found {
-            Some(node) => format!("{subject}: found {} ({place}), expected {expected}", quoted(&node.to_string())),
+            Some(node) => {
+                let found = quoted(&without_user(&node.to_string()));
+                format!("{subject}: found {found} ({place}), expected {expected}")
+            }
             None => format!("{subject}: not set ({place}), expected {expected}"),
         });
     }
@@ -148,11 +151,12 @@ impl<'a> Sources<'a> {
         if self.faults.is_empty() {
             return Ok(value);
         }
+        let warnings = self.warnings.len();
         self.faults.append(&mut self.warnings);
-        Err(Faults(self.faults))
+        Err(Faults(self.faults, warnings))
     }
 
-    fn place(&self, key: &Setting, origin: Origin, path: &[&str]) -> String {
+    pub(super) fn place(&self, key: &Setting, origin: Origin, path: &[&str]) -> String {
         match (origin, &self.file) {
             (Origin::File, Some(file)) => {
                 let keys: Vec<&str> = [key.name].into_iter().chain(path.iter().copied()).collect();

@@ -25,7 +25,7 @@ fn environment(base: &[(&str, &str)], more: &[(&str, &str)]) -> Environment {
 
 fn faults<T: std::fmt::Debug>(result: Result<T, Faults>) -> Vec<String> {
     match result {
-        Err(Faults(faults)) => faults,
+        Err(Faults(faults, _)) => faults,
         other => panic!("no faults of a configuration: {other:?}"),
     }
 }
@@ -655,7 +655,7 @@ proptest! {
         };
         let results = [read().and_then(server).map(|_| ()), read().and_then(client).map(|_| ())];
         for result in results {
-            if let Err(Faults(faults)) = result {
+            if let Err(Faults(faults, _)) = result {
                 for fault in faults {
                     prop_assert!(!fault.chars().any(char::is_control), "{fault:?}");
                 }

@@ -14,7 +14,7 @@ use self::codes::ErrorClass;
 use crate::about::{About, Message};
 use crate::aws::service::Service;
 use crate::ports::{Subject, TurnError};
-use crate::text::one_line;
+use crate::text::{self, one_line};
 
 /// Characters shown of an AWS message.
 const MESSAGE_SHOWN: usize = 600;
@@ -209,6 +209,26 @@ impl AwsError {
                 format!("{} {} {} {cause}", call.service.name(), call.operation, call.host)
             }
         }
+    }
+
+    /// What is wrong, and what to do about it, for people.
+    pub fn fact_and_remedy(&self) -> (String, String) {
+        let text = self.to_string();
+        let AwsError::Call(call) = self else { return text::fact_and_remedy(&text) };
+        let remedy = match &call.cause {
+            Cause::Unreachable(_) | Cause::TimedOut(_) => format!(
+                "let this machine reach {}: check routes, security groups, VPC endpoints, DNS, the proxy variables, and \
+                 AWS_ENDPOINT_URL if it is set",
+                call.host
+            ),
+            Cause::Unreadable(_) => format!("find out what answers at {} in the place of AWS", call.host),
+            Cause::Refused(refusal) => match refusal.remedy(call.service, call.operation) {
+                Some(remedy) => remedy,
+                None if refusal.is_retryable() => "run the check again a little later".to_string(),
+                None => "see AWS's documentation of this error".to_string(),
+            },
+        };
+        (text.replacen(&format!("; {remedy}"), "", 1), remedy)
     }
 
     /// The slots that it names.

@@ -56,6 +56,26 @@ pub(crate) struct TableDescription {
     /// For global tables: `EVENTUAL` or `STRONG`.
     #[serde(rename = "MultiRegionConsistency")]
     pub(crate) consistency: Option<String>,
+    /// Absent if the table was never on demand.
+    #[serde(rename = "BillingModeSummary")]
+    pub(crate) billing: Option<BillingMode>,
+    #[serde(rename = "ProvisionedThroughput")]
+    pub(crate) throughput: Option<ProvisionedThroughput>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct BillingMode {
+    /// `PROVISIONED` or `PAY_PER_REQUEST`.
+    #[serde(rename = "BillingMode")]
+    pub(crate) mode: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ProvisionedThroughput {
+    #[serde(rename = "ReadCapacityUnits", default)]
+    pub(crate) reads: u64,
+    #[serde(rename = "WriteCapacityUnits", default)]
+    pub(crate) writes: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -301,7 +321,7 @@ pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budg
     }
 }
 
-fn request(operation: &'static str, table: &str, body: String) -> Request {
+pub(crate) fn request(operation: &'static str, table: &str, body: String) -> Request {
     Request {
         service: Service::DynamoDb,
         operation,

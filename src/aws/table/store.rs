@@ -146,12 +146,27 @@ impl SlotTable {
         }
     }
 
+    /// The whole table and its marker, strongly consistent, for a single look.
+    pub fn scan_once(&self) -> Result<TableReading, AwsError> {
+        let entries = self.scan(true, &self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
+        let marker = find_marker(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
+        Ok(TableReading { table: table_of(&entries), marker, changed: false })
+    }
+
     /// One row, strongly consistent; `None` if the table has no such item.
     pub fn read_row(&mut self, id: SlotId) -> Result<Option<Row>, AwsError> {
         let budget = self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT);
         let item = get_item(&self.aws, &self.name, &codec::key(id), true, None, &budget)
             .map_err(|e| self.explain_missing(e))?;
         Ok(item.map(|item| codec::row(id, &item)))
+    }
+
+    /// Describes the table, checked as by [`SlotTable::check_schema`].
+    pub(crate) fn described(&self, budget: &Budget) -> Result<TableDescription, AwsError> {
+        let description = self.describe(budget)?;
+        self.check_key(&description)?;
+        self.check_status(&description)?;
+        Ok(description)
     }
 
     fn describe(&self, budget: &Budget) -> Result<TableDescription, AwsError> {
@@ -191,7 +206,7 @@ impl SlotTable {
     }
 
     /// Adds the remedy to the error of a missing table.
-    fn explain_missing(&self, error: AwsError) -> AwsError {
+    pub(crate) fn explain_missing(&self, error: AwsError) -> AwsError {
         if error.code() != Some("ResourceNotFoundException") {
             return error;
         }

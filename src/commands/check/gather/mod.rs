@@ -1,0 +1,338 @@
+//! Gathers the facts that the other files judge. It changes nothing: it reads, tries writes whose condition cannot hold
+//! (`aws::Probe`), and `local` takes the exporter's port for a moment.
+
+mod local;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::local::{haproxy_facts, machine_facts};
+use super::aws::{Action, AwsFacts, Need};
+use super::haproxy::HaproxyFacts;
+use super::line::Trouble;
+use super::machine::MachineFacts;
+use super::settings::{SettingsFacts, chosen_roles};
+use super::source::{Members, SourceFacts};
+use super::table::TableFacts;
+use super::{Options, Roles};
+use crate::aws::{Aws, AwsError, GroupSource, Probe, Regions, Service, SlotTable, Tried};
+use crate::clock::Timestamp;
+use crate::consul::ServiceSource;
+use crate::environment::Environment;
+use crate::haproxy::HaproxyError;
+use crate::metrics::Metrics;
+use crate::ports::Source;
+use crate::settings::{self, ClientSettings, Common, ListedSetting, ServerSettings, SourceSettings};
+use crate::slot::{Observation, Readiness};
+use crate::text::fact_and_remedy;
+
+/// For all questions to AWS.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Everything that is known. What could not be asked, because a setting is faulty, is `None`.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) roles: Roles,
+    pub(super) settings: SettingsFacts,
+    pub(super) aws: Option<AwsFacts>,
+    pub(super) source: Option<SourceFacts>,
+    pub(super) table: Option<TableFacts>,
+    pub(super) haproxy: Option<HaproxyFacts>,
+    pub(super) machine: MachineFacts,
+}
+
+/// The settings of the roles that are checked, where they have no fault.
+#[derive(Default)]
+struct Loaded {
+    server: Option<ServerSettings>,
+    client: Option<ClientSettings>,
+}
+
+impl Loaded {
+    fn common(&self) -> Option<&Common> {
+        let client = || self.client.as_ref().map(|client| &client.common);
+        self.server.as_ref().map(|server| &server.common).or_else(client)
+    }
+
+    fn roles(&self) -> Roles {
+        Roles { server: self.server.is_some(), client: self.client.is_some() }
+    }
+}
+
+pub(super) fn gather(options: &Options, env: &Environment) -> Facts {
+    let (roles, facts, loaded) = load(options, env);
+    let (mut aws, mut source, mut table, mut haproxy, mut machine) = Default::default();
+    thread::scope(|scope| {
+        let from_haproxy = scope.spawn(|| loaded.client.as_ref().map(haproxy_facts));
+        let from_machine = scope.spawn(|| machine_facts(&loaded));
+        let from_consul = scope.spawn(|| loaded.server.as_ref().and_then(|server| consul_facts(server, env)));
+        if let Some(common) = loaded.common() {
+            (aws, source, table) = ask_aws(common, &loaded, &facts.listed, env);
+        }
+        haproxy = from_haproxy.join().expect("no fact panics");
+        machine = from_machine.join().expect("no fact panics");
+        source = source.take().or(from_consul.join().expect("no fact panics"));
+    });
+    let mut machine: MachineFacts = machine;
+    machine.ahead = aws.as_ref().and_then(|(_, ahead): &(AwsFacts, Option<i64>)| *ahead);
+    Facts { roles, settings: facts, aws: aws.map(|(aws, _)| aws), source, table, haproxy, machine }
+}
+
+fn load(options: &Options, env: &Environment) -> (Roles, SettingsFacts, Loaded) {
+    let config = options.config.as_deref();
+    let mut facts = SettingsFacts { named: options.server || options.client, ..SettingsFacts::default() };
+    let mut roles = Roles { server: options.server, client: options.client };
+    match settings::list(config, env) {
+        Ok(listed) => facts.listed = listed,
+        Err(faults) => {
+            (facts.faults, facts.warnings) = faults.split();
+            return (roles, facts, Loaded::default());
+        }
+    }
+    if !facts.named {
+        roles = chosen_roles(&facts.listed);
+    }
+    let mut loaded = Loaded::default();
+    let mut report = |faults: settings::Faults| {
+        let (faults, warnings) = faults.split();
+        extend(&mut facts.faults, faults);
+        extend(&mut facts.warnings, warnings);
+    };
+    if roles.server {
+        loaded.server = settings::load_server(config, env).map_err(&mut report).ok();
+    }
+    if roles.client {
+        loaded.client = settings::load_client(config, env).map_err(&mut report).ok();
+    }
+    for common in [loaded.server.as_ref().map(|one| &one.common), loaded.client.as_ref().map(|one| &one.common)] {
+        extend(&mut facts.warnings, common.map(|common| common.warnings.clone()).unwrap_or_default());
+    }
+    (roles, facts, loaded)
+}
+
+/// Adds what is not there yet.
+fn extend(lines: &mut Vec<String>, more: Vec<String>) {
+    for line in more {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+}
+
+impl From<AwsError> for Trouble {
+    fn from(error: AwsError) -> Self {
+        let (text, remedy) = error.fact_and_remedy();
+        let denied = error.is_access_denied();
+        Trouble { text, remedy, denied, table: matches!(error, AwsError::Table(_) | AwsError::NotReady(_)) }
+    }
+}
+
+impl From<HaproxyError> for Trouble {
+    fn from(error: HaproxyError) -> Self {
+        let (text, remedy) = match &error {
+            HaproxyError::Response { .. } => {
+                (error.to_string(), "see that this is a `stats socket` of HAProxy".to_owned())
+            }
+            _ => fact_and_remedy(&error.to_string()),
+        };
+        Trouble { text, remedy, denied: false, table: false }
+    }
+}
+
+/// From a message that ends with its remedy.
+fn trouble(message: &str) -> Trouble {
+    let (text, remedy) = fact_and_remedy(message);
+    Trouble { text, remedy, denied: false, table: false }
+}
+
+type FromAws = (Option<(AwsFacts, Option<i64>)>, Option<SourceFacts>, Option<TableFacts>);
+
+fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Environment) -> FromAws {
+    let groups = match loaded.server.as_ref().map(|server| &server.source) {
+        Some(SourceSettings::Aws { groups }) => groups.as_slice(),
+        _ => &[],
+    };
+    let regions = Regions {
+        named: common.region.as_deref(),
+        table: common.table_region.as_deref(),
+        only_table: groups.is_empty(),
+    };
+    let mut facts = AwsFacts {
+        regions: Vec::new(),
+        region_place: region_place(common, listed),
+        credentials: Err(trouble("AWS is not asked: correct what is named above")),
+        caller: None,
+        now: Timestamp::now(),
+        actions: Vec::new(),
+    };
+    let aws = match Aws::with_deadline(Some(Instant::now() + PATIENCE), regions, env, Metrics::new("check")) {
+        Ok(aws) => aws,
+        Err(error) => {
+            facts.credentials = Err(error.into());
+            return (Some((facts, None)), None, None);
+        }
+    };
+    let probe = Probe::new(Arc::clone(&aws));
+    match probe.credentials() {
+        Ok(held) => facts.credentials = Ok(held),
+        Err(error) => {
+            facts.credentials = Err(error.into());
+            return (Some((facts, None)), None, None);
+        }
+    }
+    facts.regions.push(("the table", aws.region(Service::DynamoDb).to_owned()));
+    if !groups.is_empty() {
+        facts.regions.push(("the groups", aws.region(Service::AutoScaling).to_owned()));
+    }
+    let (caller, (source, mut actions), (table, more)) = thread::scope(|scope| {
+        let caller = scope.spawn(|| probe.caller());
+        let source = scope.spawn(|| ask_groups(&aws, &probe, groups, common));
+        let table = ask_table(&aws, &probe, common, loaded);
+        (caller.join().expect("no fact panics"), source.join().expect("no fact panics"), table)
+    });
+    facts.caller = Some(caller.map_err(credentials_trouble));
+    actions.extend(more);
+    facts.actions = actions;
+    let ahead = probe.clock_ahead();
+    facts.now = Timestamp::from_micros(Timestamp::now().as_micros().saturating_add(ahead.unwrap_or(0)));
+    (Some((facts, ahead)), source, Some(table))
+}
+
+/// STS denies nothing to credentials that are good: a refusal means that they are not.
+fn credentials_trouble(error: AwsError) -> Trouble {
+    let denied = error.refusal().is_some_and(|refusal| !refusal.is_retryable() && (400..500).contains(&refusal.status));
+    Trouble { denied, ..error.into() }
+}
+
+fn region_place(common: &Common, listed: &[ListedSetting]) -> String {
+    let setting = listed.iter().find(|one| ["AWS_REGION", "AWS_DEFAULT_REGION"].contains(&one.setting.name));
+    match (&common.region, setting) {
+        (Some(_), Some(setting)) => format!("{}, {}", setting.setting.name, setting.place),
+        _ if common.table_region.is_some() => "the table's ARN, else the profile or this instance".to_owned(),
+        _ => "the profile, or this instance".to_owned(),
+    }
+}
+
+fn ask_groups(aws: &Arc<Aws>, probe: &Probe, groups: &[String], common: &Common) -> (Option<SourceFacts>, Vec<Action>) {
+    if groups.is_empty() {
+        return (None, Vec::new());
+    }
+    let found = probe.groups(groups).map_err(Trouble::from);
+    let ec2 = probe.describe_instances().map_err(Trouble::from);
+    let has_members = found.as_ref().is_ok_and(|found| found.iter().any(|group| group.instances > 0));
+    let mut unseen = Vec::new();
+    if has_members && ec2.is_ok() {
+        let observed = GroupSource::new(Arc::clone(aws), groups.to_vec()).fetch(&[]);
+        unseen = observed.map(|observed| observed.unseen().map(str::to_owned).collect()).unwrap_or_default();
+    }
+    let need = Need::Required;
+    let actions = vec![
+        Action {
+            name: "autoscaling:DescribeAutoScalingGroups",
+            need,
+            outcome: found.as_ref().map(|_| ()).map_err(Trouble::clone),
+        },
+        Action { name: "ec2:DescribeInstances", need, outcome: ec2 },
+    ];
+    let members = |found: Vec<crate::aws::ProbedGroup>| {
+        let member =
+            |group: crate::aws::ProbedGroup| (group.name, Members { all: group.instances, ready: group.ready });
+        found.into_iter().map(member).collect()
+    };
+    let facts = found.ok().map(|found| SourceFacts {
+        kind: "group",
+        key: "SERVER_ASG_NAMES",
+        wanted: groups.to_vec(),
+        found: Ok(members(found)),
+        unseen,
+        unseen_reason: "EC2 does not list them, or gives them no private IPv4 address",
+        size: common.list_size,
+    });
+    (facts, actions)
+}
+
+fn ask_table(aws: &Arc<Aws>, probe: &Probe, common: &Common, loaded: &Loaded) -> (TableFacts, Vec<Action>) {
+    let (name, roles) = (&common.table, loaded.roles());
+    let view = probe.table(name).map_err(Trouble::from);
+    let expiry = probe.time_to_live(name).map_err(Trouble::from);
+    let key = probe.get_item(name).map_err(Trouble::from);
+    let reading = SlotTable::new(Arc::clone(aws), name).scan_once().map_err(Trouble::from);
+    let outcome = |result: &Result<(), Trouble>| result.clone();
+    let describe = if roles.server {
+        Need::Useful("the server works without it, but says less of a table that is not one of slots")
+    } else {
+        Need::Told("the table's status and billing are not told")
+    };
+    let mut actions = vec![
+        Action {
+            name: "dynamodb:DescribeTable",
+            need: describe,
+            outcome: view.as_ref().map(|_| ()).map_err(Trouble::clone),
+        },
+        Action {
+            name: "dynamodb:Scan",
+            need: Need::Required,
+            outcome: reading.as_ref().map(|_| ()).map_err(Trouble::clone),
+        },
+        Action {
+            name: "dynamodb:GetItem",
+            need: Need::Useful("the whole table is read every turn instead, which costs more"),
+            outcome: outcome(&key),
+        },
+    ];
+    let mut without_transactions = false;
+    if roles.server {
+        let transacted = probe.transact(name);
+        without_transactions = matches!(transacted, Ok(Tried::Unknown));
+        let strong = view.as_ref().is_ok_and(|view| view.strong);
+        let tried = match transacted {
+            // A table without transactions refuses them: then an update of one item is what counts.
+            Err(error) if error.is_access_denied() || !strong => Err(error),
+            _ => probe.update_item(name),
+        };
+        let outcome = tried.map_err(Trouble::from);
+        actions.push(Action { name: "dynamodb:UpdateItem", need: Need::Required, outcome });
+    }
+    let own_groups = loaded.client.as_ref().filter(|client| client.dedicated).map(|client| client.groups.clone());
+    let facts = TableFacts {
+        name: name.clone(),
+        roles,
+        size: common.list_size,
+        interval: common.interval,
+        view,
+        expiry,
+        reading,
+        key,
+        without_transactions,
+        own_groups: own_groups.unwrap_or_default(),
+    };
+    (facts, actions)
+}
+
+fn consul_facts(server: &ServerSettings, env: &Environment) -> Option<SourceFacts> {
+    let SourceSettings::Consul { api, services } = &server.source else { return None };
+    let observed = ServiceSource::new(api.clone(), services.clone(), env, Metrics::new("check"))
+        .map_err(|error| trouble(&error.to_string()))
+        .and_then(|mut source| source.fetch(&[]).map_err(|error| trouble(&error.text)));
+    Some(SourceFacts {
+        kind: "service",
+        key: "SERVER_CONSUL_SERVICE_NAME",
+        wanted: services.clone(),
+        found: observed.map(|observed| members(services, &observed)),
+        unseen: Vec::new(),
+        unseen_reason: "",
+        size: server.common.list_size,
+    })
+}
+
+fn members(services: &[String], observed: &Observation) -> BTreeMap<String, Members> {
+    let known = services.iter().filter(|service| !observed.missing_groups.contains(service));
+    let count = |service: &String| {
+        let of = || observed.instances.iter().filter(|instance| instance.group == *service);
+        let ready = of().filter(|instance| instance.readiness == Readiness::Ready).count();
+        (service.clone(), Members { all: of().count(), ready })
+    };
+    known.map(count).collect()
+}
