@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use hsdo::aws::read_page;
-use hsdo::client::placement::{BackendKind, Rules, place};
+use hsdo::client::placement::{BackendKind, History, Rules, place};
 use hsdo::client::reconcile::reconcile;
 use hsdo::client::{Options, SlotMemory, View};
 use hsdo::clock::Timestamp;
@@ -104,7 +104,8 @@ fn main() {
             .collect();
         assert_eq!(slots.len(), size as usize);
         let options = Options { port: Some(80), gate: true, static_weights: false };
-        let desired = place(&table, BackendKind::Default, &Rules::default(), size);
+        let desired =
+            place(&table, BackendKind::Default, &Rules::default(), History { max_row: size, knows_own: false });
         let memory = SlotMemory::default();
         let look = |running| View { desired: &desired, running, memory: &memory, size, options };
         let steady = reconcile(look(&slots));
