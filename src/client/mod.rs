@@ -45,6 +45,7 @@ pub(crate) mod model;
 pub mod placement;
 #[cfg(test)]
 mod properties;
+pub mod reason;
 pub mod reconcile;
 mod report;
 mod sequencer;
