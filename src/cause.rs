@@ -84,6 +84,17 @@ pub enum Cause {
     },
 }
 
+/// An instance that a source has in service, or that is ready, and that has no slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub instance: String,
+    /// Its group, if the source told.
+    pub group: Option<String>,
+    /// Why it has no slot.
+    pub cause: Cause,
+}
+
 /// Why a server leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leaving {

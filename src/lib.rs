@@ -26,6 +26,7 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+pub mod status;
 pub mod text;
 mod text_file;
 mod tls;

@@ -20,7 +20,8 @@ pub fn slots(table: &Table, view: View<'_>) -> Vec<SlotId> {
 
 /// Why slot `id` of a backend has its weight, by the `table` that is in force, the backend's `view` and the `plan` for it.
 pub fn cause(id: SlotId, table: &Table, view: View<'_>, plan: &BackendPlan) -> Cause {
-    let has = |slots: &[SlotId]| slots.contains(&id);
+    // Plans list slots in order.
+    let has = |slots: &[SlotId]| slots.binary_search(&id).is_ok();
     let occupant = match table.rows.get(&id) {
         Some(Row::Unreadable { reason, .. }) => return Cause::Unreadable { reason: reason.clone() },
         Some(Row::Readable(slot)) => match &slot.occupant {
@@ -45,7 +46,8 @@ pub fn cause(id: SlotId, table: &Table, view: View<'_>, plan: &BackendPlan) -> C
 
 /// The cause of a slot whose occupant is to serve in this backend.
 fn serving(id: SlotId, occupant: &Occupant, server: &Running, view: View<'_>, plan: &BackendPlan) -> Cause {
-    let has = |slots: &[SlotId]| slots.contains(&id);
+    // Plans list slots in order.
+    let has = |slots: &[SlotId]| slots.binary_search(&id).is_ok();
     if has(&plan.held) {
         return Cause::Held(if server.admin == Admin::Drain { Hand::Drain } else { Hand::Maintenance });
     }

@@ -44,7 +44,7 @@ use log::{debug, info, warn};
 
 pub use limits::SlotLimits;
 pub use plan::{Plan, decide};
-pub use reason::{LeftOut, causes, left_out, next_step};
+pub use reason::{causes, left_out};
 
 use crate::clock::Timestamp;
 use crate::marker::Moment;

@@ -1,26 +1,16 @@
 //! Why each slot has its weight, by what the plan decided and what the source said. Pure: it looks up and decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::conditions::shared_addresses;
 use super::judge::Kept;
 use super::limits::SlotLimits;
 use super::plan::Plan;
 use super::ramp;
-use crate::cause::{Cause, Keep, Leaving};
+use crate::cause::{Cause, Keep, Leaving, LeftOut};
 use crate::clock::Timestamp;
-use crate::slot::{Observation, Occupant, Row, Slot, SlotId, Status, Table, Weight};
-
-/// An instance that a source has in service, or that is ready, and that has no slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Its name.
-    pub instance: String,
-    /// Its group, if the source told.
-    pub group: Option<String>,
-    /// Why it has no slot.
-    pub cause: Cause,
-}
+use crate::ports::Reason;
+use crate::slot::{Instance, Observation, Row, Slot, SlotId, Status, Table};
 
 /// The cause of every slot that has a row or is planned, by what `plan` decided at `now` from `table` and `seen`.
 pub fn causes(
@@ -39,12 +29,18 @@ pub fn causes(
     unknown.map(|id| (id, Cause::UnknownRow)).chain(planned).chain(unreadable).collect()
 }
 
+/// The causes, with the weights that the slots are on their way to.
+pub(super) fn reasons(causes: BTreeMap<SlotId, Cause>, plan: &Plan, limits: &SlotLimits) -> BTreeMap<SlotId, Reason> {
+    let reason = |(id, cause): (SlotId, Cause)| (id, Reason { cause, full: plan.full_weight(id, limits.max) });
+    causes.into_iter().map(reason).collect()
+}
+
 /// The instances without a slot, first in line first.
 pub fn left_out(seen: &Observation, plan: &Plan) -> Vec<LeftOut> {
-    let seated: std::collections::BTreeSet<&str> =
+    let seated: BTreeSet<&str> =
         plan.slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str()).collect();
     let instance = |cause: Cause| {
-        move |one: &crate::slot::Instance| LeftOut {
+        move |one: &Instance| LeftOut {
             instance: one.name.clone(),
             group: Some(one.group.clone()),
             cause: cause.clone(),
@@ -64,11 +60,6 @@ pub fn left_out(seen: &Observation, plan: &Plan) -> Vec<LeftOut> {
     });
     let unplaced = plan.unplaced.iter().map(instance(Cause::NoFreeSlot));
     unplaced.chain(shared_addresses(plan).map(instance(Cause::SharedAddress))).chain(unseen).chain(unknown).collect()
-}
-
-/// When the occupant's next ramp step is due; `None` if none is.
-pub fn next_step(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
-    ramp::due(occupant, full, limits)
 }
 
 fn cause(slot: &Slot, seen: &Observation, plan: &Plan, now: Timestamp, limits: &SlotLimits) -> Cause {
