@@ -13,7 +13,10 @@ use common::hsdo::{Hsdo, Running};
 use common::wait::{SOON, wait_for};
 
 fn chromium() -> PathBuf {
-    tool("HSDO_TEST_CHROMIUM", &["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].map(PathBuf::from))
+    tool(
+        "HSDO_TEST_CHROMIUM",
+        &["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].map(PathBuf::from),
+    )
 }
 
 /// The page as Chromium reads it.

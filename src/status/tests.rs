@@ -160,7 +160,7 @@ fn a_page_says_first_whether_all_is_well() {
         (
             server(10, true),
             [
-                "⚠ 6 things need attention",
+                "⚠ 7 things need attention",
                 "<li>EC2 DescribeInstances: request timed out (connect)",
                 "<li>1 unreadable: slot 5: its row cannot be read, so it is left alone: no Weight; correct or delete it",
             ],
@@ -219,7 +219,7 @@ fn a_slot_tells_its_story() {
             "number": 9, "instance": "i-00000000000000009", "address": "10.0.0.9", "group": "checkout-api-green",
             "status": "enabled", "weight": 4, "full_weight": 10, "next_step": "2026-01-02T03:04:17.000Z",
             "since": "2026-01-02T03:03:05.000Z", "cause": "ramping",
-            "reason": "its weight rises, next at 2026-01-02T03:04:17.000Z, until 2026-01-02T03:07:25.000Z",
+            "reason": "its weight rises, next at 2026-01-02T03:04:17Z, until 2026-01-02T03:07:25Z",
         })
     );
     assert_eq!(report["slots"][4]["cause"], "unreadable");
