@@ -319,7 +319,7 @@ fn write_backends(
     }
     page.write_str("<td>")?;
     for (index, (story, names)) in stories.iter().enumerate() {
-        let names = if backends.len() > 1 { format!("{}: ", names.join(", ")) } else { String::new() };
+        let names = if names.len() < backends.len() { format!("{}: ", names.join(", ")) } else { String::new() };
         write!(page, "{}{}{}", if index > 0 { "; " } else { "" }, Text(&names, TEXT), Text(story, TEXT))?;
     }
     Ok(())
@@ -329,6 +329,7 @@ fn write_backends(
 fn story<'a>(cause: Option<&str>, reason: Option<&'a str>) -> &'a str {
     match cause {
         Some("serving" | "unused") => "",
+        Some("free") => reason.and_then(|reason| reason.strip_prefix("free, ")).unwrap_or_default(),
         _ => reason.unwrap_or_default(),
     }
 }
