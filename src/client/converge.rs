@@ -261,7 +261,7 @@ fn log_done(command: &Command, slot: Option<SlotId>) {
         }
         Change::Address(address, None) => info!(slot, backend, server; "{backend}/{server}: now {address}"),
         Change::HealthDown => {
-            info!(slot, backend, server, cause = "waiting"; "{backend}/{server}: waiting for its check")
+            info!(slot, backend, server, cause = "waiting"; "{backend}/{server}: waiting for its check");
         }
         Change::Maintenance => debug!(slot, backend, server; "{backend}/{server}: into maintenance"),
         Change::Ready => debug!(slot, backend, server; "{backend}/{server}: ready"),

@@ -80,10 +80,10 @@ fn write_page(page: &mut String, report: &Report) -> fmt::Result {
     write_tiles(page, report)?;
     write_facts(page, report)?;
     write_slots(page, report)?;
-    write!(
+    writeln!(
         page,
         "<footer>hsdo {}, up {}. The same for programs: <a href=\"/status\">/status</a>, <a href=\"/metrics\">/metrics</a>.\
-         </footer></body></html>\n",
+         </footer></body></html>",
         report.version,
         span(report.uptime_seconds)
     )

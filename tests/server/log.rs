@@ -40,7 +40,7 @@ fn each_line_of_a_json_log_has_what_it_is_about() {
     assert_eq!(fields(&server, "slot 2: added "), [because(slot(2), "serving")]);
     assert_eq!(fields(&server, "wrote slot 2: "), [slot(2)]);
     let waits = json!({"instance": web[2], "group": "web", "cause": "no-free-slot"});
-    assert_eq!(fields(&server, "ready servers without a slot"), [waits.clone()]);
+    assert_eq!(fields(&server, "ready servers without a slot"), std::slice::from_ref(&waits));
     assert_eq!(fields(&server, "hsdo "), [json!({})]);
     let of = |slot: u32| json!({"slot": slot, "backend": "http-back", "server": format!("mywebapp{slot}")});
     assert_eq!(fields(&client, "http-back/mywebapp1: now "), [of(1)]);
