@@ -2,6 +2,7 @@
 
 pub mod about;
 pub mod aws;
+pub mod cause;
 pub mod children;
 pub mod cli;
 pub mod client;
@@ -26,6 +27,7 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+pub mod status;
 pub mod text;
 mod text_file;
 mod tls;

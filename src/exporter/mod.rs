@@ -1,4 +1,4 @@
-//! The exporter: `/metrics`, `/healthz` and `/readyz` over HTTP, without authentication.
+//! The exporter: `/`, `/status`, `/metrics`, `/healthz` and `/readyz` over HTTP, without authentication.
 //!
 //! No peer may crash the process, exhaust its memory or delay a turn. So peers meet a gate (`gate`): a fixed number of threads
 //! with one connection each, a limit on the request, a deadline for the whole exchange, and no keep-alive. HTTP is spoken by
@@ -23,7 +23,7 @@ use self::http::Http;
 use self::pages::{Page, page};
 use crate::error::Error;
 use crate::log::Episode;
-use crate::metrics::Metrics;
+use crate::status::Status;
 
 /// Concurrent connections; more wait in the listener's queue.
 const WORKERS: usize = 32;
@@ -69,14 +69,14 @@ impl Exporter {
         self.address
     }
 
-    /// Serves in background threads until the process ends. `interval` is the one of turns, to judge liveness. Threads that
+    /// Serves in background threads until the process ends. Threads that
     /// cannot be started are logged, and the others serve.
-    pub fn serve(self, metrics: Arc<Metrics>, interval: Duration) {
-        self.serve_within(metrics, interval, DEADLINE);
+    pub fn serve(self, status: Arc<Status>) {
+        self.serve_within(status, DEADLINE);
     }
 
-    fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
-        let pages = move |method: &str, path: &str| page(&metrics, interval, method, path);
+    fn serve_within(self, status: Arc<Status>, deadline: Duration) {
+        let pages = move |method: &str, path: &str| page(&status, method, path);
         let gate = Arc::new(Gate {
             listener: self.listener,
             http: Http::start(Arc::new(pages)),
@@ -101,7 +101,9 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Instant;
 
+    use super::fuzzing::facts;
     use super::*;
+    use crate::metrics::Metrics;
 
     const SECOND: Duration = Duration::from_secs(1);
     const LONG: Duration = Duration::from_secs(120);
@@ -109,7 +111,7 @@ mod tests {
     fn start(deadline: Duration) -> (SocketAddr, Arc<Metrics>) {
         let bound = Exporter::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let (address, metrics) = (bound.address(), Metrics::new("client"));
-        bound.serve_within(Arc::clone(&metrics), SECOND, deadline);
+        bound.serve_within(Status::new(facts("client"), Arc::clone(&metrics)), deadline);
         (address, metrics)
     }
 
@@ -161,11 +163,15 @@ mod tests {
             ("GET /healthz HTTP/1.1\r\n\r\n", "200 OK", "ok\n"),
             ("GET /healthz HTTP/1.0\n\n", "200 OK", "ok\n"),
             ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn has ended yet, 0 s after start\n"),
-            ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", "not found: there are /metrics, /healthz and /readyz\n"),
+            (
+                "GET /nowhere HTTP/1.1\r\n\r\n",
+                "404 Not Found",
+                "not found: there are /, /status, /metrics, /healthz and /readyz\n",
+            ),
             (
                 "GET /metrics/ HTTP/1.1\r\n\r\n",
                 "404 Not Found",
-                "not found: there are /metrics, /healthz and /readyz\n",
+                "not found: there are /, /status, /metrics, /healthz and /readyz\n",
             ),
             ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
             ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed", "only GET and HEAD are served here\n"),
