@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::Arg;
 
+use crate::commands::{self, Command, Word};
 use crate::error::Error;
 use crate::settings;
 
@@ -15,6 +16,10 @@ pub enum Invocation {
     Help,
     /// Print the version and exit.
     Version,
+    /// Print the help of a command and exit.
+    HelpOf(Word),
+    /// Run a command for people.
+    Command(Command),
     /// Run a role or create the table.
     Run(Args),
 }
@@ -71,7 +76,11 @@ impl Mode {
 /// # Errors
 /// [`Error::Usage`] with one line.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
-    let mut parser = lexopt::Parser::from_args(args.collect::<Vec<OsString>>());
+    let args: Vec<OsString> = args.collect();
+    if let Some((word, rest)) = args.split_first().filter(|(word, _)| !word.as_encoded_bytes().starts_with(b"-")) {
+        return commands::parse(word, rest);
+    }
+    let mut parser = lexopt::Parser::from_args(args);
     let (mut server, mut client, mut debug) = (false, false, false);
     let (mut config, mut mode) = (None, Mode::Loop);
     while let Some(argument) = parser.next().map_err(|error| usage_error(&error))? {
@@ -103,7 +112,8 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
     Ok(Invocation::Run(Args { role, mode, debug, config }))
 }
 
-fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
+/// Takes the value of `--config`.
+pub(crate) fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
     if path.is_empty() {
         return Err(Error::Usage("--config needs a non-empty path".to_owned()));
     }
@@ -122,7 +132,8 @@ fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
     Ok(())
 }
 
-fn usage_error(error: &lexopt::Error) -> Error {
+/// What is wrong with a flag, in one line.
+pub(crate) fn usage_error(error: &lexopt::Error) -> Error {
     use lexopt::Error as Fault;
     Error::Usage(match error {
         Fault::UnexpectedOption(flag) => format!("unknown flag {flag:?}"),
@@ -138,6 +149,7 @@ fn usage_error(error: &lexopt::Error) -> Error {
 pub fn usage() -> &'static str {
     "usage: hsdo --server|--client [--config PATH] [--once|--dry-run] [--debug]\n       \
      hsdo --create-table [--config PATH] [--debug]\n       \
+     hsdo status|why [TARGET] [--json] [--config PATH]\n       \
      hsdo --help|--version\n"
 }
 
@@ -161,6 +173,10 @@ roles, one process each:
   -s, --server       one per service: get the instances, assign slots, ramp weights, write the table
   -c, --client       one next to each HAProxy: read the table, make HAProxy's backends match it
 
+commands for people, which change nothing; each has its own --help:
+  status             the table as it is: who leads, and each slot
+  why TARGET         why an instance, an address or a slot (slot:3) has its traffic, or none
+
 flags:
       --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none
       --once         one turn of at most 20 s, then exit 0, or 1 if it failed
@@ -170,8 +186,8 @@ flags:
   -h, --help         this text
   -V, --version      the version
 
-exit codes: 0 success; 1 a turn failed under --once or --dry-run; 2 usage, configuration, or a startup error that
-only a person can fix
+exit codes: 0 success; 1 a turn failed under --once or --dry-run, or a command found something wrong; 2 usage,
+configuration, or a startup error that only a person can fix
 
 settings, in the YAML file or the environment, which takes precedence:
 ";

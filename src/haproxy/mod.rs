@@ -1,7 +1,7 @@
 //! HAProxy over its Runtime API: reading its servers and changing them. `facts.md` holds the measurements behind it.
 //!
 //! `socket` sends one line and reads its response, `reply` splits responses, `command` judges replies, `state` parses tables,
-//! `snapshot` detects changes, `known` holds what is known of the process, and `runtime` joins them. None of them knows the slot
+//! `snapshot` detects changes, `traffic` reads what only people want to know, `known` holds what is known of the process, and `runtime` joins them. None of them knows the slot
 //! table.
 
 mod command;
@@ -16,6 +16,8 @@ mod runtime;
 mod snapshot;
 pub mod socket;
 pub mod state;
+mod traffic;
 
 pub use error::HaproxyError;
 pub use runtime::Runtime;
+pub use traffic::Traffic;

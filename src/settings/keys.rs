@@ -183,7 +183,7 @@ pub fn help() -> String {
 }
 
 /// The candidate most similar to `name`, by edit distance relative to length, ignoring case.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name: Vec<char> = name.to_lowercase().chars().take(100).collect();
     candidates.min_by_key(|candidate| {
         let candidate: Vec<char> = candidate.to_lowercase().chars().collect();

@@ -9,6 +9,7 @@ mod faults;
 pub(crate) mod fuzzing;
 mod keys;
 mod parse;
+mod present;
 mod quote;
 mod socket;
 mod sources;
@@ -28,6 +29,7 @@ use crate::text;
 pub use consul::ConsulApi;
 use consul::consul_api;
 pub use faults::Faults;
+pub(crate) use keys::nearest;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE, CLIENT_STATE_FILE,
@@ -41,6 +43,7 @@ pub use keys::{KEYS, Scope, Setting, help};
 use parse::{
     TableName, boolean, file_path, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name,
 };
+pub use present::{PresentSettings, load_present, load_table};
 use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
