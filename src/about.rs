@@ -65,6 +65,12 @@ impl About {
         self.with("server", named(names))
     }
 
+    /// Adds the words of causes.
+    #[must_use]
+    pub fn cause(self, words: impl IntoIterator<Item = &'static str>) -> Self {
+        self.with("cause", named(words))
+    }
+
     /// Adds all that `other` is about.
     #[must_use]
     pub fn and(mut self, other: About) -> Self {

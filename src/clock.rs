@@ -53,6 +53,14 @@ impl Timestamp {
         u64::try_from(self.0.checked_sub(earlier.0)?).ok().map(Duration::from_micros)
     }
 
+    /// In RFC 3339, to the millisecond: `2026-01-02T03:04:05.678Z`.
+    pub fn rfc3339(self) -> String {
+        let moment = self.to_string();
+        let (date, time) = moment.split_once(' ').unwrap_or((&moment, ""));
+        let time = time.get(..12).unwrap_or(time);
+        format!("{date}T{time}Z")
+    }
+
     /// Parses a timestamp in UTC: a space or `T` between date and time, fraction optional. `None` for anything else, such as
     /// the `0-0-0 00:00:00.000000` of a free slot.
     pub fn parse(text: &str) -> Option<Self> {

@@ -2,10 +2,12 @@
 
 pub mod about;
 pub mod aws;
+pub mod cause;
 pub mod children;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod commands;
 pub mod conf_file;
 pub mod consul;
 pub mod environment;
@@ -25,6 +27,7 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod slot;
+pub mod status;
 pub mod text;
 mod text_file;
 mod tls;

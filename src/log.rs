@@ -167,20 +167,12 @@ impl Write for QueueWriter {
 }
 
 pub(crate) fn line(now: Timestamp, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
-    let mut line = format!("{} {level:<5} {}: ", rfc3339(now), module(target));
+    let mut line = format!("{} {level:<5} {}: ", now.rfc3339(), module(target));
     match message.as_str() {
         Some(text) => push_sanitized(text, &mut line),
         None => push_sanitized(&message.to_string(), &mut line),
     }
     line
-}
-
-/// `YYYY-MM-DDTHH:MM:SS.fffZ`
-fn rfc3339(now: Timestamp) -> String {
-    let moment = now.to_string();
-    let (date, time) = moment.split_once(' ').unwrap_or((&moment, ""));
-    let time = time.get(..12).unwrap_or(time);
-    format!("{date}T{time}Z")
 }
 
 fn module(target: &str) -> &str {

@@ -25,6 +25,7 @@ use crate::ports::{Haproxy, Source, Subject, TableReader, TurnError};
 use crate::server::{Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
 use crate::shutdown::Shutdown;
+use crate::status::{Facts, Status};
 
 /// How often a server checks its lease between turns: a leader has to keep its heartbeat going.
 const PULSE: Duration = Duration::from_secs(1);
@@ -106,7 +107,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let limits = SlotLimits::of(&settings);
     let ServerSettings { common, source, .. } = settings;
-    let role = RoleLoop::new("server", args, &common, shutdown, started)?;
+    let role = RoleLoop::new("server", args, &common, None, shutdown, started)?;
     let only_table = matches!(source, SourceSettings::Consul { .. });
     let aws = aws(args, regions(&common, only_table), env, &role.metrics, started)?;
     let source: Box<dyn Source> = match source {
@@ -117,7 +118,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     };
     let table = SlotTable::new(aws, &common.table);
     let mut schema = Some(table.new_handle());
-    let server = Server::new(source, table, limits, Arc::clone(&role.metrics) as _, process_name());
+    let server = Server::new(source, table, limits, Arc::clone(&role.status) as _, process_name());
     if args.mode == Mode::DryRun {
         let mut server = server;
         let preview = retry_at_startup(&role.shutdown, || {
@@ -157,10 +158,14 @@ fn has_leader(server: &Server<Box<dyn Source>, SlotTable>, deadline: Instant) ->
 
 /// A unique name for this process: host, pid and a random part.
 fn process_name() -> String {
+    let random = RandomState::new().build_hasher().finish();
+    format!("{}/{}/{random:016x}", host(), std::process::id())
+}
+
+fn host() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(|c| !c.is_control()).take(64).collect();
-    let random = RandomState::new().build_hasher().finish();
-    format!("{}/{}/{random:016x}", if host.is_empty() { "unknown" } else { &host }, std::process::id())
+    if host.is_empty() { "unknown".to_owned() } else { host }
 }
 
 /// Checks once that the table can hold slots. Skipped without permission to describe tables, which the Python version does
@@ -179,7 +184,7 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), TurnError> {
 fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
     let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
     let common = &settings.common;
-    let role = RoleLoop::new("client", args, common, shutdown, started)?;
+    let role = RoleLoop::new("client", args, common, Some(settings.socket.to_string()), shutdown, started)?;
     let aws = aws(args, regions(common, true), env, &role.metrics, started)?;
     // A dry run changes nothing, the state file included.
     let state_file = settings.state_file.clone().filter(|_| args.mode != Mode::DryRun);
@@ -193,6 +198,9 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     let limits = SocketLimits::of(backends, common.list_size as usize);
     let runtime = Runtime::new(Socket::new(settings.socket.clone(), limits));
     let mut client = Client::new(&settings, table, runtime, Arc::clone(&role.metrics));
+    if args.mode == Mode::Loop {
+        client.show_on(Arc::clone(&role.status) as _);
+    }
     if args.mode == Mode::DryRun {
         let commands = retry_at_startup(&role.shutdown, || client.dry_run(Instant::now()))?;
         print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
@@ -290,6 +298,7 @@ fn start_log(args: &Args, common: &Common) {
 struct RoleLoop {
     interval: Duration,
     metrics: Arc<Metrics>,
+    status: Arc<Status>,
     shutdown: Shutdown,
     started: Instant,
 }
@@ -300,16 +309,29 @@ impl RoleLoop {
         role: &'static str,
         args: &Args,
         common: &Common,
+        socket: Option<String>,
         shutdown: Shutdown,
         started: Instant,
     ) -> Result<Self, Error> {
         start_log(args, common);
         let metrics = Metrics::new(role);
+        let facts = Facts {
+            role,
+            host: host(),
+            table: common.table.clone(),
+            region: common.table_region.clone().or_else(|| common.region.clone()),
+            interval: common.interval,
+            size: common.list_size,
+            socket,
+            started: Timestamp::now(),
+            start: started,
+        };
+        let status = Status::new(facts, Arc::clone(&metrics));
         if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
-            Exporter::bind(address)?.serve(Arc::clone(&metrics), common.interval);
+            Exporter::bind(address)?.serve(Arc::clone(&status));
         }
         info!("hsdo {} starts as {role}, table {}", env!("CARGO_PKG_VERSION"), common.table);
-        Ok(RoleLoop { interval: common.interval, metrics, shutdown, started })
+        Ok(RoleLoop { interval: common.interval, metrics, status, shutdown, started })
     }
 
     /// Runs turns until shutdown.
@@ -323,6 +345,7 @@ impl RoleLoop {
             let started = Instant::now();
             let failures = runner.turn();
             self.metrics.turn(failures.is_empty(), started.elapsed());
+            self.status.turn(started.elapsed(), failures.iter().map(TurnError::to_string).collect());
             succeeded |= failures.is_empty();
             let early = self.is_startup_transient(&failures);
             let failures = if succeeded { failures } else { reject_fatal(failures, early, runner)? };

@@ -256,6 +256,9 @@ pub struct Observation {
     pub unknown_states: Vec<UnknownState>,
     /// The occupants that no group lists.
     pub unlisted: Unlisted,
+    /// What the source says of instances that are not simply ready, by each of their names, as in
+    /// `lifecycle state "Terminating:Wait"`. For messages; no decision depends on it.
+    pub said: BTreeMap<String, String>,
 }
 
 impl Observation {

@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::Target;
 use super::memory::SlotMemory;
 use super::model;
-use super::placement::{self, Desired, Rules};
+use super::placement::{self, BackendKind, Desired, Rules, Wanted};
+use super::reason;
 use super::reconcile::{self, BackendPlan, Step};
 use super::sequencer::{Next, Sequencer};
 use super::stage::Options;
 use super::view::View;
 use crate::about::About;
-use crate::ports::{BackendFault, Command, Running, Servers, likely_base, number_of};
+use crate::ports::{BackendFault, BackendSlot, BackendState, Command, Running, Servers, likely_base, number_of};
 use crate::slot::{SlotId, Table};
 
 /// What was learned of a backend in one HAProxy process; dropped when another one answers.
@@ -94,9 +95,12 @@ impl ManagedBackend {
         self.turn = Sequencer::default();
     }
 
+    fn options(&self) -> Options {
+        Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights }
+    }
+
     pub(super) fn next(&mut self, now: Instant) -> Next {
-        let options =
-            Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights };
+        let options = self.options();
         let Learned { memory, .. } = &mut self.learned;
         self.plan = match &self.running {
             Ok(running) => {
@@ -127,6 +131,31 @@ impl ManagedBackend {
             step.changes.iter().filter_map(|change| Command::new(self.name(), &server, *change)).collect()
         };
         steps.iter().map(commands).collect()
+    }
+
+    /// What it shows of itself, by the `table` that its plan is for.
+    pub(super) fn state(&self, table: &Table) -> BackendState {
+        let Target { backend, kind } = &self.target;
+        let state = BackendState {
+            name: backend.name.clone(),
+            base: backend.base.clone(),
+            fallback: *kind == BackendKind::Fallback,
+            fault: self.fault().map(ToString::to_string),
+            slots: vec![],
+        };
+        let Ok(running) = &self.running else { return state };
+        let (desired, memory) = (&self.desired, &self.learned.memory);
+        let view = View { desired, running, memory, size: self.size, options: self.options() };
+        let slot = |slot| BackendSlot {
+            slot,
+            wanted: match desired.of(slot) {
+                Some(Wanted::Serve { weight, .. }) => Some(weight),
+                Some(Wanted::Maintenance) | None => None,
+            },
+            running: running.get(&slot).cloned(),
+            cause: reason::cause(slot, table, view, &self.plan),
+        };
+        BackendState { slots: reason::slots(table, view).into_iter().map(slot).collect(), ..state }
     }
 
     pub(super) fn left(&self) -> usize {

@@ -15,7 +15,7 @@ use super::sequencer::Next;
 use super::stage::PARKED;
 use crate::about::About;
 use crate::metrics::Metrics;
-use crate::ports::{Change, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
+use crate::ports::{Board, Change, ClientState, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
 use crate::slot::{SlotId, Table};
 
 pub(super) struct Converge<H> {
@@ -24,6 +24,10 @@ pub(super) struct Converge<H> {
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
     pid: Option<String>,
+    /// The process that answered last.
+    process: Option<Process>,
+    /// Where to show the state of every turn that compared something.
+    board: Option<Arc<dyn Board>>,
     /// Whether a reading has found at least one usable backend.
     started: bool,
     /// Whether the last reading needed no steps. If neither HAProxy nor the table changes, the next turn needs none either.
@@ -49,6 +53,8 @@ impl<H: Haproxy> Converge<H> {
             report: Report::new(size, Arc::clone(&metrics)),
             metrics,
             pid: None,
+            process: None,
+            board: None,
             started: false,
             in_sync: false,
             down: false,
@@ -121,10 +127,22 @@ impl<H: Haproxy> Converge<H> {
             self.send(&commands, &mut refusals)?;
         }
         self.report.publish(&self.backends);
+        self.show(table);
         let left: usize = self.backends.iter().map(ManagedBackend::left).sum();
         let open = |backend: &ManagedBackend| backend.plan.pending || backend.fault().is_some();
         self.in_sync = left == 0 && !self.backends.iter().any(open);
         if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
+    }
+
+    pub(super) fn show_on(&mut self, board: Arc<dyn Board>) {
+        self.board = Some(board);
+    }
+
+    fn show(&self, table: &Table) {
+        if let Some(board) = &self.board {
+            let backends = self.backends.iter().map(|backend| backend.state(table)).collect();
+            board.publish(ClientState { table: table.clone(), process: self.process.clone(), backends });
+        }
     }
 
     /// The commands that a turn would send, simulated on the model of HAProxy.
@@ -156,8 +174,9 @@ impl<H: Haproxy> Converge<H> {
                 Some(before) => info!("another HAProxy answers: {version}, pid {pid}, previously pid {before}"),
                 None => info!("HAProxy {version} answers, pid {pid}"),
             }
-            self.pid = Some(process.pid);
+            self.pid = Some(process.pid.clone());
         }
+        self.process = Some(process);
         for backend in &mut self.backends {
             if is_new {
                 backend.reset();

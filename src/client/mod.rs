@@ -40,11 +40,13 @@ mod converge;
 mod cover;
 #[cfg(test)]
 mod fixtures;
+pub mod look;
 mod memory;
 pub(crate) mod model;
 pub mod placement;
 #[cfg(test)]
 mod properties;
+pub mod reason;
 pub mod reconcile;
 mod report;
 mod sequencer;
@@ -57,8 +59,9 @@ use std::time::{Duration, Instant};
 
 use crate::about::About;
 use crate::log::Episode;
+use crate::marker::Marker;
 use crate::metrics::{Metrics, ServerSeries};
-use crate::ports::{Haproxy, Kept, Subject, TableReader, TurnError};
+use crate::ports::{Board, Haproxy, Kept, Subject, TableReader, TurnError};
 use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
@@ -105,6 +108,7 @@ pub struct Client<T, H> {
     split: Episode,
     marker_fault: Episode,
     kept: Episode,
+    board: Option<Arc<dyn Board>>,
 }
 
 impl<T: TableReader, H: Haproxy> Client<T, H> {
@@ -143,6 +147,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             split: Episode::new("CLIENT_ASG_NAMES"),
             marker_fault: Episode::new("change marker"),
             kept: Episode::new("CLIENT_STATE_FILE"),
+            board: None,
         }
     }
 
@@ -160,6 +165,12 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let repaired = repaired.and_then(|()| self.repair(now));
         [refreshed, repaired].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// From now on the client shows its state there too.
+    pub fn show_on(&mut self, board: Arc<dyn Board>) {
+        self.converge.show_on(Arc::clone(&board));
+        self.board = Some(board);
     }
 
     /// Whether there is a table to keep HAProxy in step with.
@@ -233,11 +244,15 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let unchanged = match (&self.table, need) {
             (None, _) | (_, Need::Read) => false,
             _ if self.is_kept => false,
-            (Some(_), Need::Nothing) => return Ok(()),
+            (Some(_), Need::Nothing) => {
+                self.confirmed(&marker, now);
+                return Ok(());
+            }
             (Some(table), Need::Look) => self.reader.read(false, until)? == *table,
         };
         if unchanged {
             self.watch.confirm(now);
+            self.confirmed(&marker, now);
             return Ok(());
         }
         let table = self.reader.read(true, until)?;
@@ -253,7 +268,14 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         if self.table.as_ref() != Some(&table) {
             self.take(table);
         }
+        self.confirmed(&marker, now);
         Ok(())
+    }
+
+    fn confirmed(&self, marker: &Marker, now: Instant) {
+        if let Some(board) = &self.board {
+            board.confirmed(marker.leader.as_deref(), now);
+        }
     }
 
     /// From now on HAProxy is to match this table.

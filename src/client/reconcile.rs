@@ -36,6 +36,8 @@ pub struct BackendPlan {
     pub contested: Vec<SlotId>,
     /// Slots that can never serve: their configured weight is 0, and the algorithm is static.
     pub weightless: Vec<SlotId>,
+    /// Slots that serve on, though they should not, because no other server can take their traffic yet.
+    pub covering: Vec<SlotId>,
     /// Slots up to the list size, or with an occupant, that HAProxy does not have.
     pub missing: Vec<SlotId>,
     /// A slot stays parked until a check of its previous server ends.
@@ -51,7 +53,10 @@ pub fn reconcile(view: View<'_>) -> BackendPlan {
     for (id, server, stage) in view.slots() {
         match view.desired.of(id) {
             None => {}
-            Some(_) if cover.is_needed(id) => plan.pending = true,
+            Some(_) if cover.is_needed(id) => {
+                plan.covering.push(id);
+                plan.pending = true;
+            }
             Some(Wanted::Maintenance) => retire(&mut plan, id, server, stage),
             Some(Wanted::Serve { address, weight }) => {
                 let slot = ServingSlot { id, server, stage, address, weight };

@@ -29,7 +29,8 @@ impl<'a> View<'a> {
         self.running.iter().map(move |(&id, server)| (id, server, self.stage(id, server)))
     }
 
-    fn stage(self, id: SlotId, server: &Running) -> Stage {
+    /// The stage of a slot that runs as `server`.
+    pub(super) fn stage(self, id: SlotId, server: &Running) -> Stage {
         Stage::of(self.desired.of(id), server, self.memory.is_held(id), self.options)
     }
 }

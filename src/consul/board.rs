@@ -44,6 +44,7 @@ pub(super) fn join(
             Some(Ok(Lookup::Missing)) => observation.missing_groups.push(service.clone()),
             Some(Ok(Lookup::Registered(health))) => {
                 observation.instances.extend(health.instances.iter().cloned());
+                observation.said.extend(health.said());
                 observation.hidden.extend(health.unaddressed.iter().map(Unaddressed::hidden));
                 unaddressed.extend(health.unaddressed.iter().cloned());
             }

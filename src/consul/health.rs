@@ -26,6 +26,16 @@ pub(super) struct ServiceHealth {
 }
 
 impl ServiceHealth {
+    /// What Consul says of instances that are not simply ready, by name.
+    pub(super) fn said(&self) -> impl Iterator<Item = (String, String)> {
+        let draining = self.instances.iter().filter(|instance| instance.readiness == Readiness::Draining);
+        let names = draining.flat_map(|instance| instance.aliases.iter().chain([&instance.name]));
+        let maintenance = names.map(|name| (name.clone(), "maintenance in Consul".to_owned()));
+        let said = |one: &Unaddressed| row_name(format!("its address in Consul is {:?}, no IP address", one.address));
+        let of = move |one: &Unaddressed| one.names.iter().map(|name| (name.clone(), said(one))).collect::<Vec<_>>();
+        maintenance.chain(self.unaddressed.iter().flat_map(of))
+    }
+
     pub(super) fn any_ready(&self) -> bool {
         // One without a usable address passes its checks too.
         !self.unaddressed.is_empty() || self.instances.iter().any(|instance| instance.readiness == Readiness::Ready)

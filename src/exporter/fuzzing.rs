@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Pages;
 use super::gate::read_head;
@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::fuzzing::{assert_message, kind, text};
 use crate::log::line;
 use crate::metrics::{Metrics, ServerSeries};
+use crate::status::{Facts, Status};
 use crate::text::one_line;
 
 /// `h`: an HTTP request; `n`: names in metrics, one per line; `l`: a log message.
@@ -55,17 +56,32 @@ fn request(data: &[u8], pieces: usize) {
     let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
     let status: u16 = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     assert!(head.starts_with("HTTP/1.1 ") && [200, 404, 405, 503].contains(&status), "{head}");
-    let known = ["/metrics", "/healthz", "/readyz"].contains(&path) && ["GET", "HEAD"].contains(&method);
+    let known =
+        ["/", "/status", "/metrics", "/healthz", "/readyz"].contains(&path) && ["GET", "HEAD"].contains(&method);
     assert_eq!(known, ![404, 405].contains(&status), "{method:?} {path:?}");
     let length = format!("\r\nContent-Length: {}\r\n", body.len());
     assert_eq!(method != "HEAD", format!("{head}\r\n").contains(&length), "{head}");
 }
 
+pub(super) fn facts(role: &'static str) -> Facts {
+    Facts {
+        role,
+        host: "host".to_owned(),
+        table: "hsdo".to_owned(),
+        region: None,
+        interval: Duration::from_secs(1),
+        size: 10,
+        socket: None,
+        started: Timestamp::now(),
+        start: Instant::now(),
+    }
+}
+
 fn connection() -> &'static Mutex<Connection> {
     static CONNECTION: OnceLock<Mutex<Connection>> = OnceLock::new();
     CONNECTION.get_or_init(|| {
-        let metrics = Metrics::new("client");
-        let pages = move |method: &str, path: &str| page(&metrics, Duration::from_secs(1), method, path);
+        let status = Status::new(facts("client"), Metrics::new("client"));
+        let pages = move |method: &str, path: &str| page(&status, method, path);
         let pages: Arc<Pages> = Arc::new(pages);
         Mutex::new(Connection::open(&pages).expect("a connection"))
     })

@@ -1,4 +1,4 @@
-//! The exporter: `/metrics`, `/healthz` and `/readyz` over HTTP, without authentication.
+//! The exporter: `/`, `/status`, `/metrics`, `/healthz` and `/readyz` over HTTP, without authentication.
 //!
 //! No peer may crash the process, exhaust its memory or delay a turn. So peers meet a gate (`gate`): a fixed number of threads
 //! with one connection each, a limit on the request, a deadline for the whole exchange, and no keep-alive. HTTP is spoken by
@@ -23,7 +23,7 @@ use self::http::Http;
 use self::pages::{Page, page};
 use crate::error::Error;
 use crate::log::Episode;
-use crate::metrics::Metrics;
+use crate::status::Status;
 
 /// Concurrent connections; more wait in the listener's queue.
 const WORKERS: usize = 32;
@@ -69,14 +69,14 @@ impl Exporter {
         self.address
     }
 
-    /// Serves in background threads until the process ends. `interval` is the one of turns, to judge liveness. Threads that
+    /// Serves in background threads until the process ends. Threads that
     /// cannot be started are logged, and the others serve.
-    pub fn serve(self, metrics: Arc<Metrics>, interval: Duration) {
-        self.serve_within(metrics, interval, DEADLINE);
+    pub fn serve(self, status: Arc<Status>) {
+        self.serve_within(status, DEADLINE);
     }
 
-    fn serve_within(self, metrics: Arc<Metrics>, interval: Duration, deadline: Duration) {
-        let pages = move |method: &str, path: &str| page(&metrics, interval, method, path);
+    fn serve_within(self, status: Arc<Status>, deadline: Duration) {
+        let pages = move |method: &str, path: &str| page(&status, method, path);
         let gate = Arc::new(Gate {
             listener: self.listener,
             http: Http::start(Arc::new(pages)),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
-use super::{module, rfc3339};
+use super::module;
 use crate::about::FIELDS;
 use crate::clock::Timestamp;
 use crate::text::{is_unsafe, push_sanitized};
@@ -22,7 +22,7 @@ pub(crate) fn line(now: Timestamp, record: &Record<'_>) -> String {
         line.push(':');
         line.push_str(value);
     };
-    member("time", &string(&rfc3339(now)));
+    member("time", &string(&now.rfc3339()));
     member("level", &string(record.level().as_str()));
     member("target", &string(module(record.target())));
     let mut message = String::new();

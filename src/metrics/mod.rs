@@ -285,6 +285,21 @@ impl Metrics {
         liveness
     }
 
+    /// Whether this server leads; `None` for a client.
+    pub fn leads(&self) -> Option<bool> {
+        self.values().leads
+    }
+
+    /// The time since the leader's heartbeat changed, if it was seen to.
+    pub fn heartbeat_age(&self) -> Option<Duration> {
+        self.values().heartbeat.map(|when| when.elapsed())
+    }
+
+    /// Client: whether HAProxy answered in the last turn.
+    pub fn haproxy_up(&self) -> Option<bool> {
+        self.values().haproxy_up
+    }
+
     /// Renders the metrics in Prometheus text format 0.0.4. The lock is held only for a copy, so a scrape blocks no turn.
     pub fn render(&self) -> String {
         let mut values = self.values().clone();

@@ -4,7 +4,9 @@
 mod client;
 mod error;
 mod server;
+mod status;
 
 pub use client::*;
 pub use error::{Subject, TurnError};
-pub use server::{Gauges, Sighting, SlotStore, Snapshot, Source, TableReading};
+pub use server::{Gauges, Reason, Sighting, SlotStore, Snapshot, Source, TableReading};
+pub use status::{BackendSlot, BackendState, Board, ClientState};

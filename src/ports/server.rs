@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::TurnError;
+use crate::cause::{Cause, LeftOut};
 use crate::marker::{Claim, Marker, Stamp};
-use crate::slot::{Observation, Slot, SlotId, Table};
+use crate::slot::{Observation, Slot, SlotId, Table, Weight};
 
 /// Where instances come from: Auto Scaling groups or Consul.
 pub trait Source {
@@ -112,6 +113,8 @@ pub trait Gauges: Send + Sync {
     fn publish(&self, state: &Snapshot);
     /// Sets whether this server leads.
     fn leads(&self, leads: bool);
+    /// Records the term that leads the table, its own or another's; `None` if none does.
+    fn leader(&self, _term: Option<&str>) {}
     /// Records that the heartbeat was written, or seen to change, at `when`.
     fn heartbeat(&self, when: Instant);
 }
@@ -135,4 +138,17 @@ pub struct Snapshot {
     pub unseen: usize,
     /// Instances in a state unknown to hsdo.
     pub unknown_states: usize,
+    /// Why each slot has its weight, unreadable and missing rows included.
+    pub reasons: BTreeMap<SlotId, Reason>,
+    /// The instances without a slot, first in line first.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Why a slot has its weight, and where that is going.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The reason.
+    pub cause: Cause,
+    /// The weight that its occupant ramps to.
+    pub full: Weight,
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::guard::Guard;
-use super::judge::{Judged, judge_all};
+use super::judge::{Judged, Kept, judge_all};
 use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
@@ -19,7 +19,8 @@ use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Table};
 pub(super) struct Assignment {
     /// The readable rows, and slots of 1 to N without a row.
     pub(super) slots: BTreeMap<SlotId, Slot>,
-    pub(super) kept: BTreeSet<SlotId>,
+    /// Slots that must not change this turn, and why.
+    pub(super) kept: BTreeMap<SlotId, Kept>,
     /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
     pub(super) guard: Guard,

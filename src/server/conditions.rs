@@ -119,7 +119,7 @@ pub(super) fn conditions(
 }
 
 /// Ready instances that are left out because of their address, unless another report of theirs has a slot.
-fn shared_addresses(plan: &Plan) -> impl Iterator<Item = &Instance> {
+pub(super) fn shared_addresses(plan: &Plan) -> impl Iterator<Item = &Instance> {
     let holds = |one: &Instance, slot: &Slot| {
         slot.occupant.as_ref().is_some_and(|occupant| occupant.address == one.address && one.has_name(&occupant.name))
     };

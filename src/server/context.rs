@@ -1,6 +1,6 @@
 //! What every turn needs, on standby or leading: the edges, the limits, and the process-wide log state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use log::{Level, log_enabled};
@@ -10,8 +10,9 @@ use super::limits::SlotLimits;
 use super::plan::Plan;
 use super::report;
 use crate::about::Message;
+use crate::cause::Cause;
 use crate::ports::{Gauges, Source};
-use crate::slot::{Observation, Table};
+use crate::slot::{Observation, SlotId, Table};
 
 pub(super) struct TurnContext<S, T> {
     pub(super) source: S,
@@ -23,13 +24,14 @@ pub(super) struct TurnContext<S, T> {
 }
 
 impl<S: Source, T> TurnContext<S, T> {
-    pub(super) fn log_changes(&self, table: &Table, plan: &Plan) {
+    pub(super) fn log_changes(&self, table: &Table, plan: &Plan, causes: &BTreeMap<SlotId, Cause>) {
         for slot in &plan.changes {
             let wrote = || Message::new(format!("wrote {}", report::row(slot)), report::about_slots([slot]));
             debug(wrote);
             let full = plan.full_weight(slot.id, self.limits.max);
             for event in report::events(table.rows.get(&slot.id), slot, full) {
-                crate::log::write(Level::Info, module_path!(), &event);
+                let about = event.about.cause(causes.get(&slot.id).map(Cause::word));
+                crate::log::write(Level::Info, module_path!(), &Message { about, ..event });
             }
         }
         for instance in &plan.ignored {

@@ -1,7 +1,8 @@
 //! The weight of a draining server: 0, unless nothing else can serve. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::judge::Kept;
 use super::limits::SlotLimits;
 use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
@@ -12,7 +13,7 @@ use crate::slot::{Occupant, Slot, SlotId, Status};
 /// all are at 0, each gets MIN, at least 1.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
-    kept: &BTreeSet<SlotId>,
+    kept: &BTreeMap<SlotId, Kept>,
     now: Timestamp,
     limits: &SlotLimits,
 ) -> Vec<SlotId> {
@@ -39,11 +40,11 @@ pub(super) fn set_weights(
 
 fn draining<'a>(
     slots: &'a mut BTreeMap<SlotId, Slot>,
-    kept: &'a BTreeSet<SlotId>,
+    kept: &'a BTreeMap<SlotId, Kept>,
 ) -> impl Iterator<Item = (SlotId, &'a mut Occupant)> {
     slots
         .values_mut()
-        .filter(|slot| !kept.contains(&slot.id))
+        .filter(|slot| !kept.contains_key(&slot.id))
         .filter_map(|slot| Some((slot.id, slot.occupant.as_mut()?)))
         .filter(|(_, occupant)| occupant.status == Status::Draining)
 }
@@ -86,7 +87,7 @@ mod tests {
         for (name, kept, min, max, before, after, last_resort) in cases {
             let mut slots = rows(before);
             let limits = SlotLimits { min, max, ..limits(2) };
-            let found = set_weights(&mut slots, &kept.iter().copied().collect(), at(100), &limits);
+            let found = set_weights(&mut slots, &kept.iter().map(|id| (*id, Kept::Silent)).collect(), at(100), &limits);
             assert_eq!(show(&slots), after, "{name}");
             assert_eq!(found, last_resort, "{name}");
         }

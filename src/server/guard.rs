@@ -44,9 +44,13 @@ impl Guard {
         Guard(vanished.iter().map(key).map(aged).collect())
     }
 
-    /// Whether it still keeps this occupant. After `grace` it does not, but remembers it until the slot is freed.
-    pub(super) fn keeps(&self, one: &Vanished<'_>, grace: Duration) -> bool {
-        !self.is_idle() && self.0.get(&(one.slot, one.occupant.name.clone())).is_some_and(|age| *age < grace)
+    /// How long it still keeps this occupant, if it does. After `grace` it does not, but remembers it until the slot is freed.
+    pub(super) fn left(&self, one: &Vanished<'_>, grace: Duration) -> Option<Duration> {
+        if self.is_idle() {
+            return None;
+        }
+        let age = self.0.get(&(one.slot, one.occupant.name.clone()))?;
+        Some(grace.saturating_sub(*age)).filter(|left| !left.is_zero())
     }
 }
 
@@ -77,7 +81,7 @@ mod tests {
             .map(|(slot, occupant)| Vanished { slot, occupant })
             .collect();
         let after = guard.after(&lost, serving, secs(passed), grace);
-        let kept = lost.iter().filter(|one| after.keeps(one, grace)).map(|one| one.slot).collect();
+        let kept = lost.iter().filter(|one| after.left(one, grace).is_some()).map(|one| one.slot).collect();
         (after, kept)
     }
 

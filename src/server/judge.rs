@@ -3,8 +3,9 @@
 //! Unknown is not empty: an occupant is evicted only if the source says that it has ended, that its group has set it aside,
 //! or that it is in no group. If too many leave every group at once, eviction waits (`guard`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::guard::{Guard, Vanished, serves};
 use super::limits::SlotLimits;
@@ -14,11 +15,26 @@ use crate::clock::Timestamp;
 use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
 pub(super) struct Judged {
-    /// Slots that must not change this turn.
-    pub(super) kept: BTreeSet<SlotId>,
+    /// Slots that must not change this turn, and why.
+    pub(super) kept: BTreeMap<SlotId, Kept>,
     /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
     pub(super) guard: Guard,
+}
+
+/// Why an occupant stays exactly as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Its lifecycle or health state is not known to hsdo.
+    UnknownState,
+    /// Its group lists it, but the source shows no address.
+    Silent,
+    /// It may belong to a group that does not exist.
+    MissingGroup,
+    /// The source was not asked about it.
+    Unasked,
+    /// The removal guard keeps it for this long.
+    Guarded(Duration),
 }
 
 /// Judges every occupant and updates `slots`.
@@ -45,14 +61,13 @@ pub(super) fn judge_all(
     // Slots that stay as they are in any case, such as those of a missing group, must not make the rest look few.
     let stays = |id: &SlotId| match decisions.get(id) {
         Some(Decision::Present(instance)) => instance.readiness == Readiness::Unknown,
-        decision => matches!(decision, Some(Decision::Kept)),
+        decision => matches!(decision, Some(Decision::Kept(_))),
     };
     let serving = occupants().filter(|(id, occupant)| !stays(id) && serves(occupant)).count();
     let guard = previous.guard.after(&vanished, serving, previous.elapsed, limits.removal_guard);
-    let keeps = |one: &&Vanished<'_>| guard.keeps(one, limits.removal_guard);
-    let guarded: Vec<SlotId> = vanished.iter().filter(keeps).map(|one| one.slot).collect();
-
-    let mut kept: BTreeSet<SlotId> = guarded.iter().copied().collect();
+    let keep = |one: &Vanished<'_>| Some((one.slot, Kept::Guarded(guard.left(one, limits.removal_guard)?)));
+    let mut kept: BTreeMap<SlotId, Kept> = vanished.iter().filter_map(keep).collect();
+    let guarded: Vec<SlotId> = kept.keys().copied().collect();
     for (id, decision) in decisions {
         let Some(slot) = slots.get_mut(&id) else { continue };
         let Some(occupant) = slot.occupant.as_mut() else { continue };
@@ -63,10 +78,13 @@ pub(super) fn judge_all(
             }
             Decision::Drains => stay(occupant, Readiness::Draining, now, limits.min),
             Decision::Replaced(instance) => seat(slot, instance, now, limits.min),
-            Decision::Present(_) | Decision::Kept => {
-                kept.insert(id);
+            Decision::Present(_) => {
+                kept.insert(id, Kept::UnknownState);
             }
-            Decision::Vanished if kept.contains(&id) => {}
+            Decision::Kept(why) => {
+                kept.insert(id, why);
+            }
+            Decision::Vanished if kept.contains_key(&id) => {}
             Decision::Vanished | Decision::Gone => free(slot),
         }
     }
@@ -81,7 +99,7 @@ enum Decision<'a> {
     Replaced(&'a Instance),
     Drains,
     /// Its state is unknown: it stays as it is.
-    Kept,
+    Kept(Kept),
     /// No group lists it any more, but it is not reported as ended.
     Vanished,
     Gone,
@@ -116,23 +134,26 @@ fn judge<'a>(
         Some(instance) if instance.readiness == Readiness::Ready => return Decision::Replaced(instance),
         _ => {}
     }
-    if let Some(readiness) = names.hidden.get(name) {
-        return if *readiness == Readiness::Draining { Decision::Drains } else { Decision::Kept };
+    match names.hidden.get(name) {
+        Some(Readiness::Draining) => return Decision::Drains,
+        Some(Readiness::Unknown) => return Decision::Kept(Kept::UnknownState),
+        Some(Readiness::Ready) => return Decision::Kept(Kept::Silent),
+        None => {}
     }
     let missing = may_be_missing(occupant.group.as_ref(), seen, groups);
     match &seen.unlisted {
-        Unlisted::Gone if missing => Decision::Kept,
+        Unlisted::Gone if missing => Decision::Kept(Kept::MissingGroup),
         Unlisted::Gone => Decision::Gone,
         Unlisted::Fates(fates) => match fates.get(name) {
             Some(Fate::Gone) => Decision::Gone,
             // Its group is missing too: we may be looking at another region or account.
             Some(Fate::NotFound) if missing => Decision::Vanished,
             Some(Fate::NotFound) => Decision::Gone,
-            Some(Fate::Unconfirmed) if missing => Decision::Kept,
+            Some(Fate::Unconfirmed) if missing => Decision::Kept(Kept::MissingGroup),
             Some(Fate::Unconfirmed) => Decision::Vanished,
             // Its instance has a new address.
             None if names.reported.contains(name) => Decision::Gone,
-            None => Decision::Kept,
+            None => Decision::Kept(Kept::Unasked),
         },
     }
 }

@@ -24,6 +24,7 @@ mod limits;
 mod plan;
 mod previous;
 mod ramp;
+mod reason;
 mod report;
 mod seat;
 mod standby;
@@ -43,6 +44,7 @@ use log::{debug, info, warn};
 
 pub use limits::SlotLimits;
 pub use plan::{Plan, decide};
+pub use reason::{causes, left_out};
 
 use crate::clock::Timestamp;
 use crate::marker::Moment;

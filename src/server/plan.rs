@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::guard::Guard;
+use super::judge::Kept;
 use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::{allocate, drain, ramp};
@@ -24,6 +25,8 @@ pub struct Plan {
     /// Slots kept by the removal guard, in order.
     pub guarded: Vec<SlotId>,
     pub(super) guard: Guard,
+    /// The slots that stay exactly as they are, and why.
+    pub(super) kept: BTreeMap<SlotId, Kept>,
     /// Occupied slots above the configured number, in order.
     pub above_size: Vec<SlotId>,
     /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
@@ -59,7 +62,7 @@ pub(super) fn decide_after(
     let mut due = None;
     for (id, slot) in &mut assigned.slots {
         if let Some(occupant) = slot.occupant.as_mut()
-            && !assigned.kept.contains(id)
+            && !assigned.kept.contains_key(id)
         {
             let full = full_weight(limits.max, assigned.scales.get(id).copied().unwrap_or(1));
             ramp::advance(occupant, full, now, limits);
@@ -76,8 +79,8 @@ pub(super) fn decide_after(
         .collect();
     let above_size =
         slots.values().filter(|slot| slot.id > limits.size && slot.occupant.is_some()).map(|slot| slot.id).collect();
-    let allocate::Assignment { unplaced, ignored, scales, guarded, guard, .. } = assigned;
-    Plan { changes, slots, unplaced, last_resort, guarded, guard, above_size, ignored, scales, due }
+    let allocate::Assignment { unplaced, ignored, scales, guarded, guard, kept, .. } = assigned;
+    Plan { changes, slots, unplaced, last_resort, guarded, guard, kept, above_size, ignored, scales, due }
 }
 
 #[cfg(test)]

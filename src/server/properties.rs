@@ -58,7 +58,14 @@ fn observation() -> impl Strategy<Value = Observation> {
                 let in_service = in_service || readiness == Readiness::Ready;
                 Hidden { names: vec![format!("i{name}")], readiness, in_service }
             });
-            Observation { instances, missing_groups, hidden: hidden.collect(), unknown_states, unlisted }
+            Observation {
+                instances,
+                missing_groups,
+                hidden: hidden.collect(),
+                unknown_states,
+                unlisted,
+                ..Observation::default()
+            }
         })
 }
 

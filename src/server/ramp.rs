@@ -17,6 +17,12 @@ pub(super) fn due(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Opt
     occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
 }
 
+/// When the ramp ends, if every step comes when it is due; `None` if it does not ramp.
+pub(super) fn end(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
+    let steps = u32::from(full.saturating_sub(occupant.weight).div_ceil(limits.step.max(1)));
+    Some(due(occupant, full, limits)?.plus(limits.interval.saturating_mul(steps.saturating_sub(1))))
+}
+
 fn next(
     weight: Weight,
     last_step: Option<Timestamp>,

@@ -70,6 +70,7 @@ impl Standby {
         if let Some(since) = self.watch.alive_since() {
             context.gauges.heartbeat(since);
         }
+        context.gauges.leader(self.watch.rival());
         if let Some(rival) = self.watch.rival().filter(|rival| before.as_deref() != Some(*rival)) {
             info!("standing by: {} leads the table", rival.escape_debug());
         }
@@ -99,6 +100,7 @@ impl Standby {
             None => info!("leading the table as {name}"),
         }
         context.gauges.leads(true);
+        context.gauges.leader(Some(&name.to_string()));
         context.gauges.heartbeat(now.clock);
         Ok(Some(Term::new(HeldLease::new(name.clone(), &claim, now.clock), now.clock)))
     }

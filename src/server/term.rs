@@ -1,5 +1,6 @@
 //! One term of a leading server, from taking the lease to losing it. All of a leader's state is here and ends with the term.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -11,10 +12,11 @@ use super::lease::{HeldLease, TermName};
 use super::limits::SlotLimits;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
+use super::reason::{causes, left_out, reasons};
 use crate::clock::Timestamp;
 use crate::marker::{Moment, Stamp};
-use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading, TurnError};
-use crate::slot::{Observation, Slot, Table};
+use crate::ports::{Gauges, Reason, SlotStore, Snapshot, Source, TableReading, TurnError};
+use crate::slot::{Observation, Slot, SlotId, Table};
 
 /// After turns failed for this long, a row may have been edited and edited back unseen, while clients followed the edit.
 const BLIND: Duration = Duration::from_secs(5);
@@ -166,10 +168,12 @@ impl Term {
         if self.write(context, &table, &plan, now)? == Lease::Lost {
             return Ok(Lease::Lost);
         }
-        context.log_changes(&table, &plan);
+        let causes = causes(&table, &seen, &plan, now.time, &context.limits);
+        context.log_changes(&table, &plan, &causes);
         self.conditions = context.log_conditions(&self.conditions, &table, &seen, &plan);
         let steady_until = plan.changes.is_empty().then_some(plan.due);
-        self.publish(&*context.gauges, snapshot(&table, &seen, plan));
+        let reasons = reasons(causes, &plan, &context.limits);
+        self.publish(&*context.gauges, snapshot(&table, &seen, plan, reasons));
         self.steady = steady_until.map(|until| Steady { table, seen, from: now.time, until });
         Ok(Lease::Held)
     }
@@ -236,8 +240,10 @@ impl Term {
     }
 }
 
-fn snapshot(table: &Table, seen: &Observation, plan: Plan) -> Snapshot {
+fn snapshot(table: &Table, seen: &Observation, plan: Plan, reasons: BTreeMap<SlotId, Reason>) -> Snapshot {
     Snapshot {
+        left_out: left_out(seen, &plan),
+        reasons,
         slots: plan.slots,
         unreadable: table.faults().len(),
         unplaced: plan.unplaced.len(),

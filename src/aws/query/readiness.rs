@@ -56,15 +56,28 @@ fn readiness(membership: Membership) -> Option<Readiness> {
 }
 
 fn unknown_state(group: &str, member: &Member) -> UnknownState {
-    let state = match member.lifecycle.as_str() {
+    UnknownState { name: row_name(member.id.clone()), group: group.to_owned(), state: group_word(member) }
+}
+
+/// What its group says of a member that is not ready.
+fn group_word(member: &Member) -> String {
+    row_name(match member.lifecycle.as_str() {
         IN_SERVICE => format!("health {:?}", member.health),
         lifecycle => format!("lifecycle state {lifecycle:?}"),
-    };
-    UnknownState { name: row_name(member.id.clone()), group: group.to_owned(), state: row_name(state) }
+    })
+}
+
+/// What EC2 says of an instance that it does not show running at an address.
+fn ec2_word(record: Option<&Record>) -> String {
+    row_name(match record {
+        None => "EC2 does not list it".to_owned(),
+        Some(record) if record.state == "running" => "EC2 shows no usable IPv4 address of it".to_owned(),
+        Some(record) => format!("EC2 state {:?}", record.state),
+    })
 }
 
 /// Whether `name` is a well-formed instance id: EC2 rejects a whole call for any other.
-fn is_instance_id(name: &str) -> bool {
+pub(super) fn is_instance_id(name: &str) -> bool {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     name.strip_prefix("i-").is_some_and(|rest| matches!(rest.len(), 8 | 17) && rest.bytes().all(hex))
 }
@@ -136,6 +149,9 @@ pub fn observe(
             if !in_service && !occupied.contains(id) {
                 continue;
             }
+            if membership != Membership::Ready {
+                observation.said.insert(id.to_owned(), group_word(member));
+            }
             match ec2_state(records.get(id).copied()) {
                 Ec2State::Running(address) => {
                     observation.instances.push(Instance::new(address, id.to_owned(), name.clone(), readiness));
@@ -146,6 +162,9 @@ pub fn observe(
                     }
                 }
                 Ec2State::Unclear | Ec2State::Ended => {
+                    if membership == Membership::Ready {
+                        observation.said.insert(row_name(id.to_owned()), ec2_word(records.get(id).copied()));
+                    }
                     observation.hidden.push(Hidden { names: vec![row_name(id.to_owned())], readiness, in_service });
                 }
             }

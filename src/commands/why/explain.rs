@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Target;
 use super::gather::{Balancer, Gathered, find_row, occupant};
 use super::source::{Said, holder, said};
-use crate::cause::{Cause, Leaving, Wait};
+use crate::cause::{Cause, Leaving, LeftOut, Wait};
 use crate::client::look::{Look, SlotLook, look};
 use crate::client::placement::BackendKind;
 use crate::commands::status::{since, state};
@@ -224,7 +224,7 @@ fn missing_row(id: SlotId, settings: &PresentSettings, here: &[Here]) -> Option<
 /// The cause of an instance without a slot; none if nobody knows it.
 fn unseated(name: &str, server: Option<&Verdict>, found: &Gathered, told: &Said) -> Option<Cause> {
     if let (Some(server), Some(seen)) = (server, found.source.observation()) {
-        let has = |one: &&crate::server::LeftOut| one.instance == name;
+        let has = |one: &&LeftOut| one.instance == name;
         if let Some(one) = left_out(seen, &server.plan).iter().find(has) {
             return Some(one.cause.clone());
         }
