@@ -144,7 +144,7 @@ fn slot_json(id: SlotId, row: &Row, now: Timestamp) -> Value {
     };
     let step = occupant.and_then(|occupant| occupant.last_step);
     json!({
-        "slot": id,
+        "number": id,
         "instance": occupant.map(|occupant| &occupant.name),
         "group": occupant.and_then(|occupant| occupant.group.as_ref()),
         "address": address.map(|address| address.to_string()),
@@ -238,7 +238,7 @@ no slot: item with BackendServerID \"x\"
         let found = view().json(now());
         assert_eq!(found["lease"], json!({"leader": "h/1", "alive": true, "heartbeat_age_seconds": 5.678}));
         let first = json!({
-            "slot": 1, "instance": "i-0a", "group": "web-a", "address": "10.0.0.7", "weight": 10, "state": "enabled",
+            "number": 1, "instance": "i-0a", "group": "web-a", "address": "10.0.0.7", "weight": 10, "state": "enabled",
             "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "last_group": null, "fault": null,
         });
         assert_eq!(found["slots"][0], first);

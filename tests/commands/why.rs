@@ -78,7 +78,7 @@ fn every_cause_is_named(scene: &Scene) {
         let outcome = scene.ask(&target, settings, &["--json"]);
         let found = document(&outcome, 0);
         assert_eq!(found["cause"], word, "{target}: {outcome}");
-        let conclusion = found["conclusion"].as_str().unwrap_or_default();
+        let conclusion = found["reason"].as_str().unwrap_or_default();
         assert!(conclusion.contains(sentence), "{target}: {sentence:?} is not in {conclusion:?}");
         assert!(found["facts"].as_array().is_some_and(|facts| facts.iter().all(|fact| fact["known"] == true)));
     }
@@ -93,7 +93,7 @@ fn what_is_not_seated_is_explained(scene: &Scene) {
     ] {
         let found = document(&scene.ask(&new, &settings, &["--json"]), 0);
         assert_eq!(found["cause"], word, "{found:#}");
-        assert!(found["conclusion"].as_str().is_some_and(|text| text.contains(sentence)), "{found:#}");
+        assert!(found["reason"].as_str().is_some_and(|text| text.contains(sentence)), "{found:#}");
         assert_eq!(found["slot"], Value::Null, "{found:#}");
         assert_eq!(facts(&found, "EC2")[0]["known"], true, "{found:#}");
     }
@@ -124,7 +124,7 @@ fn each_role_alone_tells_what_it_knows(scene: &Scene) {
     // The group that its row names is asked about.
     assert_eq!(facts(&found, "Auto Scaling")[0]["fact"], "group web lists it: InService, Healthy", "{found:#}");
     let found = document(&scene.ask("slot:3", &no_server, &["--json"]), 0);
-    assert_eq!(found["conclusion"], "takes no new traffic: lifecycle state \"Terminating:Wait\"", "{found:#}");
+    assert_eq!(found["reason"], "takes no new traffic: lifecycle state \"Terminating:Wait\"", "{found:#}");
     let no_client = [("CLIENT_HAPROXY_BACKEND_LIST", "")];
     let found = document(&scene.ask("slot:8", &no_client, &["--json"]), 0);
     assert_eq!((&found["cause"], facts(&found, "HAProxy").len()), (&Value::from("serving"), 0), "{found:#}");

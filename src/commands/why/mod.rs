@@ -81,6 +81,6 @@ fn document(target: &Target, answer: &Answer) -> Value {
         "group": answer.group,
         "facts": answer.facts.iter().map(fact).collect::<Vec<Value>>(),
         "cause": answer.cause.as_ref().map(|cause| cause.word()),
-        "conclusion": answer.conclusion,
+        "reason": answer.conclusion,
     })
 }
