@@ -127,7 +127,12 @@ pub fn run(command: &Command, env: &Environment) -> Result<ExitCode, Error> {
 
 /// Starts the log, and AWS with a deadline.
 fn start(options: &Options, common: &Common, only_table: bool, env: &Environment) -> Result<Arc<Aws>, Error> {
-    log::init(options.debug || common.debug, common.log_format);
+    let debug = options.debug || common.debug;
+    log::init(debug, common.log_format);
+    if !debug {
+        // What a role does is no news here.
+        ::log::set_max_level(::log::LevelFilter::Warn);
+    }
     for warning in &common.warnings {
         ::log::warn!("{warning}");
     }
