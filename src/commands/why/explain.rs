@@ -340,3 +340,61 @@ fn conclude(cause: Cause, here: &[Here]) -> (Cause, Option<String>) {
         None => (cause, None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::Hand;
+
+    #[test]
+    fn the_conclusion_is_what_keeps_traffic_away() {
+        let ramping = || {
+            let then = crate::clock::Timestamp::from_micros(0);
+            Cause::Ramping { next: then, until: then }
+        };
+        let elsewhere = || Cause::Elsewhere { group: Some("web-b".to_owned()) };
+        let held = || Cause::Held(Hand::Drain);
+        let place = |place: &str| Some(place.to_owned());
+        let (default, fallback) = (BackendKind::Default, BackendKind::Fallback);
+        /// Name, cause by table and source, those of the backends a, b, …, and the conclusion.
+        type Case = (&'static str, Cause, Vec<(BackendKind, Option<Cause>)>, (Cause, Option<String>));
+        let cases: Vec<Case> = vec![
+            ("no balancer here", ramping(), vec![], (ramping(), None)),
+            ("it serves", ramping(), vec![(default, Some(Cause::Serving))], (ramping(), None)),
+            ("HAProxy does not tell", Cause::Serving, vec![(default, None)], (Cause::Serving, None)),
+            ("down", ramping(), vec![(default, Some(Cause::Down))], (Cause::Down, place("a/web1"))),
+            (
+                "in the second backend",
+                Cause::Serving,
+                vec![(default, Some(Cause::Serving)), (default, Some(held()))],
+                (held(), place("b/web1")),
+            ),
+            (
+                "the row decides",
+                Cause::Draining(Leaving::Row),
+                vec![(default, Some(Cause::Down))],
+                (Cause::Draining(Leaving::Row), None),
+            ),
+            (
+                "of another group",
+                Cause::Serving,
+                vec![(default, Some(elsewhere())), (fallback, Some(Cause::Serving))],
+                (elsewhere(), None),
+            ),
+            (
+                "of this group",
+                Cause::Serving,
+                vec![(default, Some(Cause::Serving)), (fallback, Some(elsewhere()))],
+                (Cause::Serving, None),
+            ),
+        ];
+        for (name, cause, backends, expected) in cases {
+            let here = |(letter, (kind, cause)): (char, (BackendKind, Option<Cause>))| Here {
+                fact: Fact { cause, ..Fact::new(format!("HAProxy {letter}/web1"), "") },
+                kind,
+            };
+            let here: Vec<Here> = ('a'..).zip(backends).map(here).collect();
+            assert_eq!(conclude(cause, &here), expected, "{name}");
+        }
+    }
+}

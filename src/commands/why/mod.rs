@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
+use crate::cause::Cause;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::settings;
@@ -57,7 +58,7 @@ fn lines(answer: &Answer) -> Vec<Vec<Cell>> {
         Some(cause) if cause.is_trouble() => Tone::Warn,
         Some(_) => Tone::Good,
     };
-    let word = answer.cause.as_ref().map_or("unknown", |cause| cause.word());
+    let word = answer.cause.as_ref().map_or("unknown", Cause::word);
     let conclusion = vec!["conclusion".into(), Cell::new(format!("{word}: {}", answer.conclusion), tone)];
     answer.facts.iter().map(fact).chain([conclusion]).collect()
 }
@@ -70,7 +71,7 @@ fn document(target: &Target, answer: &Answer) -> Value {
             "known": fact.known,
             "backend": fact.server.as_ref().map(|(backend, _)| backend),
             "server": fact.server.as_ref().map(|(_, server)| server),
-            "cause": fact.cause.as_ref().map(|cause| cause.word()),
+            "cause": fact.cause.as_ref().map(Cause::word),
         })
     };
     json!({
@@ -80,7 +81,7 @@ fn document(target: &Target, answer: &Answer) -> Value {
         "address": answer.address.map(|address| address.to_string()),
         "group": answer.group,
         "facts": answer.facts.iter().map(fact).collect::<Vec<Value>>(),
-        "cause": answer.cause.as_ref().map(|cause| cause.word()),
+        "cause": answer.cause.as_ref().map(Cause::word),
         "reason": answer.conclusion,
     })
 }
