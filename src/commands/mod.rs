@@ -172,7 +172,7 @@ mod tests {
     fn every_command_is_parsed() {
         let status = |options: Options| Invocation::Command(Command::Status(options));
         let why = |options, target: &str| {
-            Invocation::Command(Command::Why(options, Target::parse(&target.into()).expect(target)))
+            Invocation::Command(Command::Why(options, Target::parse(target.as_ref()).expect(target)))
         };
         let plain = Options::default;
         let json = || Options { json: true, ..plain() };
