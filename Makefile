@@ -66,6 +66,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export HSDO_TEST_MOTO = $(CURDIR)/$(VENV)/bin/moto_server
 export HSDO_TEST_HAPROXY = $(shell command -v haproxy)
 export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
+export HSDO_TEST_CHROMIUM = $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
 .PHONY: help build test test-haproxy soak simulate simulate-mutants fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
@@ -129,8 +130,8 @@ lease-run: rust ## Run three servers and twenty clients, and remove the leader a
 	@$(need) haproxy=haproxy
 	HSDO_LEASE_KILLS=$(KILLS) $(CARGO) test --locked --target $(TARGET) --test lease_run -- --nocapture
 
-tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, openssl, moto, and a Consul agent in target/
-	@$(need) haproxy=haproxy openssl=openssl
+tools: $(MOTO) $(CONSUL) ## Install what the tests need: haproxy, openssl, chromium, moto, and a Consul agent in target/
+	@$(need) haproxy=haproxy openssl=openssl chromium=chromium
 
 $(MOTO):
 	@$(need) python3=python3

@@ -216,7 +216,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Serving => f.write_str("serves"),
             Cause::Ramping { next, until } => {
-                write!(f, "its weight rises, next at {}, until {}", next.rfc3339(), until.rfc3339())
+                write!(f, "its weight rises, next at {}, until {}", moment(*next), moment(*until))
             }
             Cause::Draining(leaving) => write!(f, "takes no new traffic: {leaving}"),
             Cause::LastResort(leaving) => write!(f, "leaves, but serves because nothing else does: {leaving}"),
@@ -299,13 +299,56 @@ impl fmt::Display for Keep {
             Keep::Guarded { until } => write!(
                 f,
                 "no group lists it any more, like too many others at once; SERVER_REMOVAL_GUARD keeps it until {}",
-                until.rfc3339()
+                moment(*until)
             ),
         }
     }
 }
 
+/// To the second, as a person needs it.
+fn moment(time: Timestamp) -> String {
+    let mut text = time.rfc3339();
+    text.replace_range(19..23, "");
+    text
+}
+
 /// A name or word from outside: nothing in it can end the line.
 fn said(word: &str) -> String {
     crate::text::sanitized(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_has_its_detail_and_stays_on_its_line() {
+        let at = |seconds: i64| Timestamp::from_micros((1_767_323_045 + seconds) * 1_000_000 + 678_999);
+        let word = |word: &str| Some(word.to_owned());
+        for (cause, name, sentence) in [
+            (
+                Cause::Ramping { next: at(0), until: at(30) },
+                "ramping",
+                "its weight rises, next at 2026-01-02T03:04:05Z, until 2026-01-02T03:04:35Z",
+            ),
+            (
+                Cause::Draining(Leaving::Source("lifecycle state \"Terminating:Wait\"".to_owned())),
+                "draining",
+                "takes no new traffic: lifecycle state \"Terminating:Wait\"",
+            ),
+            (
+                Cause::LastResort(Leaving::Row),
+                "last-resort",
+                "leaves, but serves because nothing else does: its row says `draining`",
+            ),
+            (
+                Cause::Kept(Keep::Silent { word: word("EC2 does not list it") }),
+                "kept",
+                "stays as it is: its group has it in service, but EC2 does not list it",
+            ),
+            (Cause::Free { last_group: word("a\nb\u{1b}[2J\"") }, "free", "free, last used by group a\\nb\\u{1b}[2J\""),
+        ] {
+            assert_eq!((cause.word(), cause.to_string().as_str()), (name, sentence));
+        }
+    }
 }

@@ -260,7 +260,9 @@ fn log_done(command: &Command, slot: Option<SlotId>) {
             info!(slot, backend, server; "{backend}/{server}: now {address} port {port}");
         }
         Change::Address(address, None) => info!(slot, backend, server; "{backend}/{server}: now {address}"),
-        Change::HealthDown => info!(slot, backend, server; "{backend}/{server}: waiting for its check"),
+        Change::HealthDown => {
+            info!(slot, backend, server, cause = "waiting"; "{backend}/{server}: waiting for its check");
+        }
         Change::Maintenance => debug!(slot, backend, server; "{backend}/{server}: into maintenance"),
         Change::Ready => debug!(slot, backend, server; "{backend}/{server}: ready"),
         Change::Weight(weight) => debug!(slot, backend, server; "{backend}/{server}: weight {weight}"),

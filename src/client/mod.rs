@@ -289,7 +289,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     fn publish(&mut self, table: &Table) {
         let faults = table.faults();
         let text = faults.join("; ");
-        let slots = About::default().slot(table.unreadable());
+        let slots = About::default().slot(table.unreadable()).cause(["unreadable"]);
         self.unreadable.report_about((!faults.is_empty()).then_some((text.as_str(), text.as_str())), &slots);
         let none = if table.strays.is_empty() {
             "it holds no row at all, so nothing is changed; is `hsdo --server` running?"

@@ -155,7 +155,7 @@ mod tests {
         }
         let only = [(1, up(2, 7)), (2, maintenance(99, 1))];
         assert_eq!(cause_of(&[row(2, Enabled, 7, "web")], &only, OPTIONS, false), Cause::UnknownRow);
-        let moved = [free(), (2, web(Enabled, 7).1)];
+        let moved = [free(), row(2, Enabled, 7, "web")];
         assert_eq!(cause_of(&moved, &only, OPTIONS, false), Cause::Covering, "its server moves to slot 2");
     }
 }

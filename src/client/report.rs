@@ -65,14 +65,19 @@ impl Report {
         let mut conditions = faults.clone();
         let faults = faults.join("; ");
         report_names(&mut self.backends, &faults, &about_faults(backends), |_| faults.clone());
-        report_names(&mut self.missing, &all(|plan| &plan.missing), &about(|plan| &plan.missing), |names| {
-            format!(
-                "{names}: expected by HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table, but HAProxy has no such servers \
+        report_names(
+            &mut self.missing,
+            &all(|plan| &plan.missing),
+            &about(|plan| &plan.missing).cause(["beyond-template"]),
+            |names| {
+                format!(
+                    "{names}: expected by HAPROXY_BACKEND_SERVERS_LIST_SIZE ({}) or the table, but HAProxy has no such servers \
                  (`server-template` too small, or `del server`); they get no traffic here",
-                self.size
-            )
-        });
-        report_names(&mut self.held, &all(|plan| &plan.held), &about(|plan| &plan.held), |names| {
+                    self.size
+                )
+            },
+        );
+        report_names(&mut self.held, &all(|plan| &plan.held), &about(|plan| &plan.held).cause(["held"]), |names| {
             format!(
                 "{names}: set to drain or maintenance by an operator or an agent; left alone until `set server … state ready`"
             )
@@ -84,19 +89,19 @@ impl Report {
         lasting(
             &mut self.blocked,
             all(|plan| &plan.blocked),
-            about(|plan| &plan.blocked),
+            about(|plan| &plan.blocked).cause(["blocked"]),
             "in maintenance because of a server that they track or a name that does not resolve; see `show servers state`",
         );
         lasting(
             &mut self.contested,
             all(|plan| &plan.contested),
-            about(|plan| &plan.contested),
+            about(|plan| &plan.contested).cause(["contested"]),
             "something else, such as an agent (`agent-check`), keeps changing their weight back; given up, retried once a minute",
         );
         lasting(
             &mut self.weightless,
             all(|plan| &plan.weightless),
-            about(|plan| &plan.weightless),
+            about(|plan| &plan.weightless).cause(["weightless"]),
             "their configured weight is 0, and the static algorithm accepts no other; give the `server-template` a weight, or \
              the backend `hash-type consistent`",
         );

@@ -101,7 +101,9 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Instant;
 
+    use super::fuzzing::facts;
     use super::*;
+    use crate::metrics::Metrics;
 
     const SECOND: Duration = Duration::from_secs(1);
     const LONG: Duration = Duration::from_secs(120);
@@ -109,7 +111,7 @@ mod tests {
     fn start(deadline: Duration) -> (SocketAddr, Arc<Metrics>) {
         let bound = Exporter::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let (address, metrics) = (bound.address(), Metrics::new("client"));
-        bound.serve_within(Arc::clone(&metrics), SECOND, deadline);
+        bound.serve_within(Status::new(facts("client"), Arc::clone(&metrics)), deadline);
         (address, metrics)
     }
 
@@ -161,11 +163,15 @@ mod tests {
             ("GET /healthz HTTP/1.1\r\n\r\n", "200 OK", "ok\n"),
             ("GET /healthz HTTP/1.0\n\n", "200 OK", "ok\n"),
             ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable", "no turn has ended yet, 0 s after start\n"),
-            ("GET / HTTP/1.1\r\n\r\n", "404 Not Found", "not found: there are /metrics, /healthz and /readyz\n"),
+            (
+                "GET /nowhere HTTP/1.1\r\n\r\n",
+                "404 Not Found",
+                "not found: there are /, /status, /metrics, /healthz and /readyz\n",
+            ),
             (
                 "GET /metrics/ HTTP/1.1\r\n\r\n",
                 "404 Not Found",
-                "not found: there are /metrics, /healthz and /readyz\n",
+                "not found: there are /, /status, /metrics, /healthz and /readyz\n",
             ),
             ("HEAD /healthz HTTP/1.1\r\n\r\n", "200 OK", ""),
             ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed", "only GET and HEAD are served here\n"),

@@ -104,14 +104,14 @@ pub(super) fn conditions(
         .map(|slots| format!("no ready server has weight: leaving servers keep serving in slots {slots}"));
     let slots = |ids: &[SlotId]| about_slots(ids.iter().filter_map(|id| plan.slots.get(id)));
     [
-        (Condition::Guarded, guarded, slots(&plan.guarded)),
+        (Condition::Guarded, guarded, slots(&plan.guarded).cause(["kept"])),
         (Condition::MissingGroups, missing, About::default().group(&seen.missing_groups)),
-        (Condition::Unseen, unseen, About::default().instance(seen.unseen())),
-        (Condition::Unreadable, unreadable, About::default().slot(table.unreadable())),
-        (Condition::Unplaced, unplaced, about_instances(&plan.unplaced)),
-        (Condition::SharedAddress, shared, about_instances(shared_addresses)),
+        (Condition::Unseen, unseen, About::default().instance(seen.unseen()).cause(["unseen"])),
+        (Condition::Unreadable, unreadable, About::default().slot(table.unreadable()).cause(["unreadable"])),
+        (Condition::Unplaced, unplaced, about_instances(&plan.unplaced).cause(["no-free-slot"])),
+        (Condition::SharedAddress, shared, about_instances(shared_addresses).cause(["shared-address"])),
         (Condition::AboveSize, above, slots(&plan.above_size)),
-        (Condition::LastResort, last_resort, slots(&plan.last_resort)),
+        (Condition::LastResort, last_resort, slots(&plan.last_resort).cause(["last-resort"])),
     ]
     .into_iter()
     .filter_map(|(condition, text, about)| Some((condition, Message::new(text?, about))))
@@ -193,12 +193,12 @@ mod tests {
             .collect();
         let expected = [
             (Condition::MissingGroups, About::default().group(["c"])),
-            (Condition::Unseen, About::default().instance(["i5"])),
-            (Condition::Unreadable, About::default().slot([2])),
-            (Condition::Unplaced, About::default().instance(["i2"]).group(["a"])),
-            (Condition::SharedAddress, About::default().instance(["i9"]).group(["a"])),
+            (Condition::Unseen, About::default().instance(["i5"]).cause(["unseen"])),
+            (Condition::Unreadable, About::default().slot([2]).cause(["unreadable"])),
+            (Condition::Unplaced, About::default().instance(["i2"]).group(["a"]).cause(["no-free-slot"])),
+            (Condition::SharedAddress, About::default().instance(["i9"]).group(["a"]).cause(["shared-address"])),
             (Condition::AboveSize, About::default().slot([4]).instance(["i4"]).group(["c"])),
-            (Condition::LastResort, About::default().slot([1]).instance(["i1"]).group(["a"])),
+            (Condition::LastResort, About::default().slot([1]).instance(["i1"]).group(["a"]).cause(["last-resort"])),
         ];
         assert_eq!(about, BTreeMap::from(expected));
     }

@@ -111,8 +111,9 @@ mod tests {
     fn every_slot_has_its_cause() {
         let source = |word: &str| Leaving::Source(word.to_owned());
         let word = |word: &str| Some(word.to_owned());
+        type Case = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], Cause);
         #[rustfmt::skip]
-        let cases: Vec<(&str, &str, &str, &[(&str, &str)], Cause)> = vec![
+        let cases: Vec<Case> = vec![
             ("free", "1 free", "", &[], Cause::Free { last_group: None }),
             ("left", "1 .1 i1 a enabled 3", "", &[], Cause::Free { last_group: word("a") }),
             ("full", "1 .1 i1 a enabled 10", ".1 i1 a ready", &[], Cause::Serving),

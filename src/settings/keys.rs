@@ -138,7 +138,7 @@ table! {
         help "AWS region; AWS_REGION in the environment overrides it; defaults to the profile's or the instance's own";
     EXPORTER_PORT, Both, default "6789",
         expected "a port from 0 to 65535, 0 for no exporter",
-        help "port of the Prometheus exporter; 0 turns it off";
+        help "port of the exporter (page, status, metrics); 0 turns it off";
     EXPORTER_ADDRESS, Both, default "0.0.0.0",
         expected "an IP address",
         help "IP address the exporter listens on; :: is all addresses, IPv4 and IPv6";

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::report::{BackendSlotFacts, Report, SlotFacts};
 use crate::slot::SlotId;
-use crate::text::one_line;
+use crate::text::{is_unsafe, one_line};
 
 const STYLE: &str = include_str!("page.css");
 /// Characters of a name that a row shows, and of a text above the rows.
@@ -38,13 +38,17 @@ struct Text<'a>(&'a str, usize);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in one_line(self.0, self.1).chars() {
+        for (count, character) in self.0.chars().enumerate() {
+            if count == self.1 {
+                return f.write_str("...");
+            }
             match character {
                 '&' => f.write_str("&amp;")?,
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
+                _ if is_unsafe(character) => write!(f, "{}", character.escape_default())?,
                 _ => f.write_char(character)?,
             }
         }
@@ -76,10 +80,10 @@ fn write_page(page: &mut String, report: &Report) -> fmt::Result {
     write_tiles(page, report)?;
     write_facts(page, report)?;
     write_slots(page, report)?;
-    write!(
+    writeln!(
         page,
         "<footer>hsdo {}, up {}. The same for programs: <a href=\"/status\">/status</a>, <a href=\"/metrics\">/metrics</a>.\
-         </footer></body></html>\n",
+         </footer></body></html>",
         report.version,
         span(report.uptime_seconds)
     )
@@ -88,13 +92,13 @@ fn write_page(page: &mut String, report: &Report) -> fmt::Result {
 /// What is wrong, in words, the widest first.
 fn troubles(report: &Report) -> Vec<String> {
     let mut troubles = Vec::new();
+    troubles.extend(report.last_turn.errors.iter().cloned());
     // The reason of `/readyz` has the lasting conditions, and what a probe would see.
     match report.ready_reason.split_once(", but ") {
         Some((_, conditions)) => troubles.push(conditions.to_owned()),
         None if !report.ready => troubles.push(report.ready_reason.clone()),
         None => {}
     }
-    troubles.extend(report.last_turn.errors.iter().cloned());
     if report.haproxy.as_ref().is_some_and(|haproxy| haproxy.up == Some(false)) {
         troubles.push("HAProxy does not answer: what follows is what it ran last".to_owned());
     }
@@ -250,6 +254,10 @@ fn write_slots(page: &mut String, report: &Report) -> fmt::Result {
     page.write_str("</tbody></table>\n")
 }
 
+fn text(value: &Option<String>) -> Text<'_> {
+    Text(value.as_deref().unwrap_or_default(), NAME)
+}
+
 /// How many slots from here on are free, which one row shows.
 fn idle_run(slots: &[SlotFacts], by_slot: &[BTreeMap<SlotId, &BackendSlotFacts>]) -> usize {
     let idle = |slot: &&SlotFacts| {
@@ -263,14 +271,13 @@ fn idle_run(slots: &[SlotFacts], by_slot: &[BTreeMap<SlotId, &BackendSlotFacts>]
 }
 
 fn write_slot(page: &mut String, slot: &SlotFacts, highest: u16) -> fmt::Result {
-    let text = |value: &Option<String>| one_line(value.as_deref().unwrap_or_default(), NAME);
     write!(
         page,
         "<tr><td class=n>{}<td class=i>{}<td>{}<td class=i>{}<td class=w>",
         slot.number,
-        Text(&text(&slot.instance), NAME + 3),
-        Text(&text(&slot.address), NAME),
-        Text(&text(&slot.group), NAME + 3)
+        text(&slot.instance),
+        text(&slot.address),
+        text(&slot.group)
     )?;
     let Some(weight) = slot.weight else { return Ok(()) };
     let full = slot.full_weight.unwrap_or(highest).max(1);
@@ -301,7 +308,9 @@ fn write_backends(
         {
             write!(page, " {weight}")?;
         }
-        let story = story(Some(slot.cause), Some(&slot.reason));
+        // Beside another backend, the word says it.
+        let told = if slot.cause == "elsewhere" && backends.len() > 1 { "" } else { &slot.reason };
+        let story = story(Some(slot.cause), Some(told));
         match stories.iter_mut().find(|(text, _)| *text == story) {
             _ if story.is_empty() => {}
             Some((_, names)) => names.push(&backend.name),
@@ -310,7 +319,7 @@ fn write_backends(
     }
     page.write_str("<td>")?;
     for (index, (story, names)) in stories.iter().enumerate() {
-        let names = if backends.len() > 1 { format!("{}: ", names.join(", ")) } else { String::new() };
+        let names = if names.len() < backends.len() { format!("{}: ", names.join(", ")) } else { String::new() };
         write!(page, "{}{}{}", if index > 0 { "; " } else { "" }, Text(&names, TEXT), Text(story, TEXT))?;
     }
     Ok(())
@@ -320,6 +329,7 @@ fn write_backends(
 fn story<'a>(cause: Option<&str>, reason: Option<&'a str>) -> &'a str {
     match cause {
         Some("serving" | "unused") => "",
+        Some("free") => reason.and_then(|reason| reason.strip_prefix("free, ")).unwrap_or_default(),
         _ => reason.unwrap_or_default(),
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Facts, State};
 use crate::cause::Cause;
+use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::ports::{Admin, BackendSlot, BackendState, ClientState, Running, Snapshot};
 use crate::slot::{Occupant, Row, SlotId, Status, Weight};
@@ -274,7 +275,7 @@ fn slot_facts(
             Some(Cause::Ramping { next, .. }) => Some(next.rfc3339()),
             _ => None,
         },
-        since: occupant.and_then(|occupant| occupant.last_step).map(|time| time.rfc3339()),
+        since: occupant.and_then(|occupant| occupant.last_step).map(Timestamp::rfc3339),
         cause: cause.map(Cause::word),
         reason: cause.map(Cause::to_string),
     }

@@ -32,14 +32,19 @@ fn each_line_of_a_json_log_has_what_it_is_about() {
     client.wait_metric("hsdo_haproxy_missing_slots", |count| count == 1.0);
 
     let slot = |slot: u32| json!({"slot": slot, "instance": web[slot as usize - 1], "group": "web"});
-    assert_eq!(fields(&server, "slot 1: added "), [slot(1)]);
-    assert_eq!(fields(&server, "slot 2: added "), [slot(2)]);
+    let because = |mut fields: Value, cause: &str| {
+        fields["cause"] = json!(cause);
+        fields
+    };
+    assert_eq!(fields(&server, "slot 1: added "), [because(slot(1), "serving")]);
+    assert_eq!(fields(&server, "slot 2: added "), [because(slot(2), "serving")]);
     assert_eq!(fields(&server, "wrote slot 2: "), [slot(2)]);
-    assert_eq!(fields(&server, "ready servers without a slot"), [json!({"instance": web[2], "group": "web"})]);
+    let waits = json!({"instance": web[2], "group": "web", "cause": "no-free-slot"});
+    assert_eq!(fields(&server, "ready servers without a slot"), std::slice::from_ref(&waits));
     assert_eq!(fields(&server, "hsdo "), [json!({})]);
     let of = |slot: u32| json!({"slot": slot, "backend": "http-back", "server": format!("mywebapp{slot}")});
     assert_eq!(fields(&client, "http-back/mywebapp1: now "), [of(1)]);
-    assert_eq!(fields(&client, "slots missing in HAProxy: "), [of(2)]);
+    assert_eq!(fields(&client, "slots missing in HAProxy: "), [because(of(2), "beyond-template")]);
 
     // A fault of AWS, and the end of a condition.
     bed.aws().inject("DescribeAutoScalingGroups", Fault::Garbage);
@@ -49,8 +54,7 @@ fn each_line_of_a_json_log_has_what_it_is_about() {
     bed.moto().terminate_in_group(&web[0], true);
     server.wait_metric("hsdo_unplaced_servers", |count| count == 0.0);
     server.wait_log("every ready server has a slot again");
-    let ended = fields(&server, "every ready server has a slot again");
-    assert_eq!(ended, [json!({"instance": web[2], "group": "web"})]);
+    assert_eq!(fields(&server, "every ready server has a slot again"), [waits]);
     for running in [&mut server, &mut client] {
         assert_eq!(running.terminate().code(), Some(0));
         assert_eq!(fields(running, "stopped"), [json!({})]);
