@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::clock::Timestamp;
-use crate::slot::Weight;
+use crate::slot::{SlotId, Weight};
 
 /// Why a slot has its weight, or an instance has no slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,16 @@ pub enum Cause {
     Unseen {
         /// What the source says of it.
         word: Option<String>,
+    },
+    /// A ready instance that the next turn of the server seats.
+    Newcomer {
+        /// Its slot.
+        slot: SlotId,
+    },
+    /// An instance that gets no slot, because it is not ready, or in no group.
+    NotReady {
+        /// What its source says of it.
+        word: String,
     },
     /// An instance in a state that this version of hsdo does not know.
     UnknownState {
@@ -176,6 +186,8 @@ impl Cause {
             Cause::NoFreeSlot => "no-free-slot",
             Cause::SharedAddress => "shared-address",
             Cause::Unseen { .. } => "unseen",
+            Cause::Newcomer { .. } => "newcomer",
+            Cause::NotReady { .. } => "not-ready",
             Cause::UnknownState { .. } => "unknown-state",
         }
     }
@@ -192,6 +204,8 @@ impl Cause {
                 | Cause::Behind
                 | Cause::Elsewhere { .. }
                 | Cause::Unused
+                | Cause::Newcomer { .. }
+                | Cause::NotReady { .. }
                 | Cause::Free { .. }
         )
     }
@@ -252,6 +266,8 @@ impl fmt::Display for Cause {
             }
             Cause::Unseen { word: Some(word) } => write!(f, "in service, but gets no slot: {}", said(word)),
             Cause::Unseen { word: None } => f.write_str("in service, but gets no slot: its address is not known"),
+            Cause::Newcomer { slot } => write!(f, "ready: the next turn of the server seats it in slot {slot}"),
+            Cause::NotReady { word } => write!(f, "gets no slot: {}", said(word)),
             Cause::UnknownState { word } => write!(f, "{} is not known to this version of hsdo", said(word)),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::Arg;
 
-use crate::commands::{self, Command};
+use crate::commands::{self, Command, Word};
 use crate::error::Error;
 use crate::settings;
 
@@ -16,10 +16,12 @@ pub enum Invocation {
     Help,
     /// Print the version and exit.
     Version,
-    /// Run a role or create the table.
-    Run(Args),
+    /// Print the help of a command and exit.
+    HelpOf(Word),
     /// Run a command for people.
     Command(Command),
+    /// Run a role or create the table.
+    Run(Args),
 }
 
 /// The options of [`Invocation::Run`].
@@ -74,11 +76,11 @@ impl Mode {
 /// # Errors
 /// [`Error::Usage`] with one line.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
-    let mut args = args.peekable();
-    if let Some(word) = args.next_if(|first| !first.as_encoded_bytes().starts_with(b"-")) {
-        return parse_command(&word.to_string_lossy(), args);
+    let args: Vec<OsString> = args.collect();
+    if let Some((word, rest)) = args.split_first().filter(|(word, _)| !word.as_encoded_bytes().starts_with(b"-")) {
+        return commands::parse(word, rest);
     }
-    let mut parser = lexopt::Parser::from_args(args.collect::<Vec<OsString>>());
+    let mut parser = lexopt::Parser::from_args(args);
     let (mut server, mut client, mut debug) = (false, false, false);
     let (mut config, mut mode) = (None, Mode::Loop);
     while let Some(argument) = parser.next().map_err(|error| usage_error(&error))? {
@@ -92,9 +94,6 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
             Arg::Long("once") => set_mode(&mut mode, Mode::Once)?,
             Arg::Long("dry-run") => set_mode(&mut mode, Mode::DryRun)?,
             Arg::Long("create-table") => set_mode(&mut mode, Mode::CreateTable)?,
-            Arg::Value(word) if commands::NAMES.iter().any(|name| word == *name) => {
-                return Err(Error::Usage(format!("{} comes first: hsdo {} ...", word.display(), word.display())));
-            }
             Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(usage_error(&argument.unexpected())),
         }
     }
@@ -113,22 +112,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
     Ok(Invocation::Run(Args { role, mode, debug, config }))
 }
 
-/// Parses a command line whose first word is not a flag.
-fn parse_command(word: &str, rest: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
-    let rest = lexopt::Parser::from_args(rest.collect::<Vec<OsString>>());
-    Command::parse(word, rest).map_or_else(
-        || {
-            let near = settings::nearest(word, commands::NAMES.into_iter()).unwrap_or_default();
-            Err(Error::Usage(format!("unknown command {word:?}: did you mean {near}?")))
-        },
-        |command| command.map(Invocation::Command),
-    )
-}
-
-/// Takes the argument of `--config`.
-///
-/// # Errors
-/// It is empty or given twice.
+/// Takes the value of `--config`.
 pub(crate) fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
     if path.is_empty() {
         return Err(Error::Usage("--config needs a non-empty path".to_owned()));
@@ -148,7 +132,7 @@ fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
     Ok(())
 }
 
-/// The error for what `lexopt` reports.
+/// What is wrong with a flag, in one line.
 pub(crate) fn usage_error(error: &lexopt::Error) -> Error {
     use lexopt::Error as Fault;
     Error::Usage(match error {
@@ -166,6 +150,7 @@ pub fn usage() -> &'static str {
     "usage: hsdo --server|--client [--config PATH] [--once|--dry-run] [--debug]\n       \
      hsdo --create-table [--config PATH] [--debug]\n       \
      hsdo check [--server] [--client] [--config PATH] [--json]\n       \
+     hsdo status|why [TARGET] [--json] [--config PATH]\n       \
      hsdo --help|--version\n"
 }
 
@@ -189,8 +174,10 @@ roles, one process each:
   -s, --server       one per service: get the instances, assign slots, ramp weights, write the table
   -c, --client       one next to each HAProxy: read the table, make HAProxy's backends match it
 
-commands, which have a --help of their own:
-  check              everything that a start needs, a line each, with what to mend; changes nothing
+commands for people, which change nothing; each has its own --help:
+  check              everything that a start needs, a line each, with what to mend
+  status             the table as it is: who leads, and each slot
+  why TARGET         why an instance, an address or a slot (slot:3) has its traffic, or none
 
 flags:
       --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none
@@ -201,7 +188,7 @@ flags:
   -h, --help         this text
   -V, --version      the version
 
-exit codes: 0 success; 1 a turn failed under --once or --dry-run, or check found something to mend; 2 usage,
+exit codes: 0 success; 1 a turn failed under --once or --dry-run, or a command found something wrong; 2 usage,
 configuration, or a startup error that only a person can fix
 
 settings, in the YAML file or the environment, which takes precedence:
@@ -210,7 +197,6 @@ settings, in the YAML file or the environment, which takes precedence:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::check::Options;
     use proptest::prelude::*;
 
     fn parsed(line: &str) -> Result<Invocation, String> {
@@ -226,7 +212,6 @@ mod tests {
             Invocation::Run(Args { role, mode, debug, config: config.map(PathBuf::from) })
         };
         let (server, client) = (Some(Role::Server), Some(Role::Client));
-        let check = |options| Invocation::Command(Command::Check(options));
         let cases = [
             ("-h", Invocation::Help),
             ("--help", Invocation::Help),
@@ -247,10 +232,6 @@ mod tests {
             ("-c --create-table", run(client, Mode::CreateTable, false, None)),
             ("-s --config a.yaml", run(server, Mode::Loop, false, Some("a.yaml"))),
             ("--config=/x/b.yaml -c", run(client, Mode::Loop, false, Some("/x/b.yaml"))),
-            ("check", check(Options::default())),
-            ("check --help --bogus", check(Options { help: true, ..Options::default() })),
-            ("check -s -c --json", check(Options { server: true, client: true, json: true, ..Options::default() })),
-            ("check -d --config x", check(Options { debug: true, config: Some("x".into()), ..Options::default() })),
         ];
         for (line, expected) in cases {
             assert_eq!(parsed(line), Ok(expected), "{line}");
@@ -274,11 +255,6 @@ mod tests {
             ("-x", "unknown flag \"-x\""),
             ("-s extra", "unexpected argument \"extra\": hsdo accepts only flags"),
             ("-s --once=yes", "--once takes no value, found \"yes\""),
-            ("chekc", "unknown command \"chekc\": did you mean check?"),
-            ("server", "unknown command \"server\": did you mean check?"),
-            ("-s check", "check comes first: hsdo check ..."),
-            ("check --once", "unknown flag \"--once\""),
-            ("check web", "unexpected argument \"web\": hsdo accepts only flags"),
             ("-s --config", "--config needs a value"),
             ("-s --config=", "--config needs a non-empty path"),
             ("-s --config a --config b", "--config is given twice: name one file"),

@@ -17,7 +17,11 @@ fn main() -> ExitCode {
             hsdo::run::print(&cli::version());
             Ok(ExitCode::from(exit::DONE))
         }
-        Invocation::Command(command) => command.run(&Environment::from_process()),
+        Invocation::HelpOf(word) => {
+            hsdo::run::print(&hsdo::commands::help(word));
+            Ok(ExitCode::from(exit::DONE))
+        }
+        Invocation::Command(command) => hsdo::commands::run(&command, &Environment::from_process()),
         Invocation::Run(args) => hsdo::run::run(&args, &Environment::from_process()),
     });
     hsdo::children::kill_all();

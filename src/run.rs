@@ -105,28 +105,19 @@ fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<E
 
 fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
-    let ServerSettings { common, source, ramp, removal_guard } = settings;
+    let limits = SlotLimits::of(&settings);
+    let ServerSettings { common, source, .. } = settings;
     let role = RoleLoop::new("server", args, &common, None, shutdown, started)?;
     let only_table = matches!(source, SourceSettings::Consul { .. });
     let aws = aws(args, regions(&common, only_table), env, &role.metrics, started)?;
-    let (source, groups): (Box<dyn Source>, _) = match source {
-        SourceSettings::Aws { groups } => (Box::new(GroupSource::new(Arc::clone(&aws), groups.clone())), groups),
+    let source: Box<dyn Source> = match source {
+        SourceSettings::Aws { groups } => Box::new(GroupSource::new(Arc::clone(&aws), groups)),
         SourceSettings::Consul { api, services } => {
-            let metrics = Arc::clone(&role.metrics) as _;
-            (Box::new(ServiceSource::new(api, services.clone(), env, metrics)?), services)
+            Box::new(ServiceSource::new(api, services, env, Arc::clone(&role.metrics) as _)?)
         }
     };
     let table = SlotTable::new(aws, &common.table);
     let mut schema = Some(table.new_handle());
-    let limits = SlotLimits {
-        size: common.list_size,
-        groups,
-        min: ramp.min,
-        max: ramp.max,
-        step: ramp.step,
-        interval: ramp.interval,
-        removal_guard,
-    };
     let server = Server::new(source, table, limits, Arc::clone(&role.status) as _, process_name());
     if args.mode == Mode::DryRun {
         let mut server = server;

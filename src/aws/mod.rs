@@ -34,6 +34,7 @@ pub use self::calls::{Aws, Regions};
 pub use self::error::AwsError;
 pub use self::probe::{HeldCredentials, Probe, ProbedGroup, Throughput, Tried, ViewedTable};
 pub use self::query::autoscaling::{Group, Member};
+pub use self::query::description::{Description, Records, describe};
 pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record};
 pub use self::query::readiness::{instance_query, observe};
 pub use self::query::source::GroupSource;

@@ -173,7 +173,8 @@ impl ManagedBackend {
     }
 }
 
-fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, BackendFault> {
+/// The servers of a backend by slot.
+pub(super) fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, BackendFault> {
     let slots: BTreeMap<SlotId, Running> =
         servers.iter().filter_map(|(name, server)| Some((number_of(name, base)?, server.clone()))).collect();
     let is_padded = |name: &&String| {
@@ -193,7 +194,7 @@ fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, Bac
 }
 
 /// The servers that belong to hsdo: slots up to `size`, those that continue the numbers without a gap, and those that have a row.
-fn ours(mut slots: BTreeMap<SlotId, Running>, size: SlotId, desired: &Desired) -> BTreeMap<SlotId, Running> {
+pub(super) fn ours(mut slots: BTreeMap<SlotId, Running>, size: SlotId, desired: &Desired) -> BTreeMap<SlotId, Running> {
     let last = (size..).take_while(|id| *id == size || slots.contains_key(id)).last().unwrap_or(size);
     slots.retain(|id, _| *id <= last || desired.slots.contains_key(id));
     slots

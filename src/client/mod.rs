@@ -40,6 +40,7 @@ mod converge;
 mod cover;
 #[cfg(test)]
 mod fixtures;
+pub mod look;
 mod memory;
 pub(crate) mod model;
 pub mod placement;

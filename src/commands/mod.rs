@@ -1,43 +1,236 @@
-//! The commands for people, each a first word: `hsdo check`. They read the configuration of the roles, and change nothing.
+//! The commands for people: each reads what the roles read, says what it found, and ends. None of them changes anything.
 //!
-//! A command gathers facts from the edges, as `run` does for the roles; what it says about them is decided by pure functions.
+//! Like `run`, they build edges and ask roles for their decisions. What they say is for stdout; the log stays on stderr.
 
 pub mod check;
+mod lease;
+mod print;
+pub mod status;
+pub mod why;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use lexopt::Arg;
+
+use crate::aws::{Aws, Observer, Regions};
+use crate::cli::{self, Invocation};
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::log;
+use crate::ports::TurnError;
+use crate::settings::{self, Common};
+use why::Target;
 
-/// A command with its options.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// `hsdo check`.
-    Check(check::Options),
+/// All AWS calls of a command end this long after its start.
+const AWS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The first word of the command line, where it names no role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// `hsdo status`
+    Status,
+    /// `hsdo why`
+    Why,
 }
 
-/// The first word of every command.
-pub const NAMES: [&str; 1] = ["check"];
+/// The command with flags and a help of its own.
+const CHECK: &str = "check";
 
-impl Command {
-    /// Parses what follows the first word `name`; `None` if no command has that name.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] with one line.
-    pub fn parse(name: &str, arguments: lexopt::Parser) -> Option<Result<Command, Error>> {
-        match name {
-            "check" => Some(check::Options::parse(arguments).map(Command::Check)),
-            _ => None,
+const WORDS: [(&str, Word); 2] = [("status", Word::Status), ("why", Word::Why)];
+
+/// A command with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Everything that a start needs.
+    Check(check::Options),
+    /// The table as it is.
+    Status(Options),
+    /// Why a server has the traffic that it has.
+    Why(Options, Target),
+}
+
+/// The flags of `status` and `why`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Print a JSON document.
+    pub json: bool,
+    /// Enables debug log lines.
+    pub debug: bool,
+    /// The argument of `--config`.
+    pub config: Option<PathBuf>,
+}
+
+/// Parses a command line whose first argument is `word`.
+///
+/// # Errors
+/// [`Error::Usage`] with one line.
+pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Invocation, Error> {
+    if word == CHECK {
+        let options = check::Options::parse(lexopt::Parser::from_args(rest))?;
+        return Ok(Invocation::Command(Command::Check(options)));
+    }
+    let Some(word) = WORDS.iter().find(|(name, _)| word == name).map(|(_, word)| *word) else {
+        let typed = word.to_string_lossy();
+        let names = WORDS.iter().map(|(name, _)| *name).chain([CHECK]);
+        let nearest = settings::nearest(&typed, names).unwrap_or_default();
+        return Err(Error::Usage(format!("unknown command {typed:?}: did you mean {nearest}?")));
+    };
+    let mut parser = lexopt::Parser::from_args(rest);
+    let (mut options, mut targets) = (Options::default(), Vec::new());
+    while let Some(argument) = parser.next().map_err(|error| cli::usage_error(&error))? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::HelpOf(word)),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
+            Arg::Short('d') | Arg::Long("debug") => options.debug = true,
+            Arg::Long("json") => options.json = true,
+            Arg::Long("config") => {
+                let path = parser.value().map_err(|error| cli::usage_error(&error))?;
+                cli::set_config(&mut options.config, path)?;
+            }
+            Arg::Value(target) if word == Word::Why => targets.push(Target::parse(&target)?),
+            Arg::Value(value) => {
+                return Err(Error::Usage(format!("unexpected argument {value:?}: this command accepts only flags")));
+            }
+            Arg::Short(_) | Arg::Long(_) => return Err(cli::usage_error(&argument.unexpected())),
+        }
+    }
+    match (word, targets.pop()) {
+        (Word::Status, _) => Ok(Invocation::Command(Command::Status(options))),
+        (Word::Why, Some(target)) if targets.is_empty() => Ok(Invocation::Command(Command::Why(options, target))),
+        (Word::Why, Some(_)) => Err(Error::Usage("several targets: name one".to_owned())),
+        (Word::Why, None) => Err(Error::Usage(format!("no target: name {}", why::TARGETS))),
+    }
+}
+
+/// The help of one command.
+pub fn help(word: Word) -> String {
+    let about = match word {
+        Word::Status => status::HELP,
+        Word::Why => why::HELP,
+    };
+    format!("{about}{FLAGS}")
+}
+
+const FLAGS: &str = "
+flags:
+      --json         print a JSON document instead of a table
+      --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none
+  -d, --debug        debug log
+  -h, --help         this text
+
+Settings and credentials are those of the roles: see hsdo --help. Nothing is changed.
+";
+
+/// Runs a command, with settings from `env` and the configuration file.
+///
+/// # Errors
+/// A faulty configuration, or what must be read cannot be.
+pub fn run(command: &Command, env: &Environment) -> Result<ExitCode, Error> {
+    match command {
+        Command::Check(options) => check::run(options, env),
+        Command::Status(options) => status::run(options, env),
+        Command::Why(options, target) => why::run(options, target, env),
+    }
+}
+
+/// Starts the log, and AWS with a deadline.
+fn start(options: &Options, common: &Common, only_table: bool, env: &Environment) -> Result<Arc<Aws>, Error> {
+    let debug = options.debug || common.debug;
+    log::init(debug, common.log_format);
+    if !debug {
+        // What a role does is no news here.
+        ::log::set_max_level(::log::LevelFilter::Warn);
+    }
+    for warning in &common.warnings {
+        ::log::warn!("{warning}");
+    }
+    let regions = Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table };
+    let deadline = Instant::now() + AWS_TIMEOUT;
+    Ok(Aws::with_deadline(Some(deadline), regions, env, Arc::new(NoMetrics))?)
+}
+
+/// A command found something wrong: unlike a role's start, it ends with exit code 1 whoever can mend it.
+fn failed(error: TurnError) -> Error {
+    Error::Turn(TurnError { needs_operator: false, ..error })
+}
+
+/// Nothing is counted: the process ends.
+struct NoMetrics;
+
+impl Observer for NoMetrics {
+    fn request(&self, _: &'static str, _: &'static str, _: &str) {}
+
+    fn consumed(&self, _: &'static str, _: f64) {}
+}
+
+impl crate::consul::ConsulObserver for NoMetrics {
+    fn request(&self, _: &'static str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, String> {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        cli::parse(words.into_iter()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_command_is_parsed() {
+        let status = |options: Options| Invocation::Command(Command::Status(options));
+        let why = |options, target: &str| {
+            Invocation::Command(Command::Why(options, Target::parse(target.as_ref()).expect(target)))
+        };
+        let plain = Options::default;
+        let json = || Options { json: true, ..plain() };
+        for (line, expected) in [
+            ("status", status(plain())),
+            ("status --json --json", status(json())),
+            ("status -d --config=a.yaml", status(Options { debug: true, config: Some("a.yaml".into()), ..plain() })),
+            ("status --help", Invocation::HelpOf(Word::Status)),
+            ("status -V", Invocation::Version),
+            ("why slot:3", why(plain(), "slot:3")),
+            ("why --json i-0a", why(json(), "i-0a")),
+            ("why 10.0.0.7 --json", why(json(), "10.0.0.7")),
+            ("why -- --odd", why(plain(), "--odd")),
+            ("why -h", Invocation::HelpOf(Word::Why)),
+        ] {
+            assert_eq!(parsed(line), Ok(expected), "{line}");
         }
     }
 
-    /// Runs it.
-    ///
-    /// # Errors
-    /// What kept it from telling anything.
-    pub fn run(&self, env: &Environment) -> Result<ExitCode, Error> {
-        match self {
-            Command::Check(options) => check::run(options, env),
+    #[test]
+    fn every_error_names_its_cause() {
+        for (line, expected) in [
+            ("chek", "unknown command \"chek\": did you mean check?"),
+            ("statu", "unknown command \"statu\": did you mean status?"),
+            ("wy slot:3", "unknown command \"wy\": did you mean why?"),
+            ("status extra", "unexpected argument \"extra\": this command accepts only flags"),
+            ("status --once", "unknown flag \"--once\""),
+            ("status -s", "unknown flag \"-s\""),
+            ("status --json=yes", "--json takes no value, found \"yes\""),
+            ("status --config a --config b", "--config is given twice: name one file"),
+            ("why", "no target: name slot:3, an instance id or an address"),
+            ("why slot:1 slot:2", "several targets: name one"),
+            ("-s status", "unexpected argument \"status\": hsdo accepts only flags"),
+        ] {
+            assert_eq!(parsed(line), Err(expected.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_help() {
+        for (name, word) in WORDS {
+            let help = help(word);
+            assert!(help.starts_with("usage: hsdo ") && help.ends_with('\n'), "{help}");
+            assert!(help.contains(&format!("hsdo {name}")) && help.contains("--json"), "{help}");
+            assert!(help.lines().all(|line| line.len() <= 120), "{help}");
+            assert!(cli::usage().contains(name) && cli::help().contains(name), "{name}");
         }
     }
 }

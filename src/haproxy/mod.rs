@@ -1,8 +1,8 @@
 //! HAProxy over its Runtime API: reading its servers and changing them. `facts.md` holds the measurements behind it.
 //!
 //! `socket` sends one line and reads its response, `reply` splits responses, `command` judges replies, `state` parses tables,
-//! `snapshot` detects changes, `known` holds what is known of the process, and `runtime` joins them. None of them knows the slot
-//! table. `inspect` is for `hsdo check`, and changes nothing.
+//! `snapshot` detects changes, `traffic` and `inspect` read what only people want to know, `known` holds what is known of the process,
+//! and `runtime` joins them. None of them knows the slot table.
 
 mod command;
 mod error;
@@ -17,7 +17,9 @@ mod runtime;
 mod snapshot;
 pub mod socket;
 pub mod state;
+mod traffic;
 
 pub use error::HaproxyError;
 pub use inspect::{InspectedBackend, InspectedServer, Inspection};
 pub use runtime::Runtime;
+pub use traffic::Traffic;

@@ -10,6 +10,7 @@ use super::known::{Dialect, Known, is_master, level, processes};
 use super::snapshot::{self, StatSnapshot};
 use super::socket::{self, Exchange, Socket, Until};
 use super::state::{self, ServersState, info_value};
+use super::traffic::{self, Traffic};
 use crate::ports::{BackendFault, Command, Haproxy, Process, Reading, Servers, TurnError, Verdict};
 
 /// Lines of commands in flight at a time. With one, HAProxy spends a third of the time waiting for hsdo; three are hardly faster than
@@ -45,6 +46,31 @@ impl Runtime {
     /// Whether HAProxy closes an idle connection within `wait`: its `stats timeout` is shorter.
     pub fn closes_idle_within(&self, wait: Duration) -> bool {
         self.socket.closes_idle_within(wait).unwrap_or(false)
+    }
+
+    /// The checks and sessions of these backends' servers, by backend and server. A backend that the last reading did not find is
+    /// left out.
+    ///
+    /// # Errors
+    /// The exchange failed.
+    pub fn traffic(&mut self, backends: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, Traffic>>, TurnError> {
+        let traffic = self.read_traffic(backends);
+        self.checked(traffic)
+    }
+
+    fn read_traffic(&mut self, backends: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, Traffic>>, HaproxyError> {
+        let Some(known) = &self.known else { return Ok(BTreeMap::new()) };
+        let numbered: Vec<(&str, String)> = backends
+            .iter()
+            .filter_map(|name| Some((*name, format!("show stat {} 4 -1", known.numbers.get(*name)?))))
+            .collect();
+        let commands: Vec<String> = numbered.iter().map(|(_, command)| command.clone()).collect();
+        let replies = self.ask_all(&commands)?;
+        Ok(numbered
+            .iter()
+            .zip(replies)
+            .map(|((name, _), reply)| ((*name).to_owned(), traffic::parse(&reply)))
+            .collect())
     }
 
     fn send_line(&self, dialect: Dialect, commands: &str) -> Result<(Exchange, String), HaproxyError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::settings::{ServerSettings, SourceSettings};
 use crate::slot::{SlotId, Weight};
 
 /// Settings for slots and weights.
@@ -21,4 +22,21 @@ pub struct SlotLimits {
     pub interval: Duration,
     /// How long to keep servers when too many leave every group at once; zero disables the guard.
     pub removal_guard: Duration,
+}
+
+impl SlotLimits {
+    /// The limits that the settings give.
+    pub fn of(settings: &ServerSettings) -> Self {
+        let ServerSettings { common, source, ramp, removal_guard } = settings;
+        let (SourceSettings::Aws { groups } | SourceSettings::Consul { services: groups, .. }) = source;
+        SlotLimits {
+            size: common.list_size,
+            groups: groups.clone(),
+            min: ramp.min,
+            max: ramp.max,
+            step: ramp.step,
+            interval: ramp.interval,
+            removal_guard: *removal_guard,
+        }
+    }
 }

@@ -10,6 +10,7 @@ pub(crate) mod fuzzing;
 mod keys;
 mod listing;
 mod parse;
+mod present;
 mod quote;
 mod socket;
 mod sources;
@@ -44,6 +45,7 @@ pub use listing::{ListedSetting, list};
 use parse::{
     TableName, boolean, file_path, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name,
 };
+pub use present::{PresentSettings, load_present, load_table};
 use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;

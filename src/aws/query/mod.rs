@@ -3,6 +3,7 @@
 //! May import `reading`, `error`, `transport` and `calls`.
 
 pub(super) mod autoscaling;
+pub(super) mod description;
 pub(super) mod ec2;
 pub(super) mod pieces;
 pub(super) mod readiness;

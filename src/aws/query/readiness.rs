@@ -77,7 +77,7 @@ fn ec2_word(record: Option<&Record>) -> String {
 }
 
 /// Whether `name` is a well-formed instance id: EC2 rejects a whole call for any other.
-fn is_instance_id(name: &str) -> bool {
+pub(super) fn is_instance_id(name: &str) -> bool {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     name.strip_prefix("i-").is_some_and(|rest| matches!(rest.len(), 8 | 17) && rest.bytes().all(hex))
 }

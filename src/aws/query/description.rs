@@ -1,0 +1,61 @@
+//! What Auto Scaling and EC2 say, each by itself and word for word, for people. What one does not tell costs the other nothing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::autoscaling::{Group, fetch_groups};
+use super::ec2::{DescribedInstances, InstanceQuery, Record, fetch_instances};
+use super::readiness::{is_instance_id, observe};
+use crate::aws::calls::Aws;
+use crate::aws::error::AwsError;
+use crate::aws::reading::parse_cache::ParseCache;
+use crate::slot::Observation;
+
+/// For each of the two, all calls and pages.
+const TOTAL: Duration = Duration::from_secs(8);
+const ATTEMPT: Duration = Duration::from_secs(4);
+
+/// What Auto Scaling and EC2 say.
+#[derive(Debug)]
+pub struct Description {
+    /// The groups that exist, of those that were asked about.
+    pub groups: Result<Vec<Group>, AwsError>,
+    /// Their members, and the others that were asked about, as EC2 describes them.
+    pub records: Result<Records, AwsError>,
+}
+
+/// What EC2 says of instances.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The instances that it describes.
+    pub found: Arc<Vec<Record>>,
+    /// The ids that it does not know.
+    pub not_found: HashSet<String>,
+}
+
+/// Asks Auto Scaling about `groups`, and EC2 about their members and those of `others` that are instance ids.
+pub fn describe(aws: &Aws, groups: &[String], others: &[&str]) -> Description {
+    let groups = fetch_groups(aws, groups, &ParseCache::default(), &aws.budget(TOTAL, ATTEMPT));
+    let members = groups.iter().flatten().flat_map(|group| group.members.iter());
+    let mut seen = HashSet::new();
+    let mut query = InstanceQuery::default();
+    query.listed.extend(members.map(|member| member.id.as_str()).filter(|id| seen.insert(*id)));
+    query.unlisted.extend(others.iter().filter(|id| is_instance_id(id) && seen.insert(id)));
+    let records =
+        fetch_instances(aws, &query, &ParseCache::default(), &aws.budget(TOTAL, ATTEMPT)).map(|described| Records {
+            found: Arc::new(described.records().cloned().collect()),
+            not_found: described.not_found.iter().map(|id| (*id).to_owned()).collect(),
+        });
+    Description { groups, records }
+}
+
+impl Description {
+    /// The observation that the server would make of the same; none if either did not tell.
+    pub fn observation(&self, configured: &[String], occupants: &[&str]) -> Option<Observation> {
+        let (Ok(groups), Ok(records)) = (&self.groups, &self.records) else { return None };
+        let not_found = records.not_found.iter().map(String::as_str).collect();
+        let described = DescribedInstances { batches: vec![Arc::clone(&records.found)], not_found };
+        Some(observe(configured, groups, occupants, &described))
+    }
+}

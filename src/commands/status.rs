@@ -1,0 +1,256 @@
+//! `hsdo status`: the table as it is, and who leads it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::lease::Lease;
+use super::print::{self, Cell, Tone};
+use super::{Options, failed, start};
+use crate::aws::{Service, SlotTable};
+use crate::clock::Timestamp;
+use crate::environment::Environment;
+use crate::error::{Error, exit};
+use crate::ports::{SlotStore, TableReading};
+use crate::settings;
+use crate::slot::{Occupant, Row, SlotId, Status, Table, counts_by_state};
+
+/// The help, without the flags.
+pub const HELP: &str = "\
+usage: hsdo status [--json] [--config PATH] [--debug]
+
+Prints the table as it is: who leads it and whether it is alive, the version, and each slot with its instance, group,
+address, weight, state, and since when (its last step). Waits up to 3 s for the leader's heartbeat.
+
+exit codes: 0 the table was read; 1 it cannot be read; 2 usage or configuration
+";
+
+pub(super) fn run(options: &Options, env: &Environment) -> Result<ExitCode, Error> {
+    let common = settings::load_table(options.config.as_deref(), env)?;
+    let aws = start(options, &common, true, env)?;
+    let mut store = SlotTable::new(aws.clone(), &common.table);
+    let TableReading { table, marker, .. } = SlotStore::read(&mut store).map_err(failed)?;
+    let lease = Lease::of(marker, Timestamp::now()).watched(&mut store);
+    let view = View { name: &common.table, region: aws.region(Service::DynamoDb), lease, table };
+    let text = if options.json {
+        print::json(&view.json(Timestamp::now()))
+    } else {
+        view.text(Timestamp::now(), print::has_colours(env))
+    };
+    crate::run::print(&text);
+    Ok(ExitCode::from(exit::DONE))
+}
+
+/// What is shown.
+struct View<'a> {
+    name: &'a str,
+    region: &'a str,
+    lease: Lease,
+    table: Table,
+}
+
+impl View<'_> {
+    fn counts(&self) -> String {
+        let counts = counts_by_state(self.table.slots(), self.table.faults().len());
+        counts.map(|(state, count)| format!("{count} {state}")).join(", ")
+    }
+
+    fn text(&self, now: Timestamp, colours: bool) -> String {
+        let version = self.lease.marker.version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+        let head = [
+            vec!["table".into(), format!("{} in {}", self.name, self.region).into()],
+            vec!["leader".into(), self.lease.cell()],
+            vec!["version".into(), version.into()],
+            vec!["slots".into(), self.counts().into()],
+        ];
+        let mut text = print::table(&[], &head, colours);
+        if !self.table.rows.is_empty() {
+            let rows: Vec<Vec<Cell>> = self.table.rows.iter().map(|(id, row)| cells(*id, row, now)).collect();
+            let header = ["SLOT", "INSTANCE", "GROUP", "ADDRESS", "WEIGHT", "STATE", "SINCE", "NOTE"];
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "\n{}", print::table(&header, &rows, colours));
+        }
+        for stray in &self.table.strays {
+            let _ = writeln!(text, "no slot: {}", crate::text::sanitized(stray));
+        }
+        text
+    }
+
+    fn json(&self, now: Timestamp) -> Value {
+        let slots: Vec<Value> = self.table.rows.iter().map(|(id, row)| slot_json(*id, row, now)).collect();
+        json!({
+            "table": self.name,
+            "region": self.region,
+            "lease": self.lease.json(),
+            "version": self.lease.marker.version,
+            "slots": slots,
+            "strays": self.table.strays,
+        })
+    }
+}
+
+/// A row's state, named as in the metric `hsdo_slots`.
+pub(super) fn state(row: &Row) -> &'static str {
+    match row {
+        Row::Unreadable { .. } => "unreadable",
+        Row::Readable(slot) => match slot.occupant.as_ref().map(|occupant| occupant.status) {
+            None => "free",
+            Some(Status::Enabled) => "enabled",
+            Some(Status::Draining) => "draining",
+            Some(Status::Disabled) => "disabled",
+        },
+    }
+}
+
+fn cells(id: SlotId, row: &Row, now: Timestamp) -> Vec<Cell> {
+    let none = || Cell::new("-", Tone::Faint);
+    let tone = match state(row) {
+        "enabled" => Tone::Good,
+        "free" => Tone::Faint,
+        "unreadable" => Tone::Bad,
+        _ => Tone::Warn,
+    };
+    let state = Cell::new(state(row), tone);
+    let (occupant, address, note) = match row {
+        Row::Unreadable { reason, address } => (None, *address, reason.clone()),
+        Row::Readable(slot) => match (&slot.occupant, &slot.last_group) {
+            (Some(occupant), _) => (Some(occupant), Some(occupant.address), String::new()),
+            (None, Some(last)) => (None, None, format!("last group {last}")),
+            (None, None) => (None, None, String::new()),
+        },
+    };
+    let of = |pick: fn(&Occupant) -> String| occupant.map_or_else(none, |occupant| pick(occupant).into());
+    vec![
+        id.to_string().into(),
+        of(|occupant| occupant.name.clone()),
+        occupant.and_then(|occupant| occupant.group.clone()).map_or_else(none, Cell::from),
+        address.map_or_else(none, |address| address.to_string().into()),
+        of(|occupant| occupant.weight.to_string()),
+        state,
+        occupant.and_then(|occupant| occupant.last_step).map_or_else(none, |step| since(step, now).into()),
+        note.into(),
+    ]
+}
+
+fn slot_json(id: SlotId, row: &Row, now: Timestamp) -> Value {
+    let (occupant, last_group, address, fault) = match row {
+        Row::Unreadable { reason, address } => (None, None, *address, Some(reason)),
+        Row::Readable(slot) => {
+            let address = slot.occupant.as_ref().map(|occupant| occupant.address);
+            (slot.occupant.as_ref(), slot.last_group.as_ref(), address, None)
+        }
+    };
+    let step = occupant.and_then(|occupant| occupant.last_step);
+    json!({
+        "number": id,
+        "instance": occupant.map(|occupant| &occupant.name),
+        "group": occupant.and_then(|occupant| occupant.group.as_ref()),
+        "address": address.map(|address| address.to_string()),
+        "weight": occupant.map(|occupant| occupant.weight),
+        "state": state(row),
+        "since": step.map(Timestamp::rfc3339),
+        "since_seconds": step.and_then(|step| now.since(step)).map(|age| age.as_secs_f64()),
+        "last_group": last_group,
+        "fault": fault,
+    })
+}
+
+/// A moment, and how long ago it was.
+pub(super) fn since(then: Timestamp, now: Timestamp) -> String {
+    let moment = then.to_string();
+    let moment = moment.get(..19).unwrap_or(&moment);
+    match now.since(then) {
+        Some(age) => format!("{moment} ({} ago)", span(age)),
+        None => format!("{moment} (in the future)"),
+    }
+}
+
+/// A duration as people say it.
+pub(super) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marker::Marker;
+    use crate::slot::Slot;
+
+    fn view() -> View<'static> {
+        let occupant = |name: &str, status, weight| Occupant {
+            address: "10.0.0.7".parse().expect("an address"),
+            name: name.to_owned(),
+            group: Some("web-a".to_owned()),
+            weight,
+            status,
+            last_step: Timestamp::parse("2026-01-02 03:04:05.678"),
+        };
+        let taken =
+            |id, name: &str, status, weight| Slot { occupant: Some(occupant(name, status, weight)), ..Slot::empty(id) };
+        let mut table = Table::default();
+        for slot in [
+            taken(1, "i-0a", Status::Enabled, 10),
+            taken(2, "<b>\u{202e}\"x", Status::Draining, 0),
+            Slot { last_group: Some("web-b".to_owned()), ..Slot::empty(3) },
+        ] {
+            table.rows.insert(slot.id, Row::Readable(slot.into()));
+        }
+        table.rows.insert(4, Row::Unreadable { reason: "Weight is missing".to_owned(), address: None });
+        table.strays.push("item with BackendServerID \"x\"".to_owned());
+        let marker = Marker { version: Some(7), heartbeat: Some(1_767_323_100_000), leader: Some("h/1".to_owned()) };
+        let lease = Lease { alive: Some(true), ..Lease::of(marker, now()) };
+        View { name: "web", region: "eu-west-1", lease, table }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::parse("2026-01-02 03:05:05.678").expect("a time")
+    }
+
+    #[test]
+    fn the_table_as_text() {
+        let expected = "\
+table    web in eu-west-1
+leader   h/1, alive (heartbeat 5.7 s old)
+version  7
+slots    1 enabled, 1 draining, 0 disabled, 1 free, 2 unreadable
+
+SLOT  INSTANCE        GROUP  ADDRESS   WEIGHT  STATE       SINCE                           NOTE
+1     i-0a            web-a  10.0.0.7  10      enabled     2026-01-02 03:04:05 (60 s ago)
+2     <b>\\u{202e}\"x  web-a  10.0.0.7  0       draining    2026-01-02 03:04:05 (60 s ago)
+3     -               -      -         -       free        -                               last group web-b
+4     -               -      -         -       unreadable  -                               Weight is missing
+no slot: item with BackendServerID \"x\"
+";
+        assert_eq!(view().text(now(), false), expected);
+    }
+
+    #[test]
+    fn the_table_as_json() {
+        let found = view().json(now());
+        assert_eq!(found["lease"], json!({"leader": "h/1", "alive": true, "heartbeat_age_seconds": 5.678}));
+        let first = json!({
+            "number": 1, "instance": "i-0a", "group": "web-a", "address": "10.0.0.7", "weight": 10, "state": "enabled",
+            "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "last_group": null, "fault": null,
+        });
+        assert_eq!(found["slots"][0], first);
+        assert_eq!(found["slots"][1]["instance"], "<b>\u{202e}\"x");
+        assert_eq!(found["slots"][3]["fault"], "Weight is missing");
+    }
+
+    #[test]
+    fn spans_as_people_say_them() {
+        for (seconds, text) in [(0.44, "0.4 s"), (59.9, "59 s"), (150.0, "2 min"), (7_300.0, "2 h"), (200_000.0, "2 d")]
+        {
+            assert_eq!(span(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+}

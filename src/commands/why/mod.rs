@@ -1,0 +1,87 @@
+//! `hsdo why TARGET`: why a server has the traffic that it has, or none.
+//!
+//! `gather` asks every source, `explain` joins what they said into facts and a conclusion, and here it is printed. The words of the
+//! conclusion are those of [`crate::cause`], found by the roles' own decisions.
+
+mod explain;
+mod gather;
+mod source;
+mod target;
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::print::{self, Cell, Tone};
+use super::{Options, failed, start};
+use crate::cause::Cause;
+use crate::environment::Environment;
+use crate::error::{Error, exit};
+use crate::settings;
+use explain::{Answer, Fact, explain};
+pub use target::{TARGETS, Target};
+
+/// The help, without the flags.
+pub const HELP: &str = "\
+usage: hsdo why TARGET [--json] [--config PATH] [--debug]
+
+Says why a server has the traffic that it has, or none. Each line is a fact with its source: its row, the lease, its
+group, EC2 or Consul, and, where a client is configured, what HAProxy runs in each backend. The last line is the
+conclusion, with its cause in one word. What one source cannot tell is said on its line.
+
+TARGET: slot:3, an instance id (in Consul mode its name) or an address
+
+exit codes: 0 it could tell; 1 nobody knows the target, or what must be read cannot be; 2 usage or configuration
+";
+
+pub(super) fn run(options: &Options, target: &Target, env: &Environment) -> Result<ExitCode, Error> {
+    let settings = settings::load_present(options.config.as_deref(), env)?;
+    let aws = start(options, &settings.common, false, env)?;
+    let found = gather::gather(&aws, &settings, target, env).map_err(failed)?;
+    let answer = explain(target, &settings, &found);
+    let text = if options.json {
+        print::json(&document(target, &answer))
+    } else {
+        print::table(&["SOURCE", "FACT"], &lines(&answer), print::has_colours(env))
+    };
+    crate::run::print(&text);
+    Ok(ExitCode::from(if answer.cause.is_some() { exit::DONE } else { exit::FAILED }))
+}
+
+fn lines(answer: &Answer) -> Vec<Vec<Cell>> {
+    let fact = |fact: &Fact| {
+        let tone = if fact.known { Tone::Plain } else { Tone::Warn };
+        vec![fact.source.as_str().into(), Cell::new(fact.text.as_str(), tone)]
+    };
+    let tone = match &answer.cause {
+        None => Tone::Bad,
+        Some(cause) if cause.is_trouble() => Tone::Warn,
+        Some(_) => Tone::Good,
+    };
+    let word = answer.cause.as_ref().map_or("unknown", Cause::word);
+    let conclusion = vec!["conclusion".into(), Cell::new(format!("{word}: {}", answer.conclusion), tone)];
+    answer.facts.iter().map(fact).chain([conclusion]).collect()
+}
+
+fn document(target: &Target, answer: &Answer) -> Value {
+    let fact = |fact: &Fact| {
+        json!({
+            "source": fact.source,
+            "fact": fact.text,
+            "known": fact.known,
+            "backend": fact.server.as_ref().map(|(backend, _)| backend),
+            "server": fact.server.as_ref().map(|(_, server)| server),
+            "cause": fact.cause.as_ref().map(Cause::word),
+        })
+    };
+    json!({
+        "target": target.to_string(),
+        "slot": answer.slot,
+        "instance": answer.instance,
+        "address": answer.address.map(|address| address.to_string()),
+        "group": answer.group,
+        "facts": answer.facts.iter().map(fact).collect::<Vec<Value>>(),
+        "cause": answer.cause.as_ref().map(Cause::word),
+        "reason": answer.conclusion,
+    })
+}

@@ -1,0 +1,82 @@
+//! The settings of the commands for people: a machine may have those of the server, of the client, of both or of neither.
+
+use std::path::Path;
+
+use super::keys::{CLIENT_HAPROXY_BACKEND_LIST, CLIENT_HAPROXY_BACKEND_NAME, SERVER_MODE};
+use super::{ClientSettings, Common, Faults, ServerSettings, client, common, open, server};
+use crate::environment::Environment;
+
+/// The settings that the configuration has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentSettings {
+    /// Those of both roles.
+    pub common: Common,
+    /// The server's, if `SERVER_MODE` is set.
+    pub server: Option<ServerSettings>,
+    /// The client's, if a backend is set.
+    pub client: Option<ClientSettings>,
+}
+
+/// Loads the settings that tell where the table is. `config` is the argument of `--config`.
+///
+/// # Errors
+/// [`Faults`], with one line per fault in the settings of both roles.
+pub fn load_table(config: Option<&Path>, env: &Environment) -> Result<Common, Faults> {
+    let mut sources = open(config, env)?;
+    let common = common(&mut sources);
+    sources.finish(common)
+}
+
+/// Loads the settings of both roles, each if the configuration has any. `config` is the argument of `--config`.
+///
+/// # Errors
+/// [`Faults`], with one line per fault.
+pub fn load_present(config: Option<&Path>, env: &Environment) -> Result<PresentSettings, Faults> {
+    let sources = open(config, env)?;
+    let has_server = sources.given(&SERVER_MODE).is_some();
+    let has_client =
+        [&CLIENT_HAPROXY_BACKEND_LIST, &CLIENT_HAPROXY_BACKEND_NAME].iter().any(|key| sources.given(key).is_some());
+    let server = has_server.then(|| open(config, env).and_then(server)).transpose();
+    let client = has_client.then(|| open(config, env).and_then(client)).transpose();
+    match (server, client) {
+        (Ok(server), Ok(client)) => Ok(PresentSettings { common: load_table(config, env)?, server, client }),
+        (Err(mut faults), Err(more)) => {
+            let new: Vec<String> = more.0.into_iter().filter(|fault| !faults.0.contains(fault)).collect();
+            faults.0.extend(new);
+            Err(faults)
+        }
+        (Err(faults), _) | (_, Err(faults)) => Err(faults),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn present(settings: &[(&str, &str)]) -> Result<(bool, bool), Vec<String>> {
+        let env = Environment::from(settings.iter().copied());
+        let loaded = load_present(Some(Path::new("/dev/null")), &env);
+        loaded.map(|found| (found.server.is_some(), found.client.is_some())).map_err(|faults| faults.0)
+    }
+
+    #[test]
+    fn each_role_counts_where_it_has_settings() {
+        let table = ("DYNAMODB_TABLE_NAME", "arn:aws:dynamodb:eu-west-1:123456789012:table/web");
+        let (mode, groups) = (("SERVER_MODE", "aws"), ("SERVER_ASG_NAMES", "web"));
+        let list = ("CLIENT_HAPROXY_BACKEND_LIST", "http-back:web:80");
+        for (settings, expected) in [
+            (vec![table], (false, false)),
+            (vec![table, groups], (false, false)),
+            (vec![table, mode, groups], (true, false)),
+            (vec![table, list], (false, true)),
+            (vec![table, mode, groups, list], (true, true)),
+        ] {
+            assert_eq!(present(&settings), Ok(expected), "{settings:?}");
+        }
+        let faults = present(&[mode, ("CLIENT_HAPROXY_BACKEND_NAME", "a b")]).expect_err("three faults");
+        let named = |key: &str| faults.iter().filter(|fault| fault.starts_with(key)).count();
+        assert_eq!(named("SERVER_ASG_NAMES"), 1, "{faults:?}");
+        assert_eq!(named("CLIENT_HAPROXY_BACKEND_NAME"), 1, "{faults:?}");
+        assert_eq!(named("DYNAMODB_TABLE_NAME"), 1, "{faults:?}");
+    }
+}
