@@ -223,11 +223,11 @@ leader   h/1, alive (heartbeat 5.7 s old)
 version  7
 slots    1 enabled, 1 draining, 0 disabled, 1 free, 2 unreadable
 
-SLOT  INSTANCE        GROUP  ADDRESS   WEIGHT  STATE       SINCE                           NOTE
-1     i-0a            web-a  10.0.0.7  10      enabled     2026-01-02 03:04:05 (60 s ago)
+SLOT  INSTANCE       GROUP  ADDRESS   WEIGHT  STATE       SINCE                           NOTE
+1     i-0a           web-a  10.0.0.7  10      enabled     2026-01-02 03:04:05 (60 s ago)
 2     <b>\\u{202e}\"x  web-a  10.0.0.7  0       draining    2026-01-02 03:04:05 (60 s ago)
-3     -               -      -         -       free        -                               last group web-b
-4     -               -      -         -       unreadable  -                               Weight is missing
+3     -              -      -         -       free        -                               last group web-b
+4     -              -      -         -       unreadable  -                               Weight is missing
 no slot: item with BackendServerID \"x\"
 ";
         assert_eq!(view().text(now(), false), expected);
