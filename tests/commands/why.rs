@@ -22,6 +22,9 @@ fn facts<'a>(document: &'a Value, source: &str) -> Vec<&'a Value> {
 }
 
 /// One set of processes for all of it: they cost seconds.
+/// A target, settings, and what `why` must say of it.
+type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[test]
 fn every_reason_has_its_word() {
     let scene = Scene::set();
@@ -53,7 +56,7 @@ fn every_cause_is_named(scene: &Scene) {
     let empty = [("SERVER_ASG_NAMES", "empty")];
     let slot = |number: u32| format!("slot:{number}");
     #[rustfmt::skip]
-    let cases: [(String, &[(&str, &str)], &str, &str); 19] = [
+    let cases: [Case<'_>; 19] = [
         (slot(1), &[], "serving", "serves"),
         (scene.address(1), &[], "serving", "serves"),
         (scene.instance(2), &[], "ramping", "its weight rises, next at "),
