@@ -52,8 +52,10 @@ fn every_cause_is_named(scene: &Scene) {
     ];
     let empty = [("SERVER_ASG_NAMES", "empty")];
     let slot = |number: u32| format!("slot:{number}");
+    /// Target, settings, the word, and part of the sentence.
+    type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str, &'a str);
     #[rustfmt::skip]
-    let cases: [(String, &[(&str, &str)], &str, &str); 19] = [
+    let cases: [Case<'_>; 19] = [
         (slot(1), &[], "serving", "serves"),
         (scene.address(1), &[], "serving", "serves"),
         (scene.instance(2), &[], "ramping", "its weight rises, next at "),
