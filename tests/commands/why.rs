@@ -55,6 +55,8 @@ fn every_cause_is_named(scene: &Scene) {
     ];
     let empty = [("SERVER_ASG_NAMES", "empty")];
     let slot = |number: u32| format!("slot:{number}");
+    /// Target, settings, the word, and part of the sentence.
+    type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str, &'a str);
     #[rustfmt::skip]
     let cases: [Case<'_>; 19] = [
         (slot(1), &[], "serving", "serves"),
