@@ -22,9 +22,6 @@ fn facts<'a>(document: &'a Value, source: &str) -> Vec<&'a Value> {
 }
 
 /// One set of processes for all of it: they cost seconds.
-/// A target, settings, and what `why` must say of it.
-type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str, &'a str);
-
 #[test]
 fn every_reason_has_its_word() {
     let scene = Scene::set();
