@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use lexopt::Arg;
 
-use crate::commands::{self, Command, Word};
+use crate::command_line;
+use crate::commands::{self, Command};
 use crate::error::Error;
 use crate::settings;
 
@@ -16,8 +17,6 @@ pub enum Invocation {
     Help,
     /// Print the version and exit.
     Version,
-    /// Print the help of a command and exit.
-    HelpOf(Word),
     /// Run a command for people.
     Command(Command),
     /// Run a role or create the table.
@@ -78,23 +77,30 @@ impl Mode {
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
     let args: Vec<OsString> = args.collect();
     if let Some((word, rest)) = args.split_first().filter(|(word, _)| !word.as_encoded_bytes().starts_with(b"-")) {
-        return commands::parse(word, rest);
+        return commands::parse(word, rest).map(Invocation::Command);
     }
     let mut parser = lexopt::Parser::from_args(args);
     let (mut server, mut client, mut debug) = (false, false, false);
     let (mut config, mut mode) = (None, Mode::Loop);
-    while let Some(argument) = parser.next().map_err(|error| usage_error(&error))? {
+    while let Some(argument) = parser.next().map_err(|error| command_line::usage_error(&error))? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
             Arg::Short('s') | Arg::Long("server") => server = true,
             Arg::Short('c') | Arg::Long("client") => client = true,
             Arg::Short('d') | Arg::Long("debug") => debug = true,
-            Arg::Long("config") => set_config(&mut config, parser.value().map_err(|error| usage_error(&error))?)?,
+            Arg::Long("config") => {
+                command_line::set_config(
+                    &mut config,
+                    parser.value().map_err(|error| command_line::usage_error(&error))?,
+                )?;
+            }
             Arg::Long("once") => set_mode(&mut mode, Mode::Once)?,
             Arg::Long("dry-run") => set_mode(&mut mode, Mode::DryRun)?,
             Arg::Long("create-table") => set_mode(&mut mode, Mode::CreateTable)?,
-            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(usage_error(&argument.unexpected())),
+            Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => {
+                return Err(command_line::usage_error(&argument.unexpected()));
+            }
         }
     }
     let role = match (server, client) {
@@ -112,17 +118,6 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> 
     Ok(Invocation::Run(Args { role, mode, debug, config }))
 }
 
-/// Takes the value of `--config`.
-pub(crate) fn set_config(config: &mut Option<PathBuf>, path: OsString) -> Result<(), Error> {
-    if path.is_empty() {
-        return Err(Error::Usage("--config needs a non-empty path".to_owned()));
-    }
-    match config.replace(PathBuf::from(path)) {
-        Some(_) => Err(Error::Usage("--config is given twice: name one file".to_owned())),
-        None => Ok(()),
-    }
-}
-
 fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
     if *mode != Mode::Loop && *mode != requested {
         let (one, other) = (mode.flag(), requested.flag());
@@ -130,19 +125,6 @@ fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
     }
     *mode = requested;
     Ok(())
-}
-
-/// What is wrong with a flag, in one line.
-pub(crate) fn usage_error(error: &lexopt::Error) -> Error {
-    use lexopt::Error as Fault;
-    Error::Usage(match error {
-        Fault::UnexpectedOption(flag) => format!("unknown flag {flag:?}"),
-        Fault::UnexpectedArgument(argument) => format!("unexpected argument {argument:?}: hsdo accepts only flags"),
-        Fault::UnexpectedValue { option, value } => format!("{option} takes no value, found {value:?}"),
-        Fault::MissingValue { option } => format!("{} needs a value", option.as_deref().unwrap_or("a flag")),
-        Fault::NonUnicodeValue(value) => format!("{value:?} is not UTF-8"),
-        Fault::ParsingFailed { .. } | Fault::Custom(_) => error.to_string().escape_debug().to_string(),
-    })
 }
 
 /// The short usage, for stderr after an invalid command line.

@@ -7,6 +7,7 @@ pub mod children;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod command_line;
 pub mod commands;
 pub mod conf_file;
 pub mod consul;

@@ -10,15 +10,11 @@ use hsdo::error::{Error, exit};
 fn main() -> ExitCode {
     let result = cli::parse(std::env::args_os().skip(1)).and_then(|invocation| match invocation {
         Invocation::Help => {
-            hsdo::run::print(&cli::help());
+            hsdo::command_line::print(&cli::help());
             Ok(ExitCode::from(exit::DONE))
         }
         Invocation::Version => {
-            hsdo::run::print(&cli::version());
-            Ok(ExitCode::from(exit::DONE))
-        }
-        Invocation::HelpOf(word) => {
-            hsdo::run::print(&hsdo::commands::help(word));
+            hsdo::command_line::print(&cli::version());
             Ok(ExitCode::from(exit::DONE))
         }
         Invocation::Command(command) => hsdo::commands::run(&command, &Environment::from_process()),

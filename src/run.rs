@@ -1,7 +1,6 @@
 //! Builds the edges from the settings and runs a role until shutdown.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use crate::aws::{self, Aws, Created, GroupSource, KeptTable, Regions, SlotTable}
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
+use crate::command_line::print;
 use crate::consul::{self, ServiceSource};
 use crate::environment::Environment;
 use crate::error::{Error, exit};
@@ -274,11 +274,6 @@ impl<T: TableReader, H: Haproxy> Runner for Client<T, H> {
     fn pulse(&mut self) -> bool {
         self.is_haproxy_listening()
     }
-}
-
-/// Writes to standard output, ignoring a closed pipe (as from `head`).
-pub fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// `only_table` if no Auto Scaling groups are queried.

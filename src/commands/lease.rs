@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::print::span;
 use super::print::{Cell, Tone};
-use super::status::span;
 use crate::clock::Timestamp;
 use crate::marker::Marker;
 use crate::ports::SlotStore;

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use lexopt::Arg;
 
 use crate::aws::{Aws, Observer, Regions};
-use crate::cli::{self, Invocation};
+use crate::command_line;
+use crate::command_line::print;
 use crate::environment::Environment;
-use crate::error::Error;
+use crate::error::{Error, exit};
 use crate::log;
 use crate::ports::TurnError;
 use crate::settings::{self, Common};
@@ -45,6 +46,8 @@ const WORDS: [(&str, Word); 2] = [("status", Word::Status), ("why", Word::Why)];
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// The help of `status` or `why`.
+    Help(Word),
     /// Everything that a start needs.
     Check(check::Options),
     /// The table as it is.
@@ -68,10 +71,10 @@ pub struct Options {
 ///
 /// # Errors
 /// [`Error::Usage`] with one line.
-pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Invocation, Error> {
+pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
     if word == CHECK {
         let options = check::Options::parse(lexopt::Parser::from_args(rest))?;
-        return Ok(Invocation::Command(Command::Check(options)));
+        return Ok(Command::Check(options));
     }
     let Some(word) = WORDS.iter().find(|(name, _)| word == name).map(|(_, word)| *word) else {
         let typed = word.to_string_lossy();
@@ -81,26 +84,25 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Invocation, Error> {
     };
     let mut parser = lexopt::Parser::from_args(rest);
     let (mut options, mut targets) = (Options::default(), Vec::new());
-    while let Some(argument) = parser.next().map_err(|error| cli::usage_error(&error))? {
+    while let Some(argument) = parser.next().map_err(|error| command_line::usage_error(&error))? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::HelpOf(word)),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(word)),
             Arg::Short('d') | Arg::Long("debug") => options.debug = true,
             Arg::Long("json") => options.json = true,
             Arg::Long("config") => {
-                let path = parser.value().map_err(|error| cli::usage_error(&error))?;
-                cli::set_config(&mut options.config, path)?;
+                let path = parser.value().map_err(|error| command_line::usage_error(&error))?;
+                command_line::set_config(&mut options.config, path)?;
             }
             Arg::Value(target) if word == Word::Why => targets.push(Target::parse(&target)?),
             Arg::Value(value) => {
                 return Err(Error::Usage(format!("unexpected argument {value:?}: this command accepts only flags")));
             }
-            Arg::Short(_) | Arg::Long(_) => return Err(cli::usage_error(&argument.unexpected())),
+            Arg::Short(_) | Arg::Long(_) => return Err(command_line::usage_error(&argument.unexpected())),
         }
     }
     match (word, targets.pop()) {
-        (Word::Status, _) => Ok(Invocation::Command(Command::Status(options))),
-        (Word::Why, Some(target)) if targets.is_empty() => Ok(Invocation::Command(Command::Why(options, target))),
+        (Word::Status, _) => Ok(Command::Status(options)),
+        (Word::Why, Some(target)) if targets.is_empty() => Ok(Command::Why(options, target)),
         (Word::Why, Some(_)) => Err(Error::Usage("several targets: name one".to_owned())),
         (Word::Why, None) => Err(Error::Usage(format!("no target: name {}", why::TARGETS))),
     }
@@ -131,6 +133,10 @@ Settings and credentials are those of the roles: see hsdo --help. Nothing is cha
 /// A faulty configuration, or what must be read cannot be.
 pub fn run(command: &Command, env: &Environment) -> Result<ExitCode, Error> {
     match command {
+        Command::Help(word) => {
+            print(&help(*word));
+            Ok(ExitCode::from(exit::DONE))
+        }
         Command::Check(options) => check::run(options, env),
         Command::Status(options) => status::run(options, env),
         Command::Why(options, target) => why::run(options, target, env),
@@ -174,6 +180,7 @@ impl crate::consul::ConsulObserver for NoMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{self, Invocation};
 
     fn parsed(line: &str) -> Result<Invocation, String> {
         let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
@@ -192,13 +199,12 @@ mod tests {
             ("status", status(plain())),
             ("status --json --json", status(json())),
             ("status -d --config=a.yaml", status(Options { debug: true, config: Some("a.yaml".into()), ..plain() })),
-            ("status --help", Invocation::HelpOf(Word::Status)),
-            ("status -V", Invocation::Version),
+            ("status --help", Invocation::Command(Command::Help(Word::Status))),
             ("why slot:3", why(plain(), "slot:3")),
             ("why --json i-0a", why(json(), "i-0a")),
             ("why 10.0.0.7 --json", why(json(), "10.0.0.7")),
             ("why -- --odd", why(plain(), "--odd")),
-            ("why -h", Invocation::HelpOf(Word::Why)),
+            ("why -h", Invocation::Command(Command::Help(Word::Why))),
         ] {
             assert_eq!(parsed(line), Ok(expected), "{line}");
         }

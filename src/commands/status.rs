@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::lease::Lease;
+use super::print::span;
 use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
 use crate::aws::{Service, SlotTable};
@@ -39,7 +39,7 @@ pub(super) fn run(options: &Options, env: &Environment) -> Result<ExitCode, Erro
     } else {
         view.text(Timestamp::now(), print::has_colours(env))
     };
-    crate::run::print(&text);
+    crate::command_line::print(&text);
     Ok(ExitCode::from(exit::DONE))
 }
 
@@ -167,18 +167,6 @@ pub(super) fn since(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A duration as people say it.
-pub(super) fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..10 => format!("{:.1} s", time.as_secs_f64()),
-        10..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,13 +232,5 @@ no slot: item with BackendServerID \"x\"
         assert_eq!(found["slots"][0], first);
         assert_eq!(found["slots"][1]["instance"], "<b>\u{202e}\"x");
         assert_eq!(found["slots"][3]["fault"], "Weight is missing");
-    }
-
-    #[test]
-    fn spans_as_people_say_them() {
-        for (seconds, text) in [(0.44, "0.4 s"), (59.9, "59 s"), (150.0, "2 min"), (7_300.0, "2 h"), (200_000.0, "2 d")]
-        {
-            assert_eq!(span(Duration::from_secs_f64(seconds)), text);
-        }
     }
 }

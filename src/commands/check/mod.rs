@@ -20,11 +20,11 @@ use lexopt::Arg;
 
 use self::gather::Facts;
 use self::line::{Level, Line, Style};
-use crate::cli;
+use crate::command_line;
+use crate::command_line::print;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::log::{self, Format};
-use crate::run::print;
 
 /// The options of `hsdo check`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Options {
     /// [`Error::Usage`] with one line.
     pub fn parse(mut arguments: lexopt::Parser) -> Result<Self, Error> {
         let mut options = Options::default();
-        while let Some(argument) = arguments.next().map_err(|error| cli::usage_error(&error))? {
+        while let Some(argument) = arguments.next().map_err(|error| command_line::usage_error(&error))? {
             match argument {
                 Arg::Short('h') | Arg::Long("help") => return Ok(Options { help: true, ..Options::default() }),
                 Arg::Short('s') | Arg::Long("server") => options.server = true,
@@ -93,9 +93,14 @@ impl Options {
                 Arg::Short('d') | Arg::Long("debug") => options.debug = true,
                 Arg::Long("json") => options.json = true,
                 Arg::Long("config") => {
-                    cli::set_config(&mut options.config, arguments.value().map_err(|error| cli::usage_error(&error))?)?;
+                    command_line::set_config(
+                        &mut options.config,
+                        arguments.value().map_err(|error| command_line::usage_error(&error))?,
+                    )?;
                 }
-                Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => return Err(cli::usage_error(&argument.unexpected())),
+                Arg::Short(_) | Arg::Long(_) | Arg::Value(_) => {
+                    return Err(command_line::usage_error(&argument.unexpected()));
+                }
             }
         }
         Ok(options)

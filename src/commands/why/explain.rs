@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Target;
+use super::fact::Fact;
 use super::gather::{Balancer, Gathered, find_row, occupant};
 use super::source::{Said, holder, said};
 use crate::cause::{Cause, Leaving, LeftOut, Wait};
@@ -14,29 +15,6 @@ use crate::ports::{Admin, Running};
 use crate::server::{Plan, SlotLimits, causes, decide, left_out};
 use crate::settings::{Backend, PresentSettings, ServerSettings};
 use crate::slot::{Occupant, Row, Slot, SlotId, Status};
-
-/// One line: a fact and its source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fact {
-    pub(super) source: String,
-    pub(super) text: String,
-    /// Whether the source could tell.
-    pub(super) known: bool,
-    /// HAProxy's backend and server that it is about.
-    pub(super) server: Option<(String, String)>,
-    /// The cause in that backend.
-    pub(super) cause: Option<Cause>,
-}
-
-impl Fact {
-    pub(super) fn new(source: impl Into<String>, text: impl Into<String>) -> Self {
-        Fact { source: source.into(), text: text.into(), known: true, server: None, cause: None }
-    }
-
-    pub(super) fn unknown(source: impl Into<String>, text: impl Into<String>) -> Self {
-        Fact { known: false, ..Fact::new(source, text) }
-    }
-}
 
 /// What `hsdo why` says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! conclusion are those of [`crate::cause`], found by the roles' own decisions.
 
 mod explain;
+mod fact;
 mod gather;
 mod source;
 mod target;
@@ -18,7 +19,8 @@ use crate::cause::Cause;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::settings;
-use explain::{Answer, Fact, explain};
+use explain::{Answer, explain};
+use fact::Fact;
 pub use target::{TARGETS, Target};
 
 /// The help, without the flags.
@@ -44,7 +46,7 @@ pub(super) fn run(options: &Options, target: &Target, env: &Environment) -> Resu
     } else {
         print::table(&["SOURCE", "FACT"], &lines(&answer), print::has_colours(env))
     };
-    crate::run::print(&text);
+    crate::command_line::print(&text);
     Ok(ExitCode::from(if answer.cause.is_some() { exit::DONE } else { exit::FAILED }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::explain::Fact;
+use super::fact::Fact;
 use super::gather::Told;
 use crate::aws::{AwsError, Description, Group, Member, Record, Records};
 use crate::slot::{Observation, Readiness};
