@@ -242,7 +242,7 @@ impl World {
                     format!("{address} serves again in slot {slot}, which a later table does not say"),
                 ));
             }
-            if cause == Cause::Command && backend == 0 && promises.held[site].get(&slot) == Some(&address) {
+            if backend == 0 && promises.held[site].get(&slot) == Some(&address) {
                 return Some((HELD, format!("{address} serves in slot {slot}")));
             }
             let covers = |other: &&Serving| {
