@@ -40,6 +40,17 @@ pub enum Status {
     Disabled,
 }
 
+impl Status {
+    /// The word for it, in the table and everywhere else.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Enabled => "enabled",
+            Status::Draining => "draining",
+            Status::Disabled => "disabled",
+        }
+    }
+}
+
 /// The instance that holds a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupant {

@@ -1,6 +1,7 @@
-//! Makes untrusted text safe to show: on one line, without control characters, and of bounded length.
+//! Text for people. Untrusted text is made safe to show: on one line, without control characters, and of bounded length.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// Limit of a message in bytes, before escaping; the rest is replaced by its length.
 pub(crate) const MAX_MESSAGE: usize = 4096;
@@ -64,6 +65,17 @@ pub(crate) fn push_sanitized(message: &str, line: &mut String) {
     }
 }
 
+/// A duration as people say it.
+pub(crate) fn span(time: Duration) -> String {
+    let whole = time.as_secs();
+    match whole {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3_600 => format!("{} min {} s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +100,14 @@ mod tests {
         let mut text = String::new();
         push_sanitized(&format!("a{}", "é".repeat(3000)), &mut text);
         assert_eq!(text, format!("a{}... (1906 bytes more)", "é".repeat(2047)));
+    }
+
+    #[test]
+    fn spans_as_people_say_them() {
+        for (seconds, text) in
+            [(0.44, "0.4 s"), (59.9, "59.9 s"), (150.0, "2 min 30 s"), (7_300.0, "2 h 1 min"), (200_000.0, "2 d 7 h")]
+        {
+            assert_eq!(span(Duration::from_secs_f64(seconds)), text);
+        }
     }
 }

@@ -23,7 +23,6 @@ pub(super) struct Converge<H> {
     backends: Vec<ManagedBackend>,
     rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    pid: Option<String>,
     /// The process that answered last.
     process: Option<Process>,
     /// Where to show the state of every turn that compared something.
@@ -52,7 +51,6 @@ impl<H: Haproxy> Converge<H> {
             rules,
             report: Report::new(size, Arc::clone(&metrics)),
             metrics,
-            pid: None,
             process: None,
             board: None,
             started: false,
@@ -182,11 +180,10 @@ impl<H: Haproxy> Converge<H> {
         let Reading { process, is_new, backends } = self.haproxy.read(&names(&self.backends))?;
         if is_new {
             let Process { pid, version, .. } = &process;
-            match &self.pid {
-                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, previously pid {before}"),
+            match &self.process {
+                Some(before) => info!("another HAProxy answers: {version}, pid {pid}, previously pid {}", before.pid),
                 None => info!("HAProxy {version} answers, pid {pid}"),
             }
-            self.pid = Some(process.pid.clone());
         }
         self.process = Some(process);
         for backend in &mut self.backends {

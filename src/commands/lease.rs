@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::print::span;
 use super::print::{Cell, Tone};
 use crate::clock::Timestamp;
 use crate::marker::Marker;
 use crate::ports::SlotStore;
+use crate::text::span;
 
 /// How long to wait for the heartbeat to change: a leader changes it every second.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -106,7 +106,7 @@ mod tests {
             (
                 "dead",
                 lease(Some("a/1"), Some(10_000), Some(false)),
-                "a/1, dead: its heartbeat does not change (heartbeat 90 s old); is `hsdo --server` running?",
+                "a/1, dead: its heartbeat does not change (heartbeat 1 min 30 s old); is `hsdo --server` running?",
                 Tone::Bad,
             ),
             (

@@ -18,12 +18,12 @@ use lexopt::Arg;
 
 use crate::aws::{Aws, Observer, Regions};
 use crate::command_line;
-use crate::command_line::print;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::log;
 use crate::ports::TurnError;
 use crate::settings::{self, Common};
+use check::Roles;
 use why::Target;
 
 /// All AWS calls of a command end this long after its start.
@@ -32,31 +32,30 @@ const AWS_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first word of the command line, where it names no role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
+    /// `hsdo check`
+    Check,
     /// `hsdo status`
     Status,
     /// `hsdo why`
     Why,
 }
 
-/// The command with flags and a help of its own.
-const CHECK: &str = "check";
-
-const WORDS: [(&str, Word); 2] = [("status", Word::Status), ("why", Word::Why)];
+const WORDS: [(&str, Word); 3] = [("check", Word::Check), ("status", Word::Status), ("why", Word::Why)];
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The help of `status` or `why`.
+    /// The help of a command.
     Help(Word),
-    /// Everything that a start needs.
-    Check(check::Options),
+    /// Everything that a start needs, of the roles that are named.
+    Check(Options, Roles),
     /// The table as it is.
     Status(Options),
     /// Why a server has the traffic that it has.
     Why(Options, Target),
 }
 
-/// The flags of `status` and `why`.
+/// The flags of every command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Print a JSON document.
@@ -72,18 +71,13 @@ pub struct Options {
 /// # Errors
 /// [`Error::Usage`] with one line.
 pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
-    if word == CHECK {
-        let options = check::Options::parse(lexopt::Parser::from_args(rest))?;
-        return Ok(Command::Check(options));
-    }
     let Some(word) = WORDS.iter().find(|(name, _)| word == name).map(|(_, word)| *word) else {
         let typed = word.to_string_lossy();
-        let names = WORDS.iter().map(|(name, _)| *name).chain([CHECK]);
-        let nearest = settings::nearest(&typed, names).unwrap_or_default();
+        let nearest = settings::nearest(&typed, WORDS.iter().map(|(name, _)| *name)).unwrap_or_default();
         return Err(Error::Usage(format!("unknown command {typed:?}: did you mean {nearest}?")));
     };
     let mut parser = lexopt::Parser::from_args(rest);
-    let (mut options, mut targets) = (Options::default(), Vec::new());
+    let (mut options, mut roles, mut targets) = (Options::default(), Roles::default(), Vec::new());
     while let Some(argument) = parser.next().map_err(|error| command_line::usage_error(&error))? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(word)),
@@ -93,6 +87,8 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
                 let path = parser.value().map_err(|error| command_line::usage_error(&error))?;
                 command_line::set_config(&mut options.config, path)?;
             }
+            Arg::Short('s') | Arg::Long("server") if word == Word::Check => roles.server = true,
+            Arg::Short('c') | Arg::Long("client") if word == Word::Check => roles.client = true,
             Arg::Value(target) if word == Word::Why => targets.push(Target::parse(&target)?),
             Arg::Value(value) => {
                 return Err(Error::Usage(format!("unexpected argument {value:?}: this command accepts only flags")));
@@ -101,6 +97,7 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
         }
     }
     match (word, targets.pop()) {
+        (Word::Check, _) => Ok(Command::Check(options, roles)),
         (Word::Status, _) => Ok(Command::Status(options)),
         (Word::Why, Some(target)) if targets.is_empty() => Ok(Command::Why(options, target)),
         (Word::Why, Some(_)) => Err(Error::Usage("several targets: name one".to_owned())),
@@ -111,6 +108,7 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
 /// The help of one command.
 pub fn help(word: Word) -> String {
     let about = match word {
+        Word::Check => check::HELP,
         Word::Status => status::HELP,
         Word::Why => why::HELP,
     };
@@ -134,10 +132,10 @@ Settings and credentials are those of the roles: see hsdo --help. Nothing is cha
 pub fn run(command: &Command, env: &Environment) -> Result<ExitCode, Error> {
     match command {
         Command::Help(word) => {
-            print(&help(*word));
+            command_line::print(&help(*word));
             Ok(ExitCode::from(exit::DONE))
         }
-        Command::Check(options) => check::run(options, env),
+        Command::Check(options, roles) => Ok(check::run(options, *roles, env)),
         Command::Status(options) => status::run(options, env),
         Command::Why(options, target) => why::run(options, target, env),
     }
@@ -199,6 +197,12 @@ mod tests {
             ("status", status(plain())),
             ("status --json --json", status(json())),
             ("status -d --config=a.yaml", status(Options { debug: true, config: Some("a.yaml".into()), ..plain() })),
+            ("check", Invocation::Command(Command::Check(plain(), Roles::default()))),
+            (
+                "check -s --client --json",
+                Invocation::Command(Command::Check(json(), Roles { server: true, client: true })),
+            ),
+            ("check -h", Invocation::Command(Command::Help(Word::Check))),
             ("status --help", Invocation::Command(Command::Help(Word::Status))),
             ("why slot:3", why(plain(), "slot:3")),
             ("why --json i-0a", why(json(), "i-0a")),

@@ -1,7 +1,6 @@
 //! A small table printer: a row is a line, whatever its cells hold.
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -52,9 +51,9 @@ impl From<&str> for Cell {
     }
 }
 
-/// Whether to use colours: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+/// Whether to use colours: on a terminal that knows them, unless `NO_COLOR` is set (<https://no-color.org>).
 pub(super) fn has_colours(env: &Environment) -> bool {
-    std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none()
+    std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none() && env.get("TERM") != Some("dumb")
 }
 
 /// The rows as aligned lines below a header, which may be empty.
@@ -116,18 +115,6 @@ fn painted(cell: &Cell, is_header: bool, colours: bool) -> String {
     format!("\u{1b}[{code}m{}\u{1b}[0m", cell.text)
 }
 
-/// A duration as people say it.
-pub(super) fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..10 => format!("{:.1} s", time.as_secs_f64()),
-        10..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,13 +141,5 @@ mod tests {
         assert_eq!(table(&[], &rows[2..], false), "é  ok\n");
         let coloured = table(&["N"], &rows[2..], true);
         assert_eq!(coloured, "\u{1b}[1mN\u{1b}[0m\né  \u{1b}[32mok\u{1b}[0m\n");
-    }
-
-    #[test]
-    fn spans_as_people_say_them() {
-        for (seconds, text) in [(0.44, "0.4 s"), (59.9, "59 s"), (150.0, "2 min"), (7_300.0, "2 h"), (200_000.0, "2 d")]
-        {
-            assert_eq!(span(Duration::from_secs_f64(seconds)), text);
-        }
     }
 }

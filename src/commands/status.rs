@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::lease::Lease;
-use super::print::span;
 use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
 use crate::aws::{Service, SlotTable};
@@ -15,7 +14,8 @@ use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::ports::{SlotStore, TableReading};
 use crate::settings;
-use crate::slot::{Occupant, Row, SlotId, Status, Table, counts_by_state};
+use crate::slot::{Occupant, Row, SlotId, Table, counts_by_state};
+use crate::text::span;
 
 /// The help, without the flags.
 pub const HELP: &str = "\
@@ -95,12 +95,7 @@ impl View<'_> {
 pub(super) fn state(row: &Row) -> &'static str {
     match row {
         Row::Unreadable { .. } => "unreadable",
-        Row::Readable(slot) => match slot.occupant.as_ref().map(|occupant| occupant.status) {
-            None => "free",
-            Some(Status::Enabled) => "enabled",
-            Some(Status::Draining) => "draining",
-            Some(Status::Disabled) => "disabled",
-        },
+        Row::Readable(slot) => slot.occupant.as_ref().map_or("free", |occupant| occupant.status.word()),
     }
 }
 
@@ -171,7 +166,7 @@ pub(super) fn since(then: Timestamp, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::marker::Marker;
-    use crate::slot::Slot;
+    use crate::slot::{Slot, Status};
 
     fn view() -> View<'static> {
         let occupant = |name: &str, status, weight| Occupant {
@@ -211,11 +206,11 @@ leader   h/1, alive (heartbeat 5.7 s old)
 version  7
 slots    1 enabled, 1 draining, 0 disabled, 1 free, 2 unreadable
 
-SLOT  INSTANCE       GROUP  ADDRESS   WEIGHT  STATE       SINCE                           NOTE
-1     i-0a           web-a  10.0.0.7  10      enabled     2026-01-02 03:04:05 (60 s ago)
-2     <b>\\u{202e}\"x  web-a  10.0.0.7  0       draining    2026-01-02 03:04:05 (60 s ago)
-3     -              -      -         -       free        -                               last group web-b
-4     -              -      -         -       unreadable  -                               Weight is missing
+SLOT  INSTANCE       GROUP  ADDRESS   WEIGHT  STATE       SINCE                                NOTE
+1     i-0a           web-a  10.0.0.7  10      enabled     2026-01-02 03:04:05 (1 min 0 s ago)
+2     <b>\\u{202e}\"x  web-a  10.0.0.7  0       draining    2026-01-02 03:04:05 (1 min 0 s ago)
+3     -              -      -         -       free        -                                    last group web-b
+4     -              -      -         -       unreadable  -                                    Weight is missing
 no slot: item with BackendServerID \"x\"
 ";
         assert_eq!(view().text(now(), false), expected);

@@ -76,11 +76,7 @@ pub(super) fn row(slot: &Slot) -> String {
     let id = slot.id;
     match (&slot.occupant, &slot.last_group) {
         (Some(occupant), _) => {
-            let status = match occupant.status {
-                Status::Enabled => "enabled",
-                Status::Draining => "draining",
-                Status::Disabled => "disabled",
-            };
+            let status = occupant.status.word();
             format!("slot {id}: {}, {status}, weight {}", describe(occupant), occupant.weight)
         }
         (None, Some(last)) => format!("slot {id}: free, last used by group {}", last.escape_debug()),

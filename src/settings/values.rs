@@ -1,5 +1,6 @@
 //! The settings of each role as validated, typed values.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,6 +97,14 @@ pub struct ClientSettings {
     pub health_gate: bool,
     /// Where the last table is kept.
     pub state_file: Option<StateFile>,
+}
+
+impl ClientSettings {
+    /// The names of all backends, each once.
+    pub fn backend_names(&self) -> Vec<&str> {
+        let names: BTreeSet<&str> = self.backends.iter().chain(&self.fallback).map(|one| one.name.as_str()).collect();
+        names.into_iter().collect()
+    }
 }
 
 /// Where the last table is kept, and for how long it may be used.

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 
 use super::report::{BackendSlotFacts, Report, SlotFacts};
 use crate::slot::SlotId;
-use crate::text::{is_unsafe, one_line};
+use crate::text::{is_unsafe, one_line, span};
 
 const STYLE: &str = include_str!("page.css");
 /// Characters of a name that a row shows, and of a text above the rows.
@@ -85,7 +86,7 @@ fn write_page(page: &mut String, report: &Report) -> fmt::Result {
         "<footer>hsdo {}, up {}. The same for programs: <a href=\"/status\">/status</a>, <a href=\"/metrics\">/metrics</a>.\
          </footer></body></html>",
         report.version,
-        span(report.uptime_seconds)
+        spoken(report.uptime_seconds)
     )
 }
 
@@ -113,7 +114,7 @@ fn troubles(report: &Report) -> Vec<String> {
             }
         }
         None => {
-            let sayable = report.slots.iter().filter(|slot| slot.is_trouble());
+            let sayable = report.slots.iter().filter(|slot| slot.is_trouble);
             for (slot, cause, reason) in sayable.filter_map(|slot| Some((slot, slot.cause?, slot.reason.as_deref()?))) {
                 add(cause, reason, format!("slot {}", slot.number));
             }
@@ -168,7 +169,7 @@ fn write_tiles(page: &mut String, report: &Report) -> fmt::Result {
 }
 
 fn write_facts(page: &mut String, report: &Report) -> fmt::Result {
-    let ago = |seconds: Option<f64>| seconds.map_or("never".to_owned(), |seconds| format!("{} ago", span(seconds)));
+    let ago = |seconds: Option<f64>| seconds.map_or("never".to_owned(), |seconds| format!("{} ago", spoken(seconds)));
     let lease = &report.lease;
     page.write_str("<ul class=facts>")?;
     let mut fact = |name: &str, value: &str| write!(page, "<li>{name} <b>{}</b></li>", Text(value, 2 * NAME));
@@ -204,12 +205,6 @@ fn sign(cause: &str) -> (&'static str, &'static str) {
         "free" | "unused" | "elsewhere" => ("·", "mute"),
         "held" | "disabled" | "kept" | "last-resort" => ("■", "warn"),
         _ => ("✖", "bad"),
-    }
-}
-
-impl SlotFacts {
-    pub(super) fn is_trouble(&self) -> bool {
-        self.cause.is_some_and(|cause| matches!(sign(cause).1, "warn" | "bad"))
     }
 }
 
@@ -334,13 +329,6 @@ fn story<'a>(cause: Option<&str>, reason: Option<&'a str>) -> &'a str {
     }
 }
 
-/// Seconds as people say them.
-fn span(seconds: f64) -> String {
-    let whole = seconds as u64;
-    match whole {
-        0..60 => format!("{seconds:.1} s"),
-        60..3_600 => format!("{} min {} s", whole / 60, whole % 60),
-        3_600..86_400 => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
-        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
-    }
+fn spoken(seconds: f64) -> String {
+    span(Duration::from_secs_f64(seconds))
 }

@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::ports::{Admin, BackendSlot, BackendState, ClientState, Running, Snapshot};
-use crate::slot::{Occupant, Row, SlotId, Status, Weight};
+use crate::slot::{Occupant, Row, SlotId, Weight};
 
 /// Everything that this process knows of itself.
 #[derive(Debug, Serialize)]
@@ -88,6 +88,8 @@ pub struct SlotFacts {
     pub since: Option<String>,
     pub cause: Option<&'static str>,
     pub reason: Option<String>,
+    #[serde(skip)]
+    pub(super) is_trouble: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -264,11 +266,7 @@ fn slot_facts(
         instance: occupant.map(|occupant| occupant.name.clone()),
         address: occupant.map(|occupant| occupant.address.to_string()),
         group: occupant.and_then(|occupant| occupant.group.clone()),
-        status: occupant.map(|occupant| match occupant.status {
-            Status::Enabled => "enabled",
-            Status::Draining => "draining",
-            Status::Disabled => "disabled",
-        }),
+        status: occupant.map(|occupant| occupant.status.word()),
         weight: occupant.map(|occupant| occupant.weight),
         full_weight,
         next_step: match cause {
@@ -278,6 +276,7 @@ fn slot_facts(
         since: occupant.and_then(|occupant| occupant.last_step).map(Timestamp::rfc3339),
         cause: cause.map(Cause::word),
         reason: cause.map(Cause::to_string),
+        is_trouble: cause.is_some_and(Cause::is_trouble),
     }
 }
 

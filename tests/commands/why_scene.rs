@@ -91,7 +91,8 @@ impl Scene {
             with_lifecycle(&body, &strange, "Dreaming")
         };
         self.bed.aws().inject("DescribeAutoScalingGroups", Fault::Edit(Arc::new(groups)));
-        let other = format!("<instanceId>{}0</instanceId>", &silent[..silent.len() - 1]);
+        let last = if silent.ends_with('0') { '1' } else { '0' };
+        let other = format!("<instanceId>{}{last}</instanceId>", &silent[..silent.len() - 1]);
         self.bed
             .aws()
             .inject("DescribeInstances", Fault::replace(&format!("<instanceId>{silent}</instanceId>"), &other));

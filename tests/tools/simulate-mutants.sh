@@ -30,9 +30,11 @@ for patch in "$root"/tests/simulation/mutants/*.patch; do
 		continue
 	fi
 	if (cd "$tree" && CARGO_TARGET_DIR=$root/target HSDO_SIMULATE_DAYS=$days HSDO_SIMULATE_SEED=1 HSDO_SIMULATE_SHRINK=0 \
-		cargo test --quiet --locked --target "$target" --test simulation a_week -- --nocapture) > "$tree/$name.log" 2>&1; then
+		cargo test --quiet --locked --target "$target" --test simulation -- --nocapture) > "$tree/$name.log" 2>&1; then
 		echo "$name: NOT FOUND in $days days"
 		missed=$((missed + 1))
+	elif grep -q '^    found::' "$tree/$name.log"; then
+		echo "$name: $(sed -n 's/^    \(found::.*\)/\1/p' "$tree/$name.log" | head -n 1)"
 	else
 		echo "$name: day $(grep -c ': a day$' "$tree/$name.log"), $(sed -n 's/^ *broken \(after .*\)/\1/p' "$tree/$name.log" | head -n 1)"
 	fi

@@ -215,11 +215,7 @@ pub(crate) fn encode(slot: &Slot) -> RowAttributes {
     match &slot.occupant {
         None => [text(NONE), text(NONE), text(NONE), number(0), text("disabled"), text(NEVER), last_group],
         Some(occupant) => {
-            let status = match occupant.status {
-                Status::Enabled => "enabled",
-                Status::Draining => "draining",
-                Status::Disabled => "disabled",
-            };
+            let status = occupant.status.word();
             [
                 text(&occupant.address.to_string()),
                 text(&occupant.name),

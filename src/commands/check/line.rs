@@ -123,20 +123,19 @@ fn body(line: &Line) -> String {
 }
 
 /// The lines as a JSON document.
-pub(super) fn json(lines: &[Line], roles: &[&str]) -> String {
+pub(super) fn document(lines: &[Line], roles: &[&str]) -> Value {
     let one = |line: &Line| -> Value {
         json!({ "level": line.level.word(), "subject": line.subject, "text": line.text, "remedy": line.remedy })
     };
     let [ok, warn, mend] = counts(lines);
-    let document = json!({
+    json!({
         "hsdo": env!("CARGO_PKG_VERSION"),
         "roles": roles,
         "ok": ok,
         "warn": warn,
         "mend": mend,
         "lines": lines.iter().map(one).collect::<Vec<_>>(),
-    });
-    format!("{document:#}\n")
+    })
 }
 
 fn counts(lines: &[Line]) -> [usize; 3] {
@@ -151,6 +150,7 @@ pub(super) fn worst(lines: &[Line]) -> Level {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::print;
 
     fn lines() -> Vec<Line> {
         vec![
@@ -179,7 +179,9 @@ mod tests {
 
     #[test]
     fn json_is_data() {
-        let document: Value = serde_json::from_str(&json(&lines(), &["client"])).expect("JSON");
+        let printed = print::json(&document(&lines(), &["client"]));
+        assert!(!printed.contains('\u{1b}'), "{printed}");
+        let document: Value = serde_json::from_str(&printed).expect("JSON");
         assert_eq!(document["lines"][1]["subject"], "backend \"a\u{1b}[2J\"");
         assert_eq!(document["lines"][1]["text"], "a\nb <b>");
         assert_eq!((&document["lines"][0]["remedy"], &document["mend"]), (&Value::Null, &1.into()));

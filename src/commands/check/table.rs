@@ -1,11 +1,11 @@
 //! The DynamoDB table: schema, billing, expiry, and its rows. Pure.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Roles;
 use super::line::{Line, Trouble};
 use crate::aws::{Throughput, ViewedTable};
+use crate::client::placement::{History, Rules, Split};
 use crate::ports::TableReading;
 use crate::slot::{Row, SlotId};
 use crate::text::list;
@@ -155,14 +155,8 @@ fn rows(facts: &TableFacts, TableReading { table, marker, .. }: &TableReading) -
         Some(leader) => Line::ok("leader", leader),
         None => Line::ok("leader", "none: no server leads the table now"),
     });
-    let known: BTreeSet<&str> = table
-        .slots()
-        .flat_map(|slot| {
-            let occupant = slot.occupant.as_ref().and_then(|occupant| occupant.group.as_deref());
-            occupant.into_iter().chain(slot.last_group.as_deref())
-        })
-        .collect();
-    for group in facts.own_groups.iter().filter(|group| !known.contains(group.as_str())) {
+    let rules = Rules { dedicated: true, groups: facts.own_groups.clone(), all_in_fallback: false };
+    for group in Split::of(table, &rules, History::default()).missing {
         lines.push(Line::warn(
             "CLIENT_ASG_NAMES",
             format!("no row of the table is of group {group:?}"),

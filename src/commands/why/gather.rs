@@ -112,10 +112,7 @@ fn ask_consul(api: &ConsulApi, services: &[String], env: &Environment) -> Told {
 }
 
 fn ask_haproxy(client: &ClientSettings, common: &Common) -> Result<Balancer, TurnError> {
-    let backends = client.backends.iter().chain(&client.fallback);
-    let mut names: Vec<&str> = backends.map(|backend| backend.name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = client.backend_names();
     let limits = SocketLimits::of(names.len(), common.list_size as usize);
     let mut runtime = Runtime::new(Socket::new(client.socket.clone(), limits));
     let backends = runtime.read(&names)?.backends;

@@ -28,9 +28,7 @@ const LARGEST: u64 = 4 << 20;
 
 pub(super) fn haproxy_facts(client: &ClientSettings) -> HaproxyFacts {
     let backends: Vec<Backend> = client.backends.iter().chain(&client.fallback).cloned().collect();
-    let mut names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = client.backend_names();
     let size = client.common.list_size;
     let limits = SocketLimits::of(backends.len(), size as usize);
     let mut runtime = Runtime::new(Socket::new(client.socket.clone(), limits));

@@ -4,11 +4,13 @@
 mod local;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::local::{haproxy_facts, machine_facts};
+use super::Roles;
 use super::aws::{Action, AwsFacts, Need};
 use super::haproxy::HaproxyFacts;
 use super::line::Trouble;
@@ -16,20 +18,16 @@ use super::machine::MachineFacts;
 use super::settings::{SettingsFacts, chosen_roles};
 use super::source::{Members, SourceFacts};
 use super::table::TableFacts;
-use super::{Options, Roles};
 use crate::aws::{Aws, AwsError, GroupSource, Probe, Regions, Service, SlotTable, Tried};
 use crate::clock::Timestamp;
+use crate::commands::{AWS_TIMEOUT, NoMetrics};
 use crate::consul::ServiceSource;
 use crate::environment::Environment;
 use crate::haproxy::HaproxyError;
-use crate::metrics::Metrics;
 use crate::ports::Source;
 use crate::settings::{self, ClientSettings, Common, ListedSetting, ServerSettings, SourceSettings};
 use crate::slot::{Observation, Readiness};
 use crate::text::fact_and_remedy;
-
-/// For all questions to AWS.
-const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Everything that is known. What could not be asked, because a setting is faulty, is `None`.
 #[derive(Debug)]
@@ -61,8 +59,8 @@ impl Loaded {
     }
 }
 
-pub(super) fn gather(options: &Options, env: &Environment) -> Facts {
-    let (roles, facts, loaded) = load(options, env);
+pub(super) fn gather(config: Option<&Path>, named: Roles, env: &Environment) -> Facts {
+    let (roles, facts, loaded) = load(config, named, env);
     let (mut aws, mut source, mut table, mut haproxy, mut machine) = Default::default();
     thread::scope(|scope| {
         let from_haproxy = scope.spawn(|| loaded.client.as_ref().map(haproxy_facts));
@@ -80,10 +78,9 @@ pub(super) fn gather(options: &Options, env: &Environment) -> Facts {
     Facts { roles, settings: facts, aws: aws.map(|(aws, _)| aws), source, table, haproxy, machine }
 }
 
-fn load(options: &Options, env: &Environment) -> (Roles, SettingsFacts, Loaded) {
-    let config = options.config.as_deref();
-    let mut facts = SettingsFacts { named: options.server || options.client, ..SettingsFacts::default() };
-    let mut roles = Roles { server: options.server, client: options.client };
+fn load(config: Option<&Path>, named: Roles, env: &Environment) -> (Roles, SettingsFacts, Loaded) {
+    let mut facts = SettingsFacts { named: named.server || named.client, ..SettingsFacts::default() };
+    let mut roles = named;
     match settings::list(config, env) {
         Ok(listed) => facts.listed = listed,
         Err(faults) => {
@@ -167,7 +164,7 @@ fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Env
         now: Timestamp::now(),
         actions: Vec::new(),
     };
-    let aws = match Aws::with_deadline(Some(Instant::now() + PATIENCE), regions, env, Metrics::new("check")) {
+    let aws = match Aws::with_deadline(Some(Instant::now() + AWS_TIMEOUT), regions, env, Arc::new(NoMetrics)) {
         Ok(aws) => aws,
         Err(error) => {
             facts.credentials = Err(error.into());
@@ -313,7 +310,7 @@ fn ask_table(aws: &Arc<Aws>, probe: &Probe, common: &Common, loaded: &Loaded) ->
 
 fn consul_facts(server: &ServerSettings, env: &Environment) -> Option<SourceFacts> {
     let SourceSettings::Consul { api, services } = &server.source else { return None };
-    let observed = ServiceSource::new(api.clone(), services.clone(), env, Metrics::new("check"))
+    let observed = ServiceSource::new(api.clone(), services.clone(), env, Arc::new(NoMetrics))
         .map_err(|error| trouble(&error.to_string()))
         .and_then(|mut source| source.fetch(&[]).map_err(|error| trouble(&error.text)));
     Some(SourceFacts {
