@@ -22,7 +22,9 @@ fn chromium() -> PathBuf {
 /// The page as Chromium reads it.
 fn dom(bed: &Bed, running: &Running) -> String {
     let profile = format!("--user-data-dir={}", bed.dir().join("chromium").display());
-    let output = Command::new(chromium())
+    let output = Command::new("timeout")
+        .arg("60")
+        .arg(chromium())
         // CI runs as root, for whom Chromium has no sandbox. The page is our own.
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr"])
         .args([&profile, "--dump-dom", &running.url()])
