@@ -181,6 +181,9 @@ impl World {
             let kind = if backend == 0 { BackendKind::Default } else { BackendKind::Fallback };
             let wanted = wanted(&self.answering, &table.state().rows, site, kind);
             let serving = promises.serving(site, backend);
+            if wanted.is_empty() && serving.iter().all(|one| covers(&table.state().rows, site, kind, one.0)) {
+                continue;
+            }
             let found: BTreeSet<(SlotId, IpAddr)> = serving.iter().map(|(id, address, _)| (*id, *address)).collect();
             let names: BTreeSet<(SlotId, IpAddr)> = wanted.iter().map(|(id, address, _)| (*id, *address)).collect();
             if found != names {
@@ -206,6 +209,18 @@ impl World {
         self.promises.borrow_mut().settle(&self.table.borrow().state().rows, ready);
         self.note("everything is right".to_owned());
     }
+}
+
+/// Whether the server of a slot may serve on although it leaves: none of its successors answers.
+fn covers(rows: &crate::table::Rows, site: usize, kind: BackendKind, id: SlotId) -> bool {
+    let has = |status: Status, id: Option<SlotId>| {
+        occupants(rows).any(|(slot, occupant)| {
+            id.is_none_or(|id| id == slot)
+                && occupant.status == status
+                && Settings::belongs(site, occupant.group.as_deref().unwrap_or_default(), kind)
+        })
+    };
+    has(Status::Draining, Some(id)) && has(Status::Enabled, None)
 }
 
 /// What should serve, in slot order.
