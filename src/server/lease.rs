@@ -119,11 +119,13 @@ impl HeldLease {
         &self.term
     }
 
-    /// Whether `marker` still names our term. If so, adopts its counters: ours must rise above them, whoever wrote them.
+    /// Whether `marker` still names our term. If so, our counters rise above its own, whoever wrote them. They never fall back to
+    /// them: in a table restored from a backup the next ones would be those of before, and say nothing to clients that saw them.
     pub(super) fn confirm(&mut self, marker: &Marker) -> bool {
         let ours = self.term.is(marker.leader.as_deref());
         if ours {
-            (self.version, self.heartbeat) = (marker.version, marker.heartbeat);
+            self.version = self.version.max(marker.version);
+            self.heartbeat = self.heartbeat.max(marker.heartbeat);
         }
         ours
     }
@@ -132,12 +134,14 @@ impl HeldLease {
         now.saturating_duration_since(self.last_beat) >= BEAT
     }
 
-    /// The next stamp: a new heartbeat and, with `raise`, a new version. No heartbeat is used twice: the response to the last one
-    /// may be lost, and a standby must see the next one as a change.
+    /// The next stamp: a new heartbeat and, with `raise`, a new version. Neither is used twice: the response to the last one may
+    /// be lost, and whoever saw it must see the next one as a change.
     pub(super) fn stamp(&mut self, raise: bool, now: Moment) -> Stamp {
         let heartbeat = marker::next(self.heartbeat, now.time);
         self.heartbeat = Some(heartbeat);
-        Stamp { version: raise.then(|| marker::next(self.version, now.time)), heartbeat, leader: self.term.to_string() }
+        let version = raise.then(|| marker::next(self.version, now.time));
+        self.version = version.or(self.version);
+        Stamp { version, heartbeat, leader: self.term.to_string() }
     }
 
     pub(super) fn wrote(&mut self, stamp: &Stamp, now: Instant) {
@@ -234,6 +238,10 @@ mod tests {
 
         assert!(held.confirm(&Marker { leader: Some("me/1".to_owned()), ..seen("-", 70_000) }));
         assert_eq!(held.stamp(true, moment(1_000)).heartbeat, 70_001, "above what someone else wrote");
+        let restored = Marker { leader: Some("me/1".to_owned()), ..seen("-", 5_001) };
+        assert!(held.confirm(&restored));
+        let next = held.stamp(true, moment(1_000));
+        assert_eq!((next.version, next.heartbeat), (Some(1_003), 70_002), "above its own, whatever a restored table has");
         assert!(!held.confirm(&seen("b", 1)) && !held.confirm(&seen("-", 1)));
         assert_eq!(held.term().next().to_string(), "me/2", "no two terms have one name");
     }

@@ -3,7 +3,7 @@
 use crate::journal::SECOND;
 use crate::run::run;
 use crate::schedule::Entry;
-use crate::schedule::What::{Hangs, RowDisabled, Terminate};
+use crate::schedule::What::{BackedUp, Clock, Hangs, Kill, Restored, RowDisabled, Standby, Terminate};
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
 #[test]
@@ -14,5 +14,20 @@ fn an_edit_that_the_leader_never_saw_is_undone_everywhere() {
         Entry(224_157, RowDisabled { pick: 213, secs: 20 }),
     ];
     let outcome = run(8, schedule, 252 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// The leader's clock is behind, so its versions rise by one. It frees a slot, and the table is restored to the state before that:
+/// the next version must not be the one that some clients have read already.
+#[test]
+fn a_restored_table_does_not_repeat_a_version() {
+    let schedule = vec![
+        Entry(60_000, Kill { process: 0, steps: 7, restart_ms: 100 }),
+        Entry(4_859_986, Clock { process: 1, secs: -7_200 }),
+        Entry(4_877_278, BackedUp),
+        Entry(5_567_577, Standby { pick: 254, secs: 2 }),
+        Entry(5_569_248, Restored),
+    ];
+    let outcome = run(800_119, schedule, 5_574 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }
