@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use hsdo::client::placement::BackendKind;
 use hsdo::marker::Claim;
-use hsdo::ports::{Change, number_of};
+use hsdo::ports::Change;
 use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
 use crate::journal::SECOND;
@@ -195,15 +195,6 @@ impl World {
                 promises.proven[site].clear();
                 promises.held[site].clear();
                 promises.protected.values_mut().for_each(|it| it.places.retain(|(at, _)| *at != site));
-            }
-            // The hand is on a server. It ends where the table gives the slot to another one.
-            if cause == Cause::Command && !promises.held[site].is_empty() {
-                let rows = haproxy.rows(BACKENDS[0]);
-                let at = |slot: &SlotId| {
-                    rows.iter().find(|row| number_of(&row.name, "web") == Some(*slot)).map(|row| row.address.ip())
-                };
-                let parked = IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-                promises.held[site].retain(|slot, address| at(slot).is_none_or(|at| at == *address || at == parked));
             }
             for (backend, name) in BACKENDS.into_iter().enumerate() {
                 let now: Vec<Serving> =

@@ -50,6 +50,13 @@ impl World {
             promises.removed.extend(gone.map(|seat| (seat, version)));
             promises.removed.retain(|seat, _| !seats_after.contains(seat));
             promises.placed.extend(seats_after);
+            // The hand is on a server. It ends where the table frees the slot, or gives it to another one.
+            for (id, row) in &changes.rows {
+                if let Some(Row::Readable(slot)) = row {
+                    let now = slot.occupant.as_ref().map(|occupant| occupant.address);
+                    promises.held.iter_mut().for_each(|held| held.retain(|slot, at| slot != id || Some(*at) == now));
+                }
+            }
         }
         if let Some((promise, text)) = broken {
             self.fail(promise, text);
