@@ -63,7 +63,6 @@ pub(crate) struct Process {
     /// Turns since the world was last changed by a fault or by others.
     pub(crate) good_turns: Cell<u32>,
     pub(crate) bad_turns: Cell<u32>,
-    pub(crate) last_good_turn: Cell<At>,
     /// The newest state of the table that it has read since it was started.
     pub(crate) table_read: Cell<u64>,
 }
@@ -87,7 +86,6 @@ impl Process {
             drift: Cell::default(),
             good_turns: Cell::default(),
             bad_turns: Cell::default(),
-            last_good_turn: Cell::default(),
             table_read: Cell::default(),
         }
     }
@@ -286,7 +284,6 @@ impl World {
             [] => {
                 process.good_turns.set(process.good_turns.get().saturating_add(1));
                 process.bad_turns.set(0);
-                process.last_good_turn.set(self.now());
             }
             [first, ..] => {
                 process.bad_turns.set(process.bad_turns.get() + 1);

@@ -13,7 +13,7 @@ use hsdo::marker::Claim;
 use hsdo::ports::Change;
 use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
-use crate::journal::SECOND;
+use crate::journal::{At, SECOND};
 use crate::process::Kind;
 use crate::settings::{BACKENDS, Settings};
 use crate::table::Rows;
@@ -28,7 +28,7 @@ pub(crate) const ROW_KEPT: &str = "unknown is never empty: no row of a server th
 pub(crate) const ROW_TWICE: &str = "no address in two rows";
 pub(crate) const OWN_GROUP: &str = "a freed slot goes to its own group first";
 pub(crate) const ANNOUNCED: &str = "the version rises with every change";
-pub(crate) const LEASE: &str = "a leader that makes its turns keeps its lease";
+pub(crate) const LEASE: &str = "a leader whose heart beats keeps its lease";
 pub(crate) const HELD: &str = "what an operator holds does not serve";
 pub(crate) const ONE_WRITER: &str = "one writer a term";
 
@@ -76,6 +76,8 @@ pub(crate) struct Promises {
     removed: BTreeMap<(SlotId, IpAddr), u64>,
     /// Whose each term is.
     terms: BTreeMap<String, usize>,
+    /// When the heartbeat in the table last changed.
+    beaten: At,
     /// Another hand wrote to the table since the world was settled.
     edited: bool,
 }
@@ -91,6 +93,7 @@ impl Promises {
             held: vec![BTreeMap::new(); sites],
             removed: BTreeMap::new(),
             terms: BTreeMap::new(),
+            beaten: 0,
             edited: false,
         }
     }
@@ -168,10 +171,10 @@ impl World {
         let holder = holder.and_then(|leader| self.promises.borrow().terms.get(&leader).copied());
         if let Some(holder) = holder.filter(|holder| *holder != process).map(|holder| &self.processes[holder])
             && holder.leads()
-            && self.now() < holder.last_good_turn.get() + 3 * SECOND
+            && self.now() < self.promises.borrow().beaten + 5 * SECOND
         {
             let by = &self.processes[process].name;
-            self.fail(LEASE, format!("{by} takes the lease of {}, which makes its turns", holder.name));
+            self.fail(LEASE, format!("{by} takes the lease of {}, whose heart beats", holder.name));
         }
         let before = self.promises.borrow_mut().terms.insert(claim.leader.clone(), process);
         self.note(format!("{} takes the lease as {}", self.processes[process].name, claim.leader));
