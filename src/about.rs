@@ -53,6 +53,12 @@ impl About {
         self.with("group", named(names))
     }
 
+    /// Adds availability zones.
+    #[must_use]
+    pub fn zone<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
+        self.with("zone", named(names))
+    }
+
     /// Adds HAProxy's backends.
     #[must_use]
     pub fn backend<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {

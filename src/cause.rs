@@ -45,10 +45,12 @@ pub enum Cause {
     Covering,
     /// HAProxy does not run it yet as its row says.
     Behind,
-    /// Its group is served by other backends.
+    /// Its group, or its zone, is served by other backends.
     Elsewhere {
         /// The group.
         group: Option<String>,
+        /// The zone, if that decides.
+        zone: Option<String>,
     },
     /// HAProxy has no server of this number.
     BeyondTemplate,
@@ -245,10 +247,11 @@ impl fmt::Display for Cause {
             ),
             Cause::Covering => f.write_str("serves on until another server can take its traffic"),
             Cause::Behind => f.write_str("HAProxy does not run it yet as its row says; the next turn tries again"),
-            Cause::Elsewhere { group: Some(group) } => {
+            Cause::Elsewhere { zone: Some(zone), .. } => write!(f, "zone {} is not served by this backend", said(zone)),
+            Cause::Elsewhere { group: Some(group), .. } => {
                 write!(f, "group {} is served by other backends", said(group))
             }
-            Cause::Elsewhere { group: None } => f.write_str("servers without a group are served by other backends"),
+            Cause::Elsewhere { group: None, .. } => f.write_str("servers without a group are served by other backends"),
             Cause::BeyondTemplate => f.write_str(
                 "HAProxy has no such server (`server-template` too small, or `del server`), so it gets no traffic here",
             ),

@@ -1,5 +1,6 @@
 //! Builds the edges from the settings and runs a role until shutdown.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, KeptTable, Regions, SlotTable};
+use crate::aws::{self, Aws, Created, GroupSource, KeptTable, Regions, SlotTable, Whereabouts};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -23,7 +24,7 @@ use crate::marker::Moment;
 use crate::metrics::Metrics;
 use crate::ports::{Haproxy, Source, Subject, TableReader, TurnError};
 use crate::server::{Server, SlotLimits};
-use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings};
+use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings, ZoneNames};
 use crate::shutdown::Shutdown;
 use crate::status::{Facts, Status};
 
@@ -36,6 +37,8 @@ const RETRY: Duration = Duration::from_millis(250);
 /// How long to retry errors that are normal for a new machine or access key, such as an unknown key. IAM changes propagate
 /// within seconds.
 const STARTUP: Duration = Duration::from_secs(10);
+/// How long to ask for the zone that the state file remembers: HAProxy is to be filled within two seconds.
+const REMEMBERED_ZONE: Duration = Duration::from_millis(800);
 /// Time limit of `--once` and `--dry-run`.
 const ONE_TURN: Duration = Duration::from_secs(20);
 /// Their deadline for AWS calls, early enough to report a failure.
@@ -182,18 +185,24 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), TurnError> {
 }
 
 fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
-    let settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
+    let mut settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
     let common = &settings.common;
     let role = RoleLoop::new("client", args, common, Some(settings.socket.to_string()), shutdown, started)?;
     let aws = aws(args, regions(common, true), env, &role.metrics, started)?;
     // A dry run changes nothing, the state file included.
     let state_file = settings.state_file.clone().filter(|_| args.mode != Mode::DryRun);
     let region = common.table_region.as_deref().or(common.region.as_deref());
-    let table = KeptTable::new(SlotTable::new(aws, &common.table), state_file, region).map_err(|error| {
+    let mut table = KeptTable::new(SlotTable::new(aws, &common.table), state_file, region).map_err(|error| {
         Error::Start(format!(
             "cannot start the thread that writes CLIENT_STATE_FILE: {error}: check the process limits"
         ))
     })?;
+    if settings.zones == Some(ZoneNames::Auto) {
+        let zone = own_zone(env, table.zone(), &role.shutdown)?;
+        table.set_zone(zone.clone());
+        settings.zones = Some(ZoneNames::Named(vec![zone]));
+    }
+    let common = &settings.common;
     let backends = settings.backends.len() + usize::from(settings.fallback.is_some());
     let limits = SocketLimits::of(backends, common.list_size as usize);
     let runtime = Runtime::new(Socket::new(settings.socket.clone(), limits));
@@ -209,6 +218,42 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     match args.mode {
         Mode::Once => role.once(&mut client, |client| all_open(client.has_unopened(), started + ONE_TURN_AWS)),
         _ => role.turns(&mut client),
+    }
+}
+
+/// The zone that this machine runs in, for `CLIENT_ZONE_NAMES` auto. It is never guessed: the wrong one would split traffic wrongly.
+/// `remembered` by the state file stands in for it, since a zone does not change.
+fn own_zone(env: &Environment, remembered: Option<&str>, shutdown: &Shutdown) -> Result<String, Error> {
+    let unknown = |why: &dyn fmt::Display| {
+        Error::Start(format!(
+            "CLIENT_ZONE_NAMES is auto, and the zone of this machine is not known: {why}; name it instead"
+        ))
+    };
+    let here = Whereabouts::new(env).map_err(|error| unknown(&error))?;
+    let patience = if remembered.is_some() { REMEMBERED_ZONE } else { STARTUP };
+    let deadline = Instant::now() + patience;
+    let mut episode = Episode::new("CLIENT_ZONE_NAMES");
+    loop {
+        let error = match here.zone(deadline) {
+            Ok(zone) => {
+                info!(zone; "this load balancer is in zone {zone}");
+                return Ok(zone);
+            }
+            Err(error) => error,
+        };
+        let is_final = error.needs_operator() || Instant::now() + RETRY >= deadline;
+        if let Some(zone) = remembered.filter(|_| is_final) {
+            warn!(zone; "CLIENT_ZONE_NAMES: {error}; CLIENT_STATE_FILE remembers zone {zone}");
+            return Ok(zone.to_owned());
+        }
+        if is_final {
+            return Err(unknown(&error));
+        }
+        let text = error.to_string();
+        episode.report(Some((&text, &text)));
+        if shutdown.wait(RETRY) {
+            return Err(unknown(&error));
+        }
     }
 }
 

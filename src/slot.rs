@@ -60,6 +60,8 @@ pub struct Occupant {
     pub name: String,
     /// The Auto Scaling group or Consul service; `None` if the row has none.
     pub group: Option<String>,
+    /// The availability zone (`HsdoZone`); `None` if it is not known.
+    pub zone: Option<String>,
     /// Its weight in HAProxy.
     pub weight: Weight,
     /// Whether it serves, is leaving, or was disabled by an operator.
@@ -77,12 +79,14 @@ pub struct Slot {
     pub occupant: Option<Occupant>,
     /// The group of the last occupant (`HsdoLastASG`): its next instance prefers this slot.
     pub last_group: Option<String>,
+    /// The zone of the last occupant (`HsdoLastZone`): of its group's instances, the next one in that zone prefers this slot.
+    pub last_zone: Option<String>,
 }
 
 impl Slot {
     /// A free slot that never had a group.
     pub fn empty(id: SlotId) -> Self {
-        Slot { id, occupant: None, last_group: None }
+        Slot { id, occupant: None, last_group: None, last_zone: None }
     }
 }
 
@@ -168,6 +172,8 @@ pub struct Instance {
     pub name: String,
     /// The group or service it belongs to.
     pub group: String,
+    /// Its availability zone, if the source tells.
+    pub zone: Option<String>,
     /// Whether it can take traffic.
     pub readiness: Readiness,
     /// Other names that a row may have for it. A single instance on a Consul node goes by the node's name, and its row
@@ -178,9 +184,9 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance without aliases, at scale 1. The name is sanitized by [`row_name`].
+    /// An instance without zone or aliases, at scale 1. The name is sanitized by [`row_name`].
     pub fn new(address: IpAddr, name: String, group: String, readiness: Readiness) -> Self {
-        Instance { address, name: row_name(name), group, readiness, aliases: vec![], scale: 1 }
+        Instance { address, name: row_name(name), group, zone: None, readiness, aliases: vec![], scale: 1 }
     }
 
     /// Whether `name` is this instance's name or one of its aliases.

@@ -132,16 +132,32 @@ pub(crate) fn assert_storable(instance: &Instance) {
         address: instance.address,
         name: instance.name.clone(),
         group: Some(instance.group.clone()),
+        zone: instance.zone.clone(),
         weight: 1,
         status: Status::Enabled,
         last_step: Some(Timestamp::from_micros(1_700_000_000_000_000)),
     };
-    assert_same(&Slot { id: 7, occupant: Some(occupant), last_group: Some(instance.group.clone()) });
+    assert_same(&Slot {
+        id: 7,
+        occupant: Some(occupant),
+        last_group: Some(instance.group.clone()),
+        last_zone: instance.zone.clone(),
+    });
 }
 
 fn assert_same(slot: &Slot) {
     let mut item = codec::key(slot.id);
-    let names = ["IPAddress", "ServerName", "ASG", "Weight", "BackendServerStatus", "LastWeightUpdate", "HsdoLastASG"];
+    let names = [
+        "IPAddress",
+        "ServerName",
+        "ASG",
+        "Weight",
+        "BackendServerStatus",
+        "LastWeightUpdate",
+        "HsdoLastASG",
+        "HsdoZone",
+        "HsdoLastZone",
+    ];
     for (name, value) in names.into_iter().zip(codec::encode(slot)) {
         item.extend(value.map(|value| (name.to_string(), value)));
     }

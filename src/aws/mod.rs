@@ -12,7 +12,8 @@
 //! * `calls`: what all calls share;
 //! * `query`: instances of AutoScaling groups;
 //! * `table`: slots in DynamoDB;
-//! * `probe`: what `hsdo check` asks, which changes nothing.
+//! * `probe`: what `hsdo check` asks, which changes nothing;
+//! * `zone`: where this machine is.
 
 mod calls;
 mod config;
@@ -29,6 +30,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod transport;
+mod zone;
 
 pub use self::calls::{Aws, Regions};
 pub use self::error::AwsError;
@@ -42,3 +44,4 @@ pub use self::service::Service;
 pub use self::table::state_file::KeptTable;
 pub use self::table::store::{Created, SlotTable, read_page};
 pub use self::transport::http::Observer;
+pub use self::zone::Whereabouts;

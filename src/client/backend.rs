@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn which_servers_are_slots() {
         // Slot 5 has a row.
-        let desired = Desired { slots: BTreeMap::from([(5, Wanted::Maintenance)]), max_row: 5 };
+        let desired = Desired { slots: BTreeMap::from([(5, Wanted::Maintenance)]), max_row: 5, ..Desired::default() };
         let ours = |names: &[&str], base: &str, size: SlotId| {
             slots(&servers(names), base).map(|slots| ours(slots, size, &desired).into_keys().collect::<Vec<_>>())
         };

@@ -46,18 +46,14 @@ pub fn look(
     id: SlotId,
     now: Instant,
 ) -> Vec<Look> {
-    let rules = Rules {
-        dedicated: settings.dedicated,
-        groups: settings.groups.clone(),
-        all_in_fallback: settings.all_in_fallback,
-    };
+    let rules = Rules::of(settings);
     let default = settings.backends.iter().map(|backend| (backend, BackendKind::Default));
     let fallback = settings.fallback.iter().map(|backend| (backend, BackendKind::Fallback));
     let size = settings.common.list_size;
     let max_row = table.rows.keys().next_back().map_or(SlotId::MAX, |last| size.max(*last));
     let one = |(backend, kind): (&Backend, BackendKind)| {
-        // Another process may know that the own groups exist; the table is all that is known here.
-        let desired = placement::place(table, kind, &rules, History { max_row, knows_own: false });
+        // Another process may know that the own groups and zones exist; the table is all that is known here.
+        let desired = placement::place(table, kind, &rules, History { max_row, ..History::default() });
         let slot = match read.get(&backend.name) {
             None => Err(BackendFault::Missing(Vec::new())),
             Some(servers) => servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &backend.base)),

@@ -171,7 +171,7 @@ mod tests {
             let running = BTreeMap::from([(1, server(*admin, *admin == Admin::Ready, *last, *weight))]);
             let serve = |last: u8| Wanted::Serve { address: [10, 0, 0, last].into(), weight: 7 };
             let slots = BTreeMap::from([(1, wanted.map_or(Wanted::Maintenance, serve))]);
-            memory.observe(&Desired { slots, max_row: 1 }, &running, OPTIONS, now);
+            memory.observe(&Desired { slots, max_row: 1, ..Desired::default() }, &running, OPTIONS, now);
             memory.is_held(1)
         };
         readings.iter().map(look).collect()
@@ -208,7 +208,7 @@ mod tests {
     fn maintenance_that_hsdo_sends_is_its_own() {
         let running = |admin| BTreeMap::from([(1, server(admin, true, 1, 7))]);
         let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
-        let (desired, now) = (Desired { slots, max_row: 1 }, Instant::now());
+        let (desired, now) = (Desired { slots, max_row: 1, ..Desired::default() }, Instant::now());
         let mut memory = SlotMemory::default();
         memory.observe(&desired, &running(Admin::Ready), OPTIONS, now);
         assert!(memory.is_proven(1));
@@ -223,7 +223,7 @@ mod tests {
         let mut memory = SlotMemory::default();
         let start = Instant::now();
         let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
-        let desired = Desired { slots, max_row: 1 };
+        let desired = Desired { slots, max_row: 1, ..Desired::default() };
         let (free, contested, paused) = ((false, false), (false, true), (true, true));
         for (second, weight, expected, why) in [
             (0, 7, free, "right"),

@@ -66,7 +66,7 @@ use crate::settings::{Backend, ClientSettings};
 use crate::slot::{self, SlotId, Table};
 use converge::Converge;
 pub use memory::SlotMemory;
-use placement::{BackendKind, History, Rules, Split};
+use placement::{BackendKind, By, History, Rules, Split, Splits};
 pub use sequencer::{Next, Sequencer};
 pub use stage::Options;
 pub use view::View;
@@ -103,11 +103,12 @@ pub struct Client<T, H> {
     current_until: Option<Instant>,
     /// The highest row number ever read: a table that loses its rows disables nothing.
     highest_row: SlotId,
-    /// A row that was read carried a group of `CLIENT_ASG_NAMES`.
-    knows_own: bool,
+    /// Which own names the rows that were read have carried.
+    known: History,
     unreadable: Episode,
     empty: Episode,
-    split: Episode,
+    /// In the order of [`By::ALL`].
+    splits: [Episode; 2],
     marker_fault: Episode,
     kept: Episode,
     board: Option<Arc<dyn Board>>,
@@ -120,11 +121,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let fallback = settings.fallback.iter().map(|backend| (backend, BackendKind::Fallback));
         let targets =
             default.chain(fallback).map(|(backend, kind)| Target { backend: backend.clone(), kind }).collect();
-        let rules = Arc::new(Rules {
-            dedicated: settings.dedicated,
-            groups: settings.groups.clone(),
-            all_in_fallback: settings.all_in_fallback,
-        });
+        let rules = Arc::new(Rules::of(settings));
         let size = settings.common.list_size;
         Client {
             reader,
@@ -144,10 +141,10 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             watch: MarkerWatch::default(),
             current_until: None,
             highest_row: 0,
-            knows_own: false,
+            known: History::default(),
             unreadable: Episode::new("table rows that cannot be read"),
             empty: Episode::new("table"),
-            split: Episode::new("CLIENT_ASG_NAMES"),
+            splits: By::ALL.map(|by| Episode::new(by.setting())),
             marker_fault: Episode::new("change marker"),
             kept: Episode::new("CLIENT_STATE_FILE"),
             board: None,
@@ -234,7 +231,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// What the tables so far have shown. Servers above the highest row are not in use, unless no row was ever read.
     fn history(&self) -> History {
         let max_row = if self.highest_row == 0 { SlotId::MAX } else { self.highest_row.max(self.size) };
-        History { max_row, knows_own: self.knows_own }
+        History { max_row, ..self.known }
     }
 
     /// Reads the marker, and the table if necessary. An eventually consistent read may come from a stale replica, and acting on it
@@ -285,14 +282,14 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// From now on HAProxy is to match this table.
     fn take(&mut self, table: Table) {
         self.highest_row = self.highest_row.max(table.rows.keys().next_back().copied().unwrap_or(0));
-        let split = Split::of(&table, &self.rules, self.history());
-        self.knows_own |= split.missing.len() < self.rules.groups.len() && !table.rows.is_empty();
-        self.publish(&table, &split);
+        let splits = Splits::of(&table, &self.rules, self.history());
+        self.known.learn(&splits);
+        self.publish(&table, &splits);
         self.table = Some(table);
         self.converge.table_changed();
     }
 
-    fn publish(&mut self, table: &Table, split: &Split) {
+    fn publish(&mut self, table: &Table, splits: &Splits) {
         let faults = table.faults();
         let text = faults.join("; ");
         let slots = About::default().slot(table.unreadable()).cause(["unreadable"]);
@@ -303,26 +300,34 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             "none of its items is a slot, so nothing is changed; is DYNAMODB_TABLE_NAME right?"
         };
         self.empty.report(table.rows.is_empty().then_some((none, none)));
-        let text = (!split.missing.is_empty()).then(|| explain_split(split));
-        let groups = About::default().group(&split.missing);
-        self.split.report_about(text.as_ref().map(|text| (text.as_str(), text.as_str())), &groups);
-        self.metrics.set_missing_groups(split.missing.len());
-        self.metrics.set_condition("split", text.map(|text| format!("CLIENT_ASG_NAMES: {text}")));
+        let none = Split::default();
+        for (by, episode) in By::ALL.into_iter().zip(&mut self.splits) {
+            let split = splits.0.iter().find(|(one, _)| *one == by).map_or(&none, |(_, split)| split);
+            let text = (!split.missing.is_empty()).then(|| explain_split(by, split));
+            let names = match by {
+                By::Group => About::default().group(&split.missing),
+                By::Zone => About::default().zone(&split.missing),
+            };
+            episode.report_about(text.as_ref().map(|text| (text.as_str(), text.as_str())), &names);
+            self.metrics.set_condition(by.setting(), text.map(|text| format!("{}: {text}", by.setting())));
+        }
+        self.metrics.set_missing_groups(splits.0.iter().map(|(_, split)| split.missing.len()).sum());
         self.metrics.set_servers(ServerSeries::all(table.slots()));
         self.metrics.set_slots(&slot::counts_by_state(table.slots(), faults.len()));
     }
 }
 
-/// Describes the own groups that are missing, for the log and `/readyz`.
-fn explain_split(split: &Split) -> String {
-    let names = split.missing.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+/// Describes the own names that are missing, for the log and `/readyz`.
+fn explain_split(by: By, split: &Split) -> String {
+    let (names, word) =
+        (split.missing.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "), by.word());
     if split.blind {
         format!(
-            "no row of the table carries {names}, so no server can be assigned by group and every server counts as own; \
-             is the name spelled like the group's?"
+            "no row of the table carries {names}, so no server can be assigned by {word} and every server counts as own; \
+             is the name spelled like the {word}'s?"
         )
     } else {
-        format!("no row of the table carries {names}; is the name spelled like the group's?")
+        format!("no row of the table carries {names}; is the name spelled like the {word}'s?")
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::slot::{Slot, SlotId, Status, Table, Weight};
+use crate::settings::{ClientSettings, ZoneNames};
+use crate::slot::{Occupant, Slot, SlotId, Status, Table, Weight};
 
 /// The two kinds of backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +15,82 @@ pub enum BackendKind {
     Fallback,
 }
 
+/// What the occupants are split by, into the load balancer's own and the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `CLIENT_DEDICATED_ASG`.
+    Group,
+    /// `CLIENT_DEDICATED_ZONE`.
+    Zone,
+}
+
+impl By {
+    /// Both.
+    pub const ALL: [By; 2] = [By::Group, By::Zone];
+
+    /// The setting with the own names.
+    pub fn setting(self) -> &'static str {
+        match self {
+            By::Group => "CLIENT_ASG_NAMES",
+            By::Zone => "CLIENT_ZONE_NAMES",
+        }
+    }
+
+    /// The word for one of the names.
+    pub fn word(self) -> &'static str {
+        match self {
+            By::Group => "group",
+            By::Zone => "zone",
+        }
+    }
+
+    fn of_occupant(self, occupant: &Occupant) -> Option<&str> {
+        match self {
+            By::Group => occupant.group.as_deref(),
+            By::Zone => occupant.zone.as_deref(),
+        }
+    }
+
+    fn last_of(self, slot: &Slot) -> Option<&str> {
+        match self {
+            By::Group => slot.last_group.as_deref(),
+            By::Zone => slot.last_zone.as_deref(),
+        }
+    }
+}
+
 /// The settings that control placement.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// `CLIENT_DEDICATED_ASG`: assign servers by group.
-    pub dedicated: bool,
-    /// `CLIENT_ASG_NAMES`: the groups of the default backends.
-    pub groups: Vec<String>,
+    /// `CLIENT_ASG_NAMES`, the groups of the default backends; none without `CLIENT_DEDICATED_ASG`.
+    pub groups: Option<Vec<String>>,
+    /// `CLIENT_ZONE_NAMES`, the zones of the default backends; none without `CLIENT_DEDICATED_ZONE`.
+    pub zones: Option<Vec<String>>,
     /// `CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND`.
     pub all_in_fallback: bool,
+}
+
+impl Rules {
+    /// The rules of these settings. As long as `auto` is not resolved, no zone is known to be own, so every one counts as own.
+    pub fn of(settings: &ClientSettings) -> Self {
+        let zones = settings.zones.as_ref().map(|zones| match zones {
+            ZoneNames::Auto => vec![],
+            ZoneNames::Named(names) => names.clone(),
+        });
+        Rules {
+            groups: settings.dedicated.then(|| settings.groups.clone()),
+            zones,
+            all_in_fallback: settings.all_in_fallback,
+        }
+    }
+
+    /// The own names of this split; none if it is off.
+    fn own(&self, by: By) -> Option<&[String]> {
+        match by {
+            By::Group => self.groups.as_deref(),
+            By::Zone => self.zones.as_deref(),
+        }
+    }
 }
 
 /// What earlier tables have shown.
@@ -32,34 +100,71 @@ pub struct History {
     /// disable anything.
     pub max_row: SlotId,
     /// A row carried one of the own groups, so the names are right: if no row does any more, the own groups are empty.
-    pub knows_own: bool,
+    pub knows_groups: bool,
+    /// The same for the own zones.
+    pub knows_zones: bool,
 }
 
-/// Which of the own groups one table has.
+impl History {
+    fn knows(&self, by: By) -> bool {
+        match by {
+            By::Group => self.knows_groups,
+            By::Zone => self.knows_zones,
+        }
+    }
+
+    /// Remembers what `splits` found in a table.
+    pub fn learn(&mut self, splits: &Splits) {
+        for (by, split) in &splits.0 {
+            match by {
+                By::Group => self.knows_groups |= split.found,
+                By::Zone => self.knows_zones |= split.found,
+            }
+        }
+    }
+}
+
+/// Which of the own names of a split one table has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Own groups that no row carries, as its group or as its last group.
+    /// Own names that no row carries, as its occupant's or its last occupant's.
     pub missing: Vec<String>,
-    /// No row carries any of the own groups, nor did one before: a typo, stray quotes, a group that never had an instance. Every
-    /// occupant counts as own then, so that a wrong name never empties a default backend.
+    /// A row carries one of them.
+    pub found: bool,
+    /// No row carries any of them, nor did one before: a typo, stray quotes, a group that never had an instance. Every occupant
+    /// counts as own then, so that a wrong name never empties a default backend.
     pub blind: bool,
 }
 
-impl Split {
-    /// Looks up the own groups of `rules` in the table.
+/// The splits that are on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Splits(pub Vec<(By, Split)>);
+
+impl Splits {
+    /// Looks up the own names of `rules` in the table.
     pub fn of(table: &Table, rules: &Rules, history: History) -> Self {
-        // An empty table says nothing about groups.
-        if !rules.dedicated || table.rows.is_empty() {
-            return Split::default();
+        // An empty table says nothing about names.
+        if table.rows.is_empty() {
+            return Splits::default();
         }
-        let mut seen = BTreeSet::new();
-        for slot in table.slots() {
-            seen.extend(slot.occupant.as_ref().and_then(|occupant| occupant.group.as_deref()));
-            seen.extend(slot.last_group.as_deref());
-        }
-        let missing: Vec<String> =
-            rules.groups.iter().filter(|group| !seen.contains(group.as_str())).cloned().collect();
-        Split { blind: !history.knows_own && missing.len() == rules.groups.len(), missing }
+        let split = |by: By| {
+            let own = rules.own(by)?;
+            let mut seen = BTreeSet::new();
+            for slot in table.slots() {
+                seen.extend(slot.occupant.as_ref().and_then(|occupant| by.of_occupant(occupant)));
+                seen.extend(by.last_of(slot));
+            }
+            let missing: Vec<String> = own.iter().filter(|name| !seen.contains(name.as_str())).cloned().collect();
+            let found = missing.len() < own.len();
+            Some((by, Split { blind: !found && !history.knows(by), found, missing }))
+        };
+        Splits(By::ALL.into_iter().filter_map(split).collect())
+    }
+
+    /// The splits that assign servers, with their own names.
+    fn sighted<'a>(&self, rules: &'a Rules) -> Vec<(By, &'a [String])> {
+        let sighted = self.0.iter().filter(|(_, split)| !split.blind);
+        sighted.filter_map(|(by, _)| Some((*by, rules.own(*by)?))).collect()
     }
 }
 
@@ -84,6 +189,8 @@ pub struct Desired {
     pub slots: BTreeMap<SlotId, Wanted>,
     /// The highest slot number that may have a row. Servers above it should be in maintenance.
     pub max_row: SlotId,
+    /// The slots whose occupants serve in other backends, or on other load balancers, and what that is decided by.
+    pub elsewhere: BTreeMap<SlotId, By>,
 }
 
 impl Desired {
@@ -95,29 +202,38 @@ impl Desired {
 
 /// The desired state of a backend of this kind.
 pub fn place(table: &Table, kind: BackendKind, rules: &Rules, history: History) -> Desired {
-    let by_group = rules.dedicated && !Split::of(table, rules, history).blind;
-    let slots = table.slots().map(|slot| (slot.id, wanted(slot, kind, rules, by_group))).collect();
-    Desired { slots, max_row: history.max_row }
-}
-
-fn wanted(slot: &Slot, kind: BackendKind, rules: &Rules, by_group: bool) -> Wanted {
-    match &slot.occupant {
-        Some(occupant)
-            if occupant.status != Status::Disabled && belongs(occupant.group.as_deref(), kind, rules, by_group) =>
-        {
-            Wanted::Serve { address: occupant.address, weight: occupant.weight }
-        }
-        _ => Wanted::Maintenance,
+    let splits = Splits::of(table, rules, history).sighted(rules);
+    let mut desired = Desired { max_row: history.max_row, ..Desired::default() };
+    for slot in table.slots() {
+        let wanted = match slot.occupant.as_ref().filter(|occupant| occupant.status != Status::Disabled) {
+            None => Wanted::Maintenance,
+            Some(occupant) => match elsewhere(occupant, kind, rules, &splits) {
+                None => Wanted::Serve { address: occupant.address, weight: occupant.weight },
+                Some(by) => {
+                    desired.elsewhere.insert(slot.id, by);
+                    Wanted::Maintenance
+                }
+            },
+        };
+        desired.slots.insert(slot.id, wanted);
     }
+    desired
 }
 
-/// Whether an occupant of this group serves in a backend of this kind.
-fn belongs(group: Option<&str>, kind: BackendKind, rules: &Rules, by_group: bool) -> bool {
-    let own = !by_group || group.is_some_and(|group| rules.groups.iter().any(|name| name == group));
+/// By which of the splits that are on an occupant does not serve in a backend of this kind; none if it does.
+fn elsewhere(occupant: &Occupant, kind: BackendKind, rules: &Rules, splits: &[(By, &[String])]) -> Option<By> {
+    let foreign = splits.iter().find(|(by, own)| !is_own(by.of_occupant(occupant), *by, own)).map(|(by, _)| *by);
     match kind {
-        BackendKind::Default => own,
-        BackendKind::Fallback => !own || rules.all_in_fallback,
+        BackendKind::Default => foreign,
+        BackendKind::Fallback if foreign.is_some() || rules.all_in_fallback => None,
+        // Without a split every occupant is the default backends'.
+        BackendKind::Fallback => Some(splits.first().map_or(By::Group, |(by, _)| *by)),
     }
+}
+
+/// Whether an occupant of this group or zone is one of the load balancer's own. One of unknown zone is own everywhere.
+fn is_own(name: Option<&str>, by: By, own: &[String]) -> bool {
+    name.map_or(by == By::Zone, |name| own.iter().any(|own| own == name))
 }
 
 #[cfg(test)]
@@ -130,11 +246,12 @@ mod tests {
             address: "10.0.0.1".parse().unwrap(),
             name: "i-1".to_owned(),
             group: group.map(str::to_owned),
+            zone: None,
             weight: 5,
             status,
             last_step: None,
         };
-        Slot { id, occupant: Some(occupant), last_group: None }
+        Slot { occupant: Some(occupant), ..Slot::empty(id) }
     }
 
     /// The table of section 5.1 of the contract, row by row.
@@ -153,16 +270,58 @@ mod tests {
             (true, true, other, false, true),
             (true, false, none, false, true),
         ] {
-            let rules = Rules { dedicated, groups: vec!["a".to_owned()], all_in_fallback: all };
+            let rules =
+                Rules { groups: dedicated.then(|| vec!["a".to_owned()]), all_in_fallback: all, ..Rules::default() };
             let label = format!("dedicated {dedicated}, all {all}, group {group:?}");
-            assert_eq!(belongs(group, BackendKind::Default, &rules, dedicated), default, "{label}");
-            assert_eq!(belongs(group, BackendKind::Fallback, &rules, dedicated), fallback, "{label}");
+            assert_eq!(places(group, None, &rules), [default, fallback], "{label}");
         }
+    }
+
+    /// The same with zones, alone and with groups.
+    #[test]
+    fn an_occupant_serves_by_its_zone() {
+        let (own, other, none) = (Some("z1"), Some("z2"), None);
+        for (by_group, all, group, zone, default, fallback) in [
+            (false, false, "a", own, true, false),
+            (false, false, "a", other, false, true),
+            (false, false, "a", none, true, false),
+            (false, true, "a", own, true, true),
+            (false, true, "a", other, false, true),
+            (false, true, "a", none, true, true),
+            (true, false, "a", own, true, false),
+            (true, false, "a", other, false, true),
+            (true, false, "a", none, true, false),
+            (true, false, "b", own, false, true),
+            (true, false, "b", other, false, true),
+            (true, false, "b", none, false, true),
+            (true, true, "a", own, true, true),
+            (true, true, "b", own, false, true),
+        ] {
+            let groups = by_group.then(|| vec!["a".to_owned()]);
+            let rules = Rules { groups, zones: Some(vec!["z1".to_owned()]), all_in_fallback: all };
+            let label = format!("by group {by_group}, all {all}, group {group:?}, zone {zone:?}");
+            assert_eq!(places(Some(group), zone, &rules), [default, fallback], "{label}");
+        }
+    }
+
+    /// Whether an occupant serves in a default backend, and in the fallback.
+    fn places(group: Option<&str>, zone: Option<&str>, rules: &Rules) -> [bool; 2] {
+        let mut one = slot(1, group, Status::Enabled);
+        one.occupant.as_mut().unwrap().zone = zone.map(str::to_owned);
+        // Both splits see their own names.
+        let own = Slot { last_group: Some("a".to_owned()), last_zone: Some("z1".to_owned()), ..Slot::empty(2) };
+        let rows = [one, own].map(|slot| (slot.id, Row::Readable(slot.into())));
+        let table = Table { rows: rows.into(), strays: vec![] };
+        [BackendKind::Default, BackendKind::Fallback].map(|kind| {
+            let desired = place(&table, kind, rules, History { max_row: 2, ..History::default() });
+            assert_eq!(desired.elsewhere.contains_key(&1), desired.of(1) == Some(Wanted::Maintenance));
+            matches!(desired.of(1), Some(Wanted::Serve { .. }))
+        })
     }
 
     #[test]
     fn a_slot_that_does_not_serve_is_in_maintenance() {
-        let rules = Rules { dedicated: true, groups: vec!["a".to_owned()], all_in_fallback: false };
+        let rules = Rules { groups: Some(vec!["a".to_owned()]), ..Rules::default() };
         let mut table = Table::default();
         for slot in [
             slot(1, Some("a"), Status::Enabled),
@@ -176,7 +335,7 @@ mod tests {
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
         let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
         let maintenance = Some(Wanted::Maintenance);
-        let history = History { max_row: 7, knows_own: false };
+        let history = History { max_row: 7, ..History::default() };
         let default = place(&table, BackendKind::Default, &rules, history);
         let fallback = place(&table, BackendKind::Fallback, &rules, history);
         for (id, in_default, in_fallback, why) in [
@@ -209,25 +368,23 @@ mod tests {
             (vec!["web-a"], vec![occupied(1, None), occupied(2, None)], vec!["web-a"], [true, true], [false, false]),
         ] {
             let groups: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            let mut rules = Rules { dedicated: true, groups, all_in_fallback: false };
+            let rules = Rules { groups: Some(groups), ..Rules::default() };
             let mut table = Table::default();
             table.rows.extend(slots.into_iter().map(|slot| (slot.id, Row::Readable(slot.into()))));
-            let history = |knows_own| History { max_row: 3, knows_own };
-            assert_eq!(Split::of(&table, &rules, history(false)).missing, missing, "{names:?}");
-            assert_eq!(
-                Split::of(&table, &rules, history(true)),
-                Split { missing: missing.iter().map(|name| (*name).to_owned()).collect(), blind: false },
-                "{names:?}"
-            );
+            let history = |knows_groups| History { max_row: 3, knows_groups, ..History::default() };
+            let split = |known| Splits::of(&table, &rules, history(known)).0.remove(0);
+            assert_eq!(split(false).1.missing, missing, "{names:?}");
+            let missing: Vec<String> = missing.iter().map(|name| (*name).to_owned()).collect();
+            let found = missing.len() < names.len();
+            assert_eq!(split(true), (By::Group, Split { missing, found, blind: false }), "{names:?}");
             let serving = |kind, rules: &Rules| {
                 let desired = place(&table, kind, rules, history(false));
                 [1, 2].map(|id| matches!(desired.of(id), Some(Wanted::Serve { .. })))
             };
             assert_eq!(serving(BackendKind::Default, &rules), default, "{names:?}");
             assert_eq!(serving(BackendKind::Fallback, &rules), fallback, "{names:?}");
-            assert_eq!(Split::of(&Table::default(), &rules, history(false)), Split::default());
-            rules.dedicated = false;
-            assert_eq!(Split::of(&table, &rules, history(false)), Split::default());
+            assert_eq!(Splits::of(&Table::default(), &rules, history(false)), Splits::default());
+            assert_eq!(Splits::of(&table, &Rules::default(), history(false)), Splits::default());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Why a slot has the weight that it has in one backend, by its row, what is wanted, what HAProxy runs, and what the plan found.
 //! Pure: it looks up and decides nothing.
 
-use super::placement::Wanted;
+use super::placement::{By, Wanted};
 use super::reconcile::BackendPlan;
 use super::stage::Stage;
 use super::view::View;
@@ -40,7 +40,13 @@ pub fn cause(id: SlotId, table: &Table, view: View<'_>, plan: &BackendPlan) -> C
         (Ok(occupant), ..) if occupant.status == Status::Disabled => Cause::Disabled,
         (Ok(occupant), Some(Wanted::Serve { .. }), Some(server)) => serving(id, occupant, server, view, plan),
         (Ok(_), Some(Wanted::Serve { .. }), None) => Cause::BeyondTemplate,
-        (Ok(occupant), ..) => Cause::Elsewhere { group: occupant.group.clone() },
+        (Ok(occupant), ..) => {
+            let zone = match view.desired.elsewhere.get(&id) {
+                Some(By::Zone) => occupant.zone.clone(),
+                Some(By::Group) | None => None,
+            };
+            Cause::Elsewhere { group: occupant.group.clone(), zone }
+        }
     }
 }
 
@@ -89,6 +95,7 @@ mod tests {
             address: address(id as u8).ip(),
             name: format!("i-{id}"),
             group: Some(group.to_owned()),
+            zone: None,
             weight,
             status,
             last_step: None,
@@ -96,13 +103,26 @@ mod tests {
         (id, Row::Readable(Arc::new(Slot { occupant: Some(occupant), ..Slot::empty(id) })))
     }
 
+    fn in_zone((id, row): (SlotId, Row), zone: &str) -> (SlotId, Row) {
+        let Row::Readable(slot) = row else { panic!("a readable row") };
+        let mut slot = (*slot).clone();
+        slot.occupant.as_mut().expect("an occupant").zone = Some(zone.to_owned());
+        (id, Row::Readable(slot.into()))
+    }
+
     /// The cause of slot 1 beside a serving slot 2, in a backend that is dedicated to group `web`.
     fn cause_of(rows: &[(SlotId, Row)], running: &[(SlotId, Running)], options: Options, proven: bool) -> Cause {
         let table = Table { rows: rows.iter().cloned().collect(), strays: vec![] };
-        let rules = Rules { dedicated: true, groups: vec!["web".to_owned()], all_in_fallback: false };
+        let zones = Some(vec!["z1".to_owned()]);
+        let rules = Rules { groups: Some(vec!["web".to_owned()]), zones, all_in_fallback: false };
         let mut world = World::new([]);
         (world.size, world.options) = (2, options);
-        world.desired = place(&table, BackendKind::Default, &rules, History { max_row: 2, knows_own: false });
+        world.desired = place(
+            &table,
+            BackendKind::Default,
+            &rules,
+            History { max_row: 2, knows_zones: true, ..History::default() },
+        );
         world.running = running.iter().cloned().collect();
         if proven {
             let now = std::mem::replace(&mut world.running, [(1, up(1, 7)), (2, up(2, 7))].into());
@@ -141,7 +161,8 @@ mod tests {
             ("the last resort", web(Draining, 7), Some(up(1, 7)), OPTIONS, true, Cause::LastResort(Leaving::Row)),
             ("the ramp begins at 0", web(Enabled, 0), Some(up(1, 0)), OPTIONS, true, Cause::Serving),
             ("disabled", web(Disabled, 7), Some(maintenance(1, 0)), OPTIONS, false, Cause::Disabled),
-            ("of another group", row(1, Enabled, 7, "api"), Some(maintenance(1, 0)), OPTIONS, false, Cause::Elsewhere { group: Some("api".to_owned()) }),
+            ("of another group", row(1, Enabled, 7, "api"), Some(maintenance(1, 0)), OPTIONS, false, Cause::Elsewhere { group: Some("api".to_owned()), zone: None }),
+            ("of another zone", in_zone(web(Enabled, 7), "z2"), Some(maintenance(1, 0)), OPTIONS, false, Cause::Elsewhere { group: Some("web".to_owned()), zone: Some("z2".to_owned()) }),
             ("of another group, disabled", row(1, Disabled, 7, "api"), None, OPTIONS, false, Cause::Disabled),
             ("no server", web(Enabled, 7), None, OPTIONS, false, Cause::BeyondTemplate),
             ("free", free(), Some(maintenance(1, 0)), OPTIONS, false, Cause::Free { last_group: Some("web".to_owned()) }),

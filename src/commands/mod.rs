@@ -16,18 +16,20 @@ use std::time::{Duration, Instant};
 
 use lexopt::Arg;
 
-use crate::aws::{Aws, Observer, Regions};
+use crate::aws::{Aws, AwsError, Observer, Regions, Whereabouts};
 use crate::command_line;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::log;
 use crate::ports::TurnError;
-use crate::settings::{self, Common};
+use crate::settings::{self, ClientSettings, Common, ZoneNames};
 use check::Roles;
 use why::Target;
 
 /// All AWS calls of a command end this long after its start.
 const AWS_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long they ask where this machine is.
+const ZONE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The first word of the command line, where it names no role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,18 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
         (Word::Why, Some(_)) => Err(Error::Usage("several targets: name one".to_owned())),
         (Word::Why, None) => Err(Error::Usage(format!("no target: name {}", why::TARGETS))),
     }
+}
+
+/// Finds the zone of this machine if the client's settings leave it to `auto`; they name it from then on. None if they do not.
+fn find_zone(client: &mut ClientSettings, env: &Environment) -> Option<Result<String, AwsError>> {
+    if client.zones != Some(ZoneNames::Auto) {
+        return None;
+    }
+    let found = Whereabouts::new(env).and_then(|here| here.zone(Instant::now() + ZONE_TIMEOUT));
+    if let Ok(zone) = &found {
+        client.zones = Some(ZoneNames::Named(vec![zone.clone()]));
+    }
+    Some(found)
 }
 
 /// The help of one command.

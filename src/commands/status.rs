@@ -22,7 +22,7 @@ pub const HELP: &str = "\
 usage: hsdo status [--json] [--config PATH] [--debug]
 
 Prints the table as it is: who leads it and whether it is alive, the version, and each slot with its instance, group,
-address, weight, state, and since when (its last step). Waits up to 3 s for the leader's heartbeat.
+zone, address, weight, state, and since when (its last step). Waits up to 3 s for the leader's heartbeat.
 
 exit codes: 0 the table was read; 1 it cannot be read; 2 usage or configuration
 ";
@@ -68,7 +68,7 @@ impl View<'_> {
         let mut text = print::table(&[], &head, colours);
         if !self.table.rows.is_empty() {
             let rows: Vec<Vec<Cell>> = self.table.rows.iter().map(|(id, row)| cells(*id, row, now)).collect();
-            let header = ["SLOT", "INSTANCE", "GROUP", "ADDRESS", "WEIGHT", "STATE", "SINCE", "NOTE"];
+            let header = ["SLOT", "INSTANCE", "GROUP", "ZONE", "ADDRESS", "WEIGHT", "STATE", "SINCE", "NOTE"];
             // Writing to a `String` cannot fail.
             let _ = write!(text, "\n{}", print::table(&header, &rows, colours));
         }
@@ -121,6 +121,7 @@ fn cells(id: SlotId, row: &Row, now: Timestamp) -> Vec<Cell> {
         id.to_string().into(),
         of(|occupant| occupant.name.clone()),
         occupant.and_then(|occupant| occupant.group.clone()).map_or_else(none, Cell::from),
+        occupant.and_then(|occupant| occupant.zone.clone()).map_or_else(none, Cell::from),
         address.map_or_else(none, |address| address.to_string().into()),
         of(|occupant| occupant.weight.to_string()),
         state,
@@ -130,24 +131,24 @@ fn cells(id: SlotId, row: &Row, now: Timestamp) -> Vec<Cell> {
 }
 
 fn slot_json(id: SlotId, row: &Row, now: Timestamp) -> Value {
-    let (occupant, last_group, address, fault) = match row {
-        Row::Unreadable { reason, address } => (None, None, *address, Some(reason)),
-        Row::Readable(slot) => {
-            let address = slot.occupant.as_ref().map(|occupant| occupant.address);
-            (slot.occupant.as_ref(), slot.last_group.as_ref(), address, None)
-        }
+    let (slot, address, fault) = match row {
+        Row::Unreadable { reason, address } => (None, *address, Some(reason)),
+        Row::Readable(slot) => (Some(slot), slot.occupant.as_ref().map(|occupant| occupant.address), None),
     };
+    let occupant = slot.and_then(|slot| slot.occupant.as_ref());
     let step = occupant.and_then(|occupant| occupant.last_step);
     json!({
         "number": id,
         "instance": occupant.map(|occupant| &occupant.name),
         "group": occupant.and_then(|occupant| occupant.group.as_ref()),
+        "zone": occupant.and_then(|occupant| occupant.zone.as_ref()),
         "address": address.map(|address| address.to_string()),
         "weight": occupant.map(|occupant| occupant.weight),
         "state": state(row),
         "since": step.map(Timestamp::rfc3339),
         "since_seconds": step.and_then(|step| now.since(step)).map(|age| age.as_secs_f64()),
-        "last_group": last_group,
+        "last_group": slot.and_then(|slot| slot.last_group.as_ref()),
+        "last_zone": slot.and_then(|slot| slot.last_zone.as_ref()),
         "fault": fault,
     })
 }
@@ -173,6 +174,7 @@ mod tests {
             address: "10.0.0.7".parse().expect("an address"),
             name: name.to_owned(),
             group: Some("web-a".to_owned()),
+            zone: (status == Status::Enabled).then(|| "z1".to_owned()),
             weight,
             status,
             last_step: Timestamp::parse("2026-01-02 03:04:05.678"),
@@ -206,11 +208,11 @@ leader   h/1, alive (heartbeat 5.7 s old)
 version  7
 slots    1 enabled, 1 draining, 0 disabled, 1 free, 2 unreadable
 
-SLOT  INSTANCE       GROUP  ADDRESS   WEIGHT  STATE       SINCE                                NOTE
-1     i-0a           web-a  10.0.0.7  10      enabled     2026-01-02 03:04:05 (1 min 0 s ago)
-2     <b>\\u{202e}\"x  web-a  10.0.0.7  0       draining    2026-01-02 03:04:05 (1 min 0 s ago)
-3     -              -      -         -       free        -                                    last group web-b
-4     -              -      -         -       unreadable  -                                    Weight is missing
+SLOT  INSTANCE       GROUP  ZONE  ADDRESS   WEIGHT  STATE       SINCE                                NOTE
+1     i-0a           web-a  z1    10.0.0.7  10      enabled     2026-01-02 03:04:05 (1 min 0 s ago)
+2     <b>\\u{202e}\"x  web-a  -     10.0.0.7  0       draining    2026-01-02 03:04:05 (1 min 0 s ago)
+3     -              -      -     -         -       free        -                                    last group web-b
+4     -              -      -     -         -       unreadable  -                                    Weight is missing
 no slot: item with BackendServerID \"x\"
 ";
         assert_eq!(view().text(now(), false), expected);
@@ -221,8 +223,9 @@ no slot: item with BackendServerID \"x\"
         let found = view().json(now());
         assert_eq!(found["lease"], json!({"leader": "h/1", "alive": true, "heartbeat_age_seconds": 5.678}));
         let first = json!({
-            "number": 1, "instance": "i-0a", "group": "web-a", "address": "10.0.0.7", "weight": 10, "state": "enabled",
-            "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "last_group": null, "fault": null,
+            "number": 1, "instance": "i-0a", "group": "web-a", "zone": "z1", "address": "10.0.0.7", "weight": 10,
+            "state": "enabled", "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "last_group": null,
+            "last_zone": null, "fault": null,
         });
         assert_eq!(found["slots"][0], first);
         assert_eq!(found["slots"][1]["instance"], "<b>\u{202e}\"x");

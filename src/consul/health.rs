@@ -77,6 +77,8 @@ struct NodeFields {
     node: String,
     #[serde(default)]
     address: String,
+    #[serde(default)]
+    meta: Option<Meta>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,6 +90,27 @@ struct ServiceFields {
     address: String,
     #[serde(default)]
     weights: Option<Weights>,
+    #[serde(default)]
+    meta: Option<Meta>,
+}
+
+/// The metadata that an operator gave a node or service, as far as it names a zone.
+#[derive(Debug, Deserialize)]
+struct Meta {
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default)]
+    availability_zone: Option<String>,
+}
+
+/// The zone of a registration; its own metadata counts before its node's.
+fn zone(entry: &Registration) -> Option<String> {
+    let of = |meta: &Option<Meta>| {
+        let meta = meta.as_ref()?;
+        let names = [&meta.zone, &meta.availability_zone];
+        names.into_iter().flatten().map(|name| name.trim()).find(|name| !name.is_empty()).map(str::to_owned)
+    };
+    of(&entry.service.meta).or_else(|| of(&entry.node.meta)).map(row_name)
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,7 +142,7 @@ pub(super) fn parse(service: &str, body: &[u8]) -> Result<ServiceHealth, QueryEr
             Some(address) => {
                 let server =
                     nodes.entry(node).or_default().entry(address).or_insert_with(|| NodeAddress::new(readiness));
-                server.add(&entry.service.id, readiness, scale(entry.service.weights.as_ref()));
+                server.add(&entry.service.id, readiness, scale(entry.service.weights.as_ref()), zone(entry));
             }
             None => unaddressed.push(Unaddressed {
                 service: service.to_owned(),
@@ -155,8 +178,8 @@ fn scale(weights: Option<&Weights>) -> u16 {
 
 /// One address of a node: one server, however many instances of the service share it.
 struct NodeAddress {
-    /// Scale by service id.
-    ids: BTreeMap<String, u16>,
+    /// Scale and zone by service id.
+    ids: BTreeMap<String, (u16, Option<String>)>,
     readiness: Readiness,
 }
 
@@ -165,8 +188,8 @@ impl NodeAddress {
         NodeAddress { ids: BTreeMap::new(), readiness }
     }
 
-    fn add(&mut self, id: &str, readiness: Readiness, scale: u16) {
-        self.ids.insert(id.to_owned(), scale);
+    fn add(&mut self, id: &str, readiness: Readiness, scale: u16, zone: Option<String>) {
+        self.ids.insert(id.to_owned(), (scale, zone));
         // `Ready` orders before `Draining`.
         self.readiness = self.readiness.min(readiness);
     }
@@ -184,9 +207,10 @@ fn named_instances(service: &str, node: &str, addresses: BTreeMap<IpAddr, NodeAd
             names.push(row_name(node.to_owned()));
         }
         let name = names.remove(0);
-        let scale = server.ids.values().copied().max().unwrap_or(1);
+        let scale = server.ids.values().map(|(scale, _)| *scale).max().unwrap_or(1);
+        let zone = server.ids.into_values().find_map(|(_, zone)| zone);
         let instance = Instance::new(address, name, service.to_owned(), server.readiness);
-        Instance { aliases: names, scale, ..instance }
+        Instance { zone, aliases: names, scale, ..instance }
     };
     addresses.into_iter().map(instance).collect()
 }

@@ -61,6 +61,22 @@ fn checks_decide_readiness() {
 }
 
 #[test]
+fn the_zone_is_the_metadatas_of_the_service_or_its_node() {
+    for (service, node, expected) in [
+        (json!({"zone": "z1"}), json!({"zone": "z2"}), Some("z1")),
+        (json!({"availability_zone": "z1"}), json!(null), Some("z1")),
+        (json!({"zone": " "}), json!({"availability_zone": "z2"}), Some("z2")),
+        (json!({"rack": "7"}), json!({"zone": "z\n2"}), Some("z\\n2")),
+        (json!(null), json!({}), None),
+    ] {
+        let mut entry = entry("n1", "10.0.0.1", "web-1", "", &["serfHealth=passing"]);
+        entry["Service"]["Meta"] = service;
+        entry["Node"]["Meta"] = node;
+        assert_eq!(health(&[entry]).instances[0].zone.as_deref(), expected);
+    }
+}
+
+#[test]
 fn the_services_address_takes_precedence_over_the_nodes() {
     let ok = &["serfHealth=passing"][..];
     let found = health(&[

@@ -96,6 +96,8 @@ fn names(text: &str) {
         ip: [10, 0, 0, 1].into(),
         // With a newline, which no line contains.
         asg: (index % 3 != 0).then(|| format!("{name}\n")),
+        zone: (index % 2 != 0).then(|| format!("z{name}\n")),
+        enabled: true,
         weight: 7,
     };
     let servers: Vec<ServerSeries> = lines.iter().enumerate().map(series).collect();

@@ -126,7 +126,15 @@ mod tests {
 
     fn server(id: u32) -> crate::metrics::ServerSeries {
         let (name, ip) = (format!("i-{id:017}"), [10, 0, 0, 1].into());
-        crate::metrics::ServerSeries { id, name, ip, asg: Some("web".to_owned()), weight: 10 }
+        crate::metrics::ServerSeries {
+            id,
+            name,
+            ip,
+            asg: Some("web".to_owned()),
+            zone: None,
+            enabled: true,
+            weight: 10,
+        }
     }
 
     fn get(address: SocketAddr, path: &str) -> String {

@@ -149,7 +149,7 @@ fn converge(base: &str, servers: &Servers) {
     };
     // Every fifth slot is unknown.
     let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
-    let desired = Desired { slots, max_row: SlotId::MAX };
+    let desired = Desired { slots, max_row: SlotId::MAX, ..Desired::default() };
     let options = Options { port: Some(PORT), gate: true, static_weights: false };
     let (before, mut memory) = (running.clone(), SlotMemory::default());
     // Several turns, because some steps wait for a check.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use self::liveness::Liveness;
 use crate::clock::Timestamp;
-use crate::slot::{Occupant, Slot, SlotId, Weight};
+use crate::slot::{Occupant, Slot, SlotId, Status, Weight};
 use crate::text::sanitized;
 
 const CLIENT: &str = "client";
@@ -39,6 +39,10 @@ pub struct ServerSeries {
     pub ip: IpAddr,
     /// The group; `None` is shown as `none`, as in the original hsdo.
     pub asg: Option<String>,
+    /// The availability zone, if it is known.
+    pub zone: Option<String>,
+    /// Whether it takes new traffic by its weight: its row is enabled.
+    pub enabled: bool,
     /// The weight, 0 to 256.
     pub weight: Weight,
 }
@@ -56,6 +60,8 @@ impl ServerSeries {
             name: occupant.name.clone(),
             ip: occupant.address,
             asg: occupant.group.clone(),
+            zone: occupant.zone.clone(),
+            enabled: occupant.status == Status::Enabled,
             weight: occupant.weight,
         }
     }
@@ -326,7 +332,15 @@ mod tests {
     use super::*;
 
     fn series(id: SlotId) -> ServerSeries {
-        ServerSeries { id, name: format!("i-{id}"), ip: [10, 0, 0, 7].into(), asg: Some("web".to_owned()), weight: 5 }
+        ServerSeries {
+            id,
+            name: format!("i-{id}"),
+            ip: [10, 0, 0, 7].into(),
+            asg: Some("web".to_owned()),
+            zone: None,
+            enabled: true,
+            weight: 5,
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A family without samples is omitted, HELP and TYPE included.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::process::ProcessStats;
@@ -53,6 +54,19 @@ fn table(text: &mut Text, values: &Values) {
             let labels: [Label<'_>; 4] =
                 [("id", &server.id), ("name", &server.name), ("ip", &server.ip), ("asg", &asg)];
             text.sample(name, &labels, server.weight);
+        }
+    }
+    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+    for server in values.servers.iter() {
+        let weight = if server.enabled { server.weight } else { 0 };
+        *zones.entry(server.zone.as_deref().unwrap_or("unknown")).or_default() += u32::from(weight);
+    }
+    // Without any zone there is nothing to tell apart.
+    if values.servers.iter().any(|server| server.zone.is_some()) {
+        let name = "hsdo_zone_weight";
+        text.family(name, "gauge", "The sum of the weights of the enabled servers in each zone.");
+        for (zone, weight) in &zones {
+            text.sample(name, &[("zone", zone)], weight);
         }
     }
     if !values.slots.is_empty() {
@@ -186,8 +200,6 @@ fn escape(value: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use std::collections::BTreeMap;
-
     use super::super::{ServerSeries, Turns};
     use super::*;
 
@@ -206,9 +218,19 @@ mod tests {
                     name: "i-0a".to_owned(),
                     ip: [10, 0, 0, 1].into(),
                     asg: Some("web \"blue\"".to_owned()),
+                    zone: Some("eu-west-1a".to_owned()),
+                    enabled: true,
                     weight: 10,
                 },
-                ServerSeries { id: 3, name: "i-0b".to_owned(), ip: [10, 0, 0, 2].into(), asg: None, weight: 0 },
+                ServerSeries {
+                    id: 3,
+                    name: "i-0b".to_owned(),
+                    ip: [10, 0, 0, 2].into(),
+                    asg: None,
+                    zone: None,
+                    enabled: false,
+                    weight: 0,
+                },
             ]
             .into(),
             slots: vec![("enabled", 1), ("draining", 1), ("disabled", 0), ("free", 8), ("unreadable", 0)],
@@ -282,7 +304,15 @@ mod tests {
     proptest! {
         #[test]
         fn no_name_can_break_out_of_its_label(name in "[\\\\\"\n{}=,a]{0,12}") {
-            let server = ServerSeries { id: 1, name: name.clone(), ip: [10, 0, 0, 1].into(), asg: None, weight: 1 };
+            let server = ServerSeries {
+                id: 1,
+                name: name.clone(),
+                ip: [10, 0, 0, 1].into(),
+                asg: None,
+                zone: None,
+                enabled: true,
+                weight: 1,
+            };
             let plain = ServerSeries { name: "a".to_owned(), ..server.clone() };
             let text = |server| {
                 let values = Values { servers: vec![server].into(), ..Values::default() };

@@ -146,6 +146,7 @@ fn holders<'a>(
             &instance.name,
             &instance.group,
             instance.readiness,
+            &instance.zone,
         )
     });
     let mut holders = BTreeMap::new();
@@ -187,45 +188,52 @@ fn seat_newcomers(
     newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
 
     let mut free = Free::of(slots, limits.size);
-    // Slots of their own group first, so that no other group takes them as "any".
-    let (own, others): (Vec<_>, Vec<_>) = newcomers
-        .into_iter()
-        .map(|instance| (instance, free.of_group(&instance.group)))
-        .partition(|(_, id)| id.is_some());
-    let others = others.into_iter().map(|(instance, _)| (instance, free.unused().or_else(|| free.any())));
-
-    let mut unplaced = Vec::new();
-    for (instance, id) in own.into_iter().chain(others) {
-        match id.and_then(|id| slots.get_mut(&id)) {
-            Some(slot) => seat(slot, instance, now, limits.min),
-            None => unplaced.push(instance.clone()),
-        }
+    // The best slots for all first, so that nobody takes as "any" what is another's own.
+    let choices: [fn(&mut Free, &Instance) -> Option<SlotId>; 3] = [Free::of_zone, Free::of_group, Free::other];
+    for choice in choices {
+        newcomers.retain(|instance| match choice(&mut free, instance).and_then(|id| slots.get_mut(&id)) {
+            Some(slot) => {
+                seat(slot, instance, now, limits.min);
+                false
+            }
+            None => true,
+        });
     }
-    unplaced
+    newcomers.into_iter().cloned().collect()
 }
 
-/// The free slots of 1 to N, by last group; `None` if never used.
-struct Free(BTreeMap<Option<String>, BTreeSet<SlotId>>);
+/// The free slots of 1 to N, by the group and zone of the last occupant; no group if never used.
+struct Free(BTreeMap<Option<String>, BTreeMap<SlotId, Option<String>>>);
 
 impl Free {
     fn of(slots: &BTreeMap<SlotId, Slot>, size: SlotId) -> Self {
-        let mut free: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        let mut free: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for slot in slots.values().filter(|slot| slot.id <= size && slot.occupant.is_none()) {
-            free.entry(slot.last_group.clone()).or_default().insert(slot.id);
+            free.entry(slot.last_group.clone()).or_default().insert(slot.id, slot.last_zone.clone());
         }
         Free(free)
     }
 
-    fn of_group(&mut self, group: &str) -> Option<SlotId> {
-        self.0.get_mut(&Some(group.to_owned()))?.pop_first()
+    /// The lowest one last held by the instance's group in its zone.
+    fn of_zone(&mut self, instance: &Instance) -> Option<SlotId> {
+        let slots = self.0.get_mut(&Some(instance.group.clone()))?;
+        let id = slots.iter().find(|(_, zone)| **zone == instance.zone).map(|(id, _)| *id)?;
+        slots.remove(&id).map(|_| id)
     }
 
-    fn unused(&mut self) -> Option<SlotId> {
-        self.0.get_mut(&None)?.pop_first()
+    /// The lowest one last held by its group.
+    fn of_group(&mut self, instance: &Instance) -> Option<SlotId> {
+        self.0.get_mut(&Some(instance.group.clone()))?.pop_first().map(|(id, _)| id)
     }
 
-    fn any(&mut self) -> Option<SlotId> {
-        self.0.values_mut().filter(|ids| !ids.is_empty()).min_by_key(|ids| ids.first().copied())?.pop_first()
+    /// The lowest one never used, else the lowest.
+    fn other(&mut self, _: &Instance) -> Option<SlotId> {
+        let lowest = |slots: &BTreeMap<SlotId, _>| slots.keys().next().copied();
+        if let Some((id, _)) = self.0.get_mut(&None).and_then(BTreeMap::pop_first) {
+            return Some(id);
+        }
+        let slots = self.0.values_mut().filter(|slots| !slots.is_empty()).min_by_key(|slots| lowest(slots))?;
+        slots.pop_first().map(|(id, _)| id)
     }
 }
 

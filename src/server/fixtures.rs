@@ -2,7 +2,7 @@
 //!
 //! A slot is `1 .7 i7 web enabled 3@70 was=api`: number, last octet of an address in 10.0.0.0/24, name, group or `-`,
 //! status, weight, time of the last step in seconds (0 by default, `?` for unreadable), last group. Other rows are
-//! `1 free was=api`, `1 unreadable` and `1 unreadable .7`.
+//! `1 free was=api`, `1 unreadable` and `1 unreadable .7`. Any group may have a zone: `web/z1`.
 //!
 //! An observation lists `.7 i7 web ready scale=3 alias=n1` (`ready`, `draining` or `unknown`; scale and aliases are
 //! optional), `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service.
@@ -65,9 +65,9 @@ pub(super) fn rows(text: &str) -> BTreeMap<SlotId, Slot> {
 }
 
 pub(super) fn slot(line: &str) -> Slot {
-    let (line, last_group) = match line.split_once(" was=") {
-        Some((line, group)) => (line, Some(group.to_owned())),
-        None => (line, None),
+    let (line, (last_group, last_zone)) = match line.split_once(" was=") {
+        Some((line, last)) => (line, place(last)),
+        None => (line, (None, None)),
     };
     let words: Vec<&str> = line.split_whitespace().collect();
     let id = words[0].parse().expect("a number");
@@ -75,10 +75,12 @@ pub(super) fn slot(line: &str) -> Slot {
         ["free"] => None,
         [host, name, group, status, weight] => {
             let (weight, time) = weight.split_once('@').unwrap_or((weight, "0"));
+            let (group, zone) = place(group);
             Some(Occupant {
                 address: address(host),
                 name: name.to_owned(),
-                group: (group != "-").then(|| group.to_owned()),
+                group,
+                zone,
                 weight: weight.parse().expect("a weight"),
                 status: match status {
                     "enabled" => Status::Enabled,
@@ -91,7 +93,18 @@ pub(super) fn slot(line: &str) -> Slot {
         }
         _ => panic!("no slot: {line}"),
     };
-    Slot { id, occupant, last_group }
+    Slot { id, occupant, last_group, last_zone }
+}
+
+/// The group and zone of `web/z1`.
+fn place(text: &str) -> (Option<String>, Option<String>) {
+    let (group, zone) = text.split_once('/').map_or((text, None), |(group, zone)| (group, Some(zone)));
+    ((group != "-").then(|| group.to_owned()), zone.map(str::to_owned))
+}
+
+fn show_place(group: Option<&str>, zone: Option<&str>) -> String {
+    let zone = zone.map(|zone| format!("/{zone}")).unwrap_or_default();
+    format!("{}{zone}", group.unwrap_or("-"))
 }
 
 pub(super) fn seen(text: &str) -> Observation {
@@ -121,7 +134,10 @@ pub(super) fn seen(text: &str) -> Observation {
                 seen.unlisted = Unlisted::Fates(fates);
             }
             [host, name, group, word, ref rest @ ..] => {
-                let mut instance = Instance::new(address(host), name.to_owned(), group.to_owned(), readiness(word));
+                let (group, zone) = place(group);
+                let group = group.expect("a group");
+                let mut instance = Instance::new(address(host), name.to_owned(), group, readiness(word));
+                instance.zone = zone;
                 for word in rest {
                     match word.split_once('=').expect("scale=3 or alias=n1") {
                         ("scale", scale) => instance.scale = scale.parse().expect("a scale"),
@@ -174,13 +190,16 @@ pub(super) fn show_plan(plan: &Plan) -> String {
 }
 
 fn show_slot(slot: &Slot) -> String {
-    let was = slot.last_group.as_ref().map(|group| format!(" was={group}")).unwrap_or_default();
+    let was = match (slot.last_group.as_deref(), slot.last_zone.as_deref()) {
+        (None, None) => String::new(),
+        (group, zone) => format!(" was={}", show_place(group, zone)),
+    };
     let Some(occupant) = &slot.occupant else { return format!("{} free{was}", slot.id) };
     let host = match occupant.address {
         IpAddr::V4(v4) if v4.octets().starts_with(&[10, 0, 0]) => format!(".{}", v4.octets()[3]),
         other => other.to_string(),
     };
-    let group = occupant.group.as_deref().unwrap_or("-");
+    let group = show_place(occupant.group.as_deref(), occupant.zone.as_deref());
     let time = match occupant.last_step.map(|time| time.as_micros() / 1_000_000 - EPOCH) {
         None => "@?".to_owned(),
         Some(0) => String::new(),

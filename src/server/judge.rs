@@ -74,6 +74,9 @@ pub(super) fn judge_all(
         match decision {
             Decision::Present(instance) if instance.readiness != Readiness::Unknown => {
                 occupant.group = Some(instance.group.clone());
+                if instance.zone.is_some() {
+                    occupant.zone.clone_from(&instance.zone);
+                }
                 stay(occupant, instance.readiness, now, limits.min);
             }
             Decision::Drains => stay(occupant, Readiness::Draining, now, limits.min),

@@ -241,7 +241,11 @@ mod tests {
         let restored = Marker { leader: Some("me/1".to_owned()), ..seen("-", 5_001) };
         assert!(held.confirm(&restored));
         let next = held.stamp(true, moment(1_000));
-        assert_eq!((next.version, next.heartbeat), (Some(1_003), 70_002), "above its own, whatever a restored table has");
+        assert_eq!(
+            (next.version, next.heartbeat),
+            (Some(1_003), 70_002),
+            "above its own, whatever a restored table has"
+        );
         assert!(!held.confirm(&seen("b", 1)) && !held.confirm(&seen("-", 1)));
         assert_eq!(held.term().next().to_string(), "me/2", "no two terms have one name");
     }

@@ -19,9 +19,11 @@ fn instance() -> impl Strategy<Value = Instance> {
     let name = |host: u8| prop_oneof![4 => Just(host), 1 => 1..=9_u8].prop_map(move |name| (host, name));
     let readiness =
         prop_oneof![6 => Just(Readiness::Ready), 1 => Just(Readiness::Draining), 1 => Just(Readiness::Unknown)];
-    ((1..=9_u8).prop_flat_map(name), 0..4_usize, readiness).prop_map(|((host, name), group, readiness)| {
+    let zone = prop::option::of(prop::sample::select(vec!["z1".to_owned(), "z2".to_owned()]));
+    ((1..=9_u8).prop_flat_map(name), 0..4_usize, zone, readiness).prop_map(|((host, name), group, zone, readiness)| {
         let group = ["a", "b", "c", "d"][group].to_owned();
-        Instance::new(address(&format!(".{host}")), format!("i{name}"), group, readiness)
+        let instance = Instance::new(address(&format!(".{host}")), format!("i{name}"), group, readiness);
+        Instance { zone, ..instance }
     })
 }
 
@@ -95,7 +97,8 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
         Edit::Break => Row::Unreadable { reason: "broken".to_owned(), address: None },
         Edit::Free(group) => {
             let last_group = group.map(|group| ["a", "b", "c", "d"][group].to_owned());
-            Row::Readable(Slot { id, occupant: None, last_group }.into())
+            let last_zone = group.and_then(|group| (group % 2 == 0).then(|| "z1".to_owned()));
+            Row::Readable(Slot { id, occupant: None, last_group, last_zone }.into())
         }
         Edit::Fill(instance, weight, status, time, group) => Row::Readable(Arc::new(Slot {
             id,
@@ -103,11 +106,12 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
                 address: instance.address,
                 name: instance.name.clone(),
                 group: group.then(|| instance.group.clone()),
+                zone: instance.zone.clone(),
                 weight: *weight,
                 status: *status,
                 last_step: time.map(at),
             }),
-            last_group: None,
+            ..Slot::empty(id)
         })),
     };
     rows.insert(id, row);
@@ -276,16 +280,16 @@ fn newcomers_get_the_right_slots(table: &Table, seen: &Observation, limits: &Slo
         assert!(*id <= limits.size, "slot {id} is above N and takes {new:?}");
         assert_eq!((new.status, new.weight), (Status::Enabled, limits.min), "slot {id} is new");
         let group = new.group.as_ref();
-        // Own group, never used, any: no better slot stays free, nor a lower one of the same rank.
+        // Own group and zone, own group, never used, any: no better slot stays free, nor a lower one of the same rank.
         let rank = |slot: &Slot| match &slot.last_group {
-            own if own.is_some() && own.as_ref() == group => 0,
-            None => 1,
-            Some(_) => 2,
+            own if own.is_some() && own.as_ref() == group => u8::from(slot.last_zone != new.zone),
+            None => 2,
+            Some(_) => 3,
         };
         let better = still_free().find(|other| (rank(other), other.id) < (rank(slot), *id));
         assert_eq!(better, None, "slot {id} goes to {new:?}");
         // A slot of another group is only taken if no instance of that group waits.
-        if rank(slot) > 0 {
+        if rank(slot) > 1 {
             let waits = plan.unplaced.iter().find(|waiting| slot.last_group.as_ref() == Some(&waiting.group));
             assert_eq!(waits, None, "slot {id} goes to {new:?}");
         }

@@ -58,7 +58,8 @@ fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Mess
 /// A slot and its occupants.
 fn about<'a>(id: SlotId, occupants: impl IntoIterator<Item = &'a Occupant> + Clone) -> About {
     let groups = occupants.clone().into_iter().filter_map(|one| one.group.as_deref());
-    About::default().slot([id]).instance(occupants.into_iter().map(|one| one.name.as_str())).group(groups)
+    let zones = occupants.clone().into_iter().filter_map(|one| one.zone.as_deref());
+    About::default().slot([id]).instance(occupants.into_iter().map(|one| one.name.as_str())).group(groups).zone(zones)
 }
 
 /// Slots and who holds them.
@@ -157,6 +158,14 @@ mod tests {
         for (before, after, expected) in [
             ("1 free", "1 .1 i1 a enabled 1", vec![About::default().slot([1]).instance(["i1"]).group(["a"])]),
             ("1 .1 i1 - enabled 9", "1 free", vec![About::default().slot([1]).instance(["i1"])]),
+            (
+                "1 .1 i1 a/z1 enabled 9",
+                "1 .2 i2 a/z2 enabled 1",
+                vec![
+                    About::default().slot([1]).instance(["i1"]).group(["a"]).zone(["z1"]),
+                    About::default().slot([1]).instance(["i2"]).group(["a"]).zone(["z2"]),
+                ],
+            ),
             (
                 "1 .1 i1 a enabled 9",
                 "1 .1 i2 a enabled 1",

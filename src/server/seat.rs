@@ -3,10 +3,12 @@
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Occupant, Slot, Status, Weight};
 
-/// Frees a slot, which remembers its group.
+/// Frees a slot, which remembers its group and zone.
 pub(super) fn free(slot: &mut Slot) {
-    if let Some(group) = slot.occupant.take().and_then(|occupant| occupant.group) {
+    let Some(occupant) = slot.occupant.take() else { return };
+    if let Some(group) = occupant.group {
         slot.last_group = Some(group);
+        slot.last_zone = occupant.zone;
     }
 }
 
@@ -16,6 +18,7 @@ pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: We
         address: instance.address,
         name: instance.name.clone(),
         group: Some(instance.group.clone()),
+        zone: instance.zone.clone(),
         weight: min,
         status: Status::Enabled,
         last_step: Some(now),

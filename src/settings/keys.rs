@@ -106,9 +106,15 @@ table! {
     CLIENT_ASG_NAMES, Client, default "",
         expected "one or more names of Auto Scaling groups, separated by commas",
         help "groups whose servers go to the default backends (required when dedicated)";
+    CLIENT_DEDICATED_ZONE, Client, default "false",
+        expected "true or false",
+        help "put only the servers of CLIENT_ZONE_NAMES in the default backends, all others in the fallback, if there is one";
+    CLIENT_ZONE_NAMES, Client, default "auto",
+        expected "auto, or one or more names of availability zones, separated by commas",
+        help "zones whose servers go to the default backends, such as eu-west-1a; auto is this machine's own, asked at start";
     CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Client, default "",
         expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
-        help "fallback backend (required when dedicated or when all servers go to the fallback)";
+        help "fallback backend (required when dedicated by group or when all servers go to the fallback)";
     CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME, Client, default "",
         expected "the prefix of a server-template: letters, digits and _.:- only, at most 255",
         help "base name of the fallback backend's servers (required with its name)";
@@ -228,7 +234,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 30);
+        assert_eq!(KEYS.len(), 32);
     }
 
     #[test]

@@ -33,10 +33,10 @@ pub use faults::Faults;
 pub(crate) use keys::nearest;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
-    CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE, CLIENT_STATE_FILE,
-    CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS,
-    EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, LOG_FORMAT, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL,
-    SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
+    CLIENT_DEDICATED_ZONE, CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
+    CLIENT_STATE_FILE, CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, CLIENT_ZONE_NAMES, DEBUG,
+    DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, LOG_FORMAT,
+    SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
     SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
     SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE, SERVER_REMOVAL_GUARD,
 };
@@ -49,7 +49,7 @@ pub use present::{PresentSettings, load_present, load_table};
 use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
-pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings, StateFile};
+pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings, StateFile, ZoneNames};
 
 /// Paths tried without `--config`; the first readable file is used.
 pub const DEFAULT_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
@@ -165,6 +165,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     let backends = backends::read(&mut sources, port);
     let mut flag = |key| sources.read(key, scalar(boolean)).unwrap_or_default();
     let dedicated = flag(&CLIENT_DEDICATED_ASG);
+    let by_zone = flag(&CLIENT_DEDICATED_ZONE);
     let all_in_fallback = flag(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND);
     let health_gate = flag(&CLIENT_HEALTH_GATE);
     let max_age = sources.read(&CLIENT_STATE_MAX_AGE, scalar(seconds(0.0..=1e9))).unwrap_or_default();
@@ -177,6 +178,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     }
     let given = sources.given(&CLIENT_ASG_NAMES).is_some();
     let groups = name_list(&mut sources, &CLIENT_ASG_NAMES, dedicated && given);
+    let zones = zone_names(&mut sources).filter(|_| by_zone);
     let reason = match (dedicated, all_in_fallback) {
         (true, _) => Some(because(&CLIENT_DEDICATED_ASG)),
         (false, true) => Some(because(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND)),
@@ -194,11 +196,28 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
         backends,
         dedicated,
         groups: groups.unwrap_or_default(),
+        zones,
         fallback,
         all_in_fallback,
         health_gate,
         state_file,
     })
+}
+
+/// `auto` is no zone beside others.
+fn zone_names(sources: &mut Sources<'_>) -> Option<ZoneNames> {
+    let is_auto = |name: &String| name.eq_ignore_ascii_case("auto");
+    let names = name_list(sources, &CLIENT_ZONE_NAMES, false)?;
+    match names.as_slice() {
+        [one] if is_auto(one) => Some(ZoneNames::Auto),
+        names if names.is_empty() || names.iter().any(is_auto) => {
+            if let Some(found) = sources.given(&CLIENT_ZONE_NAMES) {
+                sources.invalid(&CLIENT_ZONE_NAMES, &found, CLIENT_ZONE_NAMES.expected);
+            }
+            None
+        }
+        names => Some(ZoneNames::Named(names.to_vec())),
+    }
 }
 
 fn common(sources: &mut Sources<'_>) -> Common {

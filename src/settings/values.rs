@@ -89,7 +89,9 @@ pub struct ClientSettings {
     pub dedicated: bool,
     /// Groups of the default backends; at least one if `dedicated`.
     pub groups: Vec<String>,
-    /// If neither `dedicated` nor `all_in_fallback` is set, its slots are kept in maintenance.
+    /// Put only the servers of these zones in the default backends; none unless `CLIENT_DEDICATED_ZONE` is true.
+    pub zones: Option<ZoneNames>,
+    /// If no split and not `all_in_fallback` is set, its slots are kept in maintenance.
     pub fallback: Option<Backend>,
     /// Put the servers of the default backends in the fallback too. Implies `fallback`.
     pub all_in_fallback: bool,
@@ -105,6 +107,15 @@ impl ClientSettings {
         let names: BTreeSet<&str> = self.backends.iter().chain(&self.fallback).map(|one| one.name.as_str()).collect();
         names.into_iter().collect()
     }
+}
+
+/// The zones of the default backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ZoneNames {
+    /// The zone that this machine is in.
+    Auto,
+    /// These, at least one.
+    Named(Vec<String>),
 }
 
 /// Where the last table is kept, and for how long it may be used.

@@ -210,7 +210,9 @@ fn sign(cause: &str) -> (&'static str, &'static str) {
 
 fn write_slots(page: &mut String, report: &Report) -> fmt::Result {
     let backends = report.haproxy.as_ref().map_or(&[][..], |haproxy| &haproxy.backends);
-    page.write_str("<table><thead><tr><th class=n>slot<th>instance<th>address<th>group<th>weight")?;
+    let has_zones = report.slots.iter().any(|slot| slot.zone.is_some());
+    let zone = if has_zones { "<th>zone" } else { "" };
+    write!(page, "<table><thead><tr><th class=n>slot<th>instance<th>address<th>group{zone}<th>weight")?;
     if report.haproxy.is_none() {
         page.write_str("<th>state")?;
     }
@@ -225,7 +227,7 @@ fn write_slots(page: &mut String, report: &Report) -> fmt::Result {
     while let Some(slot) = rest.first() {
         let run = idle_run(rest, &by_slot);
         if run > 1 {
-            let columns = 4 + backends.len() + usize::from(report.haproxy.is_none());
+            let columns = 4 + backends.len() + usize::from(report.haproxy.is_none()) + usize::from(has_zones);
             let (first, last) = (slot.number, rest[run - 1].number);
             write!(
                 page,
@@ -235,7 +237,7 @@ fn write_slots(page: &mut String, report: &Report) -> fmt::Result {
             rest = &rest[run..];
             continue;
         }
-        write_slot(page, slot, highest)?;
+        write_slot(page, slot, has_zones, highest)?;
         if report.haproxy.is_none() {
             let (sign, class) = sign(slot.cause.unwrap_or_default());
             write!(page, "<td class={class}>{sign} {}", slot.cause.unwrap_or("unknown"))?;
@@ -265,15 +267,13 @@ fn idle_run(slots: &[SlotFacts], by_slot: &[BTreeMap<SlotId, &BackendSlotFacts>]
     slots.iter().take_while(|slot| idle(slot) && slot.cause == first).count()
 }
 
-fn write_slot(page: &mut String, slot: &SlotFacts, highest: u16) -> fmt::Result {
-    write!(
-        page,
-        "<tr><td class=n>{}<td class=i>{}<td>{}<td class=i>{}<td class=w>",
-        slot.number,
-        text(&slot.instance),
-        text(&slot.address),
-        text(&slot.group)
-    )?;
+fn write_slot(page: &mut String, slot: &SlotFacts, has_zones: bool, highest: u16) -> fmt::Result {
+    let (instance, address, group) = (text(&slot.instance), text(&slot.address), text(&slot.group));
+    write!(page, "<tr><td class=n>{}<td class=i>{instance}<td>{address}<td class=i>{group}", slot.number)?;
+    if has_zones {
+        write!(page, "<td>{}", text(&slot.zone))?;
+    }
+    page.write_str("<td class=w>")?;
     let Some(weight) = slot.weight else { return Ok(()) };
     let full = slot.full_weight.unwrap_or(highest).max(1);
     write!(page, "<progress value={weight} max={full}></progress>{weight}")?;

@@ -41,6 +41,7 @@ fn occupant(id: SlotId, weight: u16, status: slot::Status) -> Occupant {
         address: [10, 0, (id / 250) as u8, (id % 250) as u8].into(),
         name: format!("i-{id:017x}"),
         group: Some(if id.is_multiple_of(3) { "checkout-api-green" } else { "web-frontend" }.to_owned()),
+        zone: Some(format!("eu-west-1{}", ["a", "b", "c"][id as usize % 3])),
         weight,
         status,
         last_step: Some(at(-60)),
@@ -118,7 +119,7 @@ fn client(size: SlotId, trouble: bool) -> Arc<Status> {
         let wanted = (!free).then_some(10);
         let weight = if free { 0 } else { 10 };
         slots[0].push(BackendSlot { slot: id, wanted, running: Some(running(id, admin, up, weight)), cause });
-        let elsewhere = Cause::Elsewhere { group: Some("web-frontend".to_owned()) };
+        let elsewhere = Cause::Elsewhere { group: Some("web-frontend".to_owned()), zone: None };
         let cause = if free { Cause::Free { last_group: None } } else { elsewhere };
         let out = running(id, Admin::Maintenance, false, 0);
         slots[1].push(BackendSlot { slot: id, wanted: None, running: Some(out), cause });
@@ -217,7 +218,7 @@ fn a_slot_tells_its_story() {
         report["slots"][8],
         json!({
             "number": 9, "instance": "i-00000000000000009", "address": "10.0.0.9", "group": "checkout-api-green",
-            "status": "enabled", "weight": 4, "full_weight": 10, "next_step": "2026-01-02T03:04:17.000Z",
+            "zone": "eu-west-1a", "status": "enabled", "weight": 4, "full_weight": 10, "next_step": "2026-01-02T03:04:17.000Z",
             "since": "2026-01-02T03:03:05.000Z", "cause": "ramping",
             "reason": "its weight rises, next at 2026-01-02T03:04:17Z, until 2026-01-02T03:07:25Z",
         })

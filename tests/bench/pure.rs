@@ -29,11 +29,17 @@ fn table(size: SlotId, weight: u16) -> Table {
             address: address(id),
             name: format!("i-{id:017x}"),
             group: Some("web".to_owned()),
+            zone: None,
             weight,
             status: Status::Enabled,
             last_step: Some(Timestamp::from_micros(START)),
         };
-        (id, Row::Readable(Slot { id, occupant: Some(occupant), last_group: Some("web".to_owned()) }.into()))
+        (
+            id,
+            Row::Readable(
+                Slot { occupant: Some(occupant), last_group: Some("web".to_owned()), ..Slot::empty(id) }.into(),
+            ),
+        )
     };
     Table { rows: (1..=size).map(row).collect(), strays: Vec::new() }
 }
@@ -105,7 +111,7 @@ fn main() {
         assert_eq!(slots.len(), size as usize);
         let options = Options { port: Some(80), gate: true, static_weights: false };
         let desired =
-            place(&table, BackendKind::Default, &Rules::default(), History { max_row: size, knows_own: false });
+            place(&table, BackendKind::Default, &Rules::default(), History { max_row: size, ..History::default() });
         let memory = SlotMemory::default();
         let look = |running| View { desired: &desired, running, memory: &memory, size, options };
         let steady = reconcile(look(&slots));

@@ -113,6 +113,9 @@ fn answer(request: &Request, state: &mut State) -> Response {
             text(401, "who are you")
         };
     }
+    if target == "/task" {
+        return text(200, r#"{"Cluster": "c", "AvailabilityZone": "eu-west-1a", "Containers": []}"#);
+    }
     if header("x-aws-ec2-metadata-token") != SESSION {
         return text(401, "");
     }
@@ -120,6 +123,7 @@ fn answer(request: &Request, state: &mut State) -> Response {
         Some("") => state.roles.as_ref().map_or_else(|| text(200, "the-role"), |(status, body)| text(*status, body)),
         Some("the-role") => text(200, &state.key()),
         _ if target == "/latest/meta-data/placement/region" => text(200, super::bed::REGION),
+        _ if target == "/latest/meta-data/placement/availability-zone" => text(200, "eu-west-1b"),
         _ => text(404, ""),
     }
 }

@@ -56,7 +56,12 @@ impl World {
             let members = fleet.instances.iter().filter(|it| it.group == place && !it.unlisted);
             let members = members.filter_map(|instance| {
                 let lifecycle = instance.lifecycle?.to_owned();
-                Some(Member { id: instance.id.clone(), lifecycle, health: instance.health.to_owned() })
+                Some(Member {
+                    id: instance.id.clone(),
+                    lifecycle,
+                    health: instance.health.to_owned(),
+                    zone: Some(instance.zone()),
+                })
             });
             view.groups.push(Group { name: name.to_owned(), members: Arc::new(members.collect()) });
         }

@@ -71,6 +71,11 @@ impl Instance {
     pub(crate) fn ip(&self) -> IpAddr {
         self.address.into()
     }
+
+    /// The name of its zone.
+    pub(crate) fn zone(&self) -> String {
+        format!("z{}", self.zone)
+    }
 }
 
 #[derive(Debug)]

@@ -65,6 +65,7 @@ impl Settings {
             backends: vec![backend(BACKENDS[0])],
             dedicated: Settings::is_dedicated(site),
             groups: if Settings::is_dedicated(site) { vec![GROUPS[0].to_owned()] } else { Vec::new() },
+            zones: None,
             fallback: Settings::is_dedicated(site).then(|| backend(BACKENDS[1])),
             all_in_fallback: false,
             health_gate: true,

@@ -151,8 +151,11 @@ impl World {
             if lifecycle == "Standby" {
                 return Some(format!("slot {id} holds {}, which stands by", occupant.name));
             }
+            // Where one belongs that EC2 does not show is learnt when it is back.
+            let place_is_right =
+                occupant.group.as_deref() == Some(GROUPS[instance.group]) && occupant.zone == Some(instance.zone());
             let right = occupant.address == instance.ip()
-                && occupant.group.as_deref() == Some(GROUPS[instance.group])
+                && (place_is_right || instance.ec2 != "running")
                 && occupant.status == wanted;
             if !right {
                 return Some(format!("slot {id} holds {occupant:?}, and AWS says {instance:?}"));

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::profile_file::{ProfileFiles, profile};
+pub(crate) use self::profile_file::ProfileFiles;
+use self::profile_file::profile;
 use crate::aws::error::AwsError;
 use crate::aws::service::Service;
 use crate::aws::transport::endpoint::{Endpoint, Endpoints, from_url};

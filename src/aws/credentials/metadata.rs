@@ -13,6 +13,7 @@ use crate::aws::error::Cause;
 use crate::aws::transport::endpoint;
 use crate::aws::transport::identity::Credentials;
 use crate::aws::transport::net::{HttpRequest, Wire};
+use crate::aws::zone::parse_zone;
 use crate::text::one_line;
 
 /// The longest lifetime of a session token.
@@ -43,15 +44,31 @@ impl MetadataService {
 
     /// The instance's region, by `deadline`.
     pub(crate) fn region(&self, deadline: Instant) -> Result<String, MetadataError> {
-        let response = self.get("/latest/meta-data/placement/region", Some(deadline))?;
-        let region = response.body.trim();
+        let parse = |text: &str| {
+            endpoint::parse_region(text).map_err(|_| format!("returned an invalid region: {}", quoted(text)))
+        };
+        self.placement("region", "/latest/meta-data/placement/region", parse, deadline)
+    }
+
+    /// The instance's availability zone, by `deadline`.
+    pub(crate) fn zone(&self, deadline: Instant) -> Result<String, MetadataError> {
+        self.placement("zone", "/latest/meta-data/placement/availability-zone", parse_zone, deadline)
+    }
+
+    /// `what`, the region or zone at `path`. The error of `parse` completes "the service ...".
+    fn placement(
+        &self,
+        what: &str,
+        path: &str,
+        parse: impl Fn(&str) -> Result<String, String>,
+        deadline: Instant,
+    ) -> Result<String, MetadataError> {
+        let response = self.get(path, Some(deadline))?;
         match response.status {
-            200 => endpoint::parse_region(region).map_err(|_| {
-                MetadataError::Unavailable(self.about(&format!("returned an invalid region: {}", quoted(region))))
-            }),
-            404 => Err(MetadataError::Absent(self.about("has no region (status 404)"))),
+            200 => parse(response.body.trim()).map_err(|fault| MetadataError::Unavailable(self.about(&fault))),
+            404 => Err(MetadataError::Absent(self.about(&format!("has no {what} (status 404)")))),
             status => {
-                Err(MetadataError::Unavailable(self.about(&format!("did not return the region (status {status})"))))
+                Err(MetadataError::Unavailable(self.about(&format!("did not return the {what} (status {status})"))))
             }
         }
     }

@@ -16,7 +16,7 @@ mod profile_chain;
 mod provider;
 #[cfg(test)]
 mod replay;
-mod request;
+pub(crate) mod request;
 mod sso;
 mod sts;
 mod web_identity;

@@ -36,6 +36,8 @@ pub struct Member {
     pub lifecycle: String,
     /// `Healthy` or `Unhealthy`.
     pub health: String,
+    /// Its availability zone.
+    pub zone: Option<String>,
 }
 
 /// A piece is the instances of one group.
@@ -152,6 +154,7 @@ impl MemberReader {
             "/member/InstanceId" => self.member.id = text.to_string(),
             "/member/LifecycleState" => self.member.lifecycle = text.to_string(),
             "/member/HealthStatus" => self.member.health = text.to_string(),
+            "/member/AvailabilityZone" if !text.is_empty() => self.member.zone = Some(text.to_string()),
             "/member" => {
                 let member = std::mem::take(&mut self.member);
                 if member.id.is_empty() || member.lifecycle.is_empty() || member.health.is_empty() {
@@ -187,6 +190,7 @@ mod tests {
 
     const WEB: &str = "<member><AutoScalingGroupName>web &amp; co</AutoScalingGroupName><Tags><member>\
         <Key>AutoScalingGroupName</Key></member></Tags><Instances><member><InstanceId>i-1</InstanceId>\
+        <AvailabilityZone>eu-west-1a</AvailabilityZone>\
         <LifecycleState>InService</LifecycleState><HealthStatus>Healthy</HealthStatus><New>x</New></member>\
         <member><LifecycleState>Terminating:Wait</LifecycleState><InstanceId>i-2</InstanceId>\
         <HealthStatus>Unhealthy</HealthStatus></member></Instances></member>\
@@ -198,14 +202,19 @@ mod tests {
 
     #[test]
     fn groups_and_members_are_parsed_among_unknown_elements() {
-        let member = |id: &str, lifecycle: &str, health: &str| Member {
+        let member = |id: &str, lifecycle: &str, health: &str, zone: Option<&str>| Member {
             id: id.to_string(),
             lifecycle: lifecycle.to_string(),
             health: health.to_string(),
+            zone: zone.map(str::to_string),
         };
         let web = Group {
             name: "web & co".to_string(),
-            members: vec![member("i-1", "InService", "Healthy"), member("i-2", "Terminating:Wait", "Unhealthy")].into(),
+            members: vec![
+                member("i-1", "InService", "Healthy", Some("eu-west-1a")),
+                member("i-2", "Terminating:Wait", "Unhealthy", None),
+            ]
+            .into(),
         };
         let empty = Group { name: "empty".to_string(), members: Arc::default() };
         let expected = Ok((vec![web, empty], Some("T".to_string())));

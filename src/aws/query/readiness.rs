@@ -154,7 +154,9 @@ pub fn observe(
             }
             match ec2_state(records.get(id).copied()) {
                 Ec2State::Running(address) => {
-                    observation.instances.push(Instance::new(address, id.to_owned(), name.clone(), readiness));
+                    let zone = member.zone.clone().map(row_name);
+                    let instance = Instance::new(address, id.to_owned(), name.clone(), readiness);
+                    observation.instances.push(Instance { zone, ..instance });
                 }
                 Ec2State::Ended if membership != Membership::Replacing => {
                     if occupied.contains(id) {

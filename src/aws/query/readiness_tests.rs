@@ -7,7 +7,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ONE: &str = "i-00000000000000001";
 
 fn member(id: &str, lifecycle: &str, health: &str) -> Member {
-    Member { id: id.to_string(), lifecycle: lifecycle.to_string(), health: health.to_string() }
+    Member { id: id.to_string(), lifecycle: lifecycle.to_string(), health: health.to_string(), zone: None }
 }
 
 fn group(name: &str, members: &[(&str, &str, &str)]) -> Group {

@@ -1,8 +1,8 @@
 //! Converts slots to items of the table and back. Pure, and the only file that knows attribute names.
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
-//! `HsdoLastASG` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are ours: the original
-//! ignores them, keeps them when it updates an item, and loses them when it puts one.
+//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
+//! ours: the original ignores them, keeps them when it updates an item, and loses them when it puts one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,9 +26,11 @@ const WEIGHT: &str = "Weight";
 const STATUS: &str = "BackendServerStatus";
 const LAST_STEP: &str = "LastWeightUpdate";
 const LAST_GROUP: &str = "HsdoLastASG";
+const ZONE: &str = "HsdoZone";
+const LAST_ZONE: &str = "HsdoLastZone";
 
 /// The attributes hsdo reads and writes, besides the key.
-const ROW_ATTRIBUTES: [&str; 7] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP];
+const ROW_ATTRIBUTES: [&str; 9] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP, ZONE, LAST_ZONE];
 
 /// The slot whose item carries the marker.
 pub(crate) const MARKER_SLOT: SlotId = 1;
@@ -130,23 +132,21 @@ fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
         None => None,
         Some(_) => group(valid_name(item, GROUP)?),
     };
-    // Only a hint for the next occupant, so an unreadable one is ignored.
-    let last_group = match item.get(LAST_GROUP) {
-        Some(_) => valid_name(item, LAST_GROUP).ok().and_then(group),
-        None => None,
-    };
+    // Ours, which the server corrects: an unreadable one counts as absent.
+    let ours = |attribute: &str| item.get(attribute).and_then(|_| valid_name(item, attribute).ok()).and_then(group);
     let occupant = match address {
         NONE => None,
         text => Some(Occupant {
             address: parse_address(text)?,
             name: name.to_string(),
             group: asg,
+            zone: ours(ZONE),
             weight,
             status,
             last_step,
         }),
     };
-    Ok(Slot { id, occupant, last_group })
+    Ok(Slot { id, occupant, last_group: ours(LAST_GROUP), last_zone: ours(LAST_ZONE) })
 }
 
 fn text<'a>(item: &'a Item, attribute: &str) -> Result<&'a str, String> {
@@ -211,9 +211,13 @@ fn quoted(text: &str) -> String {
 pub(crate) fn encode(slot: &Slot) -> RowAttributes {
     let text = |text: &str| Some(Attribute::S(text.to_string()));
     let number = |number: Weight| Some(Attribute::N(number.to_string()));
-    let last_group = slot.last_group.clone().map(Attribute::S);
+    let name = |name: &Option<String>| name.clone().map(Attribute::S);
+    let (last_group, last_zone) = (name(&slot.last_group), name(&slot.last_zone));
     match &slot.occupant {
-        None => [text(NONE), text(NONE), text(NONE), number(0), text("disabled"), text(NEVER), last_group],
+        None => {
+            let none = || text(NONE);
+            [none(), none(), none(), number(0), text("disabled"), text(NEVER), last_group, None, last_zone]
+        }
         Some(occupant) => {
             let status = occupant.status.word();
             [
@@ -224,6 +228,8 @@ pub(crate) fn encode(slot: &Slot) -> RowAttributes {
                 text(status),
                 occupant.last_step.map_or_else(|| text(NEVER), |time| text(&time.to_string())),
                 last_group,
+                name(&occupant.zone),
+                last_zone,
             ]
         }
     }

@@ -48,12 +48,13 @@ fn an_item_of_the_original_is_read() {
         address: "10.1.2.3".parse().expect("an address"),
         name: "i-0123456789abcdef0".to_string(),
         group: Some("web".to_string()),
+        zone: None,
         weight: 7,
         status: Status::Enabled,
         last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
     };
     assert_eq!(id(&original()), Ok(4));
-    assert_eq!(row(4, &original()), Row::Readable(Slot { id: 4, occupant: Some(expected), last_group: None }.into()));
+    assert_eq!(row(4, &original()), Row::Readable(Slot { occupant: Some(expected), ..Slot::empty(4) }.into()));
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn a_free_item_of_the_original_is_read_and_written_alike() {
     for (attribute, value) in ROW_ATTRIBUTES.iter().zip(expected) {
         assert_eq!(free.next().flatten(), Some(value), "{attribute}");
     }
-    assert_eq!(free.next(), Some(None), "nothing of ours on a slot that never had a group");
+    assert!(free.all(|value| value.is_none()), "nothing of ours on a slot that never had a group");
     let mut item = original();
     for (attribute, value) in ROW_ATTRIBUTES.iter().zip(encode(&Slot::empty(4))) {
         item.remove(*attribute);
@@ -74,12 +75,14 @@ fn a_free_item_of_the_original_is_read_and_written_alike() {
 
 #[test]
 fn an_occupied_slot_is_encoded_as_by_the_original() {
-    let slot = Slot { id: 4, occupant: Some(occupant(&original())), last_group: Some("old".to_string()) };
+    let occupant = Occupant { zone: Some("eu-west-1a".to_string()), ..occupant(&original()) };
+    let (last_group, last_zone) = (Some("old".to_string()), Some("eu-west-1b".to_string()));
+    let slot = Slot { id: 4, occupant: Some(occupant), last_group, last_zone };
     let written = encode(&slot);
     for (attribute, value) in ROW_ATTRIBUTES.iter().zip(&written).take(6) {
         assert_eq!(value.as_ref(), original().get(*attribute), "{attribute}");
     }
-    assert_eq!(written[6], Some(s("old")));
+    assert_eq!(written[6..], [Some(s("old")), Some(s("eu-west-1a")), Some(s("eu-west-1b"))]);
 }
 
 #[test]
@@ -96,8 +99,13 @@ fn optional_attributes_may_be_missing_or_malformed() {
     assert_eq!(occupant(&with(ADDRESS, Some(s("127.0.0.1")))).address.to_string(), "127.0.0.1");
     assert_eq!(occupant(&with(ADDRESS, Some(s("fd00::1")))).address.to_string(), "fd00::1");
     for (value, expected) in [(s("web"), Some("web")), (s("none"), None), (n("1"), None), (s("a\nb"), None)] {
-        let Row::Readable(slot) = row(4, &with(LAST_GROUP, Some(value))) else { panic!("a readable row expected") };
-        assert_eq!(slot.last_group.as_deref(), expected);
+        let read = |attribute: &str| match row(4, &with(attribute, Some(value.clone()))) {
+            Row::Readable(slot) => slot.as_ref().clone(),
+            other @ Row::Unreadable { .. } => panic!("a readable row expected: {other:?}"),
+        };
+        assert_eq!(read(LAST_GROUP).last_group.as_deref(), expected);
+        assert_eq!(read(LAST_ZONE).last_zone.as_deref(), expected);
+        assert_eq!(read(ZONE).occupant.expect("an occupant").zone.as_deref(), expected);
     }
 }
 
@@ -159,10 +167,14 @@ fn an_update_sets_the_wanted_row_if_the_item_is_as_read() {
     let wanted = encode(&Slot::empty(4));
     let before = row_attributes(original());
     let made = row_update(4, &wanted, Some(&before));
-    assert_eq!(made.update, "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6");
+    assert_eq!(
+        made.update,
+        "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6, #a7, #a8"
+    );
     assert_eq!(
         made.condition,
-        "#a0 = :b0 AND #a1 = :b1 AND #a2 = :b2 AND #a3 = :b3 AND #a4 = :b4 AND #a5 = :b5 AND attribute_not_exists(#a6)"
+        "#a0 = :b0 AND #a1 = :b1 AND #a2 = :b2 AND #a3 = :b3 AND #a4 = :b4 AND #a5 = :b5 AND attribute_not_exists(#a6) \
+         AND attribute_not_exists(#a7) AND attribute_not_exists(#a8)"
     );
     assert_eq!(made.names.get("#a0").map(String::as_str), Some("IPAddress"));
     assert_eq!((made.values.get(":w0"), made.values.get(":b0")), (Some(&s("none")), Some(&s("10.1.2.3"))));
@@ -254,7 +266,8 @@ fn the_lease_is_claimed_kept_and_released_under_conditions() {
 
     let both = marker_update(&stamp(Some(8)), Some((&encode(&Slot::empty(1)), Some(&row_attributes(original())))));
     assert!(
-        both.update.starts_with("SET #a0 = :w0,") && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6"),
+        both.update.starts_with("SET #a0 = :w0,")
+            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8"),
         "{both:?}"
     );
     assert!(
@@ -273,11 +286,13 @@ pub(crate) fn an_occupant() -> impl Strategy<Value = Occupant> {
     ];
     let status = prop_oneof![Just(Status::Enabled), Just(Status::Draining), Just(Status::Disabled)];
     let time = proptest::option::of((0_i64..4_102_444_800_000_000).prop_map(Timestamp::from_micros));
-    (address, "[ -~é]{0,40}", proptest::option::of("[a-z][ -~]{4,40}"), 0_u16..=256, status, time).prop_map(
-        |(address, name, group, weight, status, last_step)| Occupant {
+    let place = || proptest::option::of("[a-z][ -~]{4,40}");
+    (address, "[ -~é]{0,40}", place(), place(), 0_u16..=256, status, time).prop_map(
+        |(address, name, group, zone, weight, status, last_step)| Occupant {
             address,
             name,
             group,
+            zone,
             weight,
             status,
             last_step,
@@ -291,8 +306,9 @@ proptest! {
         id in 1_u32..=10_000,
         occupant in proptest::option::of(an_occupant()),
         last_group in proptest::option::of("[a-z][ -~]{4,40}"),
+        last_zone in proptest::option::of("[a-z][ -~]{4,40}"),
     ) {
-        let slot = Slot { id, occupant, last_group };
+        let slot = Slot { id, occupant, last_group, last_zone };
         let mut item = key(id);
         for (attribute, value) in ROW_ATTRIBUTES.iter().zip(encode(&slot)) {
             item.extend(value.map(|value| ((*attribute).to_string(), value)));
@@ -303,7 +319,7 @@ proptest! {
     }
 
     #[test]
-    fn no_attribute_breaks_the_reader_or_a_log_line(attribute in 0_usize..7, text in any::<String>()) {
+    fn no_attribute_breaks_the_reader_or_a_log_line(attribute in 0_usize..ROW_ATTRIBUTES.len(), text in any::<String>()) {
         for value in [Attribute::S(text.clone()), Attribute::N(text.clone())] {
             if let Row::Unreadable { reason, .. } = row(4, &with(ROW_ATTRIBUTES[attribute], Some(value.clone()))) {
                 prop_assert!(!reason.chars().any(char::is_control), "{}", reason);

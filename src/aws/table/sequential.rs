@@ -132,11 +132,12 @@ mod tests {
             address: "10.0.0.1".parse().expect("an address"),
             name: format!("i-{id}"),
             group: None,
+            zone: None,
             weight: 1,
             status: Status::Enabled,
             last_step: None,
         };
-        Slot { id, occupant: Some(occupant), last_group: None }
+        Slot { occupant: Some(occupant), ..Slot::empty(id) }
     }
 
     fn next() -> Stamp {

@@ -51,6 +51,9 @@ struct Content {
     rows: Vec<Item>,
     /// The numbers of the rows that could not be read.
     unreadable: Vec<SlotId>,
+    /// The zone of the load balancer, if the client has asked for it.
+    #[serde(default)]
+    zone: Option<String>,
 }
 
 /// A table as it is to be written.
@@ -60,6 +63,14 @@ struct Snapshot {
     name: String,
     region: String,
     read_at: Timestamp,
+    zone: Option<String>,
+}
+
+/// What the file tells a client that starts.
+#[derive(Debug)]
+struct Remembered {
+    kept: Kept,
+    zone: Option<String>,
 }
 
 /// The text of the file: a line with the SHA-256 of the rest, then JSON.
@@ -72,6 +83,7 @@ fn encode(snapshot: &Snapshot) -> String {
         read_at: snapshot.read_at.to_string(),
         rows: snapshot.table.slots().map(codec::item).collect(),
         unreadable: snapshot.table.rows.iter().filter_map(unreadable).collect(),
+        zone: snapshot.zone.clone(),
     };
     let json = serde_json::to_string(&content).expect("texts and numbers are always JSON");
     format!("{}\n{json}\n", checksum(&json))
@@ -81,7 +93,13 @@ fn encode(snapshot: &Snapshot) -> String {
 ///
 /// # Errors
 /// Why the file cannot be used.
-fn decode(text: &str, name: &str, region: Option<&str>, max_age: Duration, now: Timestamp) -> Result<Kept, String> {
+fn decode(
+    text: &str,
+    name: &str,
+    region: Option<&str>,
+    max_age: Duration,
+    now: Timestamp,
+) -> Result<Remembered, String> {
     let (sum, json) = text.split_once('\n').ok_or("it is not whole: the line with its checksum is cut")?;
     let json = json.strip_suffix('\n').unwrap_or(json);
     if checksum(json) != sum {
@@ -127,7 +145,7 @@ fn decode(text: &str, name: &str, region: Option<&str>, max_age: Duration, now: 
     if table.rows.is_empty() {
         return Err("it holds no row".to_owned());
     }
-    Ok(Kept { table, age })
+    Ok(Remembered { kept: Kept { table, age }, zone: content.zone })
 }
 
 fn checksum(text: &str) -> String {
@@ -237,6 +255,8 @@ impl Drop for Writer {
 pub struct KeptTable {
     table: SlotTable,
     keeper: Option<Keeper>,
+    /// The zone of the load balancer: what the file remembers, then what is known.
+    zone: Option<String>,
 }
 
 struct Keeper {
@@ -256,16 +276,29 @@ impl KeptTable {
     /// # Errors
     /// The system refuses a thread.
     pub fn new(table: SlotTable, file: Option<StateFile>, region: Option<&str>) -> io::Result<Self> {
+        let mut zone = None;
         let keeper = file.map(|file| {
-            let kept = load(&file, table.name(), region);
+            let remembered = load(&file, table.name(), region);
+            zone = remembered.as_ref().and_then(|remembered| remembered.zone.clone());
+            let kept = remembered.map(|remembered| remembered.kept);
             Ok::<_, io::Error>(Keeper { writer: Writer::start(file.path)?, kept, first_deadline: None, written: None })
         });
-        Ok(KeptTable { table, keeper: keeper.transpose()? })
+        Ok(KeptTable { keeper: keeper.transpose()?, table, zone })
+    }
+
+    /// The zone of the load balancer, as the file remembers it.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// From now on the file remembers this zone.
+    pub fn set_zone(&mut self, zone: String) {
+        self.zone = Some(zone);
     }
 }
 
 /// What a file holds, if it can be used.
-fn load(file: &StateFile, name: &str, region: Option<&str>) -> Option<Kept> {
+fn load(file: &StateFile, name: &str, region: Option<&str>) -> Option<Remembered> {
     let read = match text_file::read_up_to(&file.path, LARGEST) {
         Ok(text) => decode(&text, name, region, file.max_age, Timestamp::now()),
         Err(fault) if fault.kind == Some(io::ErrorKind::NotFound) => {
@@ -288,7 +321,7 @@ impl TableReader for KeptTable {
         let table = TableReader::read(&mut self.table, consistent, until)?;
         if let Some(keeper) = &mut self.keeper {
             keeper.kept = None;
-            keeper.keep(&table, consistent, &self.table);
+            keeper.keep(&table, consistent, &self.table, self.zone.as_deref());
         }
         Ok(table)
     }
@@ -311,7 +344,7 @@ impl KeptTable {
 impl Keeper {
     /// Queues a consistent reading for writing if it is new, and once a minute any reading that confirms it. A table without
     /// rows tells a client nothing, and does not replace one that does.
-    fn keep(&mut self, table: &Table, consistent: bool, store: &SlotTable) {
+    fn keep(&mut self, table: &Table, consistent: bool, store: &SlotTable, zone: Option<&str>) {
         let same = self.written.as_ref().filter(|(written, _)| written == table);
         let due = match same {
             Some((_, when)) => when.elapsed() >= RENEW,
@@ -326,6 +359,7 @@ impl Keeper {
             name: store.name().to_owned(),
             region: store.region().to_owned(),
             read_at: Timestamp::now(),
+            zone: zone.map(str::to_owned),
         });
     }
 }

@@ -15,11 +15,19 @@ const READ_AT: Timestamp = Timestamp::from_micros(1_764_150_000_000_000);
 fn snapshot(slots: Vec<Slot>) -> Snapshot {
     let rows = slots.into_iter().map(|slot| (slot.id, Row::Readable(Arc::new(slot)))).collect();
     let table = Table { rows, strays: vec![] };
-    Snapshot { table, name: "web".to_owned(), region: "eu-west-1".to_owned(), read_at: READ_AT }
+    Snapshot {
+        table,
+        name: "web".to_owned(),
+        region: "eu-west-1".to_owned(),
+        read_at: READ_AT,
+        zone: Some("eu-west-1a".to_owned()),
+    }
 }
 
 fn usual(text: &str) -> Result<Kept, String> {
-    decode(text, "web", Some("eu-west-1"), DAY, READ_AT.plus(Duration::from_secs(60)))
+    let read = decode(text, "web", Some("eu-west-1"), DAY, READ_AT.plus(Duration::from_secs(60)))?;
+    assert_eq!(read.zone.as_deref(), Some("eu-west-1a"));
+    Ok(read.kept)
 }
 
 /// A file whose checksum is right, whatever it holds.
@@ -58,7 +66,7 @@ fn a_file_that_cannot_be_used_says_why() {
         (Timestamp::from_micros(READ_AT.as_micros() - 86_400_000_001), Err("ahead of this machine's clock")),
     ] {
         match (decode(&text, "web", None, DAY, now), expected) {
-            (Ok(kept), Ok(age)) => assert_eq!(kept.age, Duration::from_secs(age)),
+            (Ok(kept), Ok(age)) => assert_eq!(kept.kept.age, Duration::from_secs(age)),
             (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
             (read, expected) => panic!("{read:?}, expected {expected:?}"),
         }
@@ -97,7 +105,7 @@ fn a_file_is_replaced_whole_or_not_at_all() {
 proptest! {
     #[test]
     fn what_is_kept_is_what_was_read(occupants in prop::collection::vec(prop::option::of(an_occupant()), 1..6)) {
-        let slot = |(id, occupant)| Slot { id, occupant, last_group: None };
+        let slot = |(id, occupant)| Slot { occupant, ..Slot::empty(id) };
         let slots = (1..).zip(occupants).map(slot).collect();
         let snapshot = snapshot(slots);
         let kept = usual(&encode(&snapshot)).expect("a table");

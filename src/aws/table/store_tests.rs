@@ -14,11 +14,12 @@ fn slot(id: SlotId) -> Slot {
         address: "10.0.0.1".parse().expect("an address"),
         name: format!("i-{id}"),
         group: Some("web".to_string()),
+        zone: None,
         weight: 1,
         status: Status::Enabled,
         last_step: None,
     };
-    Slot { id, occupant: Some(occupant), last_group: Some("web".to_string()) }
+    Slot { occupant: Some(occupant), last_group: Some("web".to_string()), ..Slot::empty(id) }
 }
 
 fn item(slot: &Slot) -> Value {

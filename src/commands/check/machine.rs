@@ -15,6 +15,8 @@ pub(super) struct MachineFacts {
     pub(super) ahead: Option<i64>,
     /// Where the exporter would listen; `None` if it is off or the settings are faulty.
     pub(super) exporter: Option<(SocketAddr, Port)>,
+    /// The zone of this machine, if the client is to know it by itself.
+    pub(super) zone: Option<Result<String, Trouble>>,
     /// `CLIENT_STATE_FILE`, and what is wrong with its directory.
     pub(super) state_file: Option<(PathBuf, Option<&'static str>)>,
 }
@@ -42,6 +44,15 @@ pub(super) fn lines(facts: &MachineFacts) -> Vec<Line> {
             lines.push(Line::ok("exporter's port", format!("{address}, held by hsdo itself")));
         }
         Some((_, Port::Taken(trouble))) => lines.push(Line::trouble("exporter's port", trouble)),
+    }
+    match &facts.zone {
+        None => {}
+        Some(Ok(zone)) => lines.push(Line::ok("CLIENT_ZONE_NAMES", format!("auto: this machine is in {zone}"))),
+        Some(Err(trouble)) => lines.push(Line::mend(
+            "CLIENT_ZONE_NAMES",
+            format!("auto, and the zone of this machine is not known: {}", trouble.text),
+            "name the zones, or let this machine reach its metadata service",
+        )),
     }
     match &facts.state_file {
         None => {}

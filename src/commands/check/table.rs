@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Roles;
 use super::line::{Line, Trouble};
 use crate::aws::{Throughput, ViewedTable};
-use crate::client::placement::{History, Rules, Split};
+use crate::client::placement::{History, Rules, Splits};
 use crate::ports::TableReading;
 use crate::slot::{Row, SlotId};
 use crate::text::list;
@@ -35,8 +35,8 @@ pub(super) struct TableFacts {
     pub(super) key: Result<(), Trouble>,
     /// The endpoint has no transactions.
     pub(super) without_transactions: bool,
-    /// The client's own groups, if it splits servers by group.
-    pub(super) own_groups: Vec<String>,
+    /// How the client splits servers.
+    pub(super) rules: Rules,
 }
 
 pub(super) fn lines(facts: &TableFacts) -> Vec<Line> {
@@ -155,13 +155,14 @@ fn rows(facts: &TableFacts, TableReading { table, marker, .. }: &TableReading) -
         Some(leader) => Line::ok("leader", leader),
         None => Line::ok("leader", "none: no server leads the table now"),
     });
-    let rules = Rules { dedicated: true, groups: facts.own_groups.clone(), all_in_fallback: false };
-    for group in Split::of(table, &rules, History::default()).missing {
-        lines.push(Line::warn(
-            "CLIENT_ASG_NAMES",
-            format!("no row of the table is of group {group:?}"),
-            "correct the name, unless the group never had an instance",
-        ));
+    for (by, split) in Splits::of(table, &facts.rules, History::default()).0 {
+        for name in split.missing {
+            lines.push(Line::warn(
+                by.setting(),
+                format!("no row of the table is of {} {name:?}", by.word()),
+                format!("correct the name, unless the {} never had an instance", by.word()),
+            ));
+        }
     }
     lines
 }
@@ -199,7 +200,7 @@ mod tests {
             reading: Ok(TableReading { table, marker: Marker::default(), changed: false }),
             key: Ok(()),
             without_transactions: false,
-            own_groups: vec![],
+            rules: Rules::default(),
         }
     }
 
@@ -250,7 +251,7 @@ mod tests {
         let server = TableFacts { roles: Roles { server: true, client: true }, ..more };
         assert_eq!(levels(&server, "rows"), [Level::Ok]);
         let mut odd = facts();
-        odd.own_groups = vec!["web-a".to_owned()];
+        odd.rules.groups = Some(vec!["web-a".to_owned()]);
         let reading = odd.reading.as_mut().expect("a reading");
         reading.table.strays.push("item 99999".to_owned());
         reading.table.rows.insert(2, Row::Unreadable { reason: "no Weight".to_owned(), address: None });

@@ -129,9 +129,10 @@ fn row_fact(
                 let full = server.map(|server| server.plan.full_weight(id, server.limits.max));
                 let full = full.map(|full| format!(" of {full}")).unwrap_or_default();
                 let group = occupant.group.as_deref().unwrap_or("none");
+                let zone = occupant.zone.as_ref().map(|zone| format!(", zone {zone}")).unwrap_or_default();
                 let step = occupant.last_step.map(|step| format!(", last step {}", since(step, found.now)));
                 format!(
-                    "slot {id}: {} at {}, group {group}, {}, weight {}{full}{}",
+                    "slot {id}: {} at {}, group {group}{zone}, {}, weight {}{full}{}",
                     occupant.name,
                     occupant.address,
                     state(row),
@@ -330,7 +331,7 @@ mod tests {
             let then = crate::clock::Timestamp::from_micros(0);
             Cause::Ramping { next: then, until: then }
         };
-        let elsewhere = || Cause::Elsewhere { group: Some("web-b".to_owned()) };
+        let elsewhere = || Cause::Elsewhere { group: Some("web-b".to_owned()), zone: None };
         let held = || Cause::Held(Hand::Drain);
         let place = |place: &str| Some(place.to_owned());
         let (default, fallback) = (BackendKind::Default, BackendKind::Fallback);

@@ -37,10 +37,15 @@ exit codes: 0 it could tell; 1 nobody knows the target, or what must be read can
 ";
 
 pub(super) fn run(options: &Options, target: &Target, env: &Environment) -> Result<ExitCode, Error> {
-    let settings = settings::load_present(options.config.as_deref(), env)?;
+    let mut settings = settings::load_present(options.config.as_deref(), env)?;
+    let zone = settings.client.as_mut().and_then(|client| super::find_zone(client, env));
     let aws = start(options, &settings.common, false, env)?;
     let found = gather::gather(&aws, &settings, target, env).map_err(failed)?;
-    let answer = explain(target, &settings, &found);
+    let mut answer = explain(target, &settings, &found);
+    if let Some(Err(error)) = zone {
+        let text = format!("{error}; so every zone counts as its own here");
+        answer.facts.push(Fact::unknown("CLIENT_ZONE_NAMES", text));
+    }
     let text = if options.json {
         print::json(&document(target, &answer))
     } else {

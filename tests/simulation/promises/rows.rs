@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use hsdo::slot::{Occupant, Row, SlotId};
+use hsdo::slot::{Occupant, Row, SlotId, Status};
 
 use super::{ANNOUNCED, NOT_YET, ONE_WRITER, OWN_GROUP, Protected, ROW_KEPT, ROW_TWICE, occupant, occupants};
 use crate::settings::SLOTS;
@@ -53,10 +53,11 @@ impl World {
             promises.removed.extend(gone.map(|seat| (seat, version)));
             promises.removed.retain(|seat, _| !seats_after.contains(seat));
             promises.placed.extend(seats_after);
-            // The hand is on a server. It ends where the table frees the slot, or gives it to another one.
+            // The hand is on a server. It ends where the table frees or disables the slot, or gives it to another one.
             for (id, row) in &changes.rows {
                 if let Some(Row::Readable(slot)) = row {
-                    let now = slot.occupant.as_ref().map(|occupant| occupant.address);
+                    let wanted = slot.occupant.as_ref().filter(|occupant| occupant.status != Status::Disabled);
+                    let now = wanted.map(|occupant| occupant.address);
                     promises.held.iter_mut().for_each(|held| held.retain(|slot, at| slot != id || Some(*at) == now));
                 }
             }

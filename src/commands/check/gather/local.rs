@@ -115,5 +115,5 @@ pub(super) fn machine_facts(loaded: &Loaded) -> MachineFacts {
         };
         (file.path.clone(), fault)
     });
-    MachineFacts { ahead: None, exporter, state_file }
+    MachineFacts { ahead: None, exporter, zone: None, state_file }
 }

@@ -19,8 +19,9 @@ use super::settings::{SettingsFacts, chosen_roles};
 use super::source::{Members, SourceFacts};
 use super::table::TableFacts;
 use crate::aws::{Aws, AwsError, GroupSource, Probe, Regions, Service, SlotTable, Tried};
+use crate::client::placement::Rules;
 use crate::clock::Timestamp;
-use crate::commands::{AWS_TIMEOUT, NoMetrics};
+use crate::commands::{AWS_TIMEOUT, NoMetrics, find_zone};
 use crate::consul::ServiceSource;
 use crate::environment::Environment;
 use crate::haproxy::HaproxyError;
@@ -60,7 +61,8 @@ impl Loaded {
 }
 
 pub(super) fn gather(config: Option<&Path>, named: Roles, env: &Environment) -> Facts {
-    let (roles, facts, loaded) = load(config, named, env);
+    let (roles, facts, mut loaded) = load(config, named, env);
+    let zone = loaded.client.as_mut().and_then(|client| find_zone(client, env));
     let (mut aws, mut source, mut table, mut haproxy, mut machine) = Default::default();
     thread::scope(|scope| {
         let from_haproxy = scope.spawn(|| loaded.client.as_ref().map(haproxy_facts));
@@ -74,6 +76,7 @@ pub(super) fn gather(config: Option<&Path>, named: Roles, env: &Environment) -> 
         source = source.take().or(from_consul.join().expect("no fact panics"));
     });
     let mut machine: MachineFacts = machine;
+    machine.zone = zone.map(|zone| zone.map_err(Trouble::from));
     machine.ahead = aws.as_ref().and_then(|(_, ahead): &(AwsFacts, Option<i64>)| *ahead);
     Facts { roles, settings: facts, aws: aws.map(|(aws, _)| aws), source, table, haproxy, machine }
 }
@@ -292,7 +295,6 @@ fn ask_table(aws: &Arc<Aws>, probe: &Probe, common: &Common, loaded: &Loaded) ->
         let outcome = tried.map_err(Trouble::from);
         actions.push(Action { name: "dynamodb:UpdateItem", need: Need::Required, outcome });
     }
-    let own_groups = loaded.client.as_ref().filter(|client| client.dedicated).map(|client| client.groups.clone());
     let facts = TableFacts {
         name: name.clone(),
         roles,
@@ -303,7 +305,7 @@ fn ask_table(aws: &Arc<Aws>, probe: &Probe, common: &Common, loaded: &Loaded) ->
         reading,
         key,
         without_transactions,
-        own_groups: own_groups.unwrap_or_default(),
+        rules: loaded.client.as_ref().map(Rules::of).unwrap_or_default(),
     };
     (facts, actions)
 }
