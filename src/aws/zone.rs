@@ -13,9 +13,9 @@ use super::config::{Config, ProfileFiles};
 use super::credentials::metadata::{MetadataError, MetadataService};
 use super::credentials::request;
 use super::error::AwsError;
+use super::transport::endpoint::parse_zone;
 use super::transport::net::{HttpRequest, Net, Wire};
 use crate::environment::Environment;
-use crate::text::one_line;
 
 /// Where ECS tells a container of its task.
 const TASK: &str = "ECS_CONTAINER_METADATA_URI_V4";
@@ -79,12 +79,4 @@ impl Whereabouts {
         let task: Task = serde_json::from_str(&response.body).map_err(|error| fault(format!("is no JSON: {error}")))?;
         task.availability_zone.map(|zone| parse_zone(&zone).map_err(&fault)).transpose()
     }
-}
-
-/// A zone's name: letters, digits and dashes, as in `eu-west-1a` or `us-west-2-lax-1a`. The error completes "the service ...".
-pub(crate) fn parse_zone(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let is_name = plain && (1..=63).contains(&text.len());
-    if is_name { Ok(text.to_owned()) } else { Err(format!("returned an invalid zone: \"{}\"", one_line(text, 100))) }
 }

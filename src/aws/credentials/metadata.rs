@@ -13,7 +13,6 @@ use crate::aws::error::Cause;
 use crate::aws::transport::endpoint;
 use crate::aws::transport::identity::Credentials;
 use crate::aws::transport::net::{HttpRequest, Wire};
-use crate::aws::zone::parse_zone;
 use crate::text::one_line;
 
 /// The longest lifetime of a session token.
@@ -52,7 +51,7 @@ impl MetadataService {
 
     /// The instance's availability zone, by `deadline`.
     pub(crate) fn zone(&self, deadline: Instant) -> Result<String, MetadataError> {
-        self.placement("zone", "/latest/meta-data/placement/availability-zone", parse_zone, deadline)
+        self.placement("zone", "/latest/meta-data/placement/availability-zone", endpoint::parse_zone, deadline)
     }
 
     /// `what`, the region or zone at `path`. The error of `parse` completes "the service ...".

@@ -7,6 +7,7 @@ use ureq::http::Uri;
 use super::partition;
 use crate::aws::error::AwsError;
 use crate::aws::service::Service;
+use crate::text::one_line;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -30,6 +31,15 @@ pub(crate) fn parse_region(name: &str) -> Result<String, AwsError> {
         Some(region) => Err(AwsError::Setup(format!("{name:?} is a zone of the AWS region {region}: set that"))),
         None => Ok(name.to_string()),
     }
+}
+
+/// Validates the name of an availability zone: letters, digits and dashes, as in `eu-west-1a` or `us-west-2-lax-1a`. The error
+/// completes "the service ...".
+pub(crate) fn parse_zone(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_name = plain && (1..=63).contains(&text.len());
+    if is_name { Ok(text.to_owned()) } else { Err(format!("returned an invalid zone: \"{}\"", one_line(text, 100))) }
 }
 
 /// The region of a zone name: `eu-west-1a`, `us-west-2-lax-1a`, `us-east-1-wl1-bos-wlz-1`. A region name is words of letters
