@@ -52,6 +52,11 @@ pub enum Cause {
         /// The zone, if that decides.
         zone: Option<String>,
     },
+    /// It serves here at a share of its weight, because the own zones or groups have too little.
+    Spilled {
+        /// The weight that its row has.
+        full: Weight,
+    },
     /// HAProxy has no server of this number.
     BeyondTemplate,
     /// A server of the template above the table's highest slot.
@@ -179,6 +184,7 @@ impl Cause {
             Cause::Covering => "covering",
             Cause::Behind => "behind",
             Cause::Elsewhere { .. } => "elsewhere",
+            Cause::Spilled { .. } => "spilled",
             Cause::BeyondTemplate => "beyond-template",
             Cause::Unused => "unused",
             Cause::Unreadable { .. } => "unreadable",
@@ -205,6 +211,7 @@ impl Cause {
                 | Cause::Covering
                 | Cause::Behind
                 | Cause::Elsewhere { .. }
+                | Cause::Spilled { .. }
                 | Cause::Unused
                 | Cause::Newcomer { .. }
                 | Cause::NotReady { .. }
@@ -252,6 +259,9 @@ impl fmt::Display for Cause {
                 write!(f, "group {} is served by other backends", said(group))
             }
             Cause::Elsewhere { group: None, .. } => f.write_str("servers without a group are served by other backends"),
+            Cause::Spilled { full } => {
+                write!(f, "serves here at a share of its weight {full}, because the own servers have too little (spillover)")
+            }
             Cause::BeyondTemplate => f.write_str(
                 "HAProxy has no such server (`server-template` too small, or `del server`), so it gets no traffic here",
             ),

@@ -10,6 +10,7 @@ use super::placement::{self, BackendKind, Desired, History, Rules, Wanted};
 use super::reason;
 use super::reconcile::{self, BackendPlan, Step};
 use super::sequencer::{Next, Sequencer};
+use super::spill::{self, Candidates, Load, Spill};
 use super::stage::Options;
 use super::view::View;
 use crate::about::About;
@@ -34,6 +35,12 @@ pub(super) struct ManagedBackend {
     desired: Desired,
     /// Its servers by slot, or why it cannot be kept in step.
     running: Result<BTreeMap<SlotId, Running>, BackendFault>,
+    /// Who could help the own servers; none where spillover is off.
+    candidates: Option<Candidates>,
+    /// How much of them does; none before the first reading.
+    spill: Option<Spill>,
+    /// What that was decided by.
+    pub(super) load: Load,
     learned: Learned,
     pub(super) plan: BackendPlan,
     turn: Sequencer,
@@ -47,6 +54,9 @@ impl ManagedBackend {
             gate,
             desired: Desired::default(),
             running: Err(BackendFault::Missing(Vec::new())),
+            candidates: None,
+            spill: None,
+            load: Load::default(),
             learned: Learned::default(),
             plan: BackendPlan::default(),
             turn: Sequencer::default(),
@@ -92,11 +102,49 @@ impl ManagedBackend {
 
     pub(super) fn begin(&mut self, table: &Table, rules: &Rules, history: History) {
         self.desired = placement::place(table, self.target.kind, rules, history);
+        let is_default = self.target.kind == BackendKind::Default;
+        self.candidates = Candidates::of(table, rules, history).filter(|_| is_default);
+        match (&self.candidates, &self.spill) {
+            (Some(candidates), Some(spill)) => candidates.place(&mut self.desired, spill.level()),
+            (Some(_), None) => {}
+            (None, _) => (self.spill, self.load) = (None, Load::default()),
+        }
         self.turn = Sequencer::default();
     }
 
+    /// Decides by the first reading of a turn how much of the others comes in. `below` is `CLIENT_SPILL_BELOW`.
+    pub(super) fn decide_spill(&mut self, below: u32, now: Instant) {
+        let options = self.options();
+        let (Some(candidates), Ok(running)) = (&self.candidates, &self.running) else { return };
+        let memory = &mut self.learned.memory;
+        memory.observe(&self.desired, running, options, now);
+        let view = View { desired: &self.desired, running, memory, size: self.size, options };
+        self.load = Load::of(candidates, |id| spill::fits(id, view, now));
+        let spill = self.spill.get_or_insert_with(|| Spill::found(candidates.level_of(running)));
+        spill.decide(&self.load, below, now);
+        candidates.place(&mut self.desired, spill.level());
+    }
+
+    /// How much of the others comes in, in sixteenths; none where spillover is off.
+    pub(super) fn spill_level(&self) -> Option<u8> {
+        self.spill.as_ref().map(Spill::level)
+    }
+
+    /// The slots of others that are here.
+    pub(super) fn spilled(&self) -> &BTreeSet<SlotId> {
+        &self.desired.spilled
+    }
+
+    /// Whether time alone may change what is wanted.
+    pub(super) fn watches_time(&self) -> bool {
+        self.spill.as_ref().is_some_and(|spill| spill.is_easing() || !self.plan.waiting.is_empty())
+    }
+
     fn options(&self) -> Options {
-        Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights }
+        // Without any fit own server, those of others must serve at once.
+        let help_is_all = self.spill.as_ref().is_some_and(|spill| spill.level() > 0) && self.load.fit == 0;
+        let gate = self.gate && !help_is_all;
+        Options { port: self.target.backend.port, gate, static_weights: self.learned.static_weights }
     }
 
     /// Plans what the last reading needs.
@@ -151,6 +199,7 @@ impl ManagedBackend {
             base: backend.base.clone(),
             fallback: *kind == BackendKind::Fallback,
             fault: self.fault().map(ToString::to_string),
+            spill: self.spill_level(),
             slots: vec![],
         };
         let Ok(running) = &self.running else { return state };

@@ -108,8 +108,12 @@ impl<H: Haproxy> Converge<H> {
         }
         self.begin(table, history);
         let mut refusals = Refusals::default();
+        let mut first = true;
         loop {
             self.read()?;
+            if std::mem::take(&mut first) {
+                self.decide_spill(now);
+            }
             let next = self.next(now);
             if next.iter().all(|next| *next == Next::Done) {
                 break;
@@ -126,7 +130,8 @@ impl<H: Haproxy> Converge<H> {
         self.report.publish(&self.backends);
         self.show(table);
         let left: usize = self.backends.iter().map(ManagedBackend::left).sum();
-        let open = |backend: &ManagedBackend| backend.plan.pending || backend.fault().is_some();
+        let open =
+            |backend: &ManagedBackend| backend.plan.pending || backend.fault().is_some() || backend.watches_time();
         self.in_sync = left == 0 && !self.backends.iter().any(open);
         if left > 0 { Err(refusals.error(left)) } else { Ok(()) }
     }
@@ -146,6 +151,7 @@ impl<H: Haproxy> Converge<H> {
     pub(super) fn dry_run(&mut self, table: &Table, history: History, now: Instant) -> Result<Vec<String>, TurnError> {
         self.begin(table, history);
         self.read()?;
+        self.decide_spill(now);
         let mut texts = Vec::new();
         loop {
             let next = self.next(now);
@@ -168,6 +174,11 @@ impl<H: Haproxy> Converge<H> {
         self.backends.iter_mut().for_each(|backend| backend.plan(now));
         let raises = self.backends.iter().any(ManagedBackend::raises);
         self.backends.iter_mut().map(|backend| backend.next(raises)).collect()
+    }
+
+    fn decide_spill(&mut self, now: Instant) {
+        let below = self.rules.spill_below;
+        self.backends.iter_mut().for_each(|backend| backend.decide_spill(below, now));
     }
 
     fn begin(&mut self, table: &Table, history: History) {

@@ -11,6 +11,7 @@ use super::memory::SlotMemory;
 use super::placement::{self, BackendKind, Desired, History, Rules, Wanted};
 use super::reason;
 use super::reconcile::reconcile;
+use super::spill::Candidates;
 use super::stage::Options;
 use super::view::View;
 use crate::cause::Cause;
@@ -53,13 +54,17 @@ pub fn look(
     let max_row = table.rows.keys().next_back().map_or(SlotId::MAX, |last| size.max(*last));
     let one = |(backend, kind): (&Backend, BackendKind)| {
         // Another process may know that the own groups and zones exist; the table is all that is known here.
-        let desired = placement::place(table, kind, &rules, History { max_row, ..History::default() });
+        let history = History { max_row, ..History::default() };
+        let mut desired = placement::place(table, kind, &rules, history);
+        let others = Candidates::of(table, &rules, history).filter(|_| kind == BackendKind::Default);
         let slot = match read.get(&backend.name) {
             None => Err(BackendFault::Missing(Vec::new())),
             Some(servers) => servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &backend.base)),
         };
         let slot = slot.map(|servers| {
             let running = ours(servers, size, &desired);
+            // How much of the others comes in is what HAProxy runs: a running client may know better.
+            others.iter().for_each(|others| others.place(&mut desired, others.level_of(&running)));
             let options = Options { port: backend.port, gate: settings.health_gate, static_weights: false };
             let options = Options { static_weights: has_static_weights(&desired, &running, options), ..options };
             slot_look(

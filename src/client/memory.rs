@@ -57,6 +57,8 @@ struct Seen {
     agreed: Option<Weight>,
     contest: Option<Contest>,
     paused: bool,
+    /// Since when it has waited for its first check.
+    waiting: Option<Instant>,
 }
 
 /// What is remembered of one backend.
@@ -83,6 +85,8 @@ impl SlotMemory {
             } else if !there || seen.proven != Some(address) {
                 seen.proven = None;
             }
+            let waits = there && seen.proven.is_none() && server.admin == Admin::Ready && !server.up;
+            seen.waiting = waits.then(|| seen.waiting.unwrap_or(now));
             let right = options.has_weight(server, weight);
             let disputed = there && server.admin == Admin::Ready && !right && seen.agreed == Some(weight);
             seen.agreed = (there && (right || seen.paused) && server.admin == Admin::Ready).then_some(weight);
@@ -111,6 +115,12 @@ impl SlotMemory {
     /// Whether the server of this slot has been seen serving at its address.
     pub fn is_proven(&self, slot: SlotId) -> bool {
         self.0.get(&slot).is_some_and(|seen| seen.proven.is_some())
+    }
+
+    /// How long the server of this slot has waited for its first check.
+    pub(super) fn waited(&self, slot: SlotId, now: Instant) -> Duration {
+        let since = self.0.get(&slot).and_then(|seen| seen.waiting);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Whether something else keeps changing the weight of this slot back.

@@ -7,7 +7,8 @@
 //!
 //! *Desired state* (`placement`). In a default backend every occupant of the client's own groups serves, in the fallback backend the
 //! others. A slot that has a row but should not serve is in maintenance at weight 0, and so is every server of the template above
-//! the table. A slot without a readable row is unknown and is not touched.
+//! the table. A slot without a readable row is unknown and is not touched. While the own servers are short (`spill`), others come in
+//! at a share of their weight.
 //!
 //! *Actual state* (`stage`), derived from one reading and never stored: unknown; out, or retiring; held by an operator or agent, or
 //! blocked by something that `ready` does not lift; stale (another address), parked or filled, down until its check passes, serving,
@@ -50,6 +51,7 @@ pub mod reason;
 pub mod reconcile;
 mod report;
 mod sequencer;
+mod spill;
 mod stage;
 mod view;
 mod watch;

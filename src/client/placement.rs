@@ -44,11 +44,16 @@ impl By {
         }
     }
 
-    fn of_occupant(self, occupant: &Occupant) -> Option<&str> {
+    pub(super) fn of_occupant(self, occupant: &Occupant) -> Option<&str> {
         match self {
             By::Group => occupant.group.as_deref(),
             By::Zone => occupant.zone.as_deref(),
         }
+    }
+
+    /// Whether an occupant is one of the load balancer's own. One of unknown zone is own everywhere.
+    pub(super) fn is_own(self, occupant: &Occupant, own: &[String]) -> bool {
+        self.of_occupant(occupant).map_or(self == By::Zone, |name| own.iter().any(|own| own == name))
     }
 
     fn last_of(self, slot: &Slot) -> Option<&str> {
@@ -68,6 +73,8 @@ pub struct Rules {
     pub zones: Option<Vec<String>>,
     /// `CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND`.
     pub all_in_fallback: bool,
+    /// `CLIENT_SPILL_BELOW`, percent; 0 for no spillover.
+    pub spill_below: u32,
 }
 
 impl Rules {
@@ -81,6 +88,7 @@ impl Rules {
             groups: settings.dedicated.then(|| settings.groups.clone()),
             zones,
             all_in_fallback: settings.all_in_fallback,
+            spill_below: settings.spill_below,
         }
     }
 
@@ -162,7 +170,7 @@ impl Splits {
     }
 
     /// The splits that assign servers, with their own names.
-    fn sighted<'a>(&self, rules: &'a Rules) -> Vec<(By, &'a [String])> {
+    pub(super) fn sighted<'a>(&self, rules: &'a Rules) -> Vec<(By, &'a [String])> {
         let sighted = self.0.iter().filter(|(_, split)| !split.blind);
         sighted.filter_map(|(by, _)| Some((*by, rules.own(*by)?))).collect()
     }
@@ -191,6 +199,8 @@ pub struct Desired {
     pub max_row: SlotId,
     /// The slots whose occupants serve in other backends, or on other load balancers, and what that is decided by.
     pub elsewhere: BTreeMap<SlotId, By>,
+    /// The slots of others that spilled in, at a share of their weight.
+    pub spilled: BTreeSet<SlotId>,
 }
 
 impl Desired {
@@ -222,18 +232,13 @@ pub fn place(table: &Table, kind: BackendKind, rules: &Rules, history: History) 
 
 /// By which of the splits that are on an occupant does not serve in a backend of this kind; none if it does.
 fn elsewhere(occupant: &Occupant, kind: BackendKind, rules: &Rules, splits: &[(By, &[String])]) -> Option<By> {
-    let foreign = splits.iter().find(|(by, own)| !is_own(by.of_occupant(occupant), *by, own)).map(|(by, _)| *by);
+    let foreign = splits.iter().find(|(by, own)| !by.is_own(occupant, own)).map(|(by, _)| *by);
     match kind {
         BackendKind::Default => foreign,
         BackendKind::Fallback if foreign.is_some() || rules.all_in_fallback => None,
         // Without a split every occupant is the default backends'.
         BackendKind::Fallback => Some(splits.first().map_or(By::Group, |(by, _)| *by)),
     }
-}
-
-/// Whether an occupant of this group or zone is one of the load balancer's own. One of unknown zone is own everywhere.
-fn is_own(name: Option<&str>, by: By, own: &[String]) -> bool {
-    name.map_or(by == By::Zone, |name| own.iter().any(|own| own == name))
 }
 
 #[cfg(test)]
@@ -298,7 +303,8 @@ mod tests {
             (true, true, "b", own, false, true),
         ] {
             let groups = by_group.then(|| vec!["a".to_owned()]);
-            let rules = Rules { groups, zones: Some(vec!["z1".to_owned()]), all_in_fallback: all };
+            let zones = Some(vec!["z1".to_owned()]);
+            let rules = Rules { groups, zones, all_in_fallback: all, ..Rules::default() };
             let label = format!("by group {by_group}, all {all}, group {group:?}, zone {zone:?}");
             assert_eq!(places(Some(group), zone, &rules), [default, fallback], "{label}");
         }

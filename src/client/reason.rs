@@ -7,7 +7,7 @@ use super::stage::Stage;
 use super::view::View;
 use crate::cause::{Cause, Hand, Leaving, Wait};
 use crate::ports::{Admin, Running};
-use crate::slot::{Occupant, Row, SlotId, Status, Table};
+use crate::slot::{Occupant, Row, SlotId, Status, Table, Weight};
 
 /// The slots of one backend that have a row, a server or a place up to the list size, in order.
 pub fn slots(table: &Table, view: View<'_>) -> Vec<SlotId> {
@@ -38,7 +38,9 @@ pub fn cause(id: SlotId, table: &Table, view: View<'_>, plan: &BackendPlan) -> C
     match (occupant, view.desired.of(id), server) {
         (Err(cause), ..) => cause,
         (Ok(occupant), ..) if occupant.status == Status::Disabled => Cause::Disabled,
-        (Ok(occupant), Some(Wanted::Serve { .. }), Some(server)) => serving(id, occupant, server, view, plan),
+        (Ok(occupant), Some(Wanted::Serve { weight, .. }), Some(server)) => {
+            serving(id, occupant, weight, server, view, plan)
+        }
         (Ok(_), Some(Wanted::Serve { .. }), None) => Cause::BeyondTemplate,
         (Ok(occupant), ..) => {
             let zone = match view.desired.elsewhere.get(&id) {
@@ -51,7 +53,14 @@ pub fn cause(id: SlotId, table: &Table, view: View<'_>, plan: &BackendPlan) -> C
 }
 
 /// The cause of a slot whose occupant is to serve in this backend.
-fn serving(id: SlotId, occupant: &Occupant, server: &Running, view: View<'_>, plan: &BackendPlan) -> Cause {
+fn serving(
+    id: SlotId,
+    occupant: &Occupant,
+    wanted: Weight,
+    server: &Running,
+    view: View<'_>,
+    plan: &BackendPlan,
+) -> Cause {
     // Plans list slots in order.
     let has = |slots: &[SlotId]| slots.binary_search(&id).is_ok();
     if has(&plan.held) {
@@ -63,9 +72,9 @@ fn serving(id: SlotId, occupant: &Occupant, server: &Running, view: View<'_>, pl
     if has(&plan.blocked) {
         return Cause::Blocked;
     }
-    let right = view.options.has_weight(server, occupant.weight);
+    let right = view.options.has_weight(server, wanted);
     if has(&plan.contested) && !right {
-        return Cause::Contested { wanted: occupant.weight };
+        return Cause::Contested { wanted };
     }
     match view.stage(id, server) {
         Stage::Parked if has(&plan.waiting) => Cause::Waiting(Wait::OldCheck),
@@ -75,6 +84,7 @@ fn serving(id: SlotId, occupant: &Occupant, server: &Running, view: View<'_>, pl
         Stage::Leaving if server.weight > 0 => Cause::Behind,
         Stage::Leaving if occupant.status == Status::Draining => Cause::Draining(Leaving::Row),
         Stage::Serving if occupant.status == Status::Draining => Cause::LastResort(Leaving::Row),
+        Stage::Serving if view.desired.spilled.contains(&id) => Cause::Spilled { full: occupant.weight },
         Stage::Serving | Stage::Leaving => Cause::Serving,
         _ => Cause::Behind,
     }
@@ -88,7 +98,7 @@ mod tests {
     use crate::client::fixtures::{OPTIONS, World, address, down, inherited, maintenance, server, up};
     use crate::client::placement::{BackendKind, History, Rules, place};
     use crate::client::stage::{Options, PARKED};
-    use crate::slot::{Slot, Weight};
+    use crate::slot::Slot;
 
     fn row(id: SlotId, status: Status, weight: Weight, group: &str) -> (SlotId, Row) {
         let occupant = Occupant {
@@ -114,7 +124,7 @@ mod tests {
     fn cause_of(rows: &[(SlotId, Row)], running: &[(SlotId, Running)], options: Options, proven: bool) -> Cause {
         let table = Table { rows: rows.iter().cloned().collect(), strays: vec![] };
         let zones = Some(vec!["z1".to_owned()]);
-        let rules = Rules { groups: Some(vec!["web".to_owned()]), zones, all_in_fallback: false };
+        let rules = Rules { groups: Some(vec!["web".to_owned()]), zones, ..Rules::default() };
         let mut world = World::new([]);
         (world.size, world.options) = (2, options);
         world.desired = place(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::backend::ManagedBackend;
 use super::reconcile::BackendPlan;
+use super::spill::STEPS;
 use crate::about::About;
 use crate::log::Episode;
 use crate::metrics::Metrics;
@@ -21,6 +22,7 @@ pub(super) struct Report {
     blocked: Episode,
     contested: Episode,
     weightless: Episode,
+    spill: Episode,
 }
 
 impl Report {
@@ -34,6 +36,7 @@ impl Report {
             blocked: Episode::new("servers blocked in HAProxy"),
             contested: Episode::new("contested weights"),
             weightless: Episode::new("servers that can never serve"),
+            spill: Episode::new("spillover"),
         }
     }
 
@@ -105,7 +108,40 @@ impl Report {
             "their configured weight is 0, and the static algorithm accepts no other; give the `server-template` a weight, or \
              the backend `hash-type consistent`",
         );
+        conditions.extend(self.publish_spill(backends));
         self.metrics.set_condition("haproxy", (!conditions.is_empty()).then(|| conditions.join("; ")));
+    }
+}
+
+impl Report {
+    /// Reports which backends take in servers of others, and returns the text.
+    fn publish_spill(&mut self, backends: &[ManagedBackend]) -> Option<String> {
+        let levels = backends.iter().filter_map(|backend| Some((backend, backend.spill_level()?)));
+        let share = |level: u8| f64::from(level) / f64::from(STEPS);
+        self.metrics
+            .set_spill(levels.clone().map(|(backend, level)| (backend.name().to_owned(), share(level))).collect());
+        let spilling: Vec<(&ManagedBackend, u8)> = levels.filter(|(_, level)| *level > 0).collect();
+        let slots = |backend: &ManagedBackend| backend.spilled().len();
+        self.metrics.set_spill_slots(spilling.iter().map(|(backend, _)| slots(backend)).sum());
+        let text = |(backend, level): &(&ManagedBackend, u8)| {
+            format!(
+                "backend {}: {} servers of others serve at {level}/{STEPS} of their weight; the own ones that can serve have a weight of \
+                 {}, and their fair share is {}",
+                backend.name(),
+                slots(backend),
+                backend.load.fit,
+                backend.load.fair(),
+            )
+        };
+        let texts: Vec<String> = spilling.iter().map(text).collect();
+        let key: Vec<String> = spilling.iter().map(|(backend, level)| format!("{} {level}", backend.name())).collect();
+        let about = About::default().backend(spilling.iter().map(|(backend, _)| backend.name())).cause(["spilled"]);
+        let text = (!texts.is_empty()).then(|| texts.join("; "));
+        self.spill.report_about(
+            text.as_ref().map(|text| (key.join(", "), text)).as_ref().map(|(key, text)| (key.as_str(), text.as_str())),
+            &about,
+        );
+        text
     }
 }
 

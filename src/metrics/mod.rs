@@ -99,6 +99,8 @@ struct Values {
     waiting_slots: Option<usize>,
     blocked_slots: Option<usize>,
     missing_backends: Option<usize>,
+    spill: Vec<(String, f64)>,
+    spill_slots: Option<usize>,
     aws_requests: BTreeMap<(&'static str, &'static str, String), u64>,
     consumed: BTreeMap<&'static str, f64>,
     consul_requests: BTreeMap<&'static str, u64>,
@@ -233,6 +235,16 @@ impl Metrics {
     /// Client: configured backends that cannot be kept in step.
     pub fn set_missing_backends(&self, n: usize) {
         self.values().missing_backends = Some(n);
+    }
+
+    /// Client: how much of the servers of others each backend takes in, 0 to 1; empty without spillover.
+    pub fn set_spill(&self, shares: Vec<(String, f64)>) {
+        self.values().spill = shares;
+    }
+
+    /// Client: servers of others that backends take in.
+    pub fn set_spill_slots(&self, n: usize) {
+        self.values().spill_slots = Some(n);
     }
 
     /// An attempt at an AWS request ended with `result`: `ok`, AWS's error code, or a failure such as `timeout` or `connect`.

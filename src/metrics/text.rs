@@ -116,6 +116,18 @@ fn haproxy(text: &mut Text, values: &Values) {
     text.gauge("hsdo_haproxy_blocked_slots", blocked, values.blocked_slots);
     let absent = "Configured backends that are missing, or cannot be kept in step.";
     text.gauge("hsdo_haproxy_missing_backends", absent, values.missing_backends);
+    if !values.spill.is_empty() {
+        let name = "hsdo_spill_share";
+        text.family(
+            name,
+            "gauge",
+            "How much of the servers of other zones or groups a backend takes in (CLIENT_SPILL_BELOW).",
+        );
+        for (backend, share) in &values.spill {
+            text.sample(name, &[("backend", backend)], share);
+        }
+        text.gauge("hsdo_spill_slots", "Servers of other zones or groups that backends take in.", values.spill_slots);
+    }
 }
 
 fn aws(text: &mut Text, values: &Values) {
@@ -251,6 +263,8 @@ mod tests {
             waiting_slots: Some(2),
             blocked_slots: Some(0),
             missing_backends: Some(1),
+            spill: vec![("http-back".to_owned(), 0.25)],
+            spill_slots: Some(3),
             aws_requests: [
                 (("dynamodb", "Scan", "ok".to_owned()), 7),
                 (("dynamodb", "Scan", "timeout".to_owned()), 1),

@@ -36,6 +36,8 @@ pub struct BackendState {
     pub fallback: bool,
     /// Why it cannot be kept in step.
     pub fault: Option<String>,
+    /// How much of the servers of others comes in, in sixteenths of their weight; none where spillover is off.
+    pub spill: Option<u8>,
     /// Its slots, in order; none if it has a fault.
     pub slots: Vec<BackendSlot>,
 }

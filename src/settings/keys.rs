@@ -112,6 +112,9 @@ table! {
     CLIENT_ZONE_NAMES, Client, default "auto",
         expected "auto, or one or more names of availability zones, separated by commas",
         help "zones whose servers go to the default backends, such as eu-west-1a; auto is this machine's own, asked at start";
+    CLIENT_SPILL_BELOW, Client, default "0",
+        expected "a percentage from 0 to 100, 0 for no spillover",
+        help "take in servers of other zones or groups while the own ones have less than this percentage of their fair share; 0 is never";
     CLIENT_HAPROXY_FALLBACK_BACKEND_NAME, Client, default "",
         expected "the name of a HAProxy backend: letters, digits and _.:- only, at most 255",
         help "fallback backend (required when dedicated by group or when all servers go to the fallback)";
@@ -234,7 +237,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 32);
+        assert_eq!(KEYS.len(), 33);
     }
 
     #[test]

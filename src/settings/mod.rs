@@ -34,11 +34,12 @@ pub(crate) use keys::nearest;
 use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_DEDICATED_ZONE, CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
-    CLIENT_STATE_FILE, CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, CLIENT_ZONE_NAMES, DEBUG,
-    DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, LOG_FORMAT,
-    SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
-    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
-    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE, SERVER_REMOVAL_GUARD,
+    CLIENT_SPILL_BELOW, CLIENT_STATE_FILE, CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, CLIENT_ZONE_NAMES,
+    DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL,
+    LOG_FORMAT, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
+    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
+    SERVER_REMOVAL_GUARD,
 };
 pub use keys::{KEYS, Scope, Setting, help};
 pub use listing::{ListedSetting, list};
@@ -168,6 +169,11 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
     let by_zone = flag(&CLIENT_DEDICATED_ZONE);
     let all_in_fallback = flag(&CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND);
     let health_gate = flag(&CLIENT_HEALTH_GATE);
+    let spill_below = sources.read(&CLIENT_SPILL_BELOW, scalar(integer(0..=100))).unwrap_or_default();
+    if let (true, false, Some(found)) = (spill_below > 0, dedicated || by_zone, sources.given(&CLIENT_SPILL_BELOW)) {
+        let text = "it has no effect unless CLIENT_DEDICATED_ZONE or CLIENT_DEDICATED_ASG is true";
+        sources.warn(&CLIENT_SPILL_BELOW, &found, text);
+    }
     let max_age = sources.read(&CLIENT_STATE_MAX_AGE, scalar(seconds(0.0..=1e9))).unwrap_or_default();
     let path = sources.read(&CLIENT_STATE_FILE, scalar(file_path));
     let state_file = path.map(|path| StateFile { path, max_age });
@@ -199,6 +205,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
         zones,
         fallback,
         all_in_fallback,
+        spill_below,
         health_gate,
         state_file,
     })

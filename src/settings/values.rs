@@ -95,6 +95,8 @@ pub struct ClientSettings {
     pub fallback: Option<Backend>,
     /// Put the servers of the default backends in the fallback too. Implies `fallback`.
     pub all_in_fallback: bool,
+    /// Below this percentage of their fair share the own servers get help from others, 0 to 100; 0 for never.
+    pub spill_below: u32,
     /// Keep a new server down until HAProxy's check has passed.
     pub health_gate: bool,
     /// Where the last table is kept.

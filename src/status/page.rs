@@ -201,6 +201,7 @@ fn sign(cause: &str) -> (&'static str, &'static str) {
         "serving" => ("●", "ok"),
         "ramping" => ("▲", "go"),
         "draining" | "covering" => ("▼", "go"),
+        "spilled" => ("◆", "go"),
         "waiting" | "behind" => ("◌", "go"),
         "free" | "unused" | "elsewhere" => ("·", "mute"),
         "held" | "disabled" | "kept" | "last-resort" => ("■", "warn"),

@@ -119,6 +119,7 @@ pub struct BackendFacts {
     pub base_name: String,
     pub fallback: bool,
     pub fault: Option<String>,
+    pub spill_share: Option<f64>,
     pub slots: Vec<BackendSlotFacts>,
 }
 
@@ -299,6 +300,7 @@ fn backend(state: &BackendState) -> BackendFacts {
         base_name: state.base.clone(),
         fallback: state.fallback,
         fault: state.fault.clone(),
+        spill_share: state.spill.map(|level| f64::from(level) / 16.0),
         slots: state.slots.iter().map(|slot| backend_slot(slot, &state.base)).collect(),
     }
 }

@@ -96,6 +96,8 @@ impl World {
                 self.marked(index, number, "is not known to EC2 yet", |it| it.denied = true);
             }
             What::Bogus { percent, .. } => self.unlist(index, percent),
+            // The page of one group from a bogus answer, beside a right one of the other, looks like half a fleet that left.
+            What::OldGroups { lag_ms, .. } if self.was_bogus(u64::from(lag_ms) * MILLI) => {}
             What::OldGroups { group, lag_ms, .. } => {
                 self.aws.borrow_mut().group_lags[usize::from(group)] = u64::from(lag_ms) * MILLI;
                 self.is_seen_as_before(u64::from(lag_ms) * MILLI);
@@ -297,7 +299,7 @@ impl World {
     /// Leaves out more than half of each group, and at least three of it, so that the guard holds whichever other group is missing
     /// meanwhile.
     fn unlist(self: &Rc<Self>, index: usize, percent: u8) {
-        if !self.is_settled_before_this() {
+        if !self.is_settled_before_this() || self.aws.borrow().group_lags.iter().any(|lag| *lag > 0) {
             return;
         }
         let mut random = Random::stream(self.seed, "bogus", index as u64);
@@ -325,6 +327,13 @@ impl World {
         }
         self.note(format!("the groups leave out {count} instances"));
         self.views_changed();
+    }
+
+    /// Whether the groups left instances out at a moment of the last `lag`.
+    fn was_bogus(&self, lag: At) -> bool {
+        let fleet = self.fleet.borrow();
+        let still = fleet.instances.iter().any(|instance| instance.unlisted);
+        still || fleet.relisted.is_some_and(|relisted| self.now() < relisted + lag)
     }
 
     fn list_all(self: &Rc<Self>) {

@@ -176,6 +176,8 @@ impl World {
             let by = &self.processes[process].name;
             self.fail(LEASE, format!("{by} takes the lease of {}, whose heart beats", holder.name));
         }
+        // The fault lasted until now: turns on standby put nothing right.
+        self.processes.iter().for_each(|process| process.good_turns.set(0));
         let before = self.promises.borrow_mut().terms.insert(claim.leader.clone(), process);
         self.note(format!("{} takes the lease as {}", self.processes[process].name, claim.leader));
         if before.is_some_and(|before| before != process) {

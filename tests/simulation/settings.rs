@@ -66,6 +66,7 @@ impl Settings {
             dedicated: Settings::is_dedicated(site),
             groups: if Settings::is_dedicated(site) { vec![GROUPS[0].to_owned()] } else { Vec::new() },
             zones: None,
+            spill_below: 0,
             fallback: Settings::is_dedicated(site).then(|| backend(BACKENDS[1])),
             all_in_fallback: false,
             health_gate: true,

@@ -122,7 +122,7 @@ impl World {
             self.fail(AGAIN, format!("the turns of {} go on failing", leader.name));
         }
         if leader.good_turns.get() < TURNS {
-            if self.now() > calm_from + TAKEOVER + 4 * leader.interval {
+            if self.now() > calm_from + TAKEOVER + 6 * leader.interval {
                 self.fail(LEADER, format!("{} makes no turns", leader.name));
             }
             return false;

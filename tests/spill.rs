@@ -1,0 +1,148 @@
+//! Spillover on a real HAProxy: `check inter 100ms rise 2 fall 2`, a template of six servers, two of them in each of three zones.
+
+mod common;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use common::bed::Bed;
+use common::haproxy::{BackendConfig, Haproxy};
+use common::hsdo::{Hsdo, Running};
+use common::traffic::{self, Stream};
+use common::wait::{SOON, wait_for};
+
+const BACK: &str = "http-back";
+
+struct Scene {
+    bed: Bed,
+    haproxy: Haproxy,
+}
+
+impl Scene {
+    /// Every server has weight 10. The load balancer is in zone a, with slots 1 and 2.
+    fn set(name: &str) -> Self {
+        let bed = Bed::new(name);
+        bed.moto().create_table();
+        for id in 1..=6 {
+            serve(&bed, id);
+            bed.moto().put_server(id, &address(id), &format!("i-{id}"), Some("web"), 10);
+            let zone = ["a", "b", "c"][(id as usize - 1) / 2];
+            bed.moto().update_item(id, &json!({"HsdoZone": {"S": zone}}));
+        }
+        // One server of several that stops answering is tried again elsewhere.
+        let backend = BackendConfig::new(BACK, "web", 6).line("option redispatch 1").line("retries 3");
+        let haproxy = Haproxy::start(&bed, &[backend]);
+        Scene { bed, haproxy }
+    }
+
+    fn client(&self) -> Hsdo {
+        Hsdo::client(&self.bed)
+            .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACK}:web:{}", self.bed.web().port()))
+            .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "6")
+            .env("CLIENT_DEDICATED_ZONE", "true")
+            .env("CLIENT_ZONE_NAMES", "a")
+            .env("CLIENT_SPILL_BELOW", "70")
+    }
+
+    /// The weights of all six servers: 0 for one that takes no new traffic.
+    #[track_caller]
+    fn wait_weights(&self, weights: [u32; 6]) {
+        let names: Vec<String> = (1..=6).map(|id| format!("web{id}")).collect();
+        let serving = names.iter().zip(weights).filter(|(_, weight)| *weight > 0);
+        let wanted: Vec<(&str, u32)> = serving.map(|(name, weight)| (name.as_str(), weight)).collect();
+        self.haproxy.wait_weights(BACK, &wanted);
+    }
+}
+
+fn address(id: u32) -> String {
+    format!("127.1.3.{id}")
+}
+
+fn serve(bed: &Bed, id: u32) {
+    bed.web().serve(&format!("i-{id}"), address(id).parse().expect("an address"));
+}
+
+fn share(client: &Running) -> Option<f64> {
+    client.metric(r#"hsdo_spill_share{backend="http-back"}"#)
+}
+
+#[test]
+fn others_come_in_while_the_own_zone_is_short_and_leave_when_it_is_not() {
+    let scene = Scene::set("spill");
+    let mut client = scene.client().spawn();
+    scene.wait_weights([10, 10, 0, 0, 0, 0]);
+    client.wait_turn();
+    assert_eq!((share(&client), client.metric("hsdo_spill_slots")), (Some(0.0), Some(0.0)));
+    assert!(!client.log().contains("spillover"), "a fresh HAProxy spills nothing: {}", client.log());
+
+    // Half of the own weight is gone: 10 of a fair share of 20. Four others at 4/16 make up for it.
+    let mut stream = Stream::start(scene.haproxy.frontend(BACK), Duration::from_millis(5), usize::MAX);
+    scene.bed.web().stop("i-1");
+    scene.wait_weights([0, 10, 3, 3, 3, 3]);
+    client.wait_metric(r#"hsdo_spill_share{backend="http-back"}"#, |share| share == 0.25);
+    client.wait_log(
+        "spillover: backend http-back: 4 servers of others serve at 4/16 of their weight; the own ones that can serve have a weight of 10, and \
+         their fair share is 20",
+    );
+    wait_for("the reason on the page", SOON, || {
+        let report: Value = serde_json::from_str(&client.get("/status")?.1).map_err(|error| error.to_string())?;
+        let backend = &report["haproxy"]["backends"][0];
+        let told = (&backend["spill_share"], &backend["slots"][2]["cause"]);
+        if told == (&json!(0.25), &json!("spilled")) { Ok(()) } else { Err(backend.to_string()) }
+    });
+
+    // The whole zone is gone: all of the others.
+    scene.bed.web().stop("i-2");
+    scene.wait_weights([0, 0, 10, 10, 10, 10]);
+    assert_eq!(client.metric("hsdo_spill_slots"), Some(4.0));
+
+    // A client that starts goes on where its HAProxy is, and changes nothing.
+    client.terminate();
+    let sent = scene.haproxy.servers(BACK);
+    let mut client = scene.client().spawn();
+    client.wait_turn();
+    client.wait_metric(r#"hsdo_spill_share{backend="http-back"}"#, |share| share == 1.0);
+    assert_eq!(scene.haproxy.servers(BACK).keys().collect::<Vec<_>>(), sent.keys().collect::<Vec<_>>());
+    scene.wait_weights([0, 0, 10, 10, 10, 10]);
+    let tally = stream.stop();
+    assert_eq!(tally.failures, [""; 0], "{tally}");
+
+    // Back again: the own servers serve at once, the others leave half a minute later.
+    serve(&scene.bed, 1);
+    serve(&scene.bed, 2);
+    scene.wait_weights([10, 10, 10, 10, 10, 10]);
+    wait_for("the others to leave", 3 * SOON, || match scene.haproxy.active(BACK).as_slice() {
+        [_, _] => Ok(()),
+        more => Err(format!("{more:?}")),
+    });
+    scene.wait_weights([10, 10, 0, 0, 0, 0]);
+    client.wait_log("spillover: recovered after");
+    let tally = traffic::send(scene.haproxy.frontend(BACK), 10);
+    assert_eq!((tally.of("i-1"), tally.of("i-2")), (5, 5), "{tally}");
+}
+
+/// What an operator takes out of the own zone counts as missing, and so does a slot that HAProxy does not have.
+#[test]
+fn held_and_missing_servers_are_not_fit() {
+    let scene = Scene::set("spill-held");
+    let client = scene.client().spawn();
+    scene.wait_weights([10, 10, 0, 0, 0, 0]);
+    scene.haproxy.command("set server http-back/web1 state maint");
+    scene.wait_weights([0, 10, 3, 3, 3, 3]);
+    let sent = scene.bed.moto().items().len();
+    assert_eq!(sent, 6, "nothing is written to the table");
+    // Why, with the words of the page.
+    let why = Hsdo::with_aws(&scene.bed, "why")
+        .env("CLIENT_HAPROXY_SOCKET_PATH", &scene.bed.socket().to_string_lossy())
+        .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACK}:web:{}", scene.bed.web().port()))
+        .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "6")
+        .env("CLIENT_DEDICATED_ZONE", "true")
+        .env("CLIENT_ZONE_NAMES", "a")
+        .env("CLIENT_SPILL_BELOW", "70");
+    why.arg("why").arg("slot:3").run().assert_code(0).assert_stdout("spilled: serves here at a share of its weight 10");
+    // An emptied own slot is none that could serve: the fair share falls with it.
+    scene.bed.moto().put_free(1);
+    scene.wait_weights([0, 10, 3, 3, 3, 3]);
+    drop(client);
+}
