@@ -67,6 +67,7 @@ impl World {
         match of.spring() {
             Some(Trap::Kill) => {
                 self.note(format!("{} is killed at {what}", of.name));
+                self.disturb(self.now());
                 resume_unwind(Box::new(Killed));
             }
             Some(Trap::Pause(micros)) => {
