@@ -3,7 +3,7 @@
 use crate::journal::SECOND;
 use crate::run::run;
 use crate::schedule::Entry;
-use crate::schedule::What::{BackedUp, Clock, Hangs, Kill, Restored, RowDisabled, Standby, Terminate};
+use crate::schedule::What::{BackedUp, Clock, Hangs, Kill, LosesAnswers, Restored, RowDisabled, Standby, Terminate};
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
 #[test]
@@ -29,5 +29,15 @@ fn a_restored_table_does_not_repeat_a_version() {
         Entry(5_569_248, Restored),
     ];
     let outcome = run(800_119, schedule, 5_574 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// The clocks of all servers went back an hour, and most answers of DynamoDB are lost. The leader's heartbeat goes on rising, so that
+/// nobody takes its lease.
+#[test]
+fn a_heartbeat_rises_though_its_answer_is_lost() {
+    let clocks = (0..3).map(|process| Entry(60_000, Clock { process, secs: -3_600 }));
+    let lost = Entry(90_000, LosesAnswers { service: 2, percent: 80, secs: 240 });
+    let outcome = run(21, clocks.chain([lost]).collect(), 345 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }

@@ -76,7 +76,7 @@ pub(crate) struct Promises {
     removed: BTreeMap<(SlotId, IpAddr), u64>,
     /// Whose each term is.
     terms: BTreeMap<String, usize>,
-    /// When the heartbeat in the table last changed.
+    /// When a server last wrote the marker.
     beaten: At,
     /// Another hand wrote to the table since the world was settled.
     edited: bool,
@@ -141,7 +141,7 @@ impl Promises {
                     // While no row is of the own groups, every server counts as one of them, until one is.
                     let belongs = |(backend, _): &(usize, &Vec<Serving>)| {
                         let kind = if *backend == 0 { BackendKind::Default } else { BackendKind::Fallback };
-                        Settings::belongs(site, occupant.group.as_deref().unwrap_or_default(), kind)
+                        Settings::belongs(site, occupant, kind)
                     };
                     let places = all.iter().enumerate().filter(|place| serves(place) && belongs(place));
                     places.map(|(backend, _)| (site, backend)).collect::<Vec<_>>()

@@ -6,13 +6,15 @@ use std::time::Duration;
 use hsdo::client::placement::BackendKind;
 use hsdo::log::Format;
 use hsdo::server::SlotLimits;
-use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket};
-use hsdo::slot::{SlotId, Weight};
+use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket, ZoneNames};
+use hsdo::slot::{Occupant, SlotId, Weight};
 
 pub(crate) const SLOTS: SlotId = 40;
 pub(crate) const SERVERS: usize = 3;
 pub(crate) const CLIENTS: usize = 6;
 pub(crate) const GROUPS: [&str; 2] = ["web-a", "web-b"];
+/// The own zone of those that split by zone.
+pub(crate) const ZONE: &str = "z1";
 pub(crate) const PORT: u16 = 80;
 pub(crate) const BASE: &str = "web";
 /// The step of a ramp.
@@ -41,10 +43,27 @@ impl Settings {
         site % 3 == 2
     }
 
-    /// Whether an occupant of `group` stands in a backend of this kind at this site.
-    pub(crate) fn belongs(site: usize, group: &str, kind: BackendKind) -> bool {
-        let own = !Settings::is_dedicated(site) || group == GROUPS[0];
-        own == (kind == BackendKind::Default)
+    /// Two others split by zone, without a fallback, and take in servers of other zones.
+    pub(crate) fn spills(site: usize) -> bool {
+        site % 3 == 1
+    }
+
+    /// Whether an occupant is one of the site's own.
+    pub(crate) fn is_own(site: usize, occupant: &Occupant) -> bool {
+        match (Settings::is_dedicated(site), Settings::spills(site)) {
+            (true, _) => occupant.group.as_deref() == Some(GROUPS[0]),
+            (_, true) => occupant.zone.as_deref().is_none_or(|zone| zone == ZONE),
+            (false, false) => true,
+        }
+    }
+
+    /// Whether an occupant stands in a backend of this kind at this site, whatever spills.
+    pub(crate) fn belongs(site: usize, occupant: &Occupant, kind: BackendKind) -> bool {
+        let own = Settings::is_own(site, occupant);
+        match kind {
+            BackendKind::Default => own,
+            BackendKind::Fallback => !own && Settings::is_dedicated(site),
+        }
     }
 
     pub(crate) fn client(site: usize) -> ClientSettings {
@@ -65,8 +84,8 @@ impl Settings {
             backends: vec![backend(BACKENDS[0])],
             dedicated: Settings::is_dedicated(site),
             groups: if Settings::is_dedicated(site) { vec![GROUPS[0].to_owned()] } else { Vec::new() },
-            zones: None,
-            spill_below: 0,
+            zones: Settings::spills(site).then(|| ZoneNames::Named(vec![ZONE.to_owned()])),
+            spill_below: if Settings::spills(site) { 70 } else { 0 },
             fallback: Settings::is_dedicated(site).then(|| backend(BACKENDS[1])),
             all_in_fallback: false,
             health_gate: true,

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use hsdo::client::placement::BackendKind;
-use hsdo::slot::{Occupant, Row, SlotId, Status};
+use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
 use crate::journal::{At, SECOND};
 use crate::promises::{ONE_WRITER, occupants};
-use crate::settings::{BACKENDS, GROUPS, SLOTS, STEP, Settings};
+use crate::settings::{BACKENDS, GROUPS, SLOTS, STEP, Settings, ZONE};
 use crate::site::Answering;
 use crate::world::World;
 
@@ -175,17 +175,35 @@ impl World {
     fn wrong_haproxy(&self, site: usize) -> Option<String> {
         let promises = self.promises.borrow();
         let table = self.table.borrow();
-        // Where no row was ever of the own groups, hsdo takes them for misspelt and moves no server.
-        let is_own = |(_, occupant): (SlotId, &Occupant)| occupant.group.as_deref() == Some(GROUPS[0]);
-        if Settings::is_dedicated(site) && !occupants(&table.state().rows).any(is_own) {
+        let rows = &table.state().rows;
+        // Where no row was ever of the own groups or zones, hsdo takes them for misspelt and moves no server.
+        let is_named = |(_, occupant): (SlotId, &Occupant)| match Settings::spills(site) {
+            true => occupant.zone.as_deref() == Some(ZONE),
+            false => Settings::is_own(site, occupant),
+        };
+        if !occupants(rows).any(is_named) {
             return None;
         }
         for (backend, name) in BACKENDS.into_iter().enumerate() {
             let kind = if backend == 0 { BackendKind::Default } else { BackendKind::Fallback };
-            let wanted = wanted(&self.answering, &table.state().rows, site, kind);
-            let serving = promises.serving(site, backend);
-            if wanted.is_empty() && serving.iter().all(|one| covers(&table.state().rows, site, kind, one.0)) {
+            let wanted = wanted(&self.answering, rows, site, kind);
+            let mut serving = promises.serving(site, backend).to_vec();
+            if wanted.is_empty() && serving.iter().all(|one| covers(rows, site, kind, one.0)) {
                 continue;
+            }
+            if Settings::spills(site) {
+                let helps = |one: &(SlotId, IpAddr, Weight)| helper(rows, site, one.0).is_some_and(|it| it.1 == one.1);
+                let help: Vec<_> = serving.extract_if(.., |one| helps(one)).collect();
+                let too_much = help.iter().find(|one| helper(rows, site, one.0).is_some_and(|it| it.2 < one.2));
+                if let Some(one) = too_much {
+                    return Some(format!(
+                        "{name} of HAProxy {site}: {one:?} of another zone serves with more than its weight"
+                    ));
+                }
+                let answers = |id: &SlotId| helper(rows, site, *id).is_some_and(|it| self.answering.contains(it.1));
+                if wanted.is_empty() && help.is_empty() && rows.keys().any(answers) {
+                    return Some(format!("{name} of HAProxy {site}: its zone is gone, and no other helps"));
+                }
             }
             let found: BTreeSet<(SlotId, IpAddr)> = serving.iter().map(|(id, address, _)| (*id, *address)).collect();
             let names: BTreeSet<(SlotId, IpAddr)> = wanted.iter().map(|(id, address, _)| (*id, *address)).collect();
@@ -195,7 +213,7 @@ impl World {
                 return Some(format!("{name} of HAProxy {site}: {lacks:?} do not serve, and {more:?} do"));
             }
             // The step of a ramp may be a turn old.
-            let off = wanted.iter().zip(serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > STEP);
+            let off = wanted.iter().zip(&serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > STEP);
             if let Some((wanted, found)) = off {
                 return Some(format!("{name} of HAProxy {site}: {wanted:?} is wanted, and {found:?} is there"));
             }
@@ -214,13 +232,19 @@ impl World {
     }
 }
 
+/// The server of a slot that may help a site out whose zone it is not in.
+fn helper(rows: &crate::table::Rows, site: usize, id: SlotId) -> Option<(SlotId, IpAddr, Weight)> {
+    let Some(Row::Readable(slot)) = rows.get(&id) else { return None };
+    let occupant = slot.occupant.as_ref()?;
+    let may = occupant.status == Status::Enabled && occupant.weight > 0 && !Settings::is_own(site, occupant);
+    may.then_some((id, occupant.address, occupant.weight))
+}
+
 /// Whether the server of a slot may serve on although it leaves: none of its successors answers.
 fn covers(rows: &crate::table::Rows, site: usize, kind: BackendKind, id: SlotId) -> bool {
     let has = |status: Status, id: Option<SlotId>| {
         occupants(rows).any(|(slot, occupant)| {
-            id.is_none_or(|id| id == slot)
-                && occupant.status == status
-                && Settings::belongs(site, occupant.group.as_deref().unwrap_or_default(), kind)
+            id.is_none_or(|id| id == slot) && occupant.status == status && Settings::belongs(site, occupant, kind)
         })
     };
     has(Status::Draining, Some(id)) && has(Status::Enabled, None)
@@ -232,11 +256,11 @@ fn wanted(
     rows: &crate::table::Rows,
     site: usize,
     kind: BackendKind,
-) -> Vec<(SlotId, IpAddr, hsdo::slot::Weight)> {
+) -> Vec<(SlotId, IpAddr, Weight)> {
     let serves = |(_, occupant): &(SlotId, &Occupant)| {
         occupant.weight > 0
             && occupant.status != Status::Disabled
-            && Settings::belongs(site, occupant.group.as_deref().unwrap_or_default(), kind)
+            && Settings::belongs(site, occupant, kind)
             && answering.contains(occupant.address)
     };
     occupants(rows).filter(serves).map(|(id, occupant)| (id, occupant.address, occupant.weight)).collect()

@@ -7,7 +7,7 @@ use super::line::{Line, Trouble};
 use crate::aws::{Throughput, ViewedTable};
 use crate::client::placement::{History, Rules, Splits};
 use crate::ports::TableReading;
-use crate::slot::{Row, SlotId};
+use crate::slot::{Row, SlotId, Table};
 use crate::text::list;
 
 const MAX_LISTED: usize = 10;
@@ -164,7 +164,25 @@ fn rows(facts: &TableFacts, TableReading { table, marker, .. }: &TableReading) -
             ));
         }
     }
+    lines.extend(spillover(facts.rules.spill_below, table));
     lines
+}
+
+/// What surprises about spillover: its shares are sixteenths of the weights, and fleets do not divide by their zones.
+fn spillover(below: u32, table: &Table) -> Option<Line> {
+    let line = |text: String, remedy: &str| Some(Line::warn("CLIENT_SPILL_BELOW", text, remedy));
+    let weights = table.slots().filter_map(|slot| Some(slot.occupant.as_ref()?.weight));
+    match (below, weights.max().unwrap_or(0)) {
+        (0, _) => None,
+        (100, _) => {
+            line("at 100 a zone that has one server less than another spills for ever".to_owned(), "set it to 70 or so")
+        }
+        (_, highest @ 1..16) => line(
+            format!("the highest weight in the table is {highest}, so servers of others come in by coarse steps"),
+            "set SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT to 100",
+        ),
+        _ => None,
+    }
 }
 
 fn slots(ids: &[SlotId]) -> String {
@@ -176,7 +194,7 @@ mod tests {
     use super::*;
     use crate::commands::check::line::Level;
     use crate::marker::Marker;
-    use crate::slot::{Slot, Table};
+    use crate::slot::Slot;
 
     fn trouble(denied: bool, table: bool) -> Trouble {
         Trouble { text: "no".to_owned(), remedy: "allow it".to_owned(), denied, table }
@@ -257,5 +275,9 @@ mod tests {
         reading.table.rows.insert(2, Row::Unreadable { reason: "no Weight".to_owned(), address: None });
         assert_eq!(levels(&odd, "rows"), [Level::Ok, Level::Warn, Level::Warn]);
         assert_eq!(levels(&odd, "CLIENT_ASG_NAMES"), [Level::Warn]);
+        for (below, expected) in [(0, vec![]), (70, vec![]), (100, vec![Level::Warn])] {
+            odd.rules.spill_below = below;
+            assert_eq!(levels(&odd, "CLIENT_SPILL_BELOW"), expected, "{below}");
+        }
     }
 }

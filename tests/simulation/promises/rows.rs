@@ -13,7 +13,7 @@ use crate::world::World;
 impl World {
     /// The table changed.
     pub(crate) fn table_changed(&self, writer: Writer, before: &State, changes: &Changes) {
-        if changes.marker.as_ref().is_some_and(|marker| marker.heartbeat != before.marker.heartbeat) {
+        if changes.marker.is_some() && matches!(writer, Writer::Server(_)) {
             self.promises.borrow_mut().beaten = self.now();
         }
         if changes.rows.is_empty() {
