@@ -198,7 +198,11 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
         ))
     })?;
     if settings.zones == Some(ZoneNames::Auto) {
-        let zone = own_zone(env, table.zone(), &role.shutdown)?;
+        let remembered = match (table.zone(), &settings.state_file) {
+            (Some(zone), _) => Some(zone.to_owned()),
+            (None, file) => file.as_ref().and_then(|file| aws::remembered_zone(file, &common.table, region)),
+        };
+        let zone = own_zone(env, remembered.as_deref(), &role.shutdown)?;
         table.set_zone(zone.clone());
         settings.zones = Some(ZoneNames::Named(vec![zone]));
     }

@@ -944,7 +944,11 @@ fn many_slots_go_in_few_lines() {
         if full == 200 { Ok(()) } else { Err(full.to_string()) }
     });
     assert!(tap.lines().iter().all(|line| line.len() < 8192), "a line is too long for HAProxy 2.2");
-    assert_eq!(tap.changes().len(), 4 * 200, "weight 0, address, ready, weight: they are in maintenance already");
+    assert_eq!(
+        tap.changes().len(),
+        5 * 200,
+        "weight 0, address; address, ready, weight: they are in maintenance already"
+    );
     let lines = tap.lines().iter().filter(|line| line.contains("set server")).count();
     assert!(lines <= 12, "{lines} lines");
     settle(&mut client, &tap);

@@ -97,6 +97,12 @@ fn others_come_in_while_the_own_zone_is_short_and_leave_when_it_is_not() {
     scene.wait_weights([0, 0, 10, 10, 10, 10]);
     assert_eq!(client.metric("hsdo_spill_slots"), Some(4.0));
 
+    // Servers of the own zone that are new and never pass their check do not send the others away: not after 30 s either, as the end
+    // of this test shows.
+    scene.bed.moto().put_server(1, &address(7), "i-7", Some("web"), 10);
+    scene.bed.moto().update_item(1, &json!({"HsdoZone": {"S": "a"}}));
+    scene.wait_weights([0, 0, 10, 10, 10, 10]);
+
     // A client that starts goes on where its HAProxy is, and changes nothing.
     client.terminate();
     let sent = scene.haproxy.servers(BACK);
@@ -105,11 +111,18 @@ fn others_come_in_while_the_own_zone_is_short_and_leave_when_it_is_not() {
     client.wait_metric(r#"hsdo_spill_share{backend="http-back"}"#, |share| share == 1.0);
     assert_eq!(scene.haproxy.servers(BACK).keys().collect::<Vec<_>>(), sent.keys().collect::<Vec<_>>());
     scene.wait_weights([0, 0, 10, 10, 10, 10]);
+    // Longer than a new server counts as fit, and the own weight has to be enough.
+    wait_for("half a minute", 3 * SOON, || {
+        let since = client.metric("process_start_time_seconds").expect("a process");
+        let age = client.metric("hsdo_last_success_timestamp_seconds").expect("a turn") - since;
+        if age > 33.0 { Ok(()) } else { Err(age.to_string()) }
+    });
+    scene.wait_weights([0, 0, 10, 10, 10, 10]);
     let tally = stream.stop();
     assert_eq!(tally.failures, [""; 0], "{tally}");
 
     // Back again: the own servers serve at once, the others leave half a minute later.
-    serve(&scene.bed, 1);
+    scene.bed.web().serve("i-7", address(7).parse().expect("an address"));
     serve(&scene.bed, 2);
     scene.wait_weights([10, 10, 10, 10, 10, 10]);
     wait_for("the others to leave", 3 * SOON, || match scene.haproxy.active(BACK).as_slice() {
@@ -118,8 +131,9 @@ fn others_come_in_while_the_own_zone_is_short_and_leave_when_it_is_not() {
     });
     scene.wait_weights([10, 10, 0, 0, 0, 0]);
     client.wait_log("spillover: recovered after");
+    assert_eq!(scene.haproxy.server(BACK, "web3").weight, 0, "it drains");
     let tally = traffic::send(scene.haproxy.frontend(BACK), 10);
-    assert_eq!((tally.of("i-1"), tally.of("i-2")), (5, 5), "{tally}");
+    assert_eq!((tally.of("i-7"), tally.of("i-2")), (5, 5), "{tally}");
 }
 
 /// What an operator takes out of the own zone counts as missing, and so does a slot that HAProxy does not have.
@@ -145,4 +159,25 @@ fn held_and_missing_servers_are_not_fit() {
     scene.bed.moto().put_free(1);
     scene.wait_weights([0, 10, 3, 3, 3, 3]);
     drop(client);
+}
+
+/// The own zone died while the client was away: HAProxy has found that, and nobody waits for a first check.
+#[test]
+fn a_client_that_starts_on_a_dead_zone_spills_at_once() {
+    let scene = Scene::set("spill-start");
+    let mut client = scene.client().spawn();
+    scene.wait_weights([10, 10, 0, 0, 0, 0]);
+    client.terminate();
+    scene.bed.web().stop("i-1");
+    scene.bed.web().stop("i-2");
+    scene.wait_weights([0; 6]);
+    let outcome = scene.client().once();
+    outcome.assert_code(0);
+    scene.wait_weights([0, 0, 10, 10, 10, 10]);
+    // Held by an operator while no client runs, one that came in stays out.
+    scene.haproxy.command("set server http-back/web3 state maint");
+    let mut client = scene.client().spawn();
+    client.wait_turn();
+    client.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
+    scene.wait_weights([0, 0, 0, 10, 10, 10]);
 }

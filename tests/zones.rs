@@ -163,11 +163,15 @@ fn auto(bed: &Bed, metadata: Option<&str>, task: Option<&str>) -> Hsdo {
 
 /// A command for people on the machine of such a client.
 fn command(bed: &Bed, metadata: Option<&str>, words: &[&str]) -> Outcome {
+    command_with(bed, metadata, words, |hsdo| hsdo)
+}
+
+fn command_with(bed: &Bed, metadata: Option<&str>, words: &[&str], more: impl Fn(Hsdo) -> Hsdo) -> Outcome {
     let hsdo = Hsdo::with_aws(bed, "command")
         .env("CLIENT_HAPROXY_SOCKET_PATH", &bed.socket().to_string_lossy())
         .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACK}:mywebapp:{}", bed.web().port()));
     let hsdo = with_places(with_fallback(split_by_zone(hsdo, bed)), metadata, None);
-    words.iter().fold(hsdo, |hsdo, word| hsdo.arg(word)).run()
+    words.iter().fold(more(hsdo), |hsdo, word| hsdo.arg(word)).run()
 }
 
 fn with_places(hsdo: Hsdo, metadata: Option<&str>, task: Option<&str>) -> Hsdo {
@@ -233,6 +237,8 @@ fn the_state_file_remembers_the_zone() {
     haproxy.kill();
     haproxy.restart();
     issuer.set_broken(true);
+    let zone = command_with(&bed, Some(&issuer.url()), &["check", "--client"], kept);
+    zone.assert_stdout("auto: this machine is in eu-west-1b");
     let mut client = kept(auto(&bed, Some(&issuer.url()), None)).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").spawn();
     client.wait_log("CLIENT_STATE_FILE remembers zone eu-west-1b");
     wait_places(&haproxy, &[2, 3, 4], &[1]);

@@ -41,7 +41,7 @@ pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record};
 pub use self::query::readiness::{instance_query, observe};
 pub use self::query::source::GroupSource;
 pub use self::service::Service;
-pub use self::table::state_file::KeptTable;
+pub use self::table::state_file::{KeptTable, remembered_zone};
 pub use self::table::store::{Created, SlotTable, read_page};
 pub use self::transport::http::Observer;
 pub use self::zone::Whereabouts;

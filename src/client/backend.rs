@@ -39,6 +39,8 @@ pub(super) struct ManagedBackend {
     candidates: Option<Candidates>,
     /// How much of them does; none before the first reading.
     spill: Option<Spill>,
+    /// The slots of others that were in before this turn.
+    in_before: BTreeSet<SlotId>,
     /// What that was decided by.
     pub(super) load: Load,
     learned: Learned,
@@ -56,6 +58,7 @@ impl ManagedBackend {
             running: Err(BackendFault::Missing(Vec::new())),
             candidates: None,
             spill: None,
+            in_before: BTreeSet::new(),
             load: Load::default(),
             learned: Learned::default(),
             plan: BackendPlan::default(),
@@ -101,11 +104,12 @@ impl ManagedBackend {
     }
 
     pub(super) fn begin(&mut self, table: &Table, rules: &Rules, history: History) {
+        self.in_before = std::mem::take(&mut self.desired).spilled;
         self.desired = placement::place(table, self.target.kind, rules, history);
         let is_default = self.target.kind == BackendKind::Default;
         self.candidates = Candidates::of(table, rules, history).filter(|_| is_default);
         match (&self.candidates, &self.spill) {
-            (Some(candidates), Some(spill)) => candidates.place(&mut self.desired, spill.level()),
+            (Some(candidates), Some(spill)) => candidates.place(&mut self.desired, spill, &self.in_before),
             (Some(_), None) => {}
             (None, _) => (self.spill, self.load) = (None, Load::default()),
         }
@@ -116,13 +120,16 @@ impl ManagedBackend {
     pub(super) fn decide_spill(&mut self, below: u32, now: Instant) {
         let options = self.options();
         let (Some(candidates), Ok(running)) = (&self.candidates, &self.running) else { return };
+        let spill = self.spill.get_or_insert_with(|| Spill::found(candidates.level_of(running)));
+        // Before anything is remembered: a server that came in and is held must not pass for one that should be out.
+        candidates.place(&mut self.desired, spill, &self.in_before);
         let memory = &mut self.learned.memory;
         memory.observe(&self.desired, running, options, now);
         let view = View { desired: &self.desired, running, memory, size: self.size, options };
-        self.load = Load::of(candidates, |id| spill::fits(id, view, now));
-        let spill = self.spill.get_or_insert_with(|| Spill::found(candidates.level_of(running)));
+        // What is in maintenance as it should be may help as well as any.
+        self.load = Load::of(candidates, |id| spill::fitness(id, view, now));
         spill.decide(&self.load, below, now);
-        candidates.place(&mut self.desired, spill.level());
+        candidates.place(&mut self.desired, spill, &self.in_before);
     }
 
     /// How much of the others comes in, in sixteenths; none where spillover is off.
@@ -130,21 +137,19 @@ impl ManagedBackend {
         self.spill.as_ref().map(Spill::level)
     }
 
-    /// The slots of others that are here.
-    pub(super) fn spilled(&self) -> &BTreeSet<SlotId> {
-        &self.desired.spilled
+    /// How many servers of others are here.
+    pub(super) fn spilled(&self) -> usize {
+        let is_here = |slot: &&SlotId| self.running.as_ref().is_ok_and(|running| running.contains_key(*slot));
+        self.desired.spilled.iter().filter(is_here).count()
     }
 
     /// Whether time alone may change what is wanted.
     pub(super) fn watches_time(&self) -> bool {
-        self.spill.as_ref().is_some_and(|spill| spill.is_easing() || !self.plan.waiting.is_empty())
+        self.spill.as_ref().is_some_and(|spill| spill.watches_time() || !self.plan.waiting.is_empty())
     }
 
     fn options(&self) -> Options {
-        // Without any fit own server, those of others must serve at once.
-        let help_is_all = self.spill.as_ref().is_some_and(|spill| spill.level() > 0) && self.load.fit == 0;
-        let gate = self.gate && !help_is_all;
-        Options { port: self.target.backend.port, gate, static_weights: self.learned.static_weights }
+        Options { port: self.target.backend.port, gate: self.gate, static_weights: self.learned.static_weights }
     }
 
     /// Plans what the last reading needs.

@@ -229,7 +229,16 @@ impl<H: Haproxy> Converge<H> {
             }
         });
         // Log after sending, not between two lines, so that HAProxy does not wait.
-        done.iter().for_each(|command| log_done(command, slot_of(&self.backends, command)));
+        for (index, command) in done.iter().enumerate() {
+            // What is opened has had its address since it was filled.
+            let opens = done.get(index + 1).is_some_and(|next| {
+                next.change() == Change::Ready
+                    && (next.backend(), next.server()) == (command.backend(), command.server())
+            });
+            if !opens {
+                log_done(command, slot_of(&self.backends, command));
+            }
+        }
         let ok = done.len() as u64;
         for backend in &mut self.backends {
             if static_backends.contains(backend.name()) && backend.note_static() {

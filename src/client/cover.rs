@@ -46,6 +46,8 @@ impl Cover {
                     serving = true;
                 }
                 Stage::Leaving if serves => leaving.push(id),
+                // It moves to other backends or load balancers, but is well: it may help until those that belong here serve.
+                Stage::Retiring if serves && view.desired.elsewhere.contains_key(&id) => leaving.push(id),
                 Stage::Stale if serves => stale.push(id),
                 _ => {}
             }

@@ -3,7 +3,7 @@
 //! What only memory tells is said as a client that has just started says it: a server in maintenance with a weight is held, and one
 //! that is down waits for its check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::backend::{ours, slots};
@@ -11,7 +11,7 @@ use super::memory::SlotMemory;
 use super::placement::{self, BackendKind, Desired, History, Rules, Wanted};
 use super::reason;
 use super::reconcile::reconcile;
-use super::spill::Candidates;
+use super::spill::{Candidates, Spill};
 use super::stage::Options;
 use super::view::View;
 use crate::cause::Cause;
@@ -64,7 +64,9 @@ pub fn look(
         let slot = slot.map(|servers| {
             let running = ours(servers, size, &desired);
             // How much of the others comes in is what HAProxy runs: a running client may know better.
-            others.iter().for_each(|others| others.place(&mut desired, others.level_of(&running)));
+            if let Some(others) = &others {
+                others.place(&mut desired, &Spill::found(others.level_of(&running)), &BTreeSet::new());
+            }
             let options = Options { port: backend.port, gate: settings.health_gate, static_weights: false };
             let options = Options { static_weights: has_static_weights(&desired, &running, options), ..options };
             slot_look(

@@ -57,6 +57,8 @@ struct Seen {
     agreed: Option<Weight>,
     contest: Option<Contest>,
     paused: bool,
+    /// This client opened it.
+    opened: bool,
     /// Since when it has waited for its first check.
     waiting: Option<Instant>,
 }
@@ -85,7 +87,7 @@ impl SlotMemory {
             } else if !there || seen.proven != Some(address) {
                 seen.proven = None;
             }
-            let waits = there && seen.proven.is_none() && server.admin == Admin::Ready && !server.up;
+            let waits = there && seen.opened && seen.proven.is_none() && server.admin == Admin::Ready && !server.up;
             seen.waiting = waits.then(|| seen.waiting.unwrap_or(now));
             let right = options.has_weight(server, weight);
             let disputed = there && server.admin == Admin::Ready && !right && seen.agreed == Some(weight);
@@ -105,6 +107,9 @@ impl SlotMemory {
             let seen = self.0.entry(slot).or_default();
             *seen = Seen { owner: Owner::Ours, ..Seen::default() };
         }
+        if changes.contains(&Change::Ready) {
+            self.0.entry(slot).or_default().opened = true;
+        }
     }
 
     /// Whether an operator or agent keeps the server of this slot out of rotation.
@@ -117,10 +122,10 @@ impl SlotMemory {
         self.0.get(&slot).is_some_and(|seen| seen.proven.is_some())
     }
 
-    /// How long the server of this slot has waited for its first check.
-    pub(super) fn waited(&self, slot: SlotId, now: Instant) -> Duration {
-        let since = self.0.get(&slot).and_then(|seen| seen.waiting);
-        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    /// How long the server of this slot, which this client opened, has waited for its first check; none if it does not.
+    pub(super) fn waited(&self, slot: SlotId, now: Instant) -> Option<Duration> {
+        let since = self.0.get(&slot).and_then(|seen| seen.waiting)?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// Whether something else keeps changing the weight of this slot back.

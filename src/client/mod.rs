@@ -16,7 +16,7 @@
 //!
 //! *What to send* (`reconcile`):
 //! - a stale slot: `weight 0`, `state maint`, and an address that refuses connections (it is *parked*);
-//! - a parked slot: `state ready`, `health down`, its address, its weight. It takes no request, not even a persistent one, until
+//! - a parked slot: parked once more, `state ready`, `health down`, its address, its weight. It takes no request, not even a persistent one, until
 //!   HAProxy's own check has passed `rise` times, with or without hsdo. It is parked because persistent requests get in between
 //!   `ready` and `health down`. It is not opened while an old check is in flight, whose result would count for the new server;
 //! - if the server has no check, if nothing else serves meanwhile, or with `CLIENT_HEALTH_GATE` false: the address at once, and after

@@ -84,6 +84,9 @@ fn serving(
         Stage::Leaving if server.weight > 0 => Cause::Behind,
         Stage::Leaving if occupant.status == Status::Draining => Cause::Draining(Leaving::Row),
         Stage::Serving if occupant.status == Status::Draining => Cause::LastResort(Leaving::Row),
+        Stage::Leaving if view.desired.spilled.contains(&id) && occupant.status == Status::Enabled => {
+            Cause::Elsewhere { group: occupant.group.clone(), zone: occupant.zone.clone() }
+        }
         Stage::Serving if view.desired.spilled.contains(&id) => Cause::Spilled { full: occupant.weight },
         Stage::Serving | Stage::Leaving => Cause::Serving,
         _ => Cause::Behind,

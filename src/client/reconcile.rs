@@ -118,11 +118,14 @@ impl ServingSlot<'_> {
                 (plan.unopened, plan.pending) = (true, true);
                 return;
             }
+            // What opens a server begins with what the reading showed: another process may answer by now, whose server is at its
+            // placeholder, with a weight.
             Stage::Parked if gated => {
-                let ready = (self.server.admin == Admin::Maintenance).then_some(Change::Ready);
-                let down = (ready.is_some() || self.server.up).then_some(Change::HealthDown);
                 let weight = (self.weight > 0).then_some(weight);
-                ready.into_iter().chain(down).chain([move_to]).chain(weight).collect()
+                [Change::Weight(0), park, Change::Ready, Change::HealthDown, move_to]
+                    .into_iter()
+                    .chain(weight)
+                    .collect()
             }
             Stage::Filled if gated => vec![park],
             Stage::Stale | Stage::Parked if self.server.admin != Admin::Maintenance => {
@@ -135,7 +138,7 @@ impl ServingSlot<'_> {
                 plan.pending = true;
                 return;
             }
-            Stage::Filled => [Change::Ready].into_iter().chain((self.weight > 0).then_some(weight)).collect(),
+            Stage::Filled => [move_to, Change::Ready].into_iter().chain((self.weight > 0).then_some(weight)).collect(),
             Stage::Leaving => {
                 self.note_contested(view, plan);
                 if self.server.weight > 0 {

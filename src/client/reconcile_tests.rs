@@ -31,6 +31,10 @@ fn each_stage_has_its_step() {
     let checking = |server: Running| Running { checking: true, ..server };
     let parked = |server: Running| Running { address: Some((PARKED, 80).into()), ..server };
     const PARK: Change = Change::Address(PARKED, Some(80));
+    let open = |weight| {
+        let weight = (weight > 0).then_some(Weight(weight));
+        [Weight(0), PARK, Ready, HealthDown, move_to(1)].into_iter().chain(weight).collect::<Vec<_>>()
+    };
     let drain = |last, weight| server(Admin::Drain, true, last, weight);
     let filled_follower = Running { admin: Admin::Maintenance, ..inherited(1, 0) };
     let out = Wanted::Maintenance;
@@ -42,13 +46,13 @@ fn each_stage_has_its_step() {
         ("live at a stale address", up(99, 7), serve_at(1, 7), vec![Weight(0), Maintenance, PARK], vec![]),
         ("drained at a stale address", drain(99, 7), serve_at(1, 7), vec![Weight(0), Maintenance, PARK], vec![]),
         ("the same without a check", unchecked(up(99, 7)), serve_at(1, 7), fill(1), vec![]),
-        ("parked", parked(maintenance(1, 0)), serve_at(1, 7), vec![Ready, HealthDown, move_to(1), Weight(7)], vec![]),
-        ("parked, to drain", parked(maintenance(1, 0)), serve_at(1, 0), vec![Ready, HealthDown, move_to(1)], vec![]),
+        ("parked", parked(maintenance(1, 0)), serve_at(1, 7), open(7), vec![]),
+        ("parked, to drain", parked(maintenance(1, 0)), serve_at(1, 0), open(0), vec![]),
         ("parked, and a check is under way from before", parked(checking(maintenance(1, 0))), serve_at(1, 7), vec![], vec![]),
-        ("parked, its line was cut after ready", parked(up(1, 0)), serve_at(1, 7), vec![HealthDown, move_to(1), Weight(7)], vec![]),
-        ("parked, its line was cut later", parked(down(1, 0)), serve_at(1, 7), vec![move_to(1), Weight(7)], vec![]),
+        ("parked, its line was cut after ready", parked(up(1, 0)), serve_at(1, 7), open(7), vec![]),
+        ("parked, its line was cut later", parked(down(1, 0)), serve_at(1, 7), open(7), vec![]),
         ("filled without time for a check, and there is some", maintenance(1, 0), serve_at(1, 7), vec![PARK], vec![]),
-        ("filled, without a check", unchecked(maintenance(1, 0)), serve_at(1, 7), vec![Ready, Weight(7)], vec![]),
+        ("filled, without a check", unchecked(maintenance(1, 0)), serve_at(1, 7), vec![move_to(1), Ready, Weight(7)], vec![]),
         ("down until its check passes", down(1, 7), serve_at(1, 7), vec![], vec![]),
         ("down, its line was cut", down(1, 0), serve_at(1, 7), vec![Weight(7)], vec![]),
         ("ready, its line was cut", up(1, 0), serve_at(1, 7), vec![HealthDown, Weight(7)], vec![]),
@@ -169,7 +173,7 @@ fn the_port_is_compared_too() {
 
 #[test]
 fn the_gate_is_skipped_if_nothing_else_serves() {
-    let open = [Step { slot: 1, changes: vec![Change::Ready, Change::Weight(7)] }];
+    let open = [Step { slot: 1, changes: vec![move_to(1), Change::Ready, Change::Weight(7)] }];
     assert_eq!(one(Some(serve_at(1, 7)), maintenance(1, 0), false, OPTIONS).plan().raise, open, "nothing beside it");
     let ungated = Options { gate: false, ..OPTIONS };
     assert_eq!(one(Some(serve_at(1, 7)), maintenance(1, 0), true, ungated).plan().raise, open, "no gate");

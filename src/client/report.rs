@@ -121,7 +121,7 @@ impl Report {
         self.metrics
             .set_spill(levels.clone().map(|(backend, level)| (backend.name().to_owned(), share(level))).collect());
         let spilling: Vec<(&ManagedBackend, u8)> = levels.filter(|(_, level)| *level > 0).collect();
-        let slots = |backend: &ManagedBackend| backend.spilled().len();
+        let slots = |backend: &ManagedBackend| backend.spilled();
         self.metrics.set_spill_slots(spilling.iter().map(|(backend, _)| slots(backend)).sum());
         let text = |(backend, level): &(&ManagedBackend, u8)| {
             format!(

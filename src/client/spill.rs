@@ -21,6 +21,8 @@ const BAND: u32 = 10;
 const HOLD: Duration = Duration::from_secs(30);
 /// How long a server may wait for its first check and still count as fit.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
+/// How long those that came in stay at weight 0 when they go, for the requests under way.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// The enabled servers with a weight that count: with both splits on, only those of the own groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) struct Candidates {
     by: By,
     own: BTreeMap<SlotId, Weight>,
     others: BTreeMap<SlotId, (IpAddr, Weight)>,
+    /// Others that leave, or have no weight yet: they do not come in, but one that is in keeps its place at weight 0.
+    leaving: BTreeMap<SlotId, IpAddr>,
     /// How many zones or groups are own, at least 1, and how many there are with weight, own ones included.
     own_names: u32,
     all_names: u32,
@@ -41,38 +45,55 @@ impl Candidates {
         let (by, own) = *sighted.last().filter(|_| rules.spill_below > 0)?;
         let missing = splits.0.iter().find(|(one, _)| *one == by).map_or(0, |(_, split)| split.missing.len());
         let own_names = u32::try_from(own.len().saturating_sub(missing).max(1)).unwrap_or(u32::MAX);
-        let mut found =
-            Candidates { by, own: BTreeMap::new(), others: BTreeMap::new(), own_names, all_names: own_names };
+        let mut found = Candidates {
+            by,
+            own: BTreeMap::new(),
+            others: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            own_names,
+            all_names: own_names,
+        };
         let mut names = BTreeSet::new();
         for slot in table.slots() {
-            let Some(occupant) = &slot.occupant else { continue };
-            let counts = occupant.status == Status::Enabled && occupant.weight > 0;
-            let of_group = sighted.iter().all(|(one, own)| *one == by || one.is_own(occupant, own));
-            if !counts || !of_group {
+            let Some(occupant) = slot.occupant.as_ref().filter(|one| one.status != Status::Disabled) else { continue };
+            if !sighted.iter().all(|(one, own)| *one == by || one.is_own(occupant, own)) {
                 continue;
             }
-            if by.is_own(occupant, own) {
-                found.own.insert(slot.id, occupant.weight);
-            } else {
-                found.others.insert(slot.id, (occupant.address, occupant.weight));
-                names.insert(by.of_occupant(occupant));
+            let counts = occupant.status == Status::Enabled && occupant.weight > 0;
+            match (by.is_own(occupant, own), counts) {
+                (true, true) => drop(found.own.insert(slot.id, occupant.weight)),
+                (true, false) => {}
+                (false, true) => {
+                    found.others.insert(slot.id, (occupant.address, occupant.weight));
+                    names.insert(by.of_occupant(occupant));
+                }
+                (false, false) => drop(found.leaving.insert(slot.id, occupant.address)),
             }
         }
         found.all_names += u32::try_from(names.len()).unwrap_or(u32::MAX - own_names);
         Some(found)
     }
 
-    /// Puts the others into a default backend at this level, or keeps them out of it at 0.
-    pub(super) fn place(&self, desired: &mut Desired, level: u8) {
-        for (id, (address, weight)) in &self.others {
-            let wanted = if level == 0 {
-                desired.spilled.remove(id);
-                desired.elsewhere.insert(*id, self.by);
-                Wanted::Maintenance
-            } else {
-                desired.elsewhere.remove(id);
-                desired.spilled.insert(*id);
-                Wanted::Serve { address: *address, weight: share(*weight, level) }
+    /// Puts the others into a default backend, or keeps them out of it. Those that go, of the slots that were `in_before`, stay at
+    /// weight 0 as long as the spill lasts.
+    pub(super) fn place(&self, desired: &mut Desired, spill: &Spill, in_before: &BTreeSet<SlotId>) {
+        let all = self.others.iter().map(|(id, (address, weight))| (id, address, Some(*weight)));
+        for (id, address, weight) in all.chain(self.leaving.iter().map(|(id, address)| (id, address, None))) {
+            let weight = match weight.filter(|_| spill.level > 0) {
+                Some(weight) => Some(share(weight, spill.level)),
+                None => (!spill.is_over() && in_before.contains(id)).then_some(0),
+            };
+            let wanted = match weight {
+                None => {
+                    desired.spilled.remove(id);
+                    desired.elsewhere.insert(*id, self.by);
+                    Wanted::Maintenance
+                }
+                Some(weight) => {
+                    desired.elsewhere.remove(id);
+                    desired.spilled.insert(*id);
+                    Wanted::Serve { address: *address, weight }
+                }
             };
             desired.slots.insert(*id, wanted);
         }
@@ -105,25 +126,43 @@ pub(super) fn share(weight: Weight, level: u8) -> Weight {
 /// What own servers can take, what they should be able to take, and who could come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Load {
-    /// The weight of own servers that can serve here.
+    /// The weight of own servers that can serve here, those included that wait for their first check.
     pub(super) fit: u32,
+    /// The weight of those that do serve.
+    up: u32,
     /// The weight of all enabled servers.
     total: u32,
     /// How many zones or groups are own, and how many there are with weight, own ones included.
     own: u32,
     all: u32,
-    /// The weights of the servers that could come in.
+    /// The weights of the servers that could come in and help.
     others: Vec<Weight>,
+    /// Whether there are any others at all. Even if none could help now, they must be there when they can.
+    has_others: bool,
+}
+
+/// What an own server is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fitness {
+    /// It serves.
+    Up,
+    /// It waits for its first check, or to be opened.
+    Fit,
+    /// It cannot serve.
+    Unfit,
 }
 
 impl Load {
-    /// `fits`: whether the own server of a slot can serve here.
-    pub(super) fn of(candidates: &Candidates, fits: impl Fn(SlotId) -> bool) -> Self {
-        let own = candidates.own.iter();
-        let fit = own.clone().filter(|(id, _)| fits(**id)).map(|(_, weight)| u32::from(*weight)).sum();
-        let others: Vec<Weight> = candidates.others.values().map(|(_, weight)| *weight).collect();
-        let total = own.map(|(_, weight)| u32::from(*weight)).sum::<u32>() + sum(others.iter().copied());
-        Load { fit, total, own: candidates.own_names, all: candidates.all_names, others }
+    /// `fitness` is of the server of a slot, own or not.
+    pub(super) fn of(candidates: &Candidates, fitness: impl Fn(SlotId) -> Fitness) -> Self {
+        let own = || candidates.own.iter().map(|(id, weight)| (fitness(*id), *weight));
+        let fit = sum(own().filter(|(fitness, _)| *fitness != Fitness::Unfit).map(|(_, weight)| weight));
+        let up = sum(own().filter(|(fitness, _)| *fitness == Fitness::Up).map(|(_, weight)| weight));
+        let others = candidates.others.iter().map(|(id, (_, weight))| (*id, *weight));
+        let total = sum(own().map(|(_, weight)| weight)) + sum(others.clone().map(|(_, weight)| weight));
+        let others = others.filter(|(id, _)| fitness(*id) != Fitness::Unfit).map(|(_, weight)| weight).collect();
+        let has_others = !candidates.others.is_empty();
+        Load { fit, up, total, own: candidates.own_names, all: candidates.all_names, others, has_others }
     }
 
     /// The fair share of the own zones, rounded: what they would take if load and capacity were even.
@@ -131,28 +170,27 @@ impl Load {
         (self.total * self.own + self.all / 2).checked_div(self.all).unwrap_or(0)
     }
 
-    /// Whether the fit weight is below `percent` of the fair share.
-    fn is_below(&self, percent: u32) -> bool {
-        u64::from(self.fit) * u64::from(self.all) * 100
-            < u64::from(self.total) * u64::from(self.own) * u64::from(percent)
+    /// Whether an own `weight` is below `percent` of the fair share.
+    fn is_below(&self, weight: u32, percent: u32) -> bool {
+        u64::from(weight) * u64::from(self.all) * 100 < u64::from(self.total) * u64::from(self.own) * u64::from(percent)
     }
 
-    /// The smallest level at which all together reach the fair share; the highest if none does.
-    fn needed(&self) -> u8 {
-        if self.fit == 0 {
+    /// The smallest level at which all together reach the fair share, with an own `weight`; the highest if none does.
+    fn needed(&self, weight: u32) -> u8 {
+        if weight == 0 {
             return STEPS;
         }
         let reaches = |level: &u8| {
-            let all = self.fit + sum(self.others.iter().map(|weight| share(*weight, *level)));
+            let all = weight + sum(self.others.iter().map(|weight| share(*weight, *level)));
             u64::from(all) * u64::from(self.all) >= u64::from(self.total) * u64::from(self.own)
         };
         (1..=STEPS).find(reaches).unwrap_or(STEPS)
     }
 
-    /// The level that this asks for, if nothing else did.
-    fn target(&self, spills: bool, below: u32) -> u8 {
+    /// The level that an own `weight` asks for.
+    fn target(&self, weight: u32, spills: bool, below: u32) -> u8 {
         let percent = if spills { (below + BAND).min(100) } else { below };
-        if self.others.is_empty() || !self.is_below(percent) { 0 } else { self.needed() }
+        if !self.has_others || !self.is_below(weight, percent) { 0 } else { self.needed(weight) }
     }
 }
 
@@ -166,12 +204,19 @@ pub(super) struct Spill {
     level: u8,
     /// Since when less would do, and the most that was needed meanwhile.
     easing: Option<(Instant, u8)>,
+    /// Since when nothing comes in any more, while those that did drain.
+    ended: Option<Instant>,
 }
 
 impl Spill {
     /// As a client that starts finds it in HAProxy.
     pub(super) fn found(level: u8) -> Self {
-        Spill { level, easing: None }
+        Spill { level, ..Spill::default() }
+    }
+
+    /// Whether nothing of it is left, not even servers that drain.
+    fn is_over(&self) -> bool {
+        self.level == 0 && self.ended.is_none()
     }
 
     pub(super) fn level(&self) -> u8 {
@@ -179,35 +224,46 @@ impl Spill {
     }
 
     /// Whether time alone may change it.
-    pub(super) fn is_easing(&self) -> bool {
-        self.easing.is_some()
+    pub(super) fn watches_time(&self) -> bool {
+        self.easing.is_some() || self.ended.is_some()
     }
 
     /// Decides anew: it rises at once, and falls once less has been enough for [`HOLD`]. `below` is `CLIENT_SPILL_BELOW`.
+    ///
+    /// Servers that wait for their first check keep it from rising, so that a fresh HAProxy does not spill. Only those that serve let
+    /// it fall: the others leave for nobody's mere hope.
     pub(super) fn decide(&mut self, load: &Load, below: u32, now: Instant) {
-        let target = load.target(self.level > 0, below);
-        if target >= self.level {
-            *self = Spill::found(target);
-            return;
+        let spills = self.level > 0;
+        self.ended = self.ended.filter(|ended| now.saturating_duration_since(*ended) < DRAIN);
+        let needed = load.target(load.fit, spills, below);
+        let enough = load.target(load.up, spills, below);
+        if needed >= self.level {
+            *self = Spill { level: needed, easing: None, ended: self.ended.filter(|_| needed == 0) };
+        } else if enough >= self.level {
+            self.easing = None;
+        } else {
+            let (since, most) = self.easing.unwrap_or((now, enough));
+            let most = most.max(enough);
+            if now.saturating_duration_since(since) < HOLD {
+                self.easing = Some((since, most));
+            } else {
+                *self = Spill { level: most, easing: None, ended: (most == 0).then_some(now) };
+            }
         }
-        let (since, most) = self.easing.unwrap_or((now, target));
-        let most = most.max(target);
-        let over = now.saturating_duration_since(since) >= HOLD;
-        *self = if over { Spill::found(most) } else { Spill { easing: Some((since, most)), ..*self } };
     }
 }
 
-/// Whether the own server of a slot can serve in this backend.
-pub(super) fn fits(id: SlotId, view: View<'_>, now: Instant) -> bool {
-    let Some(server) = view.running.get(&id) else { return false };
-    if view.options.static_weights && server.configured == 0 {
-        return false;
-    }
+/// What the server of a slot is worth in this backend. One that this client did not open, and that is down, has been checked before.
+pub(super) fn fitness(id: SlotId, view: View<'_>, now: Instant) -> Fitness {
+    let Some(server) = view.running.get(&id) else { return Fitness::Unfit };
+    let never = view.options.static_weights && server.configured == 0;
     match view.stage(id, server) {
-        Stage::Held | Stage::Blocked => false,
-        Stage::Filled if server.inherited => false,
-        Stage::Down => !view.memory.is_proven(id) && view.memory.waited(id, now) < FIRST_CHECK,
-        _ => true,
+        Stage::Held | Stage::Blocked => Fitness::Unfit,
+        _ if never || view.memory.is_held(id) => Fitness::Unfit,
+        Stage::Filled if server.inherited => Fitness::Unfit,
+        Stage::Down if view.memory.waited(id, now).is_none_or(|waited| waited >= FIRST_CHECK) => Fitness::Unfit,
+        Stage::Serving => Fitness::Up,
+        _ => Fitness::Fit,
     }
 }
 
@@ -220,6 +276,7 @@ mod tests {
     use super::*;
     use crate::client::fixtures::{OPTIONS, World, down, inherited, maintenance, serve_at, server, up};
     use crate::client::placement::{BackendKind, place};
+    use crate::ports::Change;
     use crate::slot::{Occupant, Row, Slot};
 
     fn row(id: SlotId, group: &str, zone: Option<&str>, weight: Weight, status: Status) -> (SlotId, Row) {
@@ -275,16 +332,19 @@ mod tests {
     /// something does.
     #[test]
     fn the_level_follows_the_own_weight() {
-        let all: fn(SlotId) -> bool = |_| true;
-        let none: fn(SlotId) -> bool = |_| false;
-        let but_first: fn(SlotId) -> bool = |id| id > 1;
+        // The own servers are the first ones.
+        let all: fn(SlotId) -> Fitness = |_| Fitness::Up;
+        let none: fn(SlotId) -> Fitness = |id| if id > 3 { Fitness::Up } else { Fitness::Unfit };
+        let but_first: fn(SlotId) -> Fitness = |id| if id > 1 { Fitness::Up } else { Fitness::Unfit };
+        let sick: fn(SlotId) -> Fitness = |id| if matches!(id, 1 | 4..=6) { Fitness::Unfit } else { Fitness::Up };
         #[rustfmt::skip]
         let cases = [
             ("even zones", zones([&[100, 100], &[100, 100], &[100, 100]]), all, (200, 200), 0, 0),
             ("one of three is down", zones([&[100; 3], &[100; 3], &[100; 3]]), but_first, (200, 300), 3, 3),
+            ("of the others one zone is down too", zones([&[100; 3], &[100; 3], &[100; 3]]), sick, (200, 300), 6, 6),
             ("one of four is down: within the band", zones([&[100; 4], &[100; 4], &[100; 4]]), but_first, (300, 400), 0, 2),
             ("one of ten is down", zones([&[100; 10], &[100; 10], &[100; 10]]), but_first, (900, 1000), 0, 0),
-            ("none is fit", zones([&[100, 100], &[100, 100], &[100, 100]]), none, (0, 200), 16, 16),
+            ("none is fit", zones([&[100; 3], &[100; 3], &[100; 3]]), none, (0, 300), 16, 16),
             ("the zone is empty", zones([&[], &[100, 100], &[100, 100]]), all, (0, 133), 16, 16),
             ("the zone is small", zones([&[100], &[100; 4], &[100; 4]]), all, (100, 300), 4, 4),
             ("all others together are too few", zones([&[100, 100, 100], &[10], &[]]), none, (0, 155), 16, 16),
@@ -293,7 +353,7 @@ mod tests {
         for (name, table, fits, fit_of_fair, calm, spilling) in cases {
             let load = Load::of(&candidates(&table, &rules(None, Some(&["a"]))), fits);
             assert_eq!((load.fit, load.fair()), fit_of_fair, "{name}");
-            assert_eq!((load.target(false, 70), load.target(true, 70)), (calm, spilling), "{name}");
+            assert_eq!((load.target(load.fit, false, 70), load.target(load.up, true, 70)), (calm, spilling), "{name}");
         }
     }
 
@@ -346,34 +406,40 @@ mod tests {
     }
 
     #[test]
-    fn an_own_server_is_fit_as_long_as_it_may_serve() {
-        let own = || Some(serve_at(1, 7));
-        let mut world = World::new([(1, up(1, 7), own())]);
-        let mut fit = |running: Running, seconds: u64| {
+    fn a_server_is_fit_as_long_as_it_may_serve() {
+        use Fitness::{Fit, Unfit, Up};
+        let mut world = World::new([(1, up(1, 7), Some(serve_at(1, 7)))]);
+        for (name, running, opened, seconds, expected) in [
+            ("a client that starts finds it down", down(1, 7), false, 0, Unfit),
+            ("a tracked server keeps it out", inherited(1, 7), false, 0, Unfit),
+            ("it is about to be filled", maintenance(99, 1), false, 0, Fit),
+            ("its first check is outstanding", down(1, 7), true, 0, Fit),
+            ("for a while", down(1, 7), false, 29, Fit),
+            ("but not for ever", down(1, 7), false, 1, Unfit),
+            ("it serves", up(1, 7), false, 0, Up),
+            ("its check fails", down(1, 7), false, 0, Unfit),
+            ("and passes again", up(1, 7), false, 0, Up),
+            ("an operator drains it", server(Admin::Drain, true, 1, 7), false, 0, Unfit),
+        ] {
+            if opened {
+                world.memory.sending(1, &[Change::Ready]);
+            }
             world.running.insert(1, running);
             world.now += Duration::from_secs(seconds);
             world.plan();
             let World { desired, running, memory, size, .. } = &world;
-            fits(1, View { desired, running, memory, size: *size, options: OPTIONS }, world.now)
-        };
-        assert!(!fit(inherited(1, 7), 0), "a tracked server keeps it out");
-        assert!(fit(maintenance(99, 1), 0), "it is about to be filled");
-        assert!(fit(down(1, 7), 0), "its first check is outstanding");
-        assert!(fit(down(1, 7), 29), "for a while");
-        assert!(!fit(down(1, 7), 1), "but not for ever");
-        assert!(fit(up(1, 7), 0), "it serves");
-        assert!(!fit(down(1, 7), 0), "its check fails");
-        assert!(fit(up(1, 7), 0), "and passes again");
-        assert!(!fit(server(Admin::Drain, true, 1, 7), 0), "an operator drains it");
+            let view = View { desired, running, memory, size: *size, options: OPTIONS };
+            assert_eq!(fitness(1, view, world.now), expected, "{name}");
+        }
         let World { desired, memory, size, .. } = &world;
         let view = View { desired, running: &BTreeMap::new(), memory, size: *size, options: OPTIONS };
-        assert!(!fits(1, view, world.now), "HAProxy has no such server");
+        assert_eq!(fitness(1, view, world.now), Unfit, "HAProxy has no such server");
     }
 
     #[test]
     fn it_rises_at_once_and_falls_after_thirty_seconds() {
         let start = Instant::now();
-        let load = |own: u32| Load { fit: own, total: 900, own: 1, all: 3, others: vec![100; 6] };
+        let load = |own: u32| load(own, own);
         let mut spill = Spill::default();
         for (second, fit, level) in [
             (0, 300, 0),
@@ -395,6 +461,27 @@ mod tests {
             (126, 300, 0),
         ] {
             spill.decide(&load(fit), 70, start + Duration::from_secs(second));
+            assert_eq!(spill.level(), level, "at {second}");
+        }
+        assert!(!spill.is_over(), "those that came in drain");
+        spill.decide(&load(300), 70, start + Duration::from_secs(156));
+        assert!(spill.is_over() && !spill.watches_time());
+    }
+
+    /// A load of 300 as the fair share, with these weights of own servers that are fit and up.
+    fn load(fit: u32, up: u32) -> Load {
+        Load { fit, up, total: 900, own: 1, all: 3, others: vec![100; 6], has_others: true }
+    }
+
+    /// New own servers that never pass their check, one batch after another.
+    #[test]
+    fn it_falls_only_for_servers_that_serve() {
+        let start = Instant::now();
+        let mut spill = Spill::default();
+        for (second, fit, up, level) in
+            [(0, 0, 0, 16), (1, 300, 0, 16), (40, 300, 0, 16), (80, 300, 100, 16), (110, 300, 100, 6)]
+        {
+            spill.decide(&load(fit, up), 70, start + Duration::from_secs(second));
             assert_eq!(spill.level(), level, "at {second}");
         }
     }
@@ -429,25 +516,30 @@ mod tests {
             let found = candidates(&table, &rules);
             let base = place(&table, BackendKind::Default, &rules, KNOWN);
             let mut desired = base.clone();
-            found.place(&mut desired, level);
+            found.place(&mut desired, &Spill::found(level), &BTreeSet::new());
             for id in found.own.keys() {
                 prop_assert_eq!(desired.of(*id), base.of(*id));
             }
-            // Coming and going leaves nothing behind.
-            found.place(&mut desired, 0);
+            let came_in = desired.spilled.clone();
+            // Those that go are at weight 0 for a while, and leave nothing behind.
+            found.place(&mut desired, &Spill { ended: Some(Instant::now()), ..Spill::default() }, &came_in);
+            for id in &came_in {
+                let drains = matches!(desired.of(*id), Some(Wanted::Serve { weight: 0, .. }));
+                prop_assert!(drains, "slot {}", id);
+            }
+            found.place(&mut desired, &Spill::default(), &came_in);
             prop_assert_eq!(&desired, &base);
 
-            let load = Load::of(&found, |id| id != unfit);
-            let target = load.target(false, 70);
-            let help: u32 = found.others.values().map(|(_, weight)| u32::from(share(*weight, target))).sum();
+            let load = Load::of(&found, |id| if id == unfit { Fitness::Unfit } else { Fitness::Up });
+            let target = load.target(load.fit, false, 70);
+            let help: u32 = load.others.iter().map(|weight| u32::from(share(*weight, target))).sum();
             let help = if target == 0 { 0 } else { help };
             let enough = (load.fit + help) * load.all >= load.total * load.own;
-            prop_assert!(target == 0 && !load.is_below(70) || found.others.is_empty() || enough || target == STEPS);
+            prop_assert!(target == 0 && !load.is_below(load.fit, 70) || found.others.is_empty() || enough || target == STEPS);
             // Never is the backend without a server while another zone has one.
-            prop_assert!(load.fit > 0 || found.others.is_empty() || help > 0);
+            prop_assert!(load.fit > 0 || load.others.is_empty() || help > 0);
             // One more fit server never asks for more help.
-            let better = Load { fit: load.fit + 10, ..load.clone() };
-            prop_assert!(better.target(false, 70) <= target);
+            prop_assert!(load.target(load.fit + 10, false, 70) <= target);
         }
 
         #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use lexopt::Arg;
 
-use crate::aws::{Aws, AwsError, Observer, Regions, Whereabouts};
+use crate::aws::{Aws, AwsError, Observer, Regions, Whereabouts, remembered_zone};
 use crate::command_line;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
@@ -107,12 +107,18 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
     }
 }
 
-/// Finds the zone of this machine if the client's settings leave it to `auto`; they name it from then on. None if they do not.
+/// Finds the zone of this machine if the client's settings leave it to `auto`; they name it from then on. None if they do not. As for
+/// a client that starts, the state file's memory stands in for it.
 fn find_zone(client: &mut ClientSettings, env: &Environment) -> Option<Result<String, AwsError>> {
     if client.zones != Some(ZoneNames::Auto) {
         return None;
     }
-    let found = Whereabouts::new(env).and_then(|here| here.zone(Instant::now() + ZONE_TIMEOUT));
+    let mut found = Whereabouts::new(env).and_then(|here| here.zone(Instant::now() + ZONE_TIMEOUT));
+    let region = client.common.table_region.as_deref().or(client.common.region.as_deref());
+    let remembered = client.state_file.as_ref().and_then(|file| remembered_zone(file, &client.common.table, region));
+    if let (Err(_), Some(zone)) = (&found, remembered) {
+        found = Ok(zone);
+    }
     if let Ok(zone) = &found {
         client.zones = Some(ZoneNames::Named(vec![zone.clone()]));
     }

@@ -6,10 +6,10 @@ use crate::slot::{Instance, Occupant, Slot, Status, Weight};
 /// Frees a slot, which remembers its group and zone.
 pub(super) fn free(slot: &mut Slot) {
     let Some(occupant) = slot.occupant.take() else { return };
-    if let Some(group) = occupant.group {
-        slot.last_group = Some(group);
+    if occupant.group.is_some() || occupant.zone.is_some() {
         slot.last_zone = occupant.zone;
     }
+    slot.last_group = occupant.group.or(slot.last_group.take());
 }
 
 /// Gives the slot to a new instance, at weight `min`.

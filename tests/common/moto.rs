@@ -16,7 +16,8 @@ use super::process::Process;
 use super::wait::wait_for;
 
 /// The subnets, in the order of [`Moto::subnets`].
-const SUBNETS: [(&str, &str); 2] = [("127.1.0.0/20", "eu-west-1a"), ("127.1.16.0/20", "eu-west-1b")];
+const SUBNETS: [(&str, &str); 3] =
+    [("127.1.0.0/20", "eu-west-1a"), ("127.1.16.0/20", "eu-west-1b"), ("127.1.32.0/20", "eu-west-1c")];
 const TEMPLATE: &str = "web";
 
 /// An instance as its group sees it.
@@ -98,7 +99,7 @@ impl Moto {
         format!("http://127.0.0.1:{}", self.port.number())
     }
 
-    /// The ids of the two subnets, 127.1.0.0/20 and 127.1.16.0/20.
+    /// The ids of the three subnets, 127.1.0.0/20, 127.1.16.0/20 and 127.1.32.0/20, each in a zone of its own.
     pub fn subnets(&self) -> &[String] {
         &self.subnets
     }

@@ -10,6 +10,7 @@ mod common;
 mod report;
 mod stage;
 mod story;
+mod zones;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -20,11 +20,13 @@ pub const BACKEND: &str = "http-back";
 /// The prefix of its servers.
 const BASE: &str = "mywebapp";
 pub const GROUPS: [&str; 2] = ["web-a", "web-b"];
+/// Empty until the scene with three zones.
+pub const THIRD_GROUP: &str = "web-c";
 /// The weight at the end of the ramp.
 pub const FULL: u32 = 10;
 /// Seconds between ramp steps: 1 to 10 takes nine.
 const RAMP_STEP: &str = "0.5";
-const INTERVAL: &str = "0.2";
+pub const INTERVAL: &str = "0.2";
 /// How long the story waits for anything.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A request every 10 ms, for at most two minutes.
@@ -43,6 +45,7 @@ pub struct Stage {
     /// When requests may fail, because HAProxy was away.
     outages: Vec<(Instant, Instant)>,
     stop: Arc<AtomicBool>,
+    groups: Vec<&'static str>,
     bed: Bed,
     _ports: Vec<Port>,
 }
@@ -56,6 +59,7 @@ impl Stage {
         let bed = Bed::new("demo");
         bed.moto().create_group(GROUPS[0], 0, 3);
         bed.moto().create_group(GROUPS[1], 1, 3);
+        bed.moto().create_group(THIRD_GROUP, 2, 0);
         bed.serve_instances(&GROUPS);
         let (frontend, statistics) = (Port::reserve(), Port::reserve());
         let numbers = (frontend.number(), statistics.number());
@@ -76,6 +80,7 @@ impl Stage {
             statistics: numbers.1,
             outages: Vec::new(),
             stop: Arc::clone(stop),
+            groups: GROUPS.to_vec(),
             bed,
             _ports: vec![statistics],
         }
@@ -96,7 +101,7 @@ impl Stage {
 
     pub fn start_hsdo(&mut self) {
         let server = Hsdo::server(&self.bed)
-            .env("SERVER_ASG_NAMES", &GROUPS.join(","))
+            .env("SERVER_ASG_NAMES", &format!("{},{THIRD_GROUP}", GROUPS.join(",")))
             .env("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1")
             .env("SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT", &FULL.to_string())
             .env("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "1")
@@ -157,8 +162,15 @@ impl Stage {
         format!("--- server\n{}--- client\n{}", log(&self.server), log(&self.client))
     }
 
+    /// Fills the third group, with web servers.
+    pub fn fill_third_group(&mut self, count: usize) {
+        self.bed.moto().set_desired(THIRD_GROUP, count);
+        self.bed.serve_instances(&[THIRD_GROUP]);
+        self.groups.push(THIRD_GROUP);
+    }
+
     pub fn instances(&self) -> Vec<GroupInstance> {
-        GROUPS.iter().flat_map(|group| self.bed.moto().instances(group)).collect()
+        self.groups.iter().flat_map(|group| self.bed.moto().instances(group)).collect()
     }
 
     /// The instance and server of each slot of HAProxy that is not in maintenance.

@@ -10,7 +10,7 @@ use super::stage::{BACKEND, FULL, GROUPS, Stage};
 /// A promise, and the code that shows it.
 pub type Step = (&'static str, fn(&mut Stage));
 
-pub const STEPS: [Step; 8] = [
+pub const STEPS: [Step; 9] = [
     ("Start: traffic reaches exactly the ready instances", start),
     ("Scale out: two new instances ramp up", scale_out),
     ("Scale in: two instances are terminated", scale_in),
@@ -18,6 +18,7 @@ pub const STEPS: [Step; 8] = [
     ("Standby: an instance goes to standby and comes back", standby),
     ("Health: an instance becomes unhealthy", unhealthy),
     ("HAProxy is killed and restarted", restart),
+    ("Zones: traffic stays in its zone, and a zone that fails gets help", super::zones::zones),
     ("Result", result),
 ];
 
@@ -225,7 +226,7 @@ fn names(instances: &[GroupInstance]) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "some hundreds of requests")]
-fn share(all: u64, part: u64) -> f64 {
+pub fn share(all: u64, part: u64) -> f64 {
     part as f64 / all.max(1) as f64
 }
 

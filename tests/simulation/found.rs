@@ -3,7 +3,10 @@
 use crate::journal::SECOND;
 use crate::run::run;
 use crate::schedule::Entry;
-use crate::schedule::What::{BackedUp, Clock, Hangs, Kill, LosesAnswers, Restored, RowDisabled, Standby, Terminate};
+use crate::schedule::What::{
+    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Original, Pause, Restored,
+    RowDisabled, Standby, Stop, Terminate, ZoneLost,
+};
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
 #[test]
@@ -39,5 +42,32 @@ fn a_heartbeat_rises_though_its_answer_is_lost() {
     let clocks = (0..3).map(|process| Entry(60_000, Clock { process, secs: -3_600 }));
     let lost = Entry(90_000, LosesAnswers { service: 2, percent: 80, secs: 240 });
     let outcome = run(21, clocks.chain([lost]).collect(), 345 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// A client stands still after it has read HAProxy, which is reloaded meanwhile: what it planned meets a worker whose servers are at
+/// their placeholders.
+#[test]
+fn what_was_planned_for_one_worker_does_not_open_a_placeholder_in_the_next() {
+    let schedule = vec![
+        Entry(60_000, Standby { pick: 19, secs: 10 }),
+        Entry(60_661, Pause { process: 5, steps: 41, millis: 15_000 }),
+        Entry(85_051, HaproxyReloads { site: 2, linger: 5 }),
+    ];
+    let outcome = run(930_016, schedule, 86 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// While a client is away, an operator takes out a server of another zone that had come in.
+#[test]
+fn a_held_server_of_another_zone_stays_held_when_the_client_starts() {
+    let schedule = vec![
+        Entry(60_000, ZoneLost { zone: 1 }),
+        Entry(642_270, Launch { group: 0, count: 2 }),
+        Entry(660_841, Original { secs: 25 }),
+        Entry(1_285_970, Stop { process: 7, restart_ms: 5_000 }),
+        Entry(1_289_719, Operator { site: 4, pick: 254, drain: false, secs: 25 }),
+    ];
+    let outcome = run(930_100, schedule, 1_291 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }

@@ -240,14 +240,16 @@ fn helper(rows: &crate::table::Rows, site: usize, id: SlotId) -> Option<(SlotId,
     may.then_some((id, occupant.address, occupant.weight))
 }
 
-/// Whether the server of a slot may serve on although it leaves: none of its successors answers.
+/// Whether the server of a slot may serve on although it leaves, for another backend or for good: none of its successors answers.
 fn covers(rows: &crate::table::Rows, site: usize, kind: BackendKind, id: SlotId) -> bool {
-    let has = |status: Status, id: Option<SlotId>| {
-        occupants(rows).any(|(slot, occupant)| {
-            id.is_none_or(|id| id == slot) && occupant.status == status && Settings::belongs(site, occupant, kind)
-        })
+    let leaves = |(slot, occupant): (SlotId, &Occupant)| {
+        let elsewhere = !Settings::belongs(site, occupant, kind) && occupant.status != Status::Disabled;
+        slot == id && (occupant.status == Status::Draining || elsewhere)
     };
-    has(Status::Draining, Some(id)) && has(Status::Enabled, None)
+    let succeeds = |(_, occupant): (SlotId, &Occupant)| {
+        occupant.status == Status::Enabled && Settings::belongs(site, occupant, kind)
+    };
+    occupants(rows).any(leaves) && occupants(rows).any(succeeds)
 }
 
 /// What should serve, in slot order.

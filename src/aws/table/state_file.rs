@@ -69,7 +69,8 @@ struct Snapshot {
 /// What the file tells a client that starts.
 #[derive(Debug)]
 struct Remembered {
-    kept: Kept,
+    /// The table, or why it is not used.
+    kept: Result<Kept, String>,
     zone: Option<String>,
 }
 
@@ -89,7 +90,7 @@ fn encode(snapshot: &Snapshot) -> String {
     format!("{}\n{json}\n", checksum(&json))
 }
 
-/// The table of a file's text, if it is whole and of this table. `region` is checked where it is known.
+/// What a file's text tells, if it is whole and of this table. `region` is checked where it is known. A zone does not age.
 ///
 /// # Errors
 /// Why the file cannot be used.
@@ -100,6 +101,13 @@ fn decode(
     max_age: Duration,
     now: Timestamp,
 ) -> Result<Remembered, String> {
+    let content = content(text, name, region)?;
+    let zone = content.zone.clone();
+    Ok(Remembered { kept: table_of(content, max_age, now), zone })
+}
+
+/// The content of a file's text, if it is whole and of this table.
+fn content(text: &str, name: &str, region: Option<&str>) -> Result<Content, String> {
     let (sum, json) = text.split_once('\n').ok_or("it is not whole: the line with its checksum is cut")?;
     let json = json.strip_suffix('\n').unwrap_or(json);
     if checksum(json) != sum {
@@ -113,9 +121,14 @@ fn decode(
     if content.table != name {
         return Err(format!("it is of table \"{}\", not \"{name}\"", one_line(&content.table, 255)));
     }
-    if let Some(region) = region.filter(|region| *region != content.region) {
-        return Err(format!("it is of region \"{}\", not \"{region}\"", one_line(&content.region, 64)));
+    match region.filter(|region| *region != content.region) {
+        Some(region) => Err(format!("it is of region \"{}\", not \"{region}\"", one_line(&content.region, 64))),
+        None => Ok(content),
     }
+}
+
+/// The table of a file, if it is young enough.
+fn table_of(content: Content, max_age: Duration, now: Timestamp) -> Result<Kept, String> {
     let read_at = Timestamp::parse(&content.read_at).ok_or("its time cannot be read")?;
     let age = now.since(read_at).unwrap_or_default();
     if age > max_age {
@@ -145,7 +158,7 @@ fn decode(
     if table.rows.is_empty() {
         return Err("it holds no row".to_owned());
     }
-    Ok(Remembered { kept: Kept { table, age }, zone: content.zone })
+    Ok(Kept { table, age })
 }
 
 fn checksum(text: &str) -> String {
@@ -278,9 +291,8 @@ impl KeptTable {
     pub fn new(table: SlotTable, file: Option<StateFile>, region: Option<&str>) -> io::Result<Self> {
         let mut zone = None;
         let keeper = file.map(|file| {
-            let remembered = load(&file, table.name(), region);
-            zone = remembered.as_ref().and_then(|remembered| remembered.zone.clone());
-            let kept = remembered.map(|remembered| remembered.kept);
+            let (kept, remembered) = load(&file, table.name(), region);
+            zone = remembered;
             Ok::<_, io::Error>(Keeper { writer: Writer::start(file.path)?, kept, first_deadline: None, written: None })
         });
         Ok(KeptTable { keeper: keeper.transpose()?, table, zone })
@@ -297,17 +309,27 @@ impl KeptTable {
     }
 }
 
-/// What a file holds, if it can be used.
-fn load(file: &StateFile, name: &str, region: Option<&str>) -> Option<Remembered> {
+/// The table of a file, if it can be used, and the zone that it remembers.
+fn load(file: &StateFile, name: &str, region: Option<&str>) -> (Option<Kept>, Option<String>) {
     let read = match text_file::read_up_to(&file.path, LARGEST) {
         Ok(text) => decode(&text, name, region, file.max_age, Timestamp::now()),
         Err(fault) if fault.kind == Some(io::ErrorKind::NotFound) => {
             info!("CLIENT_STATE_FILE: {} is not there yet, so a start without AWS finds no table", file.path.display());
-            return None;
+            return (None, None);
         }
         Err(fault) => Err(fault.why),
     };
-    read.map_err(|why| warn!("CLIENT_STATE_FILE: {} is not used: {why}", file.path.display())).ok()
+    let (kept, zone) = match read {
+        Ok(Remembered { kept, zone }) => (kept, zone),
+        Err(why) => (Err(why), None),
+    };
+    (kept.map_err(|why| warn!("CLIENT_STATE_FILE: {} is not used: {why}", file.path.display())).ok(), zone)
+}
+
+/// The zone that a state file remembers, for those that only look.
+pub fn remembered_zone(file: &StateFile, name: &str, region: Option<&str>) -> Option<String> {
+    let text = text_file::read_up_to(&file.path, LARGEST).ok()?;
+    content(&text, name, region).ok()?.zone
 }
 
 impl TableReader for KeptTable {

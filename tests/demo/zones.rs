@@ -1,0 +1,115 @@
+//! The scene with three zones and two load balancers: traffic stays in its zone, and a zone that fails gets help.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::common::bed::Bed;
+use super::common::haproxy::{BackendConfig, Haproxy};
+use super::common::hsdo::{Hsdo, Running};
+use super::common::moto::GroupInstance;
+use super::common::traffic::{Stream, Tally};
+use super::report::bar;
+use super::stage::{FULL, GROUPS, INTERVAL, Stage, THIRD_GROUP};
+
+const BACKEND: &str = "zonal";
+const PAUSE: Duration = Duration::from_millis(10);
+const REQUESTS: usize = 12_000;
+
+/// A load balancer in a zone, with requests of its own.
+struct Balancer {
+    zone: &'static str,
+    haproxy: Haproxy,
+    _client: Running,
+    stream: Stream,
+}
+
+impl Balancer {
+    fn start(bed: &Bed, name: &str, zone: &'static str) -> Self {
+        // A request to a server that is gone is tried again on another one.
+        let backend = BackendConfig::new(BACKEND, "z", 10).line("option redispatch 1").line("retries 3");
+        let haproxy = Haproxy::start_named(bed, name, &[backend]);
+        let client = Hsdo::client(bed)
+            .env("CLIENT_HAPROXY_SOCKET_PATH", &haproxy.socket().to_string_lossy())
+            .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("{BACKEND}:z:{}", bed.web().port()))
+            .env("CLIENT_DEDICATED_ZONE", "true")
+            .env("CLIENT_ZONE_NAMES", zone)
+            .env("CLIENT_SPILL_BELOW", "70")
+            .env("INTERVAL", INTERVAL)
+            .spawn();
+        let stream = Stream::start(haproxy.frontend(BACKEND), PAUSE, REQUESTS);
+        Balancer { zone, haproxy, _client: client, stream }
+    }
+
+    fn wait_servers(&self, stage: &Stage, count: usize) {
+        stage.wait(&format!("{count} servers in the HAProxy of {}", self.zone), || {
+            let active = self.haproxy.active(BACKEND);
+            if active.len() == count { Ok(()) } else { Err(format!("{active:?}")) }
+        });
+    }
+}
+
+pub fn zones(stage: &mut Stage) {
+    stage.fill_third_group(3);
+    let bed = stage.bed();
+    let zones: BTreeMap<&str, Vec<GroupInstance>> = [("a", GROUPS[0]), ("b", GROUPS[1]), ("c", THIRD_GROUP)]
+        .map(|(zone, group)| (zone, bed.moto().instances(group)))
+        .into();
+    let all: Vec<GroupInstance> = zones.values().flatten().cloned().collect();
+    stage.wait_active(&all.iter().map(|one| one.address).collect::<Vec<_>>(), |weight| weight == FULL);
+    stage.report.say("three groups in three zones; a load balancer that does not split spreads over all of them:");
+    show(stage, &zones, &stage.watch(Duration::from_secs(1)));
+
+    let near = Balancer::start(bed, "zone-a", "eu-west-1a");
+    let far = Balancer::start(bed, "zone-b", "eu-west-1b");
+    near.wait_servers(stage, zones["a"].len());
+    far.wait_servers(stage, zones["b"].len());
+    let from = Instant::now();
+    stage.pause(Duration::from_secs(1));
+    stage.report.say("two more with CLIENT_DEDICATED_ZONE; the one in zone a:");
+    let tally = near.stream.between(from, Instant::now());
+    show(stage, &zones, &tally);
+    assert_eq!(answered(&tally, &zones["a"]), tally.answered(), "traffic stays in its zone: {tally}");
+    let tally = far.stream.between(from, Instant::now());
+    assert_eq!(answered(&tally, &zones["b"]), tally.answered(), "traffic stays in its zone: {tally}");
+
+    let lost = Instant::now();
+    zones["a"].iter().for_each(|one| bed.web().stop(&one.id));
+    stage.wait("the first answer of another zone", || {
+        let tally = near.stream.between(lost, Instant::now());
+        if tally.answered() > answered(&tally, &zones["a"]) { Ok(()) } else { Err(tally.to_string()) }
+    });
+    let took = lost.elapsed();
+    near.wait_servers(stage, all.len() - zones["a"].len());
+    stage.report.say(format!(
+        "every server of zone a is gone; its load balancer had the first answer of another zone after {} ms:",
+        took.as_millis()
+    ));
+    show(stage, &zones, &near.stream.between(Instant::now() - Duration::from_millis(500), Instant::now()));
+
+    let back = Instant::now();
+    zones["a"].iter().for_each(|one| bed.web().serve(&one.id, one.address));
+    near.wait_servers(stage, all.len());
+    stage.report.say("they are back, and serve at once; the others leave when that has held for 30 s");
+    near.wait_servers(stage, zones["a"].len());
+    stage.report.say(format!("they have left after {:.1} s", back.elapsed().as_secs_f64()));
+    let from = Instant::now();
+    stage.pause(Duration::from_secs(1));
+    show(stage, &zones, &near.stream.between(from, Instant::now()));
+    // Those that were under way when the servers went.
+    let excused = [(lost, lost + took)];
+    let failures = [&near, &far].map(|one| one.stream.failures_outside(&excused)).concat();
+    assert!(failures.is_empty(), "no request may fail: {failures:?}");
+    let cut = near.stream.so_far().failures.len();
+    stage.report.say(format!("{cut} requests failed, those under way to servers that went away"));
+}
+
+fn show(stage: &Stage, zones: &BTreeMap<&str, Vec<GroupInstance>>, tally: &Tally) {
+    for (zone, instances) in zones {
+        let share = super::story::share(tally.answered(), answered(tally, instances));
+        stage.report.more(format!("zone {zone}  {}", bar(share)));
+    }
+}
+
+fn answered(tally: &Tally, instances: &[GroupInstance]) -> u64 {
+    instances.iter().map(|instance| tally.of(&instance.id)).sum()
+}
