@@ -1,6 +1,13 @@
 use super::super::fuzzing::picked;
 use super::*;
 
+#[test]
+fn commas_are_counted_in_blocks() {
+    for block in [*b",,,,,,,,", *b"abcdefgh", *b"a,b,c,d,", *b"\x2c\xac\x00\xff\x2d\x2b\x80\x7f", [0; 8], [0xff; 8]] {
+        assert_eq!(commas_in(block), block.iter().filter(|byte| **byte == b',').count(), "{block:?}");
+    }
+}
+
 const HEAD: &str = "# pxname,svname,status,type,addr,uweight,other,";
 
 /// The whole answer to one `show stat`.
