@@ -510,6 +510,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn own_weights_stay_and_help_reaches_the_fair_share(table in some_zones(), unfit in 0..24_u32, level in 0..=STEPS) {
             let rules = rules(None, Some(&["a"]));
