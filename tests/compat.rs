@@ -46,7 +46,7 @@ fn the_server_goes_on_with_the_originals_table() {
         .once();
     outcome.assert_code(0);
     assert!(!outcome.stderr.contains("cannot be read"), "{outcome}");
-    let mut rows = without_marker(bed.moto().items());
+    let mut rows = without_ours(bed.moto().items());
     let mut expected = original.clone();
     // hsdo learns the group of a server that the Python version left without one.
     expected.get_mut(&2).expect("a row").insert("ASG".into(), json!({"S": "web"}));
@@ -125,12 +125,19 @@ fn both_roles_use_a_table_by_its_arn() {
     create.assert_code(2).assert_stderr("expected a plain name: a table is created in the account");
 }
 
-/// Removes the change marker from slot 1's item. The lease was released at the end of the run.
-fn without_marker(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
+/// Removes the change marker from slot 1's item, and the zone from those of servers. The lease was released at the end of the run.
+fn without_ours(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
     let first = rows.get_mut(&1).expect("a row");
     for name in ["HsdoVersion", "HsdoHeartbeat"] {
         let value = first.remove(name).unwrap_or_else(|| panic!("slot 1 has no {name}"));
         assert!(value["N"].as_str().is_some_and(|text| text.parse::<u64>().is_ok()), "{name}: {value}");
+    }
+    for row in rows.values_mut() {
+        let is_free = row["IPAddress"]["S"] == "none";
+        assert_eq!(row.remove("HsdoZone").is_none(), is_free, "{row:?}");
+        if let Some(zone) = row.remove("HsdoLastZone") {
+            assert!(is_free && zone["S"] == "eu-west-1a" && row.contains_key("HsdoLastASG"), "{row:?}");
+        }
     }
     rows
 }
@@ -157,7 +164,7 @@ fn rows_are_written_as_the_original_writes_them() {
     bed.moto().terminate_in_group(&instances[2].id, true);
     hsdo().once().assert_code(0);
 
-    let mut rows = without_marker(bed.moto().items());
+    let mut rows = without_ours(bed.moto().items());
     for row in rows.values_mut().filter(|row| row["IPAddress"]["S"] != "none") {
         assert!(is_time(&row["LastWeightUpdate"]), "{row:?}");
         row.insert("LastWeightUpdate".into(), json!({"S": "@TIME@"}));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::backend::ManagedBackend;
+use super::placement::BackendKind;
 use super::reconcile::BackendPlan;
 use super::spill::STEPS;
 use crate::about::About;
@@ -116,7 +117,8 @@ impl Report {
 impl Report {
     /// Reports which backends take in servers of others, and returns the text.
     fn publish_spill(&mut self, backends: &[ManagedBackend]) -> Option<String> {
-        let levels = backends.iter().filter_map(|backend| Some((backend, backend.spill_level()?)));
+        let defaults = backends.iter().filter(|backend| backend.target.kind == BackendKind::Default);
+        let levels = defaults.map(|backend| (backend, backend.spill_level().unwrap_or(0)));
         let share = |level: u8| f64::from(level) / f64::from(STEPS);
         self.metrics
             .set_spill(levels.clone().map(|(backend, level)| (backend.name().to_owned(), share(level))).collect());

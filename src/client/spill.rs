@@ -202,8 +202,8 @@ fn sum(weights: impl Iterator<Item = Weight>) -> u32 {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spill {
     level: u8,
-    /// Since when less would do, and the most that was needed meanwhile.
-    easing: Option<(Instant, u8)>,
+    /// Since when each level has been enough.
+    enough_since: [Option<Instant>; STEPS as usize + 1],
     /// Since when nothing comes in any more, while those that did drain.
     ended: Option<Instant>,
 }
@@ -225,7 +225,8 @@ impl Spill {
 
     /// Whether time alone may change it.
     pub(super) fn watches_time(&self) -> bool {
-        self.easing.is_some() || self.ended.is_some()
+        let may_fall = self.enough_since.iter().take(self.level.into()).any(Option::is_some);
+        may_fall || self.ended.is_some()
     }
 
     /// Decides anew: it rises at once, and falls once less has been enough for [`HOLD`]. `below` is `CLIENT_SPILL_BELOW`.
@@ -237,18 +238,17 @@ impl Spill {
         self.ended = self.ended.filter(|ended| now.saturating_duration_since(*ended) < DRAIN);
         let needed = load.target(load.fit, spills, below);
         let enough = load.target(load.up, spills, below);
-        if needed >= self.level {
-            *self = Spill { level: needed, easing: None, ended: self.ended.filter(|_| needed == 0) };
-        } else if enough >= self.level {
-            self.easing = None;
-        } else {
-            let (since, most) = self.easing.unwrap_or((now, enough));
-            let most = most.max(enough);
-            if now.saturating_duration_since(since) < HOLD {
-                self.easing = Some((since, most));
-            } else {
-                *self = Spill { level: most, easing: None, ended: (most == 0).then_some(now) };
-            }
+        for (level, since) in (0..=STEPS).zip(&mut self.enough_since) {
+            *since = (enough <= level).then(|| since.unwrap_or(now));
+        }
+        let has_held =
+            |since: &Option<Instant>| since.is_some_and(|since| now.saturating_duration_since(since) >= HOLD);
+        let held = (0..self.level).zip(&self.enough_since).find(|(_, since)| has_held(since));
+        if needed > self.level {
+            (self.level, self.ended) = (needed, None);
+        } else if let Some((level, _)) = held {
+            self.level = level.max(needed);
+            self.ended = (self.level == 0).then_some(now);
         }
     }
 }
@@ -451,7 +451,7 @@ mod tests {
             (33, 200, 6),
             (34, 200, 4),
             (35, 230, 4),
-            (64, 239, 4),
+            (64, 239, 3),
             (65, 239, 2),
             (66, 240, 2),
             (90, 240, 2),

@@ -143,13 +143,18 @@ impl Stage {
     }
 
     /// Waits for `probe`; panics with the last state.
-    pub fn wait(&self, what: &str, mut probe: impl FnMut() -> Result<(), String>) {
-        let waited = try_wait_for(TIMEOUT, || {
+    pub fn wait(&self, what: &str, probe: impl FnMut() -> Result<(), String>) {
+        self.wait_up_to(TIMEOUT, what, probe);
+    }
+
+    /// The same for something that takes longer.
+    pub fn wait_up_to(&self, timeout: Duration, what: &str, mut probe: impl FnMut() -> Result<(), String>) {
+        let waited = try_wait_for(timeout, || {
             self.assert_not_stopped();
             probe()
         });
         if let Err(last) = waited {
-            panic!("timed out after {TIMEOUT:?} waiting for {what}; last state: {last}\n{}", self.logs());
+            panic!("timed out after {timeout:?} waiting for {what}; last state: {last}\n{}", self.logs());
         }
     }
 
