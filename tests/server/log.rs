@@ -31,7 +31,8 @@ fn each_line_of_a_json_log_has_what_it_is_about() {
     let mut client = Hsdo::client(&bed).arg("--debug").arg("--config").arg(&file.display().to_string()).spawn();
     client.wait_metric("hsdo_haproxy_missing_slots", |count| count == 1.0);
 
-    let slot = |slot: u32| json!({"slot": slot, "instance": web[slot as usize - 1], "group": "web"});
+    let slot =
+        |slot: u32| json!({"slot": slot, "instance": web[slot as usize - 1], "group": "web", "zone": "eu-west-1a"});
     let because = |mut fields: Value, cause: &str| {
         fields["cause"] = json!(cause);
         fields

@@ -65,7 +65,8 @@ fn of_two_rows_with_one_address_the_lowest_stays() {
     let first = web[0].address.to_string();
     bed.moto().put_server(2, &first, &web[0].id, Some("web"), 10);
     bed.moto().put_server(3, &first, &web[0].id, Some("web"), 10);
-    let before = bed.moto().rows()[&2].clone();
+    let mut before = bed.moto().rows()[&2].clone();
+    before.insert("HsdoZone".into(), json!({"S": "eu-west-1a"}));
     let mut server = steady(&bed, 3).spawn();
     wait_seats(&bed, &[(2, &web[0].id), (3, &web[1].id)]);
     settle(&bed, &mut server);
