@@ -180,6 +180,8 @@ fn converge(base: &str, servers: &Servers) {
         for (_, server) in running.iter_mut().filter(|(id, _)| desired.of(**id).is_some()) {
             server.up |= server.admin == Admin::Ready;
             server.checking = false;
+            // The server that it tracks is opened too.
+            server.inherited &= server.admin != Admin::Maintenance;
         }
     }
     assert!(ended, "something is left to do: {running:?}");
