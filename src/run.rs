@@ -191,19 +191,20 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     let aws = aws(args, regions(common, true), env, &role.metrics, started)?;
     // A dry run changes nothing, the state file included.
     let state_file = settings.state_file.clone().filter(|_| args.mode != Mode::DryRun);
-    let region = common.table_region.as_deref().or(common.region.as_deref());
-    let mut table = KeptTable::new(SlotTable::new(aws, &common.table), state_file, region).map_err(|error| {
+    let (name, region) = (&common.table, common.region_of_table());
+    let zone = match settings.zones {
+        Some(ZoneNames::Auto) => {
+            let remembered = settings.state_file.as_ref().and_then(|file| aws::remembered_zone(file, name, region));
+            Some(own_zone(env, remembered.as_deref(), &role.shutdown)?)
+        }
+        _ => None,
+    };
+    let table = KeptTable::new(SlotTable::new(aws, name), state_file, region, zone.clone()).map_err(|error| {
         Error::Start(format!(
             "cannot start the thread that writes CLIENT_STATE_FILE: {error}: check the process limits"
         ))
     })?;
-    if settings.zones == Some(ZoneNames::Auto) {
-        let remembered = match (table.zone(), &settings.state_file) {
-            (Some(zone), _) => Some(zone.to_owned()),
-            (None, file) => file.as_ref().and_then(|file| aws::remembered_zone(file, &common.table, region)),
-        };
-        let zone = own_zone(env, remembered.as_deref(), &role.shutdown)?;
-        table.set_zone(zone.clone());
+    if let Some(zone) = zone {
         settings.zones = Some(ZoneNames::Named(vec![zone]));
     }
     let common = &settings.common;
@@ -363,7 +364,7 @@ impl RoleLoop {
             role,
             host: host(),
             table: common.table.clone(),
-            region: common.table_region.clone().or_else(|| common.region.clone()),
+            region: common.region_of_table().map(str::to_owned),
             interval: common.interval,
             size: common.list_size,
             socket,

@@ -10,7 +10,7 @@ use super::placement::{self, BackendKind, Desired, History, Rules, Wanted};
 use super::reason;
 use super::reconcile::{self, BackendPlan, Step};
 use super::sequencer::{Next, Sequencer};
-use super::spill::{self, Candidates, Load, Spill};
+use super::spill::{self, Candidates, Load, STEPS, Spill};
 use super::stage::Options;
 use super::view::View;
 use crate::about::About;
@@ -137,6 +137,11 @@ impl ManagedBackend {
         self.spill.as_ref().map(Spill::level)
     }
 
+    /// The same as a share of their weight, from 0 to 1.
+    pub(super) fn spill_share(&self) -> Option<f64> {
+        self.spill_level().map(|level| f64::from(level) / f64::from(STEPS))
+    }
+
     /// How many servers of others are here.
     pub(super) fn spilled(&self) -> usize {
         let is_here = |slot: &&SlotId| self.running.as_ref().is_ok_and(|running| running.contains_key(*slot));
@@ -204,7 +209,7 @@ impl ManagedBackend {
             base: backend.base.clone(),
             fallback: *kind == BackendKind::Fallback,
             fault: self.fault().map(ToString::to_string),
-            spill: self.spill_level(),
+            spill_share: self.spill_share(),
             slots: vec![],
         };
         let Ok(running) = &self.running else { return state };

@@ -108,12 +108,9 @@ impl<H: Haproxy> Converge<H> {
         }
         self.begin(table, history);
         let mut refusals = Refusals::default();
-        let mut first = true;
+        self.read()?;
+        self.decide_spill(now);
         loop {
-            self.read()?;
-            if std::mem::take(&mut first) {
-                self.decide_spill(now);
-            }
             let next = self.next(now);
             if next.iter().all(|next| *next == Next::Done) {
                 break;
@@ -126,6 +123,7 @@ impl<H: Haproxy> Converge<H> {
                 }
             }
             self.send(&commands, &mut refusals)?;
+            self.read()?;
         }
         self.report.publish(&self.backends);
         self.show(table);

@@ -16,12 +16,14 @@
 //!
 //! *What to send* (`reconcile`):
 //! - a stale slot: `weight 0`, `state maint`, and an address that refuses connections (it is *parked*);
-//! - a parked slot: parked once more, `state ready`, `health down`, its address, its weight. It takes no request, not even a persistent one, until
-//!   HAProxy's own check has passed `rise` times, with or without hsdo. It is parked because persistent requests get in between
-//!   `ready` and `health down`. It is not opened while an old check is in flight, whose result would count for the new server;
+//! - a parked slot: parked once more, `state ready`, `health down`, its address, its weight. It takes no request, not even a
+//!   persistent one, until HAProxy's own check has passed `rise` times, with or without hsdo. It is parked because persistent
+//!   requests get in between `ready` and `health down`. It is not opened while an old check is in flight, whose result would count
+//!   for the new server;
 //! - if the server has no check, if nothing else serves meanwhile, or with `CLIENT_HEALTH_GATE` false: the address at once, and after
-//!   reading it back, `state ready` and the weight. An address that HAProxy refuses never becomes ready, and a tracking server is
-//!   opened after the server that it tracks;
+//!   reading it back, the address again, `state ready` and the weight: another process may answer by then, whose server is at its
+//!   placeholder. An address that HAProxy refuses never becomes ready, and a tracking server is opened after the server that it
+//!   tracks;
 //! - a serving slot: its weight. From 0, with `health down` unless it has been seen serving there: the line may have been cut;
 //! - a leaving slot: `weight 0`; a retiring one: `weight 0`, `state maint`;
 //! - a held slot: only address and weight, so that all is right once it is released.
@@ -30,7 +32,7 @@
 //! step that had no effect is not repeated in the same turn. Every step can be interrupted after any command.
 //!
 //! *May this server's traffic be taken away now?* (`cover`). Not while it moves to another slot and does not serve there yet; not
-//! while it leaves and nothing else serves; and if every serving server is to be replaced, one half goes first.
+//! while it leaves, or moves to other backends or load balancers, and nothing else serves; and if every serving server is to be replaced, one half goes first.
 //!
 //! *What is remembered* (`memory`), for one HAProxy process only: who set a server to maintenance, which servers have been seen
 //! serving, which weights something else keeps changing. `converge` drives all this, each backend on its own: a missing or unreadable

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::client::fixtures::{OPTIONS, World, address, down, inherited, maintenance, serve_at, server, up};
+use crate::client::placement::By;
 use crate::client::stage::Options;
 
 fn move_to(last: u8) -> Change {
@@ -150,6 +151,22 @@ fn a_leaving_server_serves_until_another_can_take_over() {
     let drained = [Step { slot: 1, changes: vec![Change::Weight(0)] }];
     assert_eq!(handover(up(2, 5), 5).lower, drained, "the newcomer serves");
     assert_eq!(handover(server(Admin::Drain, true, 2, 5), 0).lower, drained, "no server is to take over");
+}
+
+/// The first own server comes up: what it relieves belongs to other zones or groups, and is well.
+#[test]
+fn a_server_that_moves_elsewhere_serves_until_an_own_one_does() {
+    let handover = |newcomer: Running, is_elsewhere: bool| {
+        let mut world = World::new([(1, up(1, 10), Some(Wanted::Maintenance)), (2, newcomer, Some(serve_at(2, 5)))]);
+        world.desired.elsewhere.extend(is_elsewhere.then_some((1, By::Zone)));
+        world.plan().lower
+    };
+    let out = [Step { slot: 1, changes: vec![Change::Weight(0), Change::Maintenance] }];
+    for newcomer in [maintenance(99, 1), maintenance(2, 0), down(2, 5)] {
+        assert_eq!(handover(newcomer.clone(), true), [], "{newcomer:?}");
+        assert_eq!(handover(newcomer.clone(), false), out, "one that is out of service waits for nobody: {newcomer:?}");
+    }
+    assert_eq!(handover(up(2, 5), true), out, "the newcomer serves");
 }
 
 /// Every slot gets a new server: the old ones serve on until the first new ones do.

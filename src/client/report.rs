@@ -112,38 +112,30 @@ impl Report {
         conditions.extend(self.publish_spill(backends));
         self.metrics.set_condition("haproxy", (!conditions.is_empty()).then(|| conditions.join("; ")));
     }
-}
 
-impl Report {
     /// Reports which backends take in servers of others, and returns the text.
     fn publish_spill(&mut self, backends: &[ManagedBackend]) -> Option<String> {
-        let defaults = backends.iter().filter(|backend| backend.target.kind == BackendKind::Default);
-        let levels = defaults.map(|backend| (backend, backend.spill_level().unwrap_or(0)));
-        let share = |level: u8| f64::from(level) / f64::from(STEPS);
-        self.metrics
-            .set_spill(levels.clone().map(|(backend, level)| (backend.name().to_owned(), share(level))).collect());
-        let spilling: Vec<(&ManagedBackend, u8)> = levels.filter(|(_, level)| *level > 0).collect();
-        let slots = |backend: &ManagedBackend| backend.spilled();
-        self.metrics.set_spill_slots(spilling.iter().map(|(backend, _)| slots(backend)).sum());
+        let defaults = || backends.iter().filter(|backend| backend.target.kind == BackendKind::Default);
+        let share = |backend: &ManagedBackend| (backend.name().to_owned(), backend.spill_share().unwrap_or(0.0));
+        self.metrics.set_spill(defaults().map(share).collect());
+        let level = |backend: &ManagedBackend| backend.spill_level().filter(|level| *level > 0);
+        let spilling: Vec<(&ManagedBackend, u8)> =
+            defaults().filter_map(|backend| Some((backend, level(backend)?))).collect();
+        self.metrics.set_spill_slots(spilling.iter().map(|(backend, _)| backend.spilled()).sum());
         let text = |(backend, level): &(&ManagedBackend, u8)| {
             format!(
                 "backend {}: {} servers of others serve at {level}/{STEPS} of their weight; the own ones that can serve have a weight of \
                  {}, and their fair share is {}",
                 backend.name(),
-                slots(backend),
+                backend.spilled(),
                 backend.load.fit,
                 backend.load.fair(),
             )
         };
-        let texts: Vec<String> = spilling.iter().map(text).collect();
+        let text = spilling.iter().map(text).collect::<Vec<_>>().join("; ");
         let key: Vec<String> = spilling.iter().map(|(backend, level)| format!("{} {level}", backend.name())).collect();
         let about = About::default().backend(spilling.iter().map(|(backend, _)| backend.name())).cause(["spilled"]);
-        let text = (!texts.is_empty()).then(|| texts.join("; "));
-        self.spill.report_about(
-            text.as_ref().map(|text| (key.join(", "), text)).as_ref().map(|(key, text)| (key.as_str(), text.as_str())),
-            &about,
-        );
-        text
+        report_names(&mut self.spill, &key.join(", "), &about, |_| text.clone())
     }
 }
 

@@ -114,8 +114,8 @@ fn find_zone(client: &mut ClientSettings, env: &Environment) -> Option<Result<St
         return None;
     }
     let mut found = Whereabouts::new(env).and_then(|here| here.zone(Instant::now() + ZONE_TIMEOUT));
-    let region = client.common.table_region.as_deref().or(client.common.region.as_deref());
-    let remembered = client.state_file.as_ref().and_then(|file| remembered_zone(file, &client.common.table, region));
+    let (table, region) = (&client.common.table, client.common.region_of_table());
+    let remembered = client.state_file.as_ref().and_then(|file| remembered_zone(file, table, region));
     if let (Err(_), Some(zone)) = (&found, remembered) {
         found = Ok(zone);
     }

@@ -237,7 +237,7 @@ impl Metrics {
         self.values().missing_backends = Some(n);
     }
 
-    /// Client: how much of the servers of others each backend takes in, 0 to 1; empty without spillover.
+    /// Client: how much of the servers of others each default backend takes in, 0 to 1.
     pub fn set_spill(&self, shares: Vec<(String, f64)>) {
         self.values().spill = shares;
     }

@@ -56,13 +56,13 @@ fn table(text: &mut Text, values: &Values) {
             text.sample(name, &labels, server.weight);
         }
     }
-    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
-    for server in values.servers.iter() {
-        let weight = if server.enabled { server.weight } else { 0 };
-        *zones.entry(server.zone.as_deref().unwrap_or("unknown")).or_default() += u32::from(weight);
-    }
     // Without any zone there is nothing to tell apart.
     if values.servers.iter().any(|server| server.zone.is_some()) {
+        let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+        for server in values.servers.iter() {
+            let weight = if server.enabled { server.weight } else { 0 };
+            *zones.entry(server.zone.as_deref().unwrap_or("unknown")).or_default() += u32::from(weight);
+        }
         let name = "hsdo_zone_weight";
         text.family(name, "gauge", "The sum of the weights of the enabled servers in each zone.");
         for (zone, weight) in &zones {

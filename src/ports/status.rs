@@ -26,7 +26,7 @@ pub struct ClientState {
 }
 
 /// One backend as the last turn left it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BackendState {
     /// Its name.
     pub name: String,
@@ -36,8 +36,8 @@ pub struct BackendState {
     pub fallback: bool,
     /// Why it cannot be kept in step.
     pub fault: Option<String>,
-    /// How much of the servers of others comes in, in sixteenths of their weight; none where spillover is off.
-    pub spill: Option<u8>,
+    /// The share of their weight with which servers of others come in, from 0 to 1; none where spillover is off.
+    pub spill_share: Option<f64>,
     /// Its slots, in order; none if it has a fault.
     pub slots: Vec<BackendSlot>,
 }

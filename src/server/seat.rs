@@ -3,13 +3,11 @@
 use crate::clock::Timestamp;
 use crate::slot::{Instance, Occupant, Slot, Status, Weight};
 
-/// Frees a slot, which remembers its group and zone.
+/// Frees a slot, which remembers the group that held it, and in which zone.
 pub(super) fn free(slot: &mut Slot) {
-    let Some(occupant) = slot.occupant.take() else { return };
-    if occupant.group.is_some() || occupant.zone.is_some() {
-        slot.last_zone = occupant.zone;
+    if let Some(Occupant { group: group @ Some(_), zone, .. }) = slot.occupant.take() {
+        (slot.last_group, slot.last_zone) = (group, zone);
     }
-    slot.last_group = occupant.group.or(slot.last_group.take());
 }
 
 /// Gives the slot to a new instance, at weight `min`.

@@ -33,6 +33,13 @@ pub struct Common {
     pub warnings: Vec<String>,
 }
 
+impl Common {
+    /// The region of the table, where the configuration names it.
+    pub fn region_of_table(&self) -> Option<&str> {
+        self.table_region.as_deref().or(self.region.as_deref())
+    }
+}
+
 /// Settings of `hsdo --server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {

@@ -300,7 +300,7 @@ fn backend(state: &BackendState) -> BackendFacts {
         base_name: state.base.clone(),
         fallback: state.fallback,
         fault: state.fault.clone(),
-        spill_share: state.spill.map(|level| f64::from(level) / 16.0),
+        spill_share: state.spill_share,
         slots: state.slots.iter().map(|slot| backend_slot(slot, &state.base)).collect(),
     }
 }

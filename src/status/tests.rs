@@ -129,7 +129,7 @@ fn client(size: SlotId, trouble: bool) -> Arc<Status> {
         name: name.to_owned(),
         base: "web".to_owned(),
         fallback,
-        spill: None,
+        spill_share: None,
         fault: None,
         slots,
     };

@@ -66,14 +66,6 @@ struct Snapshot {
     zone: Option<String>,
 }
 
-/// What the file tells a client that starts.
-#[derive(Debug)]
-struct Remembered {
-    /// The table, or why it is not used.
-    kept: Result<Kept, String>,
-    zone: Option<String>,
-}
-
 /// The text of the file: a line with the SHA-256 of the rest, then JSON.
 fn encode(snapshot: &Snapshot) -> String {
     let unreadable = |(id, row): (&SlotId, &Row)| matches!(row, Row::Unreadable { .. }).then_some(*id);
@@ -90,23 +82,15 @@ fn encode(snapshot: &Snapshot) -> String {
     format!("{}\n{json}\n", checksum(&json))
 }
 
-/// What a file's text tells, if it is whole and of this table. `region` is checked where it is known. A zone does not age.
+/// The table that a file's text keeps, if it is whole, of this table, and young enough.
 ///
 /// # Errors
 /// Why the file cannot be used.
-fn decode(
-    text: &str,
-    name: &str,
-    region: Option<&str>,
-    max_age: Duration,
-    now: Timestamp,
-) -> Result<Remembered, String> {
-    let content = content(text, name, region)?;
-    let zone = content.zone.clone();
-    Ok(Remembered { kept: table_of(content, max_age, now), zone })
+fn decode(text: &str, name: &str, region: Option<&str>, max_age: Duration, now: Timestamp) -> Result<Kept, String> {
+    table_of(content(text, name, region)?, max_age, now)
 }
 
-/// The content of a file's text, if it is whole and of this table.
+/// The content of a file's text, if it is whole and of this table. `region` is checked where it is known.
 fn content(text: &str, name: &str, region: Option<&str>) -> Result<Content, String> {
     let (sum, json) = text.split_once('\n').ok_or("it is not whole: the line with its checksum is cut")?;
     let json = json.strip_suffix('\n').unwrap_or(json);
@@ -268,7 +252,7 @@ impl Drop for Writer {
 pub struct KeptTable {
     table: SlotTable,
     keeper: Option<Keeper>,
-    /// The zone of the load balancer: what the file remembers, then what is known.
+    /// The zone of the load balancer, for the file to remember.
     zone: Option<String>,
 }
 
@@ -284,49 +268,38 @@ struct Keeper {
 
 impl KeptTable {
     /// `table`, kept in `file` if there is one. What the file holds is read now; a file that cannot be used is logged, and is
-    /// no error. `region` is that of the table, where the configuration names it.
+    /// no error. `region` is that of the table, where the configuration names it; `zone` is what the file is to remember.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn new(table: SlotTable, file: Option<StateFile>, region: Option<&str>) -> io::Result<Self> {
-        let mut zone = None;
+    pub fn new(
+        table: SlotTable,
+        file: Option<StateFile>,
+        region: Option<&str>,
+        zone: Option<String>,
+    ) -> io::Result<Self> {
         let keeper = file.map(|file| {
-            let (kept, remembered) = load(&file, table.name(), region);
-            zone = remembered;
+            let kept = load(&file, table.name(), region);
             Ok::<_, io::Error>(Keeper { writer: Writer::start(file.path)?, kept, first_deadline: None, written: None })
         });
         Ok(KeptTable { keeper: keeper.transpose()?, table, zone })
     }
-
-    /// The zone of the load balancer, as the file remembers it.
-    pub fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
-    }
-
-    /// From now on the file remembers this zone.
-    pub fn set_zone(&mut self, zone: String) {
-        self.zone = Some(zone);
-    }
 }
 
-/// The table of a file, if it can be used, and the zone that it remembers.
-fn load(file: &StateFile, name: &str, region: Option<&str>) -> (Option<Kept>, Option<String>) {
-    let read = match text_file::read_up_to(&file.path, LARGEST) {
+/// The table of a file, if it can be used.
+fn load(file: &StateFile, name: &str, region: Option<&str>) -> Option<Kept> {
+    let kept = match text_file::read_up_to(&file.path, LARGEST) {
         Ok(text) => decode(&text, name, region, file.max_age, Timestamp::now()),
         Err(fault) if fault.kind == Some(io::ErrorKind::NotFound) => {
             info!("CLIENT_STATE_FILE: {} is not there yet, so a start without AWS finds no table", file.path.display());
-            return (None, None);
+            return None;
         }
         Err(fault) => Err(fault.why),
     };
-    let (kept, zone) = match read {
-        Ok(Remembered { kept, zone }) => (kept, zone),
-        Err(why) => (Err(why), None),
-    };
-    (kept.map_err(|why| warn!("CLIENT_STATE_FILE: {} is not used: {why}", file.path.display())).ok(), zone)
+    kept.map_err(|why| warn!("CLIENT_STATE_FILE: {} is not used: {why}", file.path.display())).ok()
 }
 
-/// The zone that a state file remembers, for those that only look.
+/// The zone that a state file remembers. However old it is: a zone does not change.
 pub fn remembered_zone(file: &StateFile, name: &str, region: Option<&str>) -> Option<String> {
     let text = text_file::read_up_to(&file.path, LARGEST).ok()?;
     content(&text, name, region).ok()?.zone
