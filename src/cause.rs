@@ -70,6 +70,16 @@ pub enum Cause {
     UnknownRow,
     /// An operator disabled its row.
     Disabled,
+    /// An empty slot that an order keeps empty.
+    KeptEmpty {
+        /// The order, in words.
+        order: String,
+    },
+    /// A ready instance that an order keeps out of every slot.
+    KeptOut {
+        /// The order, in words.
+        order: String,
+    },
     /// Nothing holds it.
     Free {
         /// The group of the last occupant.
@@ -117,6 +127,8 @@ pub struct LeftOut {
 pub enum Leaving {
     /// What its source says of it, as in `lifecycle state "Terminating:Wait"`.
     Source(String),
+    /// An order, in words.
+    Order(String),
     /// Its row says so, which is all that is known here: the leader's word, or an operator's.
     Row,
 }
@@ -190,6 +202,8 @@ impl Cause {
             Cause::Unreadable { .. } => "unreadable",
             Cause::UnknownRow => "unknown-row",
             Cause::Disabled => "disabled",
+            Cause::KeptEmpty { .. } => "kept-empty",
+            Cause::KeptOut { .. } => "kept-out",
             Cause::Free { .. } => "free",
             Cause::NoFreeSlot => "no-free-slot",
             Cause::SharedAddress => "shared-address",
@@ -215,6 +229,7 @@ impl Cause {
                 | Cause::Unused
                 | Cause::Newcomer { .. }
                 | Cause::NotReady { .. }
+                | Cause::KeptEmpty { .. }
                 | Cause::Free { .. }
         )
     }
@@ -225,7 +240,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Serving => f.write_str("serves"),
             Cause::Ramping { next, until } => {
-                write!(f, "its weight rises, next at {}, until {}", moment(*next), moment(*until))
+                write!(f, "its weight rises, next at {}, until {}", next.to_the_second(), until.to_the_second())
             }
             Cause::Draining(leaving) => write!(f, "takes no new traffic: {leaving}"),
             Cause::LastResort(leaving) => write!(f, "leaves, but serves because nothing else does: {leaving}"),
@@ -271,6 +286,8 @@ impl fmt::Display for Cause {
             }
             Cause::UnknownRow => f.write_str("the table has no such row, so it is left alone"),
             Cause::Disabled => f.write_str("an operator disabled its row (BackendServerStatus)"),
+            Cause::KeptEmpty { order } => write!(f, "kept empty: {}", said(order)),
+            Cause::KeptOut { order } => write!(f, "ready, but gets no slot: {}", said(order)),
             Cause::Free { last_group: Some(group) } => write!(f, "free, last used by group {}", said(group)),
             Cause::Free { last_group: None } => f.write_str("free"),
             Cause::NoFreeSlot => f.write_str("ready, but no slot is free; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE"),
@@ -289,7 +306,7 @@ impl fmt::Display for Cause {
 impl fmt::Display for Leaving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Leaving::Source(word) => f.write_str(&said(word)),
+            Leaving::Source(word) | Leaving::Order(word) => f.write_str(&said(word)),
             Leaving::Row => f.write_str("its row says `draining`"),
         }
     }
@@ -312,17 +329,10 @@ impl fmt::Display for Keep {
             Keep::Guarded { until } => write!(
                 f,
                 "no group lists it any more, like too many others at once; SERVER_REMOVAL_GUARD keeps it until {}",
-                moment(*until)
+                until.to_the_second()
             ),
         }
     }
-}
-
-/// To the second, as a person needs it.
-fn moment(time: Timestamp) -> String {
-    let mut text = time.rfc3339();
-    text.replace_range(19..23, "");
-    text
 }
 
 /// A name or word from outside: nothing in it can end the line.

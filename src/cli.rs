@@ -133,6 +133,7 @@ pub fn usage() -> &'static str {
      hsdo --create-table [--config PATH] [--debug]\n       \
      hsdo check [--server] [--client] [--config PATH] [--json]\n       \
      hsdo status|why [TARGET] [--json] [--config PATH]\n       \
+     hsdo drain|enable TARGET... [--for DURATION] [--note TEXT] [--yes] [--dry-run]\n       \
      hsdo --help|--version\n"
 }
 
@@ -156,10 +157,12 @@ roles, one process each:
   -s, --server       one per service: get the instances, assign slots, ramp weights, write the table
   -c, --client       one next to each HAProxy: read the table, make HAProxy's backends match it
 
-commands for people, which change nothing; each has its own --help:
+commands for people; each has its own --help:
   check              everything that a start needs, a line each, with what to mend
   status             the table as it is: who leads, and each slot
   why TARGET         why an instance, an address or a slot (slot:3) has its traffic, or none
+  drain TARGET...    order a slot, instance, address, zone or group out of the traffic of every HAProxy
+  enable TARGET...   lift that order; the only other command that changes something
 
 flags:
       --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none

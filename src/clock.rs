@@ -61,6 +61,13 @@ impl Timestamp {
         format!("{date}T{time}Z")
     }
 
+    /// In RFC 3339, to the second, as a person needs it: `2026-01-02T03:04:05Z`.
+    pub fn to_the_second(self) -> String {
+        let mut text = self.rfc3339();
+        text.replace_range(19..23, "");
+        text
+    }
+
     /// Parses a timestamp in UTC: a space or `T` between date and time, fraction optional. `None` for anything else, such as
     /// the `0-0-0 00:00:00.000000` of a free slot.
     pub fn parse(text: &str) -> Option<Self> {

@@ -21,6 +21,7 @@ pub mod haproxy;
 pub mod log;
 pub mod marker;
 pub mod metrics;
+pub mod order;
 pub mod ports;
 mod resolver;
 pub mod run;

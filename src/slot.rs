@@ -2,7 +2,7 @@
 //!
 //! No I/O, and no wire formats: `aws::table` maps slots to DynamoDB items, `haproxy` to servers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -273,6 +273,9 @@ pub struct Observation {
     pub unknown_states: Vec<UnknownState>,
     /// The occupants that no group lists.
     pub unlisted: Unlisted,
+    /// Instances that the source was asked about and that have ended for good, as EC2's `terminated`, by their names. Empty for
+    /// Consul, where a name may come back.
+    pub ended: BTreeSet<String>,
     /// What the source says of instances that are not simply ready, by each of their names, as in
     /// `lifecycle state "Terminating:Wait"`. For messages; no decision depends on it.
     pub said: BTreeMap<String, String>,

@@ -144,6 +144,11 @@ impl Aws {
         Ok((credentials.label(), credentials.expires))
     }
 
+    /// The time by AWS's clock, as far as responses have told it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.session.get().map_or_else(Timestamp::now, |session| session.caller.clock.now())
+    }
+
     /// AWS's time less that of this machine, in microseconds, as far as the calls so far have told.
     pub(crate) fn clock_ahead(&self) -> Option<i64> {
         let clock = &self.session.get()?.caller.clock;

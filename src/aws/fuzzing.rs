@@ -262,6 +262,7 @@ fn page(body: &[u8]) {
             &Claim { version: 1, heartbeat: 2, leader: leader.clone() },
             Some(&raw_marker),
             &codec::encode(&Slot::empty(1)),
+            None,
         ));
         let stamp = Stamp { version: Some(1), heartbeat: 2, leader };
         let ParsedItem::Slot { id, raw, .. } = codec::parse_item(item) else { continue };

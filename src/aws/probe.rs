@@ -111,9 +111,17 @@ impl Probe {
     /// # Errors
     /// STS cannot be reached, or refuses the credentials.
     pub fn caller(&self) -> Result<String, AwsError> {
+        self.caller_within(TOTAL)
+    }
+
+    /// The same, for so long at most.
+    ///
+    /// # Errors
+    /// Those of [`Probe::caller`].
+    pub fn caller_within(&self, total: Duration) -> Result<String, AwsError> {
         let query = Query::new("GetCallerIdentity", "2011-06-15");
         let request = query.request(Service::Sts, "GetCallerIdentity", "these credentials".to_string());
-        send(&self.aws, &request, &self.budget(), &parse_arn)
+        send(&self.aws, &request, &self.aws.budget(total, ATTEMPT), &parse_arn)
     }
 
     /// AWS's time less that of this machine, in microseconds, if any response had a usable date.

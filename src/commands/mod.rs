@@ -1,11 +1,13 @@
-//! The commands for people: each reads what the roles read, says what it found, and ends. None of them changes anything.
+//! The commands for people: each reads what the roles read, says what it found, and ends. Only `orders` writes.
 //!
 //! Like `run`, they build edges and ask roles for their decisions. What they say is for stdout; the log stays on stderr.
 
 pub mod check;
 mod lease;
+pub mod orders;
 mod print;
 pub mod status;
+mod target;
 pub mod why;
 
 use std::ffi::OsString;
@@ -21,10 +23,11 @@ use crate::command_line;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::log;
+use crate::order::Target;
 use crate::ports::TurnError;
 use crate::settings::{self, ClientSettings, Common, ZoneNames};
 use check::Roles;
-use why::Target;
+use orders::Request;
 
 /// All AWS calls of a command end this long after its start.
 const AWS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -40,9 +43,19 @@ pub enum Word {
     Status,
     /// `hsdo why`
     Why,
+    /// `hsdo drain`
+    Drain,
+    /// `hsdo enable`
+    Enable,
 }
 
-const WORDS: [(&str, Word); 3] = [("check", Word::Check), ("status", Word::Status), ("why", Word::Why)];
+const WORDS: [(&str, Word); 5] = [
+    ("check", Word::Check),
+    ("status", Word::Status),
+    ("why", Word::Why),
+    ("drain", Word::Drain),
+    ("enable", Word::Enable),
+];
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +68,10 @@ pub enum Command {
     Status(Options),
     /// Why a server has the traffic that it has.
     Why(Options, Target),
+    /// Gives orders.
+    Drain(Options, Request),
+    /// Lifts orders.
+    Enable(Options, Request),
 }
 
 /// The flags of every command.
@@ -80,6 +97,9 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
     };
     let mut parser = lexopt::Parser::from_args(rest);
     let (mut options, mut roles, mut targets) = (Options::default(), Roles::default(), Vec::new());
+    let mut request = Request::default();
+    let gives = word == Word::Drain;
+    let orders = gives || word == Word::Enable;
     while let Some(argument) = parser.next().map_err(|error| command_line::usage_error(&error))? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(word)),
@@ -91,19 +111,53 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
             }
             Arg::Short('s') | Arg::Long("server") if word == Word::Check => roles.server = true,
             Arg::Short('c') | Arg::Long("client") if word == Word::Check => roles.client = true,
-            Arg::Value(target) if word == Word::Why => targets.push(Target::parse(&target)?),
+            Arg::Long("for") if gives => {
+                let span = orders::parse_span(&value(&mut parser)?)?;
+                set_once(&mut request.span, span, "--for")?;
+            }
+            Arg::Long("note") if gives => {
+                let note = value(&mut parser)?;
+                orders::check_note(&note)?;
+                set_once(&mut request.note, note, "--note")?;
+            }
+            Arg::Long("yes") if gives => request.yes = true,
+            Arg::Long("dry-run") if orders => request.dry_run = true,
+            Arg::Value(target) if word == Word::Why => targets.push(target::parse_one_server(&target)?),
+            Arg::Value(target) if orders => request.targets.push(target::parse(&target)?),
             Arg::Value(value) => {
                 return Err(Error::Usage(format!("unexpected argument {value:?}: this command accepts only flags")));
             }
             Arg::Short(_) | Arg::Long(_) => return Err(command_line::usage_error(&argument.unexpected())),
         }
     }
+    if orders {
+        request.targets.sort();
+        request.targets.dedup();
+        return match request.targets.as_slice() {
+            [] => Err(Error::Usage(format!("no target: name {}", crate::order::TARGETS))),
+            _ if gives => Ok(Command::Drain(options, request)),
+            _ => Ok(Command::Enable(options, request)),
+        };
+    }
     match (word, targets.pop()) {
+        (Word::Drain | Word::Enable, _) => Err(Error::Usage("no target".to_owned())),
         (Word::Check, _) => Ok(Command::Check(options, roles)),
         (Word::Status, _) => Ok(Command::Status(options)),
         (Word::Why, Some(target)) if targets.is_empty() => Ok(Command::Why(options, target)),
         (Word::Why, Some(_)) => Err(Error::Usage("several targets: name one".to_owned())),
-        (Word::Why, None) => Err(Error::Usage(format!("no target: name {}", why::TARGETS))),
+        (Word::Why, None) => Err(Error::Usage(format!("no target: name {}", target::ONE_SERVER))),
+    }
+}
+
+fn value(parser: &mut lexopt::Parser) -> Result<String, Error> {
+    let value = parser.value().map_err(|error| command_line::usage_error(&error))?;
+    value.into_string().map_err(|text| Error::Usage(format!("{text:?} is not UTF-8")))
+}
+
+fn set_once<T>(slot: &mut Option<T>, value: T, flag: &str) -> Result<(), Error> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Error::Usage(format!("{flag} is given twice"))),
     }
 }
 
@@ -131,19 +185,22 @@ pub fn help(word: Word) -> String {
         Word::Check => check::HELP,
         Word::Status => status::HELP,
         Word::Why => why::HELP,
+        Word::Drain => orders::DRAIN_HELP,
+        Word::Enable => orders::ENABLE_HELP,
     };
-    format!("{about}{FLAGS}")
+    let (title, promise) = match word {
+        Word::Drain | Word::Enable => ("", ""),
+        _ => ("\nflags:\n", " Nothing is changed."),
+    };
+    format!("{about}{title}{FLAGS}{promise}\n")
 }
 
-const FLAGS: &str = "
-flags:
-      --json         print a JSON document instead of a table
+const FLAGS: &str = "      --json         print a JSON document instead of a table
       --config PATH  configuration file; default: conf/env.yaml, else /etc/hsdo/env.yaml, else none
   -d, --debug        debug log
   -h, --help         this text
 
-Settings and credentials are those of the roles: see hsdo --help. Nothing is changed.
-";
+Settings and credentials are those of the roles: see hsdo --help.";
 
 /// Runs a command, with settings from `env` and the configuration file.
 ///
@@ -158,6 +215,8 @@ pub fn run(command: &Command, env: &Environment) -> Result<ExitCode, Error> {
         Command::Check(options, roles) => Ok(check::run(options, *roles, env)),
         Command::Status(options) => status::run(options, env),
         Command::Why(options, target) => why::run(options, target, env),
+        Command::Drain(options, request) => orders::drain(options, request, env),
+        Command::Enable(options, request) => orders::enable(options, request, env),
     }
 }
 
@@ -209,7 +268,7 @@ mod tests {
     fn every_command_is_parsed() {
         let status = |options: Options| Invocation::Command(Command::Status(options));
         let why = |options, target: &str| {
-            Invocation::Command(Command::Why(options, Target::parse(target.as_ref()).expect(target)))
+            Invocation::Command(Command::Why(options, target::parse(target.as_ref()).expect(target)))
         };
         let plain = Options::default;
         let json = || Options { json: true, ..plain() };

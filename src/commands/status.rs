@@ -12,17 +12,22 @@ use crate::aws::{Service, SlotTable};
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
+use crate::order::{Order, Orders};
 use crate::ports::{SlotStore, TableReading};
 use crate::settings;
-use crate::slot::{Occupant, Row, SlotId, Table, counts_by_state};
-use crate::text::span;
+use crate::slot::{Occupant, Row, Slot, SlotId, Table, counts_by_state};
+use crate::text::{list, span};
+
+/// Slots listed for one order.
+const LISTED: usize = 12;
 
 /// The help, without the flags.
 pub const HELP: &str = "\
 usage: hsdo status [--json] [--config PATH] [--debug]
 
-Prints the table as it is: who leads it and whether it is alive, the version, and each slot with its instance, group,
-zone, address, weight, state, and since when (its last step). Waits up to 3 s for the leader's heartbeat.
+Prints the table as it is: who leads it and whether it is alive, the version, each slot with its instance, group, zone,
+address, weight, state, and since when (its last step), and the orders that `hsdo drain` gave. Waits up to 3 s for the
+leader's heartbeat.
 
 exit codes: 0 the table was read; 1 it cannot be read; 2 usage or configuration
 ";
@@ -31,9 +36,9 @@ pub(super) fn run(options: &Options, env: &Environment) -> Result<ExitCode, Erro
     let common = settings::load_table(options.config.as_deref(), env)?;
     let aws = start(options, &common, true, env)?;
     let mut store = SlotTable::new(aws.clone(), &common.table);
-    let TableReading { table, marker, .. } = SlotStore::read(&mut store).map_err(failed)?;
+    let TableReading { table, marker, orders, time, .. } = SlotStore::read(&mut store).map_err(failed)?;
     let lease = Lease::of(marker, Timestamp::now()).watched(&mut store);
-    let view = View { name: &common.table, region: aws.region(Service::DynamoDb), lease, table };
+    let view = View { name: &common.table, region: aws.region(Service::DynamoDb), lease, table, orders, time };
     let text = if options.json {
         print::json(&view.json(Timestamp::now()))
     } else {
@@ -49,6 +54,9 @@ struct View<'a> {
     region: &'a str,
     lease: Lease,
     table: Table,
+    orders: Orders,
+    /// AWS's time, which orders lapse by.
+    time: Timestamp,
 }
 
 impl View<'_> {
@@ -72,10 +80,50 @@ impl View<'_> {
             // Writing to a `String` cannot fail.
             let _ = write!(text, "\n{}", print::table(&header, &rows, colours));
         }
+        let orders = self.orders.in_force(self.time);
+        if !orders.is_empty() {
+            let rows: Vec<Vec<Cell>> = orders.iter().map(|order| self.order_cells(order)).collect();
+            let header = ["ORDER ON", "SLOTS", "SINCE", "UNTIL", "BY", "NOTE"];
+            let _ = write!(text, "\n{}", print::table(&header, &rows, colours));
+        }
+        for entry in &self.orders.unreadable {
+            let _ = writeln!(text, "no order, as it cannot be read: {}", crate::text::sanitized(&entry.reason));
+        }
         for stray in &self.table.strays {
             let _ = writeln!(text, "no slot: {}", crate::text::sanitized(stray));
         }
         text
+    }
+
+    /// The slots whose servers an order is about.
+    fn held(&self, order: &Order) -> Vec<SlotId> {
+        let of = |slot: &&Slot| slot.occupant.as_ref().is_some_and(|occupant| order.target.names(slot.id, occupant));
+        self.table.slots().filter(of).map(|slot| slot.id).collect()
+    }
+
+    fn order_cells(&self, order: &Order) -> Vec<Cell> {
+        let none = || Cell::new("-", Tone::Faint);
+        let slots = self.held(order);
+        let slots = list(slots.iter().map(ToString::to_string), LISTED);
+        vec![
+            Cell::new(order.target.to_string(), Tone::Warn),
+            if slots.is_empty() { none() } else { slots.into() },
+            order.since.map_or_else(none, |since| since.to_the_second().into()),
+            order.until.map_or_else(|| "lifted".into(), |until| until.to_the_second().into()),
+            order.by.clone().map_or_else(none, Cell::from),
+            order.note.clone().map_or_else(none, Cell::from),
+        ]
+    }
+
+    fn order_json(&self, order: &Order) -> Value {
+        json!({
+            "target": order.target.to_string(),
+            "since": order.since.map(Timestamp::rfc3339),
+            "until": order.until.map(Timestamp::rfc3339),
+            "by": order.by,
+            "note": order.note,
+            "slots": self.held(order),
+        })
     }
 
     fn json(&self, now: Timestamp) -> Value {
@@ -87,6 +135,8 @@ impl View<'_> {
             "version": self.lease.marker.version,
             "slots": slots,
             "strays": self.table.strays,
+            "orders": self.orders.in_force(self.time).iter().map(|order| self.order_json(order)).collect::<Vec<Value>>(),
+            "unreadable_orders": self.orders.unreadable.iter().map(|entry| &entry.reason).collect::<Vec<_>>(),
         })
     }
 }
@@ -167,7 +217,8 @@ pub(super) fn since(then: Timestamp, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::marker::Marker;
-    use crate::slot::{Slot, Status};
+    use crate::order::{Target, UnreadableOrder};
+    use crate::slot::Status;
 
     fn view() -> View<'static> {
         let occupant = |name: &str, status, weight| Occupant {
@@ -193,7 +244,16 @@ mod tests {
         table.strays.push("item with BackendServerID \"x\"".to_owned());
         let marker = Marker { version: Some(7), heartbeat: Some(1_767_323_100_000), leader: Some("h/1".to_owned()) };
         let lease = Lease { alive: Some(true), ..Lease::of(marker, now()) };
-        View { name: "web", region: "eu-west-1", lease, table }
+        let order = Order {
+            target: Target::Group("web-a".to_owned()),
+            until: Some(now().plus(std::time::Duration::from_secs(3_600))),
+            since: Some(now()),
+            by: Some("arn:aws:iam::1:user/x".to_owned()),
+            note: Some("patch <1>".to_owned()),
+        };
+        let broken = UnreadableOrder { target: None, reason: "\"x\": it is not a map".to_owned() };
+        let orders = Orders { all: vec![order], unreadable: vec![broken] };
+        View { name: "web", region: "eu-west-1", lease, table, orders, time: now() }
     }
 
     fn now() -> Timestamp {
@@ -213,6 +273,10 @@ SLOT  INSTANCE       GROUP  ZONE  ADDRESS   WEIGHT  STATE       SINCE           
 2     <b>\\u{202e}\"x  web-a  -     10.0.0.7  0       draining    2026-01-02 03:04:05 (1 min 0 s ago)
 3     -              -      -     -         -       free        -                                    last group web-b
 4     -              -      -     -         -       unreadable  -                                    Weight is missing
+
+ORDER ON     SLOTS  SINCE                 UNTIL                 BY                     NOTE
+group:web-a  1, 2   2026-01-02T03:05:05Z  2026-01-02T04:05:05Z  arn:aws:iam::1:user/x  patch <1>
+no order, as it cannot be read: \"x\": it is not a map
 no slot: item with BackendServerID \"x\"
 ";
         assert_eq!(view().text(now(), false), expected);

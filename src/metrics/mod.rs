@@ -88,6 +88,7 @@ struct Values {
     guarded: Option<usize>,
     unseen: Option<usize>,
     unknown_states: Option<usize>,
+    orders: Vec<(&'static str, usize)>,
     leads: Option<bool>,
     heartbeat: Option<Instant>,
     /// The age of the heartbeat at the time of the scrape.
@@ -190,6 +191,11 @@ impl Metrics {
     /// Server: instances in a state unknown to hsdo.
     pub fn set_unknown_states(&self, n: usize) {
         self.values().unknown_states = Some(n);
+    }
+
+    /// Server: the orders in force by kind of target, and `unreadable` ones.
+    pub fn set_orders(&self, counts: &[(&'static str, usize)]) {
+        self.values().orders = counts.to_vec();
     }
 
     /// Server: whether this process holds the lease of the table.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Metrics, ServerSeries};
+use crate::order::Target;
 use crate::ports::{Gauges, Snapshot};
 use crate::slot;
 
@@ -16,6 +17,9 @@ impl Gauges for Metrics {
         self.set_guarded(state.guarded);
         self.set_unseen(state.unseen);
         self.set_unknown_states(state.unknown_states);
+        let of_kind = |kind| state.orders.iter().filter(|(order, _)| order.target.kind() == kind).count();
+        let kinds = Target::KINDS.map(|kind| (kind, of_kind(kind)));
+        self.set_orders(&[&kinds[..], &[("unreadable", state.unreadable_orders.len())]].concat());
     }
 
     fn leads(&self, leads: bool) {

@@ -94,6 +94,13 @@ fn table(text: &mut Text, values: &Values) {
     text.gauge("hsdo_unseen_instances", unseen, values.unseen);
     let unknown_states = "Instances in a lifecycle or health state that this version of hsdo does not know.";
     text.gauge("hsdo_unknown_state_instances", unknown_states, values.unknown_states);
+    if !values.orders.is_empty() {
+        let name = "hsdo_orders";
+        text.family(name, "gauge", "Orders in force, by kind of target; unreadable ones have no effect.");
+        for (kind, count) in &values.orders {
+            text.sample(name, &[("kind", kind)], count);
+        }
+    }
 }
 
 fn haproxy(text: &mut Text, values: &Values) {
@@ -253,6 +260,7 @@ mod tests {
             guarded: Some(6),
             unseen: Some(1),
             unknown_states: Some(2),
+            orders: vec![("slot", 0), ("zone", 1)],
             leads: Some(true),
             heartbeat: None,
             heartbeat_age: Some(std::time::Duration::from_millis(250)),

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use super::TurnError;
 use crate::cause::{Cause, LeftOut};
+use crate::clock::Timestamp;
 use crate::marker::{Claim, Marker, Stamp};
+use crate::order::{Order, Orders};
 use crate::slot::{Observation, Slot, SlotId, Table, Weight};
 
 /// Where instances come from: Auto Scaling groups or Consul.
@@ -42,7 +44,7 @@ impl<S: Source + ?Sized> Source for Box<S> {
 }
 
 /// The whole table as the server read it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TableReading {
     /// The rows.
     pub table: Table,
@@ -50,6 +52,10 @@ pub struct TableReading {
     pub marker: Marker,
     /// Whether a row differs from what this store last read or wrote: it was edited by someone else.
     pub changed: bool,
+    /// The orders on slot 1's item, lapsed ones included.
+    pub orders: Orders,
+    /// The time by AWS's clock, which orders lapse by.
+    pub time: Timestamp,
 }
 
 /// The marker as seen once.
@@ -100,6 +106,13 @@ pub trait SlotStore {
     /// A condition did not hold, or the write failed. Some of the slots may have been written.
     fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError>;
 
+    /// Removes these orders, if they still are as the last [`SlotStore::read`] showed them and the table names `leader`; false if
+    /// not.
+    ///
+    /// # Errors
+    /// The write failed, but may have been applied.
+    fn remove_orders(&mut self, over: &[Order], leader: &str) -> Result<bool, TurnError>;
+
     /// Removes `leader` from the marker if the marker names it.
     ///
     /// # Errors
@@ -142,6 +155,10 @@ pub struct Snapshot {
     pub reasons: BTreeMap<SlotId, Reason>,
     /// The instances without a slot, first in line first.
     pub left_out: Vec<LeftOut>,
+    /// The orders in force, with the slots whose servers they are about.
+    pub orders: Vec<(Order, Vec<SlotId>)>,
+    /// What is wrong with each order that cannot be read.
+    pub unreadable_orders: Vec<String>,
 }
 
 /// Why a slot has its weight, and where that is going.

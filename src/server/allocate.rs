@@ -11,9 +11,11 @@ use super::guard::Guard;
 use super::judge::{Judged, Kept, judge_all};
 use super::limits::SlotLimits;
 use super::previous::Previous;
+use super::ramp;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
-use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Table};
+use crate::order::{self, Order};
+use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Status, Table};
 
 /// The slots after this turn, except for the weights.
 pub(super) struct Assignment {
@@ -25,6 +27,10 @@ pub(super) struct Assignment {
     pub(super) guarded: Vec<SlotId>,
     pub(super) guard: Guard,
     pub(super) unplaced: Vec<Instance>,
+    /// Ready instances without a slot because of an order, with that order.
+    pub(super) kept_out: Vec<(Order, Instance)>,
+    /// The occupants that drain by an order alone.
+    pub(super) ordered: BTreeMap<SlotId, Order>,
     /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub(super) ignored: Vec<Instance>,
     /// The scales other than 1.
@@ -33,6 +39,7 @@ pub(super) struct Assignment {
 
 pub(super) fn assign(
     table: &Table,
+    orders: &[Order],
     previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
@@ -44,25 +51,70 @@ pub(super) fn assign(
         (1..=limits.size).filter(|id| !table.rows.contains_key(id) && !slots.contains_key(id)).collect();
     free_duplicates(&mut slots);
     let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
-    let Judged { kept, guarded, guard } = judge_all(&mut slots, &holders, seen, previous, now, limits);
+    let Judged { kept, guarded, guard, mut ordered } =
+        judge_all(&mut slots, &holders, seen, orders, previous, now, limits);
     ignored.extend(exclude_unreadable(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
+    let (mut kept_out, newcomers): (Vec<Instance>, Vec<Instance>) = newcomers(&slots, &holders, limits)
+        .into_iter()
+        .partition(|instance| order::on_instance(orders, instance).is_some());
+    let seat_all = |slots: &mut BTreeMap<SlotId, Slot>, newcomers: Vec<Instance>| {
+        let is_open = |id| order::on_slot(orders, id).is_none();
+        let mut seat = |slot: &mut Slot, instance: &Instance| seat(slot, instance, now, limits.min);
+        seat_newcomers(slots, newcomers, limits.size, &is_open, &mut seat)
+    };
     let unplaced = if may_hide_instances(seen, &slots) {
         // A missing row may belong to a serving instance that cannot be seen now. So it is not written as free, and only
         // used when no other slot is left.
-        let mut unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+        let mut unplaced = seat_all(&mut slots, newcomers);
         if !unplaced.is_empty() {
             slots.extend(empty);
-            unplaced = seat_newcomers(&mut slots, &holders, now, limits);
+            unplaced = seat_all(&mut slots, unplaced);
             slots.retain(|id, slot| !missing.contains(id) || slot.occupant.is_some());
         }
         unplaced
     } else {
         slots.extend(empty);
-        seat_newcomers(&mut slots, &holders, now, limits)
+        seat_all(&mut slots, newcomers)
     };
+    let mut unplaced = unplaced;
+    if limits.max > 0 && !is_served(&slots, &kept, &ordered, now, limits) {
+        let mut seat_last = |slot: &mut Slot, instance: &Instance| {
+            seat(slot, instance, now, limits.min.max(1));
+            if let Some(occupant) = slot.occupant.as_mut()
+                && let Some(order) = order::on_occupant(orders, slot.id, occupant)
+            {
+                occupant.status = Status::Draining;
+                ordered.insert(slot.id, order.clone());
+            }
+        };
+        kept_out = seat_newcomers(&mut slots, kept_out, limits.size, &|_| true, &mut seat_last);
+        unplaced = seat_newcomers(&mut slots, unplaced, limits.size, &|_| true, &mut seat_last);
+    }
+    let order_of = |instance: Instance| Some((order::on_instance(orders, &instance)?.clone(), instance));
+    let kept_out = kept_out.into_iter().filter_map(order_of).collect();
     let scales = scales(&slots, &holders);
-    Assignment { slots, kept, guarded, guard, unplaced, ignored, scales }
+    Assignment { slots, kept, guarded, guard, unplaced, kept_out, ordered, ignored, scales }
+}
+
+/// Whether a server that is not about to leave has weight after this turn's ramp step.
+fn is_served(
+    slots: &BTreeMap<SlotId, Slot>,
+    kept: &BTreeMap<SlotId, Kept>,
+    ordered: &BTreeMap<SlotId, Order>,
+    now: Timestamp,
+    limits: &SlotLimits,
+) -> bool {
+    let serves = |slot: &Slot| {
+        let Some(mut occupant) = slot.occupant.clone() else { return false };
+        if !kept.contains_key(&slot.id) {
+            // Its full weight may be a multiple of MAX, which makes no difference to whether it has any.
+            ramp::advance(&mut occupant, limits.max, now, limits);
+        }
+        let can_serve = occupant.status == Status::Enabled || ordered.contains_key(&slot.id);
+        can_serve && occupant.weight > 0
+    };
+    slots.values().any(serves)
 }
 
 /// Whether there may be serving instances without a row that cannot be seated: their group is missing, they have no
@@ -171,11 +223,10 @@ fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>)
     slots.values().filter_map(scale).collect()
 }
 
-/// Seats ready instances that have no slot. Returns those that found none free, in order.
-fn seat_newcomers(
-    slots: &mut BTreeMap<SlotId, Slot>,
+/// The ready instances that have no slot, first in line first.
+fn newcomers(
+    slots: &BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
-    now: Timestamp,
     limits: &SlotLimits,
 ) -> Vec<Instance> {
     let seated: BTreeSet<IpAddr> =
@@ -186,29 +237,43 @@ fn seat_newcomers(
         .filter(|instance| instance.readiness == Readiness::Ready && !seated.contains(&instance.address))
         .collect();
     newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
+    newcomers.into_iter().cloned().collect()
+}
 
-    let mut free = Free::of(slots, limits.size);
+/// Finds a free slot of 1 to `size` that `is_open` for each of the newcomers, and has it seated there. Returns those that found
+/// none, in order.
+fn seat_newcomers(
+    slots: &mut BTreeMap<SlotId, Slot>,
+    mut newcomers: Vec<Instance>,
+    size: SlotId,
+    is_open: &dyn Fn(SlotId) -> bool,
+    seat: &mut dyn FnMut(&mut Slot, &Instance),
+) -> Vec<Instance> {
+    if newcomers.is_empty() {
+        return newcomers;
+    }
+    let mut free = Free::of(slots, size, is_open);
     // The best slots for all first, so that nobody takes as "any" what is another's own.
     let choices: [fn(&mut Free, &Instance) -> Option<SlotId>; 3] = [Free::of_zone, Free::of_group, Free::other];
     for choice in choices {
         newcomers.retain(|instance| match choice(&mut free, instance).and_then(|id| slots.get_mut(&id)) {
             Some(slot) => {
-                seat(slot, instance, now, limits.min);
+                seat(slot, instance);
                 false
             }
             None => true,
         });
     }
-    newcomers.into_iter().cloned().collect()
+    newcomers
 }
 
 /// The free slots of 1 to N, by the group and zone of the last occupant; no group if never used.
 struct Free(BTreeMap<Option<String>, BTreeMap<SlotId, Option<String>>>);
 
 impl Free {
-    fn of(slots: &BTreeMap<SlotId, Slot>, size: SlotId) -> Self {
+    fn of(slots: &BTreeMap<SlotId, Slot>, size: SlotId, is_open: &dyn Fn(SlotId) -> bool) -> Self {
         let mut free: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for slot in slots.values().filter(|slot| slot.id <= size && slot.occupant.is_none()) {
+        for slot in slots.values().filter(|slot| slot.id <= size && slot.occupant.is_none() && is_open(slot.id)) {
             free.entry(slot.last_group.clone()).or_default().insert(slot.id, slot.last_zone.clone());
         }
         Free(free)

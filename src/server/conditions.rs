@@ -6,6 +6,7 @@ use super::limits::SlotLimits;
 use super::plan::Plan;
 use super::report::{about_instances, about_slots};
 use crate::about::{About, Message};
+use crate::order::Orders;
 use crate::slot::{Instance, Observation, Readiness, Slot, SlotId, Table};
 
 /// Names listed in one message; the rest is only counted.
@@ -19,6 +20,7 @@ pub(super) enum Condition {
     MissingGroups,
     Unseen,
     Unreadable,
+    UnreadableOrders,
     Unplaced,
     SharedAddress,
     AboveSize,
@@ -32,6 +34,7 @@ impl Condition {
             Condition::MissingGroups => "every configured group is known again",
             Condition::Unseen => "every instance in service has an address again",
             Condition::Unreadable => "every item of the table can be read again",
+            Condition::UnreadableOrders => "every order can be read again",
             Condition::Unplaced => "every ready server has a slot again",
             Condition::SharedAddress => "no ready server is without a slot because of its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
@@ -59,6 +62,7 @@ pub(super) struct SourceHints {
 
 pub(super) fn conditions(
     table: &Table,
+    orders: &Orders,
     seen: &Observation,
     plan: &Plan,
     limits: &SlotLimits,
@@ -87,8 +91,12 @@ pub(super) fn conditions(
     let unreadable = list(table.faults()).map(|items| {
         format!("items of the table that cannot be read: {items}: they are left alone; correct or delete them")
     });
+    let unreadable_orders = list(orders.unreadable.iter().map(|entry| &entry.reason)).map(|entries| {
+        format!("orders that cannot be read (HsdoOrders of slot 1): {entries}: they have no effect; correct them, or lift them with `hsdo enable`")
+    });
     let unplaced = list(plan.unplaced.iter().map(|instance| instance.name.escape_debug())).map(|names| {
-        format!("ready servers without a slot: {names}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}")
+        let or_lift = if plan.kept_empty.is_empty() { "" } else { ", or lift the orders that keep slots empty" };
+        format!("ready servers without a slot: {names}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}{or_lift}")
     });
     let shared_addresses: Vec<&Instance> = shared_addresses(plan).collect();
     let at_address = |one: &&Instance| format!("{} at {}", one.name.escape_debug(), one.address);
@@ -100,14 +108,18 @@ pub(super) fn conditions(
     let above = list(&plan.above_size).map(|slots| {
         format!("slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}, hold servers until these leave: {slots}")
     });
-    let last_resort = list(&plan.last_resort)
-        .map(|slots| format!("no ready server has weight: leaving servers keep serving in slots {slots}"));
+    let last_resort = list(&plan.last_resort).map(|slots| {
+        let ordered = plan.last_resort.iter().filter(|id| plan.ordered.contains_key(id));
+        let against = list(ordered).map(|slots| format!("; against an order in slots {slots}")).unwrap_or_default();
+        format!("no ready server has weight: leaving servers keep serving in slots {slots}{against}")
+    });
     let slots = |ids: &[SlotId]| about_slots(ids.iter().filter_map(|id| plan.slots.get(id)));
     [
         (Condition::Guarded, guarded, slots(&plan.guarded).cause(["kept"])),
         (Condition::MissingGroups, missing, About::default().group(&seen.missing_groups)),
         (Condition::Unseen, unseen, About::default().instance(seen.unseen()).cause(["unseen"])),
         (Condition::Unreadable, unreadable, About::default().slot(table.unreadable()).cause(["unreadable"])),
+        (Condition::UnreadableOrders, unreadable_orders, About::default().slot([1])),
         (Condition::Unplaced, unplaced, about_instances(&plan.unplaced).cause(["no-free-slot"])),
         (Condition::SharedAddress, shared, about_instances(shared_addresses).cause(["shared-address"])),
         (Condition::AboveSize, above, slots(&plan.above_size)),
@@ -186,8 +198,8 @@ mod tests {
         let table = table("1 .1 i1 a draining 4; 2 unreadable; 4 .4 i4 c enabled 0");
         let seen = seen(".1 i1 a draining; .2 i2 a ready; .2 i9 a ready; missing c; unseen i5");
         let limits = SlotLimits { min: 0, size: 1, ..limits(1) };
-        let plan = decide(&table, &seen, at(100), &limits);
-        let about: BTreeMap<Condition, About> = conditions(&table, &seen, &plan, &limits, HINTS)
+        let plan = decide(&table, &[], &seen, at(100), &limits);
+        let about: BTreeMap<Condition, About> = conditions(&table, &Orders::default(), &seen, &plan, &limits, HINTS)
             .into_iter()
             .map(|(key, found)| (key, found.about))
             .collect();
@@ -232,8 +244,8 @@ mod tests {
         let table = table("1 .1 i1 a draining 4; 2 unreadable; 4 .4 i4 c enabled 0");
         let seen = seen(".1 i1 a draining; .2 i2 a ready; missing c");
         let limits = SlotLimits { min: 0, size: 1, ..limits(1) };
-        let plan = decide(&table, &seen, at(100), &limits);
-        let found = texts(conditions(&table, &seen, &plan, &limits, HINTS));
+        let plan = decide(&table, &[], &seen, at(100), &limits);
+        let found = texts(conditions(&table, &Orders::default(), &seen, &plan, &limits, HINTS));
         assert_eq!(
             found,
             [
@@ -250,8 +262,8 @@ mod tests {
     fn guarded_and_unseen_servers_are_named() {
         let table = table("1 .1 i1 a enabled 4; 2 .2 i2 a enabled 4; 3 .3 i3 a enabled 4; 4 .4 i4 a enabled 4");
         let seen = seen("i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; unseen i4; hidden i5 draining");
-        let plan = decide(&table, &seen, at(100), &limits(4));
-        let found = texts(conditions(&table, &seen, &plan, &limits(4), HINTS));
+        let plan = decide(&table, &[], &seen, at(100), &limits(4));
+        let found = texts(conditions(&table, &Orders::default(), &seen, &plan, &limits(4), HINTS));
         assert_eq!(
             found,
             [
@@ -263,7 +275,11 @@ mod tests {
             ]
         );
         let silent = SourceHints { unseen_reason: None, ..HINTS };
-        assert_eq!(conditions(&table, &seen, &plan, &limits(4), silent).len(), 1, "the source logs them itself");
+        assert_eq!(
+            conditions(&table, &Orders::default(), &seen, &plan, &limits(4), silent).len(),
+            1,
+            "the source logs them itself"
+        );
     }
 
     #[test]

@@ -8,9 +8,10 @@ use log::{Level, log_enabled};
 use super::conditions::{self, Conditions, Line, SourceHints, conditions};
 use super::limits::SlotLimits;
 use super::plan::Plan;
-use super::report;
+use super::{orders, report};
 use crate::about::Message;
 use crate::cause::Cause;
+use crate::order::{Order, Orders};
 use crate::ports::{Gauges, Source};
 use crate::slot::{Observation, SlotId, Table};
 
@@ -41,11 +42,19 @@ impl<S: Source, T> TurnContext<S, T> {
         }
     }
 
+    /// Logs which orders began, changed and ended, from those in force `before` to those in force `now`.
+    pub(super) fn log_orders(&self, before: &[Order], now: &[Order], over: &[Order], plan: &Plan) {
+        for line in orders::changes(before, now, over, &plan.slots) {
+            crate::log::write(Level::Info, module_path!(), &line);
+        }
+    }
+
     /// Logs which conditions began, changed and ended since `before`, and returns those that hold now.
     pub(super) fn log_conditions(
         &mut self,
         before: &Conditions,
         table: &Table,
+        orders: &Orders,
         seen: &Observation,
         plan: &Plan,
     ) -> Conditions {
@@ -54,7 +63,7 @@ impl<S: Source, T> TurnContext<S, T> {
         }
         let hints =
             SourceHints { missing_remedy: self.source.missing_remedy(), unseen_reason: self.source.unseen_reason() };
-        let now = conditions(table, seen, plan, &self.limits, hints);
+        let now = conditions(table, orders, seen, plan, &self.limits, hints);
         for line in conditions::changes(before, &now) {
             let (level, message) = match line {
                 Line::Warn(message) => (Level::Warn, message),

@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use super::judge::Kept;
 use super::limits::SlotLimits;
 use crate::clock::Timestamp;
+use crate::order::Order;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
 /// Sets the weight of every draining occupant not in `kept`. Returns the slots that serve as the last resort.
 ///
 /// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep their weight; if
-/// all are at 0, each gets MIN, at least 1.
+/// all are at 0, each gets MIN, at least 1. Those that drain by an order alone (`ordered`) could serve, so they get it even while
+/// servers that leave have weight.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     kept: &BTreeMap<SlotId, Kept>,
+    ordered: &BTreeMap<SlotId, Order>,
     now: Timestamp,
     limits: &SlotLimits,
 ) -> Vec<SlotId> {
@@ -24,7 +27,10 @@ pub(super) fn set_weights(
     // With MAX 0 no server should get traffic, draining or not.
     let last_resort = !served && limits.max > 0;
     let idle = draining(slots, kept).all(|(_, occupant)| occupant.weight == 0);
-    for (_, occupant) in draining(slots, kept) {
+    let able = draining(slots, kept).filter(|(id, _)| ordered.contains_key(id));
+    let able_idle = able.map(|(_, occupant)| occupant.weight).all(|weight| weight == 0);
+    for (id, occupant) in draining(slots, kept) {
+        let idle = if ordered.contains_key(&id) { able_idle } else { idle };
         let weight = match (last_resort, idle) {
             (false, _) => 0,
             (true, false) => occupant.weight,
@@ -87,7 +93,8 @@ mod tests {
         for (name, kept, min, max, before, after, last_resort) in cases {
             let mut slots = rows(before);
             let limits = SlotLimits { min, max, ..limits(2) };
-            let found = set_weights(&mut slots, &kept.iter().map(|id| (*id, Kept::Silent)).collect(), at(100), &limits);
+            let kept = kept.iter().map(|id| (*id, Kept::Silent)).collect();
+            let found = set_weights(&mut slots, &kept, &BTreeMap::new(), at(100), &limits);
             assert_eq!(show(&slots), after, "{name}");
             assert_eq!(found, last_resort, "{name}");
         }

@@ -6,6 +6,7 @@
 //!
 //! An observation lists `.7 i7 web ready scale=3 alias=n1` (`ready`, `draining` or `unknown`; scale and aliases are
 //! optional), `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service.
+//! An order is its target, and may have an end: `slot:1`, `zone:z1 until=100`.
 //! Anything else is gone, unless fates are listed (`i7 gone`, `i7 notfound`, `i7 unconfirmed`): then it is unknown.
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use super::{Plan, SlotLimits};
 use crate::clock::Timestamp;
+use crate::order::{Order, Target};
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
@@ -27,6 +29,20 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 
 pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// Orders, each as `zone:z1 until=100`; one without an end stands for ever.
+pub(super) fn orders(text: &str) -> Vec<Order> {
+    let order = |line: &str| {
+        let (target, until) = line.split_once(" until=").map_or((line, None), |(target, until)| (target, Some(until)));
+        let target = match target.starts_with('.') {
+            true => Target::Address(address(target)),
+            false => Target::parse(target).expect("a target"),
+        };
+        let until = until.map(|until| at(until.parse().expect("seconds")));
+        Order { target, until, since: Some(at(0)), by: Some("me".to_owned()), note: None }
+    };
+    items(text).map(order).collect()
 }
 
 /// N slots, groups a, b and c, weights 1 to 10 by 1 every 30 seconds.
@@ -177,6 +193,7 @@ pub(super) fn show_plan(plan: &Plan) -> String {
     [
         ("", show(&plan.slots)),
         ("unplaced ", names(&plan.unplaced)),
+        ("kept out ", names(&plan.kept_out.iter().map(|(_, one)| one.clone()).collect::<Vec<_>>())),
         ("last resort ", ids(&plan.last_resort)),
         ("guarded ", ids(&plan.guarded)),
         ("above size ", ids(&plan.above_size)),

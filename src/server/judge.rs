@@ -12,6 +12,7 @@ use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
+use crate::order::{self, Order};
 use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
 pub(super) struct Judged {
@@ -20,6 +21,8 @@ pub(super) struct Judged {
     /// Those of `kept` that the removal guard keeps, in order.
     pub(super) guarded: Vec<SlotId>,
     pub(super) guard: Guard,
+    /// The occupants that drain by an order alone: their group has them ready, or says nothing.
+    pub(super) ordered: BTreeMap<SlotId, Order>,
 }
 
 /// Why an occupant stays exactly as it is.
@@ -42,6 +45,7 @@ pub(super) fn judge_all(
     slots: &mut BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
     seen: &Observation,
+    orders: &[Order],
     previous: &Previous<'_>,
     now: Timestamp,
     limits: &SlotLimits,
@@ -68,6 +72,7 @@ pub(super) fn judge_all(
     let keep = |one: &Vanished<'_>| Some((one.slot, Kept::Guarded(guard.left(one, limits.removal_guard)?)));
     let mut kept: BTreeMap<SlotId, Kept> = vanished.iter().filter_map(keep).collect();
     let guarded: Vec<SlotId> = kept.keys().copied().collect();
+    let mut ordered = BTreeMap::new();
     for (id, decision) in decisions {
         let Some(slot) = slots.get_mut(&id) else { continue };
         let Some(occupant) = slot.occupant.as_mut() else { continue };
@@ -77,21 +82,50 @@ pub(super) fn judge_all(
                 if instance.zone.is_some() {
                     occupant.zone.clone_from(&instance.zone);
                 }
-                stay(occupant, instance.readiness, now, limits.min);
+                match order::on_occupant(orders, id, occupant).filter(|_| instance.readiness == Readiness::Ready) {
+                    Some(order) => obey(occupant, id, order, &mut ordered),
+                    None => stay(occupant, instance.readiness, now, limits.min),
+                }
             }
             Decision::Drains => stay(occupant, Readiness::Draining, now, limits.min),
-            Decision::Replaced(instance) => seat(slot, instance, now, limits.min),
-            Decision::Present(_) => {
-                kept.insert(id, Kept::UnknownState);
+            Decision::Replaced(instance) => match newcomer_order(orders, id, instance) {
+                // Nobody who must drain takes a slot, not even this one.
+                Some(_) => free(slot),
+                None => seat(slot, instance, now, limits.min),
+            },
+            Decision::Vanished if !kept.contains_key(&id) => free(slot),
+            Decision::Gone => free(slot),
+            Decision::Present(_) | Decision::Kept(_) | Decision::Vanished => {
+                let why = match decision {
+                    Decision::Kept(why) => Some(why),
+                    Decision::Present(_) => Some(Kept::UnknownState),
+                    _ => kept.get(&id).copied(),
+                };
+                match order::on_occupant(orders, id, occupant).filter(|_| occupant.status != Status::Disabled) {
+                    // Draining it does no harm, whatever became of it.
+                    Some(order) => {
+                        kept.remove(&id);
+                        obey(occupant, id, order, &mut ordered);
+                    }
+                    None => kept.extend(why.map(|why| (id, why))),
+                }
             }
-            Decision::Kept(why) => {
-                kept.insert(id, why);
-            }
-            Decision::Vanished if kept.contains_key(&id) => {}
-            Decision::Vanished | Decision::Gone => free(slot),
         }
     }
-    Judged { kept, guarded, guard }
+    Judged { kept, guarded, guard, ordered }
+}
+
+/// The order that keeps an instance from being seated in this slot.
+pub(super) fn newcomer_order<'a>(orders: &'a [Order], id: SlotId, instance: &Instance) -> Option<&'a Order> {
+    order::on_instance(orders, instance).or_else(|| order::on_slot(orders, id))
+}
+
+/// Drains an occupant because of an order, unless an operator disabled it.
+fn obey(occupant: &mut Occupant, id: SlotId, order: &Order, ordered: &mut BTreeMap<SlotId, Order>) {
+    if occupant.status != Status::Disabled {
+        occupant.status = Status::Draining;
+        ordered.insert(id, order.clone());
+    }
 }
 
 #[derive(Clone, Copy)]

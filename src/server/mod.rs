@@ -21,6 +21,7 @@ mod guard;
 mod judge;
 mod lease;
 mod limits;
+mod orders;
 mod plan;
 mod previous;
 mod ramp;
@@ -48,7 +49,7 @@ pub use reason::{causes, left_out};
 
 use crate::clock::Timestamp;
 use crate::marker::Moment;
-use crate::ports::{Gauges, SlotStore, Snapshot, Source, TurnError};
+use crate::ports::{Gauges, SlotStore, Snapshot, Source, TableReading, TurnError};
 use conditions::Conditions;
 use context::TurnContext;
 use standby::Standby;
@@ -148,12 +149,13 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// The read or the source failed.
     pub fn dry_run(&mut self, now: Timestamp) -> Result<String, TurnError> {
         let TurnContext { source, store, limits, .. } = &mut self.context;
-        let table = store.read()?.table;
+        let TableReading { table, orders, time, .. } = store.read()?;
         let occupants = table.slots().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.name.as_str());
-        let seen = source.fetch(&occupants.collect::<Vec<_>>())?;
-        let plan = decide(&table, &seen, now, limits);
+        let seen = source.fetch(&occupants.chain(orders.instances()).collect::<Vec<_>>())?;
+        let (in_force, _) = orders.split(&seen, time);
+        let plan = decide(&table, &in_force, &seen, now, limits);
         let preview = report::preview(&table, &plan, limits.max);
-        self.context.log_conditions(&Conditions::new(), &table, &seen, &plan);
+        self.context.log_conditions(&Conditions::new(), &table, &orders, &seen, &plan);
         Ok(preview)
     }
 

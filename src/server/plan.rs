@@ -9,6 +9,7 @@ use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::{allocate, drain, ramp};
 use crate::clock::Timestamp;
+use crate::order::{self, Order};
 use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight, full_weight};
 
 /// What a turn decided.
@@ -20,6 +21,12 @@ pub struct Plan {
     pub slots: BTreeMap<SlotId, Slot>,
     /// Ready instances without a slot, first in line first.
     pub unplaced: Vec<Instance>,
+    /// Ready instances without a slot because of an order, with that order; first in line first.
+    pub kept_out: Vec<(Order, Instance)>,
+    /// Slots whose occupants drain by an order alone, and the order.
+    pub ordered: BTreeMap<SlotId, Order>,
+    /// Free slots that an order keeps empty, and the order.
+    pub kept_empty: BTreeMap<SlotId, Order>,
     /// Slots of draining servers that keep serving because no ready one can, in order.
     pub last_resort: Vec<SlotId>,
     /// Slots kept by the removal guard, in order.
@@ -44,21 +51,22 @@ impl Plan {
     }
 }
 
-/// Decides what the table must hold at `now`, without any state of earlier turns.
-pub fn decide(table: &Table, seen: &Observation, now: Timestamp, limits: &SlotLimits) -> Plan {
+/// Decides what the table must hold at `now` under the `orders` in force, without any state of earlier turns.
+pub fn decide(table: &Table, orders: &[Order], seen: &Observation, now: Timestamp, limits: &SlotLimits) -> Plan {
     let previous = Previous { slots: &BTreeMap::new(), guard: &Guard::default(), elapsed: Duration::ZERO };
-    decide_after(table, &previous, seen, now, limits)
+    decide_after(table, orders, &previous, seen, now, limits)
 }
 
 /// Like [`decide`], with the state of the previous turn. Idempotent.
 pub(super) fn decide_after(
     table: &Table,
+    orders: &[Order],
     previous: &Previous<'_>,
     seen: &Observation,
     now: Timestamp,
     limits: &SlotLimits,
 ) -> Plan {
-    let mut assigned = allocate::assign(table, previous, seen, now, limits);
+    let mut assigned = allocate::assign(table, orders, previous, seen, now, limits);
     let mut due = None;
     for (id, slot) in &mut assigned.slots {
         if let Some(occupant) = slot.occupant.as_mut()
@@ -70,7 +78,7 @@ pub(super) fn decide_after(
         }
     }
     // After the ramp, which may have given the first ready server its first weight.
-    let last_resort = drain::set_weights(&mut assigned.slots, &assigned.kept, now, limits);
+    let last_resort = drain::set_weights(&mut assigned.slots, &assigned.kept, &assigned.ordered, now, limits);
     let slots = assigned.slots;
     let changes = slots
         .values()
@@ -79,8 +87,25 @@ pub(super) fn decide_after(
         .collect();
     let above_size =
         slots.values().filter(|slot| slot.id > limits.size && slot.occupant.is_some()).map(|slot| slot.id).collect();
-    let allocate::Assignment { unplaced, ignored, scales, guarded, guard, kept, .. } = assigned;
-    Plan { changes, slots, unplaced, last_resort, guarded, guard, kept, above_size, ignored, scales, due }
+    let free = slots.values().filter(|slot| slot.occupant.is_none());
+    let kept_empty = free.filter_map(|slot| Some((slot.id, order::on_slot(orders, slot.id)?.clone()))).collect();
+    let allocate::Assignment { unplaced, kept_out, ordered, ignored, scales, guarded, guard, kept, .. } = assigned;
+    Plan {
+        changes,
+        slots,
+        unplaced,
+        kept_out,
+        ordered,
+        kept_empty,
+        last_resort,
+        guarded,
+        guard,
+        kept,
+        above_size,
+        ignored,
+        scales,
+        due,
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,68 @@
-use super::super::fixtures::{at, limits, secs, seen, show_plan, table};
+use super::super::fixtures::{at, limits, orders, secs, seen, show_plan, table};
 use super::*;
 use crate::slot::MAX_SLOT;
 
 /// Checks the table after a turn at 100 s in which no ramp step is due.
 fn check(name: &str, size: SlotId, before: &str, observed: &str, after: &str) {
     let limits = SlotLimits { interval: secs(1_000), ..limits(size) };
-    let plan = decide(&table(before), &seen(observed), at(100), &limits);
+    let plan = decide(&table(before), &[], &seen(observed), at(100), &limits);
     assert_eq!(show_plan(&plan), after, "{name}");
+}
+
+/// The same under orders.
+fn check_ordered(name: &str, size: SlotId, under: &str, before: &str, observed: &str, after: &str) {
+    let limits = SlotLimits { interval: secs(1_000), ..limits(size) };
+    let plan = decide(&table(before), &orders(under), &seen(observed), at(100), &limits);
+    assert_eq!(show_plan(&plan), after, "{name}");
+}
+
+#[test]
+fn who_is_ordered_out_drains_and_no_newcomer_takes_its_place() {
+    let (two, ready) = ("1 .1 i1 a/z1 enabled 7; 2 .2 i2 b/z2 enabled 7", ".1 i1 a/z1 ready; .2 i2 b/z2 ready");
+    let first_out = "1 .1 i1 a/z1 draining 0@100; 2 .2 i2 b/z2 enabled 7";
+    for target in ["slot:1", "i1", ".1", "zone:z1", "group:a", "slot:1; zone:z1"] {
+        check_ordered(target, 2, target, two, ready, first_out);
+        check_ordered(target, 2, target, first_out, ready, first_out);
+    }
+    #[rustfmt::skip]
+    let cases = [
+        ("none is there", "zone:z3; slot:2; i9", "1 .1 i1 a/z1 enabled 7", ".1 i1 a/z1 ready", "1 .1 i1 a/z1 enabled 7; 2 free"),
+        ("lifted: from MIN", "", first_out, ready, "1 .1 i1 a/z1 enabled 1@100; 2 .2 i2 b/z2 enabled 7"),
+        ("disabled by hand: stays so", "slot:1", "1 .1 i1 a disabled 7; 2 .2 i2 b enabled 7", ready,
+         "1 .1 i1 a/z1 disabled 7; 2 .2 i2 b/z2 enabled 7"),
+        ("it leaves: as it would without", "i1", two, ".1 i1 a/z1 draining; .2 i2 b/z2 ready", first_out),
+        ("it is gone: freed", "i1; slot:1", two, ".2 i2 b/z2 ready", "1 free was=a/z1; 2 .2 i2 b/z2 enabled 7"),
+        ("EC2 is silent about it: drains all the same", "i1", two, "unseen i1; .2 i2 b/z2 ready", first_out),
+        ("its group is missing: drains all the same", "zone:z1", two, "missing a; .2 i2 b/z2 ready", first_out),
+        ("a newcomer of its zone gets no slot", "zone:z1", "1 free; 2 .2 i2 b/z2 enabled 7", ready,
+         "1 free; 2 .2 i2 b/z2 enabled 7; kept out i1"),
+        ("a newcomer gets another slot than the ordered one", "slot:1", "1 free; 2 free; 3 .2 i2 b/z2 enabled 7", ready,
+         "1 free; 2 .1 i1 a/z1 enabled 1@100; 3 .2 i2 b/z2 enabled 7"),
+        ("only the ordered slot is free", "slot:1", "1 free; 2 .2 i2 b/z2 enabled 7", ready,
+         "1 free; 2 .2 i2 b/z2 enabled 7; unplaced i1"),
+        ("another one at the address is ordered out: freed", ".1", "1 .1 i9 a enabled 7; 2 .2 i2 b/z2 enabled 7", ready,
+         "1 free was=a; 2 .2 i2 b/z2 enabled 7; kept out i1"),
+        ("all: the last resort", "group:a; group:b", two, ready,
+         "1 .1 i1 a/z1 draining 7; 2 .2 i2 b/z2 draining 7; last resort 1 2"),
+        ("all but one that has no weight yet", "slot:1", "1 .1 i1 a/z1 enabled 7; 2 .2 i2 b/z2 draining 0",
+         ".1 i1 a/z1 ready; .2 i2 b/z2 draining", "1 .1 i1 a/z1 draining 7; 2 .2 i2 b/z2 draining 0; last resort 1"),
+        ("the others leave: the ordered ones are back, at MIN", "zone:z1", "1 .1 i1 a/z1 draining 0; 2 .2 i2 b/z2 enabled 7",
+         ".1 i1 a/z1 ready; .2 i2 b/z2 draining", "1 .1 i1 a/z1 draining 1@100; 2 .2 i2 b/z2 draining 7; last resort 1 2"),
+        ("nobody serves: newcomers are the last resort", "zone:z1", "1 free; 2 free", ".1 i1 a/z1 ready",
+         "1 .1 i1 a/z1 draining 1@100; 2 free; last resort 1"),
+        ("only leaving ones serve: newcomers too", "zone:z1", "1 free; 2 .2 i2 b/z2 enabled 7", ".1 i1 a/z1 ready; .2 i2 b/z2 draining",
+         "1 .1 i1 a/z1 draining 1@100; 2 .2 i2 b/z2 draining 7; last resort 1 2"),
+        ("nobody serves: even the ordered slot", "slot:1; slot:2", "1 free; 2 free", ".1 i1 a/z1 ready",
+         "1 .1 i1 a/z1 draining 1@100; 2 free; last resort 1"),
+        ("somebody serves: the last resort is over", "zone:z1", "1 .1 i1 a/z1 draining 1; 2 free", ready,
+         "1 .1 i1 a/z1 draining 0@100; 2 .2 i2 b/z2 enabled 1@100"),
+    ];
+    for (name, under, before, observed, after) in cases {
+        check_ordered(name, 2 + u32::from(before.contains("3 .")), under, before, observed, after);
+    }
+    let none = SlotLimits { min: 0, max: 0, ..limits(2) };
+    let plan = decide(&table("1 free; 2 free"), &orders("zone:z1"), &seen(".1 i1 a/z1 ready"), at(100), &none);
+    assert_eq!(show_plan(&plan), "1 free; 2 free; kept out i1", "no traffic is wanted");
 }
 
 #[test]
@@ -102,10 +158,10 @@ fn a_scale_multiplies_the_full_weight() {
         ("a new server starts at MIN all the same", "1 free", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 1@100"),
     ];
     for (name, before, observed, after) in cases {
-        let plan = decide(&table(before), &seen(observed), at(100), &limits(1));
+        let plan = decide(&table(before), &[], &seen(observed), at(100), &limits(1));
         assert_eq!(show_plan(&plan), after, "{name}");
     }
-    let plan = decide(&table("1 free; 2 free"), &seen(".1 i1 a ready scale=3; .2 i2 a ready"), at(0), &limits(2));
+    let plan = decide(&table("1 free; 2 free"), &[], &seen(".1 i1 a ready scale=3; .2 i2 a ready"), at(0), &limits(2));
     assert_eq!((plan.full_weight(1, 10), plan.full_weight(2, 10), plan.full_weight(1, 100)), (30, 10, 256));
 }
 
@@ -169,7 +225,7 @@ fn an_unknown_state_keeps_the_slot_and_seats_nobody() {
     for (name, before, observed, after) in cases {
         check(name, SlotId::try_from(before.matches(';').count() + 1).expect("few"), before, observed, after);
     }
-    let later = decide(&table("1 .1 i1 a enabled 3"), &seen(".1 i1 a unknown"), at(30), &limits(1));
+    let later = decide(&table("1 .1 i1 a enabled 3"), &[], &seen(".1 i1 a unknown"), at(30), &limits(1));
     assert_eq!(show_plan(&later), "1 .1 i1 a enabled 3", "its ramp waits");
 }
 
@@ -206,7 +262,7 @@ fn returning_servers_keep_their_slots() {
         (20, ".3 i3 a draining; .2 i2 a ready; .1 i1 a draining; .4 i4 a ready; .5 i5 a ready"),
         (30, ".3 i3 a ready; .1 i1 a ready; .2 i2 a ready; .4 i4 a ready; .5 i5 a ready"),
     ] {
-        let plan = decide(&before, &seen(observed), at(now), &limits(5));
+        let plan = decide(&before, &[], &seen(observed), at(now), &limits(5));
         let names = |id: SlotId| plan.slots[&id].occupant.as_ref().map(|occupant| occupant.name.clone());
         assert_eq!([1, 2, 3].map(names), ["i1", "i2", "i3"].map(|name| Some(name.to_owned())), "at {now}");
         before = Table {
@@ -379,7 +435,7 @@ fn the_last_resort_ends_with_the_first_weight_of_a_ready_server() {
         "1 .1 i1 a draining 7; 2 .2 i2 a enabled 0@100; last resort 1",
         "1 .1 i1 a draining 0@130; 2 .2 i2 a enabled 1@130",
     ] {
-        let plan = decide(&table(&text), &observed, at(now), &limits);
+        let plan = decide(&table(&text), &[], &observed, at(now), &limits);
         assert_eq!(show_plan(&plan), expected, "at {now}");
         text = super::super::fixtures::show(&plan.slots);
         now += 15;
@@ -390,7 +446,7 @@ fn the_last_resort_ends_with_the_first_weight_of_a_ready_server() {
 fn a_kept_server_does_not_ramp_and_the_others_do() {
     let before = table("1 .1 i1 a enabled 3; 2 .2 i2 b enabled 3; 3 .3 i3 b enabled 3; 4 .4 i4 b disabled 3");
     let observed = seen("missing a; .2 i2 b ready; unseen i3; .4 i4 b ready");
-    let plan = decide(&before, &observed, at(30), &limits(4));
+    let plan = decide(&before, &[], &observed, at(30), &limits(4));
     assert_eq!(
         show_plan(&plan),
         "1 .1 i1 a enabled 3; 2 .2 i2 b enabled 4@30; 3 .3 i3 b enabled 3; 4 .4 i4 b disabled 3"
@@ -400,7 +456,7 @@ fn a_kept_server_does_not_ramp_and_the_others_do() {
 #[test]
 fn only_differing_rows_are_changes() {
     let ids = |before: &str, observed: &str| -> Vec<SlotId> {
-        decide(&table(before), &seen(observed), at(10), &limits(4)).changes.iter().map(|slot| slot.id).collect()
+        decide(&table(before), &[], &seen(observed), at(10), &limits(4)).changes.iter().map(|slot| slot.id).collect()
     };
     let steady = "1 .1 i1 a enabled 3; 2 unreadable; 3 free; 4 free was=b; 9 free";
     assert_eq!(ids(steady, ".1 i1 a ready"), [0; 0], "a steady turn writes nothing");
@@ -414,10 +470,10 @@ fn only_differing_rows_are_changes() {
 fn nothing_flaps_after_a_row_is_deleted() {
     let observed = seen(".1 i1 a ready; .2 i2 a ready; .3 i3 a ready");
     let before = table("2 .2 i2 a enabled 10; 3 .3 i3 a enabled 10");
-    let plan = decide(&before, &observed, at(10), &limits(3));
+    let plan = decide(&before, &[], &observed, at(10), &limits(3));
     assert_eq!(plan.changes.iter().map(|slot| slot.id).collect::<Vec<_>>(), [1]);
     let rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect();
-    assert_eq!(decide(&Table { rows, strays: vec![] }, &observed, at(11), &limits(3)).changes, []);
+    assert_eq!(decide(&Table { rows, strays: vec![] }, &[], &observed, at(11), &limits(3)).changes, []);
 }
 
 /// The original hsdo gave every new server weight 1, and never raised it if MIN was above 1.
@@ -429,7 +485,7 @@ fn a_new_server_starts_at_min_and_reaches_max_whatever_min_is() {
         let mut rows = BTreeMap::new();
         for turn in 0..=i64::from(10 - min) {
             let table = Table { rows, strays: vec![] };
-            let plan = decide(&table, &observed, at(30 * turn), &limits);
+            let plan = decide(&table, &[], &observed, at(30 * turn), &limits);
             let weight = plan.slots[&1].occupant.as_ref().map(|occupant| i64::from(occupant.weight));
             assert_eq!(weight, Some(i64::from(min) + turn), "MIN {min}, turn {turn}");
             rows = plan.slots.into_iter().map(|(id, slot)| (id, Row::Readable(slot.into()))).collect();
@@ -445,7 +501,7 @@ fn the_largest_table_is_filled_in_one_turn() {
         Instance::new(address, format!("i{n}"), group, crate::slot::Readiness::Ready)
     });
     let observed = Observation { instances: instances.collect(), ..Observation::default() };
-    let plan = decide(&Table::default(), &observed, at(0), &limits(MAX_SLOT));
+    let plan = decide(&Table::default(), &[], &observed, at(0), &limits(MAX_SLOT));
     assert_eq!(plan.changes.len(), MAX_SLOT as usize);
     assert!(plan.slots.values().all(|slot| slot.occupant.is_some()));
     assert_eq!(plan.unplaced.len(), 5);

@@ -9,6 +9,7 @@ use super::fixtures::{address, at, config, limits, secs};
 use super::plan::decide_after;
 use super::previous::Previous;
 use super::{Plan, SlotLimits, decide};
+use crate::order::{Order, Target, on_occupant};
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
@@ -143,11 +144,44 @@ fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
 }
 
 /// Everything that must hold for one turn.
-fn check(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
+fn check(table: &Table, orders: &[Order], seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     rows_are_safe(table, seen, limits, plan);
-    no_occupant_is_moved_or_lost(table, seen, limits, plan);
-    newcomers_get_the_right_slots(table, seen, limits, plan);
+    no_occupant_is_moved_or_lost(table, orders, seen, limits, plan);
+    newcomers_get_the_right_slots(table, orders, seen, limits, plan);
     weights_are_right(plan, limits);
+    orders_are_obeyed(orders, plan, limits);
+}
+
+fn orders_are_obeyed(orders: &[Order], plan: &Plan, limits: &SlotLimits) {
+    let occupants = || plan.slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
+    let served = occupants().any(|(_, occupant)| occupant.status == Status::Enabled && occupant.weight > 0);
+    for (id, occupant) in occupants() {
+        let Some(order) = on_occupant(orders, id, occupant) else {
+            assert!(!plan.ordered.contains_key(&id), "slot {id} drains by an order that is not about it");
+            continue;
+        };
+        assert_ne!(occupant.status, Status::Enabled, "slot {id} against {order}");
+        let weight = if occupant.status == Status::Disabled { 0 } else { occupant.weight };
+        assert!(weight == 0 || !(served || limits.max == 0), "slot {id} has weight against {order}");
+    }
+    // Nobody serves, though an ordered one could.
+    let idle = occupants().all(|(_, occupant)| occupant.weight == 0 || occupant.status == Status::Disabled);
+    let ready = !plan.ordered.is_empty() || !plan.kept_out.is_empty();
+    let full =
+        || (1..=limits.size).all(|id| occupants().any(|(taken, _)| taken == id) || !plan.slots.contains_key(&id));
+    assert!(!idle || !ready || limits.max == 0 || full(), "nobody serves: {plan:?}");
+}
+
+fn orders() -> impl Strategy<Value = Vec<Order>> {
+    let target = prop_oneof![
+        (1..=10_u32).prop_map(Target::Slot),
+        (1..=9_u8).prop_map(|host| Target::Instance(format!("i{host}"))),
+        (1..=9_u8).prop_map(|host| Target::Address(address(&format!(".{host}")))),
+        prop::sample::select(vec!["z1", "z2"]).prop_map(|zone| Target::Zone(zone.to_owned())),
+        prop::sample::select(vec!["a", "b", "d"]).prop_map(|group| Target::Group(group.to_owned())),
+    ];
+    let order = target.prop_map(|target| Order { target, until: None, since: None, by: None, note: None });
+    prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(order, 1..4)]
 }
 
 fn rows_are_safe(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
@@ -219,7 +253,7 @@ fn must(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> Must {
     }
 }
 
-fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
+fn no_occupant_is_moved_or_lost(table: &Table, orders: &[Order], seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     let before = without_duplicates(table);
     let occupants: BTreeMap<SlotId, (&Slot, &Occupant)> =
         before.iter().filter_map(|(id, slot)| Some((*id, (slot, slot.occupant.as_ref()?)))).collect();
@@ -234,6 +268,7 @@ fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Slot
     let serving = occupants.keys().filter(|id| !stays(id) && serves(id)).count();
     let too_many = lost >= 3 && 2 * lost > serving;
     assert_eq!(plan.guarded, if too_many { vanish } else { vec![] }, "{lost} of {serving} vanish");
+    let is_ordered = |id, old: &Occupant| on_occupant(orders, id, old).is_some();
     for (id, (slot, old)) in &occupants {
         let new = occupant(&plan.slots, *id);
         let same = new.is_some_and(|new| (new.address, &new.name) == (old.address, &old.name));
@@ -246,12 +281,23 @@ fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Slot
                 );
             }
             Must::BeReplaced => {
-                assert!(!same && new.is_some_and(|new| new.address == old.address), "slot {id}: {new:?}");
+                let kept_out = plan.kept_out.iter().any(|(_, one)| one.address == old.address)
+                    || orders.iter().any(|order| order.target == Target::Slot(*id));
+                let last = plan.slots.values().any(|slot| {
+                    let one = slot.occupant.as_ref();
+                    one.is_some_and(|one| one.address == old.address && plan.ordered.contains_key(&slot.id))
+                });
+                let replaced = new.is_some_and(|new| new.address == old.address);
+                assert!(!same && (replaced || kept_out || last), "slot {id}: {new:?}");
             }
-            Must::BeKept => assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes"),
-            Must::Vanish if too_many => {
+            Must::BeKept if !is_ordered(*id, old) => {
+                assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is unknown, and changes");
+            }
+            Must::Vanish if too_many && !is_ordered(*id, old) => {
                 assert_eq!(plan.slots.get(id), Some(*slot), "slot {id} is guarded, and changes");
             }
+            Must::BeKept => assert!(same, "slot {id} is unknown, and loses {old:?}"),
+            Must::Vanish if too_many => assert!(same, "slot {id} is guarded, and loses {old:?}"),
             Must::Vanish | Must::BeFreed => assert!(!same, "slot {id} keeps {old:?}"),
         }
     }
@@ -261,15 +307,23 @@ fn no_occupant_is_moved_or_lost(table: &Table, seen: &Observation, limits: &Slot
     }
 }
 
-fn newcomers_get_the_right_slots(table: &Table, seen: &Observation, limits: &SlotLimits, plan: &Plan) {
-    let free = |slot: &&Slot| slot.id <= limits.size && slot.occupant.is_none();
+fn newcomers_get_the_right_slots(
+    table: &Table,
+    orders: &[Order],
+    seen: &Observation,
+    limits: &SlotLimits,
+    plan: &Plan,
+) {
+    let is_open = |slot: &Slot| !orders.iter().any(|order| order.target == Target::Slot(slot.id));
+    let free = |slot: &&Slot| slot.id <= limits.size && slot.occupant.is_none() && is_open(slot);
     let still_free = || plan.slots.values().filter(free);
     if !plan.unplaced.is_empty() {
         assert_eq!(still_free().next(), None, "{:?} wait", plan.unplaced);
     }
     for one in seen.instances.iter().filter(|one| one.readiness == Readiness::Ready) {
         let placed = plan.slots.values().any(|slot| slot.occupant.as_ref().is_some_and(|o| o.address == one.address));
-        assert!(placed || plan.unplaced.iter().any(|waiting| waiting.address == one.address), "{one:?} is forgotten");
+        let waits = plan.unplaced.iter().chain(plan.kept_out.iter().map(|(_, one)| one));
+        assert!(placed || waits.into_iter().any(|waiting| waiting.address == one.address), "{one:?} is forgotten");
     }
     let before = without_duplicates(table);
     for (id, slot) in &plan.slots {
@@ -278,6 +332,11 @@ fn newcomers_get_the_right_slots(table: &Table, seen: &Observation, limits: &Slo
             continue;
         }
         assert!(*id <= limits.size, "slot {id} is above N and takes {new:?}");
+        if plan.ordered.contains_key(id) {
+            let last = (new.status, new.weight == 0) == (Status::Draining, false) && plan.last_resort.contains(id);
+            assert!(last, "slot {id} is new, and against an order: {new:?}");
+            continue;
+        }
         assert_eq!((new.status, new.weight), (Status::Enabled, limits.min), "slot {id} is new");
         let group = new.group.as_ref();
         // Own group and zone, own group, never used, any: no better slot stays free, nor a lower one of the same rank.
@@ -316,23 +375,25 @@ proptest! {
     #[test]
     fn every_turn_keeps_the_rules(
         limits in some_limits(),
-        turns in prop::collection::vec((observation(), prop::collection::vec(edit(), 0..3), 1..60_i64, 0..60_i64), 1..10),
+        turns in prop::collection::vec(
+            (observation(), prop::collection::vec(edit(), 0..3), 1..60_i64, 0..60_i64, orders()), 1..10,
+        ),
     ) {
         let mut table = Table::default();
         let mut now = 0;
-        for (seen, edits, gap, more) in turns {
+        for (seen, edits, gap, more, orders) in turns {
             now += gap;
             for (id, edit) in &edits {
                 apply(&mut table.rows, *id, edit);
             }
-            let plan = decide(&table, &seen, at(now), &limits);
-            check(&table, &seen, &limits, &plan);
+            let plan = decide(&table, &orders, &seen, at(now), &limits);
+            check(&table, &orders, &seen, &limits, &plan);
             for slot in &plan.changes {
                 table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
             }
             let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
                 let previous = Previous { slots, guard: &plan.guard, elapsed: secs(0) };
-                decide_after(table, &previous, &seen, at(now), &limits)
+                decide_after(table, &orders, &previous, &seen, at(now), &limits)
             };
             let again = knowing(&table, &BTreeMap::new(), now);
             prop_assert_eq!(&again.changes, &vec![], "a second turn at the same time");
@@ -358,7 +419,7 @@ proptest! {
         for (id, edit) in &edits {
             apply(&mut table.rows, *id, edit);
         }
-        let plan = decide(&table, &Observation::default(), at(0), &limits);
+        let plan = decide(&table, &[], &Observation::default(), at(0), &limits);
         prop_assert!(plan.slots.values().all(|slot| slot.occupant.is_none()));
         prop_assert!(plan.unplaced.is_empty() && plan.above_size.is_empty() && plan.last_resort.is_empty());
     }
@@ -376,7 +437,7 @@ proptest! {
             apply(&mut table.rows, *id, edit);
         }
         let other = Observation { instances: shuffled, ..seen.clone() };
-        prop_assert_eq!(decide(&table, &seen, at(0), &limits), decide(&table, &other, at(0), &limits));
+        prop_assert_eq!(decide(&table, &[], &seen, at(0), &limits), decide(&table, &[], &other, at(0), &limits));
     }
 
     #[test]
@@ -388,10 +449,10 @@ proptest! {
         };
         let first: Vec<Instance> = groups.iter().enumerate().map(|(n, group)| instance(n + 1, *group)).collect();
         let second = groups.iter().enumerate().map(|(n, group)| instance(if gone[n] { 100 + n } else { n + 1 }, *group));
-        let before = decide(&Table::default(), &Observation { instances: first, ..Observation::default() }, at(0), &limits(size));
+        let before = decide(&Table::default(), &[], &Observation { instances: first, ..Observation::default() }, at(0), &limits(size));
         let rows = before.slots.iter().map(|(id, slot)| (*id, Row::Readable(slot.clone().into()))).collect();
         let table = Table { rows, strays: vec![] };
-        let after = decide(&table, &Observation { instances: second.collect(), ..Observation::default() }, at(1), &limits(size));
+        let after = decide(&table, &[], &Observation { instances: second.collect(), ..Observation::default() }, at(1), &limits(size));
         let groups_of = |plan: &Plan| -> Vec<Option<String>> {
             plan.slots.values().map(|slot| slot.occupant.as_ref().and_then(|occupant| occupant.group.clone())).collect()
         };

@@ -59,11 +59,20 @@ pub fn left_out(seen: &Observation, plan: &Plan) -> Vec<LeftOut> {
         cause: Cause::UnknownState { word: one.state.clone() },
     });
     let unplaced = plan.unplaced.iter().map(instance(Cause::NoFreeSlot));
-    unplaced.chain(shared_addresses(plan).map(instance(Cause::SharedAddress))).chain(unseen).chain(unknown).collect()
+    let kept_out = plan.kept_out.iter().map(|(order, one)| instance(Cause::KeptOut { order: order.to_string() })(one));
+    unplaced
+        .chain(kept_out)
+        .chain(shared_addresses(plan).map(instance(Cause::SharedAddress)))
+        .chain(unseen)
+        .chain(unknown)
+        .collect()
 }
 
 fn cause(slot: &Slot, seen: &Observation, plan: &Plan, now: Timestamp, limits: &SlotLimits) -> Cause {
-    let Some(occupant) = &slot.occupant else { return Cause::Free { last_group: slot.last_group.clone() } };
+    let Some(occupant) = &slot.occupant else {
+        let order = plan.kept_empty.get(&slot.id).map(|order| Cause::KeptEmpty { order: order.to_string() });
+        return order.unwrap_or_else(|| Cause::Free { last_group: slot.last_group.clone() });
+    };
     let word = || seen.said.get(&occupant.name).cloned();
     if occupant.status == Status::Disabled {
         return Cause::Disabled;
@@ -78,7 +87,8 @@ fn cause(slot: &Slot, seen: &Observation, plan: &Plan, now: Timestamp, limits: &
         });
     }
     if occupant.status == Status::Draining {
-        let leaving = word().map_or(Leaving::Row, Leaving::Source);
+        let ordered = || plan.ordered.get(&slot.id).map(|order| Leaving::Order(order.to_string()));
+        let leaving = word().map(Leaving::Source).or_else(ordered).unwrap_or(Leaving::Row);
         let last = plan.last_resort.binary_search(&slot.id).is_ok();
         return if last { Cause::LastResort(leaving) } else { Cause::Draining(leaving) };
     }
@@ -103,7 +113,7 @@ mod tests {
     ) -> (BTreeMap<SlotId, Cause>, Vec<LeftOut>) {
         let (table, mut seen, limits) = (table(rows), seen(observed), limits(size));
         seen.said = said.iter().map(|(name, word)| ((*name).to_owned(), (*word).to_owned())).collect();
-        let plan = decide(&table, &seen, at(100), &limits);
+        let plan = decide(&table, &[], &seen, at(100), &limits);
         (causes(&table, &seen, &plan, at(100), &limits), left_out(&seen, &plan))
     }
 

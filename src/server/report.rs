@@ -203,7 +203,7 @@ mod tests {
     fn a_preview_has_one_line_for_each_slot() {
         let preview_of = |text: &str, observed: &str| {
             let table = table(text);
-            let plan: Plan = decide(&table, &seen(observed), at(100), &limits(4));
+            let plan: Plan = decide(&table, &[], &seen(observed), at(100), &limits(4));
             preview(&table, &plan, 10)
         };
         assert_eq!(

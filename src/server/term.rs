@@ -10,11 +10,13 @@ use super::context::TurnContext;
 use super::guard::Guard;
 use super::lease::{HeldLease, TermName};
 use super::limits::SlotLimits;
+use super::orders;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
 use super::reason::{causes, left_out, reasons};
 use crate::clock::Timestamp;
 use crate::marker::{Moment, Stamp};
+use crate::order::{Order, Orders};
 use crate::ports::{Gauges, Reason, SlotStore, Snapshot, Source, TableReading, TurnError};
 use crate::slot::{Observation, Slot, SlotId, Table};
 
@@ -42,22 +44,27 @@ pub(super) struct Term {
     /// A row was edited from outside, or may have been, and the version not raised since: clients do not know yet.
     edited: bool,
     steady: Option<Steady>,
+    /// The orders as the table was last read.
+    orders: Orders,
+    /// Those in force as the last turn ended, which were logged.
+    in_force: Vec<Order>,
 }
 
 /// A turn that had nothing to do. As long as table and observation are the same and no ramp step is due, the next one has
 /// nothing to do either.
 struct Steady {
     table: Table,
+    orders: Orders,
     seen: Observation,
     from: Timestamp,
     until: Option<Timestamp>,
 }
 
 impl Steady {
-    fn holds(&self, table: &Table, seen: &Observation, now: Timestamp) -> bool {
+    fn holds(&self, table: &Table, orders: &Orders, seen: &Observation, now: Timestamp) -> bool {
         // If the clock went back, timestamps in the table are in the future.
         let in_time = now >= self.from && self.until.is_none_or(|until| now < until);
-        in_time && self.table == *table && self.seen == *seen
+        in_time && self.table == *table && self.orders == *orders && self.seen == *seen
     }
 }
 
@@ -72,6 +79,8 @@ impl Term {
             failing_since: None,
             edited: false,
             steady: None,
+            orders: Orders::default(),
+            in_force: Vec::new(),
         }
     }
 
@@ -127,10 +136,12 @@ impl Term {
         gauges.heartbeat(now);
     }
 
-    /// Asks the source, including about the occupants of `table` and of the table as the last turn left it.
+    /// Asks the source, including about the occupants of `table` and of the table as the last turn left it, and about instances
+    /// with an order of their own.
     fn fetch(&self, source: &mut impl Source, table: &Table) -> Result<Observation, TurnError> {
         let before = self.published.iter().flat_map(|published| published.slots.values());
-        let occupants: Vec<&str> = before.chain(table.slots()).filter_map(occupant_name).collect();
+        let occupants: Vec<&str> =
+            before.chain(table.slots()).filter_map(occupant_name).chain(self.orders.instances()).collect();
         source.fetch(&occupants)
     }
 
@@ -150,7 +161,7 @@ impl Term {
         elapsed: Duration,
         now: Moment,
     ) -> Result<Lease, TurnError> {
-        let TableReading { table, marker, changed } = context.store.read()?;
+        let TableReading { table, marker, changed, orders, time } = context.store.read()?;
         if !self.lease.confirm(&marker) {
             return Ok(Lease::Lost);
         }
@@ -160,32 +171,50 @@ impl Term {
         if !self.covers_occupants(&seen, &table) {
             seen = self.fetch(&mut context.source, &table)?;
         }
-        if self.is_steady(&table, &seen, now.time) {
+        let (in_force, over) = orders.split(&seen, time);
+        self.orders.clone_from(&orders);
+        if over.is_empty() && self.is_steady(&table, &orders, &seen, now.time) {
             return Ok(Lease::Held);
         }
         self.steady = None;
-        let plan = self.decide(&table, &seen, elapsed, now.time, &context.limits);
+        let plan = self.decide(&table, &in_force, &seen, elapsed, now.time, &context.limits);
         if self.write(context, &table, &plan, now)? == Lease::Lost {
             return Ok(Lease::Lost);
         }
         let causes = causes(&table, &seen, &plan, now.time, &context.limits);
         context.log_changes(&table, &plan, &causes);
-        self.conditions = context.log_conditions(&self.conditions, &table, &seen, &plan);
+        context.log_orders(&self.in_force, &in_force, &over, &plan);
+        self.conditions = context.log_conditions(&self.conditions, &table, &orders, &seen, &plan);
         let steady_until = plan.changes.is_empty().then_some(plan.due);
         let reasons = reasons(causes, &plan, &context.limits);
-        self.publish(&*context.gauges, snapshot(&table, &seen, plan, reasons));
-        self.steady = steady_until.map(|until| Steady { table, seen, from: now.time, until });
+        self.publish(&*context.gauges, snapshot(&table, &seen, plan, reasons, (&in_force, &orders)));
+        self.in_force = in_force;
+        self.steady = steady_until.map(|until| Steady { table, orders, seen, from: now.time, until });
+        self.remove_orders(&mut context.store, &over);
         Ok(Lease::Held)
     }
 
-    fn is_steady(&self, table: &Table, seen: &Observation, now: Timestamp) -> bool {
-        let steady = || self.steady.as_ref().is_some_and(|steady| steady.holds(table, seen, now));
+    /// Removes orders that are over from the table. They have no effect any more, so a failure is left to the next turn.
+    fn remove_orders(&self, store: &mut impl SlotStore, over: &[Order]) {
+        if over.is_empty() {
+            return;
+        }
+        match store.remove_orders(over, &self.name().to_string()) {
+            Ok(true) => {}
+            Ok(false) => debug!("orders were changed by another hand before those that are over could be removed"),
+            Err(error) => debug!("cannot remove orders that are over: {error}"),
+        }
+    }
+
+    fn is_steady(&self, table: &Table, orders: &Orders, seen: &Observation, now: Timestamp) -> bool {
+        let steady = || self.steady.as_ref().is_some_and(|steady| steady.holds(table, orders, seen, now));
         !self.edited && self.guard.is_idle() && steady()
     }
 
     fn decide(
         &mut self,
         table: &Table,
+        orders: &[Order],
         seen: &Observation,
         elapsed: Duration,
         now: Timestamp,
@@ -193,7 +222,8 @@ impl Term {
     ) -> Plan {
         let none = Snapshot::default();
         let slots = &self.published.as_ref().unwrap_or(&none).slots;
-        let plan = decide_after(table, &Previous { slots, guard: &self.guard, elapsed }, seen, now, limits);
+        let previous = Previous { slots, guard: &self.guard, elapsed };
+        let plan = decide_after(table, orders, &previous, seen, now, limits);
         // Even if the write fails, the response counts.
         self.guard.clone_from(&plan.guard);
         plan
@@ -240,8 +270,17 @@ impl Term {
     }
 }
 
-fn snapshot(table: &Table, seen: &Observation, plan: Plan, reasons: BTreeMap<SlotId, Reason>) -> Snapshot {
+fn snapshot(
+    table: &Table,
+    seen: &Observation,
+    plan: Plan,
+    reasons: BTreeMap<SlotId, Reason>,
+    (in_force, orders): (&[Order], &Orders),
+) -> Snapshot {
+    let with_slots = |order: &Order| (order.clone(), orders::held(order, &plan.slots).map(|slot| slot.id).collect());
     Snapshot {
+        orders: in_force.iter().map(with_slots).collect(),
+        unreadable_orders: orders.unreadable.iter().map(|entry| entry.reason.clone()).collect(),
         left_out: left_out(seen, &plan),
         reasons,
         slots: plan.slots,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::fixtures::{at, limits, seen, show, table};
 use super::{Server, SlotLimits};
 use crate::marker::{Claim, Marker, Moment, Stamp};
+use crate::order::{Order, Orders};
 use crate::ports::{Gauges, Sighting, SlotStore, Snapshot, Source, Subject, TableReading, TurnError};
 use crate::slot::{Observation, Row, Slot, Table};
 
@@ -31,6 +32,9 @@ impl Source for Script {
 struct MemoryTable {
     table: Table,
     marker: Marker,
+    orders: Orders,
+    /// AWS's time, in the notation of the fixtures.
+    time: i64,
     /// Writes of the marker without rows.
     beats: usize,
     writes: Vec<Vec<u32>>,
@@ -80,7 +84,8 @@ impl SlotStore for Shared {
             memory.marker.leader = Some("two/1".to_owned());
         }
         let changed = self.1.replace(Some(table.clone())).is_some_and(|known| known != table);
-        Ok(TableReading { table, marker, changed })
+        let (orders, time) = (memory.orders.clone(), at(memory.time));
+        Ok(TableReading { table, marker, changed, orders, time })
     }
 
     fn take(&mut self, seen: &Sighting<()>, claim: &Claim) -> Result<bool, TurnError> {
@@ -116,6 +121,15 @@ impl SlotStore for Shared {
         }
         self.1.replace(Some(memory.table.clone()));
         Ok(stamp.clone())
+    }
+
+    fn remove_orders(&mut self, over: &[Order], leader: &str) -> Result<bool, TurnError> {
+        let mut memory = self.0.borrow_mut();
+        let fits = memory.is_led_by(leader);
+        if fits {
+            memory.orders.all.retain(|order| !over.contains(order));
+        }
+        Ok(fits)
     }
 
     fn release(&mut self, leader: &str) -> Result<(), TurnError> {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::report::{BackendSlotFacts, Report, SlotFacts};
 use crate::slot::SlotId;
-use crate::text::{is_unsafe, one_line, span};
+use crate::text::{is_unsafe, list, one_line, span};
 
 const STYLE: &str = include_str!("page.css");
 /// Characters of a name that a row shows, and of a text above the rows.
@@ -103,6 +103,11 @@ fn troubles(report: &Report) -> Vec<String> {
     if report.haproxy.as_ref().is_some_and(|haproxy| haproxy.up == Some(false)) {
         troubles.push("HAProxy does not answer: what follows is what it ran last".to_owned());
     }
+    troubles.extend(report.orders.iter().map(|order| match order.slots.as_slice() {
+        [] => format!("an {}; no server is there now", order.text),
+        slots => format!("an {}; in slots {}", order.text, list(slots.iter().map(ToString::to_string), LISTED)),
+    }));
+    troubles.extend(report.unreadable_orders.iter().map(|why| format!("an order that cannot be read: {why}")));
     let mut slots: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     let mut add = |cause, reason, name| slots.entry((cause, reason)).or_default().push(name);
     match &report.haproxy {
@@ -204,7 +209,7 @@ fn sign(cause: &str) -> (&'static str, &'static str) {
         "spilled" => ("◆", "go"),
         "waiting" | "behind" => ("◌", "go"),
         "free" | "unused" | "elsewhere" => ("·", "mute"),
-        "held" | "disabled" | "kept" | "last-resort" => ("■", "warn"),
+        "held" | "disabled" | "kept" | "last-resort" | "kept-empty" | "kept-out" => ("■", "warn"),
         _ => ("✖", "bad"),
     }
 }

@@ -9,6 +9,7 @@ use super::{Facts, State};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
+use crate::order::Order;
 use crate::ports::{Admin, BackendSlot, BackendState, ClientState, Running, Snapshot};
 use crate::slot::{Occupant, Row, SlotId, Weight};
 
@@ -30,6 +31,8 @@ pub struct Report {
     pub summary: Summary,
     pub slots: Vec<SlotFacts>,
     pub left_out: Vec<LeftOutFacts>,
+    pub orders: Vec<OrderFacts>,
+    pub unreadable_orders: Vec<String>,
     pub haproxy: Option<HaproxyFacts>,
 }
 
@@ -104,6 +107,19 @@ pub struct LeftOutFacts {
 
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
+pub struct OrderFacts {
+    pub target: String,
+    pub since: Option<String>,
+    pub until: Option<String>,
+    pub by: Option<String>,
+    pub note: Option<String>,
+    pub slots: Vec<SlotId>,
+    #[serde(skip)]
+    pub(super) text: String,
+}
+
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct HaproxyFacts {
     pub up: Option<bool>,
     pub version: Option<String>,
@@ -157,6 +173,7 @@ impl Report {
             cause: one.cause.word(),
             reason: one.cause.to_string(),
         });
+        let orders = state.server.iter().flat_map(|snapshot| &snapshot.orders);
         Report {
             role: facts.role,
             version: env!("CARGO_PKG_VERSION"),
@@ -182,6 +199,8 @@ impl Report {
             summary,
             slots,
             left_out: left_out.collect(),
+            orders: orders.map(|(order, slots)| order_facts(order, slots)).collect(),
+            unreadable_orders: state.server.iter().flat_map(|snapshot| snapshot.unreadable_orders.clone()).collect(),
             haproxy: (facts.role == "client").then(|| haproxy(facts, metrics, state.client.as_deref())),
         }
     }
@@ -189,6 +208,18 @@ impl Report {
     /// As JSON. Names are data, whatever they hold.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a report has only strings as keys")
+    }
+}
+
+fn order_facts(order: &Order, slots: &[SlotId]) -> OrderFacts {
+    OrderFacts {
+        target: order.target.to_string(),
+        since: order.since.map(Timestamp::rfc3339),
+        until: order.until.map(Timestamp::rfc3339),
+        by: order.by.clone(),
+        note: order.note.clone(),
+        slots: slots.to_vec(),
+        text: order.to_string(),
     }
 }
 

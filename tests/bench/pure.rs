@@ -94,7 +94,7 @@ fn main() {
         let mut turn = |name: &str, table: &Table, seconds: i64| {
             let now = Timestamp::from_micros(START + seconds * 1_000_000);
             criterion.bench_function(&format!("{name}, {size}"), |bench| {
-                bench.iter(|| decide(black_box(table), black_box(&observed), now, &limits));
+                bench.iter(|| decide(black_box(table), &[], black_box(&observed), now, &limits));
             });
         };
         turn("allocate: nothing changes", &table(size, 10), 1);

@@ -27,7 +27,7 @@ impl World {
     fn edit(&self, rows: Vec<(SlotId, Option<Row>)>) -> bool {
         let is_free = !rows.iter().any(|(id, _)| self.table.borrow().is_locked(*id));
         if is_free {
-            self.commit(Writer::Hand, Changes { rows, marker: None });
+            self.commit(Writer::Hand, Changes { rows, ..Changes::default() });
         }
         is_free
     }
@@ -50,7 +50,7 @@ impl World {
         let Some(backup) = self.table.borrow_mut().backup.take() else { return };
         let ids = 1..=SLOTS;
         let rows = ids.map(|id| (id, backup.rows.get(&id).cloned())).collect();
-        self.commit(Writer::Hand, Changes { rows, marker: Some(backup.marker) });
+        self.commit(Writer::Hand, Changes { rows, marker: Some(backup.marker), orders: Some(backup.orders) });
     }
 
     pub(crate) fn delete_row(self: &Rc<Self>, pick: Pick) {
@@ -110,7 +110,7 @@ impl World {
             let mut slot = (*slot).clone();
             slot.last_group = None;
             let rows = vec![(MARKER_SLOT, Some(Row::Readable(Arc::new(slot))))];
-            self.commit(Writer::Hand, Changes { rows, marker: Some(Marker::default()) });
+            self.commit(Writer::Hand, Changes { rows, marker: Some(Marker::default()), orders: Some(Vec::new()) });
         }
     }
 }

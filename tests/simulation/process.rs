@@ -22,7 +22,7 @@ use crate::troubles::{Killed, Trap};
 use crate::world::{Event, World};
 
 /// 2026-01-01, microseconds since 1970.
-const START_OF_TIME: i64 = 1_767_225_600_000_000;
+pub(crate) const START_OF_TIME: i64 = 1_767_225_600_000_000;
 /// How often a server looks at its lease between turns.
 const PULSE: At = SECOND;
 

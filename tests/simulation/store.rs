@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hsdo::marker::{Claim, Marker, Stamp};
+use hsdo::order::{Order, Orders};
 use hsdo::ports::{Sighting, SlotStore, TableReader, TableReading, TurnError};
 use hsdo::slot::{Row, Slot, SlotId, Status, Table};
 
@@ -22,6 +23,8 @@ pub(crate) struct TableEdge {
     known: Option<Rc<Rows>>,
     /// Slot 1's row as last known, and when: its item is made again if it is deleted, lease and all.
     marker_row: Option<(Row, At)>,
+    /// The orders as last read, and when this process was last known to lead: they are restored likewise.
+    orders: Option<(Vec<Order>, At)>,
 }
 
 /// The marker as it was read: none if there was no item.
@@ -29,7 +32,7 @@ pub(crate) type Raw = Option<Marker>;
 
 impl TableEdge {
     pub(crate) fn new(world: &Rc<World>, process: usize) -> Self {
-        TableEdge { world: Rc::clone(world), process, known: None, marker_row: None }
+        TableEdge { world: Rc::clone(world), process, known: None, marker_row: None, orders: None }
     }
 
     fn call(&self, what: &str) -> Result<(), TurnError> {
@@ -143,7 +146,10 @@ impl SlotStore for TableEdge {
         let changed = self.known.as_ref().is_some_and(|known| !Rc::ptr_eq(known, &state.rows) && *known != state.rows);
         self.known = Some(Rc::clone(&state.rows));
         self.remember_marker_row(state.rows.get(&MARKER_SLOT));
-        Ok(TableReading { table: table(&state.rows), marker: state.marker, changed })
+        self.orders = Some((state.orders.clone(), self.world.now()));
+        let orders = Orders { all: state.orders, unreadable: Vec::new() };
+        let time = self.world.aws_time();
+        Ok(TableReading { table: table(&state.rows), marker: state.marker, changed, orders, time })
     }
 
     fn take(&mut self, seen: &Sighting<Raw>, claim: &Claim) -> Result<bool, TurnError> {
@@ -155,6 +161,7 @@ impl SlotStore for TableEdge {
         let since = self.world.now().saturating_sub(MARKER_ROW_LIFETIME);
         let recent = self.marker_row.as_ref().filter(|(row, when)| *when > since && may_serve(row));
         let row = recent.map_or_else(|| Row::Readable(Slot::empty(MARKER_SLOT).into()), |(row, _)| row.clone());
+        let restored = self.orders.as_ref().filter(|(_, when)| *when > since).map(|(orders, _)| orders.clone());
         let change = |state: &State| {
             let created = (!state.rows.contains_key(&MARKER_SLOT)).then(|| (MARKER_SLOT, Some(row.clone())));
             let marker = Marker {
@@ -162,7 +169,8 @@ impl SlotStore for TableEdge {
                 heartbeat: Some(claim.heartbeat),
                 leader: Some(claim.leader.clone()),
             };
-            Changes { rows: created.into_iter().collect(), marker: Some(marker) }
+            let orders = created.as_ref().and(restored.clone());
+            Changes { rows: created.into_iter().collect(), marker: Some(marker), orders }
         };
         let world = Rc::clone(&self.world);
         let claims = |state: &State| {
@@ -173,8 +181,19 @@ impl SlotStore for TableEdge {
     }
 
     fn beat(&mut self, stamp: &Stamp) -> Result<bool, TurnError> {
-        let change = |state: &State| Changes { rows: Vec::new(), marker: Some(stamped(&state.marker, stamp)) };
-        self.update("the heartbeat", |state| names(state, &stamp.leader), change)
+        let change = |state: &State| Changes { marker: Some(stamped(&state.marker, stamp)), ..Changes::default() };
+        let beaten = self.update("the heartbeat", |state| names(state, &stamp.leader), change)?;
+        if let Some((_, when)) = self.orders.as_mut().filter(|_| beaten) {
+            *when = self.world.now();
+        }
+        Ok(beaten)
+    }
+
+    fn remove_orders(&mut self, over: &[Order], leader: &str) -> Result<bool, TurnError> {
+        let Some((seen, _)) = self.orders.clone() else { return Ok(false) };
+        let left: Vec<Order> = seen.iter().filter(|order| !over.contains(order)).cloned().collect();
+        let change = |_: &State| Changes { orders: Some(left), ..Changes::default() };
+        self.update("the removal of orders", |state| names(state, leader) && state.orders == seen, change)
     }
 
     fn write(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, TurnError> {
@@ -196,7 +215,7 @@ impl SlotStore for TableEdge {
         known.extend(rows.iter().filter_map(|(id, row)| Some((*id, row.clone()?))));
         let marker_row = rows.iter().find(|(id, _)| *id == MARKER_SLOT).and_then(|(_, row)| row.clone());
         self.remember_marker_row(marker_row.as_ref());
-        let changes = Changes { rows, marker: Some(stamped(&state.marker, stamp)) };
+        let changes = Changes { rows, marker: Some(stamped(&state.marker, stamp)), orders: None };
         let takes = self.world.commit(Writer::Server(self.process), changes);
         if takes > 0 {
             self.world.pass(takes);
@@ -206,8 +225,10 @@ impl SlotStore for TableEdge {
     }
 
     fn release(&mut self, leader: &str) -> Result<(), TurnError> {
-        let change =
-            |state: &State| Changes { rows: Vec::new(), marker: Some(Marker { leader: None, ..state.marker.clone() }) };
+        let change = |state: &State| Changes {
+            marker: Some(Marker { leader: None, ..state.marker.clone() }),
+            ..Changes::default()
+        };
         self.update("the release", |state| names(state, leader), change).map(|_| ())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use hsdo::marker::Marker;
+use hsdo::order::Order;
 use hsdo::slot::{Row, SlotId};
 
 use crate::journal::{At, MILLI};
@@ -15,13 +16,14 @@ pub(crate) type Rows = BTreeMap<SlotId, Row>;
 const KEPT: At = 30_000 * MILLI;
 pub(crate) const MARKER_SLOT: SlotId = 1;
 
-/// All items. The marker belongs to slot 1's item, and is nothing without it.
+/// All items. The marker and the orders belong to slot 1's item, and are nothing without it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Counts the states.
     pub(crate) number: u64,
     pub(crate) rows: Rc<Rows>,
     pub(crate) marker: Marker,
+    pub(crate) orders: Vec<Order>,
 }
 
 /// Who writes.
@@ -39,6 +41,7 @@ pub(crate) struct Changes {
     /// `None` deletes the item.
     pub(crate) rows: Vec<(SlotId, Option<Row>)>,
     pub(crate) marker: Option<Marker>,
+    pub(crate) orders: Option<Vec<Order>>,
 }
 
 #[derive(Debug, Default)]
@@ -98,8 +101,12 @@ impl Dynamo {
         if let Some(marker) = &changes.marker {
             self.state.marker = marker.clone();
         }
+        if let Some(orders) = &changes.orders {
+            self.state.orders.clone_from(orders);
+        }
         if !self.state.rows.contains_key(&MARKER_SLOT) {
             self.state.marker = Marker::default();
+            self.state.orders.clear();
         }
     }
 }

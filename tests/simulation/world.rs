@@ -8,12 +8,13 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use hsdo::clock::Timestamp;
 use hsdo::slot::{Row, SlotId};
 
 use crate::aws::Aws;
 use crate::fleet::{Fleet, Step};
 use crate::journal::{At, Journal, SECOND};
-use crate::process::Process;
+use crate::process::{Process, START_OF_TIME};
 use crate::promises::Promises;
 use crate::random::Random;
 use crate::schedule::Entry;
@@ -109,6 +110,11 @@ impl World {
             world.post(entry.at(), Event::Begin(index));
         }
         Rc::new(world)
+    }
+
+    /// AWS's clock, which orders lapse by.
+    pub(crate) fn aws_time(&self) -> Timestamp {
+        Timestamp::from_micros(START_OF_TIME + self.now() as i64)
     }
 
     pub(crate) fn now(&self) -> At {

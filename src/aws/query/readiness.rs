@@ -178,6 +178,8 @@ pub fn observe(
         fates.insert((*id).to_owned(), fate);
     }
     observation.unlisted = Unlisted::Fates(fates);
+    let has_ended = |id: &&&str| records.get(**id).is_some_and(|record| is_final(&record.state));
+    observation.ended = occupants.iter().filter(has_ended).map(|id| (*id).to_owned()).collect();
     observation
 }
 
@@ -189,6 +191,11 @@ fn unlisted_fate(state: &Ec2State, absent: bool, not_found: bool) -> Fate {
         _ if not_found => Fate::NotFound,
         Ec2State::Running(_) | Ec2State::Unclear => Fate::Unconfirmed,
     }
+}
+
+/// Whether EC2 never starts an instance of this state again.
+fn is_final(state: &str) -> bool {
+    matches!(state, "shutting-down" | "terminated")
 }
 
 enum Ec2State {

@@ -1,8 +1,8 @@
-//! Converts slots to items of the table and back. Pure, and the only file that knows attribute names.
+//! Converts slots to items of the table and back. Pure, and the only file that knows the names of a slot's attributes.
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
 //! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
-//! ours: the original ignores them, keeps them when it updates an item, and loses them when it puts one.
+//! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::dynamodb::{Attribute, Item, Update};
 use super::number::integer;
+use super::orders::ORDERS;
 use crate::clock::Timestamp;
 use crate::marker::{self, Claim, Marker, Stamp};
 use crate::slot::{
@@ -50,6 +51,15 @@ pub(crate) type RowAttributes = [Option<Attribute>; ROW_ATTRIBUTES.len()];
 /// The marker's attributes as read: the condition of a claim.
 pub(crate) type MarkerAttributes = [Option<Attribute>; MARKER_NAMES.len()];
 
+/// What slot 1's item holds besides its slot.
+pub(crate) struct MarkerItem {
+    /// The condition of a claim.
+    pub(crate) attributes: MarkerAttributes,
+    pub(crate) marker: Marker,
+    /// As stored: `orders` reads it.
+    pub(crate) orders: Option<Attribute>,
+}
+
 pub(crate) enum ParsedItem {
     /// A slot.
     Slot {
@@ -59,7 +69,7 @@ pub(crate) enum ParsedItem {
         /// The condition of a later write.
         raw: Arc<RowAttributes>,
         /// On slot 1's item.
-        marker: Option<Box<(MarkerAttributes, Marker)>>,
+        marker: Option<Box<MarkerItem>>,
     },
     /// The description of an item without a valid slot number.
     Stray(String),
@@ -70,11 +80,15 @@ pub(crate) fn parse_item(item: Item) -> ParsedItem {
         Ok(id) => ParsedItem::Slot {
             id,
             row: row(id, &item),
-            marker: (id == MARKER_SLOT).then(|| Box::new((marker_attributes(&item), marker(&item)))),
+            marker: (id == MARKER_SLOT).then(|| Box::new(marker_item(&item))),
             raw: Arc::new(row_attributes(item)),
         },
         Err(stray) => ParsedItem::Stray(stray),
     }
+}
+
+fn marker_item(item: &Item) -> MarkerItem {
+    MarkerItem { attributes: marker_attributes(item), marker: marker(item), orders: item.get(ORDERS).cloned() }
 }
 
 /// The slot number of an item. The error describes an item without a valid one.
@@ -277,12 +291,20 @@ pub(crate) fn may_serve(row: &RowAttributes) -> bool {
 }
 
 /// Claims the lease, on the condition that the marker is still as `before`. `None` if the item did not exist: it is created with
-/// `row`, a complete one, since the original crashes on an item that lacks an attribute.
-pub(crate) fn claim_update(claim: &Claim, before: Option<&MarkerAttributes>, row: &RowAttributes) -> Update {
+/// `row`, a complete one, since the original crashes on an item that lacks an attribute, and with `orders`.
+pub(crate) fn claim_update(
+    claim: &Claim,
+    before: Option<&MarkerAttributes>,
+    row: &RowAttributes,
+    orders: Option<&Attribute>,
+) -> Update {
     let mut builder = match before {
         Some(_) => UpdateBuilder::default(),
         None => UpdateBuilder::default().row(row, None),
     };
+    if let (None, Some(orders)) = (before, orders) {
+        builder = builder.set("#orders", ORDERS, ":orders", orders.clone());
+    }
     builder = builder.version_and_heartbeat(Some(claim.version), claim.heartbeat).set(
         "#leader",
         MARKER_NAMES[2],
@@ -305,7 +327,7 @@ pub(crate) fn release_update(leader: &str) -> Update {
 
 /// Every attribute goes through a placeholder name, since it might be a reserved word of DynamoDB.
 #[derive(Default)]
-struct UpdateBuilder {
+pub(super) struct UpdateBuilder {
     set: Vec<String>,
     remove: Vec<String>,
     conditions: Vec<String>,
@@ -320,10 +342,7 @@ impl UpdateBuilder {
             let name = format!("#a{index}");
             match &wanted[index] {
                 Some(value) => self = self.set(&name, attribute, &format!(":w{index}"), value.clone()),
-                None => {
-                    self.names.insert(name.clone(), (*attribute).to_string());
-                    self.remove.push(name.clone());
-                }
+                None => self = self.remove(&name, attribute),
             }
             if let Some(before) = before {
                 self.expect(&name, attribute, &format!(":b{index}"), before[index].as_ref());
@@ -332,6 +351,19 @@ impl UpdateBuilder {
         if before.is_none() {
             self.expect("#key", KEY, "", None);
         }
+        self
+    }
+
+    /// Requires that the item exists.
+    pub(super) fn existing(mut self) -> Self {
+        self.names.insert("#key".to_string(), KEY.to_string());
+        self.conditions.push("attribute_exists(#key)".to_string());
+        self
+    }
+
+    pub(super) fn remove(mut self, name: &str, attribute: &str) -> Self {
+        self.names.insert(name.to_string(), attribute.to_string());
+        self.remove.push(name.to_string());
         self
     }
 
@@ -350,12 +382,12 @@ impl UpdateBuilder {
     }
 
     /// Requires that the item names this leader.
-    fn led_by(mut self, leader: &str) -> Self {
+    pub(super) fn led_by(mut self, leader: &str) -> Self {
         self.expect("#leader", MARKER_NAMES[2], ":leader", Some(&Attribute::S(leader.to_string())));
         self
     }
 
-    fn set(mut self, name: &str, attribute: &str, key: &str, value: Attribute) -> Self {
+    pub(super) fn set(mut self, name: &str, attribute: &str, key: &str, value: Attribute) -> Self {
         self.names.insert(name.to_string(), attribute.to_string());
         self.set.push(format!("{name} = {key}"));
         self.values.insert(key.to_string(), value);
@@ -363,7 +395,7 @@ impl UpdateBuilder {
     }
 
     /// Requires this value of the attribute; `None`: that it does not exist.
-    fn expect(&mut self, name: &str, attribute: &str, key: &str, value: Option<&Attribute>) {
+    pub(super) fn expect(&mut self, name: &str, attribute: &str, key: &str, value: Option<&Attribute>) {
         self.names.insert(name.to_string(), attribute.to_string());
         match value {
             Some(value) => {
@@ -374,7 +406,7 @@ impl UpdateBuilder {
         }
     }
 
-    fn build(self, id: SlotId) -> Update {
+    pub(super) fn build(self, id: SlotId) -> Update {
         let UpdateBuilder { set, remove, conditions, names, values } = self;
         let clause = |verb: &str, parts: &[String]| {
             if parts.is_empty() { String::new() } else { format!("{verb} {}", parts.join(", ")) }

@@ -197,8 +197,9 @@ fn every_name_and_value_of_an_update_is_used() {
     }
     for update in [
         marker_update(&stamp(Some(1)), None),
-        claim_update(&claim(), None, &encode(&Slot::empty(1))),
-        claim_update(&claim(), Some(&[None, None, None]), &encode(&Slot::empty(1))),
+        claim_update(&claim(), None, &encode(&Slot::empty(1)), None),
+        claim_update(&claim(), None, &encode(&Slot::empty(1)), Some(&n("1"))),
+        claim_update(&claim(), Some(&[None, None, None]), &encode(&Slot::empty(1)), Some(&n("1"))),
         release_update("me"),
     ] {
         assert_placeholders_used(&update);
@@ -250,12 +251,13 @@ fn unreadable_marker_attributes_count_as_missing() {
 #[test]
 fn the_lease_is_claimed_kept_and_released_under_conditions() {
     let seen: Item = [("HsdoVersion", n("7")), ("HsdoLeader", n("1"))].map(|(k, v)| (k.to_string(), v)).into();
-    let taken = claim_update(&claim(), Some(&marker_attributes(&seen)), &encode(&Slot::empty(1)));
+    let taken = claim_update(&claim(), Some(&marker_attributes(&seen)), &encode(&Slot::empty(1)), Some(&n("1")));
     assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader");
     assert_eq!(taken.condition, "#version = :seen0 AND attribute_not_exists(#heartbeat) AND #leader = :seen2");
     assert_eq!((taken.values.get(":seen2"), taken.values.get(":leader")), (Some(&n("1")), Some(&s("me"))));
 
-    let made = claim_update(&claim(), None, &encode(&Slot::empty(1)));
+    let made = claim_update(&claim(), None, &encode(&Slot::empty(1)), Some(&n("5")));
+    assert_eq!(made.values.get(":orders"), Some(&n("5")), "orders come back with a lost row");
     assert_eq!(made.condition, "attribute_not_exists(#key)");
     assert_eq!(made.values.get(":w0"), Some(&s("none")), "a whole free slot, for the original's sake");
 

@@ -5,6 +5,7 @@
 pub(super) mod codec;
 pub(super) mod dynamodb;
 pub(super) mod number;
+pub(super) mod orders;
 mod sequential;
 pub(super) mod state_file;
 pub(super) mod store;

@@ -2,6 +2,11 @@
 
 /// A whole number from 0 to a billion, also as `1.0` or `1E1`; `None` for any other.
 pub(crate) fn integer(text: &str) -> Option<u64> {
+    integer_up_to(text, 1_000_000_000)
+}
+
+/// The same up to `max`, which has at most 18 digits.
+pub(crate) fn integer_up_to(text: &str, max: u64) -> Option<u64> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
         None => (text, 0),
@@ -19,11 +24,11 @@ pub(crate) fn integer(text: &str) -> Option<u64> {
     if significant.is_empty() {
         return Some(0);
     }
-    if !(0..=9).contains(&exponent) || significant.len() > 9 {
+    if !(0..=18).contains(&exponent) || significant.len() > 18 {
         return None;
     }
     let value = significant.parse::<u64>().ok()?.checked_mul(10_u64.pow(exponent.unsigned_abs()))?;
-    (value <= 1_000_000_000).then_some(value)
+    (value <= max).then_some(value)
 }
 
 #[cfg(test)]

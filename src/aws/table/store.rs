@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::codec::{self, KEY, MARKER_SLOT, MarkerAttributes, ParsedItem, RowAttributes};
+use super::codec::{self, KEY, MARKER_SLOT, MarkerAttributes, MarkerItem, ParsedItem, RowAttributes};
 use super::dynamodb::{
-    self, Item, ItemParser, MAX_TRANSACTION_ITEMS, TableDescription, Update, create_table, describe_table, get_item,
-    is_unknown_operation, scan, transact, update_item,
+    self, Attribute, Item, ItemParser, MAX_TRANSACTION_ITEMS, TableDescription, Update, create_table, describe_table,
+    get_item, is_unknown_operation, scan, transact, update_item,
 };
+use super::orders;
 use crate::about::About;
 use crate::aws::calls::Aws;
 use crate::aws::error::{AwsError, CANCELLED, Cause};
@@ -20,6 +21,7 @@ use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::marker::{Claim, Marker, Stamp};
+use crate::order::Order;
 use crate::ports::{Sighting, SlotStore, TableReader, TableReading, TurnError};
 use crate::slot::{Row, Slot, SlotId, Table};
 use crate::text::one_line;
@@ -57,6 +59,9 @@ pub struct SlotTable {
     /// Slot 1's row as last read or written, and when. A claim restores it if its item has just been deleted, since the item
     /// carries the lease too: a free slot in its place would take a server out of every rotation.
     marker_row: Option<(Arc<RowAttributes>, Instant)>,
+    /// The orders as last read, and when that was, or when this server was last seen to lead since then. They are restored like
+    /// `marker_row`.
+    orders: Option<(Attribute, Instant)>,
     /// The parsed items of the last reading.
     entries: ParseCache<ParsedItem>,
     denial_logged: bool,
@@ -74,6 +79,7 @@ impl SlotTable {
             name: name.to_string(),
             rows: None,
             marker_row: None,
+            orders: None,
             entries: ParseCache::default(),
             denial_logged: false,
             without_transactions: Arc::default(),
@@ -149,8 +155,18 @@ impl SlotTable {
     /// The whole table and its marker, strongly consistent, for a single look.
     pub fn scan_once(&self) -> Result<TableReading, AwsError> {
         let entries = self.scan(true, &self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
-        let marker = find_marker(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
-        Ok(TableReading { table: table_of(&entries), marker, changed: false })
+        Ok(self.reading(&entries, false))
+    }
+
+    fn reading(&self, entries: &[Arc<ParsedItem>], changed: bool) -> TableReading {
+        let found = find_marker(entries);
+        TableReading {
+            table: table_of(entries),
+            marker: found.map(|found| found.marker.clone()).unwrap_or_default(),
+            changed,
+            orders: orders::read(found.and_then(|found| found.orders.as_ref())),
+            time: self.aws.now(),
+        }
     }
 
     /// One row, strongly consistent; `None` if the table has no such item.
@@ -282,7 +298,7 @@ impl SlotTable {
 /// The marker as stored, for [`SlotStore::take`].
 pub struct StoredMarker(Option<MarkerAttributes>);
 
-fn find_marker(entries: &[Arc<ParsedItem>]) -> Option<&(MarkerAttributes, Marker)> {
+fn find_marker(entries: &[Arc<ParsedItem>]) -> Option<&MarkerItem> {
     entries.iter().find_map(|entry| match &**entry {
         ParsedItem::Slot { marker, .. } => marker.as_deref(),
         ParsedItem::Stray(_) => None,
@@ -349,7 +365,8 @@ impl SlotStore for SlotTable {
         let found = match self.marker_item(&self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT)) {
             Ok(item) => item.map(|item| (codec::marker_attributes(&item), codec::marker(&item))),
             Err(error) if error.is_access_denied() => {
-                find_marker(&self.scan(true, &self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?).cloned()
+                let entries = self.scan(true, &self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
+                find_marker(&entries).map(|found| (found.attributes.clone(), found.marker.clone()))
             }
             Err(error) => return Err(error.into()),
         };
@@ -368,8 +385,9 @@ impl SlotStore for SlotTable {
         let changed = self.unannounced || self.rows.as_ref().is_some_and(|last| *last != rows);
         self.remember_marker_row(rows.get(&MARKER_SLOT));
         self.rows = Some(rows);
-        let marker = find_marker(&entries).map(|(_, marker)| marker.clone()).unwrap_or_default();
-        Ok(TableReading { table: table_of(&entries), marker, changed })
+        let orders = find_marker(&entries).and_then(|found| found.orders.clone());
+        self.orders = orders.map(|orders| (orders, Instant::now()));
+        Ok(self.reading(&entries, changed))
     }
 
     /// Takes up to 2 s.
@@ -381,8 +399,10 @@ impl SlotStore for SlotTable {
             .as_ref()
             .filter(|(row, when)| codec::may_serve(row) && when.elapsed() < MARKER_ROW_LIFETIME);
         let row = recent.map_or_else(|| codec::encode(&Slot::empty(MARKER_SLOT)), |(row, _)| (**row).clone());
+        let orders =
+            self.orders.as_ref().filter(|(_, when)| when.elapsed() < MARKER_ROW_LIFETIME).map(|(orders, _)| orders);
         let taken = self.update(
-            &codec::claim_update(claim, seen.raw.0.as_ref(), &row),
+            &codec::claim_update(claim, seen.raw.0.as_ref(), &row, orders),
             &self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT),
         )?;
         self.unannounced &= !taken;
@@ -394,7 +414,17 @@ impl SlotStore for SlotTable {
         let beaten =
             self.update(&codec::marker_update(stamp, None), &self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT))?;
         self.unannounced &= !(beaten && stamp.version.is_some());
+        if let Some((_, when)) = self.orders.as_mut().filter(|_| beaten) {
+            *when = Instant::now();
+        }
         Ok(beaten)
+    }
+
+    /// Takes up to 2 s.
+    fn remove_orders(&mut self, over: &[Order], leader: &str) -> Result<bool, TurnError> {
+        let Some((before, _)) = &self.orders else { return Ok(false) };
+        let budget = self.aws.budget(HEARTBEAT_TIMEOUT, ATTEMPT_TIMEOUT);
+        Ok(self.update(&orders::removal(before, over, leader), &budget)?)
     }
 
     /// Takes up to 10 s. Writes transactions of up to 100 slots in ascending order, each with the marker, whose version rises

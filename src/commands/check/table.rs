@@ -192,8 +192,10 @@ fn slots(ids: &[SlotId]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::commands::check::line::Level;
     use crate::marker::Marker;
+    use crate::order::Orders;
     use crate::slot::Slot;
 
     fn trouble(denied: bool, table: bool) -> Trouble {
@@ -215,7 +217,13 @@ mod tests {
             interval: Duration::from_secs(1),
             view: Ok(view(None)),
             expiry: Ok(None),
-            reading: Ok(TableReading { table, marker: Marker::default(), changed: false }),
+            reading: Ok(TableReading {
+                table,
+                marker: Marker::default(),
+                changed: false,
+                orders: Orders::default(),
+                time: Timestamp::from_micros(0),
+            }),
             key: Ok(()),
             without_transactions: false,
             rules: Rules::default(),

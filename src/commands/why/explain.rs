@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::Target;
 use super::fact::Fact;
 use super::gather::{Balancer, Gathered, find_row, occupant};
 use super::source::{Said, holder, said};
@@ -11,10 +10,11 @@ use crate::client::look::{Look, SlotLook, look};
 use crate::client::placement::BackendKind;
 use crate::commands::status::{since, state};
 use crate::haproxy::Traffic;
+use crate::order::{Order, Target};
 use crate::ports::{Admin, Running};
 use crate::server::{Plan, SlotLimits, causes, decide, left_out};
 use crate::settings::{Backend, PresentSettings, ServerSettings};
-use crate::slot::{Occupant, Row, Slot, SlotId, Status};
+use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status};
 
 /// What `hsdo why` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) fn explain(target: &Target, settings: &PresentSettings, found: &Gathe
     let mut name = row.and_then(|(_, row)| occupant(row)).map(|occupant| occupant.name.clone());
     if row.is_none() {
         name = match target {
-            Target::Slot(_) => None,
+            Target::Slot(_) | Target::Zone(_) | Target::Group(_) => None,
             Target::Instance(name) => Some(name.clone()),
             Target::Address(address) => holder(&found.source, *address),
         };
@@ -53,6 +53,10 @@ pub(super) fn explain(target: &Target, settings: &PresentSettings, found: &Gathe
 
     let mut facts = vec![row_fact(target, row, name.as_deref(), server.as_ref(), found)];
     facts.extend(lease_fact(found));
+    let orders = orders_on(slot, occupant, name.as_deref(), found);
+    facts.extend(orders.iter().map(|order| Fact::new("orders", order.to_string())));
+    let unreadable = found.orders.unreadable.iter();
+    facts.extend(unreadable.map(|entry| Fact::unknown("orders", format!("cannot be read: {}", entry.reason))));
     facts.extend(told.iter().flat_map(|told| told.facts.iter().cloned()));
     let here = slot.map(|id| looks(id, settings, found)).unwrap_or_default();
     facts.extend(here.iter().map(|here| here.fact.clone()));
@@ -69,7 +73,7 @@ pub(super) fn explain(target: &Target, settings: &PresentSettings, found: &Gathe
     };
     let conclusion = match (slot, row) {
         (Some(id), Some((_, row))) => {
-            let (cause, next) = slot_cause(id, row, server.as_ref(), &told);
+            let (cause, next) = slot_cause(id, row, server.as_ref(), &told, orders.first());
             answer.facts.extend(next.map(|text| Fact::new("next turn", text)));
             Some(conclude(cause, &here))
         }
@@ -99,7 +103,8 @@ impl Verdict {
     fn of(settings: Option<&ServerSettings>, found: &Gathered) -> Option<Self> {
         let limits = SlotLimits::of(settings?);
         let seen = found.source.observation()?;
-        let plan = decide(&found.table, seen, found.now, &limits);
+        let (in_force, _) = found.orders.split(seen, found.time);
+        let plan = decide(&found.table, &in_force, seen, found.now, &limits);
         let causes = causes(&found.table, seen, &plan, found.now, &limits);
         Some(Verdict { limits, plan, causes })
     }
@@ -118,7 +123,7 @@ fn row_fact(
             Some(name) => format!("no row of {} holds it, nor {name}, which has it", found.place),
             None => format!("no row of {} holds it", found.place),
         },
-        (None, Target::Instance(_)) => format!("no row of {} holds it", found.place),
+        (None, _) => format!("no row of {} holds it", found.place),
         (Some((id, Row::Unreadable { reason, .. })), _) => format!("slot {id}: cannot be read: {reason}"),
         (Some((id, row @ Row::Readable(slot))), _) => match &slot.occupant {
             None => match &slot.last_group {
@@ -145,6 +150,23 @@ fn row_fact(
     Fact::new("table", text)
 }
 
+/// The orders in force on a slot, its occupant, or an instance without a slot.
+fn orders_on(slot: Option<SlotId>, occupant: Option<&Occupant>, name: Option<&str>, found: &Gathered) -> Vec<Order> {
+    let instance = found.source.observation().and_then(|seen| {
+        let is_named = |instance: &&Instance| name.is_some_and(|name| instance.has_name(name));
+        seen.instances.iter().find(is_named)
+    });
+    let is_on = |order: &Order| match (slot, occupant) {
+        (Some(id), Some(occupant)) => order.target.names(id, occupant),
+        (Some(id), None) => order.target == Target::Slot(id),
+        (None, _) => {
+            instance.is_some_and(|instance| order.target.names_instance(instance))
+                || name.is_some_and(|name| order.target == Target::Instance(name.to_owned()))
+        }
+    };
+    found.orders.in_force(found.time).into_iter().filter(is_on).collect()
+}
+
 /// Who keeps the row up to date.
 fn lease_fact(found: &Gathered) -> Option<Fact> {
     let leader = found.lease.marker.leader.as_ref().map(|_| found.lease.text());
@@ -152,9 +174,16 @@ fn lease_fact(found: &Gathered) -> Option<Fact> {
 }
 
 /// The cause of a slot with a row, and what the server's next turn makes of it, if that differs.
-fn slot_cause(id: SlotId, row: &Row, server: Option<&Verdict>, told: &Said) -> (Cause, Option<String>) {
-    let Row::Readable(slot) = row else { return (row_cause(row, told), None) };
-    let Some(server) = server else { return (row_cause(row, told), None) };
+fn slot_cause(
+    id: SlotId,
+    row: &Row,
+    server: Option<&Verdict>,
+    told: &Said,
+    order: Option<&Order>,
+) -> (Cause, Option<String>) {
+    let by_row = || row_cause(row, told, order);
+    let Row::Readable(slot) = row else { return (by_row(), None) };
+    let Some(server) = server else { return (by_row(), None) };
     let planned = server.plan.slots.get(&id);
     let is_same = planned.is_some_and(|planned| match (&planned.occupant, &slot.occupant) {
         (Some(planned), Some(now)) => {
@@ -164,7 +193,7 @@ fn slot_cause(id: SlotId, row: &Row, server: Option<&Verdict>, told: &Said) -> (
     });
     match (is_same, server.causes.get(&id)) {
         (true, Some(cause)) => (cause.clone(), None),
-        _ => (row_cause(row, told), planned.map(next_turn)),
+        _ => (by_row(), planned.map(next_turn)),
     }
 }
 
@@ -178,14 +207,17 @@ fn next_turn(planned: &Slot) -> String {
     }
 }
 
-/// The cause by the row alone, and by what its source says of a server that leaves.
-fn row_cause(row: &Row, told: &Said) -> Cause {
+/// The cause by the row alone, and by what its source or an order says of a server that leaves.
+fn row_cause(row: &Row, told: &Said, order: Option<&Order>) -> Cause {
     let slot = match row {
         Row::Unreadable { reason, .. } => return Cause::Unreadable { reason: reason.clone() },
         Row::Readable(slot) => slot,
     };
     let Some(occupant) = &slot.occupant else { return Cause::Free { last_group: slot.last_group.clone() } };
-    let leaving = || told.word.clone().map_or(Leaving::Row, Leaving::Source);
+    let leaving = || {
+        let ordered = || order.map(|order| Leaving::Order(order.to_string()));
+        told.word.clone().map(Leaving::Source).or_else(ordered).unwrap_or(Leaving::Row)
+    };
     match occupant.status {
         Status::Enabled => Cause::Serving,
         Status::Disabled => Cause::Disabled,

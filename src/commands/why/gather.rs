@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Target;
 use crate::aws::{Aws, Description, Service, SlotTable, describe};
 use crate::clock::Timestamp;
 use crate::commands::NoMetrics;
@@ -13,6 +12,7 @@ use crate::consul::ServiceSource;
 use crate::environment::Environment;
 use crate::haproxy::socket::{Socket, SocketLimits};
 use crate::haproxy::{Runtime, Traffic};
+use crate::order::{Orders, Target};
 use crate::ports::{BackendFault, Haproxy, Servers, SlotStore, Source, TableReading, TurnError};
 use crate::settings::{ClientSettings, Common, ConsulApi, PresentSettings, ServerSettings, SourceSettings};
 use crate::slot::{Observation, Occupant, Row, SlotId, Table};
@@ -25,6 +25,9 @@ pub(super) struct Gathered {
     /// The table's name and region.
     pub(super) place: String,
     pub(super) table: Table,
+    pub(super) orders: Orders,
+    /// AWS's time, which orders lapse by.
+    pub(super) time: Timestamp,
     pub(super) lease: Lease,
     pub(super) source: Told,
     /// None without settings of a client.
@@ -73,16 +76,22 @@ pub(super) fn gather(
     env: &Environment,
 ) -> Result<Gathered, TurnError> {
     let mut store = SlotTable::new(Arc::clone(aws), &settings.common.table);
-    let TableReading { table, marker, .. } = SlotStore::read(&mut store)?;
+    let TableReading { table, marker, orders, time, .. } = SlotStore::read(&mut store)?;
     let lease = Lease::of(marker, Timestamp::now());
     let source = ask_source(aws, settings.server.as_ref(), &table, target, env);
     let balancer = settings.client.as_ref().map(|client| ask_haproxy(client, &settings.common));
     let (now, clock) = (Timestamp::now(), Instant::now());
     let place = format!("table {} in {}", settings.common.table, aws.region(Service::DynamoDb));
-    Ok(Gathered { now, clock, place, table, lease, source, balancer })
+    Ok(Gathered { now, clock, place, table, orders, time, lease, source, balancer })
 }
 
-fn ask_source(aws: &Aws, server: Option<&ServerSettings>, table: &Table, target: &Target, env: &Environment) -> Told {
+pub(super) fn ask_source(
+    aws: &Aws,
+    server: Option<&ServerSettings>,
+    table: &Table,
+    target: &Target,
+    env: &Environment,
+) -> Told {
     let occupants = table.slots().filter_map(|slot| slot.occupant.as_ref());
     let subject = find_row(table, target).and_then(|(_, row)| occupant(row));
     let groups = match server.map(|server| &server.source) {
@@ -124,9 +133,8 @@ fn ask_haproxy(client: &ClientSettings, common: &Common) -> Result<Balancer, Tur
 pub(super) fn find_row<'a>(table: &'a Table, target: &Target) -> Option<(SlotId, &'a Row)> {
     let is_meant = |id: SlotId, row: &Row| match (target, row) {
         (Target::Slot(slot), _) => id == *slot,
-        (Target::Instance(name), row) => occupant(row).is_some_and(|occupant| occupant.name == *name),
         (Target::Address(address), Row::Unreadable { address: found, .. }) => *found == Some(*address),
-        (Target::Address(address), row) => occupant(row).is_some_and(|occupant| occupant.address == *address),
+        (target, row) => occupant(row).is_some_and(|occupant| target.names(id, occupant)),
     };
     table.rows.iter().map(|(id, row)| (*id, row)).find(|(id, row)| is_meant(*id, row))
 }

@@ -7,7 +7,6 @@ mod explain;
 mod fact;
 mod gather;
 mod source;
-mod target;
 
 use std::process::ExitCode;
 
@@ -15,13 +14,15 @@ use serde_json::{Value, json};
 
 use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
+use crate::aws::Aws;
 use crate::cause::Cause;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
-use crate::settings;
+use crate::order::Target;
+use crate::settings::{self, ServerSettings};
+use crate::slot::Table;
 use explain::{Answer, explain};
 use fact::Fact;
-pub use target::{TARGETS, Target};
 
 /// The help, without the flags.
 pub const HELP: &str = "\
@@ -53,6 +54,24 @@ pub(super) fn run(options: &Options, target: &Target, env: &Environment) -> Resu
     };
     crate::command_line::print(&text);
     Ok(ExitCode::from(if answer.cause.is_some() { exit::DONE } else { exit::FAILED }))
+}
+
+/// Why an instance without a row is nobody, in a few words; `None` if its group or EC2 knows it.
+pub(super) fn unknown_instance(
+    aws: &Aws,
+    server: Option<&ServerSettings>,
+    table: &Table,
+    name: &str,
+    env: &Environment,
+) -> Option<String> {
+    let target = Target::Instance(name.to_owned());
+    let told = gather::ask_source(aws, server, table, &target, env);
+    let said = source::said(&told, name, None);
+    if said.is_known {
+        return None;
+    }
+    let facts: Vec<&str> = said.facts.iter().map(|fact| fact.text.as_str()).collect();
+    Some(if facts.is_empty() { "nobody knows it".to_owned() } else { facts.join("; ") })
 }
 
 fn lines(answer: &Answer) -> Vec<Vec<Cell>> {

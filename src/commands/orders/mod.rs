@@ -1,0 +1,394 @@
+//! `hsdo drain` and `hsdo enable`: give and lift orders. They are the only commands that write, and what they write is one map on
+//! slot 1's item: the server that leads carries it out.
+
+mod outlook;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::lease::Lease;
+use super::print::{self, Cell, Tone};
+use super::{Options, failed, start};
+use crate::aws::{Aws, Probe, Service, SlotTable};
+use crate::clock::Timestamp;
+use crate::environment::Environment;
+use crate::error::{Error, exit};
+use crate::order::{MAX_NOTE_CHARS, Order, Target};
+use crate::ports::{SlotStore, Subject, TableReading, TurnError};
+use crate::settings::{self, PresentSettings};
+use crate::text::{sanitized, span};
+use outlook::{Outlook, Row, held_by, standing};
+
+/// How long STS is asked who gives an order.
+const CALLER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest time of an order.
+const MAX_DAYS: u64 = 366;
+
+/// The help of `hsdo drain`, without the flags.
+pub const DRAIN_HELP: &str = "\
+usage: hsdo drain TARGET... [--for DURATION] [--note TEXT] [--yes] [--dry-run]
+
+Gives an order: whoever is in TARGET drains, on every HAProxy, until the order is lifted or lapses. Its servers keep
+their slots at weight 0, and newcomers that it names get no slot. The server that leads carries it out in its next turn.
+Says first what it means, and asks for --yes where it takes more than half of the serving servers. While no other
+server has weight, its servers serve on as the last resort. It replaces an order on the same target.
+
+TARGET: slot:3, an instance id, an address, zone:eu-west-1a or group:web-a
+DURATION: 90s, 15m, 2h or 1d
+
+exit codes: 0 given; 1 not given, with the reason; 2 usage or configuration
+
+flags:
+      --for DURATION the order lapses after that; default: never
+      --note TEXT    why, for those who wonder: at most 200 characters
+      --yes          also if it takes more than half of the serving servers
+      --dry-run      only say what it would mean
+";
+
+/// The help of `hsdo enable`, without the flags.
+pub const ENABLE_HELP: &str = "\
+usage: hsdo enable TARGET... [--dry-run]
+
+Lifts the orders on TARGETs, which `hsdo drain` gave: in the next turn of the server that leads, their servers start at
+weight MIN again and ramp up. A target without an order is an error that names what holds it; nothing is lifted then.
+
+TARGET: as it was given: slot:3, an instance id, an address, zone:eu-west-1a or group:web-a
+
+exit codes: 0 lifted; 1 not lifted, with the reason; 2 usage or configuration
+
+flags:
+      --dry-run      only say what it would mean
+";
+
+/// What to order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// At least one.
+    pub targets: Vec<Target>,
+    /// When the order lapses: `None` for never. Only to drain.
+    pub span: Option<Duration>,
+    /// Why. Only to drain.
+    pub note: Option<String>,
+    /// Whether more than half may be taken. Only to drain.
+    pub yes: bool,
+    /// Whether nothing is written.
+    pub dry_run: bool,
+}
+
+/// Parses a duration.
+///
+/// # Errors
+/// [`Error::Usage`] with one line.
+pub fn parse_span(text: &str) -> Result<Duration, Error> {
+    let bad = |why: &str| Error::Usage(format!("--for {text:?}: {why}; write it as 90s, 15m, 2h or 1d"));
+    let (digits, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(bad("not a duration")),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad("not a duration"));
+    }
+    let total = digits.parse().ok().and_then(|count: u64| count.checked_mul(seconds));
+    match total.filter(|total| *total <= MAX_DAYS * 86_400) {
+        Some(0) => Err(bad("an order needs some time")),
+        Some(total) => Ok(Duration::from_secs(total)),
+        None => Err(bad("longer than 366 days; without --for it stands until it is lifted")),
+    }
+}
+
+/// Checks a note.
+///
+/// # Errors
+/// [`Error::Usage`] with one line.
+pub fn check_note(text: &str) -> Result<(), Error> {
+    if text.chars().count() > MAX_NOTE_CHARS {
+        return Err(Error::Usage(format!("--note: longer than {MAX_NOTE_CHARS} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Error::Usage("--note: it has a line break or another control character".to_owned()));
+    }
+    Ok(())
+}
+
+/// The table with what is asked of it.
+struct Desk {
+    settings: PresentSettings,
+    aws: Arc<Aws>,
+    store: SlotTable,
+    reading: TableReading,
+}
+
+impl Desk {
+    fn open(options: &Options, env: &Environment) -> Result<Self, Error> {
+        let settings = settings::load_present(options.config.as_deref(), env)?;
+        let aws = start(options, &settings.common, false, env)?;
+        let mut store = SlotTable::new(Arc::clone(&aws), &settings.common.table);
+        let reading = SlotStore::read(&mut store).map_err(failed)?;
+        Ok(Desk { settings, aws, store, reading })
+    }
+
+    fn place(&self) -> String {
+        format!("table {} in {}", self.settings.common.table, self.aws.region(Service::DynamoDb))
+    }
+
+    /// Who gives an order. Nothing can deny the question, but STS may be out of reach.
+    fn caller(&self) -> String {
+        let probe = Probe::new(Arc::clone(&self.aws));
+        let key = || probe.credentials().map(|held| format!("key {}", held.label));
+        probe.caller_within(CALLER_TIMEOUT).or_else(|_| key()).unwrap_or_else(|_| "unknown".to_owned())
+    }
+
+    /// Who carries an order out, and when; the second part is whether somebody does.
+    fn carried_out(&mut self) -> (String, bool) {
+        let lease = Lease::of(self.reading.marker.clone(), self.reading.time).watched(&mut self.store);
+        match (&lease.marker.leader, lease.alive) {
+            (Some(leader), Some(true)) => (format!("{leader}, which leads, carries it out in its next turn"), true),
+            (None, _) | (_, Some(false)) => (format!("nobody carries it out yet: {}", lease.text()), false),
+            (Some(leader), None) => (format!("{leader} leads and carries it out"), true),
+        }
+    }
+}
+
+/// Gives an order.
+pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> Result<ExitCode, Error> {
+    let mut desk = Desk::open(options, env)?;
+    check_targets(&desk, &request.targets, env).map_err(refusal)?;
+    let TableReading { table, orders, time, .. } = &desk.reading;
+    let (time, standing) = (*time, standing(orders, *time));
+    let outlook = Outlook::of(table, &standing, &request.targets);
+    let needs_yes = outlook.is_most() && !request.yes;
+    let until = request.span.map(|span| time.plus(span));
+    let mut given_by = None;
+    let mut carried_out = None;
+    if !request.dry_run && !needs_yes {
+        let by = desk.caller();
+        let order = |target: &Target| Order {
+            target: target.clone(),
+            until,
+            since: Some(time),
+            by: Some(by.clone()),
+            note: request.note.clone(),
+        };
+        let given: Vec<Order> = request.targets.iter().map(order).collect();
+        desk.store.change_orders(&given, &[]).map_err(|error| failed(error.into()))?;
+        carried_out = Some(desk.carried_out());
+        given_by = Some(by);
+    }
+    let answer = Answer {
+        place: desk.place(),
+        rows: outlook.rows.clone(),
+        meaning: outlook.drains(),
+        until: Some(until),
+        note: request.note.clone(),
+        by: given_by,
+        carried_out,
+        refused: needs_yes.then(|| "that is more than half of the serving servers: repeat it with --yes".to_owned()),
+        outlook,
+    };
+    Ok(answer.print(options, request, "given", time, env))
+}
+
+/// Lifts orders.
+pub(super) fn enable(options: &Options, request: &Request, env: &Environment) -> Result<ExitCode, Error> {
+    let mut desk = Desk::open(options, env)?;
+    let TableReading { table, orders, time, .. } = &desk.reading;
+    let time = *time;
+    let has_order = |target: &Target| {
+        orders.all.iter().any(|order| order.target == *target)
+            || orders.unreadable.iter().any(|entry| entry.target.as_ref() == Some(target))
+    };
+    let faults: Vec<String> = request
+        .targets
+        .iter()
+        .filter(|target| !has_order(target))
+        .map(|target| {
+            format!("no order on {}: {}", sanitized(&target.to_string()), held_by(table, orders, target, time))
+        })
+        .collect();
+    if !faults.is_empty() {
+        return Err(refusal(faults.join("; ")));
+    }
+    let left: Vec<Order> =
+        standing(orders, time).into_iter().filter(|order| !request.targets.contains(&order.target)).collect();
+    let outlook = Outlook::of(table, &left, &request.targets);
+    let mut carried_out = None;
+    if !request.dry_run {
+        desk.store.change_orders(&[], &request.targets).map_err(|error| failed(error.into()))?;
+        carried_out = Some(desk.carried_out());
+    }
+    let answer = Answer {
+        place: desk.place(),
+        rows: outlook.rows.clone(),
+        meaning: outlook.enables(),
+        until: None,
+        note: None,
+        by: None,
+        carried_out,
+        refused: None,
+        outlook,
+    };
+    Ok(answer.print(options, request, "lifted", time, env))
+}
+
+/// What became of an order.
+struct Answer {
+    place: String,
+    outlook: Outlook,
+    rows: Vec<Row>,
+    /// In words.
+    meaning: String,
+    /// When it lapses, if that is a question.
+    until: Option<Option<Timestamp>>,
+    note: Option<String>,
+    by: Option<String>,
+    carried_out: Option<(String, bool)>,
+    /// Why it was not done.
+    refused: Option<String>,
+}
+
+impl Answer {
+    fn print(self, options: &Options, request: &Request, done: &str, now: Timestamp, env: &Environment) -> ExitCode {
+        let text = if options.json {
+            print::json(&self.json(request, done))
+        } else {
+            self.text(request, done, now, print::has_colours(env))
+        };
+        crate::command_line::print(&text);
+        ExitCode::from(if self.refused.is_some() { exit::FAILED } else { exit::DONE })
+    }
+
+    fn text(&self, request: &Request, done: &str, now: Timestamp, colours: bool) -> String {
+        let rows: Vec<Vec<Cell>> = self.rows.iter().map(Row::cells).collect();
+        let mut text = print::table(&["TARGET", "SERVERS", "SERVING", "HELD BY"], &rows, colours);
+        let mut lines: Vec<Vec<Cell>> = vec![vec!["meaning".into(), self.meaning.as_str().into()]];
+        if let Some(until) = self.until {
+            let text = until.map_or_else(
+                || "until it is lifted: hsdo enable".to_owned(),
+                |until| {
+                    let left = until.since(now).unwrap_or_default();
+                    format!("until {} (for {})", until.to_the_second(), span(left))
+                },
+            );
+            lines.push(vec!["lapses".into(), text.into()]);
+        }
+        let outcome = match (&self.refused, request.dry_run) {
+            (Some(why), _) => Cell::new(format!("not {done}: {why}"), Tone::Bad),
+            (None, true) => Cell::new(format!("not {done} (--dry-run)"), Tone::Plain),
+            (None, false) => match &self.by {
+                Some(by) => Cell::new(format!("{done}, in {}, by {by}", self.place), Tone::Good),
+                None => Cell::new(format!("{done}, in {}", self.place), Tone::Good),
+            },
+        };
+        lines.push(vec!["order".into(), outcome]);
+        if let Some((leader, somebody)) = &self.carried_out {
+            let tone = if *somebody { Tone::Plain } else { Tone::Warn };
+            lines.push(vec!["next".into(), Cell::new(leader.as_str(), tone)]);
+        }
+        text.push('\n');
+        text.push_str(&print::table(&[], &lines, colours));
+        text
+    }
+
+    fn json(&self, request: &Request, done: &str) -> Value {
+        let mut document = json!({
+            "done": self.refused.is_none() && !request.dry_run,
+            "what": done,
+            "targets": self.rows.iter().map(Row::json).collect::<Vec<Value>>(),
+            "serving": self.outlook.serving,
+            "taken": self.outlook.taken,
+            "meaning": self.meaning,
+            "reason": self.refused,
+            "next": self.carried_out.as_ref().map(|(text, _)| text),
+        });
+        if let Some(until) = self.until {
+            document["until"] = json!(until.map(Timestamp::rfc3339));
+            document["by"] = json!(self.by);
+            document["note"] = json!(self.note);
+        }
+        document
+    }
+}
+
+fn refusal(text: String) -> Error {
+    failed(TurnError::new(Subject::Turn, text))
+}
+
+/// Whether each target is something. The error names those that are not.
+fn check_targets(desk: &Desk, targets: &[Target], env: &Environment) -> Result<(), String> {
+    let faults: Vec<String> = targets.iter().filter_map(|target| target_fault(desk, target, env)).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+}
+
+fn target_fault(desk: &Desk, target: &Target, env: &Environment) -> Option<String> {
+    let TableReading { table, orders, .. } = &desk.reading;
+    let is_named = table.slots().any(|slot| slot.occupant.as_ref().is_some_and(|one| target.names(slot.id, one)));
+    if is_named || orders.all.iter().any(|order| order.target == *target) {
+        return None;
+    }
+    let size = desk.settings.common.list_size;
+    match target {
+        Target::Slot(id) if *id <= size || table.rows.contains_key(id) => None,
+        Target::Slot(id) => {
+            Some(format!("slot:{id} has no row, and is above HAPROXY_BACKEND_SERVERS_LIST_SIZE, {size}"))
+        }
+        Target::Address(_) => None,
+        Target::Zone(zone) => {
+            let zones = outlook::names(table, |occupant| occupant.zone.as_deref());
+            Some(format!("nobody is in zone {}; the servers are in {zones}", sanitized(zone)))
+        }
+        Target::Group(group) => {
+            let groups = outlook::names(table, |occupant| occupant.group.as_deref());
+            Some(format!("nobody is in group {}; the servers are in {groups}", sanitized(group)))
+        }
+        Target::Instance(name) => {
+            let server = desk.settings.server.as_ref();
+            super::why::unknown_instance(&desk.aws, server, table, name, env)
+                .map(|why| format!("no row holds {}, and {why}", sanitized(name)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_number_and_a_unit() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("1d", 86_400), ("366d", 366 * 86_400)] {
+            assert_eq!(parse_span(text).expect(text), Duration::from_secs(seconds));
+        }
+        for text in [
+            "",
+            "s",
+            "5",
+            "0s",
+            "-1s",
+            "+1s",
+            "1.5h",
+            "1 h",
+            "2w",
+            "2H",
+            "1h30m",
+            "367d",
+            "99999999999999999999s",
+            "5é",
+        ] {
+            let error = parse_span(text).expect_err(text).to_string();
+            assert!(error.starts_with(&format!("--for {text:?}: ")) && error.contains("15m"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_note_is_a_short_line() {
+        assert!(check_note(&"é".repeat(MAX_NOTE_CHARS)).is_ok() && check_note("").is_ok());
+        assert!(check_note(&"é".repeat(MAX_NOTE_CHARS + 1)).is_err());
+        assert!(check_note("a\nb").is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! What an order means for the servers of now. Pure.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::clock::Timestamp;
+use crate::commands::print::{Cell, Tone};
+use crate::order::{Order, Orders, Target, on_occupant};
+use crate::slot::{Occupant, SlotId, Status, Table};
+use crate::text::{list, sanitized};
+
+/// Names listed in one message.
+const LISTED: usize = 10;
+
+/// What some targets are, in a table with orders on others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outlook {
+    pub(super) rows: Vec<Row>,
+    /// The servers that have weight now.
+    pub(super) serving: usize,
+    /// Those of them that the targets name.
+    pub(super) taken: usize,
+    /// The servers that the targets name.
+    named: usize,
+    /// Those of them that no other order and no operator holds.
+    free: usize,
+}
+
+/// One target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    target: Target,
+    slots: Vec<SlotId>,
+    serving: usize,
+    /// The orders on its servers, this target's own included.
+    orders: Vec<String>,
+}
+
+/// The orders in force.
+pub(super) fn standing(orders: &Orders, now: Timestamp) -> Vec<Order> {
+    orders.in_force(now)
+}
+
+fn occupants(table: &Table) -> impl Iterator<Item = (SlotId, &Occupant)> {
+    table.slots().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)))
+}
+
+fn serves(occupant: &Occupant) -> bool {
+    occupant.weight > 0 && occupant.status != Status::Disabled
+}
+
+impl Outlook {
+    /// What `targets` are, with `standing` orders.
+    pub(super) fn of(table: &Table, standing: &[Order], targets: &[Target]) -> Self {
+        let is_named = |(id, occupant): &(SlotId, &Occupant)| targets.iter().any(|target| target.names(*id, occupant));
+        let named: Vec<(SlotId, &Occupant)> = occupants(table).filter(is_named).collect();
+        let is_free = |(id, occupant): &&(SlotId, &Occupant)| {
+            occupant.status != Status::Disabled && on_occupant(standing, *id, occupant).is_none()
+        };
+        let row = |target: &Target| {
+            let mine: Vec<(SlotId, &Occupant)> = occupants(table).filter(|(id, it)| target.names(*id, it)).collect();
+            let on_mine = |order: &&Order| {
+                order.target == *target || mine.iter().any(|(id, occupant)| order.target.names(*id, occupant))
+            };
+            Row {
+                target: target.clone(),
+                slots: mine.iter().map(|(id, _)| *id).collect(),
+                serving: mine.iter().filter(|(_, occupant)| serves(occupant)).count(),
+                orders: standing.iter().filter(on_mine).map(Order::to_string).collect(),
+            }
+        };
+        Outlook {
+            rows: targets.iter().map(row).collect(),
+            serving: occupants(table).filter(|(_, occupant)| serves(occupant)).count(),
+            taken: named.iter().filter(|(_, occupant)| serves(occupant)).count(),
+            named: named.len(),
+            free: named.iter().filter(is_free).count(),
+        }
+    }
+
+    /// Whether the targets are more than half of what serves.
+    pub(super) fn is_most(&self) -> bool {
+        2 * self.taken > self.serving
+    }
+
+    /// What draining the targets means.
+    pub(super) fn drains(&self) -> String {
+        let Outlook { serving, taken, named, .. } = self;
+        match (taken, serving) {
+            (0, _) if *named == 0 => "no server is there now; one that comes gets no slot".to_owned(),
+            (0, _) => format!("none of the {serving} serving servers, as these have no weight now"),
+            (taken, serving) if taken == serving => {
+                format!("all {serving} serving servers: until others have weight, they serve on as the last resort")
+            }
+            (taken, serving) => {
+                format!("{taken} of {serving} serving servers ({} %) drain, on every HAProxy", 100 * taken / serving)
+            }
+        }
+    }
+
+    /// What lifting the orders on the targets means.
+    pub(super) fn enables(&self) -> String {
+        let Outlook { named, free, .. } = self;
+        match (free, named) {
+            (_, 0) => "no server is there now; one that comes gets a slot".to_owned(),
+            (free, named) if free == named => format!("{named} servers ramp up again, as far as they are ready"),
+            (free, named) => format!(
+                "{free} of {named} servers ramp up again, as far as they are ready; the others are held otherwise"
+            ),
+        }
+    }
+}
+
+impl Row {
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        let held = match self.orders.as_slice() {
+            [] => Cell::new("-", Tone::Faint),
+            orders => Cell::new(orders.join("; "), Tone::Warn),
+        };
+        vec![self.target.to_string().into(), self.slots.len().to_string().into(), self.serving.to_string().into(), held]
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "target": self.target.to_string(),
+            "slots": self.slots,
+            "serving": self.serving,
+            "orders": self.orders,
+        })
+    }
+}
+
+/// What holds the servers of a target that has no order of its own.
+pub(super) fn held_by(table: &Table, orders: &Orders, target: &Target, now: Timestamp) -> String {
+    let standing = standing(orders, now);
+    let named: Vec<(SlotId, &Occupant)> = occupants(table).filter(|(id, it)| target.names(*id, it)).collect();
+    let on_named = |order: &&Order| named.iter().any(|(id, occupant)| order.target.names(*id, occupant));
+    let held: Vec<String> = standing
+        .iter()
+        .filter(on_named)
+        .map(|order| format!("{order} (hsdo enable {})", sanitized(&order.target.to_string())))
+        .collect();
+    if !held.is_empty() {
+        return format!("held by the {}", held.join(" and the "));
+    }
+    let slots = |status: Status| {
+        let of = named.iter().filter(move |(_, occupant)| occupant.status == status);
+        list(of.map(|(id, _)| id.to_string()).collect::<Vec<_>>().into_iter(), LISTED)
+    };
+    let (disabled, draining) = (slots(Status::Disabled), slots(Status::Draining));
+    match (named.is_empty(), disabled.is_empty(), draining.is_empty()) {
+        (true, ..) => "nobody is there".to_owned(),
+        (_, false, _) => format!("an operator disabled the rows of slots {disabled} (BackendServerStatus)"),
+        (_, _, false) => format!("slots {draining} drain because their instances leave; see hsdo why"),
+        _ => "nothing holds it".to_owned(),
+    }
+}
+
+/// The names that the occupants have, for a message.
+pub(super) fn names<'a>(table: &'a Table, pick: fn(&'a Occupant) -> Option<&'a str>) -> String {
+    let names: BTreeSet<&str> = occupants(table).filter_map(|(_, occupant)| pick(occupant)).collect();
+    match names.len() {
+        0 => "none that is known".to_owned(),
+        _ => list(names.into_iter().map(sanitized).collect::<Vec<_>>().into_iter(), LISTED),
+    }
+}
