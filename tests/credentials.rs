@@ -142,6 +142,34 @@ fn the_policies_of_conf_terraform_are_enough_and_each_action_is_missed_by_its_na
 }
 
 #[test]
+fn the_operators_policy_is_enough_for_orders_and_each_action_is_missed_by_its_name() {
+    let bed = bed("operator");
+    let moto = bed.moto();
+    Hsdo::server(&bed).once().assert_code(0);
+    let actions = policy("operator");
+    let user = User::new(moto, "operator", &actions);
+    let runs = |words: &str| {
+        let hsdo = words.split_whitespace().fold(Hsdo::with_aws(&bed, "operator"), Hsdo::arg);
+        let hsdo = user.runs(&bed, hsdo);
+        moto.check_access(true);
+        let outcome = hsdo.run();
+        moto.check_access(false);
+        outcome
+    };
+    runs("drain slot:1").assert_code(0).assert_stdout("user/operator");
+    runs("status").assert_code(0).assert_stdout("slot:1");
+    runs("enable slot:1").assert_code(0);
+    for missing in ["dynamodb:Scan", "dynamodb:GetItem", "dynamodb:UpdateItem"] {
+        let rest: Vec<String> = actions.iter().filter(|action| *action != missing).cloned().collect();
+        assert!(rest.len() < actions.len(), "the policy has {missing}");
+        user.may(moto, &rest);
+        let outcome = runs("drain slot:1");
+        outcome.assert_code(1).assert_stderr(&format!("allow {missing} in the IAM policy of these credentials"));
+        assert_eq!(moto.attribute(1, "HsdoOrders"), None);
+    }
+}
+
+#[test]
 fn a_wrong_secret_is_refused_and_shown_nowhere() {
     let bed = bed("wrong-secret");
     let user = User::new(bed.moto(), "server", &policy("server"));

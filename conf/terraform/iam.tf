@@ -61,6 +61,29 @@ data "aws_iam_policy_document" "client" {
   }
 }
 
+# For the commands for people: `hsdo status`, `why`, `drain` and `enable`.
+data "aws_iam_policy_document" "operator" {
+  statement {
+    sid = "Table"
+    actions = [
+      "dynamodb:GetItem",
+      "dynamodb:Scan",
+      "dynamodb:UpdateItem",
+    ]
+    resources = [local.table_arn]
+  }
+
+  statement {
+    sid = "Instances"
+    # Neither action supports resource-level permissions: "*" is required.
+    actions = [
+      "autoscaling:DescribeAutoScalingGroups",
+      "ec2:DescribeInstances",
+    ]
+    resources = ["*"]
+  }
+}
+
 resource "aws_iam_policy" "server" {
   name        = "${var.name_prefix}-server"
   description = "hsdo --server: reads Auto Scaling groups and instances, reads and writes the table ${var.table_name}"
@@ -72,5 +95,12 @@ resource "aws_iam_policy" "client" {
   name        = "${var.name_prefix}-client"
   description = "hsdo --client: reads the table ${var.table_name}"
   policy      = data.aws_iam_policy_document.client.json
+  tags        = var.tags
+}
+
+resource "aws_iam_policy" "operator" {
+  name        = "${var.name_prefix}-operator"
+  description = "hsdo status, why, drain and enable: reads the table ${var.table_name}, and writes orders to it"
+  policy      = data.aws_iam_policy_document.operator.json
   tags        = var.tags
 }

@@ -12,3 +12,8 @@ output "client_policy_arn" {
   description = "Policy for machines that run hsdo --client."
   value       = aws_iam_policy.client.arn
 }
+
+output "operator_policy_arn" {
+  description = "Policy for people and jobs that run hsdo status, why, drain and enable."
+  value       = aws_iam_policy.operator.arn
+}

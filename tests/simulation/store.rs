@@ -146,7 +146,9 @@ impl SlotStore for TableEdge {
         let changed = self.known.as_ref().is_some_and(|known| !Rc::ptr_eq(known, &state.rows) && *known != state.rows);
         self.known = Some(Rc::clone(&state.rows));
         self.remember_marker_row(state.rows.get(&MARKER_SLOT));
-        self.orders = Some((state.orders.clone(), self.world.now()));
+        if state.rows.contains_key(&MARKER_SLOT) {
+            self.orders = Some((state.orders.clone(), self.world.now()));
+        }
         let orders = Orders { all: state.orders, unreadable: Vec::new() };
         let time = self.world.aws_time();
         Ok(TableReading { table: table(&state.rows), marker: state.marker, changed, orders, time })

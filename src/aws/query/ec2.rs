@@ -34,6 +34,13 @@ pub struct Record {
     pub address: Option<Ipv4Addr>,
 }
 
+impl Record {
+    /// Whether EC2 never starts it again.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state.as_str(), "shutting-down" | "terminated")
+    }
+}
+
 /// A piece is one reservation, often with a single instance.
 const RESERVATION: Cut =
     Cut { from: "<reservationId>", to: "</instancesSet>", inside: "DescribeInstancesResponse/reservationSet/item" };

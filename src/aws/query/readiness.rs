@@ -178,7 +178,7 @@ pub fn observe(
         fates.insert((*id).to_owned(), fate);
     }
     observation.unlisted = Unlisted::Fates(fates);
-    let has_ended = |id: &&&str| records.get(**id).is_some_and(|record| is_final(&record.state));
+    let has_ended = |id: &&&str| records.get(**id).is_some_and(|record| record.has_ended());
     observation.ended = occupants.iter().filter(has_ended).map(|id| (*id).to_owned()).collect();
     observation
 }
@@ -191,11 +191,6 @@ fn unlisted_fate(state: &Ec2State, absent: bool, not_found: bool) -> Fate {
         _ if not_found => Fate::NotFound,
         Ec2State::Running(_) | Ec2State::Unclear => Fate::Unconfirmed,
     }
-}
-
-/// Whether EC2 never starts an instance of this state again.
-fn is_final(state: &str) -> bool {
-    matches!(state, "shutting-down" | "terminated")
 }
 
 enum Ec2State {

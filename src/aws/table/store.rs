@@ -385,8 +385,10 @@ impl SlotStore for SlotTable {
         let changed = self.unannounced || self.rows.as_ref().is_some_and(|last| *last != rows);
         self.remember_marker_row(rows.get(&MARKER_SLOT));
         self.rows = Some(rows);
-        let orders = find_marker(&entries).and_then(|found| found.orders.clone());
-        self.orders = orders.map(|orders| (orders, Instant::now()));
+        // Where the item is gone, they are remembered with its row.
+        if let Some(found) = find_marker(&entries) {
+            self.orders = found.orders.clone().map(|orders| (orders, Instant::now()));
+        }
         Ok(self.reading(&entries, changed))
     }
 

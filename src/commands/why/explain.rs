@@ -213,7 +213,12 @@ fn row_cause(row: &Row, told: &Said, order: Option<&Order>) -> Cause {
         Row::Unreadable { reason, .. } => return Cause::Unreadable { reason: reason.clone() },
         Row::Readable(slot) => slot,
     };
-    let Some(occupant) = &slot.occupant else { return Cause::Free { last_group: slot.last_group.clone() } };
+    let Some(occupant) = &slot.occupant else {
+        return match order {
+            Some(order) => Cause::KeptEmpty { order: order.to_string() },
+            None => Cause::Free { last_group: slot.last_group.clone() },
+        };
+    };
     let leaving = || {
         let ordered = || order.map(|order| Leaving::Order(order.to_string()));
         told.word.clone().map(Leaving::Source).or_else(ordered).unwrap_or(Leaving::Row)

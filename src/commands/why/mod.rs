@@ -66,6 +66,9 @@ pub(super) fn unknown_instance(
 ) -> Option<String> {
     let target = Target::Instance(name.to_owned());
     let told = gather::ask_source(aws, server, table, &target, env);
+    if let Some(state) = source::ended(&told, name) {
+        return Some(format!("EC2 has it as {state}"));
+    }
     let said = source::said(&told, name, None);
     if said.is_known {
         return None;

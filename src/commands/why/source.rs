@@ -40,6 +40,13 @@ pub(super) fn holder(told: &Told, address: IpAddr) -> Option<String> {
     described.or_else(observed)
 }
 
+/// EC2's word for an instance that has ended for good.
+pub(super) fn ended(told: &Told, name: &str) -> Option<String> {
+    let Told::Aws { description: Description { records: Ok(records), .. }, .. } = told else { return None };
+    let record = records.found.iter().find(|record| record.id == name)?;
+    record.has_ended().then(|| record.state.clone())
+}
+
 /// What the source says of the instance `name`; `row_group` is the group that its row names.
 pub(super) fn said(told: &Told, name: &str, row_group: Option<&str>) -> Said {
     match told {
