@@ -23,13 +23,7 @@ impl Scene {
     /// Every server has weight 10. The load balancer is in zone a, with slots 1 and 2.
     fn set(name: &str) -> Self {
         let bed = Bed::new(name);
-        bed.moto().create_table();
-        for id in 1..=6 {
-            serve(&bed, id);
-            bed.moto().put_server(id, &address(id), &format!("i-{id}"), Some("web"), 10);
-            let zone = ["a", "b", "c"][(id as usize - 1) / 2];
-            bed.moto().update_item(id, &json!({"HsdoZone": {"S": zone}}));
-        }
+        rows(&bed);
         // One server of several that stops answering is tried again elsewhere.
         let backend = BackendConfig::new(BACK, "web", 6).line("option redispatch 1").line("retries 3");
         let haproxy = Haproxy::start(&bed, &[backend]);
@@ -52,6 +46,17 @@ impl Scene {
         let serving = names.iter().zip(weights).filter(|(_, weight)| *weight > 0);
         let wanted: Vec<(&str, u32)> = serving.map(|(name, weight)| (name.as_str(), weight)).collect();
         self.haproxy.wait_weights(BACK, &wanted);
+    }
+}
+
+/// Six servers that answer, two in each zone.
+fn rows(bed: &Bed) {
+    bed.moto().create_table();
+    for id in 1..=6 {
+        serve(bed, id);
+        bed.moto().put_server(id, &address(id), &format!("i-{id}"), Some("web"), 10);
+        let zone = ["a", "b", "c"][(id as usize - 1) / 2];
+        bed.moto().update_item(id, &json!({"HsdoZone": {"S": zone}}));
     }
 }
 
@@ -180,4 +185,52 @@ fn a_client_that_starts_on_a_dead_zone_spills_at_once() {
     client.wait_turn();
     client.wait_metric("hsdo_haproxy_held_slots", |held| held == 1.0);
     scene.wait_weights([0, 0, 0, 10, 10, 10]);
+}
+
+/// The configuration that conf/README.md advises. HAProxy: the check `observe`s connections and marks a server down at the first
+/// refusal, `retries 5`, `option redispatch 1`, and a backup server that leads to the fallback backend.
+#[test]
+fn a_zone_that_dies_at_once_costs_no_request() {
+    let bed = Bed::new("spill-death");
+    rows(&bed);
+    let door = bed.dir().join("others.sock");
+    let options = "check inter 100ms rise 2 fall 2 observe layer4 error-limit 1 on-error mark-down";
+    let backend = BackendConfig::new(BACK, "web", 6)
+        .options(options)
+        .line("option redispatch 1")
+        .line("retries 5")
+        .line(&format!("server others unix@{} backup", door.display()));
+    let others = BackendConfig::new("others", "o", 6).rule(&format!("bind unix@{}", door.display()));
+    let haproxy = Haproxy::start(&bed, &[backend, others]);
+    let scene = Scene { bed, haproxy };
+    let mut client = scene
+        .client()
+        .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "others")
+        .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", "o")
+        .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &scene.bed.web().port().to_string())
+        .spawn();
+    let serving = |names: &[&'static str]| {
+        let own = names.iter().map(|name| (*name, 10));
+        [("others", 1)].into_iter().chain(own).collect::<Vec<_>>()
+    };
+    scene.haproxy.wait_weights(BACK, &serving(&["web1", "web2"]));
+    client.wait_turn();
+    wait_for("the others in the fallback", SOON, || match scene.haproxy.active("others").len() {
+        4 => Ok(()),
+        count => Err(count.to_string()),
+    });
+    let port = scene.haproxy.frontend(BACK);
+    let streams: Vec<Stream> = (0..8).map(|_| Stream::start(port, Duration::from_millis(3), usize::MAX)).collect();
+    wait_for("requests on every stream", SOON, || {
+        let counts: Vec<u64> = streams.iter().map(|stream| stream.so_far().answered()).collect();
+        if counts.iter().all(|count| *count > 20) { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+    scene.bed.web().stop("i-1");
+    scene.bed.web().stop("i-2");
+    scene.haproxy.wait_weights(BACK, &serving(&["web3", "web4", "web5", "web6"]));
+    client.wait_turn();
+    for mut stream in streams {
+        let tally = stream.stop();
+        assert_eq!(tally.failures, [""; 0], "{tally}");
+    }
 }

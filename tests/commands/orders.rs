@@ -15,7 +15,7 @@ const SIZE: &str = "6";
 fn order(bed: &Bed, words: &str) -> Hsdo {
     let hsdo = Hsdo::with_aws(bed, "order").env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", SIZE);
     let hsdo = hsdo.env("SERVER_MODE", "aws").env("SERVER_ASG_NAMES", "web-a,web-b");
-    words.split_whitespace().fold(hsdo, |hsdo, word| hsdo.arg(word))
+    words.split_whitespace().fold(hsdo, Hsdo::arg)
 }
 
 fn document(outcome: &Outcome) -> Value {

@@ -27,6 +27,8 @@ pub struct BackendConfig {
     pub options: String,
     /// More lines of the backend, such as `hash-type consistent`.
     pub lines: Vec<String>,
+    /// More lines of its frontend, such as `use_backend`.
+    pub rules: Vec<String>,
 }
 
 impl BackendConfig {
@@ -39,6 +41,7 @@ impl BackendConfig {
             balance: "roundrobin".into(),
             options: "check inter 100ms rise 2 fall 2".into(),
             lines: Vec::new(),
+            rules: Vec::new(),
         }
     }
 
@@ -63,6 +66,12 @@ impl BackendConfig {
     #[must_use]
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push(line.into());
+        self
+    }
+
+    #[must_use]
+    pub fn rule(mut self, line: &str) -> Self {
+        self.rules.push(line.into());
         self
     }
 }
@@ -368,12 +377,13 @@ fn render(socket: &Path, backends: &[BackendConfig], ports: &BTreeMap<String, Po
         socket.display()
     );
     for backend in backends {
-        let BackendConfig { name, base, slots, balance, options, lines } = backend;
+        let BackendConfig { name, base, slots, balance, options, lines, rules } = backend;
         let port = ports[name].number();
-        text.push_str(&format!(
-            "\nfrontend to-{name}\n    bind 127.0.0.1:{port}\n    default_backend {name}\n\
-             \nbackend {name}\n    balance {balance}\n"
-        ));
+        text.push_str(&format!("\nfrontend to-{name}\n    bind 127.0.0.1:{port}\n    default_backend {name}\n"));
+        for rule in rules {
+            text.push_str(&format!("    {rule}\n"));
+        }
+        text.push_str(&format!("\nbackend {name}\n    balance {balance}\n"));
         for line in lines {
             text.push_str(&format!("    {line}\n"));
         }
