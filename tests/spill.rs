@@ -234,3 +234,58 @@ fn a_zone_that_dies_at_once_costs_no_request() {
         assert_eq!(tally.failures, [""; 0], "{tally}");
     }
 }
+
+/// Which server answers each of many keys. HAProxy: `balance uri`, `hash-type consistent`.
+fn owners(port: u16) -> Vec<String> {
+    let owner = |key: u32| traffic::get(port, &format!("/key/{key}")).expect("an answer");
+    (0..400).map(owner).collect()
+}
+
+#[test]
+fn a_key_moves_only_to_a_server_that_came_in_and_back() {
+    let bed = Bed::new("spill-keys");
+    rows(&bed);
+    let backend = BackendConfig::new(BACK, "web", 6).balance("uri").line("hash-type consistent");
+    let haproxy = Haproxy::start(&bed, &[backend.line("option redispatch 1").line("retries 3")]);
+    let scene = Scene { bed, haproxy };
+    let mut client = scene.client().spawn();
+    scene.wait_weights([10, 10, 0, 0, 0, 0]);
+    let port = scene.haproxy.frontend(BACK);
+    let before = owners(port);
+    assert!(["i-1", "i-2"].iter().all(|own| before.iter().any(|owner| owner == own)), "{before:?}");
+
+    // Other zones churn.
+    scene.bed.moto().put_free(3);
+    scene.bed.moto().put_server(4, &address(8), "i-8", Some("web"), 10);
+    scene.bed.moto().update_item(4, &json!({"HsdoZone": {"S": "b"}}));
+    client.wait_turn();
+    client.wait_turn();
+    assert_eq!(owners(port), before, "no key moves");
+    for (id, host) in [(3, 3), (4, 4)] {
+        scene.bed.moto().put_server(id, &address(host), &format!("i-{host}"), Some("web"), 10);
+        scene.bed.moto().update_item(id, &json!({"HsdoZone": {"S": "b"}}));
+    }
+    client.wait_turn();
+
+    // An own server dies: the keys of the other stay, or go to one that came in.
+    scene.bed.web().stop("i-1");
+    scene.wait_weights([0, 10, 3, 3, 3, 3]);
+    let short = owners(port);
+    let came_in = |owner: &str| ["i-3", "i-4", "i-5", "i-6"].contains(&owner);
+    for (was, is) in before.iter().zip(&short) {
+        assert!(is != "i-1" && (was == is || came_in(is) || (was == "i-1" && is == "i-2")), "from {was} to {is}");
+    }
+    assert!(short.iter().any(|owner| came_in(owner)), "{short:?}");
+
+    // It is back: every key of an own server is where it was, or still with one that came in; and in the end all are.
+    serve(&scene.bed, 1);
+    scene.wait_weights([10, 10, 3, 3, 3, 3]);
+    for (was, is) in before.iter().zip(&owners(port)) {
+        assert!(was == is || came_in(is), "from {was} to {is}");
+    }
+    wait_for("the others to leave", 3 * SOON, || match scene.haproxy.active(BACK).as_slice() {
+        [_, _] => Ok(()),
+        more => Err(format!("{more:?}")),
+    });
+    assert_eq!(owners(port), before);
+}
