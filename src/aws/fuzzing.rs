@@ -27,12 +27,13 @@ use crate::aws::table::codec::ParsedItem;
 use crate::aws::table::dynamodb::{Attribute, Item, ItemParser, TableDescription, Update, parse_json};
 use crate::aws::table::number::integer;
 use crate::aws::table::store::cancelled;
-use crate::aws::table::{codec, dynamodb, store};
+use crate::aws::table::{codec, dynamodb, orders, store};
 use crate::aws::transport::http::result_label;
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
 use crate::marker::{self, Claim, Stamp};
+use crate::order::Order;
 use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address, row_name};
 
 /// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a three-digit status and an
@@ -254,6 +255,10 @@ fn page(body: &[u8]) {
         }
     }
     for item in plain.items {
+        let orders = orders::read(item.get(orders::ORDERS));
+        for text in orders.all.iter().map(Order::to_string).chain(orders.unreadable.into_iter().map(|one| one.reason)) {
+            assert_message(&text, body.len());
+        }
         let marker = codec::marker(&item);
         assert!([marker.version, marker.heartbeat].into_iter().flatten().all(|number| number <= marker::MAX_COUNTER));
         let raw_marker = codec::marker_attributes(&item);
