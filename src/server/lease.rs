@@ -80,14 +80,22 @@ impl LeaseWatch {
     /// Records a marker that was requested at `asked` and arrived at `read`. A heartbeat counts as unchanged from its first
     /// arrival to the last request, so a process that was paused in between takes no live lease. Returns whether the lease may be taken: it is free, its heartbeat has not
     /// changed for [`EXPIRY`], or it names our own next term (we took it, but the response was lost).
+    ///
+    /// A marker that is gone whole was deleted with slot 1's item, or put over by a hand that knows none. Its leader notices within a
+    /// second and writes again what else it knows of the item, so it counts as alive until its heartbeat expires.
     pub(super) fn see(&mut self, marker: &Marker, asked: Instant, read: Instant) -> bool {
+        let expired = |rival: &Rival| asked.saturating_duration_since(rival.since) >= EXPIRY;
+        if *marker == Marker::default()
+            && let Some(rival) = self.rival.as_ref().filter(|rival| rival.leader.is_some())
+        {
+            return expired(rival);
+        }
         let same_leader = self.rival.as_ref().is_some_and(|rival| rival.leader == marker.leader);
         let unchanged = same_leader && self.rival.as_ref().is_some_and(|rival| rival.heartbeat == marker.heartbeat);
         if !unchanged {
             let (leader, heartbeat) = (marker.leader.clone(), marker.heartbeat);
             self.rival = Some(Rival { leader, heartbeat, since: read, alive: same_leader });
         }
-        let expired = |rival: &Rival| asked.saturating_duration_since(rival.since) >= EXPIRY;
         marker.leader.is_none() || self.term.is(marker.leader.as_deref()) || self.rival.as_ref().is_some_and(expired)
     }
 
@@ -188,6 +196,19 @@ mod tests {
                 assert_eq!(may, *expected, "{name}, at {second}");
             }
         }
+    }
+
+    #[test]
+    fn a_marker_that_is_gone_belongs_to_its_leader_for_a_while() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let gone = Marker::default();
+        let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
+        assert!(watch.see(&gone, at(0), at(0)), "nobody is known to lead");
+        assert!(!watch.see(&seen("a", 1), at(1), at(1)));
+        assert!(!watch.see(&gone, at(2), at(2)) && !watch.see(&gone, at(6), at(6)));
+        assert!(watch.see(&gone, at(7), at(7)), "its leader is gone too");
+        assert!(watch.see(&seen("-", 1), at(8), at(8)), "a lease that was released is free at once");
     }
 
     /// A suspended process must look twice before it takes over.
