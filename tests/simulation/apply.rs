@@ -26,8 +26,7 @@ impl World {
         let what = self.schedule[index].1;
         self.note(format!("SCHEDULE {what:?}"));
         let lasts = what.lasts();
-        // That transactions become visible row by row is no fault: everything has to be right meanwhile.
-        self.disturb(self.now() + if matches!(what, What::Torn { .. }) { 0 } else { lasts });
+        self.disturb(self.now() + what.disturbs());
         if lasts > 0 {
             self.post_in(lasts, Event::End(index));
         }
@@ -82,6 +81,12 @@ impl World {
             What::Moves { pick } => self.each(self.spare(pick), |number| {
                 self.change(number, "moves to the other group", |it| it.group = GROUPS.len() - 1 - it.group);
             }),
+            What::Uneven { zone, count, .. } => {
+                self.fleet.borrow_mut().skewed.insert(index, zone);
+                for _ in 0..count {
+                    self.launch(usize::from(zone) % GROUPS.len());
+                }
+            }
             What::UnknownWord { pick, .. } => self.each(self.spare(pick), |number| {
                 self.marks.borrow_mut().insert(index, number);
                 self.change_view(number, "is in an unknown state", |it| it.lifecycle = Some("Pondering"));
@@ -128,6 +133,7 @@ impl World {
             What::RowDisabled { pick, .. } => self.disable_row(index, pick),
             What::RowCopied { pick, to } => self.copy_row(pick, to),
             What::Original { .. } => self.original(),
+            What::Ordered { whom, .. } => self.order(index, whom),
             What::HaproxyRestarts { site, .. } => self.stop_haproxy(usize::from(site) % CLIENTS),
             What::HaproxyReloads { site, linger } => self.reload_haproxy(usize::from(site) % CLIENTS, linger),
             What::HaproxyStops { site, .. } => self.freeze_haproxy(usize::from(site) % CLIENTS, true),
@@ -195,6 +201,8 @@ impl World {
             What::Torn { .. } => self.table.borrow_mut().torn = 0,
             What::RowUnreadable { .. } | What::RowDisabled { .. } => self.again_unless(self.put_back(index), index),
             What::Original { .. } => self.original(),
+            What::Ordered { .. } => self.ordered_enough(index),
+            What::Uneven { .. } => drop(self.fleet.borrow_mut().skewed.remove(&index)),
             What::HaproxyRestarts { site, .. } => self.start_haproxy(usize::from(site) % CLIENTS),
             What::HaproxyStops { site, .. } => self.freeze_haproxy(usize::from(site) % CLIENTS, false),
             What::SocketCrowded { site, .. } => self.crowd_socket(usize::from(site) % CLIENTS, false),
@@ -299,11 +307,14 @@ impl World {
     /// Leaves out more than half of each group, and at least three of it, so that the guard holds whichever other group is missing
     /// meanwhile.
     fn unlist(self: &Rc<Self>, index: usize, percent: u8) {
-        if !self.is_settled_before_this() || self.aws.borrow().group_lags.iter().any(|lag| *lag > 0) {
+        let is_late = self.aws.borrow().group_lags.iter().any(|lag| *lag > 0);
+        if !self.is_settled_before_this() || is_late || self.is_a_shell_busy() {
             return;
         }
         let mut random = Random::stream(self.seed, "bogus", index as u64);
         let mut numbers = self.fleet.borrow().ready();
+        // Who drains by an order does not serve, and so does not count.
+        numbers.retain(|number| self.fleet.borrow_mut().get(*number).is_some_and(|it| self.order_on(it).is_none()));
         random.shuffle(&mut numbers);
         let mut by_group: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for number in numbers {

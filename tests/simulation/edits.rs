@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hsdo::marker::Marker;
+use hsdo::order::Order;
 use hsdo::slot::{Row, SlotId, Status};
 
 use crate::schedule::Pick;
@@ -39,7 +40,8 @@ impl World {
 
     pub(crate) fn back_up(self: &Rc<Self>) {
         // What an operator is about to put right is not put back wrong for good.
-        if self.edited.borrow().is_empty() {
+        let is_endless = |order: &Order| order.until.is_none();
+        if self.edited.borrow().is_empty() && !self.table.borrow().state().orders.iter().any(is_endless) {
             let mut table = self.table.borrow_mut();
             table.backup = Some(table.state().clone());
         }

@@ -1,6 +1,6 @@
 //! The instances as they are, and the steps that they take at AWS's pace. What AWS says of them is in `aws`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -84,6 +84,8 @@ pub(crate) struct Fleet {
     pub(crate) missing_groups: [bool; GROUPS.len()],
     /// When the groups last listed all again, after a bogus answer.
     pub(crate) relisted: Option<At>,
+    /// The zone in which all are launched, by the entries of the schedule that say so.
+    pub(crate) skewed: BTreeMap<usize, u8>,
     launched: u64,
     /// When each may be used again.
     free: VecDeque<(At, Ipv4Addr)>,
@@ -92,7 +94,14 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new() -> Self {
         let free = (1..=ADDRESSES).map(|last| (0, Ipv4Addr::from(0x0A00_0000 + last))).collect();
-        Fleet { instances: Vec::new(), missing_groups: Default::default(), relisted: None, launched: 0, free }
+        Fleet {
+            instances: Vec::new(),
+            missing_groups: Default::default(),
+            relisted: None,
+            skewed: BTreeMap::new(),
+            launched: 0,
+            free,
+        }
     }
 
     pub(crate) fn get(&mut self, number: u64) -> Option<&mut Instance> {
@@ -137,12 +146,13 @@ impl World {
             let (_, address) = fleet.free.pop_front()?;
             fleet.launched += 1;
             let number = fleet.launched;
+            let zone = fleet.skewed.values().next_back().copied().unwrap_or((number % 3) as u8);
             let instance = Instance {
                 number,
                 id: format!("i-{number:017x}"),
                 address,
                 group,
-                zone: (number % 3) as u8,
+                zone,
                 lifecycle: Some("Pending"),
                 health: "Healthy",
                 ec2: "pending",

@@ -1,11 +1,13 @@
 //! Schedules that broke a promise once, as small as they could be made.
 
 use crate::journal::SECOND;
+use crate::orders::How::Lifted;
+use crate::orders::Whom::Zone;
 use crate::run::run;
 use crate::schedule::Entry;
 use crate::schedule::What::{
-    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Original, Pause, Restored,
-    RowDisabled, Standby, Stop, Terminate, ZoneLost,
+    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Ordered, Original, Pause, Restored,
+    RowDeleted, RowDisabled, Standby, Stop, Terminate, ZoneLost,
 };
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
@@ -69,5 +71,14 @@ fn a_held_server_of_another_zone_stays_held_when_the_client_starts() {
         Entry(1_289_719, Operator { site: 4, pick: 254, drain: false, secs: 25 }),
     ];
     let outcome = run(930_100, schedule, 1_291 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// Slot 1's row is deleted, orders and lease and all. The server that led knows what was in it; the others must not be first.
+#[test]
+fn a_deleted_row_takes_no_order_with_it() {
+    let schedule =
+        vec![Entry(848_671, Ordered { whom: Zone(1), how: Lifted, secs: 300 }), Entry(852_120, RowDeleted { pick: 0 })];
+    let outcome = run(1, schedule, 853 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }

@@ -2,7 +2,7 @@
 //! clock, by one seed. Nothing sleeps, nothing opens a socket, and nothing reads the time.
 //!
 //! `world` is the clock and the queue of events; `fleet` and `aws`, `table` and `store`, `haproxy` and `site` are what hsdo meets;
-//! `process` runs its roles; `schedule`, `apply`, `edits` and `troubles` are what goes wrong; `promises` and `settled` say what must
+//! `process` runs its roles; `schedule`, `apply`, `edits`, `orders` and `troubles` are what goes wrong; `promises` and `settled` say what must
 //! hold whatever happens; `shrink` finds the smallest schedule that still breaks it.
 
 mod apply;
@@ -13,6 +13,7 @@ mod fleet;
 mod found;
 mod haproxy;
 mod journal;
+mod orders;
 mod process;
 mod promises;
 #[path = "../common/random.rs"]

@@ -18,6 +18,7 @@ use crate::journal::{At, MILLI, SECOND};
 use crate::settings::Settings;
 use crate::site::HaproxyEdge;
 use crate::store::TableEdge;
+use crate::table::State;
 use crate::troubles::{Killed, Trap};
 use crate::world::{Event, World};
 
@@ -65,6 +66,10 @@ pub(crate) struct Process {
     pub(crate) bad_turns: Cell<u32>,
     /// The newest state of the table that it has read since it was started.
     pub(crate) table_read: Cell<u64>,
+    /// The table as it last read it as a server: what its next write follows from.
+    pub(crate) read: RefCell<Option<State>>,
+    /// How often it was killed or stood still.
+    pub(crate) struck: Cell<u64>,
 }
 
 impl Process {
@@ -87,6 +92,8 @@ impl Process {
             good_turns: Cell::default(),
             bad_turns: Cell::default(),
             table_read: Cell::default(),
+            read: RefCell::default(),
+            struck: Cell::default(),
         }
     }
 
@@ -156,6 +163,8 @@ impl World {
         process.down_until.set(None);
         process.life.set(process.life.get() + 1);
         process.table_read.set(0);
+        process.read.replace(None);
+        process.struck.set(process.struck.get() + 1);
         let role = match process.kind {
             Kind::Server => {
                 let name = format!("{}/{}", process.name, process.life.get());

@@ -3,6 +3,7 @@
 //! Between two faults there comes a point at which everything is right (`settled`). What serves then is *protected*: until its
 //! instance, its row or its HAProxy is touched, nothing may take it out, move it or lower its weight, whatever fails meanwhile.
 
+mod orders;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 
 use hsdo::client::placement::BackendKind;
 use hsdo::marker::Claim;
+use hsdo::order::Order;
 use hsdo::ports::Change;
 use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
@@ -30,6 +32,10 @@ pub(crate) const OWN_GROUP: &str = "a freed slot goes to its own group first";
 pub(crate) const ANNOUNCED: &str = "the version rises with every change";
 pub(crate) const LEASE: &str = "a leader whose heart beats keeps its lease";
 pub(crate) const HELD: &str = "what an operator holds does not serve";
+pub(crate) const ORDERED: &str = "who is ordered to drain has no weight while others have";
+pub(crate) const KEPT_OUT: &str = "nobody whom an order names takes a slot while others serve";
+pub(crate) const ORDERS_KEPT: &str = "no order is lost, made up, or removed before its end";
+pub(crate) const SOMEBODY: &str = "while anybody is ready, somebody has weight";
 pub(crate) const ONE_WRITER: &str = "one writer a term";
 
 /// The version of what is not wholly visible yet.
@@ -80,6 +86,9 @@ pub(crate) struct Promises {
     beaten: At,
     /// Another hand wrote to the table since the world was settled.
     edited: bool,
+    /// All orders that were ever given.
+    pub(crate) given: Vec<Order>,
+    row_lost: Option<orders::RowLost>,
 }
 
 impl Promises {
@@ -95,6 +104,8 @@ impl Promises {
             terms: BTreeMap::new(),
             beaten: 0,
             edited: false,
+            given: Vec::new(),
+            row_lost: None,
         }
     }
 
@@ -126,9 +137,9 @@ impl Promises {
         self.removed.values_mut().filter(|it| **it == NOT_YET).for_each(|it| *it = version);
     }
 
-    /// Everything is right: what serves is protected from now on.
-    pub(crate) fn settle(&mut self, rows: &Rows, ready: impl Fn(&Occupant) -> bool) {
-        (self.entitled, self.placed, self.protected) = Default::default();
+    /// Everything is right: what serves is protected from now on. Those that are ready may serve once no order keeps them out.
+    pub(crate) fn settle(&mut self, rows: &Rows, ready: impl Fn(&Occupant) -> bool, entitled: BTreeSet<IpAddr>) {
+        (self.entitled, self.placed, self.protected) = (entitled, BTreeSet::new(), BTreeMap::new());
         self.edited = false;
         for (id, occupant) in occupants(rows) {
             self.placed.insert((id, occupant.address));

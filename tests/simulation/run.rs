@@ -82,7 +82,7 @@ pub(crate) fn day(seed: u64) {
     let end = failure.at / SECOND + 1;
     panic!(
         "{}\nseed {seed}, {} of virtual time: {}\n\nThe last events:\n{}\n{}\n\nAs a test, for {}:\n\n\
-         #[test]\nfn found_by_seed_{seed}() {{\n    use schedule::{{Entry, What::*}};\n    let schedule = vec![\n{entries}    ];\n    \
+         #[test]\nfn found_by_seed_{seed}() {{\n    use orders::{{How::*, Whom::*}};\n    use schedule::{{Entry, What::*}};\n    let schedule = vec![\n{entries}    ];\n    \
          let outcome = run::run({seed}, schedule, {end} * SECOND);\n    \
          assert_eq!(outcome.failure.map(|failure| failure.text), None);\n}}\n",
         failure.promise,
@@ -122,6 +122,7 @@ impl World {
         text += "The table:\n";
         let table = self.table.borrow();
         text += &format!("  {:?}\n", table.state().marker);
+        table.state().orders.iter().for_each(|order| text += &format!("  {order}\n"));
         for (id, row) in table.state().rows.iter() {
             text += &format!("  {id}: {}\n", crate::table::show(Some(row)));
         }

@@ -2,6 +2,7 @@
 //! alone, with its seed, makes a run; so what a failure needs is found by leaving entries out.
 
 use crate::journal::{At, MILLI};
+use crate::orders::{How, Whom};
 use crate::random::Random;
 use crate::settings::{CLIENTS, SERVERS, SLOTS};
 use crate::world::seconds;
@@ -36,6 +37,8 @@ pub(crate) enum What {
     GroupMissing { group: u8, secs: u16 },
     GroupReplaced { group: u8, secs: u16 },
     Moves { pick: Pick },
+    // So many are launched in one zone, as is whatever else is launched meanwhile.
+    Uneven { zone: u8, count: u8, secs: u16 },
     // What AWS says.
     UnknownWord { pick: Pick, secs: u16 },
     LeftOut { pick: Pick, secs: u16 },
@@ -60,6 +63,8 @@ pub(crate) enum What {
     RowDisabled { pick: Pick, secs: u16 },
     RowCopied { pick: Pick, to: u8 },
     Original { secs: u16 },
+    // Orders, each from a shell of its own.
+    Ordered { whom: Whom, how: How, secs: u16 },
     // HAProxy.
     HaproxyRestarts { site: u8, down_ms: u16 },
     HaproxyReloads { site: u8, linger: u16 },
@@ -94,6 +99,8 @@ impl What {
             | What::Slow { secs, .. }
             | What::Hangs { secs, .. }
             | What::Torn { secs, .. }
+            | What::Uneven { secs, .. }
+            | What::Ordered { secs, .. }
             | What::Original { secs }
             | What::RowUnreadable { secs, .. }
             | What::RowDisabled { secs, .. }
@@ -113,6 +120,15 @@ impl What {
             _ => 0,
         }
     }
+
+    /// How long something is wrong. While transactions become visible row by row, orders stand, or instances are launched in one
+    /// zone, everything has to be right.
+    pub(crate) fn disturbs(self) -> At {
+        match self {
+            What::Torn { .. } | What::Ordered { .. } | What::Uneven { .. } => 0,
+            _ => self.lasts(),
+        }
+    }
 }
 
 /// The schedule of a seed: some entries close together, then a while in which everything must become right, over and over.
@@ -124,14 +140,52 @@ pub(crate) fn schedule(seed: u64, until: At) -> Vec<Entry> {
         let mut end = at;
         for _ in 0..=random.below(6) {
             let what = what(&mut random);
-            end = end.max(at + what.lasts() / MILLI);
+            // Every second order stands through what comes next.
+            if !matches!(what, What::Ordered { .. }) || random.percent(50) {
+                end = end.max(at + what.lasts() / MILLI);
+            }
             entries.push(Entry(at, what));
+            if matches!(what, What::Ordered { .. }) {
+                entries.extend(beside_an_order(&mut random, at));
+            }
             let pause = *random.pick(&[3_000, 30_000]);
             at += random.below(pause);
         }
         at = at.max(end) + 40_000 + random.below(600_000);
     }
     entries
+}
+
+/// What comes at the same time as an order: another one from another shell, or the loss of the row that keeps both.
+fn beside_an_order(random: &mut Random, at: u64) -> Option<Entry> {
+    let server = random.below(SERVERS as u64) as u8;
+    let steps = random.below(12) as u8;
+    let (close, later) = (at + random.below(60), at + random.below(4_000));
+    match random.below(20) {
+        0..=7 => Some(Entry(close, ordered(random))),
+        8 | 9 => Some(Entry(later, What::RowDeleted { pick: 0 })),
+        10 => Some(Entry(later, What::TableEmptied)),
+        11 => Some(Entry(later, What::Restored)),
+        12 => Some(Entry(close, What::Kill { process: server, steps, restart_ms: 1_000 })),
+        13 => Some(Entry(close, What::Pause { process: server, steps, millis: *random.pick(&[1_000, 5_000, 15_000]) })),
+        _ => None,
+    }
+}
+
+fn ordered(random: &mut Random) -> What {
+    let r = &mut *random;
+    let pick = r.below(256) as u8;
+    let whom = match r.below(10) {
+        // The own zone of those that spill.
+        0 | 1 => Whom::Zone(1),
+        2 | 3 => Whom::Zone(r.below(3) as u8),
+        4 => Whom::Group(r.below(2) as u8),
+        5 | 6 => Whom::Slot(r.below(u64::from(SLOTS)) as u8),
+        7 | 8 => Whom::Instance(pick),
+        _ => Whom::Address(pick),
+    };
+    let how = *r.pick(&[How::Lapses, How::Lapses, How::Lifted, How::LiftedEarly]);
+    What::Ordered { whom, how, secs: *r.pick(&[2, 20, 60, 300, 1_800]) }
 }
 
 fn what(random: &mut Random) -> What {
@@ -150,7 +204,7 @@ fn what(random: &mut Random) -> What {
     let steps = r.below(most) as u8;
     let lag_ms = r.below(8_000) as u16;
     let minutes = if r.percent(3) { 3_600 + r.below(10_000) as u16 } else { secs };
-    match r.below(72) {
+    match r.below(80) {
         0..=5 => What::Launch { group, count: 1 + r.below(3) as u8 },
         6..=8 => What::Terminate { pick },
         9 | 10 => What::Unhealthy { pick, secs },
@@ -160,7 +214,7 @@ fn what(random: &mut Random) -> What {
         14 => What::Refresh { group },
         15 => What::RootVolume { pick },
         16 => What::Spot { pick },
-        17 => What::ZoneLost { zone: group },
+        17 => What::ZoneLost { zone: pick % 3 },
         18 => What::GroupMissing { group, secs },
         19 => What::UnknownWord { pick, secs },
         20 => What::LeftOut { pick, secs },
@@ -197,6 +251,8 @@ fn what(random: &mut Random) -> What {
         66 => What::MixedInstances { lag_ms, secs },
         67 | 68 => What::HaproxyReloads { site, linger: secs },
         69 | 70 => What::HaproxyStops { site, secs: secs.min(60) },
-        _ => What::SocketCrowded { site, secs: secs.min(60) },
+        71 => What::SocketCrowded { site, secs: secs.min(60) },
+        72 | 73 => What::Uneven { zone: pick % 3, count: 1 + r.below(4) as u8, secs: *r.pick(&[60, 1_800]) },
+        _ => ordered(r),
     }
 }

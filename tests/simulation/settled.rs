@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use hsdo::client::placement::BackendKind;
+use hsdo::order::{Order, Target, on_occupant};
 use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
 
+use crate::fleet::Instance;
 use crate::journal::{At, SECOND};
+use crate::orders::names;
 use crate::promises::{ONE_WRITER, occupants};
 use crate::settings::{BACKENDS, GROUPS, SLOTS, STEP, Settings, ZONE};
 use crate::site::Answering;
@@ -139,6 +142,11 @@ impl World {
         let fleet = self.fleet.borrow();
         let table = self.table.borrow();
         let rows = &table.state().rows;
+        let orders = self.orders_in_force();
+        if let Some(order) = table.state().orders.iter().find(|order| self.is_over(order)) {
+            return Some(format!("the {order} is over, and is still in the table"));
+        }
+        let is_served = occupants(rows).any(|(_, occupant)| occupant.status == Status::Enabled && occupant.weight > 0);
         let mut seated = BTreeSet::new();
         for (id, occupant) in occupants(rows) {
             let Some(instance) = fleet.named(&occupant.name) else {
@@ -147,7 +155,8 @@ impl World {
             let Some(lifecycle) = instance.lifecycle else {
                 return Some(format!("slot {id} holds {}, which is in no group", occupant.name));
             };
-            let wanted = if instance.is_ready() { Status::Enabled } else { Status::Draining };
+            let order = on_occupant(&orders, id, occupant);
+            let wanted = if instance.is_ready() && order.is_none() { Status::Enabled } else { Status::Draining };
             if lifecycle == "Standby" {
                 return Some(format!("slot {id} holds {}, which stands by", occupant.name));
             }
@@ -158,7 +167,10 @@ impl World {
                 && (place_is_right || instance.ec2 != "running")
                 && occupant.status == wanted;
             if !right {
-                return Some(format!("slot {id} holds {occupant:?}, and AWS says {instance:?}"));
+                return Some(format!("slot {id} holds {occupant:?}, and AWS says {instance:?}, with {order:?}"));
+            }
+            if is_served && occupant.status == Status::Draining && occupant.weight > 0 {
+                return Some(format!("slot {id} holds {occupant:?}, which drains, with weight"));
             }
             if !seated.insert(occupant.name.as_str()) {
                 return Some(format!("slot {id} is a second one of {}", occupant.name));
@@ -167,8 +179,22 @@ impl World {
         if let Some(id) = (1..=SLOTS).find(|id| !matches!(rows.get(id), Some(Row::Readable(_)))) {
             return Some(format!("row {id} is missing or cannot be read"));
         }
-        let unseated = fleet.instances.iter().find(|it| it.is_ready() && !seated.contains(it.id.as_str()));
+        let can_serve =
+            |(_, it): (SlotId, &Occupant)| it.weight > 0 && fleet.named(&it.name).is_some_and(Instance::is_ready);
+        if fleet.instances.iter().any(Instance::is_ready) && !occupants(rows).any(can_serve) {
+            return Some("nobody that is ready has weight".to_owned());
+        }
+        let is_kept_out = |instance: &Instance| orders.iter().any(|order| names(&order.target, instance));
+        let lacks = |it: &&Instance| it.is_ready() && !seated.contains(it.id.as_str()) && !is_kept_out(it);
+        let unseated = fleet.instances.iter().find(lacks);
         unseated.map(|instance| format!("{} is ready and has no slot", instance.id))
+    }
+
+    /// Whether the leader has had reason to remove an order.
+    fn is_over(&self, order: &Order) -> bool {
+        let is_known = |name: &String| self.fleet.borrow().named(name).is_some();
+        let has_ended = matches!(&order.target, Target::Instance(name) if is_known(name)) && self.has_ended(order);
+        order.has_lapsed(self.aws_time()) || has_ended
     }
 
     /// What is wrong with the rotation of a site.
@@ -227,7 +253,8 @@ impl World {
         settling.times += 1;
         let fleet = self.fleet.borrow();
         let ready = |occupant: &Occupant| fleet.named(&occupant.name).is_some_and(|it| it.is_ready() && it.answers);
-        self.promises.borrow_mut().settle(&self.table.borrow().state().rows, ready);
+        let entitled = fleet.instances.iter().filter(|it| it.is_ready()).map(Instance::ip).collect();
+        self.promises.borrow_mut().settle(&self.table.borrow().state().rows, ready, entitled);
         self.note("everything is right".to_owned());
     }
 }

@@ -143,6 +143,7 @@ impl SlotStore for TableEdge {
 
     fn read(&mut self) -> Result<TableReading, TurnError> {
         let state = self.scan(true)?;
+        self.world.processes[self.process].read.replace(Some(state.clone()));
         let changed = self.known.as_ref().is_some_and(|known| !Rc::ptr_eq(known, &state.rows) && *known != state.rows);
         self.known = Some(Rc::clone(&state.rows));
         self.remember_marker_row(state.rows.get(&MARKER_SLOT));

@@ -48,6 +48,10 @@ pub(crate) struct Troubles {
 }
 
 impl Troubles {
+    pub(crate) fn are_none(&self) -> bool {
+        [&self.auto_scaling, &self.ec2, &self.dynamo].iter().all(|service| service.get().is_none())
+    }
+
     pub(crate) fn of(&self, service: Service) -> &Cell<Option<Fault>> {
         match service {
             Service::AutoScaling => &self.auto_scaling,
@@ -64,7 +68,9 @@ impl World {
         if !of.is_trapped() {
             return;
         }
-        match of.spring() {
+        let sprung = of.spring();
+        of.struck.set(of.struck.get() + u64::from(sprung.is_some()));
+        match sprung {
             Some(Trap::Kill) => {
                 self.note(format!("{} is killed at {what}", of.name));
                 self.disturb(self.now());

@@ -9,11 +9,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hsdo::clock::Timestamp;
+use hsdo::order::Target;
 use hsdo::slot::{Row, SlotId};
 
 use crate::aws::Aws;
 use crate::fleet::{Fleet, Step};
 use crate::journal::{At, Journal, SECOND};
+use crate::orders::Shell;
 use crate::process::{Process, START_OF_TIME};
 use crate::promises::Promises;
 use crate::random::Random;
@@ -27,7 +29,10 @@ use crate::troubles::Troubles;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
     /// A process wakes up, if `token` is still the one that it waits for.
-    Wake { process: usize, token: u64 },
+    Wake {
+        process: usize,
+        token: u64,
+    },
     /// An entry of the schedule begins.
     Begin(usize),
     /// What an entry began ends.
@@ -40,6 +45,11 @@ pub(crate) enum Event {
     Check(usize),
     /// The rest of a transaction becomes visible.
     Commit,
+    /// The shell of an entry reads the orders, or writes them.
+    ShellReads(usize),
+    ShellWrites(usize),
+    /// An order is over.
+    Lapse,
 }
 
 /// What a promise says was broken.
@@ -74,6 +84,10 @@ pub(crate) struct World {
     /// What the entries of the schedule that are under way changed: instances, and rows as they were.
     pub(crate) marks: RefCell<BTreeMap<usize, u64>>,
     pub(crate) edited: RefCell<BTreeMap<usize, (SlotId, Row)>>,
+    /// The shells that are at work, by the entry of the schedule.
+    pub(crate) shells: RefCell<BTreeMap<usize, Shell>>,
+    /// Whom the orders of the entries that are under way are about.
+    pub(crate) targets: RefCell<BTreeMap<usize, Target>>,
     failure: RefCell<Option<Failure>>,
     pub(crate) events: Cell<u64>,
 }
@@ -103,6 +117,8 @@ impl World {
             troubles: Troubles::default(),
             marks: RefCell::default(),
             edited: RefCell::default(),
+            shells: RefCell::default(),
+            targets: RefCell::default(),
             failure: RefCell::default(),
             events: Cell::new(0),
         };
@@ -194,6 +210,9 @@ impl World {
             Event::Stranger(address, answers) => self.stranger(address, answers),
             Event::Check(site) => self.check_due(site),
             Event::Commit => self.commit_rest(),
+            Event::ShellReads(index) => self.shell_reads(index),
+            Event::ShellWrites(index) => self.shell_writes(index),
+            Event::Lapse => self.disturb(self.now()),
         }
         self.check_promises();
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use hsdo::order::Target;
 use hsdo::slot::{Occupant, Row, SlotId, Status};
 
 use super::{ANNOUNCED, NOT_YET, ONE_WRITER, OWN_GROUP, Protected, ROW_KEPT, ROW_TWICE, occupant, occupants};
@@ -16,6 +17,7 @@ impl World {
         if changes.marker.is_some() && matches!(writer, Writer::Server(_)) {
             self.promises.borrow_mut().beaten = self.now();
         }
+        self.orders_changed(writer, before, changes);
         if changes.rows.is_empty() {
             return;
         }
@@ -27,7 +29,9 @@ impl World {
             }
         }
         let broken = match writer {
-            Writer::Server(process) => self.broken_by_server(process, before, changes, &after),
+            Writer::Server(process) => self
+                .broken_by_server(process, before, changes, &after)
+                .or_else(|| self.broken_order(process, before, changes)),
             Writer::Hand => {
                 self.edited_by_hand(changes);
                 None
@@ -161,6 +165,7 @@ fn other_own(id: SlotId, new: &Occupant, before: &State, after: &Rows) -> Option
     if !before.rows.contains_key(&id) || last(id) == Some(group) {
         return None;
     }
-    let other = (1..=SLOTS).find(|other| last(*other) == Some(group) && is_free(*other))?;
+    let is_kept_empty = |id: SlotId| before.orders.iter().any(|order| order.target == Target::Slot(id));
+    let other = (1..=SLOTS).find(|id| last(*id) == Some(group) && is_free(*id) && !is_kept_empty(*id))?;
     Some(format!("{} of {group} is in slot {id}, though {other} was last of its group", new.name))
 }
