@@ -7,7 +7,7 @@
 //! An observation lists `.7 i7 web ready scale=3 alias=n1` (`ready`, `draining` or `unknown`; scale and aliases are
 //! optional), `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service.
 //! An order is its target, and may have an end: `slot:1`, `zone:z1 until=100`.
-//! Anything else is gone, unless fates are listed (`i7 gone`, `i7 notfound`, `i7 unconfirmed`): then it is unknown.
+//! Anything else is gone, unless fates are listed (`i7 gone`, `i7 notfound`, `i7 unconfirmed`, and `i7 ended`): then it is unknown.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -138,6 +138,10 @@ pub(super) fn seen(text: &str) -> Observation {
             [name, word] => {
                 let fate = match word {
                     "gone" => Fate::Gone,
+                    "ended" => {
+                        seen.ended.insert(name.to_owned());
+                        Fate::Gone
+                    }
                     "notfound" => Fate::NotFound,
                     "unconfirmed" => Fate::Unconfirmed,
                     other => panic!("no fate: {other}"),

@@ -8,7 +8,7 @@ use crate::aws::{Throughput, ViewedTable};
 use crate::client::placement::{History, Rules, Splits};
 use crate::ports::TableReading;
 use crate::slot::{Row, SlotId, Table};
-use crate::text::list;
+use crate::text::{list, sanitized};
 
 const MAX_LISTED: usize = 10;
 /// Bytes of a row, and of a read unit (DynamoDB Developer Guide, "read and write operations").
@@ -117,7 +117,7 @@ fn wanted_reads(size: SlotId, interval: Duration) -> u64 {
     (scan + 1) * turns.max(1)
 }
 
-fn rows(facts: &TableFacts, TableReading { table, marker, .. }: &TableReading) -> Vec<Line> {
+fn rows(facts: &TableFacts, TableReading { table, marker, orders, time, .. }: &TableReading) -> Vec<Line> {
     let size = facts.size;
     let mut lines = Vec::new();
     let taken = table.slots().filter(|slot| slot.occupant.is_some()).count();
@@ -131,6 +131,14 @@ fn rows(facts: &TableFacts, TableReading { table, marker, .. }: &TableReading) -
             format!("{text}; no row for {}, so these slots are not touched", slots(&missing)),
             "start a server with the same HAPROXY_BACKEND_SERVERS_LIST_SIZE",
         )),
+    }
+    let standing: Vec<String> = orders.in_force(*time).iter().map(|order| order.target.to_string()).collect();
+    if !standing.is_empty() {
+        lines.push(Line::ok("orders", format!("in force on {}; see hsdo status", sanitized(&standing.join(", ")))));
+    }
+    if let Some(entry) = orders.unreadable.first() {
+        let text = format!("{} cannot be read and have no effect, such as {}", orders.unreadable.len(), entry.reason);
+        lines.push(Line::warn("orders", text, "correct HsdoOrders in slot 1's item, or lift them with hsdo enable"));
     }
     let above: Vec<SlotId> =
         table.slots().filter(|slot| slot.id > size && slot.occupant.is_some()).map(|slot| slot.id).collect();
@@ -195,7 +203,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::commands::check::line::Level;
     use crate::marker::Marker;
-    use crate::order::Orders;
+    use crate::order::{Order, Orders, Target, UnreadableOrder};
     use crate::slot::Slot;
 
     fn trouble(denied: bool, table: bool) -> Trouble {
@@ -283,6 +291,12 @@ mod tests {
         reading.table.rows.insert(2, Row::Unreadable { reason: "no Weight".to_owned(), address: None });
         assert_eq!(levels(&odd, "rows"), [Level::Ok, Level::Warn, Level::Warn]);
         assert_eq!(levels(&odd, "CLIENT_ASG_NAMES"), [Level::Warn]);
+        assert_eq!(levels(&odd, "orders"), [Level::Warn; 0]);
+        let reading = odd.reading.as_mut().expect("a reading");
+        let target = Target::Slot(3);
+        reading.orders.all.push(Order { target, until: None, since: None, by: None, note: None });
+        reading.orders.unreadable.push(UnreadableOrder { target: None, reason: "odd".to_owned() });
+        assert_eq!(levels(&odd, "orders"), [Level::Ok, Level::Warn]);
         for (below, expected) in [(0, vec![]), (70, vec![]), (100, vec![Level::Warn])] {
             odd.rules.spill_below = below;
             assert_eq!(levels(&odd, "CLIENT_SPILL_BELOW"), expected, "{below}");

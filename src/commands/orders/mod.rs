@@ -20,7 +20,7 @@ use crate::order::{MAX_NOTE_CHARS, Order, Target};
 use crate::ports::{SlotStore, Subject, TableReading, TurnError};
 use crate::settings::{self, PresentSettings};
 use crate::text::{sanitized, span};
-use outlook::{Outlook, Row, held_by, standing};
+use outlook::{Outlook, Row, held_by};
 
 /// How long STS is asked who gives an order.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -161,9 +161,9 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
     let mut desk = Desk::open(options, env)?;
     check_targets(&desk, &request.targets, env).map_err(refusal)?;
     let TableReading { table, orders, time, .. } = &desk.reading;
-    let (time, standing) = (*time, standing(orders, *time));
+    let (time, standing) = (*time, orders.in_force(*time));
     let outlook = Outlook::of(table, &standing, &request.targets);
-    let needs_yes = outlook.is_most() && !request.yes;
+    let needs_yes = outlook.is_most() && !request.yes && !request.dry_run;
     let until = request.span.map(|span| time.plus(span));
     let mut given_by = None;
     let mut carried_out = None;
@@ -183,8 +183,7 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
     }
     let answer = Answer {
         place: desk.place(),
-        rows: outlook.rows.clone(),
-        meaning: outlook.drains(),
+        meaning: outlook.drains() + if outlook.is_most() && request.dry_run { "; that needs --yes" } else { "" },
         until: Some(until),
         note: request.note.clone(),
         by: given_by,
@@ -216,7 +215,7 @@ pub(super) fn enable(options: &Options, request: &Request, env: &Environment) ->
         return Err(refusal(faults.join("; ")));
     }
     let left: Vec<Order> =
-        standing(orders, time).into_iter().filter(|order| !request.targets.contains(&order.target)).collect();
+        orders.in_force(time).into_iter().filter(|order| !request.targets.contains(&order.target)).collect();
     let outlook = Outlook::of(table, &left, &request.targets);
     let mut carried_out = None;
     if !request.dry_run {
@@ -225,7 +224,6 @@ pub(super) fn enable(options: &Options, request: &Request, env: &Environment) ->
     }
     let answer = Answer {
         place: desk.place(),
-        rows: outlook.rows.clone(),
         meaning: outlook.enables(),
         until: None,
         note: None,
@@ -241,7 +239,6 @@ pub(super) fn enable(options: &Options, request: &Request, env: &Environment) ->
 struct Answer {
     place: String,
     outlook: Outlook,
-    rows: Vec<Row>,
     /// In words.
     meaning: String,
     /// When it lapses, if that is a question.
@@ -265,7 +262,7 @@ impl Answer {
     }
 
     fn text(&self, request: &Request, done: &str, now: Timestamp, colours: bool) -> String {
-        let rows: Vec<Vec<Cell>> = self.rows.iter().map(Row::cells).collect();
+        let rows: Vec<Vec<Cell>> = self.outlook.rows.iter().map(Row::cells).collect();
         let mut text = print::table(&["TARGET", "SERVERS", "SERVING", "HELD BY"], &rows, colours);
         let mut lines: Vec<Vec<Cell>> = vec![vec!["meaning".into(), self.meaning.as_str().into()]];
         if let Some(until) = self.until {
@@ -300,7 +297,7 @@ impl Answer {
         let mut document = json!({
             "done": self.refused.is_none() && !request.dry_run,
             "what": done,
-            "targets": self.rows.iter().map(Row::json).collect::<Vec<Value>>(),
+            "targets": self.outlook.rows.iter().map(Row::json).collect::<Vec<Value>>(),
             "serving": self.outlook.serving,
             "taken": self.outlook.taken,
             "meaning": self.meaning,

@@ -37,11 +37,6 @@ pub(super) struct Row {
     orders: Vec<String>,
 }
 
-/// The orders in force.
-pub(super) fn standing(orders: &Orders, now: Timestamp) -> Vec<Order> {
-    orders.in_force(now)
-}
-
 fn occupants(table: &Table) -> impl Iterator<Item = (SlotId, &Occupant)> {
     table.slots().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)))
 }
@@ -133,7 +128,7 @@ impl Row {
 
 /// What holds the servers of a target that has no order of its own.
 pub(super) fn held_by(table: &Table, orders: &Orders, target: &Target, now: Timestamp) -> String {
-    let standing = standing(orders, now);
+    let standing = orders.in_force(now);
     let named: Vec<(SlotId, &Occupant)> = occupants(table).filter(|(id, it)| target.names(*id, it)).collect();
     let on_named = |order: &&Order| named.iter().any(|(id, occupant)| order.target.names(*id, occupant));
     let held: Vec<String> = standing
@@ -163,5 +158,104 @@ pub(super) fn names<'a>(table: &'a Table, pick: fn(&'a Occupant) -> Option<&'a s
     match names.len() {
         0 => "none that is known".to_owned(),
         _ => list(names.into_iter().map(sanitized).collect::<Vec<_>>().into_iter(), LISTED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::{Row as TableRow, Slot};
+
+    /// Slots 1 to 4: two in zone a, one in zone b that drains, one in zone b that is disabled; each with a weight.
+    fn table(weights: [u16; 4]) -> Table {
+        let occupant = |index: usize, weight| Occupant {
+            address: format!("10.0.0.{}", index + 1).parse().expect("an address"),
+            name: format!("i{}", index + 1),
+            group: Some("web".to_owned()),
+            zone: Some(if index < 2 { "a" } else { "b" }.to_owned()),
+            weight,
+            status: [Status::Enabled, Status::Enabled, Status::Draining, Status::Disabled][index],
+            last_step: None,
+        };
+        let row = |(index, weight)| {
+            let id = SlotId::try_from(index + 1).expect("few");
+            let slot = Slot { occupant: Some(occupant(index, weight)), ..Slot::empty(id) };
+            (id, TableRow::Readable(slot.into()))
+        };
+        Table { rows: weights.into_iter().enumerate().map(row).collect(), strays: vec![] }
+    }
+
+    fn targets(text: &str) -> Vec<Target> {
+        text.split_whitespace().map(|word| Target::parse(word).expect(word)).collect()
+    }
+
+    fn standing(text: &str) -> Vec<Order> {
+        let order = |target| Order { target, until: None, since: None, by: Some("x".to_owned()), note: None };
+        targets(text).into_iter().map(order).collect()
+    }
+
+    #[test]
+    fn what_an_order_takes_is_counted_once_and_by_weight() {
+        /// Weights, targets, serving, taken, whether it is most, what it says.
+        type Case = ([u16; 4], &'static str, usize, usize, bool, &'static str);
+        let cases: [Case; 8] = [
+            ([10, 10, 0, 5], "slot:1", 2, 1, false, "1 of 2 serving servers (50 %) drain, on every HAProxy"),
+            (
+                [10, 10, 0, 5],
+                "slot:1 i1 10.0.0.1",
+                2,
+                1,
+                false,
+                "1 of 2 serving servers (50 %) drain, on every HAProxy",
+            ),
+            (
+                [10, 10, 0, 5],
+                "zone:a",
+                2,
+                2,
+                true,
+                "all 2 serving servers: until others have weight, they serve on as the last resort",
+            ),
+            ([10, 10, 3, 5], "zone:a", 3, 2, true, "2 of 3 serving servers (66 %) drain, on every HAProxy"),
+            ([10, 10, 3, 5], "zone:b", 3, 1, false, "1 of 3 serving servers (33 %) drain, on every HAProxy"),
+            ([10, 10, 0, 5], "zone:b", 2, 0, false, "none of the 2 serving servers, as these have no weight now"),
+            ([10, 10, 0, 5], "10.0.0.9", 2, 0, false, "no server is there now; one that comes gets no slot"),
+            ([0, 0, 0, 0], "group:web", 0, 0, false, "none of the 0 serving servers, as these have no weight now"),
+        ];
+        for (weights, words, serving, taken, most, says) in cases {
+            let found = Outlook::of(&table(weights), &[], &targets(words));
+            assert_eq!((found.serving, found.taken, found.is_most()), (serving, taken, most), "{words}");
+            assert_eq!(found.drains(), says, "{words}");
+        }
+    }
+
+    #[test]
+    fn what_else_holds_a_server_is_named() {
+        let table = table([10, 10, 0, 5]);
+        for (words, left, says) in [
+            ("zone:a", "", "2 servers ramp up again, as far as they are ready"),
+            (
+                "zone:a",
+                "slot:2",
+                "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise",
+            ),
+            ("zone:b", "", "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise"),
+            ("zone:c", "", "no server is there now; one that comes gets a slot"),
+        ] {
+            assert_eq!(Outlook::of(&table, &standing(left), &targets(words)).enables(), says, "{words} beside {left}");
+        }
+        let now = Timestamp::from_micros(0);
+        for (word, orders, says) in [
+            ("slot:1", "zone:a slot:2", "held by the order on zone:a by x, until it is lifted (hsdo enable zone:a)"),
+            ("slot:1", "zone:b", "nothing holds it"),
+            ("zone:c", "zone:a", "nobody is there"),
+            ("slot:4", "", "an operator disabled the rows of slots 4 (BackendServerStatus)"),
+            ("slot:3", "", "slots 3 drain because their instances leave; see hsdo why"),
+        ] {
+            let orders = Orders { all: standing(orders), unreadable: vec![] };
+            assert_eq!(held_by(&table, &orders, &targets(word)[0], now), says, "{word}");
+        }
+        assert_eq!(names(&table, |occupant| occupant.zone.as_deref()), "a, b");
+        assert_eq!(names(&Table::default(), |occupant| occupant.zone.as_deref()), "none that is known");
     }
 }
