@@ -243,7 +243,7 @@ impl fmt::Display for Cause {
                 write!(f, "its weight rises, next at {}, until {}", next.to_the_second(), until.to_the_second())
             }
             Cause::Draining(leaving) => write!(f, "takes no new traffic: {leaving}"),
-            Cause::LastResort(leaving) => write!(f, "leaves, but serves because nothing else does: {leaving}"),
+            Cause::LastResort(leaving) => write!(f, "is to drain, but serves because nothing else does: {leaving}"),
             Cause::Kept(keep) => write!(f, "stays as it is: {keep}"),
             Cause::Waiting(Wait::Check) => f.write_str("waits for HAProxy's check to pass"),
             Cause::Waiting(Wait::OldCheck) => {
@@ -362,7 +362,7 @@ mod tests {
             (
                 Cause::LastResort(Leaving::Row),
                 "last-resort",
-                "leaves, but serves because nothing else does: its row says `draining`",
+                "is to drain, but serves because nothing else does: its row says `draining`",
             ),
             (
                 Cause::Kept(Keep::Silent { word: word("EC2 does not list it") }),

@@ -61,7 +61,7 @@ impl Target {
             return Ok(Target::Address(address));
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err("is it a slot".to_owned());
+            return Err(format!("not an instance; did you mean slot:{text}"));
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || b".:/".contains(&byte)) {
             return Err("not an address".to_owned());

@@ -282,6 +282,15 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// What is known when the source says nothing: any instance may be of any of the configured `groups`.
+    pub fn unknown(groups: &[String]) -> Self {
+        Observation {
+            missing_groups: groups.to_vec(),
+            unlisted: Unlisted::Fates(BTreeMap::new()),
+            ..Observation::default()
+        }
+    }
+
     /// Whether it accounts for each of these occupants, so that the source need not be asked again.
     pub fn covers(&self, names: &[&str]) -> bool {
         let Unlisted::Fates(fates) = &self.unlisted else { return true };

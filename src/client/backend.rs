@@ -15,7 +15,7 @@ use super::stage::Options;
 use super::view::View;
 use crate::about::About;
 use crate::ports::{BackendFault, BackendSlot, BackendState, Command, Running, Servers, likely_base, number_of};
-use crate::slot::{SlotId, Table};
+use crate::slot::{SlotId, Status, Table};
 
 /// What was learned of a backend in one HAProxy process; dropped when another one answers.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub(super) struct ManagedBackend {
     in_before: BTreeSet<SlotId>,
     /// What that was decided by.
     pub(super) load: Load,
+    /// Whether any server of the table has weight.
+    others_serve: bool,
     learned: Learned,
     pub(super) plan: BackendPlan,
     turn: Sequencer,
@@ -60,6 +62,7 @@ impl ManagedBackend {
             spill: None,
             in_before: BTreeSet::new(),
             load: Load::default(),
+            others_serve: false,
             learned: Learned::default(),
             plan: BackendPlan::default(),
             turn: Sequencer::default(),
@@ -104,6 +107,10 @@ impl ManagedBackend {
     }
 
     pub(super) fn begin(&mut self, table: &Table, rules: &Rules, history: History) {
+        self.others_serve = table
+            .slots()
+            .filter_map(|slot| slot.occupant.as_ref())
+            .any(|one| one.status != Status::Disabled && one.weight > 0);
         self.in_before = std::mem::take(&mut self.desired).spilled;
         self.desired = placement::place(table, self.target.kind, rules, history);
         let is_default = self.target.kind == BackendKind::Default;
@@ -146,6 +153,13 @@ impl ManagedBackend {
     pub(super) fn spilled(&self) -> usize {
         let is_here = |slot: &&SlotId| self.running.as_ref().is_ok_and(|running| running.contains_key(*slot));
         self.desired.spilled.iter().filter(is_here).count()
+    }
+
+    /// Whether servers of the table have weight, but none does here, though requests are sent here.
+    pub(super) fn is_deserted(&self) -> bool {
+        let has_weight = |wanted: &Wanted| matches!(wanted, Wanted::Serve { weight, .. } if *weight > 0);
+        let is_default = self.target.kind == BackendKind::Default;
+        is_default && self.others_serve && self.running.is_ok() && !self.desired.slots.values().any(has_weight)
     }
 
     /// Whether time alone may change what is wanted.

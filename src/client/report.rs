@@ -23,6 +23,7 @@ pub(super) struct Report {
     blocked: Episode,
     contested: Episode,
     weightless: Episode,
+    deserted: Episode,
     spill: Episode,
 }
 
@@ -37,6 +38,7 @@ impl Report {
             blocked: Episode::new("servers blocked in HAProxy"),
             contested: Episode::new("contested weights"),
             weightless: Episode::new("servers that can never serve"),
+            deserted: Episode::new("backends without a server"),
             spill: Episode::new("spillover"),
         }
     }
@@ -108,6 +110,14 @@ impl Report {
             about(|plan| &plan.weightless).cause(["weightless"]),
             "their configured weight is 0, and the static algorithm accepts no other; give the `server-template` a weight, or \
              the backend `hash-type consistent`",
+        );
+        let deserted = || backends.iter().filter(|backend| backend.is_deserted()).map(ManagedBackend::name);
+        lasting(
+            &mut self.deserted,
+            deserted().collect::<Vec<_>>().join(", "),
+            About::default().backend(deserted()),
+            "none of the own servers has weight here, and no others come in (CLIENT_SPILL_BELOW): requests fail, unless HAProxy sends them to \
+             another backend",
         );
         conditions.extend(self.publish_spill(backends));
         self.metrics.set_condition("haproxy", (!conditions.is_empty()).then(|| conditions.join("; ")));

@@ -11,7 +11,7 @@ use super::placement::{By, Desired, History, Rules, Splits, Wanted};
 use super::stage::Stage;
 use super::view::View;
 use crate::ports::{Admin, Running};
-use crate::slot::{SlotId, Status, Table, Weight};
+use crate::slot::{Occupant, SlotId, Status, Table, Weight};
 
 /// The share of their weight with which others come in rises in so many steps.
 pub(super) const STEPS: u8 = 16;
@@ -24,7 +24,8 @@ const FIRST_CHECK: Duration = Duration::from_secs(30);
 /// How long those that came in stay at weight 0 when they go, for the requests under way.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// The enabled servers with a weight that count: with both splits on, only those of the own groups.
+/// The enabled servers with a weight that count: with both splits on, only those of the own groups. While no server is enabled and has
+/// weight, those that drain and have weight count: they are the leader's last resort.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidates {
     by: By,
@@ -54,12 +55,13 @@ impl Candidates {
             all_names: own_names,
         };
         let mut names = BTreeSet::new();
+        let last_resort = !table.slots().filter_map(|slot| slot.occupant.as_ref()).any(is_enabled);
         for slot in table.slots() {
             let Some(occupant) = slot.occupant.as_ref().filter(|one| one.status != Status::Disabled) else { continue };
             if !sighted.iter().all(|(one, own)| *one == by || one.is_own(occupant, own)) {
                 continue;
             }
-            let counts = occupant.status == Status::Enabled && occupant.weight > 0;
+            let counts = is_enabled(occupant) || last_resort && occupant.weight > 0;
             match (by.is_own(occupant, own), counts) {
                 (true, true) => drop(found.own.insert(slot.id, occupant.weight)),
                 (true, false) => {}
@@ -114,6 +116,10 @@ impl Candidates {
         // Of levels that match as well the highest: it may fall, but only after a while.
         (1..=STEPS).max_by_key(matches).unwrap_or(STEPS)
     }
+}
+
+fn is_enabled(occupant: &Occupant) -> bool {
+    occupant.status == Status::Enabled && occupant.weight > 0
 }
 
 /// The weight at which a server comes in, at least 1.

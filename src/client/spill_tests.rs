@@ -50,6 +50,19 @@ fn candidates(table: &Table, rules: &Rules) -> Candidates {
     Candidates::of(table, rules, KNOWN).expect("a split that spills")
 }
 
+/// All zones are ordered out: the leader lets the last ones serve on, and they may be in another zone.
+#[test]
+fn while_nobody_is_enabled_the_last_resort_helps() {
+    let draining = |id, zone, weight| row(id, "web", Some(zone), weight, Status::Draining);
+    let rules = rules(None, Some(&["a"]));
+    let rows = || [draining(1, "a", 0), draining(2, "b", 10), draining(3, "c", 0)];
+    let found = candidates(&table(rows()), &rules);
+    assert_eq!((found.own.len(), found.others.keys().copied().collect::<Vec<_>>()), (0, vec![2]));
+    let enabled = table(rows().into_iter().chain([row(4, "web", Some("c"), 5, Status::Enabled)]));
+    let found = candidates(&enabled, &rules);
+    assert_eq!(found.others.keys().copied().collect::<Vec<_>>(), [4], "then who drains leaves");
+}
+
 #[test]
 fn a_share_is_rounded_half_up_and_at_least_one() {
     for (weight, level, expected) in

@@ -109,7 +109,7 @@ impl View<'_> {
             Cell::new(order.target.to_string(), Tone::Warn),
             if slots.is_empty() { none() } else { slots.into() },
             order.since.map_or_else(none, |since| since.to_the_second().into()),
-            order.until.map_or_else(|| "lifted".into(), |until| until.to_the_second().into()),
+            order.until.map_or_else(|| "until lifted".into(), |until| until.to_the_second().into()),
             order.by.clone().map_or_else(none, Cell::from),
             order.note.clone().map_or_else(none, Cell::from),
         ]

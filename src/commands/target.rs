@@ -67,7 +67,7 @@ mod tests {
     fn anything_else_names_its_fault() {
         for (text, why) in [
             ("", "it is empty"),
-            ("3", "is it a slot"),
+            ("3", "did you mean slot:3"),
             ("slot:", "not a slot number"),
             ("slot:0", "not a slot number"),
             ("slot:+1", "not a slot number"),

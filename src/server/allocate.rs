@@ -15,7 +15,7 @@ use super::ramp;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
-use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Status, Table};
+use crate::slot::{Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table};
 
 /// The slots after this turn, except for the weights.
 pub(super) struct Assignment {
@@ -78,7 +78,7 @@ pub(super) fn assign(
         seat_all(&mut slots, newcomers)
     };
     let mut unplaced = unplaced;
-    if limits.max > 0 && !is_served(&slots, &kept, &ordered, now, limits) {
+    if limits.max > 0 && !is_served(&slots, &kept, &ordered, &holders, now, limits) {
         let mut seat_last = |slot: &mut Slot, instance: &Instance| {
             seat(slot, instance, now, limits.min.max(1));
             if let Some(occupant) = slot.occupant.as_mut()
@@ -97,24 +97,37 @@ pub(super) fn assign(
     Assignment { slots, kept, guarded, guard, unplaced, kept_out, ordered, ignored, scales }
 }
 
-/// Whether a server that is not about to leave has weight after this turn's ramp step.
+/// An occupant as the source reports it, if it has it ready.
+fn ready_holder<'a>(occupant: &Occupant, holders: &BTreeMap<IpAddr, &'a Instance>) -> Option<&'a Instance> {
+    let holder = holders.get(&occupant.address).copied().filter(|holder| holder.has_name(&occupant.name));
+    holder.filter(|holder| holder.readiness == Readiness::Ready)
+}
+
+/// Whether a server that is not about to leave has weight after this turn, be it the last resort.
 fn is_served(
     slots: &BTreeMap<SlotId, Slot>,
     kept: &BTreeMap<SlotId, Kept>,
     ordered: &BTreeMap<SlotId, Order>,
+    holders: &BTreeMap<IpAddr, &Instance>,
     now: Timestamp,
     limits: &SlotLimits,
 ) -> bool {
-    let serves = |slot: &Slot| {
-        let Some(mut occupant) = slot.occupant.clone() else { return false };
-        if !kept.contains_key(&slot.id) {
-            // Its full weight may be a multiple of MAX, which makes no difference to whether it has any.
-            ramp::advance(&mut occupant, limits.max, now, limits);
+    slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?))).any(|(id, occupant)| {
+        match occupant.status {
+            Status::Enabled if kept.contains_key(&id) => occupant.weight > 0,
+            Status::Enabled => {
+                let mut next = occupant.clone();
+                // Its full weight may be a multiple of MAX, which makes no difference to whether it has any.
+                ramp::advance(&mut next, limits.max, now, limits);
+                next.weight > 0
+            }
+            // It gets weight as the last resort, if it has none.
+            Status::Draining => {
+                ordered.contains_key(&id) && (occupant.weight > 0 || ready_holder(occupant, holders).is_some())
+            }
+            Status::Disabled => false,
         }
-        let can_serve = occupant.status == Status::Enabled || ordered.contains_key(&slot.id);
-        can_serve && occupant.weight > 0
-    };
-    slots.values().any(serves)
+    })
 }
 
 /// Whether there may be serving instances without a row that cannot be seated: their group is missing, they have no

@@ -38,7 +38,7 @@ impl Condition {
             Condition::Unplaced => "every ready server has a slot again",
             Condition::SharedAddress => "no ready server is without a slot because of its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
-            Condition::LastResort => "leaving servers no longer serve as the last resort",
+            Condition::LastResort => "draining servers no longer serve as the last resort",
         }
     }
 }
@@ -95,7 +95,10 @@ pub(super) fn conditions(
         format!("orders that cannot be read (HsdoOrders of slot 1): {entries}: they have no effect; correct them, or lift them with `hsdo enable`")
     });
     let unplaced = list(plan.unplaced.iter().map(|instance| instance.name.escape_debug())).map(|names| {
-        let or_lift = if plan.kept_empty.is_empty() { "" } else { ", or lift the orders that keep slots empty" };
+        let or_lift = match plan.kept_empty.len() + plan.ordered.len() {
+            0 => String::new(),
+            held => format!(", or lift orders, which hold {held} slots"),
+        };
         format!("ready servers without a slot: {names}; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}{or_lift}")
     });
     let shared_addresses: Vec<&Instance> = shared_addresses(plan).collect();
@@ -111,7 +114,7 @@ pub(super) fn conditions(
     let last_resort = list(&plan.last_resort).map(|slots| {
         let ordered = plan.last_resort.iter().filter(|id| plan.ordered.contains_key(id));
         let against = list(ordered).map(|slots| format!("; against an order in slots {slots}")).unwrap_or_default();
-        format!("no ready server has weight: leaving servers keep serving in slots {slots}{against}")
+        format!("no ready server has weight: draining servers serve on in slots {slots}{against}")
     });
     let slots = |ids: &[SlotId]| about_slots(ids.iter().filter_map(|id| plan.slots.get(id)));
     [
@@ -253,7 +256,7 @@ mod tests {
                 "items of the table that cannot be read: slot 2: broken: they are left alone; correct or delete them",
                 "ready servers without a slot: i2; raise HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1",
                 "slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now 1, hold servers until these leave: 4",
-                "no ready server has weight: leaving servers keep serving in slots 1",
+                "no ready server has weight: draining servers serve on in slots 1",
             ]
         );
     }

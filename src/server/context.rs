@@ -43,7 +43,7 @@ impl<S: Source, T> TurnContext<S, T> {
     }
 
     /// Logs which orders began, changed and ended, from those in force `before` to those in force `now`.
-    pub(super) fn log_orders(&self, before: &[Order], now: &[Order], over: &[Order], plan: &Plan) {
+    pub(super) fn log_orders(&self, before: Option<&[Order]>, now: &[Order], over: &[Order], plan: &Plan) {
         for line in orders::changes(before, now, over, &plan.slots) {
             crate::log::write(Level::Info, module_path!(), &line);
         }

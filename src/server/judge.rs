@@ -107,7 +107,12 @@ pub(super) fn judge_all(
                         kept.remove(&id);
                         obey(occupant, id, order, &mut ordered);
                     }
-                    None => kept.extend(why.map(|why| (id, why))),
+                    None => {
+                        if previous.drained_by_order(id, occupant) {
+                            stay(occupant, Readiness::Ready, now, limits.min.max(1));
+                        }
+                        kept.extend(why.map(|why| (id, why)));
+                    }
                 }
             }
         }
@@ -116,7 +121,7 @@ pub(super) fn judge_all(
 }
 
 /// The order that keeps an instance from being seated in this slot.
-pub(super) fn newcomer_order<'a>(orders: &'a [Order], id: SlotId, instance: &Instance) -> Option<&'a Order> {
+fn newcomer_order<'a>(orders: &'a [Order], id: SlotId, instance: &Instance) -> Option<&'a Order> {
     order::on_instance(orders, instance).or_else(|| order::on_slot(orders, id))
 }
 
@@ -209,7 +214,8 @@ fn stay(occupant: &mut Occupant, readiness: Readiness, now: Timestamp, min: Weig
         (Status::Disabled, _) | (Status::Enabled, Readiness::Ready) | (_, Readiness::Unknown) => {}
         (Status::Draining, Readiness::Ready) => {
             occupant.status = Status::Enabled;
-            occupant.weight = min;
+            // One that served as the last resort must not fall to 0: nothing else may serve.
+            occupant.weight = if occupant.weight > 0 { min.max(1) } else { min };
             occupant.last_step = Some(now);
         }
         (_, Readiness::Draining) => occupant.status = Status::Draining,

@@ -7,18 +7,23 @@ use crate::about::{About, Message};
 use crate::order::{Order, Target};
 use crate::slot::{Slot, SlotId};
 
-/// What to log when the orders in force go from `before` to `after`. Of those that are no longer in force, `over` names the ones
+/// What to log when the orders in force go from `before`, none in a term's first turn, to `after`. Of those that are no longer in force, `over` names the ones
 /// that ended by themselves: the others were lifted.
 pub(super) fn changes(
-    before: &[Order],
+    before: Option<&[Order]>,
     after: &[Order],
     over: &[Order],
     slots: &BTreeMap<SlotId, Slot>,
 ) -> Vec<Message> {
+    let (is_first, before) = (before.is_none(), before.unwrap_or_default());
     let line = |text: String, order: &Order| Message::new(text, about(order, slots));
     let has_target = |orders: &[Order], order: &Order| orders.iter().any(|other| other.target == order.target);
     let begun = after.iter().filter(|order| !before.contains(order)).map(|order| {
-        let verb = if has_target(before, order) { "changed " } else { "" };
+        let verb = match () {
+            () if is_first => "in force: ",
+            () if has_target(before, order) => "changed: ",
+            () => "",
+        };
         line(format!("{verb}{order}: {}", servers(held(order, slots).count())), order)
     });
     let ended = before.iter().filter(|order| !has_target(after, order)).map(|order| {

@@ -53,7 +53,8 @@ impl Plan {
 
 /// Decides what the table must hold at `now` under the `orders` in force, without any state of earlier turns.
 pub fn decide(table: &Table, orders: &[Order], seen: &Observation, now: Timestamp, limits: &SlotLimits) -> Plan {
-    let previous = Previous { slots: &BTreeMap::new(), guard: &Guard::default(), elapsed: Duration::ZERO };
+    let (slots, guard, ordered) = (BTreeMap::new(), Guard::default(), BTreeMap::new());
+    let previous = Previous { slots: &slots, guard: &guard, ordered: &ordered, elapsed: Duration::ZERO };
     decide_after(table, orders, &previous, seen, now, limits)
 }
 

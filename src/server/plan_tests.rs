@@ -44,6 +44,10 @@ fn who_is_ordered_out_drains_and_no_newcomer_takes_its_place() {
          "1 free was=a; 2 .2 i2 b/z2 enabled 7; kept out i1"),
         ("all: the last resort", "group:a; group:b", two, ready,
          "1 .1 i1 a/z1 draining 7; 2 .2 i2 b/z2 draining 7; last resort 1 2"),
+        ("the last resort is over: from MIN", "", "1 .1 i1 a/z1 draining 7; 2 .2 i2 b/z2 draining 7", ready,
+         "1 .1 i1 a/z1 enabled 1@100; 2 .2 i2 b/z2 enabled 1@100"),
+        ("an ordered one serves before a newcomer that is ordered too", "zone:z1", "1 .1 i1 a/z1 draining 0; 2 free",
+         ".1 i1 a/z1 ready; .3 i3 a/z1 ready", "1 .1 i1 a/z1 draining 1@100; 2 free; kept out i3; last resort 1"),
         ("all but one that has no weight yet", "slot:1", "1 .1 i1 a/z1 enabled 7; 2 .2 i2 b/z2 draining 0",
          ".1 i1 a/z1 ready; .2 i2 b/z2 draining", "1 .1 i1 a/z1 draining 7; 2 .2 i2 b/z2 draining 0; last resort 1"),
         ("the others leave: the ordered ones are back, at MIN", "zone:z1", "1 .1 i1 a/z1 draining 0; 2 .2 i2 b/z2 enabled 7",
@@ -60,6 +64,19 @@ fn who_is_ordered_out_drains_and_no_newcomer_takes_its_place() {
     for (name, under, before, observed, after) in cases {
         check_ordered(name, 2 + u32::from(before.contains("3 .")), under, before, observed, after);
     }
+    let zero = SlotLimits { min: 0, ..limits(2) };
+    let plan = decide(
+        &table("1 .1 i1 a draining 7; 2 .2 i2 a draining 0"),
+        &[],
+        &seen(".1 i1 a ready; .2 i2 a ready"),
+        at(100),
+        &zero,
+    );
+    assert_eq!(
+        show_plan(&plan),
+        "1 .1 i1 a enabled 1@100; 2 .2 i2 a enabled 0@100",
+        "who serves serves on, with MIN 0 too"
+    );
     let none = SlotLimits { min: 0, max: 0, ..limits(2) };
     let plan = decide(&table("1 free; 2 free"), &orders("zone:z1"), &seen(".1 i1 a/z1 ready"), at(100), &none);
     assert_eq!(show_plan(&plan), "1 free; 2 free; kept out i1", "no traffic is wanted");

@@ -392,7 +392,7 @@ proptest! {
                 table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
             }
             let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
-                let previous = Previous { slots, guard: &plan.guard, elapsed: secs(0) };
+                let previous = Previous { slots, guard: &plan.guard, ordered: &BTreeMap::new(), elapsed: secs(0) };
                 decide_after(table, &orders, &previous, &seen, at(now), &limits)
             };
             let again = knowing(&table, &BTreeMap::new(), now);

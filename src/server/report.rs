@@ -26,7 +26,8 @@ pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<Me
 }
 
 fn added(id: SlotId, new: &Occupant) -> Message {
-    Message::new(format!("slot {id}: added {}, weight {}", describe(new), new.weight), about(id, [new]))
+    let against = if new.status == Status::Draining { ", against an order, as nothing else serves" } else { "" };
+    Message::new(format!("slot {id}: added {}, weight {}{against}", describe(new), new.weight), about(id, [new]))
 }
 
 fn removed(id: SlotId, old: &Occupant) -> Message {
@@ -45,7 +46,10 @@ fn changed(id: SlotId, old: &Occupant, new: &Occupant, full: Weight) -> Vec<Mess
         (Status::Draining, Status::Enabled) => {
             format!("slot {id}: {} is back from draining, weight {}", describe(new), new.weight)
         }
-        (Status::Enabled, Status::Draining) => format!("slot {id}: drained {}, weight {}", describe(new), new.weight),
+        (Status::Enabled, Status::Draining) if new.weight > 0 => {
+            format!("slot {id}: {} is to drain, but serves as the last resort, weight {}", describe(new), new.weight)
+        }
+        (Status::Enabled, Status::Draining) => format!("slot {id}: drained {}, weight 0", describe(new)),
         (Status::Enabled, Status::Enabled) if old.weight < full && new.weight == full => {
             format!("slot {id}: {} reaches full weight {full}", describe(new))
         }

@@ -47,7 +47,9 @@ pub(super) struct Term {
     /// The orders as the table was last read.
     orders: Orders,
     /// Those in force as the last turn ended, which were logged.
-    in_force: Vec<Order>,
+    in_force: Option<Vec<Order>>,
+    /// The occupants that an order alone drained in the last turn, by slot and name.
+    ordered: BTreeMap<SlotId, String>,
 }
 
 /// A turn that had nothing to do. As long as table and observation are the same and no ramp step is due, the next one has
@@ -80,7 +82,8 @@ impl Term {
             edited: false,
             steady: None,
             orders: Orders::default(),
-            in_force: Vec::new(),
+            in_force: None,
+            ordered: BTreeMap::new(),
         }
     }
 
@@ -105,8 +108,57 @@ impl Term {
     ) -> Result<Lease, TurnError> {
         let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
         self.failing_since.get_or_insert(now.clock);
-        let seen = self.fetch(&mut context.source, &Table::default())?;
-        self.decide_and_write(context, seen, elapsed, now)
+        match self.fetch(&mut context.source, &Table::default()) {
+            Ok(seen) => self.decide_and_write(context, seen, elapsed, now),
+            // What an operator orders needs no source, least of all while a zone or AWS is in trouble.
+            Err(error) => match self.obey_blindly(context, now) {
+                Ok(Lease::Lost) => Ok(Lease::Lost),
+                Ok(Lease::Held) => Err(error),
+                Err(other) => {
+                    debug!("orders cannot be carried out: {other}");
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Carries out orders while the source says nothing: every occupant is unknown, and only those change whom an order drains, or
+    /// drained until it was over.
+    fn obey_blindly<S: Source, T: SlotStore>(
+        &mut self,
+        context: &mut TurnContext<S, T>,
+        now: Moment,
+    ) -> Result<Lease, TurnError> {
+        let TableReading { table, marker, changed, orders, time } = context.store.read()?;
+        if !self.lease.confirm(&marker) {
+            return Ok(Lease::Lost);
+        }
+        self.edited |= changed;
+        let in_force = orders.in_force(time);
+        if in_force.is_empty() && self.ordered.is_empty() {
+            return Ok(Lease::Held);
+        }
+        let blind = Observation::unknown(&context.limits.groups);
+        let slots = self.published.as_ref().map(|published| published.slots.clone()).unwrap_or_default();
+        let previous = Previous { slots: &slots, guard: &self.guard, ordered: &self.ordered, elapsed: Duration::ZERO };
+        let mut plan = decide_after(&table, &in_force, &previous, &blind, now.time, &context.limits);
+        plan.changes.retain(|slot| plan.ordered.contains_key(&slot.id) || self.ordered.contains_key(&slot.id));
+        if !plan.changes.is_empty() {
+            let stamp = context.store.write(&plan.changes, &self.lease.stamp(true, now))?;
+            self.wrote(&*context.gauges, &stamp, now.clock);
+            let mut causes = causes(&table, &blind, &plan, now.time, &context.limits);
+            causes.retain(|id, _| plan.changes.iter().any(|slot| slot.id == *id));
+            context.log_changes(&table, &plan, &causes);
+            self.steady = None;
+            let before = self.published.clone().unwrap_or_default();
+            let mut shown = Snapshot { orders: with_slots(&in_force, &plan.slots), ..before };
+            shown.slots.extend(plan.changes.iter().map(|slot| (slot.id, slot.clone())));
+            shown.reasons.extend(reasons(causes, &plan, &context.limits));
+            self.publish(&*context.gauges, shown);
+        }
+        context.log_orders(self.in_force.as_deref(), &in_force, &[], &plan);
+        (self.in_force, self.ordered) = (Some(in_force), drained_by_order(&plan));
+        Ok(Lease::Held)
     }
 
     pub(super) fn beat_if_due<S, T: SlotStore>(
@@ -183,12 +235,14 @@ impl Term {
         }
         let causes = causes(&table, &seen, &plan, now.time, &context.limits);
         context.log_changes(&table, &plan, &causes);
-        context.log_orders(&self.in_force, &in_force, &over, &plan);
+        context.log_orders(self.in_force.as_deref(), &in_force, &over, &plan);
         self.conditions = context.log_conditions(&self.conditions, &table, &orders, &seen, &plan);
+        let ordered = drained_by_order(&plan);
         let steady_until = plan.changes.is_empty().then_some(plan.due);
         let reasons = reasons(causes, &plan, &context.limits);
         self.publish(&*context.gauges, snapshot(&table, &seen, plan, reasons, (&in_force, &orders)));
-        self.in_force = in_force;
+        self.in_force = Some(in_force);
+        self.ordered = ordered;
         self.steady = steady_until.map(|until| Steady { table, orders, seen, from: now.time, until });
         self.remove_orders(&mut context.store, &over);
         Ok(Lease::Held)
@@ -222,7 +276,7 @@ impl Term {
     ) -> Plan {
         let none = Snapshot::default();
         let slots = &self.published.as_ref().unwrap_or(&none).slots;
-        let previous = Previous { slots, guard: &self.guard, elapsed };
+        let previous = Previous { slots, guard: &self.guard, ordered: &self.ordered, elapsed };
         let plan = decide_after(table, orders, &previous, seen, now, limits);
         // Even if the write fails, the response counts.
         self.guard.clone_from(&plan.guard);
@@ -277,9 +331,8 @@ fn snapshot(
     reasons: BTreeMap<SlotId, Reason>,
     (in_force, orders): (&[Order], &Orders),
 ) -> Snapshot {
-    let with_slots = |order: &Order| (order.clone(), orders::held(order, &plan.slots).map(|slot| slot.id).collect());
     Snapshot {
-        orders: in_force.iter().map(with_slots).collect(),
+        orders: with_slots(in_force, &plan.slots),
         unreadable_orders: orders.unreadable.iter().map(|entry| entry.reason.clone()).collect(),
         left_out: left_out(seen, &plan),
         reasons,
@@ -292,6 +345,18 @@ fn snapshot(
         unseen: seen.unseen().count(),
         unknown_states: seen.unknown_states.len(),
     }
+}
+
+/// Orders with the slots whose servers they are about.
+fn with_slots(orders: &[Order], slots: &BTreeMap<SlotId, Slot>) -> Vec<(Order, Vec<SlotId>)> {
+    let with = |order: &Order| (order.clone(), orders::held(order, slots).map(|slot| slot.id).collect());
+    orders.iter().map(with).collect()
+}
+
+/// The occupants that an order alone drains, by slot and name.
+fn drained_by_order(plan: &Plan) -> BTreeMap<SlotId, String> {
+    let name = |id: &SlotId| Some((*id, plan.slots.get(id)?.occupant.as_ref()?.name.clone()));
+    plan.ordered.keys().filter_map(name).collect()
 }
 
 fn occupant_name(slot: &Slot) -> Option<&str> {

@@ -810,3 +810,46 @@ fn an_order_about_an_instance_ends_with_it_and_the_source_is_asked_about_it() {
     bed.turn(105);
     assert_eq!(left(&bed), [""; 0], "it forgets a terminated one after an hour");
 }
+
+/// While a zone or AWS is in trouble, an order is what an operator has left.
+#[test]
+fn an_order_is_carried_out_and_lifted_while_the_source_says_nothing() {
+    let away = || Err("AWS is away");
+    let mut bed = Bed::new(
+        limits(3),
+        "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10",
+        [Ok(TWO_READY), away(), away(), away(), away(), Ok(TWO_READY)],
+    );
+    bed.turn(100);
+    let rows = |bed: &Bed| bed.rows();
+    bed.fail(101, "AWS is away");
+    assert_eq!(rows(&bed), "1 .1 i1 a enabled 10; 2 .2 i2 a enabled 10; 3 free");
+    bed.memory.borrow_mut().orders.all = orders("slot:1");
+    bed.fail(102, "AWS is away");
+    assert_eq!(rows(&bed), "1 .1 i1 a draining 0@102; 2 .2 i2 a enabled 10; 3 free");
+    assert_eq!(bed.gauges.last().orders.len(), 1);
+    let writes = bed.writes().len();
+    bed.fail(103, "AWS is away");
+    assert_eq!(bed.writes().len(), writes, "nothing more to do");
+    bed.memory.borrow_mut().orders.all = vec![];
+    bed.memory.borrow_mut().table.rows.remove(&3);
+    bed.fail(104, "AWS is away");
+    assert_eq!(rows(&bed), "1 .1 i1 a enabled 1@104; 2 .2 i2 a enabled 10", "a missing row is left for later");
+    bed.turn(105);
+    assert_eq!(rows(&bed), "1 .1 i1 a enabled 1@104; 2 .2 i2 a enabled 10; 3 free");
+}
+
+/// Its group is missing: nothing is known of it, before, meanwhile and after.
+#[test]
+fn an_order_on_an_unknown_server_ends_too() {
+    let seen = ".2 i2 b ready; missing a; i1 unconfirmed";
+    let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 10", [Ok(seen)]);
+    bed.memory.borrow_mut().orders.all = orders("group:a");
+    bed.turn(100);
+    assert_eq!(bed.rows(), "1 .1 i1 a draining 0@100; 2 .2 i2 b enabled 10");
+    bed.memory.borrow_mut().orders.all = vec![];
+    bed.turn(101);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@101; 2 .2 i2 b enabled 10");
+    bed.turn(200);
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@101; 2 .2 i2 b enabled 10", "as it is");
+}

@@ -16,12 +16,14 @@ use crate::aws::{Aws, Probe, Service, SlotTable};
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
-use crate::order::{MAX_NOTE_CHARS, Order, Target};
+use crate::order::{MAX_NOTE_CHARS, Order, Orders, Target};
 use crate::ports::{SlotStore, Subject, TableReading, TurnError};
 use crate::settings::{self, PresentSettings};
 use crate::text::{sanitized, span};
 use outlook::{Outlook, Row, held_by};
 
+/// Why an order is not given.
+const MOST: &str = "with what is ordered already, that is more than half of the serving servers: repeat it with --yes";
 /// How long STS is asked who gives an order.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest time of an order.
@@ -141,7 +143,7 @@ impl Desk {
     /// Who gives an order. Nothing can deny the question, but STS may be out of reach.
     fn caller(&self) -> String {
         let probe = Probe::new(Arc::clone(&self.aws));
-        let key = || probe.credentials().map(|held| format!("key {}", held.label));
+        let key = || probe.credentials().map(|held| held.label);
         probe.caller_within(CALLER_TIMEOUT).or_else(|_| key()).unwrap_or_else(|_| "unknown".to_owned())
     }
 
@@ -163,11 +165,11 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
     let TableReading { table, orders, time, .. } = &desk.reading;
     let (time, standing) = (*time, orders.in_force(*time));
     let outlook = Outlook::of(table, &standing, &request.targets);
-    let needs_yes = outlook.is_most() && !request.yes && !request.dry_run;
+    let mut refused = (outlook.is_most() && !request.yes && !request.dry_run).then(|| MOST.to_owned());
     let until = request.span.map(|span| time.plus(span));
     let mut given_by = None;
     let mut carried_out = None;
-    if !request.dry_run && !needs_yes {
+    if !request.dry_run && refused.is_none() {
         let by = desk.caller();
         let order = |target: &Target| Order {
             target: target.clone(),
@@ -177,9 +179,19 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
             note: request.note.clone(),
         };
         let given: Vec<Order> = request.targets.iter().map(order).collect();
-        desk.store.change_orders(&given, &[]).map_err(|error| failed(error.into()))?;
-        carried_out = Some(desk.carried_out());
-        given_by = Some(by);
+        // Orders that others give at the same moment count too.
+        let table = desk.reading.table.clone();
+        let allows = |orders: &Orders| {
+            let outlook = Outlook::of(&table, &orders.in_force(time), &request.targets);
+            if outlook.is_most() && !request.yes { Err(MOST.to_owned()) } else { Ok(()) }
+        };
+        match desk.store.change_orders(&given, &[], &allows).map_err(|error| failed(error.into()))? {
+            Ok(()) => {
+                carried_out = Some(desk.carried_out());
+                given_by = Some(by);
+            }
+            Err(why) => refused = Some(why),
+        }
     }
     let answer = Answer {
         place: desk.place(),
@@ -188,7 +200,7 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
         note: request.note.clone(),
         by: given_by,
         carried_out,
-        refused: needs_yes.then(|| "that is more than half of the serving servers: repeat it with --yes".to_owned()),
+        refused,
         outlook,
     };
     Ok(answer.print(options, request, "given", time, env))
@@ -219,7 +231,11 @@ pub(super) fn enable(options: &Options, request: &Request, env: &Environment) ->
     let outlook = Outlook::of(table, &left, &request.targets);
     let mut carried_out = None;
     if !request.dry_run {
-        desk.store.change_orders(&[], &request.targets).map_err(|error| failed(error.into()))?;
+        let any = |_: &Orders| Ok(());
+        desk.store
+            .change_orders(&[], &request.targets, &any)
+            .map_err(|error| failed(error.into()))?
+            .map_err(refusal)?;
         carried_out = Some(desk.carried_out());
     }
     let answer = Answer {
@@ -325,8 +341,7 @@ fn check_targets(desk: &Desk, targets: &[Target], env: &Environment) -> Result<(
 
 fn target_fault(desk: &Desk, target: &Target, env: &Environment) -> Option<String> {
     let TableReading { table, orders, .. } = &desk.reading;
-    let is_named = table.slots().any(|slot| slot.occupant.as_ref().is_some_and(|one| target.names(slot.id, one)));
-    if is_named || orders.all.iter().any(|order| order.target == *target) {
+    if outlook::is_somebody(table, target) || orders.all.iter().any(|order| order.target == *target) {
         return None;
     }
     let size = desk.settings.common.list_size;
@@ -346,8 +361,11 @@ fn target_fault(desk: &Desk, target: &Target, env: &Environment) -> Option<Strin
         }
         Target::Instance(name) => {
             let server = desk.settings.server.as_ref();
-            super::why::unknown_instance(&desk.aws, server, table, name, env)
-                .map(|why| format!("no row holds {}, and {why}", sanitized(name)))
+            let why = super::why::unknown_instance(&desk.aws, server, table, name, env)?;
+            let meant = [Target::Zone(name.clone()), Target::Group(name.clone())];
+            let meant = meant.iter().find(|target| outlook::is_somebody(table, target));
+            let hint = meant.map(|target| format!(" (did you mean {}?)", sanitized(&target.to_string())));
+            Some(format!("no row holds {}, and {why}{}", sanitized(name), hint.unwrap_or_default()))
         }
     }
 }

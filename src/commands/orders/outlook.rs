@@ -21,6 +21,12 @@ pub(super) struct Outlook {
     pub(super) serving: usize,
     /// Those of them that the targets name.
     pub(super) taken: usize,
+    /// Those of them that no order names, neither these targets nor one that stands.
+    left: usize,
+    /// Those of them that an order names that stands: the last resort, or it is not carried out yet.
+    ordered: usize,
+    /// The zones and groups of which all serving servers are taken.
+    emptied: Vec<Target>,
     /// The servers that the targets name.
     named: usize,
     /// Those of them that no other order and no operator holds.
@@ -50,6 +56,8 @@ impl Outlook {
     pub(super) fn of(table: &Table, standing: &[Order], targets: &[Target]) -> Self {
         let is_named = |(id, occupant): &(SlotId, &Occupant)| targets.iter().any(|target| target.names(*id, occupant));
         let named: Vec<(SlotId, &Occupant)> = occupants(table).filter(is_named).collect();
+        let serving = || occupants(table).filter(|(_, occupant)| serves(occupant));
+        let is_ordered = |(id, occupant): &(SlotId, &Occupant)| on_occupant(standing, *id, occupant).is_some();
         let is_free = |(id, occupant): &&(SlotId, &Occupant)| {
             occupant.status != Status::Disabled && on_occupant(standing, *id, occupant).is_none()
         };
@@ -62,21 +70,24 @@ impl Outlook {
                 target: target.clone(),
                 slots: mine.iter().map(|(id, _)| *id).collect(),
                 serving: mine.iter().filter(|(_, occupant)| serves(occupant)).count(),
-                orders: standing.iter().filter(on_mine).map(Order::to_string).collect(),
+                orders: standing.iter().filter(on_mine).map(|order| held(order, target)).collect(),
             }
         };
         Outlook {
             rows: targets.iter().map(row).collect(),
-            serving: occupants(table).filter(|(_, occupant)| serves(occupant)).count(),
+            serving: serving().count(),
             taken: named.iter().filter(|(_, occupant)| serves(occupant)).count(),
+            left: serving().filter(|one| !is_named(one) && !is_ordered(one)).count(),
+            ordered: serving().filter(is_ordered).count(),
+            emptied: emptied(table, targets),
             named: named.len(),
             free: named.iter().filter(is_free).count(),
         }
     }
 
-    /// Whether the targets are more than half of what serves.
+    /// Whether the targets are more than half of what serves, together with what is ordered already.
     pub(super) fn is_most(&self) -> bool {
-        2 * self.taken > self.serving
+        self.taken > 0 && 2 * (self.serving - self.left) > self.serving
     }
 
     /// What draining the targets means.
@@ -85,11 +96,18 @@ impl Outlook {
         match (taken, serving) {
             (0, _) if *named == 0 => "no server is there now; one that comes gets no slot".to_owned(),
             (0, _) => format!("none of the {serving} serving servers, as these have no weight now"),
-            (taken, serving) if taken == serving => {
+            (_, serving) if self.left == 0 => {
                 format!("all {serving} serving servers: until others have weight, they serve on as the last resort")
             }
             (taken, serving) => {
-                format!("{taken} of {serving} serving servers ({} %) drain, on every HAProxy", 100 * taken / serving)
+                let share = 100 * taken / serving;
+                let mut text = format!("{taken} of {serving} serving servers ({share} %) drain, on every HAProxy");
+                if !self.emptied.is_empty() {
+                    let names = list(self.emptied.iter().map(|target| sanitized(&target.to_string())), LISTED);
+                    let hint = "one that takes only servers of these has none left, unless CLIENT_SPILL_BELOW or its fallback helps";
+                    text.push_str(&format!("; all of {names}: {hint}"));
+                }
+                text
             }
         }
     }
@@ -97,13 +115,23 @@ impl Outlook {
     /// What lifting the orders on the targets means.
     pub(super) fn enables(&self) -> String {
         let Outlook { named, free, .. } = self;
-        match (free, named) {
+        // Who serves as the last resort goes to weight 0 as soon as others have weight.
+        let last = self.ordered;
+        let also = match last {
+            0 => String::new(),
+            _ if *free == 0 => String::new(),
+            last => format!("; {last} that serve against other orders, as the last resort, go to weight 0"),
+        };
+        let text = match (free, named) {
             (_, 0) => "no server is there now; one that comes gets a slot".to_owned(),
             (free, named) if free == named => format!("{named} servers ramp up again, as far as they are ready"),
-            (free, named) => format!(
-                "{free} of {named} servers ramp up again, as far as they are ready; the others are held otherwise"
-            ),
-        }
+            (free, named) => {
+                format!(
+                    "{free} of {named} servers ramp up again, as far as they are ready; the others are held otherwise"
+                )
+            }
+        };
+        text + &also
     }
 }
 
@@ -147,9 +175,32 @@ pub(super) fn held_by(table: &Table, orders: &Orders, target: &Target, now: Time
     match (named.is_empty(), disabled.is_empty(), draining.is_empty()) {
         (true, ..) => "nobody is there".to_owned(),
         (_, false, _) => format!("an operator disabled the rows of slots {disabled} (BackendServerStatus)"),
-        (_, _, false) => format!("slots {draining} drain because their instances leave; see hsdo why"),
+        (_, _, false) => format!("slots {draining} drain for another reason; see hsdo why"),
         _ => "nothing holds it".to_owned(),
     }
+}
+
+/// An order, beside a new one on `target`.
+fn held(order: &Order, target: &Target) -> String {
+    if order.target == *target { format!("replaces the {order}") } else { order.to_string() }
+}
+
+/// The zones and groups of which these targets take every serving server.
+fn emptied(table: &Table, targets: &[Target]) -> Vec<Target> {
+    let names = |(_, one): (SlotId, &Occupant)| {
+        [one.zone.clone().map(Target::Zone), one.group.clone().map(Target::Group)].into_iter().flatten()
+    };
+    let is_taken = |id: SlotId, one: &Occupant| targets.iter().any(|target| target.names(id, one));
+    let serving = || occupants(table).filter(|(_, one)| serves(one));
+    let places: BTreeSet<Target> = serving().flat_map(names).collect();
+    let is_empty =
+        |place: &Target| serving().filter(|(id, one)| place.names(*id, one)).all(|(id, one)| is_taken(id, one));
+    places.into_iter().filter(is_empty).collect()
+}
+
+/// Whether a target names any occupant.
+pub(super) fn is_somebody(table: &Table, target: &Target) -> bool {
+    occupants(table).any(|(id, occupant)| target.names(id, occupant))
 }
 
 /// The names that the occupants have, for a message.
@@ -216,8 +267,22 @@ mod tests {
                 true,
                 "all 2 serving servers: until others have weight, they serve on as the last resort",
             ),
-            ([10, 10, 3, 5], "zone:a", 3, 2, true, "2 of 3 serving servers (66 %) drain, on every HAProxy"),
-            ([10, 10, 3, 5], "zone:b", 3, 1, false, "1 of 3 serving servers (33 %) drain, on every HAProxy"),
+            (
+                [10, 10, 3, 5],
+                "slot:1 slot:3",
+                3,
+                2,
+                true,
+                "2 of 3 serving servers (66 %) drain, on every HAProxy; all of zone:b: HINT",
+            ),
+            (
+                [10, 10, 3, 5],
+                "zone:b",
+                3,
+                1,
+                false,
+                "1 of 3 serving servers (33 %) drain, on every HAProxy; all of zone:b: HINT",
+            ),
             ([10, 10, 0, 5], "zone:b", 2, 0, false, "none of the 2 serving servers, as these have no weight now"),
             ([10, 10, 0, 5], "10.0.0.9", 2, 0, false, "no server is there now; one that comes gets no slot"),
             ([0, 0, 0, 0], "group:web", 0, 0, false, "none of the 0 serving servers, as these have no weight now"),
@@ -225,8 +290,20 @@ mod tests {
         for (weights, words, serving, taken, most, says) in cases {
             let found = Outlook::of(&table(weights), &[], &targets(words));
             assert_eq!((found.serving, found.taken, found.is_most()), (serving, taken, most), "{words}");
-            assert_eq!(found.drains(), says, "{words}");
+            let hint =
+                "one that takes only servers of these has none left, unless CLIENT_SPILL_BELOW or its fallback helps";
+            assert_eq!(found.drains(), says.replace("HINT", hint), "{words}");
         }
+        // What is ordered already counts, whether it is carried out or not.
+        let beside = |standing_on: &str, words: &str| {
+            let found = Outlook::of(&table([10, 10, 10, 5]), &standing(standing_on), &targets(words));
+            (found.is_most(), found.drains().contains("all 3 serving servers"))
+        };
+        assert_eq!(beside("", "slot:1"), (false, false));
+        assert_eq!(beside("slot:2", "slot:1"), (true, false));
+        assert_eq!(beside("slot:1", "slot:1"), (false, false));
+        assert_eq!(beside("slot:2 slot:3", "slot:1"), (true, true));
+        assert_eq!(beside("zone:a", "10.0.0.9"), (false, false), "it takes nobody");
     }
 
     #[test]
@@ -237,7 +314,8 @@ mod tests {
             (
                 "zone:a",
                 "slot:2",
-                "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise",
+                "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise; 1 that serve against other \
+                 orders, as the last resort, go to weight 0",
             ),
             ("zone:b", "", "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise"),
             ("zone:c", "", "no server is there now; one that comes gets a slot"),
@@ -250,7 +328,7 @@ mod tests {
             ("slot:1", "zone:b", "nothing holds it"),
             ("zone:c", "zone:a", "nobody is there"),
             ("slot:4", "", "an operator disabled the rows of slots 4 (BackendServerStatus)"),
-            ("slot:3", "", "slots 3 drain because their instances leave; see hsdo why"),
+            ("slot:3", "", "slots 3 drain for another reason; see hsdo why"),
         ] {
             let orders = Orders { all: standing(orders), unreadable: vec![] };
             assert_eq!(held_by(&table, &orders, &targets(word)[0], now), says, "{word}");

@@ -53,8 +53,11 @@ pub(super) fn explain(target: &Target, settings: &PresentSettings, found: &Gathe
 
     let mut facts = vec![row_fact(target, row, name.as_deref(), server.as_ref(), found)];
     facts.extend(lease_fact(found));
-    let orders = orders_on(slot, occupant, name.as_deref(), found);
-    facts.extend(orders.iter().map(|order| Fact::new("orders", order.to_string())));
+    let mut orders = orders_on(slot, occupant, name.as_deref(), found);
+    let lapsed =
+        |order: &Order| if order.has_lapsed(found.time) { " (over; the server that leads lifts it)" } else { "" };
+    facts.extend(orders.iter().map(|order| Fact::new("orders", format!("{order}{}", lapsed(order)))));
+    orders.retain(|order| !order.has_lapsed(found.time));
     let unreadable = found.orders.unreadable.iter();
     facts.extend(unreadable.map(|entry| Fact::unknown("orders", format!("cannot be read: {}", entry.reason))));
     facts.extend(told.iter().flat_map(|told| told.facts.iter().cloned()));
@@ -150,7 +153,7 @@ fn row_fact(
     Fact::new("table", text)
 }
 
-/// The orders in force on a slot, its occupant, or an instance without a slot.
+/// The orders on a slot, its occupant, or an instance without a slot.
 fn orders_on(slot: Option<SlotId>, occupant: Option<&Occupant>, name: Option<&str>, found: &Gathered) -> Vec<Order> {
     let instance = found.source.observation().and_then(|seen| {
         let is_named = |instance: &&Instance| name.is_some_and(|name| instance.has_name(name));
@@ -164,7 +167,7 @@ fn orders_on(slot: Option<SlotId>, occupant: Option<&Occupant>, name: Option<&st
                 || name.is_some_and(|name| order.target == Target::Instance(name.to_owned()))
         }
     };
-    found.orders.in_force(found.time).into_iter().filter(is_on).collect()
+    found.orders.all.iter().filter(|order| is_on(order)).cloned().collect()
 }
 
 /// Who keeps the row up to date.
@@ -193,15 +196,20 @@ fn slot_cause(
     });
     match (is_same, server.causes.get(&id)) {
         (true, Some(cause)) => (cause.clone(), None),
-        _ => (by_row(), planned.map(next_turn)),
+        _ => (by_row(), planned.map(|planned| next_turn(planned, slot))),
     }
 }
 
-fn next_turn(planned: &Slot) -> String {
+fn next_turn(planned: &Slot, now: &Slot) -> String {
+    let is_there = planned.occupant.as_ref().map(|one| &one.name) == now.occupant.as_ref().map(|one| &one.name);
     match &planned.occupant {
         None => "the server frees the slot".to_owned(),
         Some(Occupant { name, address, status, weight, .. }) => {
-            let verb = if *status == Status::Draining { "drains" } else { "seats" };
+            let verb = match (status, is_there) {
+                (Status::Draining, _) => "drains",
+                (_, true) => "enables",
+                (_, false) => "seats",
+            };
             format!("the server {verb} {name} at {address} here, weight {weight}")
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn unknown_instance(
     if said.is_known {
         return None;
     }
-    let facts: Vec<&str> = said.facts.iter().map(|fact| fact.text.as_str()).collect();
+    let facts: Vec<String> = said.facts.iter().map(|fact| format!("{}: {}", fact.source, fact.text)).collect();
     Some(if facts.is_empty() { "nobody knows it".to_owned() } else { facts.join("; ") })
 }
 
