@@ -1,7 +1,8 @@
 //! Changes to instances and groups.
 
 use crate::Chaos;
-use crate::fleet::{DETACHED, Ec2, Expected, Instance, OUT_OF_SERVICE, REPLACING, Scene, UNKNOWN_STATES};
+use crate::fleet::{DETACHED, Ec2, Expected, Instance, OUT_OF_SERVICE, REPLACING, Scene, UNKNOWN_STATES, ZONES};
+use crate::orders::zone_target;
 
 /// The most instances at once, leaving ones included, so each has a slot.
 const MAX_INSTANCES: usize = 12;
@@ -15,11 +16,16 @@ impl Chaos {
             self.launched += 1;
             let id = id(self.launched);
             let address = scene.free_address();
+            // Not in a zone of which somebody orders that it drains: too few would serve.
+            let zones = (self.launched as usize..).map(|number| number % ZONES.len());
+            let zone = zones.take(ZONES.len()).find(|zone| !scene.ordered.contains(&zone_target(*zone)));
+            let zone = zone.unwrap_or_default();
             let has_served = lifecycle == "InService";
             let instance = Instance {
                 id: id.clone(),
                 address,
                 group,
+                zone,
                 lifecycle,
                 health: "Healthy",
                 ec2: Ec2::Running,
@@ -102,23 +108,30 @@ impl Chaos {
                     ids.iter().for_each(|id| scene.end(id, reported_as));
                 });
             }
-            (13, _) if group == 0 => self.change_counted("a group is replaced", |chaos, scene| {
-                let count = scene.in_service(0).len();
-                for instance in scene.instances.values_mut().filter(|instance| instance.group == 0) {
-                    instance.lifecycle = "Terminating:Wait";
-                }
-                for _ in 0..count.min(4) {
-                    chaos.launch(scene, 0, "InService");
-                }
-                while scene.in_service(0).len() < MIN_IN_SERVICE {
-                    let leaving = scene.instances.values_mut().find(|i| i.group == 0 && i.lifecycle != "InService");
-                    let back = leaving.expect("there were as many before");
-                    (back.lifecycle, back.health, back.ec2) = ("InService", "Healthy", Ec2::Running);
-                }
-            }),
+            (13, _) if group == 0 && serving.len() >= MIN_IN_SERVICE => {
+                self.change_counted("a group is replaced", |chaos, scene| {
+                    let count = scene.in_service(0).len();
+                    for instance in scene.instances.values_mut().filter(|instance| instance.group == 0) {
+                        instance.lifecycle = "Terminating:Wait";
+                    }
+                    for _ in 0..count.min(4) {
+                        chaos.launch(scene, 0, "InService");
+                    }
+                    while scene.in_service(0).len() < MIN_IN_SERVICE {
+                        let leaving = scene.instances.values_mut().find(|i| i.group == 0 && i.lifecycle != "InService");
+                        let back = leaving.expect("there were as many before");
+                        (back.lifecycle, back.health, back.ec2) = ("InService", "Healthy", Ec2::Running);
+                    }
+                });
+            }
             // With stale responses, lost rows or kept servers around, not all of them would leave, and the remaining
             // ones would have to serve alone.
-            (14, _) if !self.mixed_views && !of_consul && self.fleet.scene().of(Expected::Unknown).next().is_none() => {
+            (14, _)
+                if self.fleet.scene().ordered.is_empty()
+                    && !self.mixed_views
+                    && !of_consul
+                    && self.fleet.scene().of(Expected::Unknown).next().is_none() =>
+            {
                 self.all_leave = true;
                 self.change_counted("all unhealthy", |_, scene| {
                     scene.instances.values_mut().for_each(|instance| instance.health = "Unhealthy");
@@ -206,6 +219,7 @@ impl Chaos {
         self.random.shuffle(&mut ids);
         let least = serving / 2 + 1;
         if self.mixed_views
+            || !scene.ordered.is_empty()
             || self.all_leave
             || self.detached.is_some()
             || !self.regrouped.is_empty()
@@ -280,7 +294,10 @@ impl Chaos {
             for (group, least) in [(0, MIN_IN_SERVICE), (1, usize::from(chaos.consul.is_some()))] {
                 while scene.in_service(group).len() < least {
                     if scene.instances.len() == MAX_INSTANCES {
-                        let leaves = scene.instances.values().find(|i| i.lifecycle != "InService" || i.group != group);
+                        let leaves = scene
+                            .instances
+                            .values()
+                            .find(|i| i.lifecycle != "InService" || i.group != group || scene.is_ordered(i));
                         let id = leaves.expect("there are more than it needs").id.clone();
                         scene.instances.remove(&id);
                     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::common::bed::Bed;
 use crate::common::consul::Consul;
 use crate::common::hsdo::Hsdo;
-use crate::fleet::{Expected, GROUPS, Scene};
+use crate::fleet::{Expected, GROUPS, Scene, ZONES};
 use crate::{Chaos, one_at_a_time, variable};
 
 /// Runs for this fraction of the AWS run's time.
@@ -53,7 +53,7 @@ pub(crate) fn register(consul: &Consul, before: &Scene, after: &Scene) {
         let address = instance.address.to_string();
         let registration = json!({
             "Node": id, "Address": address, "Checks": checks,
-            "Service": {"ID": id, "Service": GROUPS[instance.group], "Address": address},
+            "Service": {"ID": id, "Service": GROUPS[instance.group], "Address": address, "Meta": {"zone": ZONES[instance.zone]}},
         });
         consul.call("PUT", "/v1/catalog/register", &registration.to_string());
         if maintenance == "passing" {

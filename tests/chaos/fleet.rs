@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::common::aws_proxy::AwsProxy;
 use crate::common::http::lock;
+use crate::orders;
 
 /// In the order of the configuration.
 pub(crate) const GROUPS: [&str; 2] = ["web-a", "web-b"];
+pub(crate) const ZONES: [&str; 3] = ["eu-west-1a", "eu-west-1b", "eu-west-1c"];
 const PAGE: usize = 3;
 
 const MEMBER: &str = include_str!("../data/group-member.xml");
@@ -55,6 +57,8 @@ pub(crate) struct Instance {
     pub(crate) address: Ipv4Addr,
     /// Index into [`GROUPS`].
     pub(crate) group: usize,
+    /// Index into [`ZONES`].
+    pub(crate) zone: usize,
     pub(crate) lifecycle: &'static str,
     pub(crate) health: &'static str,
     pub(crate) ec2: Ec2,
@@ -78,6 +82,8 @@ pub(crate) struct Scene {
     pub(crate) unlisted: BTreeSet<String>,
     /// Terminated instances that EC2 still reports.
     pub(crate) ended: BTreeMap<String, (Ipv4Addr, &'static str)>,
+    /// The instances and zones that orders may drain at any moment.
+    pub(crate) ordered: BTreeSet<String>,
 }
 
 impl Scene {
@@ -110,6 +116,18 @@ impl Scene {
         }
     }
 
+    pub(crate) fn is_ordered(&self, instance: &Instance) -> bool {
+        orders::names(&self.ordered, instance)
+    }
+
+    /// What hsdo should make of an instance, by its orders too.
+    pub(crate) fn wanted(&self, instance: &Instance) -> Expected {
+        match self.expected(instance) {
+            Expected::Ready if self.is_ordered(instance) => Expected::Draining,
+            part => part,
+        }
+    }
+
     /// Removes an instance; EC2 may still report it.
     pub(crate) fn end(&mut self, id: &str, reported_as: Option<&'static str>) {
         self.unlisted.remove(id);
@@ -122,9 +140,10 @@ impl Scene {
         self.instances.values().filter(move |instance| self.expected(instance) == part)
     }
 
-    /// In service, and safe to change.
+    /// In service, without an order, and safe to change.
     pub(crate) fn in_service(&self, group: usize) -> Vec<Instance> {
-        let good = |i: &&Instance| i.group == group && i.is_healthy() && !self.unlisted.contains(&i.id);
+        let good =
+            |i: &&Instance| i.group == group && i.is_healthy() && !self.unlisted.contains(&i.id) && !self.is_ordered(i);
         self.instances.values().filter(good).cloned().collect()
     }
 
@@ -224,6 +243,7 @@ impl Scene {
 fn member(instance: &Instance) -> String {
     MEMBER
         .replace("@ID@", &instance.id)
+        .replace(">eu-west-1a<", &format!(">{}<", ZONES[instance.zone]))
         .replace(">InService<", &format!(">{}<", instance.lifecycle))
         .replace(">Healthy<", &format!(">{}<", instance.health))
 }

@@ -29,6 +29,7 @@ pub(crate) struct Edit {
 
 impl Chaos {
     pub(crate) fn edit_table(&mut self) {
+        self.forget_orders();
         let items = self.bed.aws().with_table_locked(|| self.bed.moto().items());
         let slots: Vec<u32> = items.keys().copied().filter(|id| (1..=SLOTS).contains(id)).collect();
         if slots.is_empty() {
@@ -73,7 +74,10 @@ impl Chaos {
                 self.note_edit(&format!("row {row} of {name}: weight {weight}"), "weight");
                 self.with_moto_locked(|moto| moto.update_item(row, &json!({"Weight": {"N": weight.to_string()}})));
             }
-            6 if name != "none" && self.edits.iter().all(|edit| edit.attribute != "BackendServerStatus") => {
+            6 if name != "none"
+                && self.fleet.scene().ordered.is_empty()
+                && self.edits.iter().all(|edit| edit.attribute != "BackendServerStatus") =>
+            {
                 self.leave_rotations(&BTreeSet::from([name.clone()]));
                 self.put(&items[&row], row, "BackendServerStatus", json!({"S": "disabled"}), false, "disabled");
             }
@@ -212,6 +216,11 @@ impl Chaos {
         self.with_moto_locked(|moto| [0, -3, 99_999_999].iter().for_each(|id| moto.delete_any_item(*id)));
     }
 
+    /// Whether an operator's edit keeps a server out.
+    pub(crate) fn has_disabled_rows(&self) -> bool {
+        self.edits.iter().any(|edit| edit.attribute == "BackendServerStatus")
+    }
+
     /// Reports an unknown attribute that was not preserved.
     pub(crate) fn lost_attribute(&self, items: &BTreeMap<u32, Item>) -> Option<String> {
         let lost = |(row, owner): &(&u32, &String)| {
@@ -233,7 +242,7 @@ impl Chaos {
             .map(|(name, server)| (name, server.addr))
             .collect();
         // Another one must be there to serve.
-        if serving.len() < 2 || !self.sites[place].held.is_empty() {
+        if !self.fleet.scene().ordered.is_empty() || serving.len() < 2 || !self.sites[place].held.is_empty() {
             return;
         }
         let (server, address) = self.random.pick(&serving).clone();

@@ -21,6 +21,7 @@ mod changes;
 mod consul;
 mod fleet;
 mod hand;
+mod orders;
 mod report;
 mod role;
 mod settle;
@@ -106,6 +107,10 @@ struct Chaos {
     regrouped: BTreeSet<String>,
     /// Instances whose row was deleted or edited away this round.
     unseated: BTreeSet<String>,
+    /// The targets of orders that may stand.
+    orders: BTreeSet<String>,
+    /// Of those that must stand, with the second until which they do.
+    given: BTreeMap<String, i64>,
     /// Edits to undo at the end of the round.
     edits: Vec<Edit>,
     /// Attributes that hsdo does not know, by row.
@@ -140,6 +145,8 @@ impl Chaos {
             mixed_views: false,
             detached: None,
             regrouped: BTreeSet::new(),
+            orders: BTreeSet::new(),
+            given: BTreeMap::new(),
             edits: Vec::new(),
             unknown_attributes: BTreeMap::new(),
             settled_at: Instant::now(),
@@ -210,7 +217,7 @@ impl Chaos {
                     !here
                 });
                 back.watcher.release(&leaving.map(|instance| ip(instance)).collect());
-                back.watcher.allow(&back.addresses(&after, Expected::Ready));
+                back.watcher.allow(&back.able(&after));
             }
         }
         let loses_slot = |instance: &Instance| {

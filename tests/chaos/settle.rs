@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::moto::{Item, text_of};
-use crate::fleet::{Expected, GROUPS, Scene, ip};
+use crate::fleet::{Expected, GROUPS, Scene, ZONES, ip};
+use crate::orders::InForce;
 use crate::role::{Role, State};
 use crate::{Chaos, SLOTS};
 
@@ -36,7 +37,8 @@ impl Chaos {
     /// Waits until everything matches the fleet, and protects it from then on.
     pub(crate) fn settle(&mut self, round: usize) {
         let begun = Instant::now();
-        let scene = self.fleet.scene();
+        let mut scene = self.fleet.scene();
+        let mut in_force = InForce::default();
         let mut leader: Option<(usize, TurnsSince)> = None;
         let mut table_right = false;
         // Consul's responses arrive on their own schedule: a turn uses what is known by then.
@@ -61,7 +63,14 @@ impl Chaos {
                 (_, None) => leader = None,
             }
             let rows = self.bed.aws().with_table_locked(|| self.bed.moto().rows());
-            let fault = self.table_fault(&scene, &rows);
+            let found = InForce::of(&rows);
+            if found.is_blurred || found.ordered != in_force.ordered {
+                (leader, table_right) = (None, false);
+                clients.fill(TurnsSince::default());
+            }
+            scene.ordered.clone_from(&found.ordered);
+            in_force = found;
+            let fault = self.table_fault(&scene, &rows).or_else(|| self.order_fault(&in_force));
             let turned = leader.map_or(0.0, |(_, since)| since.ok);
             table_right |= fault.is_none() && turned >= 2.0;
             if let Some(fault) = fault.as_ref().filter(|_| round > 0 && !of_consul && turned > TURNS) {
@@ -89,6 +98,7 @@ impl Chaos {
             }
             match wrong {
                 None if table_right
+                    && !in_force.is_blurred
                     && self.sites.iter().all(|site| site.outages.last().is_none_or(|o| o.1.is_some())) =>
                 {
                     break Instant::now();
@@ -99,6 +109,7 @@ impl Chaos {
                 _ => std::thread::sleep(PAUSE),
             }
         };
+        self.settle_orders(in_force);
         self.settled(&scene, settled);
     }
 
@@ -107,6 +118,7 @@ impl Chaos {
         for site in &self.sites {
             for back in &site.backs {
                 back.watcher.settle(&back.addresses(scene, Expected::Ready));
+                back.watcher.allow(&back.able(scene));
             }
             site.tap.forget();
         }
@@ -171,8 +183,11 @@ impl Chaos {
 
     /// What is wrong with the table: each ready instance has one row, and no other row is enabled.
     fn table_fault(&self, scene: &Scene, rows: &BTreeMap<u32, Item>) -> Option<String> {
-        let mut ready: BTreeMap<&str, IpAddr> =
-            scene.of(Expected::Ready).map(|instance| (instance.id.as_str(), ip(instance))).collect();
+        let mut ready: BTreeMap<&str, IpAddr> = scene
+            .of(Expected::Ready)
+            .filter(|instance| !scene.is_ordered(instance))
+            .map(|instance| (instance.id.as_str(), ip(instance)))
+            .collect();
         for (id, item) in rows {
             let text = |name| text_of(item, name).unwrap_or_default();
             let (name, status) = (text("ServerName"), text("BackendServerStatus"));
@@ -180,7 +195,7 @@ impl Chaos {
                 continue;
             }
             let Some(instance) = scene.instances.get(&name) else { return Some(format!("row {id} holds {name}")) };
-            let expected = match scene.expected(instance) {
+            let expected = match scene.wanted(instance) {
                 Expected::Ready => "enabled",
                 Expected::Draining => "draining",
                 Expected::Absent | Expected::Unknown => return Some(format!("row {id} holds {name}, which is absent")),
@@ -188,6 +203,10 @@ impl Chaos {
             let right = text("IPAddress") == instance.address.to_string() && text("ASG") == GROUPS[instance.group];
             if status != expected || !right {
                 return Some(format!("row {id}: {item:?}, expected {expected} {instance:?}"));
+            }
+            let zone = text("HsdoZone");
+            if scene.expected(instance) == Expected::Ready && zone != ZONES[instance.zone] {
+                return Some(format!("row {id} has zone {zone:?}, expected {instance:?}"));
             }
             if expected == "enabled" && ready.remove(name.as_str()).is_none() {
                 return Some(format!("row {id} is a second one for {name}"));
@@ -200,6 +219,12 @@ impl Chaos {
             return Some(format!("{ready:?} have no row"));
         }
         self.lost_attribute(rows)
+    }
+
+    /// What is wrong with the orders of the table.
+    fn order_fault(&self, found: &InForce) -> Option<String> {
+        let over = found.over.first().filter(|_| !found.is_blurred);
+        over.map(|target| format!("the order on {target} is over")).or_else(|| self.lost_order(found))
     }
 
     /// TurnsSince the last round settled, only ready instances may have answered.

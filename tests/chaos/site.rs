@@ -26,8 +26,15 @@ pub(crate) struct SiteBackend {
 }
 
 impl SiteBackend {
+    /// Those of whom hsdo should make this.
     pub(crate) fn addresses(&self, scene: &Scene, part: Expected) -> BTreeSet<IpAddr> {
-        scene.of(part).filter(|instance| self.takes(instance)).map(ip).collect()
+        let of_part = scene.instances.values().filter(|instance| scene.wanted(instance) == part);
+        of_part.filter(|instance| self.takes(instance)).map(ip).collect()
+    }
+
+    /// Those that could serve, whatever is ordered.
+    pub(crate) fn able(&self, scene: &Scene) -> BTreeSet<IpAddr> {
+        scene.of(Expected::Ready).filter(|instance| self.takes(instance)).map(ip).collect()
     }
 
     pub(crate) fn takes(&self, instance: &Instance) -> bool {

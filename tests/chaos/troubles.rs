@@ -36,13 +36,14 @@ pub(crate) enum Trouble {
     FillConnections,
     Operator,
     EditTable,
+    GiveOrders,
     BogusResponse,
 }
 
 use Trouble::*;
 
 /// Repeated entries are more likely.
-const TROUBLES: [Trouble; 37] = [
+const TROUBLES: [Trouble; 41] = [
     AwsRandomFaults,
     AwsRandomFaults,
     AwsRandomFaults,
@@ -77,6 +78,10 @@ const TROUBLES: [Trouble; 37] = [
     EditTable,
     EditTable,
     EditTable,
+    GiveOrders,
+    GiveOrders,
+    GiveOrders,
+    GiveOrders,
     BogusResponse,
     BogusResponse,
     BogusResponse,
@@ -255,6 +260,7 @@ impl Chaos {
             }
             Operator => self.hold_server(place),
             EditTable => self.edit_table(),
+            GiveOrders => self.give_orders(),
             BogusResponse if self.consul.is_none() => {
                 self.unlist();
                 let unlisted = !self.fleet.scene().unlisted.is_empty();
@@ -283,6 +289,7 @@ impl Chaos {
             site.client.limit_files(1_024);
         }
         self.undo_edits();
+        self.lift_some();
         self.settle_fleet();
         self.release_held();
     }
