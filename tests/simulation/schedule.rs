@@ -146,7 +146,7 @@ pub(crate) fn schedule(seed: u64, until: At) -> Vec<Entry> {
             }
             entries.push(Entry(at, what));
             if matches!(what, What::Ordered { .. }) {
-                entries.extend(beside_an_order(&mut random, at));
+                entries.extend(beside_an_order(&mut random, at, what));
             }
             let pause = *random.pick(&[3_000, 30_000]);
             at += random.below(pause);
@@ -157,10 +157,16 @@ pub(crate) fn schedule(seed: u64, until: At) -> Vec<Entry> {
 }
 
 /// What comes at the same time as an order: another one from another shell, or the loss of the row that keeps both.
-fn beside_an_order(random: &mut Random, at: u64) -> Option<Entry> {
+fn beside_an_order(random: &mut Random, at: u64, order: What) -> Option<Entry> {
     let server = random.below(SERVERS as u64) as u8;
     let steps = random.below(12) as u8;
     let (close, later) = (at + random.below(60), at + random.below(4_000));
+    if let What::Ordered { whom: Whom::Group(group), how, secs } = order
+        && random.percent(50)
+    {
+        // Nobody is left without an order: the last resort serves.
+        return Some(Entry(close, What::Ordered { whom: Whom::Group(1 - group), how, secs }));
+    }
     match random.below(20) {
         0..=7 => Some(Entry(close, ordered(random))),
         8 | 9 => Some(Entry(later, What::RowDeleted { pick: 0 })),
