@@ -289,3 +289,33 @@ fn a_key_moves_only_to_a_server_that_came_in_and_back() {
     });
     assert_eq!(owners(port), before);
 }
+
+/// The leader lets the last servers serve on that orders would take: here they are in another zone than the load balancer's.
+#[test]
+fn the_last_resort_of_orders_helps_other_zones_too() {
+    let scene = Scene::set("spill-last");
+    let mut client = scene.client().spawn();
+    scene.wait_weights([10, 10, 0, 0, 0, 0]);
+    let drain = |id, weight: &str| {
+        let row = json!({"BackendServerStatus": {"S": "draining"}, "Weight": {"N": weight}});
+        scene.bed.moto().update_item(id, &row);
+    };
+    let mut stream = Stream::start(scene.haproxy.frontend(BACK), Duration::from_millis(5), usize::MAX);
+    [1, 2, 3, 4].into_iter().for_each(|id| drain(id, "0"));
+    scene.wait_weights([0, 0, 0, 0, 10, 10]);
+    [5, 6].into_iter().for_each(|id| drain(id, "10"));
+    client.wait_turn();
+    client.wait_turn();
+    scene.wait_weights([0, 0, 0, 0, 10, 10]);
+    let tally = stream.stop();
+    assert_eq!(tally.failures, [""; 0], "{tally}");
+
+    // Without spillover there is nobody, which somebody should know.
+    client.terminate();
+    let mut client = scene.client().env("CLIENT_SPILL_BELOW", "0").spawn();
+    client.wait_log("http-back: none of the own servers has weight here, and no others come in (CLIENT_SPILL_BELOW)");
+    wait_for("the reason in /readyz", SOON, || match client.get("/readyz")?.1 {
+        text if text.contains("none of the own servers has weight") => Ok(()),
+        text => Err(text),
+    });
+}

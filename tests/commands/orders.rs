@@ -4,6 +4,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::common::aws_proxy::Fault;
 use crate::common::bed::Bed;
 use crate::common::haproxy::{BackendConfig, Haproxy};
 use crate::common::hsdo::{Hsdo, Outcome, Running};
@@ -160,7 +161,7 @@ fn the_last_servers_serve_on_and_taking_them_needs_a_yes() {
         .assert_stdout("all 3 serving servers: until others have weight, they serve on as the last resort");
     scene.wait_states("d10 d10 d10 - - -");
     scene.server.wait_log(
-        "no ready server has weight: leaving servers keep serving in slots 1, 2, 3; against an order in slots 1, 2, 3",
+        "no ready server has weight: draining servers serve on in slots 1, 2, 3; against an order in slots 1, 2, 3",
     );
     order(bed, "enable group:web-b").run().assert_code(0);
     scene.wait_states("d0 d0 e10 - - -");
@@ -285,4 +286,34 @@ fn orders_from_many_shells_at_once_are_all_there_and_come_back_with_a_lost_row()
     bed.moto().delete_item(1);
     scene.wait_states("d0 e10 - - - -");
     wait_for("all orders to be back", SOON, || if count() == 7 { Ok(()) } else { Err(scene.orders().to_string()) });
+}
+
+#[test]
+fn an_order_needs_neither_auto_scaling_nor_an_answer_that_arrives() {
+    let mut scene = Scene::set("order-away", [1, 2]);
+    scene.bed.aws().inject("DescribeAutoScalingGroups", Fault::Close);
+    scene.server.wait_log("cannot be reached");
+    order(&scene.bed, "drain group:web-a").run().assert_code(0).assert_stdout("all of zone:eu-west-1a, group:web-a");
+    scene.wait_states("d0 e10 e10 - - -");
+    order(&scene.bed, "enable group:web-a").run().assert_code(0);
+    scene.wait_states("e10 e10 e10 - - -");
+
+    scene.server.terminate();
+    scene.bed.aws().heal();
+    scene.bed.aws().inject("UpdateItem", Fault::Lose);
+    order(&scene.bed, "drain slot:1")
+        .run()
+        .assert_code(0)
+        .assert_stdout("given, in table hsdo")
+        .assert_stdout("nobody carries it out yet");
+    assert!(scene.orders()["slot:1"].is_object(), "{}", scene.orders());
+    // It is not carried out yet, but counts.
+    order(&scene.bed, "drain slot:2")
+        .run()
+        .assert_code(1)
+        .assert_stdout("with what is ordered already, that is more than half");
+    scene.bed.aws().heal();
+    scene.bed.aws().inject("UpdateItem", Fault::Close);
+    order(&scene.bed, "drain 10.9.9.9").run().assert_code(1);
+    assert!(scene.orders()["10.9.9.9"].is_null(), "{}", scene.orders());
 }

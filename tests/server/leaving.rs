@@ -153,13 +153,13 @@ fn when_all_are_leaving_the_last_ones_serve_on() {
     server.wait_metric("hsdo_last_resort_servers", |count| count > 0.0);
     server.wait_turn();
     wait_row(&bed, 2, &[("BackendServerStatus", "draining"), ("Weight", "10")]);
-    assert_eq!(server.log().matches("leaving servers keep serving").count(), 1, "said once: {}", server.log());
+    assert_eq!(server.log().matches("draining servers serve on").count(), 1, "said once: {}", server.log());
 
     bed.moto().set_instance_health(&web[0], "Healthy");
     wait_row(&bed, 1, &[("BackendServerStatus", "enabled"), ("Weight", "10")]);
     wait_row(&bed, 2, &[("BackendServerStatus", "draining"), ("Weight", "0")]);
     server.wait_metric("hsdo_last_resort_servers", |count| count == 0.0);
-    server.wait_log("leaving servers no longer serve as the last resort");
+    server.wait_log("draining servers no longer serve as the last resort");
 }
 
 /// In dedicated mode another group's slot is in another backend: a returning instance must get its group's slot.
