@@ -1,7 +1,9 @@
 //! Changes to instances and groups.
 
 use crate::Chaos;
-use crate::fleet::{DETACHED, Ec2, Expected, Instance, OUT_OF_SERVICE, REPLACING, Scene, UNKNOWN_STATES, ZONES};
+use crate::fleet::{
+    DETACHED, Ec2, Expected, GROUPS, Instance, OUT_OF_SERVICE, REPLACING, Scene, UNKNOWN_STATES, ZONES,
+};
 use crate::orders::zone_target;
 
 /// The most instances at once, leaving ones included, so each has a slot.
@@ -62,7 +64,8 @@ impl Chaos {
                 let reported_as = self.reported_as();
                 self.change_counted("terminates at once", |_, scene| scene.end(&id, reported_as));
             }
-            (4, Some(id)) => {
+            // A zone of which the last server dies unnoticed is without one for a moment.
+            (4, Some(id)) if self.zone_can_spare(&id) => {
                 // Its port closes before AWS reports it: a Spot interruption.
                 self.bed.web().stop(&id);
                 let unnoticed = self.random.millis(0, 600);
@@ -172,6 +175,14 @@ impl Chaos {
             }
             _ => self.change_counted("all come back", |_, scene| come_back(scene)),
         }
+    }
+
+    /// Whether others of its zone serve too, if HAProxy has that zone.
+    fn zone_can_spare(&self, id: &str) -> bool {
+        let scene = self.fleet.scene();
+        let zone = scene.instances.get(id).map(|instance| instance.zone);
+        let of_zone = (0..GROUPS.len()).flat_map(|group| scene.in_service(group)).filter(|it| Some(it.zone) == zone);
+        zone != Some(0) || of_zone.count() > 2
     }
 
     /// At most `most` of these.

@@ -1,7 +1,7 @@
 //! Everything at once, at random: instances come and go while AWS, HAProxy, its socket, the table and hsdo itself fail.
 //!
-//! Two HAProxies with a client each, one filling a single backend, one with a backend for its own group and a fallback;
-//! one or two servers. Each round starts a few things at once, ends the faults, and waits until both HAProxies match
+//! Three HAProxies with a client each, one filling a single backend, one with a backend for its own group and a fallback, and one
+//! with the servers of its own zone, which those of others help out; one or two servers. Each round starts a few things at once, ends the faults, and waits until both HAProxies match
 //! the fleet. Watchers poll the rotation of every backend, and requests go through all the time. What must never
 //! happen:
 //!
@@ -42,7 +42,7 @@ use fleet::{Ec2, Expected, Fleet, GROUPS, Instance, Scene, ip};
 use hand::Edit;
 use report::Report;
 use role::Role;
-use site::Site;
+use site::{Site, Split};
 
 const SLOTS: u32 = 14;
 const BASE: &str = "mywebapp";
@@ -125,7 +125,11 @@ impl Chaos {
         bed.moto().create_table();
         bed.aws().limit_scan_page(5);
         let fleet = Fleet::behind(bed.aws());
-        let sites = vec![Site::start(&bed, "all", false), Site::start(&bed, "zone", true)];
+        let sites = vec![
+            Site::start(&bed, "all", Split::Nothing),
+            Site::start(&bed, "group", Split::Group),
+            Site::start(&bed, "zone", Split::Zone),
+        ];
         let mut chaos = Chaos {
             random: Random::new(seed),
             report: Report::new(seed),

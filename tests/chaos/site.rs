@@ -10,7 +10,7 @@ use crate::common::hsdo::Hsdo;
 use crate::common::moto::{Item, text_of};
 use crate::common::tap::Tap;
 use crate::common::traffic::Stream;
-use crate::fleet::{Expected, Instance, Scene, ip};
+use crate::fleet::{Expected, GROUPS, Instance, Scene, ZONES, ip};
 use crate::role::Role;
 use crate::watcher::Watcher;
 use crate::{BASE, SLOTS};
@@ -18,10 +18,21 @@ use crate::{BASE, SLOTS};
 /// The weight at the end of the ramp.
 const FULL: u32 = 10;
 
+/// How a site splits the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Split {
+    Nothing,
+    /// The first group in its default backend, the others in its fallback.
+    Group,
+    /// The first zone in its default backend. The others help out.
+    Zone,
+}
+
 pub(crate) struct SiteBackend {
     pub(crate) name: &'static str,
-    /// The groups whose instances belong here.
+    /// The groups and zones whose instances belong here.
     groups: &'static [usize],
+    zones: &'static [usize],
     pub(crate) watcher: Watcher,
 }
 
@@ -32,13 +43,24 @@ impl SiteBackend {
         of_part.filter(|instance| self.takes(instance)).map(ip).collect()
     }
 
+    /// Those that drain, and may still be there, at weight 0.
+    fn leaving(&self, scene: &Scene) -> BTreeSet<IpAddr> {
+        let drains = scene.instances.values().filter(|instance| scene.wanted(instance) == Expected::Draining);
+        drains.filter(|instance| self.spills() || self.takes(instance)).map(ip).collect()
+    }
+
+    /// Whether servers of other zones may come in.
+    fn spills(&self) -> bool {
+        self.zones.len() < ZONES.len()
+    }
+
     /// Those that could serve, whatever is ordered.
     pub(crate) fn able(&self, scene: &Scene) -> BTreeSet<IpAddr> {
-        scene.of(Expected::Ready).filter(|instance| self.takes(instance)).map(ip).collect()
+        scene.of(Expected::Ready).filter(|instance| self.spills() || self.takes(instance)).map(ip).collect()
     }
 
     pub(crate) fn takes(&self, instance: &Instance) -> bool {
-        self.groups.contains(&instance.group)
+        self.groups.contains(&instance.group) && self.zones.contains(&instance.zone)
     }
 }
 
@@ -60,10 +82,11 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A dedicated site has the first group in its default backend and the others in its fallback.
-    pub(crate) fn start(bed: &Bed, name: &'static str, dedicated: bool) -> Self {
+    pub(crate) fn start(bed: &Bed, name: &'static str, split: Split) -> Self {
+        let dedicated = split == Split::Group;
         let names: &[(&'static str, &'static [usize])] =
             if dedicated { &[("http-back", &[0]), ("fallback", &[1])] } else { &[("http-back", &[0, 1])] };
+        let zones: &'static [usize] = if split == Split::Zone { &[0] } else { &[0, 1, 2] };
         // One site follows the manual; in the other a single failed check takes a server out, and requests stick to
         // their server, whatever the weights.
         let config = |(name, _): &(&str, _)| {
@@ -83,14 +106,19 @@ impl Site {
         let configs: Vec<BackendConfig> = names.iter().map(config).collect();
         let haproxy = Haproxy::start_named(bed, name, &configs);
         let tap = Tap::start(bed.dir().join(format!("{name}.tap")), haproxy.socket());
-        let client = Role::start(if dedicated { "dedicated client" } else { "client" }, {
+        let role = match split {
+            Split::Nothing => "client",
+            Split::Group => "dedicated client",
+            Split::Zone => "client of a zone",
+        };
+        let client = Role::start(role, {
             let (path, url, port) = (tap.path().to_owned(), bed.aws().url(), bed.web().port());
             let bed_of_client = ClientBed { dir: bed.dir().to_owned(), url, port };
-            move || bed_of_client.client(&path.to_string_lossy(), dedicated)
+            move || bed_of_client.client(&path.to_string_lossy(), split)
         });
         let backs = names
             .iter()
-            .map(|(name, groups)| SiteBackend { name, groups, watcher: Watcher::start(haproxy.socket(), name) })
+            .map(|(name, groups)| SiteBackend { name, groups, zones, watcher: Watcher::start(haproxy.socket(), name) })
             .collect();
         let stream = Stream::start(haproxy.frontend("http-back"), Duration::from_millis(30), usize::MAX / 4);
         let now = Instant::now();
@@ -179,7 +207,11 @@ fn fault_of(
     full: bool,
 ) -> Option<String> {
     let mut wanted = back.addresses(scene, Expected::Ready);
-    let leaving = back.addresses(scene, Expected::Draining);
+    let is_empty = wanted.is_empty();
+    let mut helpers = if back.spills() { back.able(scene) } else { BTreeSet::new() };
+    helpers.retain(|address| !wanted.contains(address));
+    let mut helps = false;
+    let leaving = back.leaving(scene);
     for (name, server) in servers.iter().filter(|(_, server)| !server.in_maintenance()) {
         let address = server.addr.rsplit_once(':').and_then(|(address, _)| address.parse::<IpAddr>().ok());
         let Some(address) = address else { return Some(format!("{name} has no address")) };
@@ -190,6 +222,13 @@ fn fault_of(
         if row.and_then(|row| text_of(row, "IPAddress")) != Some(address.to_string()) {
             return Some(format!("{name} at {address} is not in that row of the table"));
         }
+        if helpers.contains(&address) {
+            helps = true;
+            if server.weight > FULL {
+                return Some(format!("{name} of another zone has more than its weight"));
+            }
+            continue;
+        }
         if !wanted.remove(&address) {
             return Some(format!("{name} at {address} is open"));
         }
@@ -199,6 +238,9 @@ fn fault_of(
         if full && (server.weight != FULL || server.status != "UP") {
             return Some(format!("{name} is {} at weight {}", server.status, server.weight));
         }
+    }
+    if back.spills() && is_empty && !helps {
+        return Some("nobody serves".to_owned());
     }
     (!wanted.is_empty()).then(|| format!("{wanted:?} is missing"))
 }
@@ -211,7 +253,7 @@ struct ClientBed {
 }
 
 impl ClientBed {
-    fn client(&self, socket: &str, dedicated: bool) -> Hsdo {
+    fn client(&self, socket: &str, split: Split) -> Hsdo {
         let hsdo = Hsdo::in_dir(&self.dir, &self.url, "client")
             .arg("--client")
             .env("AWS_ACCESS_KEY_ID", "client")
@@ -219,12 +261,17 @@ impl ClientBed {
             .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &self.port.to_string())
             .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("http-back:{BASE}:{}", self.port))
             .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string());
-        if !dedicated {
-            return hsdo;
+        match split {
+            Split::Nothing => hsdo,
+            Split::Group => hsdo
+                .env("CLIENT_DEDICATED_ASG", "true")
+                .env("CLIENT_ASG_NAMES", GROUPS[0])
+                .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "fallback")
+                .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", BASE),
+            Split::Zone => hsdo
+                .env("CLIENT_DEDICATED_ZONE", "true")
+                .env("CLIENT_ZONE_NAMES", ZONES[0])
+                .env("CLIENT_SPILL_BELOW", "70"),
         }
-        hsdo.env("CLIENT_DEDICATED_ASG", "true")
-            .env("CLIENT_ASG_NAMES", crate::fleet::GROUPS[0])
-            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "fallback")
-            .env("CLIENT_HAPROXY_FALLBACK_BACKEND_BASE_NAME", BASE)
     }
 }

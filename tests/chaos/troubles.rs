@@ -112,7 +112,7 @@ impl Chaos {
         }
         self.count(&format!("trouble: {trouble:?}"));
         self.say(&format!("{trouble:?}"));
-        let place = self.random.below(2) as usize;
+        let place = self.random.below(self.sites.len() as u64) as usize;
         match trouble {
             AwsRandomFaults => self.random_aws_faults(),
             AwsAllCalls => {
