@@ -36,7 +36,9 @@ for patch in "$root"/tests/simulation/mutants/*.patch; do
 	elif grep -q '^    found::' "$tree/$name.log"; then
 		echo "$name: $(sed -n 's/^    \(found::.*\)/\1/p' "$tree/$name.log" | head -n 1)"
 	else
-		echo "$name: day $(grep -c ': a day$' "$tree/$name.log"), $(sed -n 's/^ *broken \(after .*\)/\1/p' "$tree/$name.log" | head -n 1)"
+		echo "$name: day $(grep -c ': a day$' "$tree/$name.log"), $(sed -n 's/^[ .]*broken \(after .*\)/\1/p' "$tree/$name.log" | head -n 1)"
 	fi
 done
+# The next build must not take the last fault's objects for its own: cargo sees only that they are newer than the sources.
+(cd "$tree" && CARGO_TARGET_DIR=$root/target cargo clean --quiet --locked --package hsdo --target "$target")
 [ "$missed" -eq 0 ] || { echo "$missed not found" >&2; exit 1; }
