@@ -1,6 +1,6 @@
 //! The fuzz target for what HAProxy sends: tables, replies, and the commands that follow from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
@@ -111,10 +111,12 @@ pub(super) fn picked(table: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut lines = table.split(|byte| *byte == b'\n');
     let fields = |line: &[u8]| line.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
     let head = fields(lines.next().unwrap_or_default());
-    let wanted = |name: &[u8]| COLUMNS.iter().any(|column| column.as_bytes() == name);
+    // Of a column that is there twice, the first counts.
+    let place = |column: &&str| head.iter().position(|name| name == column.as_bytes());
+    let places: BTreeSet<usize> = COLUMNS.iter().filter_map(place).collect();
     let pick = |line: &[u8]| {
-        let both = head.iter().zip(fields(line)).filter(|(name, _)| wanted(name));
-        both.map(|(_, field)| field).collect::<Vec<_>>()
+        let fields = fields(line).into_iter().enumerate().filter(|(place, _)| places.contains(place));
+        fields.map(|(_, field)| field).collect::<Vec<_>>()
     };
     lines.map(pick).collect()
 }
@@ -131,7 +133,7 @@ fn servers_state(text: &str) {
     // It becomes part of the next command.
     assert!(table.number.is_none_or(|number| number.bytes().all(|byte| byte.is_ascii_digit())));
     assert!(table.servers.values().all(|server| server.weight <= MAX_WEIGHT));
-    let bases: std::collections::BTreeSet<&str> = table.servers.keys().take(8).map(|name| likely_base(name)).collect();
+    let bases: BTreeSet<&str> = table.servers.keys().take(8).map(|name| likely_base(name)).collect();
     for base in bases {
         converge(base, &table.servers);
     }
