@@ -259,11 +259,13 @@ impl World {
     }
 }
 
-/// The server of a slot that may help a site out whose zone it is not in.
+/// The server of a slot that may help a site out whose zone it is not in: one that is enabled, or the last resort.
 fn helper(rows: &crate::table::Rows, site: usize, id: SlotId) -> Option<(SlotId, IpAddr, Weight)> {
     let Some(Row::Readable(slot)) = rows.get(&id) else { return None };
     let occupant = slot.occupant.as_ref()?;
-    let may = occupant.status == Status::Enabled && occupant.weight > 0 && !Settings::is_own(site, occupant);
+    let is_enabled = |occupant: &Occupant| occupant.status == Status::Enabled && occupant.weight > 0;
+    let last_resort = || occupant.status == Status::Draining && !occupants(rows).any(|(_, one)| is_enabled(one));
+    let may = occupant.weight > 0 && !Settings::is_own(site, occupant) && (is_enabled(occupant) || last_resort());
     may.then_some((id, occupant.address, occupant.weight))
 }
 
