@@ -255,7 +255,7 @@ fn page(body: &[u8]) {
         }
     }
     for item in plain.items {
-        let orders = orders::read(item.get(orders::ORDERS));
+        let orders = orders::read(item.get(codec::ORDERS));
         for text in orders.all.iter().map(Order::to_string).chain(orders.unreadable.into_iter().map(|one| one.reason)) {
             assert_message(&text, body.len());
         }

@@ -27,7 +27,7 @@ use crate::order::Target;
 use crate::ports::TurnError;
 use crate::settings::{self, ClientSettings, Common, ZoneNames};
 use check::Roles;
-use orders::Request;
+use orders::OrderRequest;
 
 /// All AWS calls of a command end this long after its start.
 const AWS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -69,9 +69,9 @@ pub enum Command {
     /// Why a server has the traffic that it has.
     Why(Options, Target),
     /// Gives orders.
-    Drain(Options, Request),
+    Drain(Options, OrderRequest),
     /// Lifts orders.
-    Enable(Options, Request),
+    Enable(Options, OrderRequest),
 }
 
 /// The flags of every command.
@@ -97,7 +97,7 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
     };
     let mut parser = lexopt::Parser::from_args(rest);
     let (mut options, mut roles, mut targets) = (Options::default(), Roles::default(), Vec::new());
-    let mut request = Request::default();
+    let mut request = OrderRequest::default();
     let gives = word == Word::Drain;
     let orders = gives || word == Word::Enable;
     while let Some(argument) = parser.next().map_err(|error| command_line::usage_error(&error))? {

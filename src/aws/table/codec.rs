@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::dynamodb::{Attribute, Item, Update};
 use super::number::integer;
-use super::orders::ORDERS;
 use crate::clock::Timestamp;
 use crate::marker::{self, Claim, Marker, Stamp};
 use crate::slot::{
@@ -33,6 +32,8 @@ const LAST_ZONE: &str = "HsdoLastZone";
 /// The attributes hsdo reads and writes, besides the key.
 const ROW_ATTRIBUTES: [&str; 9] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP, ZONE, LAST_ZONE];
 
+/// The orders on slot 1's item.
+pub(crate) const ORDERS: &str = "HsdoOrders";
 /// The slot whose item carries the marker.
 pub(crate) const MARKER_SLOT: SlotId = 1;
 /// The attributes of the marker: version, heartbeat, leader.

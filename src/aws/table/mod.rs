@@ -5,6 +5,7 @@
 pub(super) mod codec;
 pub(super) mod dynamodb;
 pub(super) mod number;
+mod order_changes;
 pub(super) mod orders;
 mod sequential;
 pub(super) mod state_file;

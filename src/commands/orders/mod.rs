@@ -2,33 +2,30 @@
 //! slot 1's item: the server that leads carries it out.
 
 mod outlook;
+mod report;
+mod request;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::lease::Lease;
-use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
 use crate::aws::{Aws, Probe, Service, SlotTable};
-use crate::clock::Timestamp;
 use crate::environment::Environment;
-use crate::error::{Error, exit};
-use crate::order::{MAX_NOTE_CHARS, Order, Orders, Target};
+use crate::error::Error;
+use crate::order::{Order, Orders, Target};
 use crate::ports::{SlotStore, Subject, TableReading, TurnError};
 use crate::settings::{self, PresentSettings};
-use crate::text::{sanitized, span};
-use outlook::{Outlook, Row, held_by};
+use crate::text::sanitized;
+use outlook::{Outlook, held_by};
+use report::OrderReport;
+pub use request::{OrderRequest, check_note, parse_span};
 
 /// Why an order is not given.
 const MOST: &str = "with what is ordered already, that is more than half of the serving servers: repeat it with --yes";
 /// How long STS is asked who gives an order.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(3);
-/// The longest time of an order.
-const MAX_DAYS: u64 = 366;
-
 /// The help of `hsdo drain`, without the flags.
 pub const DRAIN_HELP: &str = "\
 usage: hsdo drain TARGET... [--for DURATION] [--note TEXT] [--yes] [--dry-run]
@@ -64,60 +61,6 @@ exit codes: 0 lifted; 1 not lifted, with the reason; 2 usage or configuration
 flags:
       --dry-run      only say what it would mean
 ";
-
-/// What to order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
-    /// At least one.
-    pub targets: Vec<Target>,
-    /// When the order lapses: `None` for never. Only to drain.
-    pub span: Option<Duration>,
-    /// Why. Only to drain.
-    pub note: Option<String>,
-    /// Whether more than half may be taken. Only to drain.
-    pub yes: bool,
-    /// Whether nothing is written.
-    pub dry_run: bool,
-}
-
-/// Parses a duration.
-///
-/// # Errors
-/// [`Error::Usage`] with one line.
-pub fn parse_span(text: &str) -> Result<Duration, Error> {
-    let bad = |why: &str| Error::Usage(format!("--for {text:?}: {why}; write it as 90s, 15m, 2h or 1d"));
-    let (digits, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(bad("not a duration")),
-    };
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(bad("not a duration"));
-    }
-    let total = digits.parse().ok().and_then(|count: u64| count.checked_mul(seconds));
-    match total.filter(|total| *total <= MAX_DAYS * 86_400) {
-        Some(0) => Err(bad("an order needs some time")),
-        Some(total) => Ok(Duration::from_secs(total)),
-        None => Err(bad("longer than 366 days; without --for it stands until it is lifted")),
-    }
-}
-
-/// Checks a note.
-///
-/// # Errors
-/// [`Error::Usage`] with one line.
-pub fn check_note(text: &str) -> Result<(), Error> {
-    if text.chars().count() > MAX_NOTE_CHARS {
-        return Err(Error::Usage(format!("--note: longer than {MAX_NOTE_CHARS} characters")));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Error::Usage("--note: it has a line break or another control character".to_owned()));
-    }
-    Ok(())
-}
 
 /// The table with what is asked of it.
 struct Desk {
@@ -159,7 +102,7 @@ impl Desk {
 }
 
 /// Gives an order.
-pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> Result<ExitCode, Error> {
+pub(super) fn drain(options: &Options, request: &OrderRequest, env: &Environment) -> Result<ExitCode, Error> {
     let mut desk = Desk::open(options, env)?;
     check_targets(&desk, &request.targets, env).map_err(refusal)?;
     let TableReading { table, orders, time, .. } = &desk.reading;
@@ -193,7 +136,7 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
             Err(why) => refused = Some(why),
         }
     }
-    let answer = Answer {
+    let answer = OrderReport {
         place: desk.place(),
         meaning: outlook.drains() + if outlook.is_most() && request.dry_run { "; that needs --yes" } else { "" },
         until: Some(until),
@@ -207,7 +150,7 @@ pub(super) fn drain(options: &Options, request: &Request, env: &Environment) -> 
 }
 
 /// Lifts orders.
-pub(super) fn enable(options: &Options, request: &Request, env: &Environment) -> Result<ExitCode, Error> {
+pub(super) fn enable(options: &Options, request: &OrderRequest, env: &Environment) -> Result<ExitCode, Error> {
     let mut desk = Desk::open(options, env)?;
     let TableReading { table, orders, time, .. } = &desk.reading;
     let time = *time;
@@ -238,7 +181,7 @@ pub(super) fn enable(options: &Options, request: &Request, env: &Environment) ->
             .map_err(refusal)?;
         carried_out = Some(desk.carried_out());
     }
-    let answer = Answer {
+    let answer = OrderReport {
         place: desk.place(),
         meaning: outlook.enables(),
         until: None,
@@ -249,84 +192,6 @@ pub(super) fn enable(options: &Options, request: &Request, env: &Environment) ->
         outlook,
     };
     Ok(answer.print(options, request, "lifted", time, env))
-}
-
-/// What became of an order.
-struct Answer {
-    place: String,
-    outlook: Outlook,
-    /// In words.
-    meaning: String,
-    /// When it lapses, if that is a question.
-    until: Option<Option<Timestamp>>,
-    note: Option<String>,
-    by: Option<String>,
-    carried_out: Option<(String, bool)>,
-    /// Why it was not done.
-    refused: Option<String>,
-}
-
-impl Answer {
-    fn print(self, options: &Options, request: &Request, done: &str, now: Timestamp, env: &Environment) -> ExitCode {
-        let text = if options.json {
-            print::json(&self.json(request, done))
-        } else {
-            self.text(request, done, now, print::has_colours(env))
-        };
-        crate::command_line::print(&text);
-        ExitCode::from(if self.refused.is_some() { exit::FAILED } else { exit::DONE })
-    }
-
-    fn text(&self, request: &Request, done: &str, now: Timestamp, colours: bool) -> String {
-        let rows: Vec<Vec<Cell>> = self.outlook.rows.iter().map(Row::cells).collect();
-        let mut text = print::table(&["TARGET", "SERVERS", "SERVING", "HELD BY"], &rows, colours);
-        let mut lines: Vec<Vec<Cell>> = vec![vec!["meaning".into(), self.meaning.as_str().into()]];
-        if let Some(until) = self.until {
-            let text = until.map_or_else(
-                || "until it is lifted: hsdo enable".to_owned(),
-                |until| {
-                    let left = until.since(now).unwrap_or_default();
-                    format!("until {} (for {})", until.to_the_second(), span(left))
-                },
-            );
-            lines.push(vec!["lapses".into(), text.into()]);
-        }
-        let outcome = match (&self.refused, request.dry_run) {
-            (Some(why), _) => Cell::new(format!("not {done}: {why}"), Tone::Bad),
-            (None, true) => Cell::new(format!("not {done} (--dry-run)"), Tone::Plain),
-            (None, false) => match &self.by {
-                Some(by) => Cell::new(format!("{done}, in {}, by {by}", self.place), Tone::Good),
-                None => Cell::new(format!("{done}, in {}", self.place), Tone::Good),
-            },
-        };
-        lines.push(vec!["order".into(), outcome]);
-        if let Some((leader, somebody)) = &self.carried_out {
-            let tone = if *somebody { Tone::Plain } else { Tone::Warn };
-            lines.push(vec!["next".into(), Cell::new(leader.as_str(), tone)]);
-        }
-        text.push('\n');
-        text.push_str(&print::table(&[], &lines, colours));
-        text
-    }
-
-    fn json(&self, request: &Request, done: &str) -> Value {
-        let mut document = json!({
-            "done": self.refused.is_none() && !request.dry_run,
-            "what": done,
-            "targets": self.outlook.rows.iter().map(Row::json).collect::<Vec<Value>>(),
-            "serving": self.outlook.serving,
-            "taken": self.outlook.taken,
-            "meaning": self.meaning,
-            "reason": self.refused,
-            "next": self.carried_out.as_ref().map(|(text, _)| text),
-        });
-        if let Some(until) = self.until {
-            document["until"] = json!(until.map(Timestamp::rfc3339));
-            document["by"] = json!(self.by);
-            document["note"] = json!(self.note);
-        }
-        document
-    }
 }
 
 fn refusal(text: String) -> Error {
@@ -367,43 +232,5 @@ fn target_fault(desk: &Desk, target: &Target, env: &Environment) -> Option<Strin
             let hint = meant.map(|target| format!(" (did you mean {}?)", sanitized(&target.to_string())));
             Some(format!("no row holds {}, and {why}{}", sanitized(name), hint.unwrap_or_default()))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_is_a_number_and_a_unit() {
-        for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("1d", 86_400), ("366d", 366 * 86_400)] {
-            assert_eq!(parse_span(text).expect(text), Duration::from_secs(seconds));
-        }
-        for text in [
-            "",
-            "s",
-            "5",
-            "0s",
-            "-1s",
-            "+1s",
-            "1.5h",
-            "1 h",
-            "2w",
-            "2H",
-            "1h30m",
-            "367d",
-            "99999999999999999999s",
-            "5é",
-        ] {
-            let error = parse_span(text).expect_err(text).to_string();
-            assert!(error.starts_with(&format!("--for {text:?}: ")) && error.contains("15m"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_note_is_a_short_line() {
-        assert!(check_note(&"é".repeat(MAX_NOTE_CHARS)).is_ok() && check_note("").is_ok());
-        assert!(check_note(&"é".repeat(MAX_NOTE_CHARS + 1)).is_err());
-        assert!(check_note("a\nb").is_err());
     }
 }
