@@ -275,8 +275,9 @@ fn covers(rows: &crate::table::Rows, site: usize, kind: BackendKind, id: SlotId)
         let elsewhere = !Settings::belongs(site, occupant, kind) && occupant.status != Status::Disabled;
         slot == id && (occupant.status == Status::Draining || elsewhere)
     };
+    // Where servers of other zones help out, they are successors too.
     let succeeds = |(_, occupant): (SlotId, &Occupant)| {
-        occupant.status == Status::Enabled && Settings::belongs(site, occupant, kind)
+        occupant.status == Status::Enabled && (Settings::spills(site) || Settings::belongs(site, occupant, kind))
     };
     occupants(rows).any(leaves) && occupants(rows).any(succeeds)
 }
