@@ -2,12 +2,12 @@
 
 use crate::journal::SECOND;
 use crate::orders::How::Lifted;
-use crate::orders::Whom::Zone;
+use crate::orders::Whom::{Group, Zone};
 use crate::run::run;
 use crate::schedule::Entry;
 use crate::schedule::What::{
-    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Ordered, Original, Pause, Restored,
-    RowDeleted, RowDisabled, Standby, Stop, Terminate, ZoneLost,
+    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Ordered, Original, Pause, Refresh,
+    Restored, RowDeleted, RowDisabled, Standby, Stop, Terminate, ZoneLost,
 };
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
@@ -80,5 +80,15 @@ fn a_deleted_row_takes_no_order_with_it() {
     let schedule =
         vec![Entry(848_671, Ordered { whom: Zone(1), how: Lifted, secs: 300 }), Entry(852_120, RowDeleted { pick: 0 })];
     let outcome = run(1, schedule, 853 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// Everybody is ordered away, and all that serve as the last resort are replaced: the new ones are seated though orders name them.
+#[test]
+fn those_kept_out_serve_when_nobody_else_is_left() {
+    let terminated = (0..4).map(|pick| Entry(60_000, Terminate { pick }));
+    let ordered = (0..2).map(|group| Entry(200_000, Ordered { whom: Group(group), how: Lifted, secs: 1_800 }));
+    let refreshed = (0..2).map(|group| Entry(220_000, Refresh { group }));
+    let outcome = run(3, terminated.chain(ordered).chain(refreshed).collect(), 900 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }
