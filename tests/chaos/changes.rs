@@ -112,6 +112,7 @@ impl Chaos {
                 });
             }
             (13, _) if group == 0 && serving.len() >= MIN_IN_SERVICE => {
+                self.group_replaced = true;
                 self.change_counted("a group is replaced", |chaos, scene| {
                     let count = scene.in_service(0).len();
                     for instance in scene.instances.values_mut().filter(|instance| instance.group == 0) {
@@ -271,6 +272,7 @@ impl Chaos {
     pub(crate) fn settle_fleet(&mut self) {
         let (goes, back, forgets) = (self.random.percent(50), self.random.percent(50), self.random.percent(50));
         let replaced = self.random.percent(50);
+        let goes = goes && !std::mem::take(&mut self.group_replaced);
         self.all_leave = false;
         let detached = self.detached.clone();
         self.change_scene("the fleet settles", |chaos, scene| {

@@ -99,6 +99,9 @@ struct Chaos {
     moved: BTreeSet<String>,
     /// All are leaving and serve as the last resort: nothing may happen that would change that.
     all_leave: bool,
+    /// The servers of a group were replaced in this round: the old ones go in a later one, as AWS does not take them before the new ones
+    /// have passed a check.
+    group_replaced: bool,
     /// This round's responses, or the table, may mix old and new.
     mixed_views: bool,
     /// The instance that left its group this round and keeps running.
@@ -146,6 +149,7 @@ impl Chaos {
             moved: BTreeSet::new(),
             unseated: BTreeSet::new(),
             all_leave: false,
+            group_replaced: false,
             mixed_views: false,
             detached: None,
             regrouped: BTreeSet::new(),

@@ -32,7 +32,11 @@ impl Term {
         let slots = self.published.as_ref().map(|published| published.slots.clone()).unwrap_or_default();
         let previous = Previous { slots: &slots, guard: &self.guard, ordered: &self.ordered, elapsed: Duration::ZERO };
         let mut plan = decide_after(&table, &in_force, &previous, &blind, now.time, &context.limits);
-        plan.changes.retain(|slot| plan.ordered.contains_key(&slot.id) || self.ordered.contains_key(&slot.id));
+        // A slot that is freed holds a copy of another row's server: the plan counts on its end.
+        plan.changes.retain(|slot| {
+            let is_ordered = plan.ordered.contains_key(&slot.id) || self.ordered.contains_key(&slot.id);
+            is_ordered || slot.occupant.is_none()
+        });
         if !plan.changes.is_empty() {
             let stamp = context.store.write(&plan.changes, &self.lease.stamp(true, now))?;
             self.wrote(&*context.gauges, &stamp, now.clock);

@@ -98,6 +98,17 @@ fn an_order_is_carried_out_and_lifted_while_the_source_says_nothing() {
     assert_eq!(rows(&bed), "1 .1 i1 a enabled 1@104; 2 .2 i2 a enabled 10; 3 free");
 }
 
+/// A copy of a row would count as another server that serves.
+#[test]
+fn a_copied_row_goes_with_an_order_though_the_source_says_nothing() {
+    let mut bed = Bed::new(limits(2), "1 .1 i1 a enabled 10; 2 free", [Ok(".1 i1 a ready"), Err("AWS is away")]);
+    bed.turn(100);
+    bed.memory.borrow_mut().table = table("1 .1 i1 a enabled 10; 2 .1 i1 a enabled 10");
+    bed.memory.borrow_mut().orders.all = orders("group:a");
+    bed.fail(101, "AWS is away");
+    assert_eq!(bed.rows(), "1 .1 i1 a draining 10; 2 free was=a", "the last one serves on");
+}
+
 /// Its group is missing: nothing is known of it, before, meanwhile and after.
 #[test]
 fn an_order_on_an_unknown_server_ends_too() {
