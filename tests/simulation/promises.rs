@@ -84,6 +84,8 @@ pub(crate) struct Promises {
     terms: BTreeMap<String, usize>,
     /// When a server last wrote the marker.
     beaten: At,
+    /// When the lease was last taken.
+    taken: At,
     /// Another hand wrote to the table since the world was settled.
     edited: bool,
     /// All orders that were ever given.
@@ -103,6 +105,7 @@ impl Promises {
             removed: BTreeMap::new(),
             terms: BTreeMap::new(),
             beaten: 0,
+            taken: 0,
             edited: false,
             given: Vec::new(),
             row_lost: None,
@@ -189,6 +192,7 @@ impl World {
         }
         // The fault lasted until now: turns on standby put nothing right.
         self.processes.iter().for_each(|process| process.good_turns.set(0));
+        self.promises.borrow_mut().taken = self.now();
         let before = self.promises.borrow_mut().terms.insert(claim.leader.clone(), process);
         self.note(format!("{} takes the lease as {}", self.processes[process].name, claim.leader));
         if before.is_some_and(|before| before != process) {

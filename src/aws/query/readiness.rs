@@ -178,8 +178,8 @@ pub fn observe(
         fates.insert((*id).to_owned(), fate);
     }
     observation.unlisted = Unlisted::Fates(fates);
-    let has_ended = |id: &&&str| records.get(**id).is_some_and(|record| record.has_ended());
-    observation.ended = occupants.iter().filter(has_ended).map(|id| (*id).to_owned()).collect();
+    let ended = described.records().filter(|record| record.has_ended() && occupied.contains(record.id.as_str()));
+    observation.ended = ended.map(|record| record.id.clone()).collect();
     observation
 }
 
