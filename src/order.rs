@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::slot::{Fate, Instance, MAX_NAME_CHARS, MAX_SLOT, Observation, Occupant, SlotId, Unlisted};
+use crate::slot::{Fate, Instance, MAX_NAME_CHARS, MAX_SLOT, Observation, Occupant, Slot, SlotId, Unlisted};
 use crate::text::{one_line, sanitized};
 
 /// The longest note, in characters.
@@ -89,6 +89,11 @@ impl Target {
             Target::Zone(zone) => occupant.zone.as_ref() == Some(zone),
             Target::Group(group) => occupant.group.as_ref() == Some(group),
         }
+    }
+
+    /// Those of the slots whose occupants it names.
+    pub fn among<'a>(&self, slots: impl Iterator<Item = &'a Slot>) -> impl Iterator<Item = &'a Slot> {
+        slots.filter(|slot| slot.occupant.as_ref().is_some_and(|occupant| self.names(slot.id, occupant)))
     }
 
     /// Whether it names this instance, whatever slot it has.

@@ -44,7 +44,7 @@ pub(super) struct ManagedBackend {
     /// What that was decided by.
     pub(super) load: Load,
     /// Whether any server of the table has weight.
-    others_serve: bool,
+    table_serves: bool,
     learned: Learned,
     pub(super) plan: BackendPlan,
     turn: Sequencer,
@@ -62,7 +62,7 @@ impl ManagedBackend {
             spill: None,
             in_before: BTreeSet::new(),
             load: Load::default(),
-            others_serve: false,
+            table_serves: false,
             learned: Learned::default(),
             plan: BackendPlan::default(),
             turn: Sequencer::default(),
@@ -107,7 +107,7 @@ impl ManagedBackend {
     }
 
     pub(super) fn begin(&mut self, table: &Table, rules: &Rules, history: History) {
-        self.others_serve = table
+        self.table_serves = table
             .slots()
             .filter_map(|slot| slot.occupant.as_ref())
             .any(|one| one.status != Status::Disabled && one.weight > 0);
@@ -159,7 +159,7 @@ impl ManagedBackend {
     pub(super) fn is_deserted(&self) -> bool {
         let has_weight = |wanted: &Wanted| matches!(wanted, Wanted::Serve { weight, .. } if *weight > 0);
         let is_default = self.target.kind == BackendKind::Default;
-        is_default && self.others_serve && self.running.is_ok() && !self.desired.slots.values().any(has_weight)
+        is_default && self.table_serves && self.running.is_ok() && !self.desired.slots.values().any(has_weight)
     }
 
     /// Whether time alone may change what is wanted.

@@ -15,7 +15,8 @@ use crate::error::{Error, exit};
 use crate::order::{Order, Orders};
 use crate::ports::{SlotStore, TableReading};
 use crate::settings;
-use crate::slot::{Occupant, Row, Slot, SlotId, Table, counts_by_state};
+use crate::slot::{Occupant, Row, SlotId, Table, counts_by_state};
+use crate::status::OrderFacts;
 use crate::text::{list, span};
 
 /// Slots listed for one order.
@@ -97,8 +98,7 @@ impl View<'_> {
 
     /// The slots whose servers an order is about.
     fn held(&self, order: &Order) -> Vec<SlotId> {
-        let of = |slot: &&Slot| slot.occupant.as_ref().is_some_and(|occupant| order.target.names(slot.id, occupant));
-        self.table.slots().filter(of).map(|slot| slot.id).collect()
+        order.target.among(self.table.slots()).map(|slot| slot.id).collect()
     }
 
     fn order_cells(&self, order: &Order) -> Vec<Cell> {
@@ -115,18 +115,9 @@ impl View<'_> {
         ]
     }
 
-    fn order_json(&self, order: &Order) -> Value {
-        json!({
-            "target": order.target.to_string(),
-            "since": order.since.map(Timestamp::rfc3339),
-            "until": order.until.map(Timestamp::rfc3339),
-            "by": order.by,
-            "note": order.note,
-            "slots": self.held(order),
-        })
-    }
-
     fn json(&self, now: Timestamp) -> Value {
+        let in_force = self.orders.in_force(self.time);
+        let orders: Vec<OrderFacts> = in_force.iter().map(|order| OrderFacts::of(order, self.held(order))).collect();
         let slots: Vec<Value> = self.table.rows.iter().map(|(id, row)| slot_json(*id, row, now)).collect();
         json!({
             "table": self.name,
@@ -135,7 +126,7 @@ impl View<'_> {
             "version": self.lease.marker.version,
             "slots": slots,
             "strays": self.table.strays,
-            "orders": self.orders.in_force(self.time).iter().map(|order| self.order_json(order)).collect::<Vec<Value>>(),
+            "orders": orders,
             "unreadable_orders": self.orders.unreadable.iter().map(|entry| &entry.reason).collect::<Vec<_>>(),
         })
     }
@@ -218,7 +209,7 @@ mod tests {
     use super::*;
     use crate::marker::Marker;
     use crate::order::{Target, UnreadableOrder};
-    use crate::slot::Status;
+    use crate::slot::{Slot, Status};
 
     fn view() -> View<'static> {
         let occupant = |name: &str, status, weight| Occupant {

@@ -21,6 +21,9 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 const FAIR_SHARE: Duration = Duration::from_millis(500);
 /// How often a blocked exchange looks at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// The longest that a peer keeps a worker while others wait.
+#[cfg(test)]
+pub(super) const LONGEST_TURN: Duration = HEAD_DEADLINE.saturating_add(FAIR_SHARE).saturating_add(TICK);
 /// Backoff after a failed `accept` (out of file descriptors, for example).
 const PAUSE: Duration = Duration::from_millis(200);
 

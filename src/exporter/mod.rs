@@ -248,10 +248,10 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 408 ") && answer.ends_with("\r\n\r\nno request within 1 s\n"), "{answer}");
     }
 
-    /// Each of them holds its connection for six seconds if it may: 24 in all. The bound is 7 s, and a busy machine needs room.
+    /// Each of them holds its connection for two minutes if it may. What they can take at most is a sum, which no busy machine changes.
     #[test]
-    fn four_rounds_of_peers_that_never_read_do_not_delay_a_scrape_four_times() {
-        let (address, metrics) = start(DEADLINE);
+    fn four_rounds_of_peers_that_never_read_do_not_delay_a_scrape_by_their_deadline() {
+        let (address, metrics) = start(LONG);
         metrics.set_servers((1..=10_000).map(server).collect());
         let deaf: Vec<TcpStream> = (0..WORKERS * 4)
             .map(|_| {
@@ -263,7 +263,8 @@ mod tests {
             .collect();
         let started = Instant::now();
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
-        assert!(started.elapsed() < 20 * SECOND, "{:?}", started.elapsed());
+        assert!(started.elapsed() < LONG, "{:?}", started.elapsed());
+        assert!(4 * gate::LONGEST_TURN < 7 * SECOND);
         drop(deaf);
     }
 

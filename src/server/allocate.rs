@@ -63,7 +63,7 @@ pub(super) fn assign(
         let mut seat = |slot: &mut Slot, instance: &Instance| seat(slot, instance, now, limits.min);
         seat_newcomers(slots, newcomers, limits.size, &is_open, &mut seat)
     };
-    let unplaced = if may_hide_instances(seen, &slots) {
+    let mut unplaced = if may_hide_instances(seen, &slots) {
         // A missing row may belong to a serving instance that cannot be seen now. So it is not written as free, and only
         // used when no other slot is left.
         let mut unplaced = seat_all(&mut slots, newcomers);
@@ -77,7 +77,6 @@ pub(super) fn assign(
         slots.extend(empty);
         seat_all(&mut slots, newcomers)
     };
-    let mut unplaced = unplaced;
     if limits.max > 0 && !is_served(&slots, &kept, &ordered, &holders, now, limits) {
         let mut seat_last = |slot: &mut Slot, instance: &Instance| {
             seat(slot, instance, now, limits.min.max(1));
@@ -97,10 +96,9 @@ pub(super) fn assign(
     Assignment { slots, kept, guarded, guard, unplaced, kept_out, ordered, ignored, scales }
 }
 
-/// An occupant as the source reports it, if it has it ready.
-fn ready_holder<'a>(occupant: &Occupant, holders: &BTreeMap<IpAddr, &'a Instance>) -> Option<&'a Instance> {
-    let holder = holders.get(&occupant.address).copied().filter(|holder| holder.has_name(&occupant.name));
-    holder.filter(|holder| holder.readiness == Readiness::Ready)
+/// An occupant as the source reports it.
+fn holder_of<'a>(occupant: &Occupant, holders: &BTreeMap<IpAddr, &'a Instance>) -> Option<&'a Instance> {
+    holders.get(&occupant.address).copied().filter(|holder| holder.has_name(&occupant.name))
 }
 
 /// Whether a server that is not about to leave has weight after this turn, be it the last resort.
@@ -123,7 +121,9 @@ fn is_served(
             }
             // It gets weight as the last resort, if it has none.
             Status::Draining => {
-                ordered.contains_key(&id) && (occupant.weight > 0 || ready_holder(occupant, holders).is_some())
+                let is_ready =
+                    || holder_of(occupant, holders).is_some_and(|holder| holder.readiness == Readiness::Ready);
+                ordered.contains_key(&id) && (occupant.weight > 0 || is_ready())
             }
             Status::Disabled => false,
         }
@@ -230,7 +230,7 @@ fn holders<'a>(
 fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {
     let scale = |slot: &Slot| {
         let occupant = slot.occupant.as_ref()?;
-        let holder = holders.get(&occupant.address).filter(|holder| holder.has_name(&occupant.name))?;
+        let holder = holder_of(occupant, holders)?;
         (holder.scale != 1).then_some((slot.id, holder.scale))
     };
     slots.values().filter_map(scale).collect()

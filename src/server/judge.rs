@@ -109,7 +109,7 @@ pub(super) fn judge_all(
                     }
                     None => {
                         if previous.drained_by_order(id, occupant) {
-                            stay(occupant, Readiness::Ready, now, limits.min.max(1));
+                            stay(occupant, Readiness::Ready, now, limits.min.max(1).min(limits.max));
                         }
                         kept.extend(why.map(|why| (id, why)));
                     }

@@ -12,7 +12,6 @@ use super::context::TurnContext;
 use super::guard::Guard;
 use super::lease::{HeldLease, TermName};
 use super::limits::SlotLimits;
-use super::orders;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
 use super::reason::{causes, left_out, reasons};
@@ -312,7 +311,7 @@ fn snapshot(
 
 /// Orders with the slots whose servers they are about.
 fn with_slots(orders: &[Order], slots: &BTreeMap<SlotId, Slot>) -> Vec<(Order, Vec<SlotId>)> {
-    let with = |order: &Order| (order.clone(), orders::held(order, slots).map(|slot| slot.id).collect());
+    let with = |order: &Order| (order.clone(), order.target.among(slots.values()).map(|slot| slot.id).collect());
     orders.iter().map(with).collect()
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::page::{content_security_policy, render};
-pub use self::report::Report;
+pub use self::report::{OrderFacts, Report};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::ports::{Board, ClientState, Gauges, Snapshot};

@@ -199,7 +199,7 @@ impl Report {
             summary,
             slots,
             left_out: left_out.collect(),
-            orders: orders.map(|(order, slots)| order_facts(order, slots)).collect(),
+            orders: orders.map(|(order, slots)| OrderFacts::of(order, slots.clone())).collect(),
             unreadable_orders: state.server.iter().flat_map(|snapshot| snapshot.unreadable_orders.clone()).collect(),
             haproxy: (facts.role == "client").then(|| haproxy(facts, metrics, state.client.as_deref())),
         }
@@ -211,15 +211,18 @@ impl Report {
     }
 }
 
-fn order_facts(order: &Order, slots: &[SlotId]) -> OrderFacts {
-    OrderFacts {
-        target: order.target.to_string(),
-        since: order.since.map(Timestamp::rfc3339),
-        until: order.until.map(Timestamp::rfc3339),
-        by: order.by.clone(),
-        note: order.note.clone(),
-        slots: slots.to_vec(),
-        text: order.to_string(),
+impl OrderFacts {
+    /// Of an order that is about the servers of these slots.
+    pub(crate) fn of(order: &Order, slots: Vec<SlotId>) -> Self {
+        OrderFacts {
+            target: order.target.to_string(),
+            since: order.since.map(Timestamp::rfc3339),
+            until: order.until.map(Timestamp::rfc3339),
+            by: order.by.clone(),
+            note: order.note.clone(),
+            slots,
+            text: order.to_string(),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
 //! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
-//! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts one.
+//! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts
+//! one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -218,7 +219,7 @@ fn status(text: &str) -> Result<Status, String> {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", one_line(text, 64))
 }
 

@@ -1,6 +1,6 @@
 //! Orders as slot 1's item holds them: a map from target to when, by whom and why. Pure.
 
-use super::codec::{MARKER_SLOT, ORDERS, UpdateBuilder};
+use super::codec::{MARKER_SLOT, ORDERS, UpdateBuilder, quoted};
 use super::dynamodb::{Attribute, Item, Update};
 use super::number::integer_up_to;
 use crate::clock::Timestamp;
@@ -117,10 +117,6 @@ pub(super) fn size(value: &Attribute) -> usize {
         Attribute::L(list) => 3 + list.iter().map(|value| 1 + size(value)).sum::<usize>(),
         Attribute::M(map) => 3 + map.iter().map(|(name, value)| 1 + name.len() + size(value)).sum::<usize>(),
     }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", one_line(text, 64))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub use request::{OrderRequest, check_note, parse_span};
 const MOST: &str = "with what is ordered already, that is more than half of the serving servers: repeat it with --yes";
 /// How long STS is asked who gives an order.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The help of `hsdo drain`, without the flags.
 pub const DRAIN_HELP: &str = "\
 usage: hsdo drain TARGET... [--for DURATION] [--note TEXT] [--yes] [--dry-run]

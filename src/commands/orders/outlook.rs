@@ -115,12 +115,12 @@ impl Outlook {
     /// What lifting the orders on the targets means.
     pub(super) fn enables(&self) -> String {
         let Outlook { named, free, .. } = self;
-        // Who serves as the last resort goes to weight 0 as soon as others have weight.
-        let last = self.ordered;
-        let also = match last {
-            0 => String::new(),
-            _ if *free == 0 => String::new(),
-            last => format!("; {last} that serve against other orders, as the last resort, go to weight 0"),
+        // Be it that they are the last resort, or that their order is not carried out yet.
+        let also = match self.ordered {
+            ordered if ordered > 0 && *free > 0 => {
+                format!("; {ordered} that serve against other orders go to weight 0")
+            }
+            _ => String::new(),
         };
         let text = match (free, named) {
             (_, 0) => "no server is there now; one that comes gets a slot".to_owned(),
@@ -200,7 +200,7 @@ fn emptied(table: &Table, targets: &[Target]) -> Vec<Target> {
 
 /// Whether a target names any occupant.
 pub(super) fn is_somebody(table: &Table, target: &Target) -> bool {
-    occupants(table).any(|(id, occupant)| target.names(id, occupant))
+    target.among(table.slots()).next().is_some()
 }
 
 /// The names that the occupants have, for a message.
@@ -315,7 +315,7 @@ mod tests {
                 "zone:a",
                 "slot:2",
                 "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise; 1 that serve against other \
-                 orders, as the last resort, go to weight 0",
+                 orders go to weight 0",
             ),
             ("zone:b", "", "1 of 2 servers ramp up again, as far as they are ready; the others are held otherwise"),
             ("zone:c", "", "no server is there now; one that comes gets a slot"),

@@ -24,11 +24,11 @@ impl Term {
             return Ok(Lease::Lost);
         }
         self.edited |= changed;
-        let in_force = orders.in_force(time);
+        let blind = Observation::unknown(&context.limits.groups);
+        let (in_force, over) = orders.split(&blind, time);
         if in_force.is_empty() && self.ordered.is_empty() {
             return Ok(Lease::Held);
         }
-        let blind = Observation::unknown(&context.limits.groups);
         let slots = self.published.as_ref().map(|published| published.slots.clone()).unwrap_or_default();
         let previous = Previous { slots: &slots, guard: &self.guard, ordered: &self.ordered, elapsed: Duration::ZERO };
         let mut plan = decide_after(&table, &in_force, &previous, &blind, now.time, &context.limits);
@@ -50,7 +50,7 @@ impl Term {
             shown.reasons.extend(reasons(causes, &plan, &context.limits));
             self.publish(&*context.gauges, shown);
         }
-        context.log_orders(self.in_force.as_deref(), &in_force, &[], &plan);
+        context.log_orders(self.in_force.as_deref(), &in_force, &over, &plan);
         (self.in_force, self.ordered) = (Some(in_force), drained_by_order(&plan));
         Ok(Lease::Held)
     }

@@ -123,3 +123,15 @@ fn an_order_on_an_unknown_server_ends_too() {
     bed.turn(200);
     assert_eq!(bed.rows(), "1 .1 i1 a enabled 1@101; 2 .2 i2 b enabled 10", "as it is");
 }
+
+#[test]
+fn an_order_that_lapses_while_the_source_says_nothing_gives_no_weight_against_max() {
+    let answers = [Ok(TWO_READY), Err("AWS is away")];
+    let mut bed =
+        Bed::new(SlotLimits { min: 0, max: 0, ..limits(2) }, "1 .1 i1 a enabled 0; 2 .2 i2 a enabled 0", answers);
+    (bed.memory.borrow_mut().orders.all, bed.memory.borrow_mut().time) = (orders("slot:1 until=500"), 400);
+    bed.turn(100);
+    bed.memory.borrow_mut().time = 500;
+    bed.fail(101, "AWS is away");
+    assert_eq!(bed.rows(), "1 .1 i1 a enabled 0@101; 2 .2 i2 a enabled 0");
+}
