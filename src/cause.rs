@@ -13,7 +13,7 @@ use crate::slot::{SlotId, Weight};
 pub enum Cause {
     /// It serves with its full weight, or with the weight that its row has.
     Serving,
-    /// Its weight rises.
+    /// Its weight rises, or falls to a smaller full weight.
     Ramping {
         /// When the next step is due.
         next: Timestamp,
@@ -24,6 +24,11 @@ pub enum Cause {
     Draining(Leaving),
     /// It leaves, but nothing else serves.
     LastResort(Leaving),
+    /// Its factor is 0, so it has no weight unless nothing else serves.
+    Idle {
+        /// Whether it serves all the same.
+        serves: bool,
+    },
     /// It stays exactly as it is.
     Kept(Keep),
     /// It is new here, and takes traffic once HAProxy's check has passed.
@@ -186,6 +191,7 @@ impl Cause {
             Cause::Ramping { .. } => "ramping",
             Cause::Draining(_) => "draining",
             Cause::LastResort(_) => "last-resort",
+            Cause::Idle { .. } => "idle",
             Cause::Kept(_) => "kept",
             Cause::Waiting(_) => "waiting",
             Cause::Held(_) => "held",
@@ -221,6 +227,7 @@ impl Cause {
             Cause::Serving
                 | Cause::Ramping { .. }
                 | Cause::Draining(_)
+                | Cause::Idle { serves: false }
                 | Cause::Waiting(_)
                 | Cause::Covering
                 | Cause::Behind
@@ -240,10 +247,14 @@ impl fmt::Display for Cause {
         match self {
             Cause::Serving => f.write_str("serves"),
             Cause::Ramping { next, until } => {
-                write!(f, "its weight rises, next at {}, until {}", next.to_the_second(), until.to_the_second())
+                write!(f, "its weight moves by steps, next at {}, until {}", next.to_the_second(), until.to_the_second())
             }
             Cause::Draining(leaving) => write!(f, "takes no new traffic: {leaving}"),
             Cause::LastResort(leaving) => write!(f, "is to drain, but serves because nothing else does: {leaving}"),
+            Cause::Idle { serves: false } => f.write_str("gets no traffic: its factor is 0 (SERVER_ASG_WEIGHTS or hsdo:weight)"),
+            Cause::Idle { serves: true } => {
+                f.write_str("its factor is 0 (SERVER_ASG_WEIGHTS or hsdo:weight), but it serves because nothing else does")
+            }
             Cause::Kept(keep) => write!(f, "stays as it is: {keep}"),
             Cause::Waiting(Wait::Check) => f.write_str("waits for HAProxy's check to pass"),
             Cause::Waiting(Wait::OldCheck) => {
@@ -352,7 +363,7 @@ mod tests {
             (
                 Cause::Ramping { next: at(0), until: at(30) },
                 "ramping",
-                "its weight rises, next at 2026-01-02T03:04:05Z, until 2026-01-02T03:04:35Z",
+                "its weight moves by steps, next at 2026-01-02T03:04:05Z, until 2026-01-02T03:04:35Z",
             ),
             (
                 Cause::Draining(Leaving::Source("lifecycle state \"Terminating:Wait\"".to_owned())),

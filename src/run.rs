@@ -114,7 +114,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     let only_table = matches!(source, SourceSettings::Consul { .. });
     let aws = aws(args, regions(&common, only_table), env, &role.metrics, started)?;
     let source: Box<dyn Source> = match source {
-        SourceSettings::Aws { groups } => Box::new(GroupSource::new(Arc::clone(&aws), groups)),
+        SourceSettings::Aws { groups, reading } => Box::new(GroupSource::new(Arc::clone(&aws), groups, reading)),
         SourceSettings::Consul { api, services } => {
             Box::new(ServiceSource::new(api, services, env, Arc::clone(&role.metrics) as _)?)
         }

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::weight::Size;
+pub use crate::weight::{MAX_WEIGHT, Weight};
 
 /// The number of a slot, counted from 1: the `<n>` of HAProxy's server `<baseName><n>`.
 pub type SlotId = u32;
@@ -14,14 +16,8 @@ pub type SlotId = u32;
 /// The highest slot number, and the maximum of `HAPROXY_BACKEND_SERVERS_LIST_SIZE`.
 pub const MAX_SLOT: SlotId = 10_000;
 
-/// The highest weight of a HAProxy server (HAProxy configuration manual, `weight`: 0 to 256).
-pub const MAX_WEIGHT: u16 = 256;
-
 /// The longest name of an instance or group in the table, in characters: AWS's limit for group names.
 pub const MAX_NAME_CHARS: usize = 255;
-
-/// A server's weight, 0 to [`MAX_WEIGHT`].
-pub type Weight = u16;
 
 /// Whether this is a unicast address that a server can have.
 pub fn is_server_address(address: IpAddr) -> bool {
@@ -62,6 +58,8 @@ pub struct Occupant {
     pub group: Option<String>,
     /// The availability zone (`HsdoZone`); `None` if it is not known.
     pub zone: Option<String>,
+    /// The port that it listens on (`HsdoPort`); `None` for the client's own setting.
+    pub port: Option<u16>,
     /// Its weight in HAProxy.
     pub weight: Weight,
     /// Whether it serves, is leaving, or was disabled by an operator.
@@ -179,14 +177,17 @@ pub struct Instance {
     /// Other names that a row may have for it. A single instance on a Consul node goes by the node's name, and its row
     /// keeps that name when a second instance joins the node. Empty on AWS.
     pub aliases: Vec<String>,
-    /// Full weight as a multiple of MAX, 1 to 65535; 1 unless its Consul registration sets it.
-    pub scale: u16,
+    /// What its weights are multiplied by, before the factor of its group.
+    pub size: Size,
+    /// The port of its tag `hsdo:port`.
+    pub port: Option<u16>,
 }
 
 impl Instance {
-    /// An instance without zone or aliases, at scale 1. The name is sanitized by [`row_name`].
+    /// An instance of one unit, without zone, aliases or port. The name is sanitized by [`row_name`].
     pub fn new(address: IpAddr, name: String, group: String, readiness: Readiness) -> Self {
-        Instance { address, name: row_name(name), group, zone: None, readiness, aliases: vec![], scale: 1 }
+        let name = row_name(name);
+        Instance { address, name, group, zone: None, readiness, aliases: vec![], size: Size::Unit, port: None }
     }
 
     /// Whether `name` is this instance's name or one of its aliases.
@@ -195,9 +196,9 @@ impl Instance {
     }
 }
 
-/// `scale` times `max`, at most [`MAX_WEIGHT`].
-pub fn full_weight(max: Weight, scale: u16) -> Weight {
-    max.saturating_mul(scale.max(1)).min(MAX_WEIGHT)
+/// Whether a group of this name can be told in a row: `none` there is no group.
+pub fn is_group_name(name: &str) -> bool {
+    name != "none" && !name.chars().any(char::is_control) && (1..=MAX_NAME_CHARS).contains(&name.chars().count())
 }
 
 /// Makes `name` safe for a row: escapes control characters and truncates at [`MAX_NAME_CHARS`]. Names from a source are free
@@ -238,6 +239,19 @@ pub struct UnknownState {
     pub state: String,
 }
 
+/// A tag of an instance that cannot be read. It counts as absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultyTag {
+    /// The instance.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+    /// The tag and its value, as in `hsdo:port="http"`.
+    pub tag: String,
+    /// Completes "expected ...".
+    pub expected: &'static str,
+}
+
 /// What a source says about an occupant that no group lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -265,12 +279,17 @@ pub struct Observation {
     /// Every present instance with an address. Those out of service may be missing if they are not occupants that the
     /// source was asked about.
     pub instances: Vec<Instance>,
-    /// Configured groups that do not exist. Their occupants are kept as they are.
+    /// The groups that exist, in the order in which their instances are seated.
+    pub groups: Vec<String>,
+    /// Configured groups that do not exist, and patterns and tags that match none, as they are spelt. Their occupants are kept as
+    /// they are.
     pub missing_groups: Vec<String>,
     /// Listed instances without an address. They keep the slot they have.
     pub hidden: Vec<Hidden>,
     /// Instances in a state unknown to hsdo.
     pub unknown_states: Vec<UnknownState>,
+    /// Tags that cannot be read.
+    pub faulty_tags: Vec<FaultyTag>,
     /// The occupants that no group lists.
     pub unlisted: Unlisted,
     /// Instances that the source was asked about and that have ended for good, as EC2's `terminated`, by their names. Empty for
@@ -282,10 +301,10 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What is known when the source says nothing: any instance may be of any of the configured `groups`.
-    pub fn unknown(groups: &[String]) -> Self {
+    /// What is known when the source says nothing: any instance may be of any of the configured groups, spelt as in `entries`.
+    pub fn unknown(entries: &[String]) -> Self {
         Observation {
-            missing_groups: groups.to_vec(),
+            missing_groups: entries.to_vec(),
             unlisted: Unlisted::Fates(BTreeMap::new()),
             ..Observation::default()
         }

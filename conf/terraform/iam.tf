@@ -30,7 +30,7 @@ data "aws_iam_policy_document" "server" {
 
   statement {
     sid = "Instances"
-    # Neither action supports resource-level permissions: "*" is required.
+    # Neither action supports resource-level permissions: "*" is required. Patterns, tags and weights by size need no others.
     actions = [
       "autoscaling:DescribeAutoScalingGroups",
       "ec2:DescribeInstances",

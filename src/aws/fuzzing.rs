@@ -34,7 +34,9 @@ use crate::environment::Environment;
 use crate::fuzzing::{assert_message, cuts, kind, parts, text};
 use crate::marker::{self, Claim, Stamp};
 use crate::order::Order;
-use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address, row_name};
+use crate::selection::GroupSelection;
+use crate::settings::{InstanceReading, WeightBy};
+use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address};
 
 /// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a three-digit status and an
 /// error body.
@@ -118,12 +120,11 @@ fn both(text: &str) {
     let ids: Vec<&str> = query.listed.iter().chain(&query.unlisted).copied().collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id is queried twice");
     described.not_found.extend(query.unlisted.iter().step_by(2));
-    // Configured names hold no control character, and are not `none`.
-    let configured: Vec<String> = (groups.iter().map(|group| group.name.clone()))
-        .filter(|name| name != "none" && row_name(name.clone()) == *name)
-        .collect();
-    let observation = observe(&configured, &groups, &occupants, &described);
-    assert!(observation.missing_groups.is_empty());
+    let all = GroupSelection::named(&["*"]).select(groups.iter().map(|group| group.name.as_str()));
+    let missing = all.missing.clone();
+    let reading = InstanceReading { tags: true, weight_by: WeightBy::Vcpu, ..InstanceReading::default() };
+    let observation = observe(all, &groups, &occupants, &described, &reading);
+    assert_eq!(observation.missing_groups, missing);
     observation.instances.iter().for_each(assert_storable);
 }
 
@@ -134,6 +135,7 @@ pub(crate) fn assert_storable(instance: &Instance) {
         name: instance.name.clone(),
         group: Some(instance.group.clone()),
         zone: instance.zone.clone(),
+        port: instance.port,
         weight: 1,
         status: Status::Enabled,
         last_step: Some(Timestamp::from_micros(1_700_000_000_000_000)),

@@ -34,12 +34,12 @@ mod zone;
 
 pub use self::calls::{Aws, Regions};
 pub use self::error::AwsError;
-pub use self::probe::{HeldCredentials, Probe, ProbedGroup, Throughput, Tried, ViewedTable};
+pub use self::probe::{HeldCredentials, Probe, Throughput, Tried, ViewedTable};
 pub use self::query::autoscaling::{Group, Member};
 pub use self::query::description::{Description, Records, describe};
 pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record};
 pub use self::query::readiness::{instance_query, observe};
-pub use self::query::source::GroupSource;
+pub use self::query::source::{GroupSource, unseen_reason};
 pub use self::service::Service;
 pub use self::table::state_file::{KeptTable, remembered_zone};
 pub use self::table::store::{Created, SlotTable, read_page};

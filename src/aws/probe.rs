@@ -14,8 +14,6 @@ use serde_json::json;
 
 use super::calls::{Aws, send};
 use super::error::{AwsError, CANCELLED};
-use super::query::autoscaling::fetch_groups;
-use super::reading::parse_cache::ParseCache;
 use super::reading::xml;
 use super::service::Service;
 use super::table::codec::{KEY, MARKER_PROJECTION};
@@ -74,17 +72,6 @@ pub struct Throughput {
     pub reads: u64,
     /// Write units a second.
     pub writes: u64,
-}
-
-/// An Auto Scaling group and the size of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbedGroup {
-    /// Its name.
-    pub name: String,
-    /// All of its instances.
-    pub instances: usize,
-    /// Those in service and healthy.
-    pub ready: usize,
 }
 
 impl Probe {
@@ -188,21 +175,6 @@ impl Probe {
 
     fn explain(&self, name: &str, error: AwsError) -> AwsError {
         SlotTable::new(Arc::clone(&self.aws), name).explain_missing(error)
-    }
-
-    /// The groups with these names; unknown names are left out.
-    ///
-    /// # Errors
-    /// The call failed.
-    pub fn groups(&self, names: &[String]) -> Result<Vec<ProbedGroup>, AwsError> {
-        let groups = fetch_groups(&self.aws, names, &ParseCache::default(), &self.budget())?;
-        let probed = groups.into_iter().map(|group| {
-            let ready =
-                |lifecycle: &str, health: &str| lifecycle == "InService" && health.eq_ignore_ascii_case("healthy");
-            let count = group.members.iter().filter(|member| ready(&member.lifecycle, &member.health)).count();
-            ProbedGroup { name: group.name, instances: group.members.len(), ready: count }
-        });
-        Ok(probed.collect())
     }
 
     /// Asks EC2 whether it would list instances (`DryRun`).

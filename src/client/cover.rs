@@ -87,7 +87,7 @@ fn moving(view: &View<'_>) -> BTreeSet<SlotId> {
     let places: BTreeMap<_, SlotId> = view
         .slots()
         .filter(|(_, server, stage)| *stage != Stage::Held && !server.inherited)
-        .filter_map(|(id, _, _)| Some((wanted(id)?, id)))
+        .filter_map(|(id, _, _)| Some((wanted(id)?.ip, id)))
         .collect();
     let is_wanted_at = |address: SocketAddr, id: SlotId| {
         wanted(id).is_some_and(|wanted| view.options.has_address(Some(address), wanted))

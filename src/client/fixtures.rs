@@ -51,7 +51,7 @@ pub(super) fn inherited(last: u8, weight: Weight) -> Running {
 }
 
 pub(super) fn serve_at(last: u8, weight: Weight) -> Wanted {
-    Wanted::Serve { address: address(last).ip(), weight }
+    Wanted::Serve { address: address(last).ip().into(), weight }
 }
 
 /// A backend on the model of HAProxy.

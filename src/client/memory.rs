@@ -14,10 +14,9 @@
 //! minute and retries once a minute.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::placement::{Desired, Wanted};
+use super::placement::{Desired, Endpoint, Wanted};
 use super::stage::Options;
 use crate::ports::{Admin, Change, Running};
 use crate::slot::{SlotId, Weight};
@@ -35,9 +34,9 @@ enum Owner {
     /// hsdo put it into maintenance, or wanted it there.
     Ours,
     /// It was ready at this address, at weight 0 if `idle`.
-    Served { address: IpAddr, idle: bool },
+    Served { address: Endpoint, idle: bool },
     /// An operator or agent holds the server at this address.
-    Held(IpAddr),
+    Held(Endpoint),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ struct Contest {
 struct Seen {
     owner: Owner,
     /// Where it has been seen serving.
-    proven: Option<IpAddr>,
+    proven: Option<Endpoint>,
     /// The weight that was wanted and read back.
     agreed: Option<Weight>,
     contest: Option<Contest>,
@@ -139,7 +138,7 @@ impl SlotMemory {
     }
 }
 
-fn owner(before: Owner, server: &Running, wanted: IpAddr, right: bool) -> Owner {
+fn owner(before: Owner, server: &Running, wanted: Endpoint, right: bool) -> Owner {
     let idle = server.weight == 0;
     match (server.admin, before) {
         (Admin::Ready, _) if right => Owner::Served { address: wanted, idle },
@@ -172,6 +171,8 @@ fn contest(before: Option<Contest>, disputed: bool, right: bool, now: Instant) -
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::client::fixtures::{OPTIONS, server};
 
@@ -184,7 +185,7 @@ mod tests {
         let now = Instant::now();
         let look = |(admin, last, weight, wanted): &Look| {
             let running = BTreeMap::from([(1, server(*admin, *admin == Admin::Ready, *last, *weight))]);
-            let serve = |last: u8| Wanted::Serve { address: [10, 0, 0, last].into(), weight: 7 };
+            let serve = |last: u8| Wanted::Serve { address: IpAddr::from([10, 0, 0, last]).into(), weight: 7 };
             let slots = BTreeMap::from([(1, wanted.map_or(Wanted::Maintenance, serve))]);
             memory.observe(&Desired { slots, max_row: 1, ..Desired::default() }, &running, OPTIONS, now);
             memory.is_held(1)
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn maintenance_that_hsdo_sends_is_its_own() {
         let running = |admin| BTreeMap::from([(1, server(admin, true, 1, 7))]);
-        let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: IpAddr::from([10, 0, 0, 1]).into(), weight: 7 })]);
         let (desired, now) = (Desired { slots, max_row: 1, ..Desired::default() }, Instant::now());
         let mut memory = SlotMemory::default();
         memory.observe(&desired, &running(Admin::Ready), OPTIONS, now);
@@ -237,7 +238,7 @@ mod tests {
     fn a_contested_weight_is_given_up_and_retried() {
         let mut memory = SlotMemory::default();
         let start = Instant::now();
-        let slots = BTreeMap::from([(1, Wanted::Serve { address: [10, 0, 0, 1].into(), weight: 7 })]);
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: IpAddr::from([10, 0, 0, 1]).into(), weight: 7 })]);
         let desired = Desired { slots, max_row: 1, ..Desired::default() };
         let (free, contested, paused) = ((false, false), (false, true), (true, true));
         for (second, weight, expected, why) in [

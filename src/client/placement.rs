@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::selection::NamePattern;
 use crate::settings::{ClientSettings, ZoneNames};
 use crate::slot::{Occupant, Slot, SlotId, Status, Table, Weight};
 
@@ -52,8 +53,8 @@ impl By {
     }
 
     /// Whether an occupant is one of the load balancer's own. One of unknown zone is own everywhere.
-    pub(super) fn is_own(self, occupant: &Occupant, own: &[String]) -> bool {
-        self.of_occupant(occupant).map_or(self == By::Zone, |name| own.iter().any(|own| own == name))
+    pub(super) fn is_own(self, occupant: &Occupant, own: &[NamePattern]) -> bool {
+        self.of_occupant(occupant).map_or(self == By::Zone, |name| own.iter().any(|own| own.matches(name)))
     }
 
     fn last_of(self, slot: &Slot) -> Option<&str> {
@@ -68,9 +69,9 @@ impl By {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// `CLIENT_ASG_NAMES`, the groups of the default backends; none without `CLIENT_DEDICATED_ASG`.
-    pub groups: Option<Vec<String>>,
+    pub groups: Option<Vec<NamePattern>>,
     /// `CLIENT_ZONE_NAMES`, the zones of the default backends; none without `CLIENT_DEDICATED_ZONE`.
-    pub zones: Option<Vec<String>>,
+    pub zones: Option<Vec<NamePattern>>,
     /// `CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND`.
     pub all_in_fallback: bool,
     /// `CLIENT_SPILL_BELOW`, percent; 0 for no spillover.
@@ -82,7 +83,7 @@ impl Rules {
     pub fn of(settings: &ClientSettings) -> Self {
         let zones = settings.zones.as_ref().map(|zones| match zones {
             ZoneNames::Auto => vec![],
-            ZoneNames::Named(names) => names.clone(),
+            ZoneNames::Named(names) => names.iter().map(|name| NamePattern::plain(name)).collect(),
         });
         Rules {
             groups: settings.dedicated.then(|| settings.groups.clone()),
@@ -93,7 +94,7 @@ impl Rules {
     }
 
     /// The own names of this split; none if it is off.
-    fn own(&self, by: By) -> Option<&[String]> {
+    fn own(&self, by: By) -> Option<&[NamePattern]> {
         match by {
             By::Group => self.groups.as_deref(),
             By::Zone => self.zones.as_deref(),
@@ -162,7 +163,8 @@ impl Splits {
                 seen.extend(slot.occupant.as_ref().and_then(|occupant| by.of_occupant(occupant)));
                 seen.extend(by.last_of(slot));
             }
-            let missing: Vec<String> = own.iter().filter(|name| !seen.contains(name.as_str())).cloned().collect();
+            let is_missing = |own: &&NamePattern| !seen.iter().any(|name| own.matches(name));
+            let missing: Vec<String> = own.iter().filter(is_missing).map(ToString::to_string).collect();
             let found = missing.len() < own.len();
             Some((by, Split { blind: !found && !history.knows(by), found, missing }))
         };
@@ -170,9 +172,30 @@ impl Splits {
     }
 
     /// The splits that assign servers, with their own names.
-    pub(super) fn sighted<'a>(&self, rules: &'a Rules) -> Vec<(By, &'a [String])> {
+    pub(super) fn sighted<'a>(&self, rules: &'a Rules) -> Vec<(By, &'a [NamePattern])> {
         let sighted = self.0.iter().filter(|(_, split)| !split.blind);
         sighted.filter_map(|(by, _)| Some((*by, rules.own(*by)?))).collect()
+    }
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its own port (`HsdoPort`); none for that of the backend.
+    pub port: Option<u16>,
+}
+
+impl From<IpAddr> for Endpoint {
+    fn from(ip: IpAddr) -> Self {
+        Endpoint { ip, port: None }
+    }
+}
+
+impl From<&Occupant> for Endpoint {
+    fn from(occupant: &Occupant) -> Self {
+        Endpoint { ip: occupant.address, port: occupant.port }
     }
 }
 
@@ -181,8 +204,8 @@ impl Splits {
 pub enum Wanted {
     /// In rotation at this address and weight; at weight 0 it takes no new requests.
     Serve {
-        /// The occupant's address.
-        address: IpAddr,
+        /// The occupant's address and port.
+        address: Endpoint,
         /// The occupant's weight.
         weight: Weight,
     },
@@ -218,7 +241,7 @@ pub fn place(table: &Table, kind: BackendKind, rules: &Rules, history: History) 
         let wanted = match slot.occupant.as_ref().filter(|occupant| occupant.status != Status::Disabled) {
             None => Wanted::Maintenance,
             Some(occupant) => match elsewhere(occupant, kind, rules, &splits) {
-                None => Wanted::Serve { address: occupant.address, weight: occupant.weight },
+                None => Wanted::Serve { address: occupant.into(), weight: occupant.weight },
                 Some(by) => {
                     desired.elsewhere.insert(slot.id, by);
                     Wanted::Maintenance
@@ -231,7 +254,7 @@ pub fn place(table: &Table, kind: BackendKind, rules: &Rules, history: History) 
 }
 
 /// By which of the splits that are on an occupant does not serve in a backend of this kind; none if it does.
-fn elsewhere(occupant: &Occupant, kind: BackendKind, rules: &Rules, splits: &[(By, &[String])]) -> Option<By> {
+fn elsewhere(occupant: &Occupant, kind: BackendKind, rules: &Rules, splits: &[(By, &[NamePattern])]) -> Option<By> {
     let foreign = splits.iter().find(|(by, own)| !by.is_own(occupant, own)).map(|(by, _)| *by);
     match kind {
         BackendKind::Default => foreign,
@@ -252,6 +275,7 @@ mod tests {
             name: "i-1".to_owned(),
             group: group.map(str::to_owned),
             zone: None,
+            port: None,
             weight: 5,
             status,
             last_step: None,
@@ -275,8 +299,11 @@ mod tests {
             (true, true, other, false, true),
             (true, false, none, false, true),
         ] {
-            let rules =
-                Rules { groups: dedicated.then(|| vec!["a".to_owned()]), all_in_fallback: all, ..Rules::default() };
+            let rules = Rules {
+                groups: dedicated.then(|| vec![NamePattern::new("a")]),
+                all_in_fallback: all,
+                ..Rules::default()
+            };
             let label = format!("dedicated {dedicated}, all {all}, group {group:?}");
             assert_eq!(places(group, None, &rules), [default, fallback], "{label}");
         }
@@ -302,8 +329,8 @@ mod tests {
             (true, true, "a", own, true, true),
             (true, true, "b", own, false, true),
         ] {
-            let groups = by_group.then(|| vec!["a".to_owned()]);
-            let zones = Some(vec!["z1".to_owned()]);
+            let groups = by_group.then(|| vec![NamePattern::new("a")]);
+            let zones = Some(vec![NamePattern::plain("z1")]);
             let rules = Rules { groups, zones, all_in_fallback: all, ..Rules::default() };
             let label = format!("by group {by_group}, all {all}, group {group:?}, zone {zone:?}");
             assert_eq!(places(Some(group), zone, &rules), [default, fallback], "{label}");
@@ -327,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_does_not_serve_is_in_maintenance() {
-        let rules = Rules { groups: Some(vec!["a".to_owned()]), ..Rules::default() };
+        let rules = Rules { groups: Some(vec![NamePattern::new("a")]), ..Rules::default() };
         let mut table = Table::default();
         for slot in [
             slot(1, Some("a"), Status::Enabled),
@@ -339,7 +366,7 @@ mod tests {
             table.rows.insert(slot.id, Row::Readable(slot.into()));
         }
         table.rows.insert(6, Row::Unreadable { reason: "bad".to_owned(), address: None });
-        let serve = Some(Wanted::Serve { address: "10.0.0.1".parse().unwrap(), weight: 5 });
+        let serve = Some(Wanted::Serve { address: IpAddr::from([10, 0, 0, 1]).into(), weight: 5 });
         let maintenance = Some(Wanted::Maintenance);
         let history = History { max_row: 7, ..History::default() };
         let default = place(&table, BackendKind::Default, &rules, history);
@@ -369,11 +396,13 @@ mod tests {
             (vec!["web-a"], two(), vec![], [true, false], [false, true]),
             (vec!["web-a", "web-A"], two(), vec!["web-A"], [true, false], [false, true]),
             (vec!["\"web-a\""], two(), vec!["\"web-a\""], [true, true], [false, false]),
+            (vec!["web-?", "x"], two(), vec!["x"], [true, true], [false, false]),
+            (vec!["*-a"], two(), vec![], [true, false], [false, true]),
             (vec!["x", "y"], two(), vec!["x", "y"], [true, true], [false, false]),
             (vec!["gone"], [two(), vec![left(3, "gone")]].concat(), vec![], [false, false], [true, true]),
             (vec!["web-a"], vec![occupied(1, None), occupied(2, None)], vec!["web-a"], [true, true], [false, false]),
         ] {
-            let groups: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let groups: Vec<NamePattern> = names.iter().map(|name| NamePattern::new(name)).collect();
             let rules = Rules { groups: Some(groups), ..Rules::default() };
             let mut table = Table::default();
             table.rows.extend(slots.into_iter().map(|slot| (slot.id, Row::Readable(slot.into()))));

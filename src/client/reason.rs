@@ -101,6 +101,7 @@ mod tests {
     use crate::client::fixtures::{OPTIONS, World, address, down, inherited, maintenance, server, up};
     use crate::client::placement::{BackendKind, History, Rules, place};
     use crate::client::stage::{Options, PARKED};
+    use crate::selection::NamePattern;
     use crate::slot::Slot;
 
     fn row(id: SlotId, status: Status, weight: Weight, group: &str) -> (SlotId, Row) {
@@ -109,6 +110,7 @@ mod tests {
             name: format!("i-{id}"),
             group: Some(group.to_owned()),
             zone: None,
+            port: None,
             weight,
             status,
             last_step: None,
@@ -126,8 +128,8 @@ mod tests {
     /// The cause of slot 1 beside a serving slot 2, in a backend that is dedicated to group `web`.
     fn cause_of(rows: &[(SlotId, Row)], running: &[(SlotId, Running)], options: Options, proven: bool) -> Cause {
         let table = Table { rows: rows.iter().cloned().collect(), strays: vec![] };
-        let zones = Some(vec!["z1".to_owned()]);
-        let rules = Rules { groups: Some(vec!["web".to_owned()]), zones, ..Rules::default() };
+        let zones = Some(vec![NamePattern::plain("z1")]);
+        let rules = Rules { groups: Some(vec![NamePattern::new("web")]), zones, ..Rules::default() };
         let mut world = World::new([]);
         (world.size, world.options) = (2, options);
         world.desired = place(

@@ -1,9 +1,7 @@
 //! Computes the steps that make one backend match, from each slot's stage and from `cover`. Pure.
 
-use std::net::IpAddr;
-
 use super::cover::Cover;
-use super::placement::Wanted;
+use super::placement::{Endpoint, Wanted};
 use super::stage::{PARKED, Stage};
 use super::view::View;
 use crate::ports::{Admin, Change, Running};
@@ -84,14 +82,14 @@ struct ServingSlot<'a> {
     id: SlotId,
     server: &'a Running,
     stage: Stage,
-    address: IpAddr,
+    address: Endpoint,
     weight: Weight,
 }
 
 impl ServingSlot<'_> {
     fn step(&self, view: &View<'_>, cover: &Cover, plan: &mut BackendPlan) {
         let options = view.options;
-        let (move_to, park) = (Change::Address(self.address, options.port), Change::Address(PARKED, options.port));
+        let (move_to, park) = (options.set_address(self.address), options.set_address(PARKED.into()));
         let right = options.has_weight(self.server, self.weight);
         let gated = options.gate && self.server.checked && cover.can_wait(self.id);
         let weight = options.set_weight(self.weight);

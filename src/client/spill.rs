@@ -4,10 +4,9 @@
 //! for itself; with the same table and the same health they all decide alike.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::placement::{By, Desired, History, Rules, Splits, Wanted};
+use super::placement::{By, Desired, Endpoint, History, Rules, Splits, Wanted};
 use super::stage::Stage;
 use super::view::View;
 use crate::ports::{Admin, Running};
@@ -30,9 +29,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub(super) struct Candidates {
     by: By,
     own: BTreeMap<SlotId, Weight>,
-    others: BTreeMap<SlotId, (IpAddr, Weight)>,
+    others: BTreeMap<SlotId, (Endpoint, Weight)>,
     /// Others that leave, or have no weight yet: they do not come in, but one that is in keeps its place at weight 0.
-    leaving: BTreeMap<SlotId, IpAddr>,
+    leaving: BTreeMap<SlotId, Endpoint>,
     /// How many zones or groups are own, at least 1, and how many there are with weight, own ones included.
     own_names: u32,
     all_names: u32,
@@ -66,10 +65,10 @@ impl Candidates {
                 (true, true) => drop(found.own.insert(slot.id, occupant.weight)),
                 (true, false) => {}
                 (false, true) => {
-                    found.others.insert(slot.id, (occupant.address, occupant.weight));
+                    found.others.insert(slot.id, (occupant.into(), occupant.weight));
                     names.insert(by.of_occupant(occupant));
                 }
-                (false, false) => drop(found.leaving.insert(slot.id, occupant.address)),
+                (false, false) => drop(found.leaving.insert(slot.id, occupant.into())),
             }
         }
         found.all_names += u32::try_from(names.len()).unwrap_or(u32::MAX - own_names);
@@ -103,9 +102,9 @@ impl Candidates {
 
     /// The level that a HAProxy runs: the one by which most of the others that serve there have their weights.
     pub(super) fn level_of(&self, running: &BTreeMap<SlotId, Running>) -> u8 {
-        let weight = |(id, (address, weight)): (&SlotId, &(IpAddr, Weight))| {
+        let weight = |(id, (address, weight)): (&SlotId, &(Endpoint, Weight))| {
             let server = running.get(id)?;
-            let is_there = server.address.is_some_and(|at| at.ip() == *address) && server.admin == Admin::Ready;
+            let is_there = server.address.is_some_and(|at| at.ip() == address.ip) && server.admin == Admin::Ready;
             (is_there && server.weight > 0).then_some((*weight, server.weight))
         };
         let weights: Vec<(Weight, Weight)> = self.others.iter().filter_map(weight).collect();

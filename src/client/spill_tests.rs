@@ -8,6 +8,7 @@ use super::*;
 use crate::client::fixtures::{OPTIONS, World, down, inherited, maintenance, serve_at, server, up};
 use crate::client::placement::{BackendKind, place};
 use crate::ports::Change;
+use crate::selection::NamePattern;
 use crate::slot::{Occupant, Row, Slot};
 
 fn row(id: SlotId, group: &str, zone: Option<&str>, weight: Weight, status: Status) -> (SlotId, Row) {
@@ -16,6 +17,7 @@ fn row(id: SlotId, group: &str, zone: Option<&str>, weight: Weight, status: Stat
         name: format!("i-{id}"),
         group: Some(group.to_owned()),
         zone: zone.map(str::to_owned),
+        port: None,
         weight,
         status,
         last_step: None,
@@ -28,7 +30,7 @@ fn table(rows: impl IntoIterator<Item = (SlotId, Row)>) -> Table {
 }
 
 fn rules(groups: Option<&[&str]>, zones: Option<&[&str]>) -> Rules {
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let names = |names: &[&str]| names.iter().map(|name| NamePattern::new(name)).collect();
     Rules { groups: groups.map(names), zones: zones.map(names), spill_below: 70, ..Rules::default() }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::placement::Wanted;
+use super::placement::{Endpoint, Wanted};
 use crate::ports::{Admin, Change, Running};
 use crate::slot::Weight;
 
@@ -19,8 +19,20 @@ pub struct Options {
 
 impl Options {
     /// Whether a server at `running` has the wanted address and port.
-    pub fn has_address(self, running: Option<SocketAddr>, wanted: IpAddr) -> bool {
-        running.is_some_and(|running| running.ip() == wanted && self.port.is_none_or(|port| running.port() == port))
+    pub fn has_address(self, running: Option<SocketAddr>, wanted: Endpoint) -> bool {
+        let has_port = |running: SocketAddr| self.port_of(wanted).is_none_or(|port| running.port() == port);
+        running.is_some_and(|running| running.ip() == wanted.ip && has_port(running))
+    }
+
+    /// The change that sets this address and port.
+    pub fn set_address(self, wanted: Endpoint) -> Change {
+        Change::Address(wanted.ip, self.port_of(wanted))
+    }
+
+    /// The server's own port in place of the backend's. Where ports are left alone, that one too: they are mapped, and once changed
+    /// nothing tells what they were.
+    fn port_of(self, wanted: Endpoint) -> Option<u16> {
+        self.port.map(|port| wanted.port.unwrap_or(port))
     }
 
     /// Whether the server has the wanted weight.

@@ -217,6 +217,7 @@ mod tests {
             name: name.to_owned(),
             group: Some("web-a".to_owned()),
             zone: (status == Status::Enabled).then(|| "z1".to_owned()),
+            port: None,
             weight,
             status,
             last_step: Timestamp::parse("2026-01-02 03:04:05.678"),

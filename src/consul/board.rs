@@ -43,6 +43,7 @@ pub(super) fn join(
             Some(Ok(_)) if now > status.deadline => return Err(failed(QueryError::TimedOut(now - status.deadline))),
             Some(Ok(Lookup::Missing)) => observation.missing_groups.push(service.clone()),
             Some(Ok(Lookup::Registered(health))) => {
+                observation.groups.push(service.clone());
                 observation.instances.extend(health.instances.iter().cloned());
                 observation.said.extend(health.said());
                 observation.hidden.extend(health.unaddressed.iter().map(Unaddressed::hidden));

@@ -12,6 +12,7 @@ use super::unaddressed_text;
 use crate::aws::fuzzing::assert_storable;
 use crate::fuzzing::{assert_message, kind, parts, text};
 use crate::settings::ConsulApi;
+use crate::weight::Factor;
 
 const SERVICE: &str = "web";
 
@@ -33,7 +34,11 @@ fn assert_health(found: &health::ServiceHealth, input: usize) {
     assert!(found.instances.len() + found.unaddressed.len() <= found.registered);
     for instance in &found.instances {
         assert_storable(instance);
-        assert!(instance.scale > 0 && instance.group == SERVICE && instance.has_name(&instance.name));
+        assert!(
+            !instance.size.factor(Factor::ONE).is_zero()
+                && instance.group == SERVICE
+                && instance.has_name(&instance.name)
+        );
     }
     if let Some(text) = unaddressed_text(&found.unaddressed) {
         assert_message(&text, input);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::error::QueryError;
 use crate::slot::{Hidden, Instance, Readiness, is_server_address, row_name};
+use crate::weight::Size;
 
 /// The check that puts a whole node into maintenance (`/v1/agent/maintenance`).
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -142,7 +143,7 @@ pub(super) fn parse(service: &str, body: &[u8]) -> Result<ServiceHealth, QueryEr
             Some(address) => {
                 let server =
                     nodes.entry(node).or_default().entry(address).or_insert_with(|| NodeAddress::new(readiness));
-                server.add(&entry.service.id, readiness, scale(entry.service.weights.as_ref()), zone(entry));
+                server.add(&entry.service.id, readiness, passing(entry.service.weights.as_ref()), zone(entry));
             }
             None => unaddressed.push(Unaddressed {
                 service: service.to_owned(),
@@ -171,14 +172,14 @@ fn readiness(checks: &[Check]) -> Option<Readiness> {
 }
 
 /// `Weights.Passing`, clamped to Consul's own range of 1 to 65535.
-fn scale(weights: Option<&Weights>) -> u16 {
+fn passing(weights: Option<&Weights>) -> u16 {
     let passing = weights.map_or(1, |weights| weights.passing);
     u16::try_from(passing.max(1)).unwrap_or(u16::MAX)
 }
 
 /// One address of a node: one server, however many instances of the service share it.
 struct NodeAddress {
-    /// Scale and zone by service id.
+    /// `Weights.Passing` and zone by service id.
     ids: BTreeMap<String, (u16, Option<String>)>,
     readiness: Readiness,
 }
@@ -188,8 +189,8 @@ impl NodeAddress {
         NodeAddress { ids: BTreeMap::new(), readiness }
     }
 
-    fn add(&mut self, id: &str, readiness: Readiness, scale: u16, zone: Option<String>) {
-        self.ids.insert(id.to_owned(), (scale, zone));
+    fn add(&mut self, id: &str, readiness: Readiness, passing: u16, zone: Option<String>) {
+        self.ids.insert(id.to_owned(), (passing, zone));
         // `Ready` orders before `Draining`.
         self.readiness = self.readiness.min(readiness);
     }
@@ -207,10 +208,11 @@ fn named_instances(service: &str, node: &str, addresses: BTreeMap<IpAddr, NodeAd
             names.push(row_name(node.to_owned()));
         }
         let name = names.remove(0);
-        let scale = server.ids.values().map(|(scale, _)| *scale).max().unwrap_or(1);
+        let passing = server.ids.values().map(|(passing, _)| *passing).max().unwrap_or(1);
+        let size = if passing == 1 { Size::Unit } else { Size::Passing(passing) };
         let zone = server.ids.into_values().find_map(|(_, zone)| zone);
         let instance = Instance::new(address, name, service.to_owned(), server.readiness);
-        Instance { zone, aliases: names, scale, ..instance }
+        Instance { zone, aliases: names, size, ..instance }
     };
     addresses.into_iter().map(instance).collect()
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::weight::Factor;
 
 /// `checks` are written `id=status`.
 fn entry(node: &str, node_address: &str, id: &str, address: &str, checks: &[&str]) -> Value {
@@ -25,12 +26,13 @@ fn health(entries: &[Value]) -> ServiceHealth {
     parse("web", Value::from(entries).to_string().as_bytes()).expect("readable")
 }
 
-/// Each instance as `name address readiness`, with its scale where that is not 1.
+/// Each instance as `name address readiness`, with its factor where that is not 1.
 fn shown(health: &ServiceHealth) -> Vec<String> {
     let shown = |one: &Instance| {
         let readiness = format!("{:?}", one.readiness).to_lowercase();
-        let scale = if one.scale == 1 { String::new() } else { format!(" x{}", one.scale) };
-        format!("{} {} {readiness}{scale}", one.name, one.address)
+        let factor = one.size.factor(Factor::ONE);
+        let factor = if factor == Factor::ONE { String::new() } else { format!(" x{factor}") };
+        format!("{} {} {readiness}{factor}", one.name, one.address)
     };
     health.instances.iter().map(shown).collect()
 }
@@ -147,7 +149,7 @@ fn instances_sharing_an_address_are_one_server() {
 }
 
 #[test]
-fn the_weight_of_a_registration_is_its_scale() {
+fn the_weight_of_a_registration_is_its_factor() {
     for (weights, expected) in [
         (json!({"Passing": 1, "Warning": 1}), 1),
         (json!({"Passing": 5, "Warning": 1}), 5),
@@ -160,7 +162,7 @@ fn the_weight_of_a_registration_is_its_scale() {
     ] {
         let mut one = entry("n1", "10.0.0.1", "web", "", &["serfHealth=passing"]);
         one["Service"]["Weights"] = weights.clone();
-        assert_eq!(health(&[one]).instances[0].scale, expected, "{weights}");
+        assert_eq!(health(&[one]).instances[0].size.factor(Factor::ONE), Factor::whole(expected), "{weights}");
     }
 }
 

@@ -147,7 +147,10 @@ fn converge(base: &str, servers: &Servers) {
     }
     let wanted = |id: SlotId| match id % 4 {
         0 => Wanted::Maintenance,
-        part => Wanted::Serve { address: Ipv4Addr::from(0x0A00_0000 + id % 1_000).into(), weight: part as u16 - 1 },
+        part => Wanted::Serve {
+            address: IpAddr::from(Ipv4Addr::from(0x0A00_0000 + id % 1_000)).into(),
+            weight: part as u16 - 1,
+        },
     };
     // Every fifth slot is unknown.
     let slots = running.keys().filter(|id| **id % 5 != 0).map(|id| (*id, wanted(*id))).collect();
@@ -191,7 +194,7 @@ fn converge(base: &str, servers: &Servers) {
         match desired.of(*id) {
             None => assert_eq!(server, &before[id], "slot {id} is unknown and was touched"),
             Some(Wanted::Serve { address, .. }) => {
-                assert_eq!(server.address, Some(SocketAddr::new(address, PORT)), "slot {id}");
+                assert_eq!(server.address, Some(SocketAddr::new(address.ip, PORT)), "slot {id}");
             }
             Some(Wanted::Maintenance) => {
                 assert_eq!((server.admin, server.weight), (Admin::Maintenance, 0), "slot {id}: {server:?}");

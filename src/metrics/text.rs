@@ -86,7 +86,7 @@ fn table(text: &mut Text, values: &Values) {
     text.gauge("hsdo_leader", leader, values.leads.map(u8::from));
     let age = "Seconds since the heartbeat of the leading server was last seen to change.";
     text.gauge("hsdo_heartbeat_age_seconds", age, values.heartbeat_age.map(|age| age.as_secs_f64()));
-    let last_resort = "Draining servers that keep their weight because no ready one is left.";
+    let last_resort = "Servers that drain, or whose factor is 0, and that serve because no other can.";
     text.gauge("hsdo_last_resort_servers", last_resort, values.last_resort);
     let guarded = "Slots kept by SERVER_REMOVAL_GUARD because too many servers left every group at once.";
     text.gauge("hsdo_removal_guard_slots", guarded, values.guarded);

@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::marker::{Claim, Marker, Stamp};
 use crate::order::{Order, Orders};
 use crate::slot::{Observation, Slot, SlotId, Table, Weight};
+use crate::weight::Factor;
 
 /// Where instances come from: Auto Scaling groups or Consul.
 pub trait Source {
@@ -143,7 +144,7 @@ pub struct Snapshot {
     pub unplaced: usize,
     /// Configured groups that do not exist.
     pub missing_groups: usize,
-    /// Draining servers that keep serving because no other can.
+    /// Servers that drain, or whose factor is 0, and that serve because no other can.
     pub last_resort: usize,
     /// Slots kept by the removal guard.
     pub guarded: usize,
@@ -168,4 +169,6 @@ pub struct Reason {
     pub cause: Cause,
     /// The weight that its occupant ramps to.
     pub full: Weight,
+    /// What its weights are multiplied by, and what gives it that factor; `None` if it is 1.
+    pub factor: Option<(Factor, String)>,
 }

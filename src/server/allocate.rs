@@ -4,18 +4,19 @@
 //! instance prefers a slot that its group had before. Weights are set elsewhere (`ramp`, `drain`).
 
 use std::collections::btree_map::{BTreeMap, Entry};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::guard::Guard;
 use super::judge::{Judged, Kept, judge_all};
 use super::limits::SlotLimits;
 use super::previous::Previous;
-use super::ramp;
 use super::seat::{free, seat};
+use super::weighed::Weighed;
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
 use crate::slot::{Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table};
+use crate::weight::Factor;
 
 /// The slots after this turn, except for the weights.
 pub(super) struct Assignment {
@@ -33,8 +34,8 @@ pub(super) struct Assignment {
     pub(super) ordered: BTreeMap<SlotId, Order>,
     /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub(super) ignored: Vec<Instance>,
-    /// The scales other than 1.
-    pub(super) scales: BTreeMap<SlotId, u16>,
+    /// Those whose factor is not 1.
+    pub(super) weighed: BTreeMap<SlotId, Weighed>,
 }
 
 pub(super) fn assign(
@@ -50,17 +51,17 @@ pub(super) fn assign(
     let missing: BTreeSet<SlotId> =
         (1..=limits.size).filter(|id| !table.rows.contains_key(id) && !slots.contains_key(id)).collect();
     free_duplicates(&mut slots);
-    let (mut holders, mut ignored) = holders(&slots, seen, &limits.groups);
+    let (mut holders, mut ignored) = holders(&slots, seen);
     let Judged { kept, guarded, guard, mut ordered } =
         judge_all(&mut slots, &holders, seen, orders, previous, now, limits);
     ignored.extend(exclude_unreadable(&mut holders, table, &slots));
     let empty = missing.iter().map(|id| (*id, Slot::empty(*id)));
-    let (mut kept_out, newcomers): (Vec<Instance>, Vec<Instance>) = newcomers(&slots, &holders, limits)
+    let (mut kept_out, newcomers): (Vec<Instance>, Vec<Instance>) = newcomers(&slots, &holders, seen)
         .into_iter()
         .partition(|instance| order::on_instance(orders, instance).is_some());
     let seat_all = |slots: &mut BTreeMap<SlotId, Slot>, newcomers: Vec<Instance>| {
         let is_open = |id| order::on_slot(orders, id).is_none();
-        let mut seat = |slot: &mut Slot, instance: &Instance| seat(slot, instance, now, limits.min);
+        let mut seat = |slot: &mut Slot, instance: &Instance| seat(slot, instance, now, limits.start(instance));
         seat_newcomers(slots, newcomers, limits.size, &is_open, &mut seat)
     };
     let mut unplaced = if may_hide_instances(seen, &slots) {
@@ -79,7 +80,7 @@ pub(super) fn assign(
     };
     if limits.max > 0 && !is_served(&slots, &kept, &ordered, &holders, now, limits) {
         let mut seat_last = |slot: &mut Slot, instance: &Instance| {
-            seat(slot, instance, now, limits.min.max(1));
+            seat(slot, instance, now, limits.start(instance).max(1));
             if let Some(occupant) = slot.occupant.as_mut()
                 && let Some(order) = order::on_occupant(orders, slot.id, occupant)
             {
@@ -92,8 +93,8 @@ pub(super) fn assign(
     }
     let order_of = |instance: Instance| Some((order::on_instance(orders, &instance)?.clone(), instance));
     let kept_out = kept_out.into_iter().filter_map(order_of).collect();
-    let scales = scales(&slots, &holders);
-    Assignment { slots, kept, guarded, guard, unplaced, kept_out, ordered, ignored, scales }
+    let weighed = weigh(&slots, &holders, limits);
+    Assignment { slots, kept, guarded, guard, unplaced, kept_out, ordered, ignored, weighed }
 }
 
 /// An occupant as the source reports it.
@@ -114,10 +115,12 @@ fn is_served(
         match occupant.status {
             Status::Enabled if kept.contains_key(&id) => occupant.weight > 0,
             Status::Enabled => {
+                let of = holder_of(occupant, holders);
+                let ramp = limits.ramp(of.map_or(Factor::ONE, |holder| limits.factor(holder.size, &holder.group)));
                 let mut next = occupant.clone();
-                // Its full weight may be a multiple of MAX, which makes no difference to whether it has any.
-                ramp::advance(&mut next, limits.max, now, limits);
-                next.weight > 0
+                ramp.advance(&mut next, now);
+                // With a factor of 0, it gets weight as the last resort.
+                next.weight > 0 || ramp.full() == 0
             }
             // It gets weight as the last resort, if it has none.
             Status::Draining => {
@@ -193,13 +196,13 @@ fn free_duplicates(slots: &mut BTreeMap<SlotId, Slot>) {
 fn holders<'a>(
     slots: &BTreeMap<SlotId, Slot>,
     seen: &'a Observation,
-    groups: &[String],
 ) -> (BTreeMap<IpAddr, &'a Instance>, Vec<Instance>) {
     let occupants: BTreeMap<IpAddr, &str> = slots
         .values()
         .filter_map(|slot| slot.occupant.as_ref())
         .map(|occupant| (occupant.address, occupant.name.as_str()))
         .collect();
+    let positions = Positions::of_groups(seen);
     let mut instances: Vec<&Instance> = seen.instances.iter().collect();
     instances.sort_by_key(|instance| {
         let newcomer = !occupants.get(&instance.address).is_some_and(|name| instance.has_name(name));
@@ -207,11 +210,11 @@ fn holders<'a>(
             instance.address,
             instance.readiness != Readiness::Ready,
             newcomer,
-            position(groups, &instance.group),
+            positions.of(&instance.group),
             &instance.name,
             &instance.group,
             instance.readiness,
-            &instance.zone,
+            (&instance.zone, instance.port, instance.size),
         )
     });
     let mut holders = BTreeMap::new();
@@ -227,20 +230,25 @@ fn holders<'a>(
     (holders, ignored)
 }
 
-fn scales(slots: &BTreeMap<SlotId, Slot>, holders: &BTreeMap<IpAddr, &Instance>) -> BTreeMap<SlotId, u16> {
-    let scale = |slot: &Slot| {
-        let occupant = slot.occupant.as_ref()?;
-        let holder = holder_of(occupant, holders)?;
-        (holder.scale != 1).then_some((slot.id, holder.scale))
+/// The sizes and factors of the occupants whose factor is not 1.
+fn weigh(
+    slots: &BTreeMap<SlotId, Slot>,
+    holders: &BTreeMap<IpAddr, &Instance>,
+    limits: &SlotLimits,
+) -> BTreeMap<SlotId, Weighed> {
+    let weigh = |slot: &Slot| {
+        let Instance { size, group, .. } = holder_of(slot.occupant.as_ref()?, holders)?;
+        let factor = limits.factor(*size, group);
+        (factor != Factor::ONE).then_some((slot.id, Weighed { size: *size, factor }))
     };
-    slots.values().filter_map(scale).collect()
+    slots.values().filter_map(weigh).collect()
 }
 
 /// The ready instances that have no slot, first in line first.
 fn newcomers(
     slots: &BTreeMap<SlotId, Slot>,
     holders: &BTreeMap<IpAddr, &Instance>,
-    limits: &SlotLimits,
+    seen: &Observation,
 ) -> Vec<Instance> {
     let seated: BTreeSet<IpAddr> =
         slots.values().filter_map(|slot| slot.occupant.as_ref()).map(|occupant| occupant.address).collect();
@@ -249,7 +257,8 @@ fn newcomers(
         .copied()
         .filter(|instance| instance.readiness == Readiness::Ready && !seated.contains(&instance.address))
         .collect();
-    newcomers.sort_by_key(|instance| (position(&limits.groups, &instance.group), instance.address));
+    let positions = Positions::of_groups(seen);
+    newcomers.sort_by_key(|instance| (positions.of(&instance.group), instance.address));
     newcomers.into_iter().cloned().collect()
 }
 
@@ -315,7 +324,16 @@ impl Free {
     }
 }
 
-/// The position of a group in the configuration; unconfigured groups come last.
-fn position(groups: &[String], group: &str) -> usize {
-    groups.iter().position(|name| name == group).unwrap_or(usize::MAX)
+/// The positions of the groups in the order of seating. A pattern may match hundreds.
+struct Positions<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Positions<'a> {
+    fn of_groups(seen: &'a Observation) -> Self {
+        Positions(seen.groups.iter().enumerate().map(|(place, group)| (group.as_str(), place)).collect())
+    }
+
+    /// Unconfigured groups come last.
+    fn of(&self, group: &str) -> usize {
+        self.0.get(group).copied().unwrap_or(usize::MAX)
+    }
 }

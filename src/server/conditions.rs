@@ -7,7 +7,7 @@ use super::plan::Plan;
 use super::report::{about_instances, about_slots};
 use crate::about::{About, Message};
 use crate::order::Orders;
-use crate::slot::{Instance, Observation, Readiness, Slot, SlotId, Table};
+use crate::slot::{FaultyTag, Instance, Observation, Readiness, Slot, SlotId, Status, Table};
 
 /// Names listed in one message; the rest is only counted.
 const MAX_LISTED: usize = 10;
@@ -24,6 +24,8 @@ pub(super) enum Condition {
     Unplaced,
     SharedAddress,
     AboveSize,
+    FaultyTags,
+    Idle,
     LastResort,
 }
 
@@ -38,6 +40,8 @@ impl Condition {
             Condition::Unplaced => "every ready server has a slot again",
             Condition::SharedAddress => "no ready server is without a slot because of its address any more",
             Condition::AboveSize => "no slot above HAPROXY_BACKEND_SERVERS_LIST_SIZE holds a server any more",
+            Condition::FaultyTags => "every tag of an instance can be read again",
+            Condition::Idle => "servers whose factor is 0 no longer serve as the last resort",
             Condition::LastResort => "draining servers no longer serve as the last resort",
         }
     }
@@ -111,8 +115,28 @@ pub(super) fn conditions(
     let above = list(&plan.above_size).map(|slots| {
         format!("slots above HAPROXY_BACKEND_SERVERS_LIST_SIZE, now {size}, hold servers until these leave: {slots}")
     });
-    let last_resort = list(&plan.last_resort).map(|slots| {
-        let ordered = plan.last_resort.iter().filter(|id| plan.ordered.contains_key(id));
+    let tag = |tag: &FaultyTag| {
+        let FaultyTag { name, tag, expected, .. } = tag;
+        format!("{} of {}: expected {expected}", tag.escape_debug(), name.escape_debug())
+    };
+    let faulty_tags = list(seen.faulty_tags.iter().map(tag)).map(|tags| {
+        format!("tags of instances that cannot be read: {tags}: they count as absent; correct or delete them")
+    });
+    let faulty = seen.faulty_tags.iter();
+    let about_tags = About::default().instance(faulty.clone().map(|tag| &tag.name)).group(faulty.map(|tag| &tag.group));
+    let is_idle = |id: &&SlotId| {
+        let occupant = plan.slots.get(id).and_then(|slot| slot.occupant.as_ref());
+        occupant.is_some_and(|occupant| occupant.status == Status::Enabled)
+    };
+    let (idle, leaving): (Vec<SlotId>, Vec<SlotId>) = plan.last_resort.iter().partition(is_idle);
+    let idle_serves = list(&idle).map(|slots| {
+        format!(
+            "no server with a factor has weight: servers whose factor is 0 serve in slots {slots}; correct SERVER_ASG_WEIGHTS or \
+             the tags hsdo:weight"
+        )
+    });
+    let last_resort = list(&leaving).map(|slots| {
+        let ordered = leaving.iter().filter(|id| plan.ordered.contains_key(id));
         let against = list(ordered).map(|slots| format!("; against an order in slots {slots}")).unwrap_or_default();
         format!("no ready server has weight: draining servers serve on in slots {slots}{against}")
     });
@@ -126,7 +150,9 @@ pub(super) fn conditions(
         (Condition::Unplaced, unplaced, about_instances(&plan.unplaced).cause(["no-free-slot"])),
         (Condition::SharedAddress, shared, about_instances(shared_addresses).cause(["shared-address"])),
         (Condition::AboveSize, above, slots(&plan.above_size)),
-        (Condition::LastResort, last_resort, slots(&plan.last_resort).cause(["last-resort"])),
+        (Condition::FaultyTags, faulty_tags, about_tags),
+        (Condition::Idle, idle_serves, slots(&idle).cause(["idle"])),
+        (Condition::LastResort, last_resort, slots(&leaving).cause(["last-resort"])),
     ]
     .into_iter()
     .filter_map(|(condition, text, about)| Some((condition, Message::new(text?, about))))

@@ -29,7 +29,7 @@ impl<S: Source, T> TurnContext<S, T> {
         for slot in &plan.changes {
             let wrote = || Message::new(format!("wrote {}", report::row(slot)), report::about_slots([slot]));
             debug(wrote);
-            let full = plan.full_weight(slot.id, self.limits.max);
+            let full = plan.full_weight(slot.id, &self.limits);
             for event in report::events(table.rows.get(&slot.id), slot, full) {
                 let about = event.about.cause(causes.get(&slot.id).map(Cause::word));
                 crate::log::write(Level::Info, module_path!(), &Message { about, ..event });

@@ -1,58 +1,109 @@
-//! The weight of a draining server: 0, unless nothing else can serve. Pure.
+//! The weights of servers that should not serve: 0, unless nothing else can. Pure.
+//!
+//! They drain, or their factor is 0.
 
 use std::collections::BTreeMap;
 
 use super::judge::Kept;
 use super::limits::SlotLimits;
+use super::weighed::Weighed;
 use crate::clock::Timestamp;
 use crate::order::Order;
-use crate::slot::{Occupant, Slot, SlotId, Status};
+use crate::slot::{Occupant, Slot, SlotId, Status, Weight};
 
-/// Sets the weight of every draining occupant not in `kept`. Returns the slots that serve as the last resort.
+/// Who serves because nobody else can.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct LastResort {
+    /// Their slots, in order.
+    pub(super) slots: Vec<SlotId>,
+    /// When a server whose factor became 0 takes its next step down; `None` if none does.
+    pub(super) due: Option<Timestamp>,
+}
+
+/// What the weights depend on besides the slots.
+pub(super) struct Facts<'a> {
+    pub(super) kept: &'a BTreeMap<SlotId, Kept>,
+    /// Those that drain by an order alone.
+    pub(super) ordered: &'a BTreeMap<SlotId, Order>,
+    pub(super) weighed: &'a BTreeMap<SlotId, Weighed>,
+}
+
+/// Sets the weight of every draining occupant, and of those whose factor is 0.
 ///
-/// A draining server gets weight 0 as soon as an enabled one has weight. Until then, draining servers keep their weight; if
-/// all are at 0, each gets MIN, at least 1. Those that drain by an order alone (`ordered`) could serve, so they get it even while
-/// servers that leave have weight.
+/// They get weight 0 as soon as an enabled one with a factor has weight. Until then, they keep their weight; if all are at 0, each
+/// gets MIN, at least 1. Those that drain by an order alone (`ordered`) could serve, so they get it even while servers that leave have
+/// weight. So do those whose factor is 0, and then those that are ordered to drain do so: they are not the last.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
-    kept: &BTreeMap<SlotId, Kept>,
-    ordered: &BTreeMap<SlotId, Order>,
+    facts: &Facts<'_>,
     now: Timestamp,
     limits: &SlotLimits,
-) -> Vec<SlotId> {
-    let served = slots
+) -> LastResort {
+    let weighed = |id: SlotId| facts.weighed.get(&id).copied().unwrap_or_default();
+    let role = |id: SlotId, occupant: &Occupant| match occupant.status {
+        Status::Enabled if facts.kept.contains_key(&id) || !weighed(id).factor.is_zero() => Role::Serves,
+        Status::Enabled => Role::Idle,
+        Status::Draining if facts.kept.contains_key(&id) => Role::Other,
+        Status::Draining if facts.ordered.contains_key(&id) => Role::Ordered,
+        Status::Draining => Role::Leaves,
+        Status::Disabled => Role::Other,
+    };
+    let weights: Vec<(Role, Weight)> = slots
         .values()
-        .filter_map(|slot| slot.occupant.as_ref())
-        .any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
+        .filter_map(|slot| slot.occupant.as_ref().map(|occupant| (role(slot.id, occupant), occupant.weight)))
+        .collect();
+    let has_weight = |roles: &[Role]| weights.iter().any(|(role, weight)| roles.contains(role) && *weight > 0);
     // With MAX 0 no server should get traffic, draining or not.
-    let last_resort = !served && limits.max > 0;
-    let idle = draining(slots, kept).all(|(_, occupant)| occupant.weight == 0);
-    let able = draining(slots, kept).filter(|(id, _)| ordered.contains_key(id));
-    let able_idle = able.map(|(_, occupant)| occupant.weight).all(|weight| weight == 0);
-    for (id, occupant) in draining(slots, kept) {
-        let idle = if ordered.contains_key(&id) { able_idle } else { idle };
-        let weight = match (last_resort, idle) {
+    let last_resort = limits.max > 0 && !has_weight(&[Role::Serves]);
+    let has_idle = weights.iter().any(|(role, _)| *role == Role::Idle);
+    let mut outcome = LastResort::default();
+    for (id, slot) in slots {
+        let Some(occupant) = &mut slot.occupant else { continue };
+        let role = role(*id, occupant);
+        let ramp = limits.ramp(weighed(*id).factor);
+        let needed = match role {
+            Role::Serves | Role::Other => continue,
+            Role::Idle | Role::Ordered => !has_weight(&[role]),
+            Role::Leaves => !has_idle && !has_weight(&[Role::Ordered, Role::Leaves]),
+        };
+        let serves = last_resort && !(role == Role::Ordered && has_idle);
+        let weight = match (serves, needed) {
+            // Its factor became 0: its weight comes down by steps.
+            (false, _) if role == Role::Idle => {
+                ramp.advance(occupant, now);
+                outcome.due = outcome.due.into_iter().chain(ramp.due(occupant)).min();
+                continue;
+            }
             (false, _) => 0,
             (true, false) => occupant.weight,
-            (true, true) => limits.min.max(1),
+            // A factor of 0 cannot scale MIN.
+            (true, true) if role == Role::Idle => limits.min.max(1),
+            (true, true) => ramp.start().max(1),
         };
         if occupant.weight != weight {
             occupant.weight = weight;
             occupant.last_step = Some(now);
         }
+        if weight > 0 {
+            outcome.slots.push(*id);
+        }
     }
-    draining(slots, kept).filter(|(_, occupant)| occupant.weight > 0).map(|(id, _)| id).collect()
+    outcome
 }
 
-fn draining<'a>(
-    slots: &'a mut BTreeMap<SlotId, Slot>,
-    kept: &'a BTreeMap<SlotId, Kept>,
-) -> impl Iterator<Item = (SlotId, &'a mut Occupant)> {
-    slots
-        .values_mut()
-        .filter(|slot| !kept.contains_key(&slot.id))
-        .filter_map(|slot| Some((slot.id, slot.occupant.as_mut()?)))
-        .filter(|(_, occupant)| occupant.status == Status::Draining)
+/// What an occupant is to the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Enabled, with a factor or kept as it is.
+    Serves,
+    /// Enabled, with a factor of 0.
+    Idle,
+    /// Drains by an order alone.
+    Ordered,
+    /// Drains because its source says so.
+    Leaves,
+    /// Disabled, or kept as it is while it drains.
+    Other,
 }
 
 #[cfg(test)]
@@ -94,9 +145,10 @@ mod tests {
             let mut slots = rows(before);
             let limits = SlotLimits { min, max, ..limits(2) };
             let kept = kept.iter().map(|id| (*id, Kept::Silent)).collect();
-            let found = set_weights(&mut slots, &kept, &BTreeMap::new(), at(100), &limits);
+            let facts = Facts { kept: &kept, ordered: &BTreeMap::new(), weighed: &BTreeMap::new() };
+            let found = set_weights(&mut slots, &facts, at(100), &limits);
             assert_eq!(show(&slots), after, "{name}");
-            assert_eq!(found, last_resort, "{name}");
+            assert_eq!(found.slots, last_resort, "{name}");
         }
     }
 }

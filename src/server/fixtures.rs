@@ -4,7 +4,7 @@
 //! status, weight, time of the last step in seconds (0 by default, `?` for unreadable), last group. Other rows are
 //! `1 free was=api`, `1 unreadable` and `1 unreadable .7`. Any group may have a zone: `web/z1`.
 //!
-//! An observation lists `.7 i7 web ready scale=3 alias=n1` (`ready`, `draining` or `unknown`; scale and aliases are
+//! An observation lists `.7 i7 web ready factor=3 port=81 alias=n1` (`ready`, `draining` or `unknown`; the rest is
 //! optional), `missing web`, `unseen i7`, `unknown i7`, and `hidden i7 draining` for an instance that is not in service.
 //! An order is its target, and may have an end: `slot:1`, `zone:z1 until=100`.
 //! Anything else is gone, unless fates are listed (`i7 gone`, `i7 notfound`, `i7 unconfirmed`, and `i7 ended`): then it is unknown.
@@ -16,9 +16,11 @@ use std::time::Duration;
 use super::{Plan, SlotLimits};
 use crate::clock::Timestamp;
 use crate::order::{Order, Target};
+use crate::settings::Weighting;
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
+use crate::weight::{Factor, Size};
 
 const EPOCH: i64 = 1_700_000_000;
 
@@ -47,9 +49,25 @@ pub(super) fn orders(text: &str) -> Vec<Order> {
 
 /// N slots, groups a, b and c, weights 1 to 10 by 1 every 30 seconds.
 pub(super) fn limits(size: SlotId) -> SlotLimits {
-    let groups = ["a", "b", "c"].map(str::to_owned).to_vec();
-    SlotLimits { size, groups, min: 1, max: 10, step: 1, interval: secs(30), removal_guard: secs(30) }
+    SlotLimits {
+        size,
+        entries: GROUPS.map(str::to_owned).to_vec(),
+        min: 1,
+        max: 10,
+        step: 1,
+        interval: secs(30),
+        weighting: Weighting::default(),
+        by_factor: false,
+        removal_guard: secs(30),
+    }
 }
+
+/// Limits under which servers may have factors.
+pub(super) fn weighted(size: SlotId) -> SlotLimits {
+    SlotLimits { by_factor: true, ..limits(size) }
+}
+
+pub(super) const GROUPS: [&str; 3] = ["a", "b", "c"];
 
 /// Settings for property tests: `cases` runs, and no regression files.
 pub(super) fn config(cases: u32) -> proptest::test_runner::Config {
@@ -97,6 +115,7 @@ pub(super) fn slot(line: &str) -> Slot {
                 name: name.to_owned(),
                 group,
                 zone,
+                port: None,
                 weight: weight.parse().expect("a weight"),
                 status: match status {
                     "enabled" => Status::Enabled,
@@ -159,8 +178,9 @@ pub(super) fn seen(text: &str) -> Observation {
                 let mut instance = Instance::new(address(host), name.to_owned(), group, readiness(word));
                 instance.zone = zone;
                 for word in rest {
-                    match word.split_once('=').expect("scale=3 or alias=n1") {
-                        ("scale", scale) => instance.scale = scale.parse().expect("a scale"),
+                    match word.split_once('=').expect("factor=3 or alias=n1") {
+                        ("factor", factor) => instance.size = Size::Tag(Factor::parse(factor).expect("a factor")),
+                        ("port", port) => instance.port = Some(port.parse().expect("a port")),
                         (_, alias) => instance.aliases.push(alias.to_owned()),
                     }
                 }
@@ -169,6 +189,8 @@ pub(super) fn seen(text: &str) -> Observation {
             _ => panic!("no report: {line}"),
         }
     }
+    seen.groups = GROUPS.map(str::to_owned).to_vec();
+    seen.groups.retain(|group| !seen.missing_groups.contains(group));
     seen
 }
 
@@ -227,7 +249,8 @@ fn show_slot(slot: &Slot) -> String {
         Some(seconds) => format!("@{seconds}"),
     };
     let status = format!("{:?}", occupant.status).to_lowercase();
-    format!("{} {host} {} {group} {status} {}{time}{was}", slot.id, occupant.name, occupant.weight)
+    let port = occupant.port.map(|port| format!(" port={port}")).unwrap_or_default();
+    format!("{} {host} {} {group} {status} {}{time}{was}{port}", slot.id, occupant.name, occupant.weight)
 }
 
 fn items(text: &str) -> impl Iterator<Item = &str> {

@@ -54,7 +54,7 @@ pub(super) fn judge_all(
     let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
     let decision = |(id, occupant): (SlotId, &Occupant)| {
         let holder = holders.get(&occupant.address).copied();
-        (id, judge(occupant, holder, &names, seen, &limits.groups))
+        (id, judge(occupant, holder, &names, seen))
     };
     let decisions: BTreeMap<SlotId, Decision<'_>> = occupants().map(decision).collect();
 
@@ -79,19 +79,20 @@ pub(super) fn judge_all(
         match decision {
             Decision::Present(instance) if instance.readiness != Readiness::Unknown => {
                 occupant.group = Some(instance.group.clone());
+                occupant.port = instance.port;
                 if instance.zone.is_some() {
                     occupant.zone.clone_from(&instance.zone);
                 }
                 match order::on_occupant(orders, id, occupant).filter(|_| instance.readiness == Readiness::Ready) {
                     Some(order) => obey(occupant, id, order, &mut ordered),
-                    None => stay(occupant, instance.readiness, now, limits.min),
+                    None => stay(occupant, instance.readiness, now, limits.start(instance)),
                 }
             }
             Decision::Drains => stay(occupant, Readiness::Draining, now, limits.min),
             Decision::Replaced(instance) => match newcomer_order(orders, id, instance) {
                 // Nobody who must drain takes a slot, not even this one.
                 Some(_) => free(slot),
-                None => seat(slot, instance, now, limits.min),
+                None => seat(slot, instance, now, limits.start(instance)),
             },
             Decision::Vanished if !kept.contains_key(&id) => free(slot),
             Decision::Gone => free(slot),
@@ -168,7 +169,6 @@ fn judge<'a>(
     holder: Option<&'a Instance>,
     names: &SeenNames<'_>,
     seen: &Observation,
-    groups: &[String],
 ) -> Decision<'a> {
     let name = occupant.name.as_str();
     match holder {
@@ -182,7 +182,7 @@ fn judge<'a>(
         Some(Readiness::Ready) => return Decision::Kept(Kept::Silent),
         None => {}
     }
-    let missing = may_be_missing(occupant.group.as_ref(), seen, groups);
+    let missing = may_be_missing(occupant.group.as_ref(), seen);
     match &seen.unlisted {
         Unlisted::Gone if missing => Decision::Kept(Kept::MissingGroup),
         Unlisted::Gone => Decision::Gone,
@@ -203,19 +203,19 @@ fn judge<'a>(
 /// Whether an unlisted occupant may belong to a missing group. The row's group is no proof to the contrary: it may be spelt
 /// differently or absent. So while any group is missing, an occupant can be gone only if its own group is configured and
 /// present.
-fn may_be_missing(group: Option<&String>, seen: &Observation, groups: &[String]) -> bool {
-    let present = |group: &String| groups.contains(group) && !seen.missing_groups.contains(group);
-    !seen.missing_groups.is_empty() && !group.is_some_and(present)
+fn may_be_missing(group: Option<&String>, seen: &Observation) -> bool {
+    !seen.missing_groups.is_empty() && !group.is_some_and(|group| seen.groups.contains(group))
 }
 
-fn stay(occupant: &mut Occupant, readiness: Readiness, now: Timestamp, min: Weight) {
+/// One that is ready again after it drained restarts its ramp at `start`.
+fn stay(occupant: &mut Occupant, readiness: Readiness, now: Timestamp, start: Weight) {
     match (occupant.status, readiness) {
         // Disabled by an operator: stays so until it is freed.
         (Status::Disabled, _) | (Status::Enabled, Readiness::Ready) | (_, Readiness::Unknown) => {}
         (Status::Draining, Readiness::Ready) => {
             occupant.status = Status::Enabled;
             // One that served as the last resort must not fall to 0: nothing else may serve.
-            occupant.weight = if occupant.weight > 0 { min.max(1) } else { min };
+            occupant.weight = if occupant.weight > 0 { start.max(1) } else { start };
             occupant.last_step = Some(now);
         }
         (_, Readiness::Draining) => occupant.status = Status::Draining,

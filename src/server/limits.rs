@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use crate::settings::{ServerSettings, SourceSettings};
+use crate::settings::{ServerSettings, SourceSettings, WeightBy, Weighting};
 use crate::slot::{SlotId, Weight};
+use crate::weight::{Factor, Size};
 
 /// Settings for slots and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotLimits {
     /// N, the number of slots: 1 to [`crate::slot::MAX_SLOT`].
     pub size: SlotId,
-    /// The groups in configured order, which is the order of seating.
-    pub groups: Vec<String>,
+    /// The configured groups as they are spelt, patterns and tags included.
+    pub entries: Vec<String>,
     /// The weight of a new server, 0 to `max`.
     pub min: Weight,
     /// The full weight, `min` to [`crate::slot::MAX_WEIGHT`].
@@ -20,6 +21,11 @@ pub struct SlotLimits {
     pub step: Weight,
     /// The time between ramp steps, above zero.
     pub interval: Duration,
+    /// What the factor of a server follows from, besides its size.
+    pub weighting: Weighting,
+    /// Whether servers may have other full weights than `max`. If so, a weight above the full one comes down by steps; if not, MAX
+    /// was lowered, and holds at once.
+    pub by_factor: bool,
     /// How long to keep servers when too many leave every group at once; zero disables the guard.
     pub removal_guard: Duration,
 }
@@ -27,16 +33,36 @@ pub struct SlotLimits {
 impl SlotLimits {
     /// The limits that the settings give.
     pub fn of(settings: &ServerSettings) -> Self {
-        let ServerSettings { common, source, ramp, removal_guard } = settings;
-        let (SourceSettings::Aws { groups } | SourceSettings::Consul { services: groups, .. }) = source;
+        let ServerSettings { common, source, ramp, weighting, removal_guard } = settings;
+        let (entries, has_sizes) = match source {
+            SourceSettings::Aws { groups, reading } => {
+                (groups.entries(), reading.tags || reading.weight_by != WeightBy::None)
+            }
+            SourceSettings::Consul { services, .. } => (services.clone(), true),
+        };
         SlotLimits {
             size: common.list_size,
-            groups: groups.clone(),
+            entries,
             min: ramp.min,
             max: ramp.max,
             step: ramp.step,
             interval: ramp.interval,
+            by_factor: has_sizes || !weighting.groups.is_empty(),
+            weighting: weighting.clone(),
             removal_guard: *removal_guard,
         }
+    }
+
+    /// What the weights of an instance of this size and group are multiplied by.
+    pub fn factor(&self, size: Size, group: &str) -> Factor {
+        size.factor(self.weighting.unit).times(self.weighting.of_group(group))
+    }
+
+    /// How that factor comes about, as in `4 vCPUs of 2, group web-old x 0.5`; `None` if nothing gives it one.
+    pub fn factor_words(&self, size: Size, group: &str) -> Option<String> {
+        let factor = self.weighting.of_group(group);
+        let of_group = (factor != Factor::ONE).then(|| format!("group {group} x {factor}"));
+        let words: Vec<String> = size.word(self.weighting.unit).into_iter().chain(of_group).collect();
+        (!words.is_empty()).then(|| words.join(", "))
     }
 }

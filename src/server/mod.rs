@@ -30,6 +30,7 @@ mod report;
 mod seat;
 mod standby;
 mod term;
+mod weighed;
 
 #[cfg(test)]
 mod fixtures;
@@ -45,7 +46,7 @@ use log::{debug, info, warn};
 
 pub use limits::SlotLimits;
 pub use plan::{Plan, decide};
-pub use reason::{causes, left_out};
+pub use reason::{causes, factor, left_out};
 
 use crate::clock::Timestamp;
 use crate::marker::Moment;
@@ -154,7 +155,7 @@ impl<S: Source, T: SlotStore> Server<S, T> {
         let seen = source.fetch(&occupants.chain(orders.instances()).collect::<Vec<_>>())?;
         let (in_force, _) = orders.split(&seen, time);
         let plan = decide(&table, &in_force, &seen, now, limits);
-        let preview = report::preview(&table, &plan, limits.max);
+        let preview = report::preview(&table, &plan, limits);
         self.context.log_conditions(&Conditions::new(), &table, &orders, &seen, &plan);
         Ok(preview)
     }

@@ -7,10 +7,12 @@ use super::guard::Guard;
 use super::judge::Kept;
 use super::limits::SlotLimits;
 use super::previous::Previous;
-use super::{allocate, drain, ramp};
+use super::ramp::Ramp;
+use super::weighed::Weighed;
+use super::{allocate, drain};
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
-use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight, full_weight};
+use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight};
 
 /// What a turn decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct Plan {
     pub ordered: BTreeMap<SlotId, Order>,
     /// Free slots that an order keeps empty, and the order.
     pub kept_empty: BTreeMap<SlotId, Order>,
-    /// Slots of draining servers that keep serving because no ready one can, in order.
+    /// Slots of servers that drain, or whose factor is 0, and that serve because no other can, in order.
     pub last_resort: Vec<SlotId>,
     /// Slots kept by the removal guard, in order.
     pub guarded: Vec<SlotId>,
@@ -38,16 +40,21 @@ pub struct Plan {
     pub above_size: Vec<SlotId>,
     /// Instances without a slot because a higher-ranking one, or an unreadable row, has their address.
     pub ignored: Vec<Instance>,
-    /// The scales other than 1.
-    pub scales: BTreeMap<SlotId, u16>,
+    /// The occupants whose factor is not 1.
+    pub weighed: BTreeMap<SlotId, Weighed>,
     /// When the next ramp step is due; `None` if nothing ramps. Until then, time alone changes nothing.
     pub due: Option<Timestamp>,
 }
 
 impl Plan {
-    /// The weight that the occupant of slot `id` ramps to if MAX is `max`.
-    pub fn full_weight(&self, id: SlotId, max: Weight) -> Weight {
-        full_weight(max, self.scales.get(&id).copied().unwrap_or(1))
+    /// The weight that the occupant of slot `id` ramps to.
+    pub fn full_weight(&self, id: SlotId, limits: &SlotLimits) -> Weight {
+        self.ramp(id, limits).full()
+    }
+
+    /// The ramp of the occupant of slot `id`.
+    pub(super) fn ramp(&self, id: SlotId, limits: &SlotLimits) -> Ramp {
+        limits.ramp(self.weighed.get(&id).copied().unwrap_or_default().factor)
     }
 }
 
@@ -73,13 +80,18 @@ pub(super) fn decide_after(
         if let Some(occupant) = slot.occupant.as_mut()
             && !assigned.kept.contains_key(id)
         {
-            let full = full_weight(limits.max, assigned.scales.get(id).copied().unwrap_or(1));
-            ramp::advance(occupant, full, now, limits);
-            due = due.into_iter().chain(ramp::due(occupant, full, limits)).min();
+            let ramp = limits.ramp(assigned.weighed.get(id).copied().unwrap_or_default().factor);
+            // With a factor of 0, it may be the last resort.
+            if ramp.full() > 0 {
+                ramp.advance(occupant, now);
+                due = due.into_iter().chain(ramp.due(occupant)).min();
+            }
         }
     }
     // After the ramp, which may have given the first ready server its first weight.
-    let last_resort = drain::set_weights(&mut assigned.slots, &assigned.kept, &assigned.ordered, now, limits);
+    let facts = drain::Facts { kept: &assigned.kept, ordered: &assigned.ordered, weighed: &assigned.weighed };
+    let last_resort = drain::set_weights(&mut assigned.slots, &facts, now, limits);
+    let due = due.into_iter().chain(last_resort.due).min();
     let slots = assigned.slots;
     let changes = slots
         .values()
@@ -90,7 +102,7 @@ pub(super) fn decide_after(
         slots.values().filter(|slot| slot.id > limits.size && slot.occupant.is_some()).map(|slot| slot.id).collect();
     let free = slots.values().filter(|slot| slot.occupant.is_none());
     let kept_empty = free.filter_map(|slot| Some((slot.id, order::on_slot(orders, slot.id)?.clone()))).collect();
-    let allocate::Assignment { unplaced, kept_out, ordered, ignored, scales, guarded, guard, kept, .. } = assigned;
+    let allocate::Assignment { unplaced, kept_out, ordered, ignored, weighed, guarded, guard, kept, .. } = assigned;
     Plan {
         changes,
         slots,
@@ -98,13 +110,13 @@ pub(super) fn decide_after(
         kept_out,
         ordered,
         kept_empty,
-        last_resort,
+        last_resort: last_resort.slots,
         guarded,
         guard,
         kept,
         above_size,
         ignored,
-        scales,
+        weighed,
         due,
     }
 }

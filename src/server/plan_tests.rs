@@ -1,6 +1,9 @@
-use super::super::fixtures::{at, limits, orders, secs, seen, show_plan, table};
+use super::super::fixtures::{at, limits, orders, secs, seen, show_plan, table, weighted};
 use super::*;
+use crate::selection::NamePattern;
+use crate::settings::Weighting;
 use crate::slot::MAX_SLOT;
+use crate::weight::Factor;
 
 /// Checks the table after a turn at 100 s in which no ramp step is due.
 fn check(name: &str, size: SlotId, before: &str, observed: &str, after: &str) {
@@ -163,23 +166,97 @@ fn a_server_goes_by_any_of_its_names() {
 }
 
 #[test]
-fn a_scale_multiplies_the_full_weight() {
+fn a_factor_multiplies_the_weights() {
     #[rustfmt::skip]
     let cases = [
-        ("ramps beyond MAX", "1 .1 i1 a enabled 10@70", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 11@100"),
-        ("full at three times MAX", "1 .1 i1 a enabled 30@70", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 30@70"),
-        ("the scale was lowered", "1 .1 i1 a enabled 30@70", ".1 i1 a ready scale=2", "1 .1 i1 a enabled 20@100"),
-        ("the scale is gone", "1 .1 i1 a enabled 30@70", ".1 i1 a ready", "1 .1 i1 a enabled 10@100"),
-        ("capped at 256", "1 .1 i1 a enabled 256@70", ".1 i1 a ready scale=65535", "1 .1 i1 a enabled 256@70"),
+        ("ramps beyond MAX", "1 .1 i1 a enabled 12@70", ".1 i1 a ready factor=3", "1 .1 i1 a enabled 15@100"),
+        ("full at three times MAX", "1 .1 i1 a enabled 30@70", ".1 i1 a ready factor=3", "1 .1 i1 a enabled 30@70"),
+        ("the factor was lowered: by steps", "1 .1 i1 a enabled 30@70", ".1 i1 a ready factor=2", "1 .1 i1 a enabled 28@100"),
+        ("by steps, not yet due", "1 .1 i1 a enabled 28@80", ".1 i1 a ready factor=2", "1 .1 i1 a enabled 28@80"),
+        ("the factor is gone: by steps", "1 .1 i1 a enabled 30@70", ".1 i1 a ready", "1 .1 i1 a enabled 29@100"),
+        ("the factor was raised: by steps", "1 .1 i1 a enabled 10@70", ".1 i1 a ready factor=3", "1 .1 i1 a enabled 13@100"),
+        ("capped at 256", "1 .1 i1 a enabled 256@70", ".1 i1 a ready factor=65535", "1 .1 i1 a enabled 256@70"),
         ("unknown this turn: untouched", "1 .1 i1 a enabled 30@70", "missing a", "1 .1 i1 a enabled 30@70"),
-        ("a new server starts at MIN all the same", "1 free", ".1 i1 a ready scale=3", "1 .1 i1 a enabled 1@100"),
+        ("a new server starts at MIN times its factor", "1 free", ".1 i1 a ready factor=3", "1 .1 i1 a enabled 3@100"),
+        ("never at 0", "1 free", ".1 i1 a ready factor=0.1", "1 .1 i1 a enabled 1@100"),
+        ("it is back from draining", "1 .1 i1 a draining 0", ".1 i1 a ready factor=3", "1 .1 i1 a enabled 3@100"),
+        ("another server at its address", "1 .1 i0 a enabled 30", ".1 i1 a ready factor=3", "1 .1 i1 a enabled 3@100"),
     ];
     for (name, before, observed, after) in cases {
+        let plan = decide(&table(before), &[], &seen(observed), at(100), &weighted(1));
+        assert_eq!(show_plan(&plan), after, "{name}");
+    }
+    let plan =
+        decide(&table("1 free; 2 free"), &[], &seen(".1 i1 a ready factor=3; .2 i2 a ready"), at(0), &weighted(2));
+    assert_eq!((plan.full_weight(1, &weighted(2)), plan.full_weight(2, &weighted(2))), (30, 10));
+    let lowered = decide(&table("1 .1 i1 a enabled 30@70"), &[], &seen(".1 i1 a ready"), at(100), &limits(1));
+    assert_eq!(show_plan(&lowered), "1 .1 i1 a enabled 10@100", "without factors, MAX was lowered");
+}
+
+#[test]
+fn the_factor_of_a_group_multiplies_that_of_the_size() {
+    let factor = |text: &str| Factor::parse(text).expect("a factor");
+    let groups = vec![(NamePattern::new("b*"), factor("0.5")), (NamePattern::new("*"), factor("2"))];
+    let limits = SlotLimits { weighting: Weighting { unit: Factor::ONE, groups }, ..weighted(3) };
+    let before = "1 .1 i1 a enabled 60; 2 .2 i2 b enabled 15; 3 .3 i3 c enabled 20";
+    let observed = ".1 i1 a ready factor=3; .2 i2 b ready factor=3; .3 i3 c ready";
+    let plan = decide(&table(before), &[], &seen(observed), at(100), &limits);
+    assert_eq!(show_plan(&plan), before);
+    assert_eq!(
+        super::super::factor(2, &plan, &limits),
+        Some((factor("1.5"), "tag hsdo:weight 3, group b x 0.5".to_owned()))
+    );
+}
+
+#[test]
+fn a_factor_of_zero_takes_the_weight_unless_nothing_else_serves() {
+    #[rustfmt::skip]
+    let cases = [
+        ("seated at weight 0", "1 .1 i1 a enabled 10; 2 free", ".1 i1 a ready; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 0@100"),
+        ("it became 0: by steps", "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 7@70", ".1 i1 a ready; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 6@100"),
+        ("by steps, not yet due", "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 7@80", ".1 i1 a ready; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 7@80"),
+        ("it rests at 0", "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 0", ".1 i1 a ready; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 0"),
+        ("all are 0: each serves", "1 .1 i1 a enabled 0; 2 .2 i2 b enabled 0", ".1 i1 a ready factor=0; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 1@100; 2 .2 i2 b enabled 1@100; last resort 1 2"),
+        ("all are 0 and serve: nothing changes", "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 1", ".1 i1 a ready factor=0; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 7; 2 .2 i2 b enabled 1; last resort 1 2"),
+        ("the other one leaves: it takes over at once", "1 .1 i1 a enabled 10; 2 .2 i2 b enabled 0", ".1 i1 a draining; .2 i2 b ready factor=0",
+         "1 .1 i1 a draining 10; 2 .2 i2 b enabled 1@100; last resort 1 2"),
+        ("another comes: it goes back by steps", "1 free; 2 .2 i2 b enabled 1@0", ".1 i1 a ready; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 1@100; 2 .2 i2 b enabled 0@100"),
+        ("kept ones are left alone", "1 .1 i1 a enabled 5; 2 .2 i2 b enabled 0", "missing a; .2 i2 b ready factor=0",
+         "1 .1 i1 a enabled 5; 2 .2 i2 b enabled 0"),
+    ];
+    for (name, before, observed, after) in cases {
+        let plan = decide(&table(before), &[], &seen(observed), at(100), &weighted(2));
+        assert_eq!(show_plan(&plan), after, "{name}");
+        let again = plan.slots.values().map(|slot| (slot.id, Row::Readable(slot.clone().into()))).collect();
+        let again = decide(&Table { rows: again, strays: vec![] }, &[], &seen(observed), at(100), &weighted(2));
+        assert_eq!(again.changes, [], "{name}: twice");
+    }
+    let table_of = table("1 .1 i1 a enabled 5; 2 .2 i2 b enabled 0; 3 .3 i3 c draining 4");
+    let observed = ".1 i1 a ready factor=0; .2 i2 b ready factor=0; .3 i3 c draining";
+    let plan = decide(&table_of, &orders("group:a"), &seen(observed), at(100), &weighted(3));
+    let after = "1 .1 i1 a draining 0@100; 2 .2 i2 b enabled 1@100; 3 .3 i3 c draining 4; last resort 2 3";
+    assert_eq!(show_plan(&plan), after, "an order takes those that are not the last");
+    let off = SlotLimits { min: 0, max: 0, ..weighted(1) };
+    let plan = decide(&table("1 .1 i1 a enabled 0"), &[], &seen(".1 i1 a ready factor=0"), at(100), &off);
+    assert_eq!(show_plan(&plan), "1 .1 i1 a enabled 0", "MAX 0 wants no traffic");
+}
+
+#[test]
+fn the_port_of_an_instance_is_in_its_row() {
+    for (name, before, observed, after) in [
+        ("a new one", "1 free", ".1 i1 a ready port=81", "1 .1 i1 a enabled 1@100 port=81"),
+        ("it got its tag later", "1 .1 i1 a enabled 10", ".1 i1 a ready port=81", "1 .1 i1 a enabled 10 port=81"),
+    ] {
         let plan = decide(&table(before), &[], &seen(observed), at(100), &limits(1));
         assert_eq!(show_plan(&plan), after, "{name}");
     }
-    let plan = decide(&table("1 free; 2 free"), &[], &seen(".1 i1 a ready scale=3; .2 i2 a ready"), at(0), &limits(2));
-    assert_eq!((plan.full_weight(1, 10), plan.full_weight(2, 10), plan.full_weight(1, 100)), (30, 10, 256));
 }
 
 #[test]

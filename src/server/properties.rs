@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::fixtures::{address, at, config, limits, secs};
+use super::fixtures::{GROUPS, address, at, config, limits, secs};
 use super::plan::decide_after;
 use super::previous::Previous;
 use super::{Plan, SlotLimits, decide};
@@ -13,6 +13,7 @@ use crate::order::{Order, Target, on_occupant};
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
 };
+use crate::weight::{Factor, Size};
 
 /// Few addresses, names and groups, so that they collide often.
 fn instance() -> impl Strategy<Value = Instance> {
@@ -21,11 +22,17 @@ fn instance() -> impl Strategy<Value = Instance> {
     let readiness =
         prop_oneof![6 => Just(Readiness::Ready), 1 => Just(Readiness::Draining), 1 => Just(Readiness::Unknown)];
     let zone = prop::option::of(prop::sample::select(vec!["z1".to_owned(), "z2".to_owned()]));
-    ((1..=9_u8).prop_flat_map(name), 0..4_usize, zone, readiness).prop_map(|((host, name), group, zone, readiness)| {
-        let group = ["a", "b", "c", "d"][group].to_owned();
-        let instance = Instance::new(address(&format!(".{host}")), format!("i{name}"), group, readiness);
-        Instance { zone, ..instance }
-    })
+    let factor = prop::sample::select(vec!["0", "0.3", "1.5", "3"]);
+    let factor = factor.prop_map(|factor| Size::Tag(Factor::parse(factor).expect("a factor")));
+    let size = prop_oneof![3 => Just(Size::Unit), 1 => factor];
+    let port = prop_oneof![3 => Just(None), 1 => Just(Some(81))];
+    ((1..=9_u8).prop_flat_map(name), 0..4_usize, zone, readiness, size, port).prop_map(
+        |((host, name), group, zone, readiness, size, port)| {
+            let group = ["a", "b", "c", "d"][group].to_owned();
+            let instance = Instance::new(address(&format!(".{host}")), format!("i{name}"), group, readiness);
+            Instance { zone, size, port, ..instance }
+        },
+    )
 }
 
 fn unlisted() -> impl Strategy<Value = Unlisted> {
@@ -61,8 +68,11 @@ fn observation() -> impl Strategy<Value = Observation> {
                 let in_service = in_service || readiness == Readiness::Ready;
                 Hidden { names: vec![format!("i{name}")], readiness, in_service }
             });
+            let mut groups = GROUPS.map(str::to_owned).to_vec();
+            groups.retain(|group| !missing_groups.contains(group));
             Observation {
                 instances,
+                groups,
                 missing_groups,
                 hidden: hidden.collect(),
                 unknown_states,
@@ -108,6 +118,7 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
                 name: instance.name.clone(),
                 group: group.then(|| instance.group.clone()),
                 zone: instance.zone.clone(),
+                port: instance.port,
                 weight: *weight,
                 status: *status,
                 last_step: time.map(at),
@@ -119,13 +130,16 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
 }
 
 fn some_limits() -> impl Strategy<Value = SlotLimits> {
-    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64).prop_map(|(size, min, rise, step, interval)| SlotLimits {
-        min,
-        max: min + rise,
-        step,
-        interval: secs(interval),
-        ..limits(size)
-    })
+    (1..=10_u32, 0..=6_u16, 0..=6_u16, 1..=3_u16, 1..=40_u64, any::<bool>()).prop_map(
+        |(size, min, rise, step, interval, by_factor)| SlotLimits {
+            min,
+            max: min + rise,
+            step,
+            interval: secs(interval),
+            by_factor,
+            ..limits(size)
+        },
+    )
 }
 
 /// The slots before the turn, without those whose address a lower one has too.
@@ -146,7 +160,7 @@ fn occupant(slots: &BTreeMap<SlotId, Slot>, id: SlotId) -> Option<&Occupant> {
 /// Everything that must hold for one turn.
 fn check(table: &Table, orders: &[Order], seen: &Observation, limits: &SlotLimits, plan: &Plan) {
     rows_are_safe(table, seen, limits, plan);
-    no_occupant_is_moved_or_lost(table, orders, seen, limits, plan);
+    no_occupant_is_moved_or_lost(table, orders, seen, plan);
     newcomers_get_the_right_slots(table, orders, seen, limits, plan);
     weights_are_right(plan, limits);
     orders_are_obeyed(orders, plan, limits);
@@ -154,7 +168,9 @@ fn check(table: &Table, orders: &[Order], seen: &Observation, limits: &SlotLimit
 
 fn orders_are_obeyed(orders: &[Order], plan: &Plan, limits: &SlotLimits) {
     let occupants = || plan.slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
-    let served = occupants().any(|(_, occupant)| occupant.status == Status::Enabled && occupant.weight > 0);
+    let is_last = |id: SlotId| plan.last_resort.contains(&id);
+    let served =
+        occupants().any(|(id, occupant)| occupant.status == Status::Enabled && occupant.weight > 0 && !is_last(id));
     for (id, occupant) in occupants() {
         let Some(order) = on_occupant(orders, id, occupant) else {
             assert!(!plan.ordered.contains_key(&id), "slot {id} drains by an order that is not about it");
@@ -225,7 +241,7 @@ enum Must {
     BeFreed,
 }
 
-fn must(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> Must {
+fn must(old: &Occupant, seen: &Observation) -> Must {
     let reports: Vec<&Instance> = seen.instances.iter().filter(|one| is(old, one)).collect();
     if reports.iter().any(|one| one.readiness == Readiness::Ready) {
         return Must::Stay;
@@ -233,7 +249,7 @@ fn must(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> Must {
     if seen.instances.iter().any(|one| one.address == old.address && one.readiness == Readiness::Ready) {
         return Must::BeReplaced;
     }
-    let place = |one: &Instance| limits.groups.iter().position(|group| *group == one.group).unwrap_or(9);
+    let place = |one: &Instance| seen.groups.iter().position(|group| *group == one.group).unwrap_or(9);
     let rank = |one: &&&Instance| (place(one), one.group.clone(), one.readiness);
     let readiness = reports.iter().min_by_key(rank).map(|one| one.readiness);
     let hidden = || seen.hidden.iter().find(|one| one.names.contains(&old.name)).map(|one| one.readiness);
@@ -242,7 +258,7 @@ fn must(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> Must {
         Some(Readiness::Ready | Readiness::Unknown) => return Must::BeKept,
         None => {}
     }
-    let present = |group: &String| limits.groups.contains(group) && !seen.missing_groups.contains(group);
+    let present = |group: &String| seen.groups.contains(group);
     let missing = !seen.missing_groups.is_empty() && !old.group.as_ref().is_some_and(present);
     let Unlisted::Fates(fates) = &seen.unlisted else { return if missing { Must::BeKept } else { Must::BeFreed } };
     match (fates.get(&old.name), missing) {
@@ -253,7 +269,7 @@ fn must(old: &Occupant, seen: &Observation, limits: &SlotLimits) -> Must {
     }
 }
 
-fn no_occupant_is_moved_or_lost(table: &Table, orders: &[Order], seen: &Observation, limits: &SlotLimits, plan: &Plan) {
+fn no_occupant_is_moved_or_lost(table: &Table, orders: &[Order], seen: &Observation, plan: &Plan) {
     let before = without_duplicates(table);
     let occupants: BTreeMap<SlotId, (&Slot, &Occupant)> =
         before.iter().filter_map(|(id, slot)| Some((*id, (slot, slot.occupant.as_ref()?)))).collect();
@@ -262,8 +278,8 @@ fn no_occupant_is_moved_or_lost(table: &Table, orders: &[Order], seen: &Observat
         it.status == Status::Enabled || (it.status == Status::Draining && it.weight > 0)
     };
     let vanish: Vec<SlotId> =
-        occupants.iter().filter(|(_, (_, old))| must(old, seen, limits) == Must::Vanish).map(|(id, _)| *id).collect();
-    let stays = |id: &SlotId| must(occupants[id].1, seen, limits) == Must::BeKept;
+        occupants.iter().filter(|(_, (_, old))| must(old, seen) == Must::Vanish).map(|(id, _)| *id).collect();
+    let stays = |id: &SlotId| must(occupants[id].1, seen) == Must::BeKept;
     let lost = vanish.iter().filter(|id| serves(id)).count();
     let serving = occupants.keys().filter(|id| !stays(id) && serves(id)).count();
     let too_many = lost >= 3 && 2 * lost > serving;
@@ -272,7 +288,7 @@ fn no_occupant_is_moved_or_lost(table: &Table, orders: &[Order], seen: &Observat
     for (id, (slot, old)) in &occupants {
         let new = occupant(&plan.slots, *id);
         let same = new.is_some_and(|new| (new.address, &new.name) == (old.address, &old.name));
-        match must(old, seen, limits) {
+        match must(old, seen) {
             Must::Stay => assert!(same, "slot {id} moves {old:?}"),
             Must::Drain => {
                 assert!(
@@ -337,7 +353,8 @@ fn newcomers_get_the_right_slots(
             assert!(last, "slot {id} is new, and against an order: {new:?}");
             continue;
         }
-        assert_eq!((new.status, new.weight), (Status::Enabled, limits.min), "slot {id} is new");
+        let start = if plan.last_resort.contains(id) { limits.min.max(1) } else { plan.ramp(*id, limits).start() };
+        assert_eq!((new.status, new.weight), (Status::Enabled, start), "slot {id} is new");
         let group = new.group.as_ref();
         // Own group and zone, own group, never used, any: no better slot stays free, nor a lower one of the same rank.
         let rank = |slot: &Slot| match &slot.last_group {
@@ -356,15 +373,20 @@ fn newcomers_get_the_right_slots(
 }
 
 fn weights_are_right(plan: &Plan, limits: &SlotLimits) {
-    let occupants = || plan.slots.values().filter_map(|slot| slot.occupant.as_ref());
-    assert!(occupants().all(|occupant| occupant.weight <= 256));
-    let served = occupants().any(|occupant| occupant.status == Status::Enabled && occupant.weight > 0);
+    let occupants = || plan.slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
+    assert!(occupants().all(|(_, occupant)| occupant.weight <= 256));
+    let is_idle = |id: SlotId| {
+        !plan.kept.contains_key(&id) && plan.weighed.get(&id).is_some_and(|weighed| weighed.factor.is_zero())
+    };
+    let served =
+        occupants().any(|(id, occupant)| occupant.status == Status::Enabled && occupant.weight > 0 && !is_idle(id));
     if served || limits.max == 0 {
         assert_eq!(plan.last_resort, [0; 0]);
     }
     for id in &plan.last_resort {
         let occupant = occupant(&plan.slots, *id).expect("the last resort serves");
-        assert!(occupant.status == Status::Draining && occupant.weight > 0, "{occupant:?}");
+        let may = occupant.status == Status::Draining || occupant.status == Status::Enabled && is_idle(*id);
+        assert!(may && occupant.weight > 0, "{occupant:?}");
     }
 }
 

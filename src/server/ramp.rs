@@ -1,135 +1,163 @@
 //! The ramp of one server's weight. Pure.
+//!
+//! All servers climb one ladder: from MIN to MAX by steps, one an interval. The weights of a server with a factor are those of the
+//! ladder times its factor, so every ramp takes the same time, whatever the factor. Nothing but the weight and the time of its last
+//! change is kept in the table; where on the ladder a server stands follows from them.
+
+use std::time::Duration;
 
 use super::limits::SlotLimits;
 use crate::clock::Timestamp;
-use crate::slot::{Occupant, Status, Weight};
+use crate::slot::{Instance, Occupant, Status, Weight};
+use crate::weight::Factor;
 
-/// Raises an enabled occupant's weight towards `full` by at most one step, if one is due at `now`.
-pub(super) fn advance(occupant: &mut Occupant, full: Weight, now: Timestamp, limits: &SlotLimits) {
-    if occupant.status == Status::Enabled {
-        (occupant.weight, occupant.last_step) = next(occupant.weight, occupant.last_step, full, now, limits);
+impl SlotLimits {
+    /// The weight that a server with this factor ramps to.
+    pub fn full_weight(&self, factor: Factor) -> Weight {
+        self.ramp(factor).full()
+    }
+
+    /// The weight of this instance when it is new.
+    pub(super) fn start(&self, instance: &Instance) -> Weight {
+        self.ramp(self.factor(instance.size, &instance.group)).start()
+    }
+
+    /// The ramp of a server with this factor.
+    pub(super) fn ramp(&self, factor: Factor) -> Ramp {
+        Ramp::new(self, factor)
     }
 }
 
-/// When the next step towards `full` is due; `None` if there is none. Until then [`advance`] changes nothing.
-pub(super) fn due(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
-    let ramps = occupant.status == Status::Enabled && occupant.weight < full;
-    occupant.last_step.filter(|_| ramps).map(|last| last.plus(limits.interval))
+/// The weights of a server with one factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ramp {
+    min: Weight,
+    max: Weight,
+    step: Weight,
+    interval: Duration,
+    factor: Factor,
+    /// Whether a weight above the full one comes down by steps.
+    descends: bool,
 }
 
-/// When the ramp ends, if every step comes when it is due; `None` if it does not ramp.
-pub(super) fn end(occupant: &Occupant, full: Weight, limits: &SlotLimits) -> Option<Timestamp> {
-    let steps = u32::from(full.saturating_sub(occupant.weight).div_ceil(limits.step.max(1)));
-    Some(due(occupant, full, limits)?.plus(limits.interval.saturating_mul(steps.saturating_sub(1))))
-}
-
-fn next(
+/// The next change of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Next {
     weight: Weight,
-    last_step: Option<Timestamp>,
-    full: Weight,
-    now: Timestamp,
-    limits: &SlotLimits,
-) -> (Weight, Option<Timestamp>) {
-    // Out of range: the configuration changed, or the Python hsdo wrote its fixed 1.
-    if weight < limits.min {
-        return (limits.min, Some(now));
+    /// Counted from the last change, in intervals: a small factor gives several rungs the same weight.
+    after: u32,
+    /// Steps that are left after it, in intervals.
+    left: u32,
+}
+
+impl Ramp {
+    pub(super) fn new(limits: &SlotLimits, factor: Factor) -> Self {
+        let SlotLimits { min, max, step, interval, by_factor, .. } = *limits;
+        // A factor beyond the range of weights would cut the ramp short.
+        Ramp { min, max, step: step.max(1), interval, factor: factor.within_weights(max), descends: by_factor }
     }
-    if weight > full {
-        return (full, Some(now));
+
+    /// The weight at the end.
+    pub(super) fn full(&self) -> Weight {
+        self.factor.of(self.max)
     }
-    if weight == full {
-        return (weight, last_step);
+
+    /// The weight of a new server.
+    pub(super) fn start(&self) -> Weight {
+        self.rung(0)
     }
-    let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
-        // Unreadable or in the future: restart the interval, or the ramp would be stuck.
-        return (weight, Some(now));
-    };
-    if age < limits.interval {
-        return (weight, last_step);
+
+    /// The number of steps from MIN to MAX.
+    fn steps(&self) -> u32 {
+        u32::from(self.max.saturating_sub(self.min).div_ceil(self.step))
     }
-    // Count from the last step, so that a late turn does not delay later steps. After two intervals count from now, or an
-    // outage would be followed by several steps in a row.
-    let step_at = if age < limits.interval.saturating_mul(2) { last.plus(limits.interval) } else { now };
-    (weight.saturating_add(limits.step).min(full), Some(step_at))
+
+    /// The weight after so many steps. It never falls from one to the next, and is the full weight only after the last.
+    fn rung(&self, steps: u32) -> Weight {
+        if steps >= self.steps() {
+            return self.full();
+        }
+        let base = u32::from(self.min) + steps * u32::from(self.step);
+        // Fits: below MAX.
+        let weight = self.factor.of(base as Weight);
+        weight.min(self.full().saturating_sub(1)).max(u16::from(weight > 0 && self.full() > 0))
+    }
+
+    /// The lowest rung for which `is_above` holds, which is so for all higher ones too.
+    fn first(&self, is_above: impl Fn(Weight) -> bool) -> u32 {
+        let (mut low, mut high) = (0, self.steps());
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_above(self.rung(middle)) { high = middle } else { low = middle + 1 }
+        }
+        low
+    }
+
+    /// None at the full weight.
+    fn next(&self, weight: Weight) -> Option<Next> {
+        let full = self.full();
+        if weight > full {
+            let step = self.step.max(self.factor.of(self.step));
+            let next = weight.saturating_sub(step).max(full);
+            return Some(Next { weight: next, after: 1, left: u32::from((next - full).div_ceil(step)) });
+        }
+        if weight == full {
+            return None;
+        }
+        let (here, above) = (self.first(|rung| rung >= weight), self.first(|rung| rung > weight));
+        if self.rung(here) != weight {
+            // Left there by another factor, or by other settings.
+            let step = self.factor.of(self.step).max(1);
+            let next = weight.saturating_add(step).min(full);
+            return Some(Next { weight: next, after: 1, left: u32::from((full - next).div_ceil(step)) });
+        }
+        let last = self.first(|rung| rung >= full);
+        Some(Next { weight: self.rung(above), after: above - here, left: last - above })
+    }
+
+    /// Moves an enabled occupant's weight towards the full one by at most one step, if one is due at `now`.
+    pub(super) fn advance(&self, occupant: &mut Occupant, now: Timestamp) {
+        if occupant.status == Status::Enabled {
+            (occupant.weight, occupant.last_step) = self.after(occupant.weight, occupant.last_step, now);
+        }
+    }
+
+    /// When the next step is due; `None` if there is none. Until then [`Ramp::advance`] changes nothing.
+    pub(super) fn due(&self, occupant: &Occupant) -> Option<Timestamp> {
+        self.due_and_end(occupant).map(|(due, _)| due)
+    }
+
+    /// When the next step is due, and when the last one is, if every step comes when it is due; `None` if there is none.
+    pub(super) fn due_and_end(&self, occupant: &Occupant) -> Option<(Timestamp, Timestamp)> {
+        let next = self.next(occupant.weight).filter(|_| occupant.status == Status::Enabled)?;
+        let due = occupant.last_step?.plus(self.interval.saturating_mul(next.after));
+        Some((due, due.plus(self.interval.saturating_mul(next.left))))
+    }
+
+    fn after(&self, weight: Weight, last_step: Option<Timestamp>, now: Timestamp) -> (Weight, Option<Timestamp>) {
+        // Out of range: the configuration changed, or the Python hsdo wrote its fixed 1.
+        if weight < self.start() {
+            return (self.start(), Some(now));
+        }
+        if weight > self.full() && !self.descends {
+            return (self.full(), Some(now));
+        }
+        let Some(next) = self.next(weight) else { return (weight, last_step) };
+        let Some((last, age)) = last_step.and_then(|last| Some((last, now.since(last)?))) else {
+            // Unreadable or in the future: restart the interval, or the ramp would be stuck.
+            return (weight, Some(now));
+        };
+        let wait = self.interval.saturating_mul(next.after);
+        if age < wait {
+            return (weight, last_step);
+        }
+        // Count from the last step, so that a late turn does not delay later steps. If it is late by an interval, count from now, or
+        // an outage would be followed by several steps in a row.
+        let step_at = if age < wait.saturating_add(self.interval) { last.plus(wait) } else { now };
+        (next.weight, Some(step_at))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixtures::{at, limits, secs};
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_step_is_due_when_the_interval_has_passed() {
-        /// Name, (MIN, MAX, step), weight, last step, expected weight, expected last step. Now is 100, the interval 30 s.
-        type Case<'a> = (&'a str, (Weight, Weight, Weight), Weight, Option<i64>, Weight, Option<i64>);
-        #[rustfmt::skip]
-        let cases: [Case<'_>; 18] = [
-            ("young",                                     (1, 10, 1),    3,   Some(71),  3,   Some(71)),
-            ("exactly the interval old",                  (1, 10, 1),    3,   Some(70),  4,   Some(100)),
-            ("late by less than an interval: no drift",   (1, 10, 1),    3,   Some(65),  4,   Some(95)),
-            ("almost two intervals old",                  (1, 10, 1),    3,   Some(41),  4,   Some(71)),
-            ("two intervals old: from now on",            (1, 10, 1),    3,   Some(40),  4,   Some(100)),
-            ("an hour old: one step only",                (1, 10, 1),    3,   Some(-3500), 4, Some(100)),
-            ("a step above 1",                            (1, 10, 4),    3,   Some(70),  7,   Some(100)),
-            ("the last step is capped",                   (1, 10, 4),    9,   Some(70),  10,  Some(100)),
-            ("full: nothing to do",                       (1, 10, 1),    10,  Some(0),   10,  Some(0)),
-            ("full, time in the future: untouched",       (1, 10, 1),    10,  Some(500), 10,  Some(500)),
-            ("full, time unreadable: untouched",          (1, 10, 1),    10,  None,      10,  None),
-            ("time in the future counts as now",          (1, 10, 1),    3,   Some(101), 3,   Some(100)),
-            ("time unreadable counts as now",             (1, 10, 1),    3,   None,      3,   Some(100)),
-            ("MAX was lowered",                           (1, 10, 1),    50,  Some(0),   10,  Some(100)),
-            ("MIN was raised, or the original's fixed 1", (5, 10, 1),    1,   Some(0),   5,   Some(100)),
-            ("MIN of 0 ramps from 0",                     (0, 10, 1),    0,   Some(70),  1,   Some(100)),
-            ("MIN is MAX",                                (7, 7, 1),     7,   Some(0),   7,   Some(0)),
-            ("the largest numbers do not wrap",           (0, 256, 256), 255, Some(0),   256, Some(100)),
-        ];
-        for (name, (min, max, step), weight, last, expected, expected_last) in cases {
-            let limits = SlotLimits { min, max, step, interval: secs(30), ..limits(1) };
-            let found = next(weight, last.map(at), limits.max, at(100), &limits);
-            assert_eq!(found, (expected, expected_last.map(at)), "{name}");
-        }
-    }
-
-    #[test]
-    fn only_an_enabled_server_ramps() {
-        for status in [Status::Draining, Status::Disabled] {
-            let before =
-                Occupant { status, ..super::super::fixtures::slot("1 .1 i1 a enabled 3").occupant.expect("one") };
-            let mut after = before.clone();
-            advance(&mut after, 10, at(100_000), &limits(1));
-            assert_eq!(after, before);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(super::super::fixtures::config(256))]
-
-        /// Whenever turns happen, the ramp takes ceil((MAX - MIN) / step) intervals, and at most one turn more.
-        #[test]
-        fn a_ramp_takes_its_time_and_does_not_drift(
-            min in 0..=256_u16,
-            rise in 1..=256_u16,
-            step in 1..=256_u16,
-            interval in 1_000..=60_000_i64,
-            gaps in prop::collection::vec(1..1_000_i64, 1..50),
-        ) {
-            let max = (min + rise).min(256);
-            let limits = SlotLimits { min, max, step, interval: secs(1) * u32::try_from(interval).expect("small") / 1_000, ..limits(1) };
-            let steps = i64::from((max - min).div_ceil(step));
-            let start = 1_700_000_000_000_123;
-            let (mut weight, mut last) = (min, Some(Timestamp::from_micros(start)));
-            let (mut now, mut gap) = (start, 0);
-            let mut turns = gaps.iter().cycle();
-            while weight < max {
-                gap = turns.next().expect("a cycle") * 1_000;
-                now += gap;
-                prop_assert!(now - start <= steps * interval * 1_000 + 1_000_000, "too long");
-                (weight, last) = next(weight, last, max, Timestamp::from_micros(now), &limits);
-            }
-            let took = now - start;
-            let due = steps * interval * 1_000;
-            prop_assert!((due..due + gap.max(1)).contains(&took), "due after {due}, took {took}, last turn {gap}");
-        }
-    }
-}
+#[path = "ramp_tests.rs"]
+mod tests;

@@ -6,11 +6,11 @@ use super::conditions::shared_addresses;
 use super::judge::Kept;
 use super::limits::SlotLimits;
 use super::plan::Plan;
-use super::ramp;
 use crate::cause::{Cause, Keep, Leaving, LeftOut};
 use crate::clock::Timestamp;
 use crate::ports::Reason;
 use crate::slot::{Instance, Observation, Row, Slot, SlotId, Status, Table};
+use crate::weight::Factor;
 
 /// The cause of every slot that has a row or is planned, by what `plan` decided at `now` from `table` and `seen`.
 pub fn causes(
@@ -31,8 +31,17 @@ pub fn causes(
 
 /// The causes, with the weights that the slots are on their way to.
 pub(super) fn reasons(causes: BTreeMap<SlotId, Cause>, plan: &Plan, limits: &SlotLimits) -> BTreeMap<SlotId, Reason> {
-    let reason = |(id, cause): (SlotId, Cause)| (id, Reason { cause, full: plan.full_weight(id, limits.max) });
+    let reason = |(id, cause): (SlotId, Cause)| {
+        (id, Reason { cause, full: plan.full_weight(id, limits), factor: factor(id, plan, limits) })
+    };
     causes.into_iter().map(reason).collect()
+}
+
+/// The factor of the occupant of slot `id`, and what gives it one; none if it is 1 and nothing does.
+pub fn factor(id: SlotId, plan: &Plan, limits: &SlotLimits) -> Option<(Factor, String)> {
+    let weighed = plan.weighed.get(&id)?;
+    let group = plan.slots.get(&id)?.occupant.as_ref()?.group.as_deref().unwrap_or_default();
+    Some((weighed.factor, limits.factor_words(weighed.size, group)?))
 }
 
 /// The instances without a slot, first in line first.
@@ -92,10 +101,14 @@ fn cause(slot: &Slot, seen: &Observation, plan: &Plan, now: Timestamp, limits: &
         let last = plan.last_resort.binary_search(&slot.id).is_ok();
         return if last { Cause::LastResort(leaving) } else { Cause::Draining(leaving) };
     }
-    let full = plan.full_weight(slot.id, limits.max);
-    match (ramp::due(occupant, full, limits), ramp::end(occupant, full, limits)) {
-        (Some(next), Some(until)) => Cause::Ramping { next, until },
-        _ => Cause::Serving,
+    let ramp = plan.ramp(slot.id, limits);
+    let serves = plan.last_resort.binary_search(&slot.id).is_ok();
+    if limits.max > 0 && ramp.full() == 0 && (occupant.weight == 0 || serves) {
+        return Cause::Idle { serves };
+    }
+    match ramp.due_and_end(occupant) {
+        Some((next, until)) => Cause::Ramping { next, until },
+        None => Cause::Serving,
     }
 }
 
@@ -127,7 +140,7 @@ mod tests {
             ("free", "1 free", "", &[], Cause::Free { last_group: None }),
             ("left", "1 .1 i1 a enabled 3", "", &[], Cause::Free { last_group: word("a") }),
             ("full", "1 .1 i1 a enabled 10", ".1 i1 a ready", &[], Cause::Serving),
-            ("full, of a heavier one", "1 .1 i1 a enabled 30", ".1 i1 a ready scale=3", &[], Cause::Serving),
+            ("full, of a heavier one", "1 .1 i1 a enabled 30", ".1 i1 a ready factor=3", &[], Cause::Serving),
             ("rises", "1 .1 i1 a enabled 8@90", ".1 i1 a ready", &[], Cause::Ramping { next: at(120), until: at(150) }),
             ("new", "1 free", ".1 i1 a ready", &[], Cause::Ramping { next: at(130), until: at(370) }),
             ("leaves", "1 .1 i1 a enabled 9; 2 .2 i2 a enabled 9", ".1 i1 a draining; .2 i2 a ready", &[("i1", "health \"Unhealthy\"")],

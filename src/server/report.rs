@@ -1,5 +1,6 @@
 //! Log messages about slots. Pure; the caller writes the log.
 
+use super::limits::SlotLimits;
 use super::plan::Plan;
 use crate::about::{About, MAX_VALUES, Message};
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status, Table, Weight};
@@ -94,11 +95,11 @@ pub(super) fn instance(instance: &Instance) -> String {
 }
 
 /// What the plan would write, one line per slot.
-pub(super) fn preview(table: &Table, plan: &Plan, max: Weight) -> String {
+pub(super) fn preview(table: &Table, plan: &Plan, limits: &SlotLimits) -> String {
     let lines: Vec<String> = plan
         .changes
         .iter()
-        .map(|slot| match events(table.rows.get(&slot.id), slot, plan.full_weight(slot.id, max)) {
+        .map(|slot| match events(table.rows.get(&slot.id), slot, plan.full_weight(slot.id, limits)) {
             events if events.is_empty() => row(slot),
             events => events.into_iter().map(|event| event.text).collect::<Vec<_>>().join("; "),
         })
@@ -208,7 +209,7 @@ mod tests {
         let preview_of = |text: &str, observed: &str| {
             let table = table(text);
             let plan: Plan = decide(&table, &[], &seen(observed), at(100), &limits(4));
-            preview(&table, &plan, 10)
+            preview(&table, &plan, &limits(4))
         };
         assert_eq!(
             preview_of("1 .1 i1 a enabled 3@70; 2 .2 i2 a enabled 3; 3 free", ".1 i1 a ready; .3 i3 a ready"),

@@ -10,14 +10,15 @@ pub(super) fn free(slot: &mut Slot) {
     }
 }
 
-/// Gives the slot to a new instance, at weight `min`.
-pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, min: Weight) {
+/// Gives the slot to a new instance, at this weight.
+pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, weight: Weight) {
     slot.occupant = Some(Occupant {
         address: instance.address,
         name: instance.name.clone(),
         group: Some(instance.group.clone()),
         zone: instance.zone.clone(),
-        weight: min,
+        port: instance.port,
+        weight,
         status: Status::Enabled,
         last_step: Some(now),
     });

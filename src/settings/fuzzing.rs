@@ -103,13 +103,13 @@ fn server(settings: &ServerSettings) {
     assert!(ramp.min <= ramp.max && ramp.max <= MAX_WEIGHT && (1..=MAX_WEIGHT).contains(&ramp.step));
     assert!(!ramp.interval.is_zero());
     let names = match &settings.source {
-        SourceSettings::Aws { groups } => groups,
+        SourceSettings::Aws { groups, .. } => &groups.entries(),
         SourceSettings::Consul { api, services } => {
             assert_message(api, api.to_string().len());
             assert!(matches!(api, ConsulApi::Unix(_)) || !api.to_string().contains('@'), "{api}");
             services
         }
     };
-    assert!(!names.is_empty());
+    assert!(!names.is_empty() && !settings.weighting.unit.is_zero());
     assert!(names.iter().all(|name| !name.is_empty() && name != "none" && !name.chars().any(char::is_control)));
 }

@@ -61,8 +61,26 @@ table! {
         expected "aws or consul",
         help "where the instances come from: aws or consul (required)";
     SERVER_ASG_NAMES, Server, default "",
-        expected "one or more names of Auto Scaling groups, separated by commas",
-        help "names of the Auto Scaling groups, separated by commas or as a YAML list (required in aws mode)";
+        expected "one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas",
+        help "names of the Auto Scaling groups, or patterns such as web-*, separated by commas or as a YAML list (required in aws mode, unless SERVER_ASG_TAGS is set)";
+    SERVER_ASG_TAGS, Server, default "",
+        expected "one or more tags as key=value, or key for any value, separated by commas",
+        help "tags that a group must carry, all of them: key=value or key, separated by commas; with SERVER_ASG_NAMES, both must match";
+    SERVER_ADDRESS, Server, default "private",
+        expected "private, ipv6 or public",
+        help "address of an instance: private (primary private IPv4, else primary IPv6), ipv6 or public (its public IPv4)";
+    SERVER_WEIGHT_BY, Server, default "none",
+        expected "none, capacity or vcpu",
+        help "size of an instance, which multiplies its weights: none, capacity (WeightedCapacity of its group) or vcpu (cores times threads)";
+    SERVER_WEIGHT_UNIT, Server, default "",
+        expected "a number above 0 and up to 1000000, decimals allowed",
+        help "capacity or vCPUs of an instance that gets the plain weights (1 for capacity and 2 for vcpu if not set)";
+    SERVER_ASG_WEIGHTS, Server, default "",
+        expected "groups or patterns with factors from 0 to 16, such as web-canary=0.2,web-old=0",
+        help "factors for the weights of groups, such as web-canary=0.2,web-old=0; the first entry that matches counts";
+    SERVER_INSTANCE_TAGS, Server, default "false",
+        expected "true or false",
+        help "read the tags hsdo:weight, hsdo:port and hsdo:exclude of instances";
     SERVER_REMOVAL_GUARD, Server, default "30",
         expected "seconds from 0 to 86400, fractions allowed; 0 for no guard",
         help "seconds to keep servers when more than half of them leave every group at once while EC2 still runs them; 0 turns it off";
@@ -104,8 +122,8 @@ table! {
         expected "true or false",
         help "put only the servers of CLIENT_ASG_NAMES in the default backends, all others in the fallback";
     CLIENT_ASG_NAMES, Client, default "",
-        expected "one or more names of Auto Scaling groups, separated by commas",
-        help "groups whose servers go to the default backends (required when dedicated)";
+        expected "one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas",
+        help "groups, or patterns such as web-*, whose servers go to the default backends (required when dedicated)";
     CLIENT_DEDICATED_ZONE, Client, default "false",
         expected "true or false",
         help "put only the servers of CLIENT_ZONE_NAMES in the default backends, all others in the fallback, if there is one";
@@ -237,7 +255,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 33);
+        assert_eq!(KEYS.len(), 39);
     }
 
     #[test]

@@ -24,8 +24,10 @@ use std::path::Path;
 
 use crate::conf_file::Node;
 use crate::environment::Environment;
+use crate::selection::{GroupSelection, NamePattern};
 use crate::slot::{MAX_SLOT, MAX_WEIGHT};
 use crate::text;
+use crate::weight::Factor;
 
 pub use consul::ConsulApi;
 use consul::consul_api;
@@ -36,21 +38,26 @@ use keys::{
     CLIENT_DEDICATED_ZONE, CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
     CLIENT_SPILL_BELOW, CLIENT_STATE_FILE, CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, CLIENT_ZONE_NAMES,
     DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL,
-    LOG_FORMAT, SERVER_ASG_NAMES, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME,
-    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
-    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_MODE,
-    SERVER_REMOVAL_GUARD,
+    LOG_FORMAT, SERVER_ADDRESS, SERVER_ASG_NAMES, SERVER_ASG_TAGS, SERVER_ASG_WEIGHTS, SERVER_CONSUL_API_URL,
+    SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
+    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_INSTANCE_TAGS, SERVER_MODE, SERVER_REMOVAL_GUARD,
+    SERVER_WEIGHT_BY, SERVER_WEIGHT_UNIT,
 };
 pub use keys::{KEYS, Scope, Setting, help};
 pub use listing::{ListedSetting, list};
 use parse::{
-    TableName, boolean, file_path, integer, ip_address, looks_misquoted, names, region, scalar, seconds, table_name,
+    TableName, boolean, file_path, group_factors, integer, ip_address, looks_misquoted, names, region, scalar, seconds,
+    table_name, tag_filters,
 };
 pub use present::{PresentSettings, load_present, load_table};
 use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
-pub use values::{Backend, ClientSettings, Common, RampSettings, ServerSettings, SourceSettings, StateFile, ZoneNames};
+pub use values::{
+    AddressKind, Backend, ClientSettings, Common, InstanceReading, RampSettings, ServerSettings, SourceSettings,
+    StateFile, WeightBy, Weighting, ZoneNames,
+};
 
 /// Paths tried without `--config`; the first readable file is used.
 pub const DEFAULT_FILES: [&str; 2] = ["conf/env.yaml", "/etc/hsdo/env.yaml"];
@@ -97,19 +104,20 @@ fn open<'a>(config: Option<&Path>, env: &'a Environment) -> Result<Sources<'a>, 
 fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Faults> {
     let source = source(&mut sources);
     let ramp = ramp(&mut sources);
+    let weighting = weighting(&mut sources);
     let removal_guard = sources.read(&SERVER_REMOVAL_GUARD, scalar(seconds(0.0..=86_400.0))).unwrap_or_default();
     let common = common(&mut sources);
-    sources.finish(ServerSettings { common, source, ramp, removal_guard })
+    sources.finish(ServerSettings { common, source, ramp, weighting, removal_guard })
 }
 
 fn source(sources: &mut Sources<'_>) -> SourceSettings {
-    let none = SourceSettings::Aws { groups: vec![] };
+    let none = SourceSettings::Aws { groups: GroupSelection::default(), reading: InstanceReading::default() };
     let Some(found) = sources.given(&SERVER_MODE) else {
         sources.missing(&SERVER_MODE, "");
         return none;
     };
     match found.node.to_string().trim().to_ascii_lowercase().as_str() {
-        "aws" => SourceSettings::Aws { groups: name_list(sources, &SERVER_ASG_NAMES, true).unwrap_or_default() },
+        "aws" => SourceSettings::Aws { groups: group_selection(sources), reading: instance_reading(sources) },
         "consul" => {
             let api = sources.require(&SERVER_CONSUL_API_URL, scalar(consul_api));
             let services = name_list(sources, &SERVER_CONSUL_SERVICE_NAME, true);
@@ -120,6 +128,55 @@ fn source(sources: &mut Sources<'_>) -> SourceSettings {
             none
         }
     }
+}
+
+fn group_selection(sources: &mut Sources<'_>) -> GroupSelection {
+    let tags = sources.read(&SERVER_ASG_TAGS, tag_filters);
+    // With tags alone, every group that carries them is meant.
+    let names = name_list(sources, &SERVER_ASG_NAMES, sources.given(&SERVER_ASG_TAGS).is_none()).unwrap_or_default();
+    let selection = GroupSelection {
+        names: names.iter().map(|name| NamePattern::new(name)).collect(),
+        tags: tags.unwrap_or_default(),
+    };
+    let all = selection.names.iter().find(|name| name.matches_all() && selection.tags.is_empty());
+    if let (Some(all), Some(found)) = (all, sources.given(&SERVER_ASG_NAMES)) {
+        sources.warn(
+            &SERVER_ASG_NAMES,
+            &found,
+            &format!("{all} is every Auto Scaling group of this account and region"),
+        );
+    }
+    selection
+}
+
+fn instance_reading(sources: &mut Sources<'_>) -> InstanceReading {
+    InstanceReading {
+        address: sources.read(&SERVER_ADDRESS, scalar(AddressKind::parse)).unwrap_or_default(),
+        weight_by: sources.read(&SERVER_WEIGHT_BY, scalar(WeightBy::parse)).unwrap_or_default(),
+        tags: sources.read(&SERVER_INSTANCE_TAGS, scalar(boolean)).unwrap_or_default(),
+    }
+}
+
+fn weighting(sources: &mut Sources<'_>) -> Weighting {
+    // A fault in it is reported with the source's settings.
+    let by =
+        sources.given(&SERVER_WEIGHT_BY).and_then(|found| scalar(WeightBy::parse)(&found.node)).unwrap_or_default();
+    let unit = sources.read(&SERVER_WEIGHT_UNIT, scalar(|text| Factor::parse(text).filter(|unit| !unit.is_zero())));
+    if let (WeightBy::None, Some(_), Some(found)) = (by, unit, sources.given(&SERVER_WEIGHT_UNIT)) {
+        sources.warn(&SERVER_WEIGHT_UNIT, &found, "it has no effect unless SERVER_WEIGHT_BY is capacity or vcpu");
+    }
+    let default = if by == WeightBy::Vcpu { Factor::whole(2) } else { Factor::ONE };
+    let groups = sources.read(&SERVER_ASG_WEIGHTS, group_factors).unwrap_or_default();
+    if let (true, Some(found)) =
+        (groups.iter().any(|(name, factor)| name.matches_all() && factor.is_zero()), sources.given(&SERVER_ASG_WEIGHTS))
+    {
+        sources.warn(
+            &SERVER_ASG_WEIGHTS,
+            &found,
+            "it gives a factor of 0 to every group: servers serve only because no other does",
+        );
+    }
+    Weighting { unit: unit.unwrap_or(default), groups }
 }
 
 /// The names in a list. Names with stray quotes or brackets are accepted, with a warning.
@@ -201,7 +258,7 @@ fn client(mut sources: Sources<'_>) -> Result<ClientSettings, Faults> {
         socket,
         backends,
         dedicated,
-        groups: groups.unwrap_or_default(),
+        groups: groups.unwrap_or_default().iter().map(|name| NamePattern::new(name)).collect(),
         zones,
         fallback,
         all_in_fallback,

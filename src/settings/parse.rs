@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::conf_file::{self, Node};
 use crate::log::Format;
+use crate::selection::{NamePattern, TagFilter};
+use crate::slot::is_group_name;
+use crate::weight::Factor;
 
 /// `sun_path` is 108 bytes with its terminating zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -76,8 +79,7 @@ pub(super) fn names(node: &Node) -> Option<Vec<String>> {
     };
     let mut names: Vec<String> = Vec::new();
     for item in items.into_iter().map(str::trim).filter(|item| !item.is_empty()) {
-        // `none` means no group in the table.
-        if item == "none" || item.chars().any(char::is_control) || item.chars().count() > MAX_NAME {
+        if !is_group_name(item) {
             return None;
         }
         if !names.iter().any(|name| name == item) {
@@ -85,6 +87,61 @@ pub(super) fn names(node: &Node) -> Option<Vec<String>> {
         }
     }
     Some(names)
+}
+
+/// The longest tag key and value of a group, in characters (Auto Scaling API reference, `Tag`).
+const MAX_TAG_KEY: usize = 128;
+const MAX_TAG_VALUE: usize = 256;
+
+/// Tags as `key=value` or `key`, separated by commas or as a list. A key has no `=`; each may stand once.
+pub(super) fn tag_filters(node: &Node) -> Option<Vec<TagFilter>> {
+    let mut filters: Vec<TagFilter> = Vec::new();
+    for item in names(node)? {
+        let (key, value) = match item.split_once('=') {
+            Some((key, value)) => (key.trim_end(), Some(value.trim_start().to_owned())),
+            None => (item.as_str(), None),
+        };
+        // `key=` may mean any value or an empty one.
+        let is_faulty = |value: &String| value.is_empty() || value.chars().count() > MAX_TAG_VALUE;
+        let faulty = key.is_empty() || key.chars().count() > MAX_TAG_KEY || value.as_ref().is_some_and(is_faulty);
+        if faulty || filters.iter().any(|filter| filter.key == key) {
+            return None;
+        }
+        filters.push(TagFilter { key: key.to_owned(), value });
+    }
+    (!filters.is_empty()).then_some(filters)
+}
+
+/// Factors of groups as `name=0.2`, separated by commas or as a list, or a map. A name may be a pattern and hold `=`.
+pub(super) fn group_factors(node: &Node) -> Option<Vec<(NamePattern, Factor)>> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    let map = match node {
+        Node::Text(text) if text.trim_start().starts_with('{') => conf_file::parse(text).ok(),
+        _ => None,
+    };
+    match map.as_ref().unwrap_or(node) {
+        Node::Map(entries) => {
+            for (name, value) in entries {
+                let Node::Text(value) = value else { return None };
+                pairs.push((name.clone(), value.clone()));
+            }
+        }
+        node => {
+            for item in names(node)? {
+                let (name, factor) = item.rsplit_once('=')?;
+                pairs.push((name.to_owned(), factor.to_owned()));
+            }
+        }
+    }
+    let mut factors: Vec<(NamePattern, Factor)> = Vec::new();
+    for (name, factor) in pairs {
+        let name = NamePattern::new(name.trim());
+        if name.as_str().is_empty() || factors.iter().any(|(known, _)| *known == name) {
+            return None;
+        }
+        factors.push((name, Factor::parse_given(factor.trim())?));
+    }
+    (!factors.is_empty()).then_some(factors)
 }
 
 /// Parses a flow-style list. A text that only begins like one is not a list: a group may be called `[a`.

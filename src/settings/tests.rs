@@ -12,12 +12,18 @@ use std::path::PathBuf;
 use super::*;
 use crate::conf_file::ConfFile;
 use crate::log::Format;
+use crate::selection::TagFilter;
 
 /// The minimum configuration of each role.
 const SERVER: [(&str, &str); 3] =
     [("SERVER_MODE", "aws"), ("SERVER_ASG_NAMES", "web"), ("DYNAMODB_TABLE_NAME", "slots")];
 const CLIENT: [(&str, &str); 2] =
     [("CLIENT_HAPROXY_BACKEND_LIST", "http-back:mywebapp:80"), ("DYNAMODB_TABLE_NAME", "slots")];
+
+/// Groups by plain names, with nothing read of their instances but the address.
+fn named(names: &[&str]) -> SourceSettings {
+    SourceSettings::Aws { groups: GroupSelection::named(names), reading: InstanceReading::default() }
+}
 
 fn environment(base: &[(&str, &str)], more: &[(&str, &str)]) -> Environment {
     Environment::from(base.iter().chain(more).copied())
@@ -98,8 +104,9 @@ fn defaults_apply_where_nothing_is_set() {
         server_of(&[]).expect("settings"),
         ServerSettings {
             common: common.clone(),
-            source: SourceSettings::Aws { groups: vec!["web".to_owned()] },
+            source: named(&["web"]),
             ramp: RampSettings { min: 1, max: 10, step: 1, interval: Duration::from_secs(30) },
+            weighting: Weighting::default(),
             removal_guard: Duration::from_secs(30),
         }
     );
@@ -153,8 +160,9 @@ fn every_server_key_is_read() {
                 debug: true,
                 warnings: vec![],
             },
-            source: SourceSettings::Aws { groups: vec!["b".to_owned(), "a".to_owned()] },
+            source: named(&["b", "a"]),
             ramp: RampSettings { min: 0, max: 256, step: 256, interval: Duration::from_millis(500) },
+            weighting: Weighting::default(),
             removal_guard: Duration::ZERO,
         }
     );
@@ -238,7 +246,7 @@ DEBUG: true
             dedicated: true,
             zones: None,
             spill_below: 0,
-            groups: vec!["one".to_owned(), "two".to_owned()],
+            groups: ["one", "two"].map(NamePattern::new).to_vec(),
             fallback: Some(backend("back", "srv", 8080)),
             all_in_fallback: true,
             health_gate: false,
@@ -284,6 +292,70 @@ fn the_region_with_the_highest_precedence_is_used() {
 }
 
 #[test]
+fn groups_are_selected_by_name_pattern_and_tag() {
+    let selected = |names: &[&str], tags: &[(&str, Option<&str>)]| SourceSettings::Aws {
+        groups: GroupSelection {
+            tags: tags
+                .iter()
+                .map(|(key, value)| TagFilter { key: (*key).to_owned(), value: value.map(str::to_owned) })
+                .collect(),
+            ..GroupSelection::named(names)
+        },
+        reading: InstanceReading::default(),
+    };
+    for (more, expected) in [
+        (&[("SERVER_ASG_NAMES", "web-*, api")][..], selected(&["web-*", "api"], &[])),
+        (
+            &[("SERVER_ASG_NAMES", ""), ("SERVER_ASG_TAGS", "env=prod, hsdo")],
+            selected(&[], &[("env", Some("prod")), ("hsdo", None)]),
+        ),
+        (
+            &[("SERVER_ASG_TAGS", "[\"team=a,b\", url=x=y]")],
+            selected(&["web"], &[("team", Some("a,b")), ("url", Some("x=y"))]),
+        ),
+    ] {
+        assert_eq!(server_of(more).expect("settings").source, expected, "{more:?}");
+    }
+    let all = server_of(&[("SERVER_ASG_NAMES", "*")]).expect("settings").common.warnings;
+    assert_eq!(all, ["SERVER_ASG_NAMES (the environment): * is every Auto Scaling group of this account and region"]);
+    let none = faults(server_of(&[("SERVER_ASG_NAMES", "")]));
+    assert!(none[0].starts_with("SERVER_ASG_NAMES: not set"), "{none:?}");
+}
+
+#[test]
+fn weights_follow_sizes_groups_and_tags() {
+    let read = |more: &[(&str, &str)]| {
+        let settings = server_of(more).expect("settings");
+        let SourceSettings::Aws { reading, .. } = settings.source else { panic!("aws mode") };
+        (reading, settings.weighting)
+    };
+    let factor = |text| Factor::parse(text).expect("a factor");
+    for (by, unit, expected) in [
+        (WeightBy::None, "", "1"),
+        (WeightBy::Capacity, "", "1"),
+        (WeightBy::Vcpu, "", "2"),
+        (WeightBy::Vcpu, "8", "8"),
+        (WeightBy::Capacity, "0.5", "0.5"),
+    ] {
+        let word = format!("{by:?}").to_lowercase();
+        let (reading, weighting) = read(&[("SERVER_WEIGHT_BY", &word), ("SERVER_WEIGHT_UNIT", unit)]);
+        assert_eq!((reading.weight_by, weighting.unit), (by, factor(expected)), "{by:?} {unit}");
+    }
+    for text in ["web-*=0.2,*=0", "[web-*=0.2, '*=0']", "{web-*: 0.2, '*': 0}"] {
+        let (_, weighting) = read(&[("SERVER_ASG_WEIGHTS", text)]);
+        let expected = [("web-*", "0.2"), ("*", "0")].map(|(name, by)| (NamePattern::new(name), factor(by)));
+        assert_eq!(weighting.groups, expected, "{text}");
+        assert_eq!(["web-1", "x"].map(|group| weighting.of_group(group)), [factor("0.2"), Factor::ZERO]);
+    }
+    let (reading, _) = read(&[("SERVER_ADDRESS", "IPv6"), ("SERVER_INSTANCE_TAGS", "yes")]);
+    let expected = InstanceReading { address: AddressKind::Ipv6, tags: true, ..InstanceReading::default() };
+    assert_eq!(reading, expected);
+    for (key, value) in [("SERVER_WEIGHT_UNIT", "4"), ("SERVER_ASG_WEIGHTS", "*=0")] {
+        assert_eq!(server_of(&[(key, value)]).expect("settings").common.warnings.len(), 1, "{key}={value}");
+    }
+}
+
+#[test]
 fn an_invalid_value_is_reported_with_its_place_and_what_was_expected() {
     let seconds = "seconds from 0.05 to 3600, fractions allowed";
     let cases = [
@@ -306,8 +378,40 @@ fn an_invalid_value_is_reported_with_its_place_and_what_was_expected() {
             "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
         ),
         ("SERVER_MODE", "gcp", "aws or consul"),
-        ("SERVER_ASG_NAMES", " , ", "one or more names of Auto Scaling groups, separated by commas"),
-        ("SERVER_ASG_NAMES", "web,none", "one or more names of Auto Scaling groups, separated by commas"),
+        (
+            "SERVER_ASG_NAMES",
+            " , ",
+            "one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas",
+        ),
+        (
+            "SERVER_ASG_NAMES",
+            "web,none",
+            "one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas",
+        ),
+        ("SERVER_ASG_TAGS", "env=", "one or more tags as key=value, or key for any value, separated by commas"),
+        ("SERVER_ASG_TAGS", "=prod", "one or more tags as key=value, or key for any value, separated by commas"),
+        ("SERVER_ASG_TAGS", "env=a,env=b", "one or more tags as key=value, or key for any value, separated by commas"),
+        ("SERVER_ADDRESS", "ipv4", "private, ipv6 or public"),
+        ("SERVER_WEIGHT_BY", "cores", "none, capacity or vcpu"),
+        ("SERVER_WEIGHT_UNIT", "0", "a number above 0 and up to 1000000, decimals allowed"),
+        ("SERVER_WEIGHT_UNIT", "-2", "a number above 0 and up to 1000000, decimals allowed"),
+        ("SERVER_ASG_WEIGHTS", "web", "groups or patterns with factors from 0 to 16, such as web-canary=0.2,web-old=0"),
+        (
+            "SERVER_ASG_WEIGHTS",
+            "web=17",
+            "groups or patterns with factors from 0 to 16, such as web-canary=0.2,web-old=0",
+        ),
+        (
+            "SERVER_ASG_WEIGHTS",
+            "web=-1",
+            "groups or patterns with factors from 0 to 16, such as web-canary=0.2,web-old=0",
+        ),
+        (
+            "SERVER_ASG_WEIGHTS",
+            "a=1,a=2",
+            "groups or patterns with factors from 0 to 16, such as web-canary=0.2,web-old=0",
+        ),
+        ("SERVER_INSTANCE_TAGS", "hsdo", "true or false"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "257", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "-1", "a weight from 0 to 256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT", "1.5", "a weight from 0 to 256"),
@@ -375,7 +479,7 @@ DEBG: 1
         [
             "\"INTERVALL\": unknown key (env.yaml:1): did you mean INTERVAL?",
             "\"DEBG\": unknown key (env.yaml:8): did you mean DEBUG?",
-            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of Auto Scaling groups, separated by commas",
+            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas",
             "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), \
              expected a weight from 20 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
             "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" (env.yaml:5), expected a number of slots from 1 to 10000",
@@ -546,9 +650,12 @@ CLIENT_HAPROXY_BACKEND_LIST:
 fn every_list_may_be_written_as_json_or_yaml() {
     let want = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     for text in ["web-a,web-b", r#"["web-a","web-b"]"#, "[web-a, 'web-b']", " [ web-a , web-b, ] "] {
-        let groups = SourceSettings::Aws { groups: want(&["web-a", "web-b"]) };
+        let groups = named(&["web-a", "web-b"]);
         assert_eq!(server_of(&[("SERVER_ASG_NAMES", text)]).expect("settings").source, groups, "{text}");
-        assert_eq!(client_of(&[("CLIENT_ASG_NAMES", text)]).expect("settings").groups, want(&["web-a", "web-b"]));
+        assert_eq!(
+            client_of(&[("CLIENT_ASG_NAMES", text)]).expect("settings").groups,
+            ["web-a", "web-b"].map(NamePattern::new)
+        );
         let consul =
             [("SERVER_MODE", "consul"), ("SERVER_CONSUL_API_URL", "http://c"), ("SERVER_CONSUL_SERVICE_NAME", text)];
         let SourceSettings::Consul { services, .. } = server_of(&consul).expect("settings").source else { panic!() };

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::consul::ConsulApi;
 use super::socket::HaproxySocket;
 use crate::log::Format;
+use crate::selection::{GroupSelection, NamePattern};
 use crate::slot::{SlotId, Weight};
+use crate::weight::Factor;
 
 /// Settings of both roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct ServerSettings {
     pub source: SourceSettings,
     /// How the weight of a new server rises.
     pub ramp: RampSettings,
+    /// What multiplies it.
+    pub weighting: Weighting,
     /// How long to keep servers when too many vanish from every group at once; zero disables the guard.
     pub removal_guard: Duration,
 }
@@ -58,8 +62,10 @@ pub struct ServerSettings {
 pub enum SourceSettings {
     /// Auto Scaling groups.
     Aws {
-        /// At least one, without duplicates, in configured order.
-        groups: Vec<String>,
+        /// By name, pattern or tag.
+        groups: GroupSelection,
+        /// What is read of their instances.
+        reading: InstanceReading,
     },
     /// Consul services.
     Consul {
@@ -68,6 +74,90 @@ pub enum SourceSettings {
         /// At least one, without duplicates, in configured order.
         services: Vec<String>,
     },
+}
+
+/// Which address of an instance its servers use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressKind {
+    /// The primary private IPv4 address, else the primary IPv6 address.
+    #[default]
+    Private,
+    /// The primary IPv6 address.
+    Ipv6,
+    /// The public IPv4 address.
+    Public,
+}
+
+impl AddressKind {
+    /// Accepts private, ipv6 and public, case-insensitively.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "private" => Some(AddressKind::Private),
+            "ipv6" => Some(AddressKind::Ipv6),
+            "public" => Some(AddressKind::Public),
+            _ => None,
+        }
+    }
+
+    /// What an instance lacks that has none.
+    pub fn word(self) -> &'static str {
+        match self {
+            AddressKind::Private => "private IPv4 address and no IPv6 address",
+            AddressKind::Ipv6 => "IPv6 address",
+            AddressKind::Public => "public IPv4 address",
+        }
+    }
+}
+
+/// What the size of an instance is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightBy {
+    /// All count alike.
+    #[default]
+    None,
+    /// The `WeightedCapacity` that the group gives it.
+    Capacity,
+    /// Its cores times threads.
+    Vcpu,
+}
+
+impl WeightBy {
+    /// Accepts none, capacity and vcpu, case-insensitively.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "none" => Some(WeightBy::None),
+            "capacity" => Some(WeightBy::Capacity),
+            "vcpu" => Some(WeightBy::Vcpu),
+            _ => None,
+        }
+    }
+}
+
+/// What is read of an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InstanceReading {
+    /// `SERVER_ADDRESS`.
+    pub address: AddressKind,
+    /// `SERVER_WEIGHT_BY`.
+    pub weight_by: WeightBy,
+    /// `SERVER_INSTANCE_TAGS`: whether its tags count.
+    pub tags: bool,
+}
+
+/// What weights are multiplied by, besides the size of the instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weighting {
+    /// The size that counts as 1; above 0.
+    pub unit: Factor,
+    /// `SERVER_ASG_WEIGHTS`, in configured order.
+    pub groups: Vec<(NamePattern, Factor)>,
+}
+
+impl Weighting {
+    /// The factor of a group: that of the first entry that matches, else 1.
+    pub fn of_group(&self, group: &str) -> Factor {
+        self.groups.iter().find(|(name, _)| name.matches(group)).map_or(Factor::ONE, |(_, factor)| *factor)
+    }
 }
 
 /// How the weight of a new server rises.
@@ -94,8 +184,8 @@ pub struct ClientSettings {
     pub backends: Vec<Backend>,
     /// Put only the servers of `groups` in the default backends. Implies `fallback`.
     pub dedicated: bool,
-    /// Groups of the default backends; at least one if `dedicated`.
-    pub groups: Vec<String>,
+    /// Groups of the default backends, by name or pattern; at least one if `dedicated`.
+    pub groups: Vec<NamePattern>,
     /// Put only the servers of these zones in the default backends; none unless `CLIENT_DEDICATED_ZONE` is true.
     pub zones: Option<ZoneNames>,
     /// If no split and not `all_in_fallback` is set, its slots are kept in maintenance.

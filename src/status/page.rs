@@ -275,7 +275,11 @@ fn idle_run(slots: &[SlotFacts], by_slot: &[BTreeMap<SlotId, &BackendSlotFacts>]
 
 fn write_slot(page: &mut String, slot: &SlotFacts, has_zones: bool, highest: u16) -> fmt::Result {
     let (instance, address, group) = (text(&slot.instance), text(&slot.address), text(&slot.group));
-    write!(page, "<tr><td class=n>{}<td class=i>{instance}<td>{address}<td class=i>{group}", slot.number)?;
+    write!(page, "<tr><td class=n>{}<td class=i>{instance}<td>{address}", slot.number)?;
+    if let Some(port) = slot.port {
+        write!(page, " port {port}")?;
+    }
+    write!(page, "<td class=i>{group}")?;
     if has_zones {
         write!(page, "<td>{}", text(&slot.zone))?;
     }
@@ -285,6 +289,9 @@ fn write_slot(page: &mut String, slot: &SlotFacts, has_zones: bool, highest: u16
     write!(page, "<progress value={weight} max={full}></progress>{weight}")?;
     if let Some(full) = slot.full_weight.filter(|full| *full != weight) {
         write!(page, " of {full}")?;
+    }
+    if let (Some(factor), Some(from)) = (slot.factor, &slot.factor_from) {
+        write!(page, " <span class=mute>×{factor}: {}</span>", Text(from, TEXT))?;
     }
     Ok(())
 }

@@ -83,11 +83,14 @@ pub struct SlotFacts {
     pub number: SlotId,
     pub instance: Option<String>,
     pub address: Option<String>,
+    pub port: Option<u16>,
     pub group: Option<String>,
     pub zone: Option<String>,
     pub status: Option<&'static str>,
     pub weight: Option<Weight>,
     pub full_weight: Option<Weight>,
+    pub factor: Option<f64>,
+    pub factor_from: Option<String>,
     pub next_step: Option<String>,
     pub since: Option<String>,
     pub cause: Option<&'static str>,
@@ -258,8 +261,13 @@ fn server_slots(snapshot: &Snapshot, summary: &mut Summary) -> Vec<SlotFacts> {
         if let Some(reason) = reason {
             summary.count(&reason.cause);
         }
-        let full = occupant.and(reason).map(|reason| reason.full);
-        slot_facts(number, occupant, full, reason.map(|reason| &reason.cause))
+        let mut facts = slot_facts(number, occupant, reason.map(|reason| &reason.cause));
+        if let (Some(_), Some(reason)) = (occupant, reason) {
+            let (factor, from) = reason.factor.clone().unzip();
+            facts.full_weight = Some(reason.full);
+            (facts.factor, facts.factor_from) = (Some(factor.unwrap_or_default().as_f64()), from);
+        }
+        facts
     };
     numbers.into_iter().map(facts).collect()
 }
@@ -286,26 +294,24 @@ fn client_slots(client: &ClientState, summary: &mut Summary) -> Vec<SlotFacts> {
         };
         let cause = causes.get(&number).copied();
         cause.into_iter().for_each(|cause| summary.count(cause));
-        slot_facts(number, occupant, None, cause)
+        slot_facts(number, occupant, cause)
     };
     numbers.into_iter().map(facts).collect()
 }
 
-fn slot_facts(
-    number: SlotId,
-    occupant: Option<&Occupant>,
-    full_weight: Option<Weight>,
-    cause: Option<&Cause>,
-) -> SlotFacts {
+fn slot_facts(number: SlotId, occupant: Option<&Occupant>, cause: Option<&Cause>) -> SlotFacts {
     SlotFacts {
         number,
         instance: occupant.map(|occupant| occupant.name.clone()),
         address: occupant.map(|occupant| occupant.address.to_string()),
+        port: occupant.and_then(|occupant| occupant.port),
         group: occupant.and_then(|occupant| occupant.group.clone()),
         zone: occupant.and_then(|occupant| occupant.zone.clone()),
         status: occupant.map(|occupant| occupant.status.word()),
         weight: occupant.map(|occupant| occupant.weight),
-        full_weight,
+        full_weight: None,
+        factor: None,
+        factor_from: None,
         next_step: match cause {
             Some(Cause::Ramping { next, .. }) => Some(next.rfc3339()),
             _ => None,

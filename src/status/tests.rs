@@ -42,6 +42,7 @@ fn occupant(id: SlotId, weight: u16, status: slot::Status) -> Occupant {
         name: format!("i-{id:017x}"),
         group: Some(if id.is_multiple_of(3) { "checkout-api-green" } else { "web-frontend" }.to_owned()),
         zone: Some(format!("eu-west-1{}", ["a", "b", "c"][id as usize % 3])),
+        port: None,
         weight,
         status,
         last_step: Some(at(-60)),
@@ -71,11 +72,13 @@ fn server(size: SlotId, trouble: bool) -> Arc<Status> {
             _ => (taken(id, 10, Enabled), Cause::Serving),
         };
         state.slots.insert(id, slot);
-        state.reasons.insert(id, Reason { cause, full: 10 });
+        state.reasons.insert(id, Reason { cause, full: 10, factor: None });
     }
     if trouble {
         state.slots.remove(&5);
-        state.reasons.insert(5, Reason { cause: Cause::Unreadable { reason: "no Weight".to_owned() }, full: 10 });
+        state
+            .reasons
+            .insert(5, Reason { cause: Cause::Unreadable { reason: "no Weight".to_owned() }, full: 10, factor: None });
         state.left_out.push(LeftOut { instance: HOSTILE.to_owned(), group: None, cause: Cause::NoFreeSlot });
     }
     Gauges::leads(&*status, true);
@@ -218,10 +221,10 @@ fn a_slot_tells_its_story() {
     assert_eq!(
         report["slots"][8],
         json!({
-            "number": 9, "instance": "i-00000000000000009", "address": "10.0.0.9", "group": "checkout-api-green",
-            "zone": "eu-west-1a", "status": "enabled", "weight": 4, "full_weight": 10, "next_step": "2026-01-02T03:04:17.000Z",
+            "number": 9, "instance": "i-00000000000000009", "address": "10.0.0.9", "port": null, "group": "checkout-api-green",
+            "zone": "eu-west-1a", "status": "enabled", "weight": 4, "full_weight": 10, "factor": 1.0, "factor_from": null, "next_step": "2026-01-02T03:04:17.000Z",
             "since": "2026-01-02T03:03:05.000Z", "cause": "ramping",
-            "reason": "its weight rises, next at 2026-01-02T03:04:17Z, until 2026-01-02T03:07:25Z",
+            "reason": "its weight moves by steps, next at 2026-01-02T03:04:17Z, until 2026-01-02T03:07:25Z",
         })
     );
     assert_eq!(report["slots"][4]["cause"], "unreadable");

@@ -13,8 +13,11 @@ use hsdo::client::{Options, SlotMemory, View};
 use hsdo::clock::Timestamp;
 use hsdo::haproxy::state::parse;
 use hsdo::ports::{Admin, Running, number_of};
+use hsdo::selection::NamePattern;
 use hsdo::server::{SlotLimits, decide};
+use hsdo::settings::Weighting;
 use hsdo::slot::{Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table};
+use hsdo::weight::{Factor, Size};
 
 const SIZES: [SlotId; 4] = [10, 100, 1_000, 10_000];
 const START: i64 = 1_700_000_000_000_000;
@@ -30,6 +33,7 @@ fn table(size: SlotId, weight: u16) -> Table {
             name: format!("i-{id:017x}"),
             group: Some("web".to_owned()),
             zone: None,
+            port: None,
             weight,
             status: Status::Enabled,
             last_step: Some(Timestamp::from_micros(START)),
@@ -45,8 +49,15 @@ fn table(size: SlotId, weight: u16) -> Table {
 }
 
 fn seen(size: SlotId) -> Observation {
-    let instance = |id| Instance::new(address(id), format!("i-{id:017x}"), "web".to_owned(), Readiness::Ready);
-    Observation { instances: (1..=size).map(instance).collect(), ..Observation::default() }
+    let instance = |id| Instance {
+        size: Size::Vcpus(2),
+        ..Instance::new(address(id), format!("i-{id:017x}"), "web".to_owned(), Readiness::Ready)
+    };
+    Observation {
+        instances: (1..=size).map(instance).collect(),
+        groups: vec!["web".to_owned()],
+        ..Observation::default()
+    }
 }
 
 /// `show servers state` of a backend that matches the table.
@@ -83,7 +94,9 @@ fn main() {
     for size in SIZES {
         let limits = SlotLimits {
             size,
-            groups: vec!["web".to_owned()],
+            entries: vec!["web".to_owned()],
+            weighting: Weighting { unit: Factor::whole(2), groups: vec![(NamePattern::new("other-*"), Factor::ZERO)] },
+            by_factor: true,
             min: 1,
             max: 10,
             step: 1,

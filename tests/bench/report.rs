@@ -20,6 +20,8 @@ pub struct Row {
     pub client_units: f64,
     /// CPU milliseconds of a server's steady turn.
     pub server_cpu: f64,
+    /// The same with a pattern of groups, sizes, factors of groups and tags.
+    pub selecting_cpu: f64,
     /// Resident and peak MiB of the server.
     pub server_memory: (f64, f64),
     /// A server's steady turn: AWS calls, read and write units.
@@ -46,7 +48,7 @@ pub struct Change {
 
 type Line = (&'static str, fn(&Row) -> String);
 
-const LINES: [Line; 15] = [
+const LINES: [Line; 16] = [
     ("client: CPU a steady turn, ms", |row| format!("{:.2}", row.client_cpu)),
     ("  floor: the same calls, nothing else, ms", |row| format!("{:.2}", row.floor_cpu)),
     ("  client / floor", |row| format!("{:.2}", row.client_cpu / row.floor_cpu)),
@@ -55,6 +57,7 @@ const LINES: [Line; 15] = [
     ("client: connections / commands to HAProxy a turn", |row| format!("{:.2} / {:.2}", row.connections, row.commands)),
     ("client: DynamoDB calls / read units a turn", |row| format!("{:.2} / {:.2}", row.client_calls, row.client_units)),
     ("server: CPU a steady turn, ms", |row| format!("{:.2}", row.server_cpu)),
+    ("&nbsp;&nbsp;with a pattern, sizes, factors and tags, ms", |row| format!("{:.2}", row.selecting_cpu)),
     ("server: resident / peak, MiB", |row| format!("{:.1} / {:.1}", row.server_memory.0, row.server_memory.1)),
     ("server: AWS calls a turn", |row| format!("{:.2}", row.server_calls)),
     ("server: read / write units a turn", |row| format!("{:.1} / {:.2}", row.server_units.0, row.server_units.1)),

@@ -105,6 +105,18 @@ fn at_size(size: u32) -> Row {
     row.server_cpu = cpu_per_turn(pid, || aws.usage().count("Scan"), SPAN, RUNS);
     row.server_memory = memory(pid);
     drop(leading);
+    // Each machine of the recorded response has the 2 virtual CPUs that count as one unit, so the weights stay.
+    let all = [
+        ("SERVER_ASG_NAMES", "w*"),
+        ("SERVER_WEIGHT_BY", "vcpu"),
+        ("SERVER_ASG_WEIGHTS", "other-*=0.5,web-canary=0.2"),
+        ("SERVER_INSTANCE_TAGS", "true"),
+    ];
+    let mut leading = all.iter().fold(server(0.1), |hsdo, (key, value)| hsdo.env(key, value)).spawn();
+    let pid = leading.process().id();
+    std::thread::sleep(SPAN);
+    row.selecting_cpu = cpu_per_turn(pid, || aws.usage().count("Scan"), SPAN, RUNS);
+    drop(leading);
     let mut leading = server(1.0).spawn();
     leading.wait_metric("hsdo_leader", |leads| leads == 1.0);
     aws.forget();

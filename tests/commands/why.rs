@@ -58,7 +58,7 @@ fn every_cause_is_named(scene: &Scene) {
     let cases: [Case<'_>; 19] = [
         (slot(1), &[], "serving", "serves"),
         (scene.address(1), &[], "serving", "serves"),
-        (scene.instance(2), &[], "ramping", "its weight rises, next at "),
+        (scene.instance(2), &[], "ramping", "its weight moves by steps, next at "),
         (slot(3), &[], "draining", "lifecycle state \"Terminating:Wait\""),
         (slot(4), &[], "kept", "a configured group does not exist"),
         (BY_HAND.to_owned(), &[], "kept", "a configured group does not exist"),

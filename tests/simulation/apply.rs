@@ -9,7 +9,7 @@ use crate::haproxy::SocketState;
 use crate::journal::{At, MILLI, SECOND};
 use crate::promises::Cause;
 use crate::random::Random;
-use crate::schedule::{Pick, What};
+use crate::schedule::{ALL, Pick, TAGS, What};
 use crate::settings::{BACKENDS, BASE, CLIENTS, GROUPS, REMOVAL_GUARD};
 use crate::troubles::{Fault, Service, Trap};
 use crate::world::{Event, World};
@@ -46,6 +46,13 @@ impl World {
             What::Standby { pick, .. } => self.marked(index, self.spare(pick), "stands by", |it| {
                 it.lifecycle = Some("Standby");
             }),
+            What::Tagged { pick, with } => {
+                let all = || self.fleet.borrow().ready();
+                let numbers = if pick < ALL { all() } else { self.spare(pick).into_iter().collect() };
+                for number in numbers {
+                    self.change(number, "gets another weight", |it| it.tag = TAGS[usize::from(with)]);
+                }
+            }
             What::Detach { pick } => self.each(self.spare(pick), |number| {
                 self.change(number, "is detached", |it| it.lifecycle = None);
                 // If no turn saw it listed in between, the guard keeps it as it kept the others.

@@ -10,7 +10,7 @@ use hsdo::ports::{Source, TurnError};
 use hsdo::slot::Observation;
 
 use crate::journal::{At, SECOND};
-use crate::settings::GROUPS;
+use crate::settings::{GROUPS, Settings};
 use crate::troubles::Service;
 use crate::world::World;
 
@@ -61,6 +61,7 @@ impl World {
                     lifecycle,
                     health: instance.health.to_owned(),
                     zone: Some(instance.zone()),
+                    capacity: Some(instance.capacity()),
                 })
             });
             view.groups.push(Group { name: name.to_owned(), members: Arc::new(members.collect()) });
@@ -72,6 +73,8 @@ impl World {
                     id: instance.id.clone(),
                     state: instance.ec2.to_owned(),
                     address: (instance.ec2 != "terminated").then_some(instance.address),
+                    tags: instance.tag.map(|tag| ("weight".to_owned(), tag.to_owned())).into_iter().collect(),
+                    ..Record::default()
                 })
                 .collect(),
         );
@@ -92,7 +95,6 @@ impl World {
 pub(crate) struct GroupEdge {
     world: Rc<World>,
     process: usize,
-    configured: Vec<String>,
     last: Option<Last>,
 }
 
@@ -105,7 +107,7 @@ struct Last {
 
 impl GroupEdge {
     pub(crate) fn new(world: &Rc<World>, process: usize) -> Self {
-        GroupEdge { world: Rc::clone(world), process, configured: GROUPS.map(str::to_owned).into(), last: None }
+        GroupEdge { world: Rc::clone(world), process, last: None }
     }
 
     fn ask(&self, service: Service, what: &str) -> Result<(), TurnError> {
@@ -153,7 +155,8 @@ impl Source for GroupEdge {
             .copied()
             .filter(|id| of_ec2.not_found.iter().any(|denied| denied == id) || !known.contains(id) && !exists(id));
         let described = DescribedInstances { batches: vec![Arc::new(records)], not_found: denied.collect() };
-        let seen = observe(&self.configured, &groups, occupants, &described);
+        let selected = Settings::selection().select(groups.iter().map(|group| group.name.as_str()));
+        let seen = observe(selected, &groups, occupants, &described, &Settings::reading());
         let occupants = occupants.iter().map(|name| (*name).to_owned()).collect();
         self.last = Some(Last { views, occupants, seen: seen.clone() });
         Ok(seen)

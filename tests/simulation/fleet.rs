@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
+use hsdo::weight::{Factor, Size};
+
 use crate::journal::{At, SECOND};
-use crate::settings::GROUPS;
+use crate::settings::{GROUPS, Settings};
 use crate::world::{Event, World};
 
 /// No fewer and no more than these are launched.
@@ -51,6 +53,8 @@ pub(crate) struct Instance {
     /// None once no group lists it.
     pub(crate) lifecycle: Option<&'static str>,
     pub(crate) health: &'static str,
+    /// The tag `hsdo:weight`.
+    pub(crate) tag: Option<&'static str>,
     pub(crate) ec2: &'static str,
     /// Whether its port answers checks.
     pub(crate) answers: bool,
@@ -70,6 +74,18 @@ impl Instance {
 
     pub(crate) fn ip(&self) -> IpAddr {
         self.address.into()
+    }
+
+    /// What its group counts it for.
+    pub(crate) fn capacity(&self) -> u32 {
+        1 + (self.number % 4) as u32
+    }
+
+    /// What its weights are multiplied by.
+    pub(crate) fn factor(&self) -> Factor {
+        // One that cannot be read counts as absent.
+        let tag = self.tag.and_then(Factor::parse_given).map(Size::Tag);
+        Settings::server().factor(tag.unwrap_or(Size::Capacity(self.capacity())), GROUPS[self.group])
     }
 
     /// The name of its zone.
@@ -155,6 +171,7 @@ impl World {
                 zone,
                 lifecycle: Some("Pending"),
                 health: "Healthy",
+                tag: None,
                 ec2: "pending",
                 answers: false,
                 left_out: false,

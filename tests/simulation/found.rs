@@ -1,13 +1,13 @@
 //! Schedules that broke a promise once, as small as they could be made.
 
 use crate::journal::SECOND;
-use crate::orders::How::Lifted;
+use crate::orders::How::{Lifted, LiftedEarly};
 use crate::orders::Whom::{Group, Zone};
 use crate::run::run;
 use crate::schedule::Entry;
 use crate::schedule::What::{
     BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Ordered, Original, Pause, Refresh,
-    Restored, RowDeleted, RowDisabled, Standby, Stop, Terminate, ZoneLost,
+    Restored, RowDeleted, RowDisabled, Standby, Stop, Tagged, Terminate, ZoneLost,
 };
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
@@ -90,5 +90,14 @@ fn those_kept_out_serve_when_nobody_else_is_left() {
     let ordered = (0..2).map(|group| Entry(200_000, Ordered { whom: Group(group), how: Lifted, secs: 1_800 }));
     let refreshed = (0..2).map(|group| Entry(220_000, Refresh { group }));
     let outcome = run(3, terminated.chain(ordered).chain(refreshed).collect(), 900 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// The factors of all are 0, so that they serve as the last resort: an order takes some of them out all the same.
+#[test]
+fn an_order_is_obeyed_while_others_serve_whose_factor_is_0() {
+    let tagged = Entry(60_000, Tagged { pick: 0, with: 1 });
+    let ordered = Entry(1_925_131, Ordered { whom: Zone(1), how: LiftedEarly, secs: 20 });
+    let outcome = run(920_008, vec![tagged, ordered], 1_980 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }

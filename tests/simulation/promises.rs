@@ -150,7 +150,10 @@ impl Promises {
             if ready(occupant) && occupant.status == Status::Enabled {
                 let backends = |(site, all): (usize, &[Vec<Serving>; BACKENDS.len()])| {
                     let serves = |(_, some): &(usize, &Vec<Serving>)| {
-                        some.iter().any(|(slot, address, _)| (*slot, *address) == (id, occupant.address))
+                        // With more than the row's weight, it has yet to follow the row down.
+                        some.iter().any(|(slot, address, weight)| {
+                            (*slot, *address) == (id, occupant.address) && *weight <= occupant.weight
+                        })
                     };
                     // While no row is of the own groups, every server counts as one of them, until one is.
                     let belongs = |(backend, _): &(usize, &Vec<Serving>)| {

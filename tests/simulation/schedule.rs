@@ -20,6 +20,11 @@ impl Entry {
 /// Which one of several: a number that is taken modulo how many there are.
 pub(crate) type Pick = u8;
 
+/// A pick that is everybody.
+pub(crate) const ALL: Pick = 30;
+/// The values of the tag `hsdo:weight`.
+pub(crate) const TAGS: [Option<&str>; 6] = [None, Some("0"), Some("0.3"), Some("1"), Some("2.5"), Some("heavy")];
+
 /// A change of the fleet, or a fault; `secs` is how long it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
@@ -37,6 +42,8 @@ pub(crate) enum What {
     GroupMissing { group: u8, secs: u16 },
     GroupReplaced { group: u8, secs: u16 },
     Moves { pick: Pick },
+    // All that are ready, if the pick is below `ALL`.
+    Tagged { pick: Pick, with: u8 },
     // So many are launched in one zone, as is whatever else is launched meanwhile.
     Uneven { zone: u8, count: u8, secs: u16 },
     // What AWS says.
@@ -210,7 +217,7 @@ fn what(random: &mut Random) -> What {
     let steps = r.below(most) as u8;
     let lag_ms = r.below(8_000) as u16;
     let minutes = if r.percent(3) { 3_600 + r.below(10_000) as u16 } else { secs };
-    match r.below(80) {
+    match r.below(83) {
         0..=5 => What::Launch { group, count: 1 + r.below(3) as u8 },
         6..=8 => What::Terminate { pick },
         9 | 10 => What::Unhealthy { pick, secs },
@@ -259,6 +266,7 @@ fn what(random: &mut Random) -> What {
         69 | 70 => What::HaproxyStops { site, secs: secs.min(60) },
         71 => What::SocketCrowded { site, secs: secs.min(60) },
         72 | 73 => What::Uneven { zone: pick % 3, count: 1 + r.below(4) as u8, secs: *r.pick(&[60, 1_800]) },
+        80..=82 => What::Tagged { pick, with: r.below(TAGS.len() as u64) as u8 },
         _ => ordered(r),
     }
 }

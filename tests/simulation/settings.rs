@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use hsdo::client::placement::BackendKind;
 use hsdo::log::Format;
+use hsdo::selection::{GroupSelection, NamePattern};
 use hsdo::server::SlotLimits;
-use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket, ZoneNames};
+use hsdo::settings::{Backend, ClientSettings, Common, HaproxySocket, InstanceReading, WeightBy, Weighting, ZoneNames};
 use hsdo::slot::{Occupant, SlotId, Weight};
+use hsdo::weight::Factor;
 
 pub(crate) const SLOTS: SlotId = 40;
 pub(crate) const SERVERS: usize = 3;
@@ -29,13 +31,28 @@ impl Settings {
     pub(crate) fn server() -> SlotLimits {
         SlotLimits {
             size: SLOTS,
-            groups: GROUPS.map(str::to_owned).into(),
+            entries: Settings::selection().entries(),
             min: 1,
             max: 10,
             step: STEP,
             interval: Duration::from_secs(10),
+            weighting: Weighting {
+                unit: Factor::whole(2),
+                groups: vec![(NamePattern::new("*-b"), Factor::parse("0.5").expect("a factor"))],
+            },
+            by_factor: true,
             removal_guard: REMOVAL_GUARD,
         }
+    }
+
+    /// Each pattern matches one group: where one matches none, its servers stay.
+    pub(crate) fn selection() -> GroupSelection {
+        GroupSelection::named(&["*-a", "web-b*"])
+    }
+
+    /// Instances count by their capacity, or by their tag.
+    pub(crate) fn reading() -> InstanceReading {
+        InstanceReading { weight_by: WeightBy::Capacity, tags: true, ..InstanceReading::default() }
     }
 
     /// Two clients of six split by group.
@@ -83,7 +100,7 @@ impl Settings {
             socket: HaproxySocket::Path(PathBuf::from("/simulated")),
             backends: vec![backend(BACKENDS[0])],
             dedicated: Settings::is_dedicated(site),
-            groups: if Settings::is_dedicated(site) { vec![GROUPS[0].to_owned()] } else { Vec::new() },
+            groups: if Settings::is_dedicated(site) { vec![NamePattern::new("web-a*")] } else { Vec::new() },
             zones: Settings::spills(site).then(|| ZoneNames::Named(vec![ZONE.to_owned()])),
             spill_below: if Settings::spills(site) { 70 } else { 0 },
             fallback: Settings::is_dedicated(site).then(|| backend(BACKENDS[1])),

@@ -17,10 +17,13 @@ use crate::site::Answering;
 use crate::world::World;
 
 pub(crate) const AGAIN: &str = "everything is right again within two turns of the last fault";
+pub(crate) const FULL: &str = "whoever is ready has its full weight in the end";
 pub(crate) const LEADER: &str = "a server leads within ten seconds";
 
 /// Two turns, and the one that was under way.
 const TURNS: u32 = 3;
+/// A ramp of three steps up, or of at most ten down.
+const RAMPS: At = 150 * SECOND;
 /// Turns that may still fail: the one that was under way, and one that meets what it left.
 const FAILURES: u32 = 2;
 /// Until another server leads: the lease expires, and a turn begins; and until an instance that went is let go by the guard.
@@ -49,6 +52,9 @@ pub(crate) struct Settling {
 impl World {
     /// A fault, or a change of the fleet, which lasts until `until`.
     pub(crate) fn disturb(&self, until: At) {
+        if let Some(text) = self.ramp_that_never_ended() {
+            self.fail(FULL, text);
+        }
         let mut settling = self.settling.borrow_mut();
         settling.was_settled = settling.phase == Phase::Settled && settling.calm_from <= self.now();
         settling.phase = Phase::Disturbed;
@@ -57,6 +63,20 @@ impl World {
             process.good_turns.set(0);
             process.bad_turns.set(0);
         }
+    }
+
+    /// After a long calm, who is ready has its full weight.
+    fn ramp_that_never_ended(&self) -> Option<String> {
+        let settling = self.settling.borrow();
+        let is_calm = settling.phase == Phase::Settled && settling.calm_from + RAMPS < self.now();
+        let (fleet, table) = (self.fleet.borrow(), self.table.borrow());
+        let rows = is_calm.then_some(&table.state().rows)?;
+        let enabled = || occupants(rows).filter(|(_, occupant)| occupant.status == Status::Enabled);
+        let full = |occupant: &Occupant| Some(Settings::server().full_weight(fleet.named(&occupant.name)?.factor()));
+        // Without any, those whose factor is 0 serve.
+        enabled().find(|(_, occupant)| full(occupant).is_some_and(|full| full > 0))?;
+        let off = enabled().find(|(_, occupant)| full(occupant).is_some_and(|full| full != occupant.weight));
+        off.map(|(id, occupant)| format!("slot {id} has weight {} of {:?}", occupant.weight, full(occupant)))
     }
 
     pub(crate) fn is_settled_before_this(&self) -> bool {
@@ -146,7 +166,9 @@ impl World {
         if let Some(order) = table.state().orders.iter().find(|order| self.is_over(order)) {
             return Some(format!("the {order} is over, and is still in the table"));
         }
-        let is_served = occupants(rows).any(|(_, occupant)| occupant.status == Status::Enabled && occupant.weight > 0);
+        let has_factor = |occupant: &Occupant| fleet.named(&occupant.name).is_none_or(|it| !it.factor().is_zero());
+        let serves = |occupant: &Occupant| occupant.status == Status::Enabled && occupant.weight > 0;
+        let is_served = occupants(rows).any(|(_, occupant)| serves(occupant) && has_factor(occupant));
         let mut seated = BTreeSet::new();
         for (id, occupant) in occupants(rows) {
             let Some(instance) = fleet.named(&occupant.name) else {
@@ -238,8 +260,8 @@ impl World {
                 let (lacks, more): (Vec<_>, Vec<_>) = (lacks.collect(), more.collect());
                 return Some(format!("{name} of HAProxy {site}: {lacks:?} do not serve, and {more:?} do"));
             }
-            // The step of a ramp may be a turn old.
-            let off = wanted.iter().zip(&serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > STEP);
+            // The step of a ramp may be a turn old, and of the largest factor.
+            let off = wanted.iter().zip(&serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > 3 * STEP);
             if let Some((wanted, found)) = off {
                 return Some(format!("{name} of HAProxy {site}: {wanted:?} is wanted, and {found:?} is there"));
             }
@@ -252,7 +274,13 @@ impl World {
         settling.phase = Phase::Settled;
         settling.times += 1;
         let fleet = self.fleet.borrow();
-        let ready = |occupant: &Occupant| fleet.named(&occupant.name).is_some_and(|it| it.is_ready() && it.answers);
+        // One that has more than its full weight is on its way down, and one that has none of its own serves now and then.
+        let is_rising =
+            |it: &Instance, weight: Weight| (1..=Settings::server().full_weight(it.factor())).contains(&weight);
+        let ready = |occupant: &Occupant| {
+            let keeps = |it: &Instance| it.is_ready() && it.answers && is_rising(it, occupant.weight);
+            fleet.named(&occupant.name).is_some_and(keeps)
+        };
         let entitled = fleet.instances.iter().filter(|it| it.is_ready()).map(Instance::ip).collect();
         self.promises.borrow_mut().settle(&self.table.borrow().state().rows, ready, entitled);
         self.note("everything is right".to_owned());

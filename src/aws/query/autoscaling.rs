@@ -14,6 +14,7 @@ use crate::aws::reading::xml;
 use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
 use crate::aws::transport::http::Budget;
+use crate::selection::TagFilter;
 
 /// Names per call: the maximum of `MaxRecords`. Without `MaxRecords` AWS accepts only 50.
 const NAMES_PER_CALL: usize = 100;
@@ -38,6 +39,8 @@ pub struct Member {
     pub health: String,
     /// Its availability zone.
     pub zone: Option<String>,
+    /// Its capacity, where the group weighs instance types.
+    pub capacity: Option<u32>,
 }
 
 /// A piece is the instances of one group.
@@ -57,25 +60,82 @@ pub(crate) fn fetch_groups(
     cache.next_response();
     let mut groups = Vec::new();
     for names in names.chunks(NAMES_PER_CALL) {
-        let mut pages = PageTokens::default();
-        let mut token: Option<String> = None;
-        loop {
-            let mut query = Query::new("DescribeAutoScalingGroups", "2011-01-01");
-            query.add_list("AutoScalingGroupNames.member", names);
-            query.add("MaxRecords", &NAMES_PER_CALL.to_string());
-            if let Some(token) = &token {
-                query.add("NextToken", token);
-            }
-            let subject = subject(names);
-            let request = query.request(Service::AutoScaling, "DescribeAutoScalingGroups", subject);
-            let (page, next) = send(aws, &request, budget, &|body| parse(body, cache))?;
-            groups.extend(page);
-            let Some(next) = next else { break };
-            pages.follow(&next).map_err(|text| call_error(aws, &request, Cause::Unreadable(text)))?;
-            token = Some(next);
-        }
+        let add_names = |query: &mut Query| query.add_list("AutoScalingGroupNames.member", names);
+        groups.extend(fetch_pages(aws, &subject(names), budget, &add_names, &|body| parse(body, cache))?);
     }
     Ok(groups)
+}
+
+/// Fetches the names of all groups that carry these tags, all pages, in any order; of all groups without tags.
+///
+/// AWS filters by tag, but by no pattern of names. It leaves the instances out of the response, which are most of it.
+pub(crate) fn fetch_names(aws: &Aws, tags: &[TagFilter], budget: &Budget) -> Result<Vec<String>, AwsError> {
+    let add_filters = |query: &mut Query| {
+        query.add("IncludeInstances", "false");
+        for (place, TagFilter { key, value }) in (1..).zip(tags) {
+            let (name, value) = match value {
+                Some(value) => (format!("tag:{key}"), value),
+                None => ("tag-key".to_owned(), key),
+            };
+            query.add(&format!("Filters.member.{place}.Name"), &name);
+            query.add(&format!("Filters.member.{place}.Values.member.1"), value);
+        }
+    };
+    let subject = match tags {
+        [] => "the names of all groups".to_owned(),
+        tags => format!("groups tagged {:?}", tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+    };
+    fetch_pages(aws, &subject, budget, &add_filters, &parse_names)
+}
+
+/// What is on a page, and the token of the next one; or why it cannot be read.
+type Page<T> = Result<(Vec<T>, Option<String>), String>;
+
+/// All pages of one question.
+fn fetch_pages<T>(
+    aws: &Aws,
+    subject: &str,
+    budget: &Budget,
+    add_to: &dyn Fn(&mut Query),
+    read: &dyn Fn(&mut dyn BufRead) -> Page<T>,
+) -> Result<Vec<T>, AwsError> {
+    let (mut found, mut pages) = (Vec::new(), PageTokens::default());
+    let mut token: Option<String> = None;
+    loop {
+        let mut query = Query::new("DescribeAutoScalingGroups", "2011-01-01");
+        add_to(&mut query);
+        query.add("MaxRecords", &NAMES_PER_CALL.to_string());
+        if let Some(token) = &token {
+            query.add("NextToken", token);
+        }
+        let request = query.request(Service::AutoScaling, "DescribeAutoScalingGroups", subject.to_owned());
+        let (page, next) = send(aws, &request, budget, read)?;
+        found.extend(page);
+        let Some(next) = next else { return Ok(found) };
+        pages.follow(&next).map_err(|text| call_error(aws, &request, Cause::Unreadable(text)))?;
+        token = Some(next);
+    }
+}
+
+const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
+
+/// The names on one page, with the groups' instances or without.
+pub(crate) fn parse_names(body: &mut dyn BufRead) -> Page<String> {
+    let (mut names, mut name, mut token, mut complete) = (Vec::new(), String::new(), None, false);
+    xml::walk(body, &mut |path, text| {
+        match path.strip_prefix(RESULT).unwrap_or_default() {
+            "AutoScalingGroups" => complete = true,
+            "NextToken" if !text.is_empty() => token = Some(text.to_string()),
+            "AutoScalingGroups/member/AutoScalingGroupName" => name = text.to_string(),
+            "AutoScalingGroups/member" if name.is_empty() => {
+                return Err("a group without AutoScalingGroupName".to_owned());
+            }
+            "AutoScalingGroups/member" => names.push(std::mem::take(&mut name)),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if complete { Ok((names, token)) } else { Err("it has no AutoScalingGroups".to_string()) }
 }
 
 fn subject(names: &[String]) -> String {
@@ -86,19 +146,12 @@ fn subject(names: &[String]) -> String {
     }
 }
 
-type GroupPage = (Vec<Group>, Option<String>);
-
-pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Member>>) -> Result<GroupPage, String> {
+pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Member>>) -> Page<Group> {
     parse_cut(body, &MEMBERS, cache)
 }
 
 /// Parses one page, cut into pieces by `cut`.
-pub(crate) fn parse_cut(
-    body: &mut dyn BufRead,
-    cut: &Cut,
-    cache: &ParseCache<Vec<Member>>,
-) -> Result<GroupPage, String> {
-    const RESULT: &str = "DescribeAutoScalingGroupsResponse/DescribeAutoScalingGroupsResult/";
+pub(crate) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, cache: &ParseCache<Vec<Member>>) -> Page<Group> {
     let (mut groups, mut group, mut uncut) = (Vec::new(), Group::default(), MemberReader::default());
     let (mut token, mut complete) = (None, false);
     // Even an empty group has an `<Instances/>`; without it the group is incomplete.
@@ -154,6 +207,8 @@ impl MemberReader {
             "/member/InstanceId" => self.member.id = text.to_string(),
             "/member/LifecycleState" => self.member.lifecycle = text.to_string(),
             "/member/HealthStatus" => self.member.health = text.to_string(),
+            // A number from 1 to 999, as text (Auto Scaling API reference, `Instance`).
+            "/member/WeightedCapacity" => self.member.capacity = text.parse().ok(),
             "/member/AvailabilityZone" if !text.is_empty() => self.member.zone = Some(text.to_string()),
             "/member" => {
                 let member = std::mem::take(&mut self.member);
@@ -196,7 +251,7 @@ mod tests {
         <HealthStatus>Unhealthy</HealthStatus></member></Instances></member>\
         <member><AutoScalingGroupName>empty</AutoScalingGroupName><Instances/></member>";
 
-    fn read(text: &str) -> Result<(Vec<Group>, Option<String>), String> {
+    fn read(text: &str) -> Page<Group> {
         parse(&mut text.as_bytes(), &ParseCache::default())
     }
 
@@ -207,6 +262,7 @@ mod tests {
             lifecycle: lifecycle.to_string(),
             health: health.to_string(),
             zone: zone.map(str::to_string),
+            capacity: None,
         };
         let web = Group {
             name: "web & co".to_string(),

@@ -2,14 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::autoscaling::{Group, fetch_groups};
+use super::autoscaling::Group;
 use super::ec2::{DescribedInstances, InstanceQuery, Record, fetch_instances};
 use super::readiness::{is_instance_id, observe};
+use super::search::Search;
 use crate::aws::calls::Aws;
 use crate::aws::error::AwsError;
 use crate::aws::reading::parse_cache::ParseCache;
+use crate::selection::{GroupSelection, SelectedGroups};
+use crate::settings::InstanceReading;
 use crate::slot::Observation;
 
 /// For each of the two, all calls and pages.
@@ -19,8 +22,8 @@ const ATTEMPT: Duration = Duration::from_secs(4);
 /// What Auto Scaling and EC2 say.
 #[derive(Debug)]
 pub struct Description {
-    /// The groups that exist, of those that were asked about.
-    pub groups: Result<Vec<Group>, AwsError>,
+    /// The groups that exist, of those that were asked about, and which entries they are of.
+    pub groups: Result<(Vec<Group>, SelectedGroups), AwsError>,
     /// Their members, and the others that were asked about, as EC2 describes them.
     pub records: Result<Records, AwsError>,
 }
@@ -34,10 +37,11 @@ pub struct Records {
     pub not_found: HashSet<String>,
 }
 
-/// Asks Auto Scaling about `groups`, and EC2 about their members and those of `others` that are instance ids.
-pub fn describe(aws: &Aws, groups: &[String], others: &[&str]) -> Description {
-    let groups = fetch_groups(aws, groups, &ParseCache::default(), &aws.budget(TOTAL, ATTEMPT));
-    let members = groups.iter().flatten().flat_map(|group| group.members.iter());
+/// Asks Auto Scaling about the groups of `selection`, and EC2 about their members and those of `others` that are instance ids.
+pub fn describe(aws: &Aws, selection: &GroupSelection, others: &[&str]) -> Description {
+    let budget = aws.budget(TOTAL, ATTEMPT);
+    let groups = Search::default().fetch(aws, selection, &ParseCache::default(), &budget, Instant::now());
+    let members = groups.iter().flat_map(|(groups, _)| groups).flat_map(|group| group.members.iter());
     let mut seen = HashSet::new();
     let mut query = InstanceQuery::default();
     query.listed.extend(members.map(|member| member.id.as_str()).filter(|id| seen.insert(*id)));
@@ -52,10 +56,10 @@ pub fn describe(aws: &Aws, groups: &[String], others: &[&str]) -> Description {
 
 impl Description {
     /// The observation that the server would make of the same; none if either did not tell.
-    pub fn observation(&self, configured: &[String], occupants: &[&str]) -> Option<Observation> {
-        let (Ok(groups), Ok(records)) = (&self.groups, &self.records) else { return None };
+    pub fn observation(&self, occupants: &[&str], reading: &InstanceReading) -> Option<Observation> {
+        let (Ok((groups, selected)), Ok(records)) = (&self.groups, &self.records) else { return None };
         let not_found = records.not_found.iter().map(String::as_str).collect();
         let described = DescribedInstances { batches: vec![Arc::clone(&records.found)], not_found };
-        Some(observe(configured, groups, occupants, &described))
+        Some(observe(selected.clone(), groups, occupants, &described, reading))
     }
 }

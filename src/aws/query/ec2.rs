@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io::BufRead;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::pieces::{self, Cut};
@@ -16,6 +16,7 @@ use crate::aws::reading::xml;
 use crate::aws::service::Service;
 use crate::aws::transport::form::Query;
 use crate::aws::transport::http::{Budget, Request};
+use crate::settings::AddressKind;
 
 /// Ids per call. `MaxResults` cannot be combined with ids.
 const IDS_PER_CALL: usize = 1_000;
@@ -32,9 +33,27 @@ pub struct Record {
     pub state: String,
     /// Its primary private IPv4 address, if it has one.
     pub address: Option<Ipv4Addr>,
+    /// Its primary IPv6 address, if it has one.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its public IPv4 address, if it has one.
+    pub public: Option<Ipv4Addr>,
+    /// Cores times threads, if EC2 tells.
+    pub vcpus: Option<u32>,
+    /// Its tags `hsdo:…`, without that prefix.
+    pub tags: Vec<(String, String)>,
 }
 
 impl Record {
+    /// The address of this kind.
+    pub fn address_of(&self, kind: AddressKind) -> Option<IpAddr> {
+        let ipv6 = self.ipv6.map(IpAddr::V6);
+        match kind {
+            AddressKind::Private => self.address.map(IpAddr::V4).or(ipv6),
+            AddressKind::Ipv6 => ipv6,
+            AddressKind::Public => self.public.map(IpAddr::V4),
+        }
+    }
+
     /// Whether EC2 never starts it again.
     pub fn has_ended(&self) -> bool {
         matches!(self.state.as_str(), "shutting-down" | "terminated")
@@ -193,10 +212,28 @@ fn read_reservation(piece: &mut dyn BufRead) -> Result<Vec<Record>, String> {
     Ok(reader.records)
 }
 
+/// The prefix of the tags that hsdo reads.
+const TAG_PREFIX: &str = "hsdo:";
+
 #[derive(Default)]
 struct RecordReader {
     record: Record,
+    cores: Option<u32>,
+    threads: Option<u32>,
+    tag: (String, String),
+    interface: Interface,
     records: Vec<Record>,
+}
+
+/// A network interface of the record being read.
+#[derive(Default)]
+struct Interface {
+    /// 0 for the instance's first one.
+    index: Option<String>,
+    address: Option<Ipv6Addr>,
+    is_primary: bool,
+    /// The primary one, else the first.
+    chosen: Option<(bool, Ipv6Addr)>,
 }
 
 impl RecordReader {
@@ -208,8 +245,21 @@ impl RecordReader {
             Some("/privateIpAddress") if !text.is_empty() => {
                 self.record.address = Some(text.parse().map_err(|_| format!("privateIpAddress is {text:?}"))?);
             }
+            Some("/ipAddress") => self.record.public = text.parse().ok(),
+            Some("/ipv6Address") => self.record.ipv6 = text.parse().ok(),
+            Some("/cpuOptions/coreCount") => self.cores = text.parse().ok(),
+            Some("/cpuOptions/threadsPerCore") => self.threads = text.parse().ok(),
+            Some("/tagSet/item/key") => self.tag.0 = text.to_string(),
+            Some("/tagSet/item/value") => self.tag.1 = text.to_string(),
+            Some("/tagSet/item") => {
+                let (key, value) = std::mem::take(&mut self.tag);
+                self.record.tags.extend(key.strip_prefix(TAG_PREFIX).map(|key| (key.to_owned(), value)));
+            }
+            Some(path) if path.starts_with("/networkInterfaceSet/item") => self.interface(path, text),
             Some("") => {
-                let record = std::mem::take(&mut self.record);
+                let mut record = std::mem::take(&mut self.record);
+                record.vcpus =
+                    self.cores.take().zip(self.threads.take()).map(|(cores, threads)| cores.saturating_mul(threads));
                 if record.id.is_empty() || record.state.is_empty() {
                     return Err(format!("an instance without instanceId or state: {record:?}"));
                 }
@@ -218,6 +268,34 @@ impl RecordReader {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Not every response has the instance's own `ipv6Address`; its first interface lists all of them.
+    fn interface(&mut self, path: &str, text: &str) {
+        let interface = &mut self.interface;
+        match path.strip_prefix("/networkInterfaceSet/item").unwrap_or_default() {
+            "/attachment/deviceIndex" => interface.index = Some(text.to_string()),
+            "/ipv6AddressesSet/item/ipv6Address" => interface.address = text.parse().ok(),
+            "/ipv6AddressesSet/item/isPrimaryIpv6" => interface.is_primary = text == "true",
+            "/ipv6AddressesSet/item" => {
+                let found = interface.address.take().map(|address| (interface.is_primary, address));
+                interface.is_primary = false;
+                let is_better = |(primary, _): &(bool, Ipv6Addr)| match interface.chosen {
+                    Some((chosen, _)) => *primary && !chosen,
+                    None => true,
+                };
+                if let Some(found) = found.filter(is_better) {
+                    interface.chosen = Some(found);
+                }
+            }
+            "" => {
+                let Interface { index, chosen, .. } = std::mem::take(interface);
+                if index.as_deref() == Some("0") && self.record.ipv6.is_none() {
+                    self.record.ipv6 = chosen.map(|(_, address)| address);
+                }
+            }
+            _ => {}
+        }
     }
 }
 

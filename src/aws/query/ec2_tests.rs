@@ -79,6 +79,7 @@ fn records_are_parsed_by_element_path() {
         id: id.to_string(),
         state: state.to_string(),
         address,
+        ..Record::default()
     };
     let pending = "<item><instancesSet><item><instanceId>i-2</instanceId><instanceState><name>pending</name>\
                    </instanceState><privateIpAddress/></item></instancesSet></item>";
@@ -203,4 +204,53 @@ fn ids_are_matched_as_whole_words() {
     assert!(mentions("The instance ID 'i-12' does not exist", "i-12"));
     assert!(!mentions("The instance ID 'i-123' does not exist", "i-12"));
     assert!(!mentions("The instance ID 'ai-12' does not exist", "i-12"));
+}
+
+#[test]
+fn addresses_cpus_and_tags_are_read() {
+    let interface = |index: u8, addresses: &str| {
+        format!(
+            "<item><attachment><deviceIndex>{index}</deviceIndex></attachment><ipv6AddressesSet>{addresses}</ipv6AddressesSet></item>"
+        )
+    };
+    let v6 = |last: u8, primary: bool| {
+        format!("<item><isPrimaryIpv6>{primary}</isPrimaryIpv6><ipv6Address>fd00::{last}</ipv6Address></item>")
+    };
+    let read = |inside: &str| {
+        let text = format!(
+            "<DescribeInstancesResponse><reservationSet><item><instancesSet><item>{inside}<instanceId>i-1</instanceId>\
+             <instanceState><name>running</name></instanceState></item></instancesSet></item></reservationSet></DescribeInstancesResponse>"
+        );
+        let (records, _) = parse(&mut text.as_bytes(), &ParseCache::default()).expect("readable");
+        records.iter().flat_map(|batch| batch.iter().cloned()).next().expect("a record")
+    };
+    let address = |last: u8| Some(format!("fd00::{last}").parse().expect("an address"));
+    for (interfaces, expected) in [
+        (interface(0, ""), None),
+        (interface(0, &(v6(1, false) + &v6(2, true))), address(2)),
+        (interface(0, &(v6(1, false) + &v6(2, false))), address(1)),
+        (interface(1, &v6(1, true)) + &interface(0, &v6(2, false)), address(2)),
+        (interface(1, &v6(1, true)), None),
+    ] {
+        let set = format!("<networkInterfaceSet>{interfaces}</networkInterfaceSet>");
+        assert_eq!(read(&set).ipv6, expected, "{interfaces}");
+        assert_eq!(
+            read(&format!("{set}<ipv6Address>fd00::9</ipv6Address>")).ipv6,
+            address(9),
+            "the instance's own wins"
+        );
+        assert_eq!(read(&format!("<ipv6Address>fd00::9</ipv6Address>{set}")).ipv6, address(9));
+    }
+    let record = read(
+        "<ipAddress>203.0.113.7</ipAddress><cpuOptions><coreCount>4</coreCount><threadsPerCore>2</threadsPerCore></cpuOptions>\
+         <tagSet><item><key>Name</key><value>web</value></item><item><value>0.5</value><key>hsdo:weight</key></item>\
+         <item><key>hsdo:exclude</key><value/></item></tagSet>",
+    );
+    let tags = [("weight", "0.5"), ("exclude", "")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!((record.vcpus, record.tags.as_slice()), (Some(8), &tags[..]));
+    assert_eq!(record.public.map(|public| public.to_string()).as_deref(), Some("203.0.113.7"));
+    // What is optional makes no answer unreadable.
+    let odd =
+        read("<ipAddress>x</ipAddress><ipv6Address>y</ipv6Address><cpuOptions><coreCount>-1</coreCount></cpuOptions>");
+    assert_eq!((odd.public, odd.ipv6, odd.vcpus), (None, None, None));
 }

@@ -7,4 +7,6 @@ pub(super) mod description;
 pub(super) mod ec2;
 pub(super) mod pieces;
 pub(super) mod readiness;
+pub(super) mod search;
 pub(super) mod source;
+mod tags;

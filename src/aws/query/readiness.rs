@@ -9,9 +9,13 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::{DescribedInstances, InstanceQuery, Record};
+use super::tags::InstanceTags;
+use crate::selection::SelectedGroups;
+use crate::settings::{AddressKind, InstanceReading, WeightBy};
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Readiness, UnknownState, Unlisted, is_server_address, row_name,
 };
+use crate::weight::Size;
 
 const IN_SERVICE: &str = "InService";
 
@@ -68,10 +72,10 @@ fn group_word(member: &Member) -> String {
 }
 
 /// What EC2 says of an instance that it does not show running at an address.
-fn ec2_word(record: Option<&Record>) -> String {
+fn ec2_word(record: Option<&Record>, kind: AddressKind) -> String {
     row_name(match record {
         None => "EC2 does not list it".to_owned(),
-        Some(record) if record.state == "running" => "EC2 shows no usable IPv4 address of it".to_owned(),
+        Some(record) if record.state == "running" => format!("EC2 shows no usable {}", kind.word()),
         Some(record) => format!("EC2 state {:?}", record.state),
     })
 }
@@ -108,17 +112,18 @@ fn lazy_set<'a>(names: &[&'a str]) -> LazyCell<HashSet<&'a str>, impl FnOnce() -
     LazyCell::new(|| names.iter().copied().collect())
 }
 
-/// The observation of the `configured` groups, in their order, given the `occupants` of the table.
+/// The observation of the `selected` groups, in their order, given the `occupants` of the table.
 ///
 /// An instance that is running and has an address is reported. A member that should keep its slot is *hidden* if EC2 does not
 /// report it, or in an inconclusive state: `pending`, an unknown state, or `running` without a usable address. `stopping`,
 /// `stopped`, `shutting-down` and `terminated` are conclusive, except while the root volume is replaced. An instance in
-/// several groups belongs to the first configured one that does not have it as absent. Other groups are ignored.
+/// several groups belongs to the first of them that does not have it as absent. Other groups are ignored.
 pub fn observe(
-    configured: &[String],
+    selected: SelectedGroups,
     groups: &[Group],
     occupants: &[&str],
     described: &DescribedInstances<'_>,
+    reading: &InstanceReading,
 ) -> Observation {
     let count = groups.iter().map(|group| group.members.len()).sum();
     let groups: HashMap<&str, &Group> = groups.iter().map(|group| (group.name.as_str(), group)).collect();
@@ -127,15 +132,12 @@ pub fn observe(
     let occupied = lazy_set(occupants);
     let mut observation = Observation { instances: Vec::with_capacity(count), ..Observation::default() };
     let (mut fates, mut absent) = (BTreeMap::new(), HashSet::new());
-    let (mut asked, mut seen) = (HashSet::new(), HashSet::with_capacity(count));
-    for name in configured.iter().filter(|name| asked.insert(name.as_str())) {
-        let Some(group) = groups.get(name.as_str()) else {
-            observation.missing_groups.push(name.clone());
-            continue;
-        };
+    let mut seen = HashSet::with_capacity(count);
+    for name in &selected.present {
+        let Some(group) = groups.get(name.as_str()) else { continue };
         for member in group.members.iter() {
             let (id, membership) = (member.id.as_str(), membership(member));
-            let Some(readiness) = readiness(membership) else {
+            let Some(mut readiness) = readiness(membership) else {
                 absent.insert(id);
                 continue;
             };
@@ -152,11 +154,21 @@ pub fn observe(
             if membership != Membership::Ready {
                 observation.said.insert(id.to_owned(), group_word(member));
             }
-            match ec2_state(records.get(id).copied()) {
+            let record = records.get(id).copied();
+            match ec2_state(record, reading.address) {
                 Ec2State::Running(address) => {
+                    let tags = match record.filter(|record| reading.tags && !record.tags.is_empty()) {
+                        Some(record) => InstanceTags::of(record, name, &mut observation.faulty_tags),
+                        None => InstanceTags::default(),
+                    };
+                    if tags.excluded && readiness == Readiness::Ready {
+                        readiness = Readiness::Draining;
+                        observation.said.insert(id.to_owned(), "tag hsdo:exclude".to_owned());
+                    }
                     let zone = member.zone.clone().map(row_name);
+                    let size = tags.weight.map_or_else(|| size(member, record, reading.weight_by), Size::Tag);
                     let instance = Instance::new(address, id.to_owned(), name.clone(), readiness);
-                    observation.instances.push(Instance { zone, ..instance });
+                    observation.instances.push(Instance { zone, size, port: tags.port, ..instance });
                 }
                 Ec2State::Ended if membership != Membership::Replacing => {
                     if occupied.contains(id) {
@@ -165,7 +177,7 @@ pub fn observe(
                 }
                 Ec2State::Unclear | Ec2State::Ended => {
                     if membership == Membership::Ready {
-                        observation.said.insert(row_name(id.to_owned()), ec2_word(records.get(id).copied()));
+                        observation.said.insert(row_name(id.to_owned()), ec2_word(record, reading.address));
                     }
                     observation.hidden.push(Hidden { names: vec![row_name(id.to_owned())], readiness, in_service });
                 }
@@ -173,14 +185,25 @@ pub fn observe(
         }
     }
     for id in occupants.iter().filter(|id| !seen.contains(*id)) {
-        let state = ec2_state(records.get(id).copied());
+        let state = ec2_state(records.get(id).copied(), reading.address);
         let fate = unlisted_fate(&state, absent.contains(id), described.not_found.contains(id));
         fates.insert((*id).to_owned(), fate);
     }
+    (observation.groups, observation.missing_groups) = (selected.present, selected.missing);
     observation.unlisted = Unlisted::Fates(fates);
     let ended = described.records().filter(|record| record.has_ended() && occupied.contains(record.id.as_str()));
     observation.ended = ended.map(|record| record.id.clone()).collect();
     observation
+}
+
+fn size(member: &Member, record: Option<&Record>, by: WeightBy) -> Size {
+    let found = match by {
+        WeightBy::None => None,
+        WeightBy::Capacity => member.capacity.map(Size::Capacity),
+        WeightBy::Vcpu => record.and_then(|record| record.vcpus).map(Size::Vcpus),
+    };
+    // A group without weights counts each of its instances as one.
+    found.unwrap_or_default()
 }
 
 /// `not_found`: EC2 rejected the id. That it merely omits one proves nothing.
@@ -199,10 +222,10 @@ enum Ec2State {
     Unclear,
 }
 
-fn ec2_state(record: Option<&Record>) -> Ec2State {
+fn ec2_state(record: Option<&Record>, kind: AddressKind) -> Ec2State {
     let Some(record) = record else { return Ec2State::Unclear };
-    match (record.state.as_str(), record.address) {
-        ("running", Some(address)) if is_server_address(address.into()) => Ec2State::Running(IpAddr::V4(address)),
+    match (record.state.as_str(), record.address_of(kind)) {
+        ("running", Some(address)) if is_server_address(address) => Ec2State::Running(address),
         ("stopping" | "stopped" | "shutting-down" | "terminated", _) => Ec2State::Ended,
         _ => Ec2State::Unclear,
     }

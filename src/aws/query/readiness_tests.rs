@@ -2,12 +2,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
+use crate::selection::GroupSelection;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ONE: &str = "i-00000000000000001";
 
 fn member(id: &str, lifecycle: &str, health: &str) -> Member {
-    Member { id: id.to_string(), lifecycle: lifecycle.to_string(), health: health.to_string(), zone: None }
+    Member { id: id.to_string(), lifecycle: lifecycle.to_string(), health: health.to_string(), ..Member::default() }
 }
 
 fn group(name: &str, members: &[(&str, &str, &str)]) -> Group {
@@ -16,7 +17,7 @@ fn group(name: &str, members: &[(&str, &str, &str)]) -> Group {
 }
 
 fn record(id: &str, state: &str, address: Option<Ipv4Addr>) -> Record {
-    Record { id: id.to_string(), state: state.to_string(), address }
+    Record { id: id.to_string(), state: state.to_string(), address, ..Record::default() }
 }
 
 fn answer<'a>(records: Vec<Record>) -> DescribedInstances<'a> {
@@ -25,6 +26,18 @@ fn answer<'a>(records: Vec<Record>) -> DescribedInstances<'a> {
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
+}
+
+/// What is observed of the groups with these names.
+fn observe(
+    configured: &[String],
+    groups: &[Group],
+    occupants: &[&str],
+    described: &DescribedInstances<'_>,
+) -> Observation {
+    let configured: Vec<&str> = configured.iter().map(String::as_str).collect();
+    let selected = GroupSelection::named(&configured).select(groups.iter().map(|group| group.name.as_str()));
+    super::observe(selected, groups, occupants, described, &InstanceReading::default())
 }
 
 fn instance(id: &str, group: &str, readiness: Readiness) -> Instance {
@@ -214,9 +227,12 @@ fn no_id_is_queried_twice() {
 #[test]
 fn an_omitted_group_is_missing_and_an_empty_one_is_not() {
     let groups = [group("web", &[]), group("Api", &[(ONE, "InService", "Healthy")])];
-    let observed = observe(&names(&["web", "api", "gone", "gone"]), &groups, &[], &answer(vec![]));
+    let observed = observe(&names(&["web", "api", "gone"]), &groups, &[], &answer(vec![]));
     let missing_groups = names(&["api", "gone"]);
-    assert_eq!(observed, Observation { missing_groups, unlisted: fates(&[]), ..Observation::default() });
+    assert_eq!(
+        observed,
+        Observation { groups: names(&["web"]), missing_groups, unlisted: fates(&[]), ..Observation::default() }
+    );
 }
 
 #[test]
@@ -230,4 +246,59 @@ fn the_first_configured_group_without_it_absent_wins() {
         assert_eq!(observed.unlisted, fates(&[]));
     }
     assert_eq!(instance_query(&groups, &[]).listed, [ONE]);
+}
+
+#[test]
+fn the_address_size_and_tags_are_those_that_are_asked_for() {
+    let in_service = Member { capacity: Some(3), ..member(ONE, "InService", "Healthy") };
+    let groups = [Group { name: "web".to_owned(), members: vec![in_service].into() }];
+    let v6 = "fd00::1".parse().expect("an address");
+    let public = "203.0.113.7".parse().expect("an address");
+    let both = Record { ipv6: Some(v6), public: Some(public), vcpus: Some(8), ..record(ONE, "running", Some(ADDRESS)) };
+    let only_v6 = Record { ipv6: Some(v6), ..record(ONE, "running", None) };
+    let seen = |record: &Record, address: AddressKind, weight_by: WeightBy| {
+        let reading = InstanceReading { address, weight_by, tags: false };
+        let selected = GroupSelection::named(&["web"]).select(["web"].into_iter());
+        super::observe(selected, &groups, &[], &answer(vec![record.clone()]), &reading)
+    };
+    for (record, kind, expected) in [
+        (&both, AddressKind::Private, Some("10.0.0.1")),
+        (&both, AddressKind::Ipv6, Some("fd00::1")),
+        (&both, AddressKind::Public, Some("203.0.113.7")),
+        (&only_v6, AddressKind::Private, Some("fd00::1")),
+        (&only_v6, AddressKind::Public, None),
+    ] {
+        let found = seen(record, kind, WeightBy::None);
+        let address = found.instances.first().map(|instance| instance.address.to_string());
+        assert_eq!(address.as_deref(), expected, "{kind:?}");
+        // Without one, its slot is kept, and it is named.
+        assert_eq!(found.unseen().count(), usize::from(expected.is_none()));
+        if expected.is_none() {
+            assert_eq!(found.said[ONE], "EC2 shows no usable public IPv4 address");
+        }
+    }
+    for (by, expected) in
+        [(WeightBy::None, Size::Unit), (WeightBy::Capacity, Size::Capacity(3)), (WeightBy::Vcpu, Size::Vcpus(8))]
+    {
+        assert_eq!(seen(&both, AddressKind::Private, by).instances[0].size, expected);
+    }
+    assert_eq!(seen(&only_v6, AddressKind::Private, WeightBy::Vcpu).instances[0].size, Size::Unit, "EC2 does not tell");
+}
+
+#[test]
+fn tags_count_only_where_they_are_asked_for() {
+    let groups = [group("web", &[(ONE, "InService", "Healthy")])];
+    let tags =
+        [("exclude", "true"), ("port", "81"), ("weight", "x")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let tagged = Record { tags: tags.to_vec(), ..record(ONE, "running", Some(ADDRESS)) };
+    for (asked, readiness, port, faulty) in
+        [(false, Readiness::Ready, None, 0), (true, Readiness::Draining, Some(81), 1)]
+    {
+        let reading = InstanceReading { tags: asked, ..InstanceReading::default() };
+        let selected = GroupSelection::named(&["web"]).select(["web"].into_iter());
+        let found = super::observe(selected, &groups, &[ONE], &answer(vec![tagged.clone()]), &reading);
+        let instance = &found.instances[0];
+        assert_eq!((instance.readiness, instance.port, found.faulty_tags.len()), (readiness, port, faulty));
+        assert_eq!(found.said.get(ONE).map(String::as_str), asked.then_some("tag hsdo:exclude"));
+    }
 }

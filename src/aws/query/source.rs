@@ -1,15 +1,18 @@
 //! The port `Source` for AutoScaling groups: queries Auto Scaling, then EC2, and joins both.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::autoscaling::{Member, fetch_groups};
+use super::autoscaling::Member;
 use super::ec2::{Record, fetch_instances};
 use super::readiness::{instance_query, observe};
+use super::search::Search;
 use crate::aws::calls::Aws;
 use crate::aws::reading::parse_cache::ParseCache;
 use crate::ports::Source;
 use crate::ports::TurnError;
+use crate::selection::GroupSelection;
+use crate::settings::{AddressKind, InstanceReading};
 use crate::slot::Observation;
 
 /// The budget of one observation: all calls, pages and attempts.
@@ -17,18 +20,21 @@ const TOTAL: Duration = Duration::from_secs(20);
 /// The timeout of one attempt; AWS takes a second or two for 1,000 instances.
 const ATTEMPT: Duration = Duration::from_secs(4);
 
-/// The groups of `SERVER_ASG_NAMES` as a source of instances.
+/// The groups of `SERVER_ASG_NAMES` and `SERVER_ASG_TAGS` as a source of instances.
 pub struct GroupSource {
     aws: Arc<Aws>,
-    groups: Vec<String>,
+    selection: GroupSelection,
+    reading: InstanceReading,
+    search: Search,
     members: ParseCache<Vec<Member>>,
     records: ParseCache<Vec<Record>>,
 }
 
 impl GroupSource {
-    /// The order of `groups` is the order in which new instances of one turn take slots.
-    pub fn new(aws: Arc<Aws>, groups: Vec<String>) -> Self {
-        GroupSource { aws, groups, members: ParseCache::default(), records: ParseCache::default() }
+    /// The order of the selection is the order in which new instances of one turn take slots.
+    pub fn new(aws: Arc<Aws>, selection: GroupSelection, reading: InstanceReading) -> Self {
+        let (members, records) = (ParseCache::default(), ParseCache::default());
+        GroupSource { aws, selection, reading, search: Search::default(), members, records }
     }
 }
 
@@ -36,13 +42,33 @@ impl Source for GroupSource {
     /// One complete observation or an error, within 20 seconds.
     fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         let budget = self.aws.budget(TOTAL, ATTEMPT);
-        let groups = fetch_groups(&self.aws, &self.groups, &self.members, &budget)?;
+        let GroupSource { aws, selection, search, members, .. } = self;
+        let (groups, selected) = search.fetch(aws, selection, members, &budget, Instant::now())?;
         let described = fetch_instances(&self.aws, &instance_query(&groups, occupants), &self.records, &budget)?;
-        Ok(observe(&self.groups, &groups, occupants, &described))
+        Ok(observe(selected, &groups, occupants, &described, &self.reading))
+    }
+
+    fn missing_remedy(&self) -> &'static str {
+        if self.selection.tags.is_empty() {
+            "correct the configured names or create the groups"
+        } else {
+            "correct SERVER_ASG_NAMES and SERVER_ASG_TAGS, or create and tag the groups"
+        }
     }
 
     fn unseen_reason(&self) -> Option<&'static str> {
-        Some("EC2 does not list them, or gives them no private IPv4 address")
+        Some(unseen_reason(self.reading.address))
+    }
+}
+
+/// Why an instance in service has no address of this kind.
+pub fn unseen_reason(kind: AddressKind) -> &'static str {
+    match kind {
+        AddressKind::Private => "EC2 does not list them, or gives them no private IPv4 and no IPv6 address",
+        AddressKind::Ipv6 => "EC2 does not list them, or gives them no IPv6 address (SERVER_ADDRESS is ipv6)",
+        AddressKind::Public => {
+            "EC2 does not list them, or gives them no public IPv4 address (SERVER_ADDRESS is public)"
+        }
     }
 }
 
@@ -91,7 +117,7 @@ mod tests {
     }
 
     fn source(url: &str) -> GroupSource {
-        GroupSource::new(aws(url).0, vec!["web".to_string(), "gone".to_string()])
+        GroupSource::new(aws(url).0, GroupSelection::named(&["web", "gone"]), InstanceReading::default())
     }
 
     #[test]

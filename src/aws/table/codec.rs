@@ -1,7 +1,7 @@
 //! Converts slots to items of the table and back. Pure, and the only file that knows the names of a slot's attributes.
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
-//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
+//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
 //! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts
 //! one.
 
@@ -29,9 +29,10 @@ const LAST_STEP: &str = "LastWeightUpdate";
 const LAST_GROUP: &str = "HsdoLastASG";
 const ZONE: &str = "HsdoZone";
 const LAST_ZONE: &str = "HsdoLastZone";
+const PORT: &str = "HsdoPort";
 
 /// The attributes hsdo reads and writes, besides the key.
-const ROW_ATTRIBUTES: [&str; 9] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP, ZONE, LAST_ZONE];
+const ROW_ATTRIBUTES: [&str; 10] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP, ZONE, LAST_ZONE, PORT];
 
 /// The orders on slot 1's item.
 pub(crate) const ORDERS: &str = "HsdoOrders";
@@ -157,6 +158,7 @@ fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
             name: name.to_string(),
             group: asg,
             zone: ours(ZONE),
+            port: port(item)?,
             weight,
             status,
             last_step,
@@ -209,6 +211,20 @@ fn weight(item: &Item) -> Result<Weight, String> {
     }
 }
 
+/// An absent one is the client's own.
+fn port(item: &Item) -> Result<Option<u16>, String> {
+    match item.get(PORT) {
+        None => Ok(None),
+        Some(Attribute::N(text)) => {
+            match integer(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0) {
+                Some(port) => Ok(Some(port)),
+                None => Err(format!("{PORT} {} is not a port from 1 to {}", quoted(text), u16::MAX)),
+            }
+        }
+        other => Err(format!("{PORT} {}", mismatch("number", other))),
+    }
+}
+
 fn status(text: &str) -> Result<Status, String> {
     // May have been edited by hand.
     match text.trim().to_ascii_lowercase().as_str() {
@@ -226,13 +242,13 @@ pub(super) fn quoted(text: &str) -> String {
 /// A slot's attributes, in the order of [`ROW_ATTRIBUTES`].
 pub(crate) fn encode(slot: &Slot) -> RowAttributes {
     let text = |text: &str| Some(Attribute::S(text.to_string()));
-    let number = |number: Weight| Some(Attribute::N(number.to_string()));
+    let number = |number: u16| Some(Attribute::N(number.to_string()));
     let name = |name: &Option<String>| name.clone().map(Attribute::S);
     let (last_group, last_zone) = (name(&slot.last_group), name(&slot.last_zone));
     match &slot.occupant {
         None => {
             let none = || text(NONE);
-            [none(), none(), none(), number(0), text("disabled"), text(NEVER), last_group, None, last_zone]
+            [none(), none(), none(), number(0), text("disabled"), text(NEVER), last_group, None, last_zone, None]
         }
         Some(occupant) => {
             let status = occupant.status.word();
@@ -246,6 +262,7 @@ pub(crate) fn encode(slot: &Slot) -> RowAttributes {
                 last_group,
                 name(&occupant.zone),
                 last_zone,
+                occupant.port.and_then(number),
             ]
         }
     }

@@ -49,6 +49,7 @@ fn an_item_of_the_original_is_read() {
         name: "i-0123456789abcdef0".to_string(),
         group: Some("web".to_string()),
         zone: None,
+        port: None,
         weight: 7,
         status: Status::Enabled,
         last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
@@ -75,14 +76,17 @@ fn a_free_item_of_the_original_is_read_and_written_alike() {
 
 #[test]
 fn an_occupied_slot_is_encoded_as_by_the_original() {
-    let occupant = Occupant { zone: Some("eu-west-1a".to_string()), ..occupant(&original()) };
+    let occupant = Occupant { zone: Some("eu-west-1a".to_string()), port: Some(8081), ..occupant(&original()) };
     let (last_group, last_zone) = (Some("old".to_string()), Some("eu-west-1b".to_string()));
     let slot = Slot { id: 4, occupant: Some(occupant), last_group, last_zone };
     let written = encode(&slot);
     for (attribute, value) in ROW_ATTRIBUTES.iter().zip(&written).take(6) {
         assert_eq!(value.as_ref(), original().get(*attribute), "{attribute}");
     }
-    assert_eq!(written[6..], [Some(s("old")), Some(s("eu-west-1a")), Some(s("eu-west-1b"))]);
+    assert_eq!(
+        written[6..],
+        [Some(s("old")), Some(s("eu-west-1a")), Some(s("eu-west-1b")), Some(Attribute::N("8081".to_string()))]
+    );
 }
 
 #[test]
@@ -94,6 +98,8 @@ fn optional_attributes_may_be_missing_or_malformed() {
     assert_eq!(occupant(&with(LAST_STEP, Some(s("yesterday")))).last_step, None);
     assert!(occupant(&with(LAST_STEP, Some(s("2024-02-29T12:34:56")))).last_step.is_some());
     assert_eq!(occupant(&with(WEIGHT, Some(n("256")))).weight, 256);
+    assert_eq!(occupant(&with(PORT, Some(n("65535")))).port, Some(65_535));
+    assert_eq!(occupant(&with(PORT, None)).port, None);
     assert_eq!(occupant(&with(STATUS, Some(s("draining")))).status, Status::Draining);
     assert_eq!(occupant(&with(STATUS, Some(s("disabled")))).status, Status::Disabled);
     assert_eq!(occupant(&with(ADDRESS, Some(s("127.0.0.1")))).address.to_string(), "127.0.0.1");
@@ -133,6 +139,9 @@ fn an_unreadable_row_says_why() {
         (WEIGHT, Some(n("257")), "Weight \"257\" is not a whole number from 0 to 256"),
         (WEIGHT, Some(n("-1")), "Weight \"-1\" is not"),
         (WEIGHT, Some(n("1.5")), "Weight \"1.5\" is not"),
+        (PORT, Some(n("0")), "HsdoPort \"0\" is not a port from 1 to 65535"),
+        (PORT, Some(n("65536")), "HsdoPort \"65536\" is not a port"),
+        (PORT, Some(s("80; shutdown")), "HsdoPort is not a number"),
         (STATUS, None, "BackendServerStatus is missing"),
         (STATUS, Some(s("on")), "BackendServerStatus \"on\" is not one of"),
         (LAST_STEP, None, "LastWeightUpdate is missing"),
@@ -169,12 +178,12 @@ fn an_update_sets_the_wanted_row_if_the_item_is_as_read() {
     let made = row_update(4, &wanted, Some(&before));
     assert_eq!(
         made.update,
-        "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6, #a7, #a8"
+        "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6, #a7, #a8, #a9"
     );
     assert_eq!(
         made.condition,
         "#a0 = :b0 AND #a1 = :b1 AND #a2 = :b2 AND #a3 = :b3 AND #a4 = :b4 AND #a5 = :b5 AND attribute_not_exists(#a6) \
-         AND attribute_not_exists(#a7) AND attribute_not_exists(#a8)"
+         AND attribute_not_exists(#a7) AND attribute_not_exists(#a8) AND attribute_not_exists(#a9)"
     );
     assert_eq!(made.names.get("#a0").map(String::as_str), Some("IPAddress"));
     assert_eq!((made.values.get(":w0"), made.values.get(":b0")), (Some(&s("none")), Some(&s("10.1.2.3"))));
@@ -269,7 +278,7 @@ fn the_lease_is_claimed_kept_and_released_under_conditions() {
     let both = marker_update(&stamp(Some(8)), Some((&encode(&Slot::empty(1)), Some(&row_attributes(original())))));
     assert!(
         both.update.starts_with("SET #a0 = :w0,")
-            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8"),
+            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8, #a9"),
         "{both:?}"
     );
     assert!(
@@ -289,12 +298,13 @@ pub(crate) fn an_occupant() -> impl Strategy<Value = Occupant> {
     let status = prop_oneof![Just(Status::Enabled), Just(Status::Draining), Just(Status::Disabled)];
     let time = proptest::option::of((0_i64..4_102_444_800_000_000).prop_map(Timestamp::from_micros));
     let place = || proptest::option::of("[a-z][ -~]{4,40}");
-    (address, "[ -~é]{0,40}", place(), place(), 0_u16..=256, status, time).prop_map(
-        |(address, name, group, zone, weight, status, last_step)| Occupant {
+    (address, "[ -~é]{0,40}", place(), place(), proptest::option::of(1_u16..), 0_u16..=256, status, time).prop_map(
+        |(address, name, group, zone, port, weight, status, last_step)| Occupant {
             address,
             name,
             group,
             zone,
+            port,
             weight,
             status,
             last_step,

@@ -133,6 +133,7 @@ mod tests {
             name: format!("i-{id}"),
             group: None,
             zone: None,
+            port: None,
             weight: 1,
             status: Status::Enabled,
             last_step: None,

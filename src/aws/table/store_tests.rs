@@ -15,6 +15,7 @@ fn slot(id: SlotId) -> Slot {
         name: format!("i-{id}"),
         group: Some("web".to_string()),
         zone: None,
+        port: None,
         weight: 1,
         status: Status::Enabled,
         last_step: None,

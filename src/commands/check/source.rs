@@ -1,10 +1,12 @@
 //! Where instances come from: Auto Scaling groups or Consul services. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::line::{Line, Trouble};
-use crate::slot::SlotId;
+use crate::slot::{FaultyTag, SlotId, Weight};
 use crate::text::list;
+use crate::weight::Factor;
 
 const MAX_LISTED: usize = 10;
 
@@ -15,15 +17,46 @@ pub(super) struct SourceFacts {
     pub(super) kind: &'static str,
     /// The setting that names them.
     pub(super) key: &'static str,
-    /// The configured names.
-    pub(super) wanted: Vec<String>,
+    /// The configured names, patterns and tags.
+    pub(super) wanted: Vec<Wanted>,
     pub(super) found: Result<BTreeMap<String, Members>, Trouble>,
     /// Instances in service without a usable address.
     pub(super) unseen: Vec<String>,
     /// Why they have none.
     pub(super) unseen_reason: &'static str,
+    /// Tags of instances that cannot be read.
+    pub(super) faulty_tags: Vec<FaultyTag>,
+    /// The instances whose factor something gives, by what does.
+    pub(super) factors: BTreeMap<String, Weighted>,
     /// The number of slots.
     pub(super) size: SlotId,
+}
+
+/// An entry of the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// As it is spelt.
+    pub(super) entry: String,
+    /// A pattern or tags, which may match several groups.
+    pub(super) is_search: bool,
+    /// The groups that it stands for.
+    pub(super) groups: Vec<String>,
+}
+
+impl Wanted {
+    /// A plain name.
+    pub(super) fn named(name: &str) -> Self {
+        Wanted { entry: name.to_owned(), is_search: false, groups: vec![name.to_owned()] }
+    }
+}
+
+/// Instances with the same factor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Weighted {
+    pub(super) factor: Factor,
+    /// Their full weight.
+    pub(super) full: Weight,
+    pub(super) instances: Vec<String>,
 }
 
 /// The instances of a group.
@@ -35,24 +68,41 @@ pub(super) struct Members {
     pub(super) ready: usize,
 }
 
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Members { all, ready } if all == ready => write!(f, "{all} instances, all ready"),
+            Members { all, ready } => write!(f, "{all} instances, {ready} of them ready"),
+        }
+    }
+}
+
 pub(super) fn lines(facts: &SourceFacts) -> Vec<Line> {
-    let SourceFacts { kind, key, wanted, found, unseen, unseen_reason, size } = facts;
+    let SourceFacts { kind, key, wanted, found, unseen, unseen_reason, faulty_tags, factors, size } = facts;
     let slots = *size as usize;
     let found = match found {
         Ok(found) => found,
         Err(trouble) => return vec![Line::trouble(format!("{kind}s"), trouble)],
     };
     let mut lines = Vec::new();
-    for name in wanted {
-        let subject = format!("{kind} {name:?}");
-        lines.push(match found.get(name) {
-            Some(Members { all, ready }) if all == ready => Line::ok(subject, format!("{all} instances, all ready")),
-            Some(Members { all, ready }) => Line::ok(subject, format!("{all} instances, {ready} of them ready")),
-            None => Line::mend(
-                subject,
-                "does not exist here, so its servers are kept as they are and none is added",
-                format!("correct {key}, create the {kind}, or use the region or agent that has it"),
-            ),
+    for Wanted { entry, is_search, groups } in wanted {
+        let subject = format!("{kind} {entry:?}");
+        let known: Vec<(&String, &Members)> = groups.iter().filter_map(|name| Some((name, found.get(name)?))).collect();
+        let remedy = format!("correct {key}, create the {kind}, or use the region or agent that has it");
+        lines.push(match (known.as_slice(), is_search) {
+            ([], true) => {
+                let text = "matches no group here, so the servers that it had are kept as they are and none is added";
+                Line::mend(subject, text, remedy)
+            }
+            ([], false) => {
+                let text = "does not exist here, so its servers are kept as they are and none is added";
+                Line::mend(subject, text, remedy)
+            }
+            (known, true) => {
+                let names = list(known.iter().map(|(name, members)| format!("{name:?} with {members}")), MAX_LISTED);
+                Line::ok(subject, format!("matches {}: {names}", known.len()))
+            }
+            ([(_, members), ..], false) => Line::ok(subject, members.to_string()),
         });
     }
     let ready: usize = found.values().map(|members| members.ready).sum();
@@ -70,6 +120,23 @@ pub(super) fn lines(facts: &SourceFacts) -> Vec<Line> {
         ));
     } else {
         lines.push(Line::ok("instances", format!("{ready} are ready, for {size} slots")));
+    }
+    for (words, Weighted { factor, full, instances }) in factors.iter().take(MAX_LISTED) {
+        let names = list(instances.iter().cloned(), MAX_LISTED);
+        lines.push(Line::ok("weights", format!("full weight {full} ({words}: factor {factor}) for {names}")));
+    }
+    if factors.len() > MAX_LISTED {
+        lines.push(Line::ok("weights", format!("{} other factors", factors.len() - MAX_LISTED)));
+    }
+    if !faulty_tags.is_empty() {
+        let tags = list(faulty_tags.iter().map(|tag| format!("{} of {}", tag.tag, tag.name)), MAX_LISTED);
+        let expected: BTreeSet<&str> = faulty_tags.iter().map(|tag| tag.expected).collect();
+        let expected = list(expected.iter().map(ToString::to_string), MAX_LISTED);
+        lines.push(Line::mend(
+            "tags",
+            format!("{tags}: cannot be read, so they count as absent"),
+            format!("expected {expected}"),
+        ));
     }
     if !unseen.is_empty() {
         let names = list(unseen.iter().cloned(), MAX_LISTED);
@@ -89,13 +156,15 @@ mod tests {
         let facts = |members: &[(&str, usize, usize)], size: SlotId| SourceFacts {
             kind: "group",
             key: "SERVER_ASG_NAMES",
-            wanted: vec!["web".to_owned()],
+            wanted: vec![Wanted::named("web")],
             found: Ok(members
                 .iter()
                 .map(|(name, all, ready)| ((*name).to_owned(), Members { all: *all, ready: *ready }))
                 .collect()),
             unseen: vec![],
             unseen_reason: "",
+            faulty_tags: vec![],
+            factors: BTreeMap::new(),
             size,
         };
         for (members, size, levels) in [

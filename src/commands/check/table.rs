@@ -204,6 +204,7 @@ mod tests {
     use crate::commands::check::line::Level;
     use crate::marker::Marker;
     use crate::order::{Order, Orders, Target, UnreadableOrder};
+    use crate::selection::NamePattern;
     use crate::slot::Slot;
 
     fn trouble(denied: bool, table: bool) -> Trouble {
@@ -285,7 +286,7 @@ mod tests {
         let server = TableFacts { roles: Roles { server: true, client: true }, ..more };
         assert_eq!(levels(&server, "rows"), [Level::Ok]);
         let mut odd = facts();
-        odd.rules.groups = Some(vec!["web-a".to_owned()]);
+        odd.rules.groups = Some(vec![NamePattern::new("web-a")]);
         let reading = odd.reading.as_mut().expect("a reading");
         reading.table.strays.push("item 99999".to_owned());
         reading.table.rows.insert(2, Row::Unreadable { reason: "no Weight".to_owned(), address: None });

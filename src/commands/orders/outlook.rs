@@ -224,6 +224,7 @@ mod tests {
             name: format!("i{}", index + 1),
             group: Some("web".to_owned()),
             zone: Some(if index < 2 { "a" } else { "b" }.to_owned()),
+            port: None,
             weight,
             status: [Status::Enabled, Status::Enabled, Status::Draining, Status::Disabled][index],
             last_step: None,

@@ -12,7 +12,7 @@ use crate::commands::status::{since, state};
 use crate::haproxy::Traffic;
 use crate::order::{Order, Target};
 use crate::ports::{Admin, Running};
-use crate::server::{Plan, SlotLimits, causes, decide, left_out};
+use crate::server::{Plan, SlotLimits, causes, decide, factor, left_out};
 use crate::settings::{Backend, PresentSettings, ServerSettings};
 use crate::slot::{Instance, Occupant, Row, Slot, SlotId, Status};
 
@@ -134,13 +134,16 @@ fn row_fact(
                 None => format!("slot {id}: free"),
             },
             Some(occupant) => {
-                let full = server.map(|server| server.plan.full_weight(id, server.limits.max));
+                let full = server.map(|server| server.plan.full_weight(id, &server.limits));
                 let full = full.map(|full| format!(" of {full}")).unwrap_or_default();
+                let factor = server.and_then(|server| factor(id, &server.plan, &server.limits));
+                let factor = factor.map(|(factor, from)| format!(" (factor {factor}: {from})")).unwrap_or_default();
+                let port = occupant.port.map(|port| format!(" port {port}")).unwrap_or_default();
                 let group = occupant.group.as_deref().unwrap_or("none");
                 let zone = occupant.zone.as_ref().map(|zone| format!(", zone {zone}")).unwrap_or_default();
                 let step = occupant.last_step.map(|step| format!(", last step {}", since(step, found.now)));
                 format!(
-                    "slot {id}: {} at {}, group {group}{zone}, {}, weight {}{full}{}",
+                    "slot {id}: {} at {}{port}, group {group}{zone}, {}, weight {}{full}{factor}{}",
                     occupant.name,
                     occupant.address,
                     state(row),

@@ -14,7 +14,10 @@ use crate::haproxy::socket::{Socket, SocketLimits};
 use crate::haproxy::{Runtime, Traffic};
 use crate::order::{Orders, Target};
 use crate::ports::{BackendFault, Haproxy, Servers, SlotStore, Source, TableReading, TurnError};
-use crate::settings::{ClientSettings, Common, ConsulApi, PresentSettings, ServerSettings, SourceSettings};
+use crate::selection::{GroupSelection, NamePattern};
+use crate::settings::{
+    AddressKind, ClientSettings, Common, ConsulApi, PresentSettings, ServerSettings, SourceSettings,
+};
 use crate::slot::{Observation, Occupant, Row, SlotId, Table};
 
 /// Everything that was found.
@@ -38,7 +41,9 @@ pub(super) struct Gathered {
 pub(super) enum Told {
     Aws {
         /// The groups that were asked about.
-        asked: Vec<String>,
+        asked: GroupSelection,
+        /// Which of an instance's addresses counts.
+        address: AddressKind,
         description: Description,
         /// What the server would make of it; none without its settings, or if a part is missing.
         observation: Option<Observation>,
@@ -96,7 +101,7 @@ pub(super) fn ask_source(
     let subject = find_row(table, target).and_then(|(_, row)| occupant(row));
     let groups = match server.map(|server| &server.source) {
         Some(SourceSettings::Consul { api, services }) => return ask_consul(api, services, env),
-        Some(SourceSettings::Aws { groups }) => Some(groups),
+        Some(SourceSettings::Aws { groups, reading }) => Some((groups, reading)),
         None => None,
     };
     let mut names: Vec<&str> = match groups {
@@ -107,11 +112,15 @@ pub(super) fn ask_source(
         names.push(name);
     }
     // Without the server's settings, only the group that the row names can be asked about.
-    let of_row = || subject.and_then(|occupant| occupant.group.clone()).into_iter().collect();
-    let asked: Vec<String> = groups.cloned().unwrap_or_else(of_row);
+    let of_row = || {
+        let group = subject.and_then(|occupant| occupant.group.as_deref());
+        GroupSelection { names: group.into_iter().map(NamePattern::plain).collect(), tags: vec![] }
+    };
+    let asked = groups.map_or_else(of_row, |(groups, _)| groups.clone());
     let description = describe(aws, &asked, &names);
-    let observation = groups.and_then(|groups| description.observation(groups, &names));
-    Told::Aws { asked, description, observation }
+    let observation = groups.and_then(|(_, reading)| description.observation(&names, reading));
+    let address = groups.map(|(_, reading)| reading.address).unwrap_or_default();
+    Told::Aws { asked, address, description, observation }
 }
 
 fn ask_consul(api: &ConsulApi, services: &[String], env: &Environment) -> Told {

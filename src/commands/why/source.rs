@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use super::fact::Fact;
 use super::gather::Told;
 use crate::aws::{AwsError, Description, Group, Member, Record, Records};
+use crate::selection::{GroupSelection, SelectedGroups};
+use crate::settings::AddressKind;
 use crate::slot::{Observation, Readiness};
 use crate::text;
 
 /// Names listed in one line.
 const MAX_LISTED: usize = 10;
+
+const KINDS: [AddressKind; 3] = [AddressKind::Private, AddressKind::Ipv6, AddressKind::Public];
 
 /// What the source of instances says of one.
 #[derive(Debug, Default)]
@@ -28,7 +32,7 @@ pub(super) struct Said {
 pub(super) fn holder(told: &Told, address: IpAddr) -> Option<String> {
     let described = match told {
         Told::Aws { description: Description { records: Ok(records), .. }, .. } => {
-            let has = |record: &&Record| record.address.map(IpAddr::V4) == Some(address);
+            let has = |record: &&Record| KINDS.iter().any(|kind| record.address_of(*kind) == Some(address));
             records.found.iter().find(has).map(|record| record.id.clone())
         }
         _ => None,
@@ -50,7 +54,7 @@ pub(super) fn ended(told: &Told, name: &str) -> Option<String> {
 /// What the source says of the instance `name`; `row_group` is the group that its row names.
 pub(super) fn said(told: &Told, name: &str, row_group: Option<&str>) -> Said {
     match told {
-        Told::Aws { asked, description, .. } => aws(asked, description, name, row_group),
+        Told::Aws { asked, address, description, .. } => aws(asked, *address, description, name, row_group),
         Told::Consul { services, observation: Ok(observation) } => consul(services, observation, name),
         Told::Consul { observation: Err(error), .. } => {
             Said { facts: vec![Fact::unknown("Consul", error.to_string())], ..Said::default() }
@@ -58,15 +62,21 @@ pub(super) fn said(told: &Told, name: &str, row_group: Option<&str>) -> Said {
     }
 }
 
-fn aws(asked: &[String], description: &Description, name: &str, row_group: Option<&str>) -> Said {
+fn aws(
+    asked: &GroupSelection,
+    address: AddressKind,
+    description: &Description,
+    name: &str,
+    row_group: Option<&str>,
+) -> Said {
     let mut said = Said::default();
     match &description.groups {
         Err(error) => said.facts.push(unknown("Auto Scaling", error)),
-        Ok(groups) => group_says(asked, groups, name, row_group, &mut said),
+        Ok((groups, selected)) => group_says(asked, selected, groups, name, row_group, &mut said),
     }
     match &description.records {
         Err(error) => said.facts.push(unknown("EC2", error)),
-        Ok(records) => ec2_says(records, name, &mut said),
+        Ok(records) => ec2_says(records, address, name, &mut said),
     }
     said
 }
@@ -75,9 +85,16 @@ fn unknown(source: &str, error: &AwsError) -> Fact {
     Fact::unknown(source, error.to_string())
 }
 
-fn group_says(asked: &[String], groups: &[Group], name: &str, row_group: Option<&str>, said: &mut Said) {
+fn group_says(
+    asked: &GroupSelection,
+    selected: &SelectedGroups,
+    groups: &[Group],
+    name: &str,
+    row_group: Option<&str>,
+    said: &mut Said,
+) {
     // In configured order, as the server decides.
-    let member = asked.iter().find_map(|group| {
+    let member = selected.present.iter().find_map(|group| {
         let group = groups.iter().find(|found| found.name == *group)?;
         Some((group, group.members.iter().find(|member| member.id == name)?))
     });
@@ -92,24 +109,24 @@ fn group_says(asked: &[String], groups: &[Group], name: &str, row_group: Option<
             };
             format!("group {} lists it: {lifecycle}, {health}", group.name)
         }
-        None if asked.is_empty() => {
+        None if asked.names.is_empty() && asked.tags.is_empty() => {
             "not asked: no SERVER_ASG_NAMES is set here, and no row names the instance's group".to_owned()
         }
         None => {
-            let exists = |name: &str| groups.iter().any(|group| group.name == name);
-            let missing: Vec<&String> = asked.iter().filter(|name| !exists(name)).collect();
-            let listed = text::list(asked.iter().cloned(), MAX_LISTED);
-            let mut text = match asked.len() {
+            let all: Vec<&String> = selected.present.iter().chain(&selected.missing).collect();
+            let listed = text::list(all.iter().map(ToString::to_string), MAX_LISTED);
+            let mut text = match all.len() {
                 1 => format!("group {listed} does not list it"),
                 count => format!("none of {count} groups lists it: {listed}"),
             };
-            if !missing.is_empty() {
-                let names = text::list(missing.into_iter().cloned(), MAX_LISTED);
+            if !selected.missing.is_empty() {
+                let names = text::list(selected.missing.iter().cloned(), MAX_LISTED);
                 text = format!("{text}; no such group: {names}");
             }
-            let other = row_group.filter(|group| !asked.iter().any(|name| name == group));
-            if let Some(group) = other {
-                text.push_str(&format!("; its row's group {group} is not in SERVER_ASG_NAMES"));
+            let other = row_group.filter(|group| !selected.present.iter().any(|name| name == group));
+            let missing = |group: &&str| selected.missing.iter().any(|name| name == group);
+            if let Some(group) = other.filter(|group| !missing(group)) {
+                text.push_str(&format!("; its row's group {group} is not one that the settings select"));
             }
             said.word = Some("no configured group lists it".to_owned());
             text
@@ -118,16 +135,17 @@ fn group_says(asked: &[String], groups: &[Group], name: &str, row_group: Option<
     said.facts.push(Fact::new("Auto Scaling", text));
 }
 
-fn ec2_says(records: &Records, name: &str, said: &mut Said) {
+fn ec2_says(records: &Records, kind: AddressKind, name: &str, said: &mut Said) {
     let record = records.found.iter().find(|record| record.id == name);
     let text = match record {
-        Some(Record { state, address, .. }) => {
+        Some(record) => {
+            let (state, address) = (&record.state, record.address_of(kind));
             said.is_known = true;
-            said.address = address.map(IpAddr::V4);
+            said.address = address;
             if state != "running" {
                 said.word = Some(format!("EC2 state {state:?}"));
             }
-            let address = address.map_or_else(|| "no private IPv4 address".to_owned(), |address| address.to_string());
+            let address = address.map_or_else(|| format!("no {}", kind.word()), |address| address.to_string());
             format!("{state}, {address}")
         }
         None if records.not_found.contains(name) => "no such instance in this account and region".to_owned(),

@@ -174,9 +174,9 @@ fn the_fallback_is_required_where_it_is_used() {
     assert_eq!(
         faults(client_of(&[dedicated, name, base, ("CLIENT_ASG_NAMES", ",")])),
         ["CLIENT_ASG_NAMES: found \",\" (the environment), \
-          expected one or more names of Auto Scaling groups, separated by commas"]
+          expected one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas"]
     );
-    assert_eq!(client_of(&[("CLIENT_ASG_NAMES", ",")]).expect("settings").groups, Vec::<String>::new());
+    assert_eq!(client_of(&[("CLIENT_ASG_NAMES", ",")]).expect("settings").groups, []);
     let bad = [dedicated, groups, base, ("CLIENT_HAPROXY_FALLBACK_BACKEND_NAME", "a b")];
     assert_eq!(faults(client_of(&bad)).len(), 1, "an invalid name is not a missing one");
 }

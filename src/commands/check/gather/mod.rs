@@ -16,9 +16,9 @@ use super::haproxy::HaproxyFacts;
 use super::line::Trouble;
 use super::machine::MachineFacts;
 use super::settings::{SettingsFacts, chosen_roles};
-use super::source::{Members, SourceFacts};
+use super::source::{Members, SourceFacts, Wanted, Weighted};
 use super::table::TableFacts;
-use crate::aws::{Aws, AwsError, GroupSource, Probe, Regions, Service, SlotTable, Tried};
+use crate::aws::{Aws, AwsError, Group, Member, Probe, Regions, Service, SlotTable, Tried, describe, unseen_reason};
 use crate::client::placement::Rules;
 use crate::clock::Timestamp;
 use crate::commands::{AWS_TIMEOUT, NoMetrics, find_zone};
@@ -26,6 +26,8 @@ use crate::consul::ServiceSource;
 use crate::environment::Environment;
 use crate::haproxy::HaproxyError;
 use crate::ports::Source;
+use crate::selection::{GroupSelection, NamePattern, SelectedGroups};
+use crate::server::SlotLimits;
 use crate::settings::{self, ClientSettings, Common, ListedSetting, ServerSettings, SourceSettings};
 use crate::slot::{Observation, Readiness};
 use crate::text::fact_and_remedy;
@@ -150,15 +152,9 @@ fn trouble(message: &str) -> Trouble {
 type FromAws = (Option<(AwsFacts, Option<i64>)>, Option<SourceFacts>, Option<TableFacts>);
 
 fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Environment) -> FromAws {
-    let groups = match loaded.server.as_ref().map(|server| &server.source) {
-        Some(SourceSettings::Aws { groups }) => groups.as_slice(),
-        _ => &[],
-    };
-    let regions = Regions {
-        named: common.region.as_deref(),
-        table: common.table_region.as_deref(),
-        only_table: groups.is_empty(),
-    };
+    let asked = loaded.server.as_ref().filter(|server| matches!(server.source, SourceSettings::Aws { .. }));
+    let regions =
+        Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table: asked.is_none() };
     let mut facts = AwsFacts {
         regions: Vec::new(),
         region_place: region_place(common, listed),
@@ -183,12 +179,12 @@ fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Env
         }
     }
     facts.regions.push(("the table", aws.region(Service::DynamoDb).to_owned()));
-    if !groups.is_empty() {
+    if asked.is_some() {
         facts.regions.push(("the groups", aws.region(Service::AutoScaling).to_owned()));
     }
     let (caller, (source, mut actions), (table, more)) = thread::scope(|scope| {
         let caller = scope.spawn(|| probe.caller());
-        let source = scope.spawn(|| ask_groups(&aws, &probe, groups, common));
+        let source = scope.spawn(|| asked.map(|server| ask_groups(&aws, &probe, server)).unwrap_or_default());
         let table = ask_table(&aws, &probe, common, loaded);
         (caller.join().expect("no fact panics"), source.join().expect("no fact panics"), table)
     });
@@ -215,42 +211,67 @@ fn region_place(common: &Common, listed: &[ListedSetting]) -> String {
     }
 }
 
-fn ask_groups(aws: &Arc<Aws>, probe: &Probe, groups: &[String], common: &Common) -> (Option<SourceFacts>, Vec<Action>) {
-    if groups.is_empty() {
-        return (None, Vec::new());
-    }
-    let found = probe.groups(groups).map_err(Trouble::from);
+fn ask_groups(aws: &Arc<Aws>, probe: &Probe, server: &ServerSettings) -> (Option<SourceFacts>, Vec<Action>) {
+    let SourceSettings::Aws { groups: selection, reading } = &server.source else { return Default::default() };
+    let description = describe(aws, selection, &[]);
+    let observed = description.observation(&[], reading).unwrap_or_default();
     let ec2 = probe.describe_instances().map_err(Trouble::from);
-    let has_members = found.as_ref().is_ok_and(|found| found.iter().any(|group| group.instances > 0));
-    let mut unseen = Vec::new();
-    if has_members && ec2.is_ok() {
-        let observed = GroupSource::new(Arc::clone(aws), groups.to_vec()).fetch(&[]);
-        unseen = observed.map(|observed| observed.unseen().map(str::to_owned).collect()).unwrap_or_default();
-    }
+    let groups = description.groups.map_err(Trouble::from);
     let need = Need::Required;
     let actions = vec![
         Action {
             name: "autoscaling:DescribeAutoScalingGroups",
             need,
-            outcome: found.as_ref().map(|_| ()).map_err(Trouble::clone),
+            outcome: groups.as_ref().map(|_| ()).map_err(Trouble::clone),
         },
         Action { name: "ec2:DescribeInstances", need, outcome: ec2 },
     ];
-    let members = |found: Vec<crate::aws::ProbedGroup>| {
-        let member =
-            |group: crate::aws::ProbedGroup| (group.name, Members { all: group.instances, ready: group.ready });
-        found.into_iter().map(member).collect()
-    };
-    let facts = found.ok().map(|found| SourceFacts {
+    let facts = groups.ok().map(|(groups, selected)| SourceFacts {
         kind: "group",
-        key: "SERVER_ASG_NAMES",
-        wanted: groups.to_vec(),
-        found: Ok(members(found)),
-        unseen,
-        unseen_reason: "EC2 does not list them, or gives them no private IPv4 address",
-        size: common.list_size,
+        key: if selection.names.is_empty() { "SERVER_ASG_TAGS" } else { "SERVER_ASG_NAMES" },
+        wanted: wanted(selection, &selected),
+        found: Ok(groups.iter().map(|group| (group.name.clone(), group_members(group))).collect()),
+        unseen: observed.unseen().map(str::to_owned).collect(),
+        unseen_reason: unseen_reason(reading.address),
+        faulty_tags: observed.faulty_tags.clone(),
+        factors: factors(&observed, server),
+        size: server.common.list_size,
     });
     (facts, actions)
+}
+
+/// Each entry of the selection with the groups that are its own.
+fn wanted(selection: &GroupSelection, selected: &SelectedGroups) -> Vec<Wanted> {
+    if selection.names.is_empty() {
+        let tags = selection.entries().concat();
+        return vec![Wanted { entry: tags, is_search: true, groups: selected.present.clone() }];
+    }
+    let wanted = |entry: &NamePattern| Wanted {
+        entry: entry.to_string(),
+        is_search: entry.is_pattern(),
+        groups: selected.present.iter().filter(|name| entry.matches(name)).cloned().collect(),
+    };
+    selection.names.iter().map(wanted).collect()
+}
+
+fn group_members(group: &Group) -> Members {
+    let is_ready = |member: &&Member| member.lifecycle == "InService" && member.health.eq_ignore_ascii_case("healthy");
+    Members { all: group.members.len(), ready: group.members.iter().filter(is_ready).count() }
+}
+
+/// The instances by what gives them another factor than 1.
+fn factors(observed: &Observation, server: &ServerSettings) -> BTreeMap<String, Weighted> {
+    let limits = SlotLimits::of(server);
+    let mut factors: BTreeMap<String, Weighted> = BTreeMap::new();
+    for instance in &observed.instances {
+        if let Some(words) = limits.factor_words(instance.size, &instance.group) {
+            let factor = limits.factor(instance.size, &instance.group);
+            let full = limits.full_weight(factor);
+            let weighted = || Weighted { factor, full, instances: vec![] };
+            factors.entry(words).or_insert_with(weighted).instances.push(instance.name.clone());
+        }
+    }
+    factors
 }
 
 fn ask_table(aws: &Arc<Aws>, probe: &Probe, common: &Common, loaded: &Loaded) -> (TableFacts, Vec<Action>) {
@@ -318,10 +339,12 @@ fn consul_facts(server: &ServerSettings, env: &Environment) -> Option<SourceFact
     Some(SourceFacts {
         kind: "service",
         key: "SERVER_CONSUL_SERVICE_NAME",
-        wanted: services.clone(),
+        wanted: services.iter().map(|service| Wanted::named(service)).collect(),
+        factors: observed.as_ref().map(|observed| factors(observed, server)).unwrap_or_default(),
         found: observed.map(|observed| members(services, &observed)),
         unseen: Vec::new(),
         unseen_reason: "",
+        faulty_tags: Vec::new(),
         size: server.common.list_size,
     })
 }
