@@ -162,7 +162,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let first = self.converge.is_down() && self.current_until.is_none_or(|until| now < until);
         let repaired = if first { self.repair(now) } else { Ok(()) };
         // Time spent on HAProxy does not count towards the table's timeout.
-        let refreshed = self.refresh(if first { clock() } else { now });
+        let refreshed = self.refresh(if first { clock() } else { now }, &clock);
         if refreshed.is_err() {
             self.start_from_kept();
         }
@@ -225,7 +225,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// # Errors
     /// The table or HAProxy cannot be read, or HAProxy lacks what is configured.
     pub fn dry_run(&mut self, now: Instant) -> Result<Vec<String>, TurnError> {
-        self.refresh(now)?;
+        self.refresh(now, &|| now)?;
         self.converge.check_once()?;
         let history = self.history();
         let table = self.table.as_ref().expect("refresh just read it");
@@ -240,7 +240,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
 
     /// Reads the marker, and the table if necessary. An eventually consistent read may come from a stale replica, and acting on it
     /// could send traffic to an address that is gone. It only detects a difference; a strongly consistent read follows.
-    fn refresh(&mut self, now: Instant) -> Result<(), TurnError> {
+    fn refresh(&mut self, now: Instant, clock: &dyn Fn() -> Instant) -> Result<(), TurnError> {
         let until = now + TABLE_TIMEOUT;
         let marker = self.reader.marker(until)?;
         let need = self.watch.see(&marker, now);
@@ -265,7 +265,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             let text = "the table holds no row at all any more; the last table with rows stays in force";
             return Err(TurnError::new(Subject::Turn, text.to_owned()));
         }
-        self.watch.read(&marker, now);
+        self.watch.read(&marker, now, clock());
         if std::mem::take(&mut self.is_kept) {
             self.kept.report(None);
             self.metrics.set_condition("kept", None);

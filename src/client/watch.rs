@@ -71,11 +71,12 @@ impl MarkerWatch {
         self.recheck = self.recheck.filter(|recheck| now < *recheck);
     }
 
-    /// The whole table was read in the turn of `now`, after `marker`, and has changed.
-    pub(super) fn read(&mut self, marker: &Marker, now: Instant) {
+    /// The whole table was read in the turn of `now`, after `marker`, and has changed; the read ended at `end`. A slow one may have
+    /// begun long after its turn.
+    pub(super) fn read(&mut self, marker: &Marker, now: Instant, end: Instant) {
         self.last_read = Some(now);
         self.version = marker.version.filter(|_| marker.heartbeat.is_some());
-        self.recheck = self.version.map(|_| now + TRANSACTION);
+        self.recheck = self.version.map(|_| end + TRANSACTION);
     }
 
     pub(super) fn beat(&self) -> Option<Instant> {
@@ -111,9 +112,24 @@ mod tests {
             match need {
                 Need::Nothing => {}
                 Need::Look if !expected.starts_with('!') => watch.confirm(now),
-                Need::Look | Need::Read => watch.read(&marker(text), now),
+                Need::Look | Need::Read => watch.read(&marker(text), now, now),
             }
         }
+    }
+
+    /// A turn whose calls are slow may read a transaction by halves when it is over a second old itself.
+    #[test]
+    fn a_slow_read_is_repeated_a_second_after_its_end() {
+        let start = Instant::now();
+        let after = |tenths: u64| start + Duration::from_millis(tenths * 100);
+        let mut watch = MarkerWatch::default();
+        assert_eq!(watch.see(&marker("7/1"), after(0)), Need::Read);
+        watch.read(&marker("7/1"), after(0), after(20));
+        assert_eq!(watch.see(&marker("7/2"), after(20)), Need::Nothing);
+        assert_eq!(watch.see(&marker("7/3"), after(29)), Need::Nothing);
+        assert_eq!(watch.see(&marker("7/4"), after(30)), Need::Look);
+        watch.confirm(after(30));
+        assert_eq!(watch.see(&marker("7/5"), after(31)), Need::Nothing);
     }
 
     #[test]

@@ -154,7 +154,7 @@ fn an_instance_in_service_without_an_address_is_told_and_counted() {
     wait_seats(&bed, &[(1, &web[0].id), (2, &web[1].id)]);
     server.wait_metric("hsdo_unseen_instances", |count| count == 1.0);
     let line = format!(
-        "instances in service that cannot be reached: {}: EC2 does not list them, or gives them no private IPv4 address",
+        "instances in service that cannot be reached: {}: EC2 does not list them, or gives them no private IPv4 and no IPv6 address",
         web[2].id
     );
     server.wait_log(&line);

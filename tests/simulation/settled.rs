@@ -22,6 +22,8 @@ pub(crate) const LEADER: &str = "a server leads within ten seconds";
 
 /// Two turns, and the one that was under way.
 const TURNS: u32 = 3;
+/// By how much a HAProxy's weight may differ from the row's: a step may be a turn old, and of the largest factor.
+const LATE: Weight = 3 * STEP;
 /// A ramp of three steps up, or of at most ten down.
 const RAMPS: At = 150 * SECOND;
 /// Turns that may still fail: the one that was under way, and one that meets what it left.
@@ -242,7 +244,7 @@ impl World {
             if Settings::spills(site) {
                 let helps = |one: &(SlotId, IpAddr, Weight)| helper(rows, site, one.0).is_some_and(|it| it.1 == one.1);
                 let help: Vec<_> = serving.extract_if(.., |one| helps(one)).collect();
-                let too_much = help.iter().find(|one| helper(rows, site, one.0).is_some_and(|it| it.2 < one.2));
+                let too_much = help.iter().find(|one| helper(rows, site, one.0).is_some_and(|it| it.2 + LATE < one.2));
                 if let Some(one) = too_much {
                     return Some(format!(
                         "{name} of HAProxy {site}: {one:?} of another zone serves with more than its weight"
@@ -260,8 +262,7 @@ impl World {
                 let (lacks, more): (Vec<_>, Vec<_>) = (lacks.collect(), more.collect());
                 return Some(format!("{name} of HAProxy {site}: {lacks:?} do not serve, and {more:?} do"));
             }
-            // The step of a ramp may be a turn old, and of the largest factor.
-            let off = wanted.iter().zip(&serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > 3 * STEP);
+            let off = wanted.iter().zip(&serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > LATE);
             if let Some((wanted, found)) = off {
                 return Some(format!("{name} of HAProxy {site}: {wanted:?} is wanted, and {found:?} is there"));
             }

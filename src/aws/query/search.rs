@@ -14,9 +14,9 @@ use crate::text;
 
 /// How long the names that a search found are used. A group is hardly ready for traffic sooner: its first instance has to start. In
 /// an account of 1,000 groups, a search for a pattern takes 10 calls; the calls of a turn stay what they are.
-pub(super) const SEARCH_PAUSE: Duration = Duration::from_secs(30);
-/// The pause after a search that failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(30);
+/// The budget of a search while names are known: one that hangs must not cost the turn its instances, nor the server its lease.
+const TOTAL: Duration = Duration::from_secs(4);
 /// Names listed in one message.
 const MAX_LISTED: usize = 10;
 
@@ -46,8 +46,10 @@ impl Search {
     ) -> Result<(Vec<Group>, SelectedGroups), AwsError> {
         let is_due = self.next.is_none_or(|next| now >= next);
         if selection.needs_search() && is_due {
-            let names = fetch_names(aws, &selection.tags, budget);
-            self.learn(names, selection, now)?;
+            self.next = Some(now + PAUSE);
+            let bounded = self.found.is_some().then(|| aws.budget(TOTAL, TOTAL));
+            let names = fetch_names(aws, &selection.tags, bounded.as_ref().unwrap_or(budget));
+            self.learn(names, selection)?;
         }
         let names = selection.names_to_ask(self.found.as_deref().unwrap_or_default());
         let groups = fetch_groups(aws, &names, cache, budget)?;
@@ -55,20 +57,17 @@ impl Search {
         Ok((groups, selected))
     }
 
-    fn learn(
-        &mut self,
-        names: Result<Vec<String>, AwsError>,
-        selection: &GroupSelection,
-        now: Instant,
-    ) -> Result<(), AwsError> {
+    fn learn(&mut self, names: Result<Vec<String>, AwsError>, selection: &GroupSelection) -> Result<(), AwsError> {
         let names = match names {
             Ok(names) => names,
-            Err(error) if self.found.is_none() => return Err(error),
+            Err(error) if self.found.is_none() => {
+                self.next = None;
+                return Err(error);
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     warn!("cannot look for groups that came or went, so those known stay: {error}");
                 }
-                self.next = Some(now + RETRY_PAUSE);
                 return Ok(());
             }
         };
@@ -81,7 +80,7 @@ impl Search {
             let listed = text::list(selected.iter().map(|name| text::sanitized(name)), MAX_LISTED);
             info!("the patterns and tags of groups match {}: {listed}", selected.len());
         }
-        (self.found, self.next) = (Some(names), Some(now + SEARCH_PAUSE));
+        self.found = Some(names);
         Ok(())
     }
 }
@@ -147,14 +146,14 @@ mod tests {
         assert_eq!((fetch(31), searches()), (found("web-2", "api"), 2));
         becomes(&["api"]);
         assert_eq!((fetch(32), searches()), (found("api", "web-*"), 2));
-        // A search that fails leaves those that are known, and is tried again soon.
+        // A search that fails leaves those that are known, and is tried again in time.
         becomes(&["web-2", "api"]);
         assert_eq!(fetch(60), found("web-2 api", ""));
         becomes(&[]);
         assert_eq!((fetch(90), searches()), (found("", "web-* api"), 4));
         becomes(&["web-2", "web-3", "api"]);
-        assert_eq!((fetch(94), searches()), (found("web-2 api", ""), 4));
-        assert_eq!((fetch(95), searches()), (found("web-2 web-3 api", ""), 5));
+        assert_eq!((fetch(119), searches()), (found("web-2 api", ""), 4));
+        assert_eq!((fetch(120), searches()), (found("web-2 web-3 api", ""), 5));
     }
 
     #[test]
