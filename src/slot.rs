@@ -284,6 +284,8 @@ pub struct Observation {
     /// Configured groups that do not exist, and patterns and tags that match none, as they are spelt. Their occupants are kept as
     /// they are.
     pub missing_groups: Vec<String>,
+    /// Patterns and tags could not be looked for yet: `missing_groups` may be there.
+    pub is_partial: bool,
     /// Listed instances without an address. They keep the slot they have.
     pub hidden: Vec<Hidden>,
     /// Instances in a state unknown to hsdo.

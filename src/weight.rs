@@ -37,7 +37,8 @@ impl Factor {
         let plain =
             text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && text.bytes().any(|byte| byte != b'.');
         let number: f64 = plain.then_some(text)?.parse().ok()?;
-        let millionths = (number * ONE as f64).round();
+        // A factor above 0 is never rounded to it.
+        let millionths = (number * ONE as f64).round().max(f64::from(u8::from(number > 0.0)));
         (millionths <= MAX as f64).then_some(Factor(millionths as u64))
     }
 
@@ -159,7 +160,7 @@ mod tests {
             (".5", Some("0.5")),
             ("2.", Some("2")),
             ("16", Some("16")),
-            ("0.0000001", Some("0")),
+            ("0.0000001", Some("0.000001")),
             ("1.50", Some("1.5")),
             ("16.1", None),
             ("300", None),

@@ -167,8 +167,8 @@ pub struct Snapshot {
 pub struct Reason {
     /// The reason.
     pub cause: Cause,
-    /// The weight that its occupant ramps to.
-    pub full: Weight,
-    /// What its weights are multiplied by, and what gives it that factor; `None` if it is 1.
+    /// The weight that its occupant ramps to; `None` if it is kept as it is, and its factor is not known.
+    pub full: Option<Weight>,
+    /// What its weights are multiplied by, and what gives it that factor; `None` if that is 1 or not known.
     pub factor: Option<(Factor, String)>,
 }

@@ -120,7 +120,7 @@ fn is_served(
                 let mut next = occupant.clone();
                 ramp.advance(&mut next, now);
                 // With a factor of 0, it gets weight as the last resort.
-                next.weight > 0 || ramp.full() == 0
+                next.weight > 0 || limits.max > 0 && ramp.full() == 0
             }
             // It gets weight as the last resort, if it has none.
             Status::Draining => {

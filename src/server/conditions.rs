@@ -83,9 +83,8 @@ pub(super) fn conditions(
         )
     });
     let missing = list(seen.missing_groups.iter().map(|group| group.escape_debug())).map(|groups| {
-        format!(
-            "groups that do not exist: {groups}: their servers stay until they are known to have ended; {missing_remedy}"
-        )
+        let what = if seen.is_partial { "could not be looked for yet" } else { "do not exist" };
+        format!("groups that {what}: {groups}: their servers stay until they are known to have ended; {missing_remedy}")
     });
     let unseen = list(seen.unseen().map(str::escape_debug)).zip(unseen_reason).map(|(names, reason)| {
         format!(
@@ -117,7 +116,7 @@ pub(super) fn conditions(
     });
     let tag = |tag: &FaultyTag| {
         let FaultyTag { name, tag, expected, .. } = tag;
-        format!("{} of {}: expected {expected}", tag.escape_debug(), name.escape_debug())
+        format!("{tag} of {}: expected {expected}", name.escape_debug())
     };
     let faulty_tags = list(seen.faulty_tags.iter().map(tag)).map(|tags| {
         format!("tags of instances that cannot be read: {tags}: they count as absent; correct or delete them")

@@ -30,9 +30,9 @@ pub(super) struct Facts<'a> {
 
 /// Sets the weight of every draining occupant, and of those whose factor is 0.
 ///
-/// They get weight 0 as soon as an enabled one with a factor has weight. Until then, they keep their weight; if all are at 0, each
-/// gets MIN, at least 1. Those that drain by an order alone (`ordered`) could serve, so they get it even while servers that leave have
-/// weight. So do those whose factor is 0, and then those that are ordered to drain do so: they are not the last.
+/// They get weight 0 as soon as an enabled one with a factor has weight. Until then those whose factor is 0 serve, each with at least
+/// MIN, at least 1. Without any of these, draining ones keep their weight; if all are at 0, each gets MIN, at least 1. Those that drain by
+/// an order alone (`ordered`) could serve, so they get it even while servers that leave have weight.
 pub(super) fn set_weights(
     slots: &mut BTreeMap<SlotId, Slot>,
     facts: &Facts<'_>,
@@ -63,10 +63,11 @@ pub(super) fn set_weights(
         let ramp = limits.ramp(weighed(*id).factor);
         let needed = match role {
             Role::Serves | Role::Other => continue,
-            Role::Idle | Role::Ordered => !has_weight(&[role]),
-            Role::Leaves => !has_idle && !has_weight(&[Role::Ordered, Role::Leaves]),
+            Role::Idle => occupant.weight == 0,
+            Role::Ordered => !has_weight(&[Role::Ordered]),
+            Role::Leaves => !has_weight(&[Role::Ordered, Role::Leaves]),
         };
-        let serves = last_resort && !(role == Role::Ordered && has_idle);
+        let serves = last_resort && (role == Role::Idle || !has_idle);
         let weight = match (serves, needed) {
             // Its factor became 0: its weight comes down by steps.
             (false, _) if role == Role::Idle => {

@@ -52,6 +52,7 @@ pub(super) fn limits(size: SlotId) -> SlotLimits {
     SlotLimits {
         size,
         entries: GROUPS.map(str::to_owned).to_vec(),
+        patterns: vec![],
         min: 1,
         max: 10,
         step: 1,

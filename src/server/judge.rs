@@ -13,6 +13,7 @@ use super::previous::Previous;
 use super::seat::{free, seat};
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
+use crate::selection::NamePattern;
 use crate::slot::{Fate, Instance, Observation, Occupant, Readiness, Slot, SlotId, Status, Unlisted, Weight};
 
 pub(super) struct Judged {
@@ -52,9 +53,10 @@ pub(super) fn judge_all(
 ) -> Judged {
     let names = SeenNames::of(seen);
     let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
+    let missing = MissingGroups::of(seen, limits);
     let decision = |(id, occupant): (SlotId, &Occupant)| {
         let holder = holders.get(&occupant.address).copied();
-        (id, judge(occupant, holder, &names, seen))
+        (id, judge(occupant, holder, &names, seen, &missing))
     };
     let decisions: BTreeMap<SlotId, Decision<'_>> = occupants().map(decision).collect();
 
@@ -169,6 +171,7 @@ fn judge<'a>(
     holder: Option<&'a Instance>,
     names: &SeenNames<'_>,
     seen: &Observation,
+    missing: &MissingGroups<'_>,
 ) -> Decision<'a> {
     let name = occupant.name.as_str();
     match holder {
@@ -182,7 +185,7 @@ fn judge<'a>(
         Some(Readiness::Ready) => return Decision::Kept(Kept::Silent),
         None => {}
     }
-    let missing = may_be_missing(occupant.group.as_ref(), seen);
+    let missing = missing.may_hold(occupant.group.as_deref());
     match &seen.unlisted {
         Unlisted::Gone if missing => Decision::Kept(Kept::MissingGroup),
         Unlisted::Gone => Decision::Gone,
@@ -200,11 +203,35 @@ fn judge<'a>(
     }
 }
 
-/// Whether an unlisted occupant may belong to a missing group. The row's group is no proof to the contrary: it may be spelt
-/// differently or absent. So while any group is missing, an occupant can be gone only if its own group is configured and
-/// present.
-fn may_be_missing(group: Option<&String>, seen: &Observation) -> bool {
-    !seen.missing_groups.is_empty() && !group.is_some_and(|group| seen.groups.contains(group))
+/// The entries that match no group.
+struct MissingGroups<'a> {
+    present: &'a [String],
+    /// The configured patterns that match a group.
+    matched: Vec<&'a NamePattern>,
+    missing: Vec<NamePattern>,
+}
+
+impl<'a> MissingGroups<'a> {
+    fn of(seen: &'a Observation, limits: &'a SlotLimits) -> Self {
+        let is_missing = |pattern: &NamePattern| seen.missing_groups.iter().any(|entry| entry == pattern.as_str());
+        MissingGroups {
+            present: &seen.groups,
+            matched: limits.patterns.iter().filter(|pattern| !is_missing(pattern)).collect(),
+            missing: seen.missing_groups.iter().map(|entry| NamePattern::new(entry)).collect(),
+        }
+    }
+
+    /// Whether an unlisted occupant may belong to one of them. The row's group is no proof to the contrary: it may be spelt
+    /// differently or absent. So while any is missing, an occupant can be gone only if its own group is configured and present, or
+    /// was one of a pattern that matches others.
+    fn may_hold(&self, group: Option<&str>) -> bool {
+        let is_of_others = |group: &str| {
+            self.present.iter().any(|present| present == group)
+                || self.matched.iter().any(|pattern| pattern.matches(group))
+                    && !self.missing.iter().any(|entry| entry.matches(group))
+        };
+        !self.missing.is_empty() && !group.is_some_and(is_of_others)
+    }
 }
 
 /// One that is ready again after it drained restarts its ramp at `start`.

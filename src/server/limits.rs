@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::selection::NamePattern;
 use crate::settings::{ServerSettings, SourceSettings, WeightBy, Weighting};
 use crate::slot::{SlotId, Weight};
 use crate::weight::{Factor, Size};
@@ -13,6 +14,8 @@ pub struct SlotLimits {
     pub size: SlotId,
     /// The configured groups as they are spelt, patterns and tags included.
     pub entries: Vec<String>,
+    /// Those of them that are patterns.
+    pub patterns: Vec<NamePattern>,
     /// The weight of a new server, 0 to `max`.
     pub min: Weight,
     /// The full weight, `min` to [`crate::slot::MAX_WEIGHT`].
@@ -34,8 +37,10 @@ impl SlotLimits {
     /// The limits that the settings give.
     pub fn of(settings: &ServerSettings) -> Self {
         let ServerSettings { common, source, ramp, weighting, removal_guard } = settings;
+        let mut patterns = Vec::new();
         let (entries, has_sizes) = match source {
             SourceSettings::Aws { groups, reading } => {
+                patterns.extend(groups.names.iter().filter(|name| name.is_pattern()).cloned());
                 (groups.entries(), reading.tags || reading.weight_by != WeightBy::None)
             }
             SourceSettings::Consul { services, .. } => (services.clone(), true),
@@ -43,6 +48,7 @@ impl SlotLimits {
         SlotLimits {
             size: common.list_size,
             entries,
+            patterns,
             min: ramp.min,
             max: ramp.max,
             step: ramp.step,

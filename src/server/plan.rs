@@ -52,6 +52,11 @@ impl Plan {
         self.ramp(id, limits).full()
     }
 
+    /// Whether the occupant of slot `id` stays exactly as it is.
+    pub fn is_kept(&self, id: SlotId) -> bool {
+        self.kept.contains_key(&id)
+    }
+
     /// The ramp of the occupant of slot `id`.
     pub(super) fn ramp(&self, id: SlotId, limits: &SlotLimits) -> Ramp {
         limits.ramp(self.weighed.get(&id).copied().unwrap_or_default().factor)
@@ -80,9 +85,10 @@ pub(super) fn decide_after(
         if let Some(occupant) = slot.occupant.as_mut()
             && !assigned.kept.contains_key(id)
         {
-            let ramp = limits.ramp(assigned.weighed.get(id).copied().unwrap_or_default().factor);
+            let factor = assigned.weighed.get(id).copied().unwrap_or_default().factor;
             // With a factor of 0, it may be the last resort.
-            if ramp.full() > 0 {
+            if !factor.is_zero() {
+                let ramp = limits.ramp(factor);
                 ramp.advance(occupant, now);
                 due = due.into_iter().chain(ramp.due(occupant)).min();
             }

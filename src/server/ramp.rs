@@ -83,6 +83,12 @@ impl Ramp {
         weight.min(self.full().saturating_sub(1)).max(u16::from(weight > 0 && self.full() > 0))
     }
 
+    /// Down from a weight that another factor gave: a share of it, so that any way down takes about as long as a ramp.
+    fn step_down(&self, weight: Weight) -> Weight {
+        let share = (2 * u32::from(weight) * u32::from(self.step)).div_ceil(u32::from(self.max.max(1)));
+        Weight::try_from(share).unwrap_or(Weight::MAX).max(self.factor.of(self.step)).max(1)
+    }
+
     /// The lowest rung for which `is_above` holds, which is so for all higher ones too.
     fn first(&self, is_above: impl Fn(Weight) -> bool) -> u32 {
         let (mut low, mut high) = (0, self.steps());
@@ -97,9 +103,12 @@ impl Ramp {
     fn next(&self, weight: Weight) -> Option<Next> {
         let full = self.full();
         if weight > full {
-            let step = self.step.max(self.factor.of(self.step));
-            let next = weight.saturating_sub(step).max(full);
-            return Some(Next { weight: next, after: 1, left: u32::from((next - full).div_ceil(step)) });
+            let lower = |weight: Weight| weight.saturating_sub(self.step_down(weight)).max(full);
+            let (next, mut at, mut left) = (lower(weight), lower(weight), 0);
+            while at > full {
+                (at, left) = (lower(at), left + 1);
+            }
+            return Some(Next { weight: next, after: 1, left });
         }
         if weight == full {
             return None;
@@ -139,7 +148,8 @@ impl Ramp {
         if weight < self.start() {
             return (self.start(), Some(now));
         }
-        if weight > self.full() && !self.descends {
+        // With MAX 0, no traffic is wanted.
+        if weight > self.full() && (!self.descends || self.max == 0) {
             return (self.full(), Some(now));
         }
         let Some(next) = self.next(weight) else { return (weight, last_step) };

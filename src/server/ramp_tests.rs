@@ -85,6 +85,22 @@ fn ramps_of_all_sizes_take_the_same_time() {
     );
 }
 
+#[test]
+fn the_way_down_takes_about_as_long_as_a_ramp() {
+    for (from, factor, limits, intervals) in [
+        (160, "1", weighted(1), 12),
+        (160, "0", weighted(1), 19),
+        (10, "0", weighted(1), 7),
+        (20, "1", weighted(1), 3),
+        (256, "0.5", SlotLimits { max: 100, step: 10, ..weighted(1) }, 8),
+        (30, "1", SlotLimits { step: 10, ..weighted(1) }, 1),
+    ] {
+        let ramp = Ramp::new(&limits, Factor::parse(factor).expect("a factor"));
+        let left = ramp.next(from).map(|next| next.left + 1);
+        assert_eq!(left, Some(intervals), "{from} to {factor}");
+    }
+}
+
 proptest! {
     #![proptest_config(config(256))]
 

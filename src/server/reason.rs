@@ -9,7 +9,7 @@ use super::plan::Plan;
 use crate::cause::{Cause, Keep, Leaving, LeftOut};
 use crate::clock::Timestamp;
 use crate::ports::Reason;
-use crate::slot::{Instance, Observation, Row, Slot, SlotId, Status, Table};
+use crate::slot::{Instance, Observation, Readiness, Row, Slot, SlotId, Status, Table};
 use crate::weight::Factor;
 
 /// The cause of every slot that has a row or is planned, by what `plan` decided at `now` from `table` and `seen`.
@@ -32,7 +32,10 @@ pub fn causes(
 /// The causes, with the weights that the slots are on their way to.
 pub(super) fn reasons(causes: BTreeMap<SlotId, Cause>, plan: &Plan, limits: &SlotLimits) -> BTreeMap<SlotId, Reason> {
     let reason = |(id, cause): (SlotId, Cause)| {
-        (id, Reason { cause, full: plan.full_weight(id, limits), factor: factor(id, plan, limits) })
+        // The source did not tell the size of one that is kept.
+        let is_known = !(limits.by_factor && plan.is_kept(id));
+        let full = is_known.then(|| plan.full_weight(id, limits));
+        (id, Reason { cause, full, factor: factor(id, plan, limits) })
     };
     causes.into_iter().map(reason).collect()
 }
@@ -67,6 +70,11 @@ pub fn left_out(seen: &Observation, plan: &Plan) -> Vec<LeftOut> {
         group: Some(one.group.clone()),
         cause: Cause::UnknownState { word: one.state.clone() },
     });
+    let draining = seen.instances.iter().filter(|one| one.readiness == Readiness::Draining);
+    let not_ready = draining.filter(|one| !seated.contains(one.name.as_str())).filter_map(|one| {
+        let word = seen.said.get(&one.name)?.clone();
+        Some(instance(Cause::NotReady { word })(one))
+    });
     let unplaced = plan.unplaced.iter().map(instance(Cause::NoFreeSlot));
     let kept_out = plan.kept_out.iter().map(|(order, one)| instance(Cause::KeptOut { order: order.to_string() })(one));
     unplaced
@@ -74,6 +82,7 @@ pub fn left_out(seen: &Observation, plan: &Plan) -> Vec<LeftOut> {
         .chain(shared_addresses(plan).map(instance(Cause::SharedAddress)))
         .chain(unseen)
         .chain(unknown)
+        .chain(not_ready)
         .collect()
 }
 
@@ -172,8 +181,10 @@ mod tests {
 
     #[test]
     fn every_instance_without_a_slot_has_its_cause() {
-        let observed = ".1 i1 a ready; .1 i9 b ready; .2 i2 b ready; unseen i3; unknown i4; unseen i1";
-        let (_, left) = decided(1, "1 .1 i1 a enabled 9", observed, &[("i3", "EC2 state \"pending\"")]);
+        let observed =
+            ".1 i1 a ready; .1 i9 b ready; .2 i2 b ready; unseen i3; unknown i4; unseen i1; .5 i5 c draining";
+        let (_, left) =
+            decided(1, "1 .1 i1 a enabled 9", observed, &[("i3", "EC2 state \"pending\""), ("i5", "tag hsdo:exclude")]);
         let one = |instance: &str, group: Option<&str>, cause| LeftOut {
             instance: instance.to_owned(),
             group: group.map(str::to_owned),
@@ -184,6 +195,7 @@ mod tests {
             one("i9", Some("b"), Cause::SharedAddress),
             one("i3", None, Cause::Unseen { word: Some("EC2 state \"pending\"".to_owned()) }),
             one("i4", Some("a"), Cause::UnknownState { word: "lifecycle state \"Dreaming\"".to_owned() }),
+            one("i5", Some("c"), Cause::NotReady { word: "tag hsdo:exclude".to_owned() }),
         ];
         assert_eq!(left, expected);
     }

@@ -132,8 +132,13 @@ fn source(sources: &mut Sources<'_>) -> SourceSettings {
 
 fn group_selection(sources: &mut Sources<'_>) -> GroupSelection {
     let tags = sources.read(&SERVER_ASG_TAGS, tag_filters);
+    warn_of_strays(sources, &SERVER_ASG_TAGS, tags.iter().flatten().map(ToString::to_string));
+    let given = [&SERVER_ASG_NAMES, &SERVER_ASG_TAGS].map(|key| sources.given(key).is_some());
+    if given == [false, false] {
+        sources.missing(&SERVER_ASG_NAMES, "or set SERVER_ASG_TAGS");
+    }
     // With tags alone, every group that carries them is meant.
-    let names = name_list(sources, &SERVER_ASG_NAMES, sources.given(&SERVER_ASG_TAGS).is_none()).unwrap_or_default();
+    let names = name_list(sources, &SERVER_ASG_NAMES, given == [true, false]).unwrap_or_default();
     let selection = GroupSelection {
         names: names.iter().map(|name| NamePattern::new(name)).collect(),
         tags: tags.unwrap_or_default(),
@@ -167,6 +172,7 @@ fn weighting(sources: &mut Sources<'_>) -> Weighting {
     }
     let default = if by == WeightBy::Vcpu { Factor::whole(2) } else { Factor::ONE };
     let groups = sources.read(&SERVER_ASG_WEIGHTS, group_factors).unwrap_or_default();
+    warn_of_strays(sources, &SERVER_ASG_WEIGHTS, groups.iter().map(|(name, _)| name.to_string()));
     if let (true, Some(found)) =
         (groups.iter().any(|(name, factor)| name.matches_all() && factor.is_zero()), sources.given(&SERVER_ASG_WEIGHTS))
     {
@@ -179,11 +185,17 @@ fn weighting(sources: &mut Sources<'_>) -> Weighting {
     Weighting { unit: unit.unwrap_or(default), groups }
 }
 
-/// The names in a list. Names with stray quotes or brackets are accepted, with a warning.
+/// The names in a list.
 fn name_list(sources: &mut Sources<'_>, key: &Setting, required: bool) -> Option<Vec<String>> {
     let parse = |node: &Node| names(node).filter(|names| !(required && names.is_empty()));
     let names = if required { sources.require(key, parse) } else { sources.read(key, parse) }?;
-    let suspect: Vec<&String> = names.iter().filter(|name| looks_misquoted(name)).collect();
+    warn_of_strays(sources, key, names.iter().cloned());
+    Some(names)
+}
+
+/// Names with stray quotes or brackets are accepted, with a warning.
+fn warn_of_strays(sources: &mut Sources<'_>, key: &Setting, names: impl Iterator<Item = String>) {
+    let suspect: Vec<String> = names.filter(|name| looks_misquoted(name)).collect();
     if let (false, Some(found)) = (suspect.is_empty(), sources.given(key)) {
         // Backticks, since quotes may be the problem.
         let shown = text::list(suspect.iter().map(|name| format!("`{}`", truncated(name))), MAX_LISTED);
@@ -193,7 +205,6 @@ fn name_list(sources: &mut Sources<'_>, key: &Setting, required: bool) -> Option
         );
         sources.warn(key, &found, &text);
     }
-    Some(names)
 }
 
 fn ramp(sources: &mut Sources<'_>) -> RampSettings {

@@ -479,7 +479,7 @@ DEBG: 1
         [
             "\"INTERVALL\": unknown key (env.yaml:1): did you mean INTERVAL?",
             "\"DEBG\": unknown key (env.yaml:8): did you mean DEBUG?",
-            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas",
+            "SERVER_ASG_NAMES: not set (env.yaml, the environment), expected one or more names of Auto Scaling groups, or patterns with * and ?, separated by commas, or set SERVER_ASG_TAGS",
             "SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT: found \"10\" (the default), \
              expected a weight from 20 (SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT) to 256",
             "HAPROXY_BACKEND_SERVERS_LIST_SIZE: found \"1e3\" (env.yaml:5), expected a number of slots from 1 to 10000",

@@ -264,8 +264,9 @@ fn server_slots(snapshot: &Snapshot, summary: &mut Summary) -> Vec<SlotFacts> {
         let mut facts = slot_facts(number, occupant, reason.map(|reason| &reason.cause));
         if let (Some(_), Some(reason)) = (occupant, reason) {
             let (factor, from) = reason.factor.clone().unzip();
-            facts.full_weight = Some(reason.full);
-            (facts.factor, facts.factor_from) = (Some(factor.unwrap_or_default().as_f64()), from);
+            facts.full_weight = reason.full;
+            facts.factor = reason.full.map(|_| factor.unwrap_or_default().as_f64());
+            facts.factor_from = from;
         }
         facts
     };

@@ -72,13 +72,14 @@ fn server(size: SlotId, trouble: bool) -> Arc<Status> {
             _ => (taken(id, 10, Enabled), Cause::Serving),
         };
         state.slots.insert(id, slot);
-        state.reasons.insert(id, Reason { cause, full: 10, factor: None });
+        state.reasons.insert(id, Reason { cause, full: Some(10), factor: None });
     }
     if trouble {
         state.slots.remove(&5);
-        state
-            .reasons
-            .insert(5, Reason { cause: Cause::Unreadable { reason: "no Weight".to_owned() }, full: 10, factor: None });
+        state.reasons.insert(
+            5,
+            Reason { cause: Cause::Unreadable { reason: "no Weight".to_owned() }, full: Some(10), factor: None },
+        );
         state.left_out.push(LeftOut { instance: HOSTILE.to_owned(), group: None, cause: Cause::NoFreeSlot });
     }
     Gauges::leads(&*status, true);

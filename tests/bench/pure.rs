@@ -95,6 +95,7 @@ fn main() {
         let limits = SlotLimits {
             size,
             entries: vec!["web".to_owned()],
+            patterns: vec![],
             weighting: Weighting { unit: Factor::whole(2), groups: vec![(NamePattern::new("other-*"), Factor::ZERO)] },
             by_factor: true,
             min: 1,

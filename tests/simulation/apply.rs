@@ -9,7 +9,7 @@ use crate::haproxy::SocketState;
 use crate::journal::{At, MILLI, SECOND};
 use crate::promises::Cause;
 use crate::random::Random;
-use crate::schedule::{ALL, Pick, TAGS, What};
+use crate::schedule::{ALL, BESIDE, BESIDE_A_MISSING_GROUP, Pick, TAGS, What};
 use crate::settings::{BACKENDS, BASE, CLIENTS, GROUPS, REMOVAL_GUARD};
 use crate::troubles::{Fault, Service, Trap};
 use crate::world::{Event, World};
@@ -107,7 +107,13 @@ impl World {
                 let number = self.launch(0);
                 self.marked(index, number, "is not known to EC2 yet", |it| it.denied = true);
             }
-            What::Bogus { percent, .. } => self.unlist(index, percent),
+            What::Bogus { percent, .. } => {
+                let is_there = !self.fleet.borrow().missing_groups[BESIDE];
+                if self.unlist(index, percent) && percent == BESIDE_A_MISSING_GROUP && is_there {
+                    self.fleet.borrow_mut().missing_beside = Some(index);
+                    self.set_missing(BESIDE, true);
+                }
+            }
             // The page of one group from a bogus answer, beside a right one of the other, looks like half a fleet that left.
             What::OldGroups { lag_ms, .. } if self.was_bogus(u64::from(lag_ms) * MILLI) => {}
             What::OldGroups { group, lag_ms, .. } => {
@@ -194,7 +200,14 @@ impl World {
                 });
             }
             What::Denied { .. } => self.unmark(index, "is known to EC2", |it| it.denied = false),
-            What::Bogus { .. } => self.list_all(),
+            What::Bogus { .. } => {
+                self.list_all();
+                let is_ours = self.fleet.borrow().missing_beside == Some(index);
+                if is_ours {
+                    self.fleet.borrow_mut().missing_beside = None;
+                    self.set_missing(BESIDE, false);
+                }
+            }
             What::OldGroups { group, .. } => self.aws.borrow_mut().group_lags[usize::from(group)] = 0,
             What::OldInstances { .. } | What::MixedInstances { .. } => {
                 let mut aws = self.aws.borrow_mut();
@@ -313,10 +326,10 @@ impl World {
     ///
     /// Leaves out more than half of each group, and at least three of it, so that the guard holds whichever other group is missing
     /// meanwhile.
-    fn unlist(self: &Rc<Self>, index: usize, percent: u8) {
+    fn unlist(self: &Rc<Self>, index: usize, percent: u8) -> bool {
         let is_late = self.aws.borrow().group_lags.iter().any(|lag| *lag > 0);
         if !self.is_settled_before_this() || is_late || self.is_a_shell_busy() {
-            return;
+            return false;
         }
         let mut random = Random::stream(self.seed, "bogus", index as u64);
         let mut numbers = self.fleet.borrow().ready();
@@ -331,7 +344,7 @@ impl World {
         }
         // With a small group beside them, fewer than half of all might be left out.
         if by_group.values().any(|members| members.len() < 4) {
-            return;
+            return false;
         }
         let mut count = 0;
         for members in by_group.values() {
@@ -345,6 +358,7 @@ impl World {
         }
         self.note(format!("the groups leave out {count} instances"));
         self.views_changed();
+        true
     }
 
     /// Whether the groups left instances out at a moment of the last `lag`.

@@ -64,7 +64,7 @@ impl World {
                     capacity: Some(instance.capacity()),
                 })
             });
-            view.groups.push(Group { name: name.to_owned(), members: Arc::new(members.collect()) });
+            view.groups.push(Group { name: name.to_owned(), members: Arc::new(members.collect()), ..Group::default() });
         }
         let known = fleet.instances.iter().filter(|instance| !instance.denied && !instance.left_out);
         view.records = Arc::new(

@@ -98,6 +98,8 @@ impl Instance {
 pub(crate) struct Fleet {
     pub(crate) instances: Vec<Instance>,
     pub(crate) missing_groups: [bool; GROUPS.len()],
+    /// The entry of the schedule whose bogus answer has a group missing too.
+    pub(crate) missing_beside: Option<usize>,
     /// When the groups last listed all again, after a bogus answer.
     pub(crate) relisted: Option<At>,
     /// The zone in which all are launched, by the entries of the schedule that say so.
@@ -113,6 +115,7 @@ impl Fleet {
         Fleet {
             instances: Vec::new(),
             missing_groups: Default::default(),
+            missing_beside: None,
             relisted: None,
             skewed: BTreeMap::new(),
             launched: 0,

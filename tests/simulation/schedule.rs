@@ -20,6 +20,9 @@ impl Entry {
 /// Which one of several: a number that is taken modulo how many there are.
 pub(crate) type Pick = u8;
 
+pub(crate) const BESIDE_A_MISSING_GROUP: u8 = 80;
+/// That group.
+pub(crate) const BESIDE: usize = 1;
 /// A pick that is everybody.
 pub(crate) const ALL: Pick = 30;
 /// The values of the tag `hsdo:weight`.
@@ -50,6 +53,7 @@ pub(crate) enum What {
     UnknownWord { pick: Pick, secs: u16 },
     LeftOut { pick: Pick, secs: u16 },
     Denied { pick: Pick, secs: u16 },
+    // One that leaves out `BESIDE_A_MISSING_GROUP` percent does not know a group either.
     Bogus { percent: u8, secs: u16 },
     OldGroups { group: u8, lag_ms: u16, secs: u16 },
     OldInstances { lag_ms: u16, secs: u16 },
@@ -233,7 +237,7 @@ fn what(random: &mut Random) -> What {
         20 => What::LeftOut { pick, secs },
         21 => What::Denied { pick, secs: secs.min(10) },
         // Shorter than the guard.
-        22 | 23 => What::Bogus { percent: *r.pick(&[60, 80, 100]), secs: secs.min(20) },
+        22 | 23 => What::Bogus { percent: *r.pick(&[60, BESIDE_A_MISSING_GROUP, 100]), secs: secs.min(20) },
         24 => What::OldGroups { group, lag_ms, secs },
         25 => What::OldInstances { lag_ms, secs },
         26 | 27 => What::Refuses { service, percent, secs: minutes },

@@ -32,6 +32,7 @@ impl Settings {
         SlotLimits {
             size: SLOTS,
             entries: Settings::selection().entries(),
+            patterns: Settings::selection().names,
             min: 1,
             max: 10,
             step: STEP,

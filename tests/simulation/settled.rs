@@ -302,7 +302,7 @@ fn helper(rows: &crate::table::Rows, site: usize, id: SlotId) -> Option<(SlotId,
 fn covers(rows: &crate::table::Rows, site: usize, kind: BackendKind, id: SlotId) -> bool {
     let leaves = |(slot, occupant): (SlotId, &Occupant)| {
         let elsewhere = !Settings::belongs(site, occupant, kind) && occupant.status != Status::Disabled;
-        slot == id && (occupant.status == Status::Draining || elsewhere)
+        slot == id && (occupant.status == Status::Draining || occupant.weight == 0 || elsewhere)
     };
     // Where servers of other zones help out, they are successors too.
     let succeeds = |(_, occupant): (SlotId, &Occupant)| {

@@ -24,6 +24,8 @@ const NAMES_PER_CALL: usize = 100;
 pub struct Group {
     /// Its name.
     pub name: String,
+    /// Its tags.
+    pub tags: Vec<(String, String)>,
     /// Its instances.
     pub members: Arc<Vec<Member>>,
 }
@@ -153,6 +155,7 @@ pub(crate) fn parse(body: &mut dyn BufRead, cache: &ParseCache<Vec<Member>>) -> 
 /// Parses one page, cut into pieces by `cut`.
 pub(crate) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, cache: &ParseCache<Vec<Member>>) -> Page<Group> {
     let (mut groups, mut group, mut uncut) = (Vec::new(), Group::default(), MemberReader::default());
+    let mut tag = (String::new(), String::new());
     let (mut token, mut complete) = (None, false);
     // Even an empty group has an `<Instances/>`; without it the group is incomplete.
     let mut lists = 0;
@@ -168,6 +171,9 @@ pub(crate) fn parse_cut(body: &mut dyn BufRead, cut: &Cut, cache: &ParseCache<Ve
                 indexes.push(groups.len());
             }
             "AutoScalingGroups/member/AutoScalingGroupName" => group.name = text.to_string(),
+            "AutoScalingGroups/member/Tags/member/Key" => tag.0 = text.to_string(),
+            "AutoScalingGroups/member/Tags/member/Value" => tag.1 = text.to_string(),
+            "AutoScalingGroups/member/Tags/member" => group.tags.push(std::mem::take(&mut tag)),
             "AutoScalingGroups/member" => {
                 if group.name.is_empty() || std::mem::take(&mut lists) != 1 {
                     return Err(format!("a group without AutoScalingGroupName or one Instances: {:?}", group.name));
@@ -198,6 +204,19 @@ fn read_members(piece: &mut dyn BufRead) -> Result<Vec<Member>, String> {
 struct MemberReader {
     member: Member,
     members: Vec<Member>,
+}
+
+impl Group {
+    /// Whether it carries all of these tags.
+    pub(super) fn carries(&self, tags: &[TagFilter]) -> bool {
+        let has = |filter: &TagFilter| {
+            let is_it = |(key, value): &(String, String)| {
+                *key == filter.key && filter.value.as_ref().is_none_or(|wanted| wanted == value)
+            };
+            self.tags.iter().any(is_it)
+        };
+        tags.iter().all(has)
+    }
 }
 
 impl MemberReader {
@@ -266,13 +285,14 @@ mod tests {
         };
         let web = Group {
             name: "web & co".to_string(),
+            tags: vec![("AutoScalingGroupName".to_string(), String::new())],
             members: vec![
                 member("i-1", "InService", "Healthy", Some("eu-west-1a")),
                 member("i-2", "Terminating:Wait", "Unhealthy", None),
             ]
             .into(),
         };
-        let empty = Group { name: "empty".to_string(), members: Arc::default() };
+        let empty = Group { name: "empty".to_string(), ..Group::default() };
         let expected = Ok((vec![web, empty], Some("T".to_string())));
         assert_eq!(read(&page(WEB, "<NextToken>T</NextToken>")), expected);
         assert_eq!(read(&page("", "")), Ok((Vec::new(), None)));

@@ -175,7 +175,11 @@ pub fn observe(
                         fates.insert(id.to_owned(), Fate::Gone);
                     }
                 }
-                Ec2State::Unclear | Ec2State::Ended => {
+                state @ (Ec2State::Unclear | Ec2State::NoAddress | Ec2State::Ended) => {
+                    if matches!(state, Ec2State::NoAddress) && readiness == Readiness::Ready {
+                        // Somebody else may have the address by now.
+                        readiness = Readiness::Draining;
+                    }
                     if membership == Membership::Ready {
                         observation.said.insert(row_name(id.to_owned()), ec2_word(record, reading.address));
                     }
@@ -212,12 +216,14 @@ fn unlisted_fate(state: &Ec2State, absent: bool, not_found: bool) -> Fate {
         _ if absent => Fate::Gone,
         Ec2State::Ended => Fate::Gone,
         _ if not_found => Fate::NotFound,
-        Ec2State::Running(_) | Ec2State::Unclear => Fate::Unconfirmed,
+        Ec2State::Running(_) | Ec2State::NoAddress | Ec2State::Unclear => Fate::Unconfirmed,
     }
 }
 
 enum Ec2State {
     Running(IpAddr),
+    /// It runs, and has no address of a kind that an instance can lose: only a primary private one is its own for life.
+    NoAddress,
     Ended,
     Unclear,
 }
@@ -226,6 +232,7 @@ fn ec2_state(record: Option<&Record>, kind: AddressKind) -> Ec2State {
     let Some(record) = record else { return Ec2State::Unclear };
     match (record.state.as_str(), record.address_of(kind)) {
         ("running", Some(address)) if is_server_address(address) => Ec2State::Running(address),
+        ("running", None) if kind != AddressKind::Private => Ec2State::NoAddress,
         ("stopping" | "stopped" | "shutting-down" | "terminated", _) => Ec2State::Ended,
         _ => Ec2State::Unclear,
     }

@@ -13,7 +13,7 @@ fn member(id: &str, lifecycle: &str, health: &str) -> Member {
 
 fn group(name: &str, members: &[(&str, &str, &str)]) -> Group {
     let members = members.iter().map(|(id, lifecycle, health)| member(id, lifecycle, health));
-    Group { name: name.to_string(), members: members.collect::<Vec<_>>().into() }
+    Group { name: name.to_string(), members: members.collect::<Vec<_>>().into(), ..Group::default() }
 }
 
 fn record(id: &str, state: &str, address: Option<Ipv4Addr>) -> Record {
@@ -251,7 +251,7 @@ fn the_first_configured_group_without_it_absent_wins() {
 #[test]
 fn the_address_size_and_tags_are_those_that_are_asked_for() {
     let in_service = Member { capacity: Some(3), ..member(ONE, "InService", "Healthy") };
-    let groups = [Group { name: "web".to_owned(), members: vec![in_service].into() }];
+    let groups = [Group { name: "web".to_owned(), members: vec![in_service].into(), ..Group::default() }];
     let v6 = "fd00::1".parse().expect("an address");
     let public = "203.0.113.7".parse().expect("an address");
     let both = Record { ipv6: Some(v6), public: Some(public), vcpus: Some(8), ..record(ONE, "running", Some(ADDRESS)) };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::autoscaling::Member;
 use super::ec2::{Record, fetch_instances};
 use super::readiness::{instance_query, observe};
-use super::search::Search;
+use super::search::{Found, Search};
 use crate::aws::calls::Aws;
 use crate::aws::reading::parse_cache::ParseCache;
 use crate::ports::Source;
@@ -43,9 +43,10 @@ impl Source for GroupSource {
     fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         let budget = self.aws.budget(TOTAL, ATTEMPT);
         let GroupSource { aws, selection, search, members, .. } = self;
-        let (groups, selected) = search.fetch(aws, selection, members, &budget, Instant::now())?;
+        let Found { groups, selected, is_partial } = search.fetch(aws, selection, members, &budget, Instant::now())?;
         let described = fetch_instances(&self.aws, &instance_query(&groups, occupants), &self.records, &budget)?;
-        Ok(observe(selected, &groups, occupants, &described, &self.reading))
+        let observed = observe(selected, &groups, occupants, &described, &self.reading);
+        Ok(Observation { is_partial, ..observed })
     }
 
     fn missing_remedy(&self) -> &'static str {

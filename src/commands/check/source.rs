@@ -1,6 +1,6 @@
 //! Where instances come from: Auto Scaling groups or Consul services. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::line::{Line, Trouble};
@@ -24,6 +24,12 @@ pub(super) struct SourceFacts {
     pub(super) unseen: Vec<String>,
     /// Why they have none.
     pub(super) unseen_reason: &'static str,
+    /// Groups have to carry tags too.
+    pub(super) tagged: bool,
+    /// Entries of `SERVER_ASG_WEIGHTS` that no group gets its factor from.
+    pub(super) unused: Vec<String>,
+    /// Instances whose virtual CPUs are asked for, and not told.
+    pub(super) without_vcpus: Vec<String>,
     /// Tags of instances that cannot be read.
     pub(super) faulty_tags: Vec<FaultyTag>,
     /// The instances whose factor something gives, by what does.
@@ -71,6 +77,7 @@ pub(super) struct Members {
 impl fmt::Display for Members {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Members { all: 0, .. } => f.write_str("no instances"),
             Members { all, ready } if all == ready => write!(f, "{all} instances, all ready"),
             Members { all, ready } => write!(f, "{all} instances, {ready} of them ready"),
         }
@@ -78,7 +85,20 @@ impl fmt::Display for Members {
 }
 
 pub(super) fn lines(facts: &SourceFacts) -> Vec<Line> {
-    let SourceFacts { kind, key, wanted, found, unseen, unseen_reason, faulty_tags, factors, size } = facts;
+    let SourceFacts {
+        kind,
+        key,
+        wanted,
+        found,
+        unseen,
+        unseen_reason,
+        tagged,
+        faulty_tags,
+        factors,
+        unused,
+        without_vcpus,
+        size,
+    } = facts;
     let slots = *size as usize;
     let found = match found {
         Ok(found) => found,
@@ -95,10 +115,12 @@ pub(super) fn lines(facts: &SourceFacts) -> Vec<Line> {
                 Line::mend(subject, text, remedy)
             }
             ([], false) => {
-                let text = "does not exist here, so its servers are kept as they are and none is added";
-                Line::mend(subject, text, remedy)
+                let lacks = if *tagged { "does not exist here, or lacks the tags" } else { "does not exist here" };
+                Line::mend(subject, format!("{lacks}, so its servers are kept as they are and none is added"), remedy)
             }
             (known, true) => {
+                let mut known = known.to_vec();
+                known.sort_by_key(|(_, members)| members.all == 0);
                 let names = list(known.iter().map(|(name, members)| format!("{name:?} with {members}")), MAX_LISTED);
                 Line::ok(subject, format!("matches {}: {names}", known.len()))
             }
@@ -128,15 +150,28 @@ pub(super) fn lines(facts: &SourceFacts) -> Vec<Line> {
     if factors.len() > MAX_LISTED {
         lines.push(Line::ok("weights", format!("{} other factors", factors.len() - MAX_LISTED)));
     }
-    if !faulty_tags.is_empty() {
-        let tags = list(faulty_tags.iter().map(|tag| format!("{} of {}", tag.tag, tag.name)), MAX_LISTED);
-        let expected: BTreeSet<&str> = faulty_tags.iter().map(|tag| tag.expected).collect();
-        let expected = list(expected.iter().map(ToString::to_string), MAX_LISTED);
-        lines.push(Line::mend(
-            "tags",
-            format!("{tags}: cannot be read, so they count as absent"),
-            format!("expected {expected}"),
+    if !unused.is_empty() {
+        let names = list(unused.iter().cloned(), MAX_LISTED);
+        let text = format!("no group gets its factor from {names} (SERVER_ASG_WEIGHTS)");
+        lines.push(Line::warn(
+            "weights",
+            text,
+            "correct the names; of several entries that match a group, the first counts",
         ));
+    }
+    if !without_vcpus.is_empty() {
+        let names = list(without_vcpus.iter().cloned(), MAX_LISTED);
+        lines.push(Line::warn(
+            "weights",
+            format!("EC2 does not tell the virtual CPUs of {names}, so they count as one unit"),
+            "give them the tag hsdo:weight, with SERVER_INSTANCE_TAGS, or use another SERVER_WEIGHT_BY",
+        ));
+    }
+    if !faulty_tags.is_empty() {
+        let tag = |tag: &FaultyTag| format!("{} of {} (expected {})", tag.tag, tag.name, tag.expected);
+        let tags = list(faulty_tags.iter().map(tag), MAX_LISTED);
+        let text = format!("{tags}: cannot be read, so they count as absent");
+        lines.push(Line::mend("tags", text, "correct or delete them"));
     }
     if !unseen.is_empty() {
         let names = list(unseen.iter().cloned(), MAX_LISTED);
@@ -163,6 +198,9 @@ mod tests {
                 .collect()),
             unseen: vec![],
             unseen_reason: "",
+            tagged: false,
+            unused: vec![],
+            without_vcpus: vec![],
             faulty_tags: vec![],
             factors: BTreeMap::new(),
             size,

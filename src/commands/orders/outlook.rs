@@ -25,6 +25,8 @@ pub(super) struct Outlook {
     left: usize,
     /// Those of them that an order names that stands: the last resort, or it is not carried out yet.
     ordered: usize,
+    /// Enabled servers without weight that no order names: new ones, or such whose factor is 0.
+    resting: usize,
     /// The zones and groups of which all serving servers are taken.
     emptied: Vec<Target>,
     /// The servers that the targets name.
@@ -79,6 +81,11 @@ impl Outlook {
             taken: named.iter().filter(|(_, occupant)| serves(occupant)).count(),
             left: serving().filter(|one| !is_named(one) && !is_ordered(one)).count(),
             ordered: serving().filter(is_ordered).count(),
+            resting: occupants(table)
+                .filter(|one| {
+                    one.1.status == Status::Enabled && one.1.weight == 0 && !is_named(one) && !is_ordered(one)
+                })
+                .count(),
             emptied: emptied(table, targets),
             named: named.len(),
             free: named.iter().filter(is_free).count(),
@@ -96,6 +103,13 @@ impl Outlook {
         match (taken, serving) {
             (0, _) if *named == 0 => "no server is there now; one that comes gets no slot".to_owned(),
             (0, _) => format!("none of the {serving} serving servers, as these have no weight now"),
+            (_, serving) if self.left == 0 && self.resting > 0 => {
+                format!(
+                    "all {serving} serving servers: they drain once one of {} others has weight, and those of them whose factor is 0 \
+                     get some at once",
+                    self.resting
+                )
+            }
             (_, serving) if self.left == 0 => {
                 format!("all {serving} serving servers: until others have weight, they serve on as the last resort")
             }

@@ -134,7 +134,8 @@ fn row_fact(
                 None => format!("slot {id}: free"),
             },
             Some(occupant) => {
-                let full = server.map(|server| server.plan.full_weight(id, &server.limits));
+                let full = server.filter(|server| !(server.limits.by_factor && server.plan.is_kept(id)));
+                let full = full.map(|server| server.plan.full_weight(id, &server.limits));
                 let full = full.map(|full| format!(" of {full}")).unwrap_or_default();
                 let factor = server.and_then(|server| factor(id, &server.plan, &server.limits));
                 let factor = factor.map(|(factor, from)| format!(" (factor {factor}: {from})")).unwrap_or_default();

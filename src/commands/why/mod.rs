@@ -9,6 +9,7 @@ mod gather;
 mod source;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ pub(super) fn run(options: &Options, target: &Target, env: &Environment) -> Resu
 
 /// Why an instance without a row is nobody, in a few words; `None` if its group or EC2 knows it.
 pub(super) fn unknown_instance(
-    aws: &Aws,
+    aws: &Arc<Aws>,
     server: Option<&ServerSettings>,
     table: &Table,
     name: &str,

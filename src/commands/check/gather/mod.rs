@@ -3,7 +3,7 @@
 
 mod local;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -28,9 +28,12 @@ use crate::haproxy::HaproxyError;
 use crate::ports::Source;
 use crate::selection::{GroupSelection, NamePattern, SelectedGroups};
 use crate::server::SlotLimits;
-use crate::settings::{self, ClientSettings, Common, ListedSetting, ServerSettings, SourceSettings};
-use crate::slot::{Observation, Readiness};
+use crate::settings::{
+    self, ClientSettings, Common, ListedSetting, ServerSettings, SourceSettings, WeightBy, Weighting,
+};
+use crate::slot::{Instance, Observation, Readiness};
 use crate::text::fact_and_remedy;
+use crate::weight::Size;
 
 /// Everything that is known. What could not be asked, because a setting is faulty, is `None`.
 #[derive(Debug)]
@@ -228,9 +231,21 @@ fn ask_groups(aws: &Arc<Aws>, probe: &Probe, server: &ServerSettings) -> (Option
     ];
     let facts = groups.ok().map(|(groups, selected)| SourceFacts {
         kind: "group",
-        key: if selection.names.is_empty() { "SERVER_ASG_TAGS" } else { "SERVER_ASG_NAMES" },
+        key: match (selection.names.is_empty(), selection.tags.is_empty()) {
+            (true, _) => "SERVER_ASG_TAGS",
+            (false, true) => "SERVER_ASG_NAMES",
+            (false, false) => "SERVER_ASG_NAMES or SERVER_ASG_TAGS",
+        },
+        tagged: !selection.tags.is_empty(),
+        unused: unused_weights(&server.weighting, &selected.present),
+        without_vcpus: match reading.weight_by {
+            WeightBy::Vcpu => {
+                observed.instances.iter().filter(|one| one.size == Size::Unit).map(|one| one.name.clone()).collect()
+            }
+            WeightBy::None | WeightBy::Capacity => vec![],
+        },
         wanted: wanted(selection, &selected),
-        found: Ok(groups.iter().map(|group| (group.name.clone(), group_members(group))).collect()),
+        found: Ok(groups.iter().map(|group| (group.name.clone(), group_members(group, &observed))).collect()),
         unseen: observed.unseen().map(str::to_owned).collect(),
         unseen_reason: unseen_reason(reading.address),
         faulty_tags: observed.faulty_tags.clone(),
@@ -254,9 +269,21 @@ fn wanted(selection: &GroupSelection, selected: &SelectedGroups) -> Vec<Wanted> 
     selection.names.iter().map(wanted).collect()
 }
 
-fn group_members(group: &Group) -> Members {
+/// A member whose tag excludes it is not ready.
+fn group_members(group: &Group, observed: &Observation) -> Members {
     let is_ready = |member: &&Member| member.lifecycle == "InService" && member.health.eq_ignore_ascii_case("healthy");
-    Members { all: group.members.len(), ready: group.members.iter().filter(is_ready).count() }
+    let drains = |one: &&Instance| one.readiness == Readiness::Draining;
+    let draining: HashSet<&str> = observed.instances.iter().filter(drains).map(|one| one.name.as_str()).collect();
+    let ready = group.members.iter().filter(is_ready).filter(|member| !draining.contains(member.id.as_str()));
+    Members { all: group.members.len(), ready: ready.count() }
+}
+
+/// The entries of `SERVER_ASG_WEIGHTS` that are first for no group.
+fn unused_weights(weighting: &Weighting, groups: &[String]) -> Vec<String> {
+    let entry_of = |group: &String| weighting.groups.iter().position(|(name, _)| name.matches(group));
+    let used: HashSet<usize> = groups.iter().filter_map(entry_of).collect();
+    let entries = weighting.groups.iter().enumerate().filter(|(place, _)| !used.contains(place));
+    entries.map(|(_, (name, factor))| format!("{name}={factor}")).collect()
 }
 
 /// The instances by what gives them another factor than 1.
@@ -344,6 +371,9 @@ fn consul_facts(server: &ServerSettings, env: &Environment) -> Option<SourceFact
         found: observed.map(|observed| members(services, &observed)),
         unseen: Vec::new(),
         unseen_reason: "",
+        tagged: false,
+        unused: unused_weights(&server.weighting, services),
+        without_vcpus: Vec::new(),
         faulty_tags: Vec::new(),
         size: server.common.list_size,
     })
