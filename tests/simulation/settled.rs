@@ -22,8 +22,9 @@ pub(crate) const LEADER: &str = "a server leads within ten seconds";
 
 /// Two turns, and the one that was under way.
 const TURNS: u32 = 3;
-/// By how much a HAProxy's weight may differ from the row's: a step may be a turn old, and of the largest factor.
-const LATE: Weight = 3 * STEP;
+/// By how much a HAProxy's weight may differ from the row's: a step may be a turn old, and one down from the largest factor takes more
+/// than half of the weight.
+const LATE: Weight = 6 * STEP;
 /// A ramp of three steps up, or of at most ten down.
 const RAMPS: At = 150 * SECOND;
 /// Turns that may still fail: the one that was under way, and one that meets what it left.

@@ -78,6 +78,8 @@ impl World {
             }
             Some(Trap::Pause(micros)) => {
                 self.note(format!("{} stands still at {what} for {} ms", of.name, micros / MILLI));
+                // It may strike long after its entry began, and the others take over from now on.
+                self.disturb(self.now());
                 self.pass(micros);
                 self.note(format!("{} goes on at {what}", of.name));
                 self.disturb(self.now());
