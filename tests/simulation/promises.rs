@@ -13,11 +13,11 @@ use hsdo::client::placement::BackendKind;
 use hsdo::marker::Claim;
 use hsdo::order::Order;
 use hsdo::ports::Change;
-use hsdo::slot::{Occupant, Row, SlotId, Status, Weight};
+use hsdo::slot::{Occupant, Row, Slot, SlotId, Status, Weight};
 
 use crate::journal::{At, SECOND};
 use crate::process::Kind;
-use crate::settings::{BACKENDS, Settings};
+use crate::settings::{BACKENDS, GROUPS, Settings, ZONE};
 use crate::table::Rows;
 use crate::world::World;
 
@@ -287,7 +287,8 @@ impl World {
                 return Some((TWICE, format!("{address} serves in slots {slot} and {other}")));
             }
         }
-        if cause != Cause::Command {
+        // One that starts where no row names its own groups or zones moves every server to its default backend, as it should.
+        if cause != Cause::Command || self.is_blind(site) {
             return None;
         }
         for (slot, address, weight) in before.iter().copied() {
@@ -306,6 +307,23 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whether no row is, or was last, of the own groups or zones of a site.
+    fn is_blind(&self, site: usize) -> bool {
+        let table = self.table.borrow();
+        let slots = table.state().rows.values().filter_map(|row| match row {
+            Row::Readable(slot) => Some(slot),
+            Row::Unreadable { .. } => None,
+        });
+        let is_named = |slot: &Slot| match (Settings::is_dedicated(site), Settings::spills(site)) {
+            (true, _) => [slot.occupant.as_ref().and_then(|it| it.group.as_deref()), slot.last_group.as_deref()]
+                .contains(&Some(GROUPS[0])),
+            (_, true) => [slot.occupant.as_ref().and_then(|it| it.zone.as_deref()), slot.last_zone.as_deref()]
+                .contains(&Some(ZONE)),
+            (false, false) => true,
+        };
+        !slots.into_iter().any(|slot| is_named(slot))
     }
 
     /// The newest table that the present client of a site has read.
