@@ -82,8 +82,9 @@ pub(crate) struct Promises {
     removed: BTreeMap<(SlotId, IpAddr), u64>,
     /// Whose each term is.
     terms: BTreeMap<String, usize>,
-    /// When a server last wrote the marker.
+    /// When a server last wrote the marker, and when the first time after a while in which nobody did.
     beaten: At,
+    beats_since: At,
     /// When the lease was last taken.
     taken: At,
     /// Another hand wrote to the table since the world was settled.
@@ -105,6 +106,7 @@ impl Promises {
             removed: BTreeMap::new(),
             terms: BTreeMap::new(),
             beaten: 0,
+            beats_since: 0,
             taken: 0,
             edited: false,
             given: Vec::new(),

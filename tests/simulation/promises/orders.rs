@@ -67,8 +67,8 @@ impl World {
         let Some((leader, process)) = leader.map(|leader| (leader, &self.processes[leader])) else { return };
         let is_well = process.leads() && !process.is_trapped() && self.are_calls_well();
         let read = process.read.borrow();
-        // The others may not know yet of one that has just taken the lease.
-        let is_known = self.now() > promises.taken + 2 * SECOND;
+        // The others may not know yet of one that has just taken the lease, or whose heart beats again.
+        let is_known = self.now() > promises.taken.max(promises.beats_since) + 2 * SECOND;
         let beats = self.now() < promises.beaten + 2 * SECOND;
         if let Some(read) = read.as_ref().filter(|_| is_well && is_known && beats) {
             let orders = before.orders.iter().filter(|order| read.orders.contains(order)).cloned().collect();

@@ -7,6 +7,7 @@ use hsdo::order::Target;
 use hsdo::slot::{Occupant, Row, SlotId, Status};
 
 use super::{ANNOUNCED, NOT_YET, ONE_WRITER, OWN_GROUP, Protected, ROW_KEPT, ROW_TWICE, occupant, occupants};
+use crate::journal::SECOND;
 use crate::settings::SLOTS;
 use crate::table::{Changes, Rows, State, Writer};
 use crate::world::World;
@@ -15,7 +16,11 @@ impl World {
     /// The table changed.
     pub(crate) fn table_changed(&self, writer: Writer, before: &State, changes: &Changes) {
         if changes.marker.is_some() && matches!(writer, Writer::Server(_)) {
-            self.promises.borrow_mut().beaten = self.now();
+            let promises = &mut *self.promises.borrow_mut();
+            if promises.beaten + 3 * SECOND < self.now() {
+                promises.beats_since = self.now();
+            }
+            promises.beaten = self.now();
         }
         self.orders_changed(writer, before, changes);
         if changes.rows.is_empty() {
