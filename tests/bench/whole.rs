@@ -114,6 +114,8 @@ fn at_size(size: u32) -> Row {
     ];
     let mut leading = all.iter().fold(server(0.1), |hsdo, (key, value)| hsdo.env(key, value)).spawn();
     let pid = leading.process().id();
+    // The lease of the one before has to expire.
+    leading.wait_metric("hsdo_leader", |leads| leads == 1.0);
     std::thread::sleep(SPAN);
     row.selecting_cpu = cpu_per_turn(pid, || aws.usage().count("Scan"), SPAN, RUNS);
     drop(leading);
