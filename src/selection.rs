@@ -124,9 +124,14 @@ impl GroupSelection {
         names
     }
 
-    /// Every entry as it is spelt: what is missing as long as nothing is known.
-    pub fn entries(&self) -> Vec<String> {
-        self.select(std::iter::empty()).missing
+    /// Every name and pattern; the tags together, as they are spelt, if there are only tags.
+    pub fn entries(&self) -> Vec<NamePattern> {
+        if self.names.is_empty() { vec![NamePattern::plain(&self.tags_word())] } else { self.names.clone() }
+    }
+
+    /// The tags as they are spelt.
+    fn tags_word(&self) -> String {
+        self.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// The selection of the groups that exist: by entry, then by name.
@@ -138,8 +143,7 @@ impl GroupSelection {
         let (mut selected, mut taken) = (SelectedGroups::default(), HashSet::new());
         if self.names.is_empty() {
             if existing.is_empty() {
-                let tags: Vec<String> = self.tags.iter().map(ToString::to_string).collect();
-                selected.missing.push(tags.join(","));
+                selected.missing.push(self.tags_word());
             }
             selected.present = existing.into_iter().map(str::to_owned).collect();
             return selected;
@@ -218,7 +222,7 @@ mod tests {
         let mixed = GroupSelection::named(&["new", "web-*"]);
         assert!(mixed.needs_search() && !GroupSelection::named(&["new"]).needs_search());
         assert_eq!(mixed.names_to_ask(["web-1", "other"].into_iter()), strings(&["web-1", "new"]));
-        assert_eq!(mixed.entries(), strings(&["new", "web-*"]));
+        assert_eq!(mixed.entries(), ["new", "web-*"].map(NamePattern::new));
         assert!(!mixed.has_no_plain_names() && GroupSelection::named(&["web-*"]).has_no_plain_names());
     }
 

@@ -304,9 +304,9 @@ pub struct Observation {
 
 impl Observation {
     /// What is known when the source says nothing: any instance may be of any of the configured groups, spelt as in `entries`.
-    pub fn unknown(entries: &[String]) -> Self {
+    pub fn unknown(entries: impl Iterator<Item = String>) -> Self {
         Observation {
-            missing_groups: entries.to_vec(),
+            missing_groups: entries.collect(),
             unlisted: Unlisted::Fates(BTreeMap::new()),
             ..Observation::default()
         }

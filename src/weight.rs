@@ -141,6 +141,15 @@ impl Size {
     }
 }
 
+/// What a server's weights are multiplied by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weighed {
+    /// Its size.
+    pub size: Size,
+    /// What its size and its group give.
+    pub factor: Factor,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

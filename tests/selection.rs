@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use common::aws_proxy::Fault;
+use common::aws_proxy::{Fault, SEARCH};
 use common::bed::Bed;
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::{Hsdo, Running};
@@ -141,8 +141,7 @@ fn a_blue_green_deployment_under_a_pattern_loses_no_request() {
     server.wait_turn();
     bed.aws().forget();
     server.wait_turn();
-    let listed = |call: &common::aws_proxy::Call| call.body.contains("IncludeInstances=false");
-    assert!(!bed.aws().calls().iter().any(listed), "not every turn looks for groups");
+    assert_eq!(bed.aws().count(SEARCH), 0, "not every turn looks for groups");
 
     let mut requests = Stream::start(haproxy.frontend(BACK), Duration::from_millis(5), usize::MAX);
     bed.moto().create_group("web-9c1d", 0, 2);
@@ -216,13 +215,52 @@ fn groups_are_found_by_their_tags() {
 #[test]
 fn a_failed_first_search_changes_nothing() {
     let bed = bed("search", &[("web-1", 1)]);
-    bed.aws().inject("DescribeAutoScalingGroups", Fault::autoscaling(400, "Throttling"));
+    bed.aws().inject(SEARCH, Fault::autoscaling(400, "Throttling"));
     let mut server = server(&bed).env("SERVER_ASG_NAMES", "web-*").spawn();
     server.wait_log("Throttling");
     assert!(bed.moto().rows().is_empty());
     bed.aws().heal();
     let web = ids(&bed, "web-1");
     wait_table(&bed, &[(&web[0], 20)]);
+}
+
+/// The search of a group that vanished hangs: that turn waits a moment for it, and all go on by the names that are known.
+#[test]
+fn a_search_that_hangs_costs_newcomers_alone() {
+    let bed = bed("hanging-search", &[("web-1", 1), ("web-2", 1)]);
+    let (first, second) = (ids(&bed, "web-1"), ids(&bed, "web-2"));
+    let mut server = server(&bed).env("SERVER_ASG_NAMES", "web-*").spawn();
+    wait_table(&bed, &[(&first[0], 20), (&second[0], 20)]);
+    bed.aws().inject(SEARCH, Fault::Hang);
+    bed.moto().delete_group("web-2");
+    wait_table(&bed, &[(&first[0], 20)]);
+    assert!(bed.aws().hanging() > 0);
+    bed.moto().set_desired("web-1", 2);
+    let both = ids(&bed, "web-1");
+    wait_table(&bed, &[(&both[0], 20), (&both[1], 20)]);
+    bed.moto().set_desired("web-1", 0);
+    wait_table(&bed, &[]);
+    assert!(bed.aws().hanging() > 0 && server.metric(FAILED) == Some(0.0), "{}", server.log());
+    bed.aws().heal();
+    server.wait_turn();
+}
+
+/// An elastic address goes to somebody else: its server drains at once, and nobody new gets a slot without one.
+#[test]
+fn an_instance_that_loses_its_public_address_drains() {
+    let bed = bed("public", &[("web", 2)]);
+    let web = ids(&bed, "web");
+    let public = |place: usize| (web[place].clone(), format!("<ipAddress>198.51.100.{}</ipAddress>", place + 1));
+    let said = says(&bed, "DescribeInstances", vec![public(0), public(1)]);
+    let mut server = server(&bed).env("SERVER_ADDRESS", "public").spawn();
+    wait_table(&bed, &[(&web[0], 20), (&web[1], 20)]);
+    assert_eq!(bed.moto().attribute(1, "IPAddress").as_deref(), Some("198.51.100.1"));
+    lock(&said).remove(&web[0]);
+    wait_table(&bed, &[(&web[0], 0), (&web[1], 20)]);
+    server.wait_metric("hsdo_unseen_instances", |count| count == 1.0);
+    assert_eq!(status(&server)["slots"][0]["reason"], "takes no new traffic: EC2 shows no usable public IPv4 address");
+    lock(&said).extend([public(0)]);
+    wait_table(&bed, &[(&web[0], 20), (&web[1], 20)]);
 }
 
 #[test]
@@ -305,6 +343,12 @@ fn weights_follow_the_capacity_and_the_group() {
     let idle = status(&server)["slots"][3].clone();
     assert_eq!((&idle["cause"], &idle["status"]), (&Value::from("idle"), &Value::from("enabled")), "{idle}");
 
+    let check = Hsdo::with_aws(&bed, "check").arg("check").arg("--server").env("SERVER_MODE", "aws");
+    let check = check.env("SERVER_ASG_NAMES", "web").env("SERVER_WEIGHT_BY", "vcpu").env("SERVER_ASG_WEIGHTS", "wbe=2");
+    let checked = check.run();
+    checked.assert_stdout("no group gets its factor from wbe=2 (SERVER_ASG_WEIGHTS)");
+    checked.assert_stdout("EC2 does not tell the virtual CPUs of ");
+
     // All others leave: it serves although its factor is 0.
     for group in ["web", "web-canary"] {
         bed.moto().set_desired(group, 0);
@@ -326,6 +370,16 @@ fn tags_of_an_instance_set_its_weight_and_port_and_exclude_it() {
     let bed = bed("instance-tags", &[("web", 3)]);
     let web = ids(&bed, "web");
     let addresses: Vec<_> = bed.moto().instances("web").into_iter().map(|instance| instance.address).collect();
+    let asked = |name: &'static str| {
+        let hsdo = Hsdo::with_aws(&bed, name).env("SERVER_MODE", "aws").env("SERVER_ASG_NAMES", "web");
+        hsdo.env("SERVER_INSTANCE_TAGS", "true").arg(name)
+    };
+    // One that never gets a slot is explained too.
+    tag(&bed, &web[2], "hsdo:exclude", "true");
+    asked("why").arg(&web[2]).run().assert_code(0).assert_stdout("gets no slot: tag hsdo:exclude");
+    asked("check").arg("--server").run().assert_stdout("3 instances, 2 of them ready");
+    tag(&bed, &web[2], "hsdo:exclude", "false");
+
     let haproxy = Haproxy::start(&bed, &[BackendConfig::new(BACK, "mywebapp", 3)]);
     let mut server =
         server(&bed).env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "3").env("SERVER_INSTANCE_TAGS", "true").spawn();
@@ -371,9 +425,7 @@ fn tags_of_an_instance_set_its_weight_and_port_and_exclude_it() {
     ] {
         assert!(log.contains(&text), "{text}: {log}");
     }
-    let check = Hsdo::with_aws(&bed, "check").arg("check").arg("--server").env("SERVER_MODE", "aws");
-    let check = check.env("SERVER_ASG_NAMES", "web").env("SERVER_INSTANCE_TAGS", "true").run();
-    check.assert_code(1).assert_stdout("cannot be read, so they count as absent");
+    asked("check").arg("--server").run().assert_code(1).assert_stdout("cannot be read, so they count as absent");
 
     // A port in the table that nobody could have: the slot is left alone.
     bed.moto().update_item(1, &serde_json::json!({"HsdoPort": {"S": "80; shutdown frontend fe"}}));

@@ -12,11 +12,10 @@ use super::judge::{Judged, Kept, judge_all};
 use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::seat::{free, seat};
-use super::weighed::Weighed;
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
 use crate::slot::{Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table};
-use crate::weight::Factor;
+use crate::weight::{Factor, Weighed};
 
 /// The slots after this turn, except for the weights.
 pub(super) struct Assignment {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use super::judge::Kept;
 use super::limits::SlotLimits;
-use super::weighed::Weighed;
 use crate::clock::Timestamp;
 use crate::order::Order;
 use crate::slot::{Occupant, Slot, SlotId, Status, Weight};
+use crate::weight::Weighed;
 
 /// Who serves because nobody else can.
 #[derive(Debug, Default, PartialEq, Eq)]

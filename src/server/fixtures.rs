@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::{Plan, SlotLimits};
 use crate::clock::Timestamp;
 use crate::order::{Order, Target};
+use crate::selection::NamePattern;
 use crate::settings::Weighting;
 use crate::slot::{
     Fate, Hidden, Instance, Observation, Occupant, Readiness, Row, Slot, SlotId, Status, Table, UnknownState, Unlisted,
@@ -51,8 +52,7 @@ pub(super) fn orders(text: &str) -> Vec<Order> {
 pub(super) fn limits(size: SlotId) -> SlotLimits {
     SlotLimits {
         size,
-        entries: GROUPS.map(str::to_owned).to_vec(),
-        patterns: vec![],
+        entries: GROUPS.map(NamePattern::plain).to_vec(),
         min: 1,
         max: 10,
         step: 1,

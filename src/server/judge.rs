@@ -53,10 +53,9 @@ pub(super) fn judge_all(
 ) -> Judged {
     let names = SeenNames::of(seen);
     let occupants = || slots.values().filter_map(|slot| Some((slot.id, slot.occupant.as_ref()?)));
-    let missing = MissingGroups::of(seen, limits);
     let decision = |(id, occupant): (SlotId, &Occupant)| {
         let holder = holders.get(&occupant.address).copied();
-        (id, judge(occupant, holder, &names, seen, &missing))
+        (id, judge(occupant, holder, &names, seen, limits))
     };
     let decisions: BTreeMap<SlotId, Decision<'_>> = occupants().map(decision).collect();
 
@@ -171,7 +170,7 @@ fn judge<'a>(
     holder: Option<&'a Instance>,
     names: &SeenNames<'_>,
     seen: &Observation,
-    missing: &MissingGroups<'_>,
+    limits: &SlotLimits,
 ) -> Decision<'a> {
     let name = occupant.name.as_str();
     match holder {
@@ -185,7 +184,7 @@ fn judge<'a>(
         Some(Readiness::Ready) => return Decision::Kept(Kept::Silent),
         None => {}
     }
-    let missing = missing.may_hold(occupant.group.as_deref());
+    let missing = may_be_missing(occupant.group.as_deref(), seen, limits);
     match &seen.unlisted {
         Unlisted::Gone if missing => Decision::Kept(Kept::MissingGroup),
         Unlisted::Gone => Decision::Gone,
@@ -203,35 +202,17 @@ fn judge<'a>(
     }
 }
 
-/// The entries that match no group.
-struct MissingGroups<'a> {
-    present: &'a [String],
-    /// The configured patterns that match a group.
-    matched: Vec<&'a NamePattern>,
-    missing: Vec<NamePattern>,
-}
-
-impl<'a> MissingGroups<'a> {
-    fn of(seen: &'a Observation, limits: &'a SlotLimits) -> Self {
-        let is_missing = |pattern: &NamePattern| seen.missing_groups.iter().any(|entry| entry == pattern.as_str());
-        MissingGroups {
-            present: &seen.groups,
-            matched: limits.patterns.iter().filter(|pattern| !is_missing(pattern)).collect(),
-            missing: seen.missing_groups.iter().map(|entry| NamePattern::new(entry)).collect(),
-        }
-    }
-
-    /// Whether an unlisted occupant may belong to one of them. The row's group is no proof to the contrary: it may be spelt
-    /// differently or absent. So while any is missing, an occupant can be gone only if its own group is configured and present, or
-    /// was one of a pattern that matches others.
-    fn may_hold(&self, group: Option<&str>) -> bool {
-        let is_of_others = |group: &str| {
-            self.present.iter().any(|present| present == group)
-                || self.matched.iter().any(|pattern| pattern.matches(group))
-                    && !self.missing.iter().any(|entry| entry.matches(group))
-        };
-        !self.missing.is_empty() && !group.is_some_and(is_of_others)
-    }
+/// Whether an unlisted occupant may belong to a missing group. The row's group is no proof to the contrary: it may be spelt
+/// differently or absent. So while any entry matches no group, an occupant can be gone only if its own group is present, or if it is
+/// one of entries that all match others.
+fn may_be_missing(group: Option<&str>, seen: &Observation, limits: &SlotLimits) -> bool {
+    let is_missing = |entry: &NamePattern| seen.missing_groups.iter().any(|missing| missing == entry.as_str());
+    let is_of_others = |group: &str| {
+        let mut entries = limits.entries.iter().filter(|entry| entry.matches(group)).peekable();
+        let is_of_any = entries.peek().is_some();
+        seen.groups.iter().any(|present| present == group) || is_of_any && !entries.any(is_missing)
+    };
+    !seen.missing_groups.is_empty() && !group.is_some_and(is_of_others)
 }
 
 /// One that is ready again after it drained restarts its ramp at `start`.

@@ -13,9 +13,7 @@ pub struct SlotLimits {
     /// N, the number of slots: 1 to [`crate::slot::MAX_SLOT`].
     pub size: SlotId,
     /// The configured groups as they are spelt, patterns and tags included.
-    pub entries: Vec<String>,
-    /// Those of them that are patterns.
-    pub patterns: Vec<NamePattern>,
+    pub entries: Vec<NamePattern>,
     /// The weight of a new server, 0 to `max`.
     pub min: Weight,
     /// The full weight, `min` to [`crate::slot::MAX_WEIGHT`].
@@ -37,18 +35,17 @@ impl SlotLimits {
     /// The limits that the settings give.
     pub fn of(settings: &ServerSettings) -> Self {
         let ServerSettings { common, source, ramp, weighting, removal_guard } = settings;
-        let mut patterns = Vec::new();
         let (entries, has_sizes) = match source {
             SourceSettings::Aws { groups, reading } => {
-                patterns.extend(groups.names.iter().filter(|name| name.is_pattern()).cloned());
                 (groups.entries(), reading.tags || reading.weight_by != WeightBy::None)
             }
-            SourceSettings::Consul { services, .. } => (services.clone(), true),
+            SourceSettings::Consul { services, .. } => {
+                (services.iter().map(|name| NamePattern::plain(name)).collect(), true)
+            }
         };
         SlotLimits {
             size: common.list_size,
             entries,
-            patterns,
             min: ramp.min,
             max: ramp.max,
             step: ramp.step,

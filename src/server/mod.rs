@@ -30,7 +30,6 @@ mod report;
 mod seat;
 mod standby;
 mod term;
-mod weighed;
 
 #[cfg(test)]
 mod fixtures;

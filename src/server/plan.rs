@@ -8,11 +8,11 @@ use super::judge::Kept;
 use super::limits::SlotLimits;
 use super::previous::Previous;
 use super::ramp::Ramp;
-use super::weighed::Weighed;
 use super::{allocate, drain};
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
 use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight};
+use crate::weight::Weighed;
 
 /// What a turn decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -308,7 +308,7 @@ fn unknown_is_not_empty() {
 /// A pattern that still matches a group has lost one; another one that matches none may hold anybody that it could match.
 #[test]
 fn a_group_gone_from_a_pattern_is_not_missing_because_another_entry_is() {
-    let limits = SlotLimits { patterns: ["web-*", "api-*"].map(NamePattern::new).to_vec(), ..limits(4) };
+    let limits = SlotLimits { entries: ["web-*", "api-*"].map(NamePattern::new).to_vec(), ..limits(4) };
     let unlisted = "i1 unconfirmed; i2 unconfirmed; i3 unconfirmed; i4 unconfirmed; missing api-*";
     let seen = Observation { groups: vec!["web-1".to_owned()], ..seen(unlisted) };
     let before = "1 .1 i1 web-2 enabled 7; 2 .2 i2 api-1 enabled 7; 3 .3 i3 other enabled 7; 4 .4 i4 - enabled 7";

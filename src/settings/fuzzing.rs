@@ -103,7 +103,7 @@ fn server(settings: &ServerSettings) {
     assert!(ramp.min <= ramp.max && ramp.max <= MAX_WEIGHT && (1..=MAX_WEIGHT).contains(&ramp.step));
     assert!(!ramp.interval.is_zero());
     let names = match &settings.source {
-        SourceSettings::Aws { groups, .. } => &groups.entries(),
+        SourceSettings::Aws { groups, .. } => &groups.entries().iter().map(ToString::to_string).collect(),
         SourceSettings::Consul { api, services } => {
             assert_message(api, api.to_string().len());
             assert!(matches!(api, ConsulApi::Unix(_)) || !api.to_string().contains('@'), "{api}");

@@ -94,8 +94,7 @@ fn main() {
     for size in SIZES {
         let limits = SlotLimits {
             size,
-            entries: vec!["web".to_owned()],
-            patterns: vec![],
+            entries: vec![NamePattern::plain("web")],
             weighting: Weighting { unit: Factor::whole(2), groups: vec![(NamePattern::new("other-*"), Factor::ZERO)] },
             by_factor: true,
             min: 1,

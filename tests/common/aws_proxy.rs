@@ -22,6 +22,8 @@ use super::wait::wait_for;
 
 /// A hanging call is released after this long, so that no thread leaks.
 const LONGEST_HANG: Duration = Duration::from_secs(120);
+/// What a `DescribeAutoScalingGroups` counts as that looks for groups, without their instances.
+pub const SEARCH: &str = "SearchAutoScalingGroups";
 /// Old responses kept per operation for [`Fault::Stale`].
 const OLD_ANSWERS: usize = 30;
 /// Transaction responses kept for repeats.
@@ -425,6 +427,9 @@ fn operation(request: &Request) -> String {
         return target.rsplit('.').next().unwrap_or_default().to_owned();
     }
     let form = String::from_utf8_lossy(&request.body).into_owned();
+    if form.contains("IncludeInstances=false") {
+        return SEARCH.to_owned();
+    }
     let action = form.split('&').find_map(|pair| pair.strip_prefix("Action="));
     action.unwrap_or(&request.target).to_owned()
 }

@@ -32,7 +32,6 @@ impl Settings {
         SlotLimits {
             size: SLOTS,
             entries: Settings::selection().entries(),
-            patterns: Settings::selection().names,
             min: 1,
             max: 10,
             step: STEP,

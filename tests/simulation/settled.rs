@@ -23,7 +23,7 @@ pub(crate) const LEADER: &str = "a server leads within ten seconds";
 /// Two turns, and the one that was under way.
 const TURNS: u32 = 3;
 /// By how much a HAProxy's weight may differ from the row's: a step may be a turn old, and one down from the largest factor takes more
-/// than half of the weight.
+/// than half of the weight; one up at most half as much.
 const LATE: Weight = 6 * STEP;
 /// A ramp of three steps up, or of at most ten down.
 const RAMPS: At = 150 * SECOND;
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// After a long calm, who is ready has its full weight.
+    /// After a long calm, who is ready has its full weight, in the table and where it serves.
     fn ramp_that_never_ended(&self) -> Option<String> {
         let settling = self.settling.borrow();
         let is_calm = settling.phase == Phase::Settled && settling.calm_from + RAMPS < self.now();
@@ -79,7 +79,21 @@ impl World {
         // Without any, those whose factor is 0 serve.
         enabled().find(|(_, occupant)| full(occupant).is_some_and(|full| full > 0))?;
         let off = enabled().find(|(_, occupant)| full(occupant).is_some_and(|full| full != occupant.weight));
-        off.map(|(id, occupant)| format!("slot {id} has weight {} of {:?}", occupant.weight, full(occupant)))
+        if let Some((id, occupant)) = off {
+            return Some(format!("slot {id} has weight {} of {:?}", occupant.weight, full(occupant)));
+        }
+        let promises = self.promises.borrow();
+        let places = (0..self.sites.len()).flat_map(|site| (0..BACKENDS.len()).map(move |backend| (site, backend)));
+        places.into_iter().find_map(|(site, backend)| {
+            let kind = if backend == 0 { BackendKind::Default } else { BackendKind::Fallback };
+            let serving = promises.serving(site, backend);
+            let wanted = wanted(&self.answering, rows, site, kind);
+            let late = wanted.into_iter().find_map(|one| {
+                let found = serving.iter().find(|it| (it.0, it.1) == (one.0, one.1))?;
+                (found.2 != one.2).then_some((one, *found))
+            })?;
+            Some(format!("HAProxy {site}, {}: {:?} is wanted, and {:?} is there", BACKENDS[backend], late.0, late.1))
+        })
     }
 
     pub(crate) fn is_settled_before_this(&self) -> bool {
@@ -263,7 +277,10 @@ impl World {
                 let (lacks, more): (Vec<_>, Vec<_>) = (lacks.collect(), more.collect());
                 return Some(format!("{name} of HAProxy {site}: {lacks:?} do not serve, and {more:?} do"));
             }
-            let off = wanted.iter().zip(&serving).find(|(wanted, found)| wanted.2.abs_diff(found.2) > LATE);
+            let is_off = |(wanted, found): &(&(SlotId, IpAddr, Weight), &(SlotId, IpAddr, Weight))| {
+                found.2 > wanted.2 + LATE || wanted.2 > found.2 + LATE / 2
+            };
+            let off = wanted.iter().zip(&serving).find(is_off);
             if let Some((wanted, found)) = off {
                 return Some(format!("{name} of HAProxy {site}: {wanted:?} is wanted, and {found:?} is there"));
             }

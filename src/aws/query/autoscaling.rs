@@ -45,6 +45,13 @@ pub struct Member {
     pub capacity: Option<u32>,
 }
 
+impl Member {
+    /// In service and healthy.
+    pub fn is_ready(&self) -> bool {
+        self.lifecycle == "InService" && self.health.eq_ignore_ascii_case("Healthy")
+    }
+}
+
 /// A piece is the instances of one group.
 const MEMBERS: Cut = Cut {
     from: "<Instances>",

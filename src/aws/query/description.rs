@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::autoscaling::Group;
 use super::ec2::{DescribedInstances, InstanceQuery, Record, fetch_instances};
 use super::readiness::{is_instance_id, observe};
-use super::search::{Found, Search};
+use super::search::fetch_once;
 use crate::aws::calls::Aws;
 use crate::aws::error::AwsError;
 use crate::aws::reading::parse_cache::ParseCache;
@@ -38,10 +38,8 @@ pub struct Records {
 }
 
 /// Asks Auto Scaling about the groups of `selection`, and EC2 about their members and those of `others` that are instance ids.
-pub fn describe(aws: &Arc<Aws>, selection: &GroupSelection, others: &[&str]) -> Description {
-    let budget = aws.budget(TOTAL, ATTEMPT);
-    let groups = Search::default().fetch(aws, selection, &ParseCache::default(), &budget, Instant::now());
-    let groups = groups.map(|Found { groups, selected, .. }| (groups, selected));
+pub fn describe(aws: &Aws, selection: &GroupSelection, others: &[&str]) -> Description {
+    let groups = fetch_once(aws, selection, &aws.budget(TOTAL, ATTEMPT));
     let members = groups.iter().flat_map(|(groups, _)| groups).flat_map(|group| group.members.iter());
     let mut seen = HashSet::new();
     let mut query = InstanceQuery::default();

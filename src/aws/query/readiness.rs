@@ -34,7 +34,7 @@ enum Membership {
 
 fn membership(member: &Member) -> Membership {
     match member.lifecycle.as_str() {
-        IN_SERVICE if member.health.eq_ignore_ascii_case("Healthy") => Membership::Ready,
+        _ if member.is_ready() => Membership::Ready,
         IN_SERVICE if member.health.eq_ignore_ascii_case("Unhealthy") => Membership::Draining,
         "Terminating" | "Terminating:Wait" | "Terminating:Proceed" | "Detaching" | "EnteringStandby" => {
             Membership::Draining

@@ -33,7 +33,7 @@ pub(super) struct SourceFacts {
     /// Tags of instances that cannot be read.
     pub(super) faulty_tags: Vec<FaultyTag>,
     /// The instances whose factor something gives, by what does.
-    pub(super) factors: BTreeMap<String, Weighted>,
+    pub(super) factors: BTreeMap<String, SameFactor>,
     /// The number of slots.
     pub(super) size: SlotId,
 }
@@ -58,7 +58,7 @@ impl Wanted {
 
 /// Instances with the same factor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Weighted {
+pub(super) struct SameFactor {
     pub(super) factor: Factor,
     /// Their full weight.
     pub(super) full: Weight,
@@ -143,7 +143,7 @@ pub(super) fn lines(facts: &SourceFacts) -> Vec<Line> {
     } else {
         lines.push(Line::ok("instances", format!("{ready} are ready, for {size} slots")));
     }
-    for (words, Weighted { factor, full, instances }) in factors.iter().take(MAX_LISTED) {
+    for (words, SameFactor { factor, full, instances }) in factors.iter().take(MAX_LISTED) {
         let names = list(instances.iter().cloned(), MAX_LISTED);
         lines.push(Line::ok("weights", format!("full weight {full} ({words}: factor {factor}) for {names}")));
     }

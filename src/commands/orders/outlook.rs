@@ -264,7 +264,7 @@ mod tests {
     fn what_an_order_takes_is_counted_once_and_by_weight() {
         /// Weights, targets, serving, taken, whether it is most, what it says.
         type Case = ([u16; 4], &'static str, usize, usize, bool, &'static str);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             ([10, 10, 0, 5], "slot:1", 2, 1, false, "1 of 2 serving servers (50 %) drain, on every HAProxy"),
             (
                 [10, 10, 0, 5],
@@ -297,6 +297,14 @@ mod tests {
                 1,
                 false,
                 "1 of 3 serving servers (33 %) drain, on every HAProxy; all of zone:b: HINT",
+            ),
+            (
+                [10, 0, 0, 5],
+                "slot:1",
+                1,
+                1,
+                true,
+                "all 1 serving servers: they drain once one of 1 others has weight, and those of them whose factor is 0 get some at once",
             ),
             ([10, 10, 0, 5], "zone:b", 2, 0, false, "none of the 2 serving servers, as these have no weight now"),
             ([10, 10, 0, 5], "10.0.0.9", 2, 0, false, "no server is there now; one that comes gets no slot"),

@@ -91,7 +91,7 @@ pub(super) fn gather(
 }
 
 pub(super) fn ask_source(
-    aws: &Arc<Aws>,
+    aws: &Aws,
     server: Option<&ServerSettings>,
     table: &Table,
     target: &Target,

@@ -9,7 +9,6 @@ mod gather;
 mod source;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -59,7 +58,7 @@ pub(super) fn run(options: &Options, target: &Target, env: &Environment) -> Resu
 
 /// Why an instance without a row is nobody, in a few words; `None` if its group or EC2 knows it.
 pub(super) fn unknown_instance(
-    aws: &Arc<Aws>,
+    aws: &Aws,
     server: Option<&ServerSettings>,
     table: &Table,
     name: &str,

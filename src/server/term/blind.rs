@@ -24,7 +24,7 @@ impl Term {
             return Ok(Lease::Lost);
         }
         self.edited |= changed;
-        let blind = Observation::unknown(&context.limits.entries);
+        let blind = Observation::unknown(context.limits.entries.iter().map(ToString::to_string));
         let (in_force, over) = orders.split(&blind, time);
         if in_force.is_empty() && self.ordered.is_empty() {
             return Ok(Lease::Held);

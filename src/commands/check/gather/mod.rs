@@ -16,7 +16,7 @@ use super::haproxy::HaproxyFacts;
 use super::line::Trouble;
 use super::machine::MachineFacts;
 use super::settings::{SettingsFacts, chosen_roles};
-use super::source::{Members, SourceFacts, Wanted, Weighted};
+use super::source::{Members, SameFactor, SourceFacts, Wanted};
 use super::table::TableFacts;
 use crate::aws::{Aws, AwsError, Group, Member, Probe, Regions, Service, SlotTable, Tried, describe, unseen_reason};
 use crate::client::placement::Rules;
@@ -258,7 +258,7 @@ fn ask_groups(aws: &Arc<Aws>, probe: &Probe, server: &ServerSettings) -> (Option
 /// Each entry of the selection with the groups that are its own.
 fn wanted(selection: &GroupSelection, selected: &SelectedGroups) -> Vec<Wanted> {
     if selection.names.is_empty() {
-        let tags = selection.entries().concat();
+        let tags = selection.entries().iter().map(ToString::to_string).collect();
         return vec![Wanted { entry: tags, is_search: true, groups: selected.present.clone() }];
     }
     let wanted = |entry: &NamePattern| Wanted {
@@ -271,11 +271,10 @@ fn wanted(selection: &GroupSelection, selected: &SelectedGroups) -> Vec<Wanted> 
 
 /// A member whose tag excludes it is not ready.
 fn group_members(group: &Group, observed: &Observation) -> Members {
-    let is_ready = |member: &&Member| member.lifecycle == "InService" && member.health.eq_ignore_ascii_case("healthy");
     let drains = |one: &&Instance| one.readiness == Readiness::Draining;
     let draining: HashSet<&str> = observed.instances.iter().filter(drains).map(|one| one.name.as_str()).collect();
-    let ready = group.members.iter().filter(is_ready).filter(|member| !draining.contains(member.id.as_str()));
-    Members { all: group.members.len(), ready: ready.count() }
+    let is_ready = |member: &&Member| member.is_ready() && !draining.contains(member.id.as_str());
+    Members { all: group.members.len(), ready: group.members.iter().filter(is_ready).count() }
 }
 
 /// The entries of `SERVER_ASG_WEIGHTS` that are first for no group.
@@ -287,15 +286,15 @@ fn unused_weights(weighting: &Weighting, groups: &[String]) -> Vec<String> {
 }
 
 /// The instances by what gives them another factor than 1.
-fn factors(observed: &Observation, server: &ServerSettings) -> BTreeMap<String, Weighted> {
+fn factors(observed: &Observation, server: &ServerSettings) -> BTreeMap<String, SameFactor> {
     let limits = SlotLimits::of(server);
-    let mut factors: BTreeMap<String, Weighted> = BTreeMap::new();
+    let mut factors: BTreeMap<String, SameFactor> = BTreeMap::new();
     for instance in &observed.instances {
         if let Some(words) = limits.factor_words(instance.size, &instance.group) {
             let factor = limits.factor(instance.size, &instance.group);
             let full = limits.full_weight(factor);
-            let weighted = || Weighted { factor, full, instances: vec![] };
-            factors.entry(words).or_insert_with(weighted).instances.push(instance.name.clone());
+            let new = || SameFactor { factor, full, instances: vec![] };
+            factors.entry(words).or_insert_with(new).instances.push(instance.name.clone());
         }
     }
     factors
