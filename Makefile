@@ -75,7 +75,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 build: rust ## Build the static release binary (TARGET=... for another target)
-	$(CARGO) build --locked --release --target $(TARGET) --bin hsdo
+	$(CARGO) rustc --locked --release --target $(TARGET) --bin hsdo -- -C link-arg=-Wl,-T,.cargo/no-unwinding.ld
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
 test: rust tools ## Run all tests, on a real HAProxy, moto and a real Consul agent

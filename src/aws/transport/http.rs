@@ -89,6 +89,8 @@ impl Budget {
 /// Reads a response body to its end. The error says what is malformed.
 pub(crate) type ReadBody<'a, T> = &'a dyn Fn(&mut dyn BufRead) -> Result<T, String>;
 
+type ReadInto<'a> = dyn FnMut(&mut dyn BufRead) -> Result<(), String> + 'a;
+
 /// What all calls share except the credentials, since some calls exist to fetch those.
 pub(crate) struct Caller {
     pub(crate) wire: Arc<dyn Wire>,
@@ -161,6 +163,22 @@ impl Caller {
         budget: &Budget,
         read: ReadBody<'_, T>,
     ) -> Result<T, Cause> {
+        let mut value = None;
+        self.send_to(request, credentials, budget, &mut |body| {
+            value = Some(read(body)?);
+            Ok(())
+        })?;
+        Ok(value.expect("a call succeeds only once its body has been read"))
+    }
+
+    /// [`Caller::send`] for a reader that keeps its value: compiled once, not for each type of value.
+    fn send_to(
+        &self,
+        request: &Request,
+        credentials: Option<&Credentials>,
+        budget: &Budget,
+        read: &mut ReadInto<'_>,
+    ) -> Result<(), Cause> {
         let remote = self.remote(request.service);
         let max_attempts = self.attempts.unwrap_or_else(|| retry::attempts(request.service));
         let (mut attempts, mut reconnected, mut clock_changed, mut cost) = (0, false, false, None);
@@ -171,13 +189,13 @@ impl Caller {
             }
             attempts += 1;
             let failure = match self.attempt(remote, credentials, request, time, read) {
-                Ok(value) => {
+                Ok(()) => {
                     remote.quota.refund(cost);
                     self.observer.request(request.service.id(), request.operation, "ok");
                     if clock_changed && self.clock.ignores_dates() {
                         warn_of_dates(&remote.endpoint.host);
                     }
-                    return Ok(value);
+                    return Ok(());
                 }
                 Err(failure) => failure,
             };
@@ -212,14 +230,14 @@ impl Caller {
         }
     }
 
-    fn attempt<T>(
+    fn attempt(
         &self,
         Remote { region, endpoint, .. }: &Remote,
         credentials: Option<&Credentials>,
         request: &Request,
         time: Duration,
-        read: ReadBody<'_, T>,
-    ) -> Result<T, Box<AttemptFailure>> {
+        read: &mut ReadInto<'_>,
+    ) -> Result<(), Box<AttemptFailure>> {
         let body = request.body.as_bytes();
         let sent = Timestamp::now();
         let signature = match credentials {
