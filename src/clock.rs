@@ -32,6 +32,11 @@ impl Timestamp {
         Timestamp(micros)
     }
 
+    /// From milliseconds since the epoch, saturating.
+    pub fn from_millis(millis: u64) -> Self {
+        Timestamp(i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000))
+    }
+
     /// Microseconds since the epoch.
     pub fn as_micros(self) -> i64 {
         self.0

@@ -2,6 +2,7 @@
 
 pub mod about;
 pub mod aws;
+pub mod balancer;
 pub mod cause;
 pub mod children;
 pub mod cli;

@@ -213,6 +213,11 @@ impl Episode {
         Episode { target, ..self }
     }
 
+    /// Whether the last outcome was a fault.
+    pub fn is_open(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// Reports the outcome of a turn: `None` for success, else the fault's `key` and `text`.
     ///
     /// The key identifies the fault and is not logged. While it stays the same, changes of the text (a request id, a

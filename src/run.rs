@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
 
-use crate::aws::{self, Aws, Created, GroupSource, KeptTable, Regions, SlotTable, Whereabouts};
+use crate::aws::{
+    self, Aws, Created, GroupSource, KeptTable, LifecycleHooks, Regions, ReportTable, ReportWriter, SlotTable,
+    Whereabouts,
+};
 use crate::cli::{Args, Mode, Role};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -23,7 +26,7 @@ use crate::log::{self, Episode};
 use crate::marker::Moment;
 use crate::metrics::Metrics;
 use crate::ports::{Haproxy, Source, Subject, TableReader, TurnError};
-use crate::server::{Server, SlotLimits};
+use crate::server::{Departures, Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings, ZoneNames};
 use crate::shutdown::Shutdown;
 use crate::status::{Facts, Status};
@@ -98,10 +101,17 @@ fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<E
     let common = settings::load_common(args.config.as_deref(), env)?;
     start_log(args, &common);
     let aws = Aws::new(regions(&common, true), env, Metrics::new("create-table"))?;
-    let mut table = SlotTable::new(aws, &common.table);
+    let table = SlotTable::new(Arc::clone(&aws), &common.table);
     match retry_at_startup(shutdown, || Ok(table.create()?))? {
         Created::Created => print(&format!("table {} created and active\n", common.table)),
         Created::Existed => print(&format!("table {} already exists, left unchanged\n", common.table)),
+    }
+    if let Some(name) = &common.report_table {
+        let reports = ReportTable::new(aws, name);
+        match retry_at_startup(shutdown, || Ok(reports.create()?))? {
+            Created::Created => print(&format!("table {name} created and active, its items expire\n")),
+            Created::Existed => print(&format!("table {name} already exists, left unchanged\n")),
+        }
     }
     Ok(ExitCode::from(exit::DONE))
 }
@@ -109,7 +119,7 @@ fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<E
 fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let limits = SlotLimits::of(&settings);
-    let ServerSettings { common, source, .. } = settings;
+    let ServerSettings { common, source, hook, drain, .. } = settings;
     let role = RoleLoop::new("server", args, &common, None, shutdown, started)?;
     let only_table = matches!(source, SourceSettings::Consul { .. });
     let aws = aws(args, regions(&common, only_table), env, &role.metrics, started)?;
@@ -119,11 +129,15 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
             Box::new(ServiceSource::new(api, services, env, Arc::clone(&role.metrics) as _)?)
         }
     };
+    let departures = Departures {
+        reports: common.report_table.as_ref().map(|name| Box::new(ReportTable::new(Arc::clone(&aws), name)) as _),
+        hooks: hook.map(|hook| Box::new(LifecycleHooks::new(Arc::clone(&aws), hook)) as _),
+        drain,
+    };
     let table = SlotTable::new(aws, &common.table);
     let mut schema = Some(table.new_handle());
-    let server = Server::new(source, table, limits, Arc::clone(&role.status) as _, process_name());
+    let mut server = Server::new(source, table, limits, Arc::clone(&role.status) as _, process_name());
     if args.mode == Mode::DryRun {
-        let mut server = server;
         let preview = retry_at_startup(&role.shutdown, || {
             check_schema(&mut schema)?;
             server.dry_run(Timestamp::now())
@@ -131,6 +145,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
         print(&format!("{preview}\n"));
         return Ok(ExitCode::from(exit::DONE));
     }
+    server.watch_departures(departures);
     let mut runner = ServerRunner { server, schema };
     let result = match args.mode {
         Mode::Once => role.once(&mut runner, |runner| has_leader(&runner.server, started + ONE_TURN_AWS)),
@@ -199,6 +214,8 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
         }
         _ => None,
     };
+    let reports = common.report_table.as_ref().filter(|_| args.mode == Mode::Loop);
+    let reports = reports.map(|name| start_reports(ReportTable::new(Arc::clone(&aws), name), &settings)).transpose()?;
     let table = KeptTable::new(SlotTable::new(aws, name), state_file, region, zone.clone()).map_err(|error| {
         Error::Start(format!(
             "cannot start the thread that writes CLIENT_STATE_FILE: {error}: check the process limits"
@@ -220,10 +237,26 @@ fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
         print(&format!("{}\n", if commands.is_empty() { "nothing to send".to_owned() } else { commands.join("\n") }));
         return Ok(ExitCode::from(exit::DONE));
     }
-    match args.mode {
+    if let Some(reports) = &reports {
+        client.report_to(Arc::clone(reports) as _);
+    }
+    let result = match args.mode {
         Mode::Once => role.once(&mut client, |client| all_open(client.has_unopened(), started + ONE_TURN_AWS)),
         _ => role.turns(&mut client),
+    };
+    if let Some(reports) = reports {
+        reports.stop();
     }
+    result
+}
+
+/// Starts to write the reports of this load balancer, named by its host and HAProxy's socket.
+fn start_reports(table: ReportTable, settings: &ClientSettings) -> Result<Arc<ReportWriter>, Error> {
+    let name = format!("{} {}", host(), settings.socket);
+    let writer = ReportWriter::start(table, name, settings.common.interval).map_err(|error| {
+        Error::Start(format!("cannot start the thread that writes reports: {error}: check the process limits"))
+    })?;
+    Ok(Arc::new(writer))
 }
 
 /// The zone that this machine runs in, for `CLIENT_ZONE_NAMES` auto. It is never guessed: the wrong one would split traffic wrongly.

@@ -66,6 +66,8 @@ pub struct Occupant {
     pub status: Status,
     /// When the weight last changed; `None` if the row's timestamp does not parse.
     pub last_step: Option<Timestamp>,
+    /// Since when it drains, by AWS's clock (`HsdoDrainSince`); `None` if it does not.
+    pub drain_since: Option<Timestamp>,
 }
 
 /// A slot as its row describes it.
@@ -239,6 +241,15 @@ pub struct UnknownState {
     pub state: String,
 }
 
+/// An instance that a terminating lifecycle hook holds back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The instance.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+}
+
 /// A tag of an instance that cannot be read. It counts as absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultyTag {
@@ -290,6 +301,8 @@ pub struct Observation {
     pub hidden: Vec<Hidden>,
     /// Instances in a state unknown to hsdo.
     pub unknown_states: Vec<UnknownState>,
+    /// Instances that a terminating lifecycle hook holds back, those without an address or a slot too.
+    pub waiting: Vec<Waiting>,
     /// Tags that cannot be read.
     pub faulty_tags: Vec<FaultyTag>,
     /// The occupants that no group lists.

@@ -3,15 +3,19 @@ data "aws_partition" "current" {}
 data "aws_region" "current" {}
 
 locals {
-  # Built from its parts, because the table may be created elsewhere.
-  table_arn = join(":", [
-    "arn",
-    data.aws_partition.current.partition,
-    "dynamodb",
-    data.aws_region.current.id,
-    data.aws_caller_identity.current.account_id,
-    "table/${var.table_name}",
-  ])
+  # Built from their parts, because the tables may be created elsewhere.
+  place = "${data.aws_region.current.id}:${data.aws_caller_identity.current.account_id}"
+  arn   = "arn:${data.aws_partition.current.partition}"
+
+  table_arn        = "${local.arn}:dynamodb:${local.place}:table/${var.table_name}"
+  report_table_arn = "${local.arn}:dynamodb:${local.place}:table/${coalesce(var.report_table_name, "-")}"
+  has_reports      = var.report_table_name == null ? [] : [true]
+
+  # Only these can be let go: `*` in a name stands for any text.
+  hooked_group_arns = [
+    for group in var.lifecycle_hook_groups :
+    "${local.arn}:autoscaling:${local.place}:autoScalingGroup:*:autoScalingGroupName/${group}"
+  ]
 }
 
 # The server reads the instances of its groups and writes the table; of several servers, only the leader does.
@@ -38,18 +42,52 @@ data "aws_iam_policy_document" "server" {
     resources = ["*"]
   }
 
+  # DYNAMODB_REPORT_TABLE_NAME: the leader only reads what clients report.
+  dynamic "statement" {
+    for_each = local.has_reports
+
+    content {
+      sid       = "Reports"
+      actions   = ["dynamodb:Scan"]
+      resources = [local.report_table_arn]
+    }
+  }
+
+  # SERVER_LIFECYCLE_HOOK.
+  dynamic "statement" {
+    for_each = length(var.lifecycle_hook_groups) > 0 ? [true] : []
+
+    content {
+      sid       = "LetInstancesGo"
+      actions   = ["autoscaling:CompleteLifecycleAction"]
+      resources = local.hooked_group_arns
+    }
+  }
+
+  # Only SERVER_LIFECYCLE_HOOK = "*" asks for the names of hooks; the action supports no resource-level permissions.
+  dynamic "statement" {
+    for_each = length(var.lifecycle_hook_groups) > 0 ? [true] : []
+
+    content {
+      sid       = "Hooks"
+      actions   = ["autoscaling:DescribeLifecycleHooks"]
+      resources = ["*"]
+    }
+  }
+
   dynamic "statement" {
     for_each = var.create_table ? [] : [true]
 
     content {
       sid       = "CreateTable"
-      actions   = ["dynamodb:CreateTable"]
-      resources = [local.table_arn]
+      actions   = ["dynamodb:CreateTable", "dynamodb:DescribeTable", "dynamodb:UpdateTimeToLive"]
+      resources = concat([local.table_arn], [for _ in local.has_reports : local.report_table_arn])
     }
   }
 }
 
-# Read access to the table only: a compromised load balancer cannot change anything.
+# Read access to the table only: a compromised load balancer cannot change it. In the report table it can write what it likes, which
+# holds an instance until its deadline at worst, or lets it go early.
 data "aws_iam_policy_document" "client" {
   statement {
     sid = "Table"
@@ -58,6 +96,16 @@ data "aws_iam_policy_document" "client" {
       "dynamodb:Scan",
     ]
     resources = [local.table_arn]
+  }
+
+  dynamic "statement" {
+    for_each = local.has_reports
+
+    content {
+      sid       = "Report"
+      actions   = ["dynamodb:UpdateItem", "dynamodb:DeleteItem"]
+      resources = [local.report_table_arn]
+    }
   }
 }
 
@@ -71,6 +119,16 @@ data "aws_iam_policy_document" "operator" {
       "dynamodb:UpdateItem",
     ]
     resources = [local.table_arn]
+  }
+
+  dynamic "statement" {
+    for_each = local.has_reports
+
+    content {
+      sid       = "Reports"
+      actions   = ["dynamodb:Scan"]
+      resources = [local.report_table_arn]
+    }
   }
 
   statement {

@@ -3,6 +3,11 @@ output "table_name" {
   value       = var.table_name
 }
 
+output "report_table_name" {
+  description = "DYNAMODB_REPORT_TABLE_NAME for both roles; null without one."
+  value       = var.report_table_name
+}
+
 output "server_policy_arn" {
   description = "Policy for machines that run hsdo --server."
   value       = aws_iam_policy.server.arn

@@ -9,8 +9,25 @@ variable "table_name" {
   }
 }
 
+variable "report_table_name" {
+  description = "Name of the table of reports: DYNAMODB_REPORT_TABLE_NAME for both roles. None if null."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.report_table_name == null || can(regex("^[a-zA-Z0-9_.-]{3,255}$", var.report_table_name))
+    error_message = "A DynamoDB table name has 3 to 255 letters, digits, underscores, dots and hyphens."
+  }
+}
+
+variable "lifecycle_hook_groups" {
+  description = "Auto Scaling groups whose instances hsdo may let go (SERVER_LIFECYCLE_HOOK), by name; * stands for any text."
+  type        = list(string)
+  default     = []
+}
+
 variable "name_prefix" {
-  description = "Prefix of the names of the two policies."
+  description = "Prefix of the names of the policies."
   type        = string
   default     = "hsdo"
 }
@@ -22,7 +39,7 @@ variable "deletion_protection" {
 }
 
 variable "create_table" {
-  description = "Whether to create the table. If false, the server role may create it (hsdo --create-table)."
+  description = "Whether to create the tables. If false, the server role may create it (hsdo --create-table)."
   type        = bool
   default     = true
 }

@@ -139,6 +139,7 @@ pub(crate) fn assert_storable(instance: &Instance) {
         weight: 1,
         status: Status::Enabled,
         last_step: Some(Timestamp::from_micros(1_700_000_000_000_000)),
+        drain_since: None,
     };
     assert_same(&Slot {
         id: 7,

@@ -14,7 +14,9 @@ use super::spill::{self, Candidates, Load, STEPS, Spill};
 use super::stage::Options;
 use super::view::View;
 use crate::about::About;
-use crate::ports::{BackendFault, BackendSlot, BackendState, Command, Running, Servers, likely_base, number_of};
+use crate::ports::{
+    BackendFault, BackendSlot, BackendState, Command, Running, Servers, Subject, TurnError, likely_base, number_of,
+};
 use crate::slot::{SlotId, Status, Table};
 
 /// What was learned of a backend in one HAProxy process; dropped when another one answers.
@@ -239,6 +241,32 @@ impl ManagedBackend {
             cause: reason::cause(slot, table, view, &self.plan),
         };
         BackendState { slots: reason::slots(table, view).into_iter().map(slot).collect(), ..state }
+    }
+
+    /// What runs on its servers of these slots, given what runs on `servers`; slots that it does not have are left out.
+    pub(super) fn sessions(
+        &self,
+        slots: &[SlotId],
+        servers: Option<&BTreeMap<String, u64>>,
+    ) -> Result<Vec<(SlotId, u64)>, TurnError> {
+        let running = match &self.running {
+            Ok(running) => running,
+            Err(fault @ BackendFault::Unreadable(_)) => {
+                return Err(TurnError::new(Subject::Haproxy, format!("backend {}: {fault}", self.name())));
+            }
+            // No server of it is ours.
+            Err(_) => return Ok(Vec::new()),
+        };
+        let count = |slot: &SlotId| {
+            let server = format!("{}{slot}", self.target.backend.base);
+            let unknown = || {
+                let text = format!("HAProxy does not tell the sessions of {}/{server}", self.name());
+                TurnError::new(Subject::Haproxy, text)
+            };
+            let sessions = servers.and_then(|servers| servers.get(&server)).copied().ok_or_else(unknown)?;
+            Ok((*slot, sessions))
+        };
+        slots.iter().filter(|slot| running.contains_key(slot)).map(count).collect()
     }
 
     pub(super) fn left(&self) -> usize {

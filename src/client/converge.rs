@@ -1,6 +1,6 @@
 //! Makes HAProxy match a table: reads, plans, sends and reads again, until nothing differs or nothing helps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use log::{debug, info, warn};
 use super::Target;
 use super::backend::ManagedBackend;
 use super::placement::{History, Rules};
-use super::reconcile::Step;
+use super::reconcile::{BackendPlan, Step};
 use super::report::{self, Refusals, Report};
 use super::sequencer::Next;
 use super::stage::PARKED;
@@ -17,6 +17,17 @@ use crate::about::About;
 use crate::metrics::Metrics;
 use crate::ports::{Board, Change, ClientState, Command, Haproxy, Process, Reading, Subject, TurnError, Verdict};
 use crate::slot::{SlotId, Table};
+
+/// What a load balancer is like at the end of a turn.
+pub(super) struct Account {
+    /// Whether HAProxy matches the table, but for what is held, blocked or missing there.
+    pub(super) matches: bool,
+    pub(super) haproxy: String,
+    pub(super) sessions: BTreeMap<SlotId, u64>,
+    pub(super) held: Vec<String>,
+    /// In sixteenths.
+    pub(super) spill: u8,
+}
 
 pub(super) struct Converge<H> {
     haproxy: H,
@@ -143,6 +154,39 @@ impl<H: Haproxy> Converge<H> {
             let backends = self.backends.iter().map(|backend| backend.state(table)).collect();
             board.publish(ClientState { table: table.clone(), process: self.process.clone(), backends });
         }
+    }
+
+    /// What this load balancer is like after a turn without errors, with the sessions on the servers of the slots in `leaving`.
+    pub(super) fn account(&mut self, leaving: &[SlotId]) -> Result<Account, TurnError> {
+        let sessions = if leaving.is_empty() { BTreeMap::new() } else { self.sessions(leaving)? };
+        let held = |backend: &ManagedBackend| {
+            let target = backend.target.backend.clone();
+            backend.plan.held.clone().into_iter().map(move |slot| format!("{}/{}{slot}", target.name, target.base))
+        };
+        let unfinished = |backend: &ManagedBackend| {
+            let BackendPlan { unopened, covering, contested, .. } = &backend.plan;
+            *unopened || !covering.is_empty() || !contested.is_empty() || backend.left() > 0
+        };
+        Ok(Account {
+            matches: !self.backends.iter().any(unfinished),
+            haproxy: self.process.as_ref().map(|process| process.version.clone()).unwrap_or_default(),
+            sessions,
+            held: self.backends.iter().flat_map(held).collect(),
+            spill: self.backends.iter().filter_map(ManagedBackend::spill_level).max().unwrap_or_default(),
+        })
+    }
+
+    /// What runs on the servers of these slots, over all backends. Unknown is an error: it must not pass for nothing.
+    fn sessions(&mut self, slots: &[SlotId]) -> Result<BTreeMap<SlotId, u64>, TurnError> {
+        let all = self.haproxy.sessions(&names(&self.backends))?;
+        let mut sum: BTreeMap<SlotId, u64> = slots.iter().map(|slot| (*slot, 0)).collect();
+        for backend in &self.backends {
+            let here = backend.sessions(slots, all.get(backend.name()))?;
+            for (slot, count) in here {
+                *sum.entry(slot).or_default() += count;
+            }
+        }
+        Ok(sum)
     }
 
     /// The commands that a turn would send, simulated on the model of HAProxy.

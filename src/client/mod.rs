@@ -61,14 +61,17 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::debug;
+
 use crate::about::About;
+use crate::balancer::BalancerReport;
 use crate::log::Episode;
 use crate::marker::Marker;
 use crate::metrics::{Metrics, ServerSeries};
-use crate::ports::{Board, Haproxy, Kept, Subject, TableReader, TurnError};
+use crate::ports::{Board, Haproxy, Kept, Reports, Subject, TableReader, TurnError};
 use crate::settings::{Backend, ClientSettings};
-use crate::slot::{self, SlotId, Table};
-use converge::Converge;
+use crate::slot::{self, SlotId, Status, Table};
+use converge::{Account, Converge};
 pub use memory::SlotMemory;
 use placement::{BackendKind, By, History, Rules, Split, Splits};
 pub use sequencer::{Next, Sequencer};
@@ -116,6 +119,11 @@ pub struct Client<T, H> {
     marker_fault: Episode,
     kept: Episode,
     board: Option<Arc<dyn Board>>,
+    reports: Option<Arc<dyn Reports>>,
+    /// The report of the last turn that could tell; none before the first.
+    told: Option<BalancerReport>,
+    /// The slots of `table` whose servers drain or are disabled.
+    leaving: Vec<SlotId>,
 }
 
 impl<T: TableReader, H: Haproxy> Client<T, H> {
@@ -152,6 +160,9 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
             marker_fault: Episode::new("change marker"),
             kept: Episode::new("CLIENT_STATE_FILE"),
             board: None,
+            reports: None,
+            told: None,
+            leaving: Vec::new(),
         }
     }
 
@@ -168,6 +179,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         }
         self.current_until = refreshed.is_ok().then(|| now + CURRENT);
         let repaired = repaired.and_then(|()| self.repair(now));
+        self.report(repaired.is_ok());
         [refreshed, repaired].into_iter().filter_map(Result::err).collect()
     }
 
@@ -175,6 +187,35 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     pub fn show_on(&mut self, board: Arc<dyn Board>) {
         self.converge.show_on(Arc::clone(&board));
         self.board = Some(board);
+    }
+
+    /// From now on the client reports there what its HAProxy has carried out.
+    pub fn report_to(&mut self, reports: Arc<dyn Reports>) {
+        self.reports = Some(reports);
+    }
+
+    /// Reports what HAProxy is like after a turn; `is_repaired` if it could be read and sent to. After a turn that could not, what was
+    /// reported last stands: somebody may still be served.
+    fn report(&mut self, is_repaired: bool) {
+        let Some(reports) = &self.reports else { return };
+        if self.converge.is_down() {
+            self.told = None;
+            reports.silence();
+            return;
+        }
+        if is_repaired && self.table.is_some() && !self.is_kept {
+            match self.converge.account(&self.leaving) {
+                Ok(Account { matches, haproxy, sessions, held, spill }) => {
+                    let before = self.told.as_ref().and_then(|told| told.version);
+                    let version = if matches { self.watch.version() } else { before };
+                    self.told = Some(BalancerReport { version, haproxy, sessions, held, spill });
+                }
+                Err(error) => debug!("nothing new to report: {error}"),
+            }
+        }
+        if let Some(told) = &self.told {
+            reports.report(told);
+        }
     }
 
     /// Whether there is a table to keep HAProxy in step with.
@@ -289,6 +330,8 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let splits = Splits::of(&table, &self.rules, self.history());
         self.known.learn(&splits);
         self.publish(&table, &splits);
+        let leaves = |slot: &&slot::Slot| slot.occupant.as_ref().is_some_and(|one| one.status != Status::Enabled);
+        self.leaving = table.slots().filter(leaves).map(|slot| slot.id).collect();
         self.table = Some(table);
         self.converge.table_changed();
     }

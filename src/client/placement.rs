@@ -279,6 +279,7 @@ mod tests {
             weight: 5,
             status,
             last_step: None,
+            drain_since: None,
         };
         Slot { occupant: Some(occupant), ..Slot::empty(id) }
     }

@@ -114,6 +114,7 @@ mod tests {
             weight,
             status,
             last_step: None,
+            drain_since: None,
         };
         (id, Row::Readable(Arc::new(Slot { occupant: Some(occupant), ..Slot::empty(id) })))
     }

@@ -21,6 +21,7 @@ fn row(id: SlotId, group: &str, zone: Option<&str>, weight: Weight, status: Stat
         weight,
         status,
         last_step: None,
+        drain_since: None,
     };
     (id, Row::Readable(Arc::new(Slot { occupant: Some(occupant), ..Slot::empty(id) })))
 }

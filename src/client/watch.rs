@@ -79,6 +79,11 @@ impl MarkerWatch {
         self.recheck = self.version.map(|_| end + TRANSACTION);
     }
 
+    /// The version of the marker that was seen before the table was last read.
+    pub(super) fn version(&self) -> Option<u64> {
+        self.version
+    }
+
     pub(super) fn beat(&self) -> Option<Instant> {
         self.beat
     }

@@ -2,21 +2,23 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::lease::Lease;
 use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
-use crate::aws::{Service, SlotTable};
+use crate::aws::{ReportTable, Service, SlotTable};
+use crate::balancer::{BalancerItem, BalancerItems, BalancerReport, SPILL_STEPS};
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
 use crate::order::{Order, Orders};
-use crate::ports::{SlotStore, TableReading};
+use crate::ports::{BalancerState, SlotStore, TableReading};
 use crate::settings;
 use crate::slot::{Occupant, Row, SlotId, Table, counts_by_state};
-use crate::status::OrderFacts;
+use crate::status::{BalancerFacts, OrderFacts};
 use crate::text::{list, span};
 
 /// Slots listed for one order.
@@ -27,8 +29,9 @@ pub const HELP: &str = "\
 usage: hsdo status [--json] [--config PATH] [--debug]
 
 Prints the table as it is: who leads it and whether it is alive, the version, each slot with its instance, group, zone,
-address, weight, state, and since when (its last step), and the orders that `hsdo drain` gave. Waits up to 3 s for the
-leader's heartbeat.
+address, weight, state, and since when (its last step), and the orders that `hsdo drain` gave. With
+DYNAMODB_REPORT_TABLE_NAME it shows each load balancer too: how far it is behind the table, its HAProxy, its spillover,
+the servers that it holds, and its sessions on what drains. Waits up to 3 s for the leader's heartbeat.
 
 exit codes: 0 the table was read; 1 it cannot be read; 2 usage or configuration
 ";
@@ -39,7 +42,9 @@ pub(super) fn run(options: &Options, env: &Environment) -> Result<ExitCode, Erro
     let mut store = SlotTable::new(aws.clone(), &common.table);
     let TableReading { table, marker, orders, time, .. } = SlotStore::read(&mut store).map_err(failed)?;
     let lease = Lease::of(marker, Timestamp::now()).watched(&mut store);
-    let view = View { name: &common.table, region: aws.region(Service::DynamoDb), lease, table, orders, time };
+    let reports = common.report_table.as_ref().map(|name| ReportTable::new(aws.clone(), name).scan());
+    let reports = reports.map(|read| read.map_err(|error| error.to_string()));
+    let view = View { name: &common.table, region: aws.region(Service::DynamoDb), lease, table, orders, time, reports };
     let text = if options.json {
         print::json(&view.json(Timestamp::now()))
     } else {
@@ -58,9 +63,43 @@ struct View<'a> {
     orders: Orders,
     /// AWS's time, which orders lapse by.
     time: Timestamp,
+    /// What load balancers report, or why that cannot be read; `None` without a report table.
+    reports: Option<Result<BalancerItems, String>>,
+}
+
+/// Whether a load balancer has carried out the version that was read.
+fn balancer_state(report: &BalancerReport, version: Option<u64>) -> &'static str {
+    if report.version >= version { BalancerState::Current.word() } else { BalancerState::Behind.word() }
 }
 
 impl View<'_> {
+    fn balancers(&self) -> Vec<Vec<Cell>> {
+        let version = self.lease.marker.version;
+        let items = self.reports.iter().flatten().flat_map(|read| &read.items);
+        let row = |item: &BalancerItem| {
+            let BalancerReport { version: done, haproxy, sessions, held, spill } = &item.report;
+            let state = balancer_state(&item.report, version);
+            let tone = if state == BalancerState::Current.word() { Tone::Good } else { Tone::Warn };
+            let lag = version.zip(*done).map(|(version, done)| Duration::from_millis(version.saturating_sub(done)));
+            let lag = lag.filter(|lag| !lag.is_zero()).map(|lag| format!(" by {}", span(lag))).unwrap_or_default();
+            let busy = sessions.iter().filter(|(_, count)| **count > 0);
+            let busy: Vec<String> = busy.map(|(slot, count)| format!("slot {slot}: {count}")).collect();
+            let none = || Cell::new("-", Tone::Faint);
+            let listed = |text: String| if text.is_empty() { none() } else { text.into() };
+            let spill = f64::from(*spill) / f64::from(SPILL_STEPS);
+            vec![
+                item.name.clone().into(),
+                Cell::new(format!("{state}{lag}"), tone),
+                haproxy.clone().into(),
+                if spill > 0.0 { spill.to_string().into() } else { none() },
+                listed(list(held.iter().cloned(), LISTED)),
+                listed(list(busy.into_iter(), LISTED)),
+                since(Timestamp::from_millis(item.seen), self.time).into(),
+            ]
+        };
+        items.map(row).collect()
+    }
+
     fn counts(&self) -> String {
         let counts = counts_by_state(self.table.slots(), self.table.faults().len());
         counts.map(|(state, count)| format!("{count} {state}")).join(", ")
@@ -86,6 +125,23 @@ impl View<'_> {
             let rows: Vec<Vec<Cell>> = orders.iter().map(|order| self.order_cells(order)).collect();
             let header = ["ORDER ON", "SLOTS", "SINCE", "UNTIL", "BY", "NOTE"];
             let _ = write!(text, "\n{}", print::table(&header, &rows, colours));
+        }
+        let balancers = self.balancers();
+        if !balancers.is_empty() {
+            let header =
+                ["BALANCER", "STATE", "HAPROXY", "SPILL", "HELD", "SESSIONS ON WHAT DRAINS", "SEEN, BY ITS OWN CLOCK"];
+            let _ = write!(text, "\n{}", print::table(&header, &balancers, colours));
+        }
+        match &self.reports {
+            Some(Err(why)) => {
+                let _ = writeln!(text, "the reports of load balancers cannot be read: {}", crate::text::sanitized(why));
+            }
+            Some(Ok(read)) => {
+                for why in &read.unreadable {
+                    let _ = writeln!(text, "no report, as it cannot be read: {}", crate::text::sanitized(why));
+                }
+            }
+            None => {}
         }
         for entry in &self.orders.unreadable {
             let _ = writeln!(text, "no order, as it cannot be read: {}", crate::text::sanitized(&entry.reason));
@@ -118,6 +174,12 @@ impl View<'_> {
     fn json(&self, now: Timestamp) -> Value {
         let in_force = self.orders.in_force(self.time);
         let orders: Vec<OrderFacts> = in_force.iter().map(|order| OrderFacts::of(order, self.held(order))).collect();
+        let facts = |item: &BalancerItem| {
+            let state = balancer_state(&item.report, self.lease.marker.version);
+            BalancerFacts::of(&item.name, state, item.seen, &item.report)
+        };
+        let read = self.reports.as_ref().map(|read| read.as_ref().ok());
+        let balancers = read.map(|read| read.map(|read| read.items.iter().map(facts).collect::<Vec<_>>()));
         let slots: Vec<Value> = self.table.rows.iter().map(|(id, row)| slot_json(*id, row, now)).collect();
         json!({
             "table": self.name,
@@ -127,6 +189,9 @@ impl View<'_> {
             "slots": slots,
             "strays": self.table.strays,
             "orders": orders,
+            "balancers": balancers.flatten(),
+            "balancers_fault": self.reports.as_ref().and_then(|read| read.as_ref().err()),
+            "unreadable_balancers": self.reports.iter().flatten().flat_map(|read| &read.unreadable).collect::<Vec<_>>(),
             "unreadable_orders": self.orders.unreadable.iter().map(|entry| &entry.reason).collect::<Vec<_>>(),
         })
     }
@@ -187,6 +252,7 @@ fn slot_json(id: SlotId, row: &Row, now: Timestamp) -> Value {
         "weight": occupant.map(|occupant| occupant.weight),
         "state": state(row),
         "since": step.map(Timestamp::rfc3339),
+        "drain_since": occupant.and_then(|occupant| occupant.drain_since).map(Timestamp::rfc3339),
         "since_seconds": step.and_then(|step| now.since(step)).map(|age| age.as_secs_f64()),
         "last_group": slot.and_then(|slot| slot.last_group.as_ref()),
         "last_zone": slot.and_then(|slot| slot.last_zone.as_ref()),
@@ -221,6 +287,7 @@ mod tests {
             weight,
             status,
             last_step: Timestamp::parse("2026-01-02 03:04:05.678"),
+            drain_since: None,
         };
         let taken =
             |id, name: &str, status, weight| Slot { occupant: Some(occupant(name, status, weight)), ..Slot::empty(id) };
@@ -238,14 +305,14 @@ mod tests {
         let lease = Lease { alive: Some(true), ..Lease::of(marker, now()) };
         let order = Order {
             target: Target::Group("web-a".to_owned()),
-            until: Some(now().plus(std::time::Duration::from_secs(3_600))),
+            until: Some(now().plus(Duration::from_secs(3_600))),
             since: Some(now()),
             by: Some("arn:aws:iam::1:user/x".to_owned()),
             note: Some("patch <1>".to_owned()),
         };
         let broken = UnreadableOrder { target: None, reason: "\"x\": it is not a map".to_owned() };
         let orders = Orders { all: vec![order], unreadable: vec![broken] };
-        View { name: "web", region: "eu-west-1", lease, table, orders, time: now() }
+        View { name: "web", region: "eu-west-1", lease, table, orders, time: now(), reports: None }
     }
 
     fn now() -> Timestamp {
@@ -280,7 +347,7 @@ no slot: item with BackendServerID \"x\"
         assert_eq!(found["lease"], json!({"leader": "h/1", "alive": true, "heartbeat_age_seconds": 5.678}));
         let first = json!({
             "number": 1, "instance": "i-0a", "group": "web-a", "zone": "z1", "address": "10.0.0.7", "weight": 10,
-            "state": "enabled", "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "last_group": null,
+            "state": "enabled", "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "drain_since": null, "last_group": null,
             "last_zone": null, "fault": null,
         });
         assert_eq!(found["slots"][0], first);

@@ -371,6 +371,12 @@ impl Haproxy for Runtime {
         self.checked(reading)
     }
 
+    fn sessions(&mut self, backends: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, u64>>, TurnError> {
+        let sum = |(server, traffic): (String, Traffic)| (server, traffic.sessions + traffic.queued);
+        let traffic = self.traffic(backends)?;
+        Ok(traffic.into_iter().map(|(backend, servers)| (backend, servers.into_iter().map(sum).collect())).collect())
+    }
+
     fn send(&mut self, steps: &[Vec<Command>], on_verdict: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError> {
         let sent = self.send_all(steps, on_verdict);
         self.checked(sent)

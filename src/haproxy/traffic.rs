@@ -25,7 +25,7 @@ impl Traffic {
 }
 
 /// The servers in the reply to `show stat <backend> 4 -1`, by name. Only columns before those with free text are read, and a row
-/// that lacks one is left out.
+/// that lacks one, or whose numbers are none, is left out.
 pub(super) fn parse(reply: &str) -> BTreeMap<String, Traffic> {
     let mut lines = reply.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
@@ -36,12 +36,12 @@ pub(super) fn parse(reply: &str) -> BTreeMap<String, Traffic> {
     };
     let row = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
-        let number = |place: usize| cells.get(place).and_then(|cell| cell.parse().ok()).unwrap_or_default();
+        let number = |place: usize| cells.get(place)?.parse().ok();
         let traffic = Traffic {
             status: (*cells.get(status)?).to_owned(),
             check: (*cells.get(check)?).to_owned(),
-            sessions: number(sessions),
-            queued: number(queued),
+            sessions: number(sessions)?,
+            queued: number(queued)?,
         };
         Some(((*cells.get(name)?).to_owned(), traffic))
     };
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn columns_are_found_by_name() {
         let reply = "# pxname,svname,qcur,scur,status,check_status,last_chk,\n\
-                     back,web1,2,3,UP 1/2,* L4OK,\"a, b\",\nback,web2,0,0,DOWN,L7STS,x,\nback,web3\n\n";
+                     back,web1,2,3,UP 1/2,* L4OK,\"a, b\",\nback,web2,0,0,DOWN,L7STS,x,\nback,web3\nback,web4,,1,UP,L4OK,x,\n\n";
         let servers = parse(reply);
         let traffic = |status: &str, check: &str, sessions, queued| Traffic {
             status: status.to_owned(),

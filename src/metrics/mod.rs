@@ -3,6 +3,7 @@
 //! `text` has the exposition format, `process` the metrics of the process itself. A value that was never set is absent,
 //! not zero.
 
+mod departures;
 mod liveness;
 mod process;
 mod server;
@@ -89,6 +90,7 @@ struct Values {
     unseen: Option<usize>,
     unknown_states: Option<usize>,
     orders: Vec<(&'static str, usize)>,
+    departures: departures::Departures,
     leads: Option<bool>,
     heartbeat: Option<Instant>,
     /// The age of the heartbeat at the time of the scrape.

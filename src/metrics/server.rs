@@ -1,6 +1,6 @@
 //! The server role's gauges.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Metrics, ServerSeries};
 use crate::order::Target;
@@ -19,7 +19,12 @@ impl Gauges for Metrics {
         self.set_unknown_states(state.unknown_states);
         let of_kind = |kind| state.orders.iter().filter(|(order, _)| order.target.kind() == kind).count();
         let kinds = Target::KINDS.map(|kind| (kind, of_kind(kind)));
+        self.set_balancers(state.balancers.as_deref());
         self.set_orders(&[&kinds[..], &[("unreadable", state.unreadable_orders.len())]].concat());
+    }
+
+    fn let_go(&self, after: Duration) {
+        self.drained(after);
     }
 
     fn leads(&self, leads: bool) {

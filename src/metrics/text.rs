@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
+use super::departures;
 use super::process::ProcessStats;
 use super::{BUCKETS, Values};
 use crate::clock::Timestamp;
@@ -13,6 +14,7 @@ pub(super) fn render(role: &str, values: &Values, process: &ProcessStats) -> Str
     let mut text = Text(String::with_capacity(6144 + values.servers.len() * 120));
     turns(&mut text, values);
     table(&mut text, values);
+    departures::render(&mut text, &values.departures);
     haproxy(&mut text, values);
     aws(&mut text, values);
     consul(&mut text, values);
@@ -28,16 +30,7 @@ fn turns(text: &mut Text, values: &Values) {
     text.family(name, "counter", "Turns of the role's loop, by result.");
     text.sample(name, &[("result", &"ok")], turns.ok);
     text.sample(name, &[("result", &"failed")], turns.failed);
-    text.family("hsdo_turn_duration_seconds", "histogram", "Duration of turns.");
-    let mut below = 0;
-    for (count, bound) in turns.buckets.iter().zip(BUCKETS) {
-        below += count;
-        text.sample("hsdo_turn_duration_seconds_bucket", &[("le", &bound)], below);
-    }
-    let all: u64 = turns.buckets.iter().sum();
-    text.sample("hsdo_turn_duration_seconds_bucket", &[("le", &"+Inf")], all);
-    text.sample("hsdo_turn_duration_seconds_sum", &[], turns.seconds);
-    text.sample("hsdo_turn_duration_seconds_count", &[], all);
+    text.histogram("hsdo_turn_duration_seconds", "Duration of turns.", &BUCKETS, &turns.buckets, turns.seconds);
     text.gauge(
         "hsdo_last_success_timestamp_seconds",
         "When the last successful turn ended, in seconds since the epoch.",
@@ -179,14 +172,29 @@ fn process_families(text: &mut Text, process: &ProcessStats) {
 type Label<'a> = (&'a str, &'a dyn Display);
 
 /// The text so far. Writing to a `String` cannot fail, so results of `write!` are ignored.
-struct Text(String);
+pub(super) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
+    /// `counts` are per bucket, not cumulative; the last one counts anything above the last of `bounds`.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], counts: &[u64], sum: f64) {
+        self.family(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        let mut below = 0;
+        for (count, bound) in counts.iter().zip(bounds) {
+            below += count;
+            self.sample(&bucket, &[("le", bound)], below);
+        }
+        let all: u64 = counts.iter().sum();
+        self.sample(&bucket, &[("le", &"+Inf")], all);
+        self.sample(&format!("{name}_sum"), &[], sum);
+        self.sample(&format!("{name}_count"), &[], all);
+    }
+
+    pub(super) fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
         self.0.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
             self.0.push(if index == 0 { '{' } else { ',' });
@@ -205,7 +213,7 @@ impl Text {
         }
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: Option<impl Display>) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: Option<impl Display>) {
         self.single(name, "gauge", help, value);
     }
 }
@@ -219,6 +227,7 @@ fn escape(value: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::departures::{Departures, Drains};
     use super::super::{ServerSeries, Turns};
     use super::*;
 
@@ -261,6 +270,11 @@ mod tests {
             unseen: Some(1),
             unknown_states: Some(2),
             orders: vec![("slot", 0), ("zone", 1)],
+            departures: Departures {
+                balancers: Some([3, 1, 0]),
+                sessions: Some(7),
+                drains: Drains { buckets: [0, 0, 2, 0, 0, 1, 0, 0, 0, 0, 0], seconds: 130.5 },
+            },
             leads: Some(true),
             heartbeat: None,
             heartbeat_age: Some(std::time::Duration::from_millis(250)),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::TurnError;
+use crate::balancer::BalancerReport;
 use crate::marker::Marker;
 use crate::slot::{Table, Weight};
 
@@ -53,12 +54,27 @@ pub trait Haproxy {
     /// The exchange failed, or this HAProxy is unusable: its socket's level, several processes behind it.
     fn read(&mut self, backends: &[&str]) -> Result<Reading, TurnError>;
 
+    /// The sessions that run on each server of these backends and the requests that wait for it, by backend and server. A backend that
+    /// the last reading did not find is left out, and so is a server whose numbers cannot be read.
+    ///
+    /// # Errors
+    /// The exchange failed.
+    fn sessions(&mut self, backends: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, u64>>, TurnError>;
+
     /// Sends the commands of `steps` and passes each outcome to `on_verdict`. A step is never split between lines. If hsdo dies, 2.2 to
     /// 3.0 may drop the rest of a line, so a step must be safe to interrupt, and steps must not depend on each other.
     ///
     /// # Errors
     /// The first exchange that failed. The commands of its line may or may not have been executed; nothing further was sent.
     fn send(&mut self, steps: &[Vec<Command>], on_verdict: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError>;
+}
+
+/// Where a client leaves its reports for the leader.
+pub trait Reports: Send + Sync {
+    /// What is so at the end of a turn. Returns at once.
+    fn report(&self, report: &BalancerReport);
+    /// HAProxy is gone, and its sessions with it: until the next report, nobody should wait for this one.
+    fn silence(&self);
 }
 
 /// The HAProxy process that answered, and when.

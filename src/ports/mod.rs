@@ -8,5 +8,8 @@ mod status;
 
 pub use client::*;
 pub use error::{Subject, TurnError};
-pub use server::{Gauges, Reason, Sighting, SlotStore, Snapshot, Source, TableReading};
+pub use server::{
+    BalancerState, BalancerView, Completion, Gauges, Holding, Hooks, Reason, ReportReader, Sighting, SlotStore,
+    Snapshot, Source, TableReading,
+};
 pub use status::{BackendSlot, BackendState, Board, ClientState};

@@ -1,14 +1,17 @@
 //! The server role's ports: a source of instances, the table it writes, and the gauges.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use super::TurnError;
+use crate::balancer::{BalancerItems, BalancerReport};
 use crate::cause::{Cause, LeftOut};
 use crate::clock::Timestamp;
 use crate::marker::{Claim, Marker, Stamp};
 use crate::order::{Order, Orders};
-use crate::slot::{Observation, Slot, SlotId, Table, Weight};
+use crate::slot::{Observation, Slot, SlotId, Table, Waiting, Weight};
+use crate::text::{list, one_line};
 use crate::weight::Factor;
 
 /// Where instances come from: Auto Scaling groups or Consul.
@@ -121,6 +124,101 @@ pub trait SlotStore {
     fn release(&mut self, leader: &str) -> Result<(), TurnError>;
 }
 
+/// The report table, as the leader reads it.
+pub trait ReportReader {
+    /// Reads every report, strongly consistent.
+    ///
+    /// # Errors
+    /// The read failed or is incomplete.
+    fn read(&mut self) -> Result<BalancerItems, TurnError>;
+}
+
+/// The terminating lifecycle hooks of the groups.
+pub trait Hooks {
+    /// Lets these instances go, in this order, as far as the time for it reaches. Returns the outcome for each one that was tried.
+    fn complete(&mut self, leaving: &[Waiting]) -> Vec<Result<Completion, TurnError>>;
+}
+
+/// The outcome of letting an instance go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// AWS goes on with its termination.
+    Done,
+    /// Nothing held it any more.
+    Over,
+}
+
+/// Whether a load balancer keeps up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BalancerState {
+    /// It has carried out what the table says.
+    Current,
+    /// It has not carried out what the table said 10 s ago.
+    Behind,
+    /// Its report has not changed for 30 s.
+    Silent,
+}
+
+impl BalancerState {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [BalancerState::Current, BalancerState::Behind, BalancerState::Silent];
+
+    /// The word for it, in the metric and everywhere else.
+    pub fn word(self) -> &'static str {
+        match self {
+            BalancerState::Current => "current",
+            BalancerState::Behind => "behind",
+            BalancerState::Silent => "silent",
+        }
+    }
+}
+
+/// A load balancer as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BalancerView {
+    /// Host and socket.
+    pub name: String,
+    /// Whether it keeps up.
+    pub state: BalancerState,
+    /// Its `Seen`: that machine's own word.
+    pub seen: u64,
+    /// What it says.
+    pub report: BalancerReport,
+}
+
+/// What an instance waits for whose hook holds it back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// The load balancers that have sessions on it, and how many.
+    pub sessions: BTreeMap<String, u64>,
+    /// The load balancers that have not carried out that it drains.
+    pub behind: Vec<String>,
+    /// When it goes at the latest, by AWS's clock.
+    pub until: Option<Timestamp>,
+}
+
+/// Completes "held by its lifecycle hook".
+impl fmt::Display for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(until) = self.until {
+            write!(f, " until {} at the latest", until.to_the_second())?;
+        }
+        let of = |(name, count): (&String, &u64)| {
+            format!("{} has {count} session{}", one_line(name, NAME), if *count == 1 { "" } else { "s" })
+        };
+        let behind = |name: &String| format!("{} has not carried out that it drains", one_line(name, NAME));
+        let all: Vec<String> = self.sessions.iter().map(of).chain(self.behind.iter().map(behind)).collect();
+        if !all.is_empty() {
+            write!(f, ": {}", list(all.into_iter(), LISTED))?;
+        }
+        Ok(())
+    }
+}
+
+/// How many load balancers a message lists, and how many characters of each name.
+const LISTED: usize = 8;
+const NAME: usize = 60;
+
 /// Where the server publishes its state for the exporter.
 pub trait Gauges: Send + Sync {
     /// Replaces everything published before.
@@ -129,6 +227,8 @@ pub trait Gauges: Send + Sync {
     fn leads(&self, leads: bool);
     /// Records the term that leads the table, its own or another's; `None` if none does.
     fn leader(&self, _term: Option<&str>) {}
+    /// Records that an instance was let go, this long after its drain began.
+    fn let_go(&self, _after: Duration) {}
     /// Records that the heartbeat was written, or seen to change, at `when`.
     fn heartbeat(&self, when: Instant);
 }
@@ -160,6 +260,10 @@ pub struct Snapshot {
     pub orders: Vec<(Order, Vec<SlotId>)>,
     /// What is wrong with each order that cannot be read.
     pub unreadable_orders: Vec<String>,
+    /// The load balancers by their reports; `None` without a report table.
+    pub balancers: Option<Vec<BalancerView>>,
+    /// The instances that a lifecycle hook holds back, and what each waits for.
+    pub waiting: BTreeMap<String, Holding>,
 }
 
 /// Why a slot has its weight, and where that is going.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{Level, log_enabled};
 
@@ -12,14 +13,26 @@ use super::{orders, report};
 use crate::about::Message;
 use crate::cause::Cause;
 use crate::order::{Order, Orders};
-use crate::ports::{Gauges, Source};
+use crate::ports::{Gauges, Hooks, ReportReader, Source};
 use crate::slot::{Observation, SlotId, Table};
+
+/// What a leader needs to let instances go.
+#[derive(Default)]
+pub struct Departures {
+    /// The report table, if there is one.
+    pub reports: Option<Box<dyn ReportReader>>,
+    /// The lifecycle hooks to complete, if any.
+    pub hooks: Option<Box<dyn Hooks>>,
+    /// How long a drain may take (`SERVER_DRAIN_SECONDS`).
+    pub drain: Duration,
+}
 
 pub(super) struct TurnContext<S, T> {
     pub(super) source: S,
     pub(super) store: T,
     pub(super) limits: SlotLimits,
     pub(super) gauges: Arc<dyn Gauges>,
+    pub(super) departures: Departures,
     /// Unknown states that were already logged.
     pub(super) named_states: BTreeSet<String>,
 }

@@ -125,6 +125,7 @@ pub(super) fn slot(line: &str) -> Slot {
                     other => panic!("no status: {other}"),
                 },
                 last_step: (time != "?").then(|| at(time.parse().expect("seconds"))),
+                drain_since: (status == "draining").then(|| at(0)),
             })
         }
         _ => panic!("no slot: {line}"),

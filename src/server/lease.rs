@@ -127,6 +127,11 @@ impl HeldLease {
         &self.term
     }
 
+    /// The version of the table as this term last read or wrote it.
+    pub(super) fn version(&self) -> Option<u64> {
+        self.version
+    }
+
     /// Whether `marker` still names our term. If so, our counters rise above its own, whoever wrote them. They never fall back to
     /// them: in a table restored from a backup the next ones would be those of before, and say nothing to clients that saw them.
     pub(super) fn confirm(&mut self, marker: &Marker) -> bool {

@@ -34,7 +34,7 @@ pub struct SlotLimits {
 impl SlotLimits {
     /// The limits that the settings give.
     pub fn of(settings: &ServerSettings) -> Self {
-        let ServerSettings { common, source, ramp, weighting, removal_guard } = settings;
+        let ServerSettings { common, source, ramp, weighting, removal_guard, .. } = settings;
         let (entries, has_sizes) = match source {
             SourceSettings::Aws { groups, reading } => {
                 (groups.entries(), reading.tags || reading.weight_by != WeightBy::None)

@@ -7,6 +7,7 @@
 //! - `allocate`: instances are never moved. What becomes of an occupant depends on what the source says about it (`judge`):
 //!   unknown is not empty. If too many vanish at once, they are kept for a while (`guard`). New instances get free slots
 //!   (`seat`), preferably ones that their own group had.
+//! - `departure`: when an instance may go that a lifecycle hook holds back, by what the load balancers report (`balancers`).
 //! - `ramp`, `drain`: a new server's weight ramps up from MIN to its full weight; a draining server gets weight 0 as soon as
 //!   another one serves.
 //!
@@ -14,8 +15,10 @@
 //! table's format are unknown here.
 
 mod allocate;
+mod balancers;
 mod conditions;
 mod context;
+mod departure;
 mod drain;
 mod guard;
 mod judge;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 
 use log::{debug, info, warn};
 
+pub use context::Departures;
 pub use limits::SlotLimits;
 pub use plan::{Plan, decide};
 pub use reason::{causes, factor, left_out};
@@ -70,8 +74,14 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     /// A server on standby. `process` must be unique among all processes, past and future.
     pub fn new(source: S, store: T, limits: SlotLimits, gauges: Arc<dyn Gauges>, process: String) -> Self {
         gauges.leads(false);
-        let context = TurnContext { source, store, limits, gauges, named_states: BTreeSet::new() };
+        let departures = Departures::default();
+        let context = TurnContext { source, store, limits, gauges, departures, named_states: BTreeSet::new() };
         Server { context, leadership: Leadership::StandingBy(Standby::first(process)) }
+    }
+
+    /// From now on, while it leads, this server reads what load balancers report, and lets instances go that hooks hold back.
+    pub fn watch_departures(&mut self, departures: Departures) {
+        self.context.departures = departures;
     }
 
     /// Runs one turn. A server that finds its term over goes on standby in the same turn.

@@ -11,7 +11,7 @@ use super::ramp::Ramp;
 use super::{allocate, drain};
 use crate::clock::Timestamp;
 use crate::order::{self, Order};
-use crate::slot::{Instance, Observation, Row, Slot, SlotId, Table, Weight};
+use crate::slot::{Instance, Observation, Row, Slot, SlotId, Status, Table, Weight};
 use crate::weight::Weighed;
 
 /// What a turn decided.
@@ -66,7 +66,7 @@ impl Plan {
 /// Decides what the table must hold at `now` under the `orders` in force, without any state of earlier turns.
 pub fn decide(table: &Table, orders: &[Order], seen: &Observation, now: Timestamp, limits: &SlotLimits) -> Plan {
     let (slots, guard, ordered) = (BTreeMap::new(), Guard::default(), BTreeMap::new());
-    let previous = Previous { slots: &slots, guard: &guard, ordered: &ordered, elapsed: Duration::ZERO };
+    let previous = Previous { slots: &slots, guard: &guard, ordered: &ordered, time: now, elapsed: Duration::ZERO };
     decide_after(table, orders, &previous, seen, now, limits)
 }
 
@@ -98,6 +98,14 @@ pub(super) fn decide_after(
     let facts = drain::Facts { kept: &assigned.kept, ordered: &assigned.ordered, weighed: &assigned.weighed };
     let last_resort = drain::set_weights(&mut assigned.slots, &facts, now, limits);
     let due = due.into_iter().chain(last_resort.due).min();
+    for (id, slot) in &mut assigned.slots {
+        if let Some(occupant) = slot.occupant.as_mut()
+            && !assigned.kept.contains_key(id)
+        {
+            let drains = occupant.status == Status::Draining;
+            occupant.drain_since = drains.then_some(occupant.drain_since.unwrap_or(previous.time));
+        }
+    }
     let slots = assigned.slots;
     let changes = slots
         .values()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::guard::Guard;
+use crate::clock::Timestamp;
 use crate::slot::{Occupant, Slot, SlotId, Status};
 
 /// Input of a decision besides the table and the observation.
@@ -13,6 +14,8 @@ pub(super) struct Previous<'a> {
     pub(super) guard: &'a Guard,
     /// The occupants that an order alone drained, by slot and name.
     pub(super) ordered: &'a BTreeMap<SlotId, String>,
+    /// The time by AWS's clock, for drains that begin: the next leader reads it.
+    pub(super) time: Timestamp,
     /// The time since the previous turn, successful or not.
     pub(super) elapsed: Duration,
 }

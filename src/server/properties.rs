@@ -122,6 +122,7 @@ fn apply(rows: &mut BTreeMap<SlotId, Row>, id: SlotId, edit: &Edit) {
                 weight: *weight,
                 status: *status,
                 last_step: time.map(at),
+                drain_since: (*status == Status::Draining).then(|| at(0)),
             }),
             ..Slot::empty(id)
         })),
@@ -414,7 +415,7 @@ proptest! {
                 table.rows.insert(slot.id, Row::Readable(slot.clone().into()));
             }
             let knowing = |table: &Table, slots: &BTreeMap<SlotId, Slot>, now: i64| {
-                let previous = Previous { slots, guard: &plan.guard, ordered: &BTreeMap::new(), elapsed: secs(0) };
+                let previous = Previous { slots, guard: &plan.guard, ordered: &BTreeMap::new(), time: at(now), elapsed: secs(0) };
                 decide_after(table, &orders, &previous, &seen, at(now), &limits)
             };
             let again = knowing(&table, &BTreeMap::new(), now);

@@ -21,5 +21,6 @@ pub(super) fn seat(slot: &mut Slot, instance: &Instance, now: Timestamp, weight:
         weight,
         status: Status::Enabled,
         last_step: Some(now),
+        drain_since: None,
     });
 }

@@ -1,6 +1,7 @@
 //! One term of a leading server, from taking the lease to losing it. All of a leader's state is here and ends with the term.
 
 mod blind;
+mod farewell;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::conditions::Conditions;
+use farewell::Farewell;
+
 use super::context::TurnContext;
 use super::guard::Guard;
 use super::lease::{HeldLease, TermName};
@@ -51,6 +54,16 @@ pub(super) struct Term {
     in_force: Option<Vec<Order>>,
     /// The occupants that an order alone drained in the last turn, by slot and name.
     ordered: BTreeMap<SlotId, String>,
+    farewell: Farewell,
+}
+
+/// The same moment by two clocks.
+#[derive(Clone, Copy)]
+struct Clocks {
+    /// This machine's, for the steps of ramps.
+    own: Timestamp,
+    /// AWS's, for what the next leader has to read alike.
+    aws: Timestamp,
 }
 
 /// A turn that had nothing to do. As long as table and observation are the same and no ramp step is due, the next one has
@@ -85,6 +98,7 @@ impl Term {
             orders: Orders::default(),
             in_force: None,
             ordered: BTreeMap::new(),
+            farewell: Farewell::new(),
         }
     }
 
@@ -188,10 +202,12 @@ impl Term {
         let (in_force, over) = orders.split(&seen, time);
         self.orders.clone_from(&orders);
         if over.is_empty() && self.is_steady(&table, &orders, &seen, now.time) {
+            self.say_farewell(context, &seen.waiting, &table, time, now);
             return Ok(Lease::Held);
         }
         self.steady = None;
-        let plan = self.decide(&table, &in_force, &seen, elapsed, now.time, &context.limits);
+        let clocks = Clocks { own: now.time, aws: time };
+        let plan = self.decide(&table, &in_force, &seen, elapsed, clocks, &context.limits);
         if self.write(context, &table, &plan, now)? == Lease::Lost {
             return Ok(Lease::Lost);
         }
@@ -202,9 +218,14 @@ impl Term {
         let ordered = drained_by_order(&plan);
         let steady_until = plan.changes.is_empty().then_some(plan.due);
         let reasons = reasons(causes, &plan, &context.limits);
-        self.publish(&*context.gauges, snapshot(&table, &seen, plan, reasons, (&in_force, &orders)));
+        let mut state = snapshot(&table, &seen, plan, reasons, (&in_force, &orders));
+        if let Some(before) = &self.published {
+            (state.balancers, state.waiting) = (before.balancers.clone(), before.waiting.clone());
+        }
+        self.publish(&*context.gauges, state);
         self.in_force = Some(in_force);
         self.ordered = ordered;
+        self.say_farewell(context, &seen.waiting, &table, time, now);
         self.steady = steady_until.map(|until| Steady { table, orders, seen, from: now.time, until });
         self.remove_orders(&mut context.store, &over);
         Ok(Lease::Held)
@@ -233,13 +254,13 @@ impl Term {
         orders: &[Order],
         seen: &Observation,
         elapsed: Duration,
-        now: Timestamp,
+        now: Clocks,
         limits: &SlotLimits,
     ) -> Plan {
         let none = Snapshot::default();
         let slots = &self.published.as_ref().unwrap_or(&none).slots;
-        let previous = Previous { slots, guard: &self.guard, ordered: &self.ordered, elapsed };
-        let plan = decide_after(table, orders, &previous, seen, now, limits);
+        let previous = Previous { slots, guard: &self.guard, ordered: &self.ordered, time: now.aws, elapsed };
+        let plan = decide_after(table, orders, &previous, seen, now.own, limits);
         // Even if the write fails, the response counts.
         self.guard.clone_from(&plan.guard);
         plan
@@ -306,6 +327,7 @@ fn snapshot(
         guarded: plan.guarded.len(),
         unseen: seen.unseen().count(),
         unknown_states: seen.unknown_states.len(),
+        ..Snapshot::default()
     }
 }
 

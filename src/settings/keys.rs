@@ -84,6 +84,12 @@ table! {
     SERVER_REMOVAL_GUARD, Server, default "30",
         expected "seconds from 0 to 86400, fractions allowed; 0 for no guard",
         help "seconds to keep servers when more than half of them leave every group at once while EC2 still runs them; 0 turns it off";
+    SERVER_LIFECYCLE_HOOK, Server, default "",
+        expected "the name of a lifecycle hook, at most 255 characters, or * for every terminating hook of the groups",
+        help "terminating lifecycle hook that hsdo completes once nothing runs on the instance any more: its name, or * for all of the groups";
+    SERVER_DRAIN_SECONDS, Server, default "300",
+        expected "seconds from 0 to 172800, fractions allowed",
+        help "longest time that SERVER_LIFECYCLE_HOOK holds an instance after its drain began, in seconds; above the longest request";
     SERVER_CONSUL_API_URL, Server, default "",
         expected "the URL of Consul's API without a user, such as http://127.0.0.1:8500 or unix:///run/consul.sock",
         help "URL of Consul's API: http, https or unix (required in consul mode)";
@@ -160,6 +166,9 @@ table! {
     DYNAMODB_TABLE_NAME, Both, default "",
         expected "the name of a DynamoDB table: 3 to 255 letters, digits and _.- only, or its ARN",
         help "DynamoDB table that holds the slots: its name or its ARN (required)";
+    DYNAMODB_REPORT_TABLE_NAME, Both, default "",
+        expected "the name of a DynamoDB table in the region of DYNAMODB_TABLE_NAME: 3 to 255 letters, digits and _.- only, or its ARN",
+        help "DynamoDB table where clients report what HAProxy has carried out, and which sessions are left; none if not set";
     AWS_DEFAULT_REGION, Both, default "",
         expected "the name of an AWS region, such as eu-west-1",
         help "AWS region; AWS_REGION in the environment overrides it; defaults to the profile's or the instance's own";
@@ -255,7 +264,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 39);
+        assert_eq!(KEYS.len(), 42);
     }
 
     #[test]

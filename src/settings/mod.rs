@@ -37,12 +37,12 @@ use keys::{
     AWS_DEFAULT_REGION, AWS_REGION, CLIENT_ALL_SERVERS_IN_FALLBACK_BACKEND, CLIENT_ASG_NAMES, CLIENT_DEDICATED_ASG,
     CLIENT_DEDICATED_ZONE, CLIENT_HAPROXY_BACKEND_SERVER_PORT, CLIENT_HAPROXY_SOCKET_PATH, CLIENT_HEALTH_GATE,
     CLIENT_SPILL_BELOW, CLIENT_STATE_FILE, CLIENT_STATE_MAX_AGE, CLIENT_USE_MANAGED_WEIGHTS_BY_HSDO, CLIENT_ZONE_NAMES,
-    DEBUG, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT, HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL,
-    LOG_FORMAT, SERVER_ADDRESS, SERVER_ASG_NAMES, SERVER_ASG_TAGS, SERVER_ASG_WEIGHTS, SERVER_CONSUL_API_URL,
-    SERVER_CONSUL_SERVICE_NAME, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT,
-    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL, SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT,
-    SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_INSTANCE_TAGS, SERVER_MODE, SERVER_REMOVAL_GUARD,
-    SERVER_WEIGHT_BY, SERVER_WEIGHT_UNIT,
+    DEBUG, DYNAMODB_REPORT_TABLE_NAME, DYNAMODB_TABLE_NAME, EXPORTER_ADDRESS, EXPORTER_PORT,
+    HAPROXY_BACKEND_SERVERS_LIST_SIZE, INTERVAL, LOG_FORMAT, SERVER_ADDRESS, SERVER_ASG_NAMES, SERVER_ASG_TAGS,
+    SERVER_ASG_WEIGHTS, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME, SERVER_DRAIN_SECONDS,
+    SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
+    SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_INSTANCE_TAGS,
+    SERVER_LIFECYCLE_HOOK, SERVER_MODE, SERVER_REMOVAL_GUARD, SERVER_WEIGHT_BY, SERVER_WEIGHT_UNIT,
 };
 pub use keys::{KEYS, Scope, Setting, help};
 pub use listing::{ListedSetting, list};
@@ -55,8 +55,8 @@ use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
 pub use values::{
-    AddressKind, Backend, ClientSettings, Common, InstanceReading, RampSettings, ServerSettings, SourceSettings,
-    StateFile, WeightBy, Weighting, ZoneNames,
+    AddressKind, Backend, ClientSettings, Common, HookName, InstanceReading, RampSettings, ServerSettings,
+    SourceSettings, StateFile, WeightBy, Weighting, ZoneNames,
 };
 
 /// Paths tried without `--config`; the first readable file is used.
@@ -106,8 +106,18 @@ fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Faults> {
     let ramp = ramp(&mut sources);
     let weighting = weighting(&mut sources);
     let removal_guard = sources.read(&SERVER_REMOVAL_GUARD, scalar(seconds(0.0..=86_400.0))).unwrap_or_default();
+    let hook = hook(&mut sources, matches!(source, SourceSettings::Aws { .. }));
+    let drain = sources.read(&SERVER_DRAIN_SECONDS, scalar(seconds(0.0..=172_800.0))).unwrap_or_default();
     let common = common(&mut sources);
-    sources.finish(ServerSettings { common, source, ramp, weighting, removal_guard })
+    sources.finish(ServerSettings { common, source, ramp, weighting, removal_guard, hook, drain })
+}
+
+fn hook(sources: &mut Sources<'_>, is_aws: bool) -> Option<HookName> {
+    let hook = sources.read(&SERVER_LIFECYCLE_HOOK, scalar(HookName::parse));
+    if let (true, Some(found)) = (hook.is_some() && !is_aws, sources.given(&SERVER_LIFECYCLE_HOOK)) {
+        sources.warn(&SERVER_LIFECYCLE_HOOK, &found, "it has no effect unless SERVER_MODE is aws");
+    }
+    hook.filter(|_| is_aws)
 }
 
 fn source(sources: &mut Sources<'_>) -> SourceSettings {
@@ -300,6 +310,19 @@ fn common(sources: &mut Sources<'_>) -> Common {
     let list_size = sources.read(&HAPROXY_BACKEND_SERVERS_LIST_SIZE, scalar(integer(1..=MAX_SLOT))).unwrap_or_default();
     let TableName { name: table, region: table_region } =
         sources.require(&DYNAMODB_TABLE_NAME, scalar(table_name)).unwrap_or_default();
+    let report_table = sources.read(&DYNAMODB_REPORT_TABLE_NAME, scalar(table_name));
+    let elsewhere =
+        report_table.as_ref().and_then(|one| one.region.as_ref()).is_some_and(|of| table_region.as_ref() != Some(of));
+    let is_the_same = report_table.as_ref().is_some_and(|one| one.name == table);
+    if let (true, Some(found)) = (elsewhere || is_the_same, sources.find(&DYNAMODB_REPORT_TABLE_NAME)) {
+        let expected = if is_the_same {
+            "another table than DYNAMODB_TABLE_NAME, whose items are slots"
+        } else {
+            "a table in the region of DYNAMODB_TABLE_NAME, which must be named by its ARN too"
+        };
+        sources.invalid(&DYNAMODB_REPORT_TABLE_NAME, &found, expected);
+    }
+    let report_table = report_table.map(|table| table.name);
     let region = match sources.in_environment(&AWS_REGION) {
         Some(_) => sources.read(&AWS_REGION, scalar(region)),
         None => sources.read(&AWS_DEFAULT_REGION, scalar(region)),
@@ -311,5 +334,5 @@ fn common(sources: &mut Sources<'_>) -> Common {
     let debug = sources.read(&DEBUG, scalar(boolean)).unwrap_or_default();
     // Every loader reads the common settings last, so this is complete.
     let warnings = sources.warnings();
-    Common { interval, list_size, table, table_region, region, exporter, log_format, debug, warnings }
+    Common { interval, list_size, table, table_region, report_table, region, exporter, log_format, debug, warnings }
 }

@@ -94,6 +94,7 @@ fn defaults_apply_where_nothing_is_set() {
         list_size: 10,
         table: "slots".to_owned(),
         table_region: None,
+        report_table: None,
         region: None,
         exporter: addr("0.0.0.0:6789"),
         log_format: Format::Text,
@@ -108,6 +109,8 @@ fn defaults_apply_where_nothing_is_set() {
             ramp: RampSettings { min: 1, max: 10, step: 1, interval: Duration::from_secs(30) },
             weighting: Weighting::default(),
             removal_guard: Duration::from_secs(30),
+            hook: None,
+            drain: Duration::from_secs(300),
         }
     );
     assert_eq!(
@@ -138,6 +141,9 @@ fn every_server_key_is_read() {
         ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT", "256"),
         ("SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL", "0.5"),
         ("SERVER_REMOVAL_GUARD", "0"),
+        ("SERVER_LIFECYCLE_HOOK", "drain/web"),
+        ("SERVER_DRAIN_SECONDS", "90"),
+        ("DYNAMODB_REPORT_TABLE_NAME", "reports"),
         ("INTERVAL", " 0.05 "),
         ("HAPROXY_BACKEND_SERVERS_LIST_SIZE", "10000"),
         ("AWS_DEFAULT_REGION", "eu-west-1"),
@@ -154,6 +160,7 @@ fn every_server_key_is_read() {
                 list_size: 10_000,
                 table: "slots".to_owned(),
                 table_region: None,
+                report_table: Some("reports".to_owned()),
                 region: Some("eu-west-1".to_owned()),
                 exporter: addr("[::1]:9000"),
                 log_format: Format::Json,
@@ -164,8 +171,53 @@ fn every_server_key_is_read() {
             ramp: RampSettings { min: 0, max: 256, step: 256, interval: Duration::from_millis(500) },
             weighting: Weighting::default(),
             removal_guard: Duration::ZERO,
+            hook: Some(HookName::Named("drain/web".to_owned())),
+            drain: Duration::from_secs(90),
         }
     );
+}
+
+#[test]
+fn a_hook_is_named_or_all_are_meant() {
+    let hook = |text: &str| server_of(&[("SERVER_LIFECYCLE_HOOK", text)]).map(|settings| settings.hook);
+    assert_eq!(hook("*").expect("settings"), Some(HookName::All));
+    assert_eq!(hook("Drain_2/x-y").expect("settings"), Some(HookName::Named("Drain_2/x-y".to_owned())));
+    for bad in ["web-*", "a b", "é", &"x".repeat(256)] {
+        let text = hook(bad).expect_err(bad).to_string();
+        assert!(text.contains("SERVER_LIFECYCLE_HOOK") && text.contains("or * for every terminating hook"), "{text}");
+    }
+    let consul = [
+        ("SERVER_MODE", "consul"),
+        ("SERVER_CONSUL_API_URL", "http://127.0.0.1:8500"),
+        ("SERVER_CONSUL_SERVICE_NAME", "web"),
+        ("SERVER_LIFECYCLE_HOOK", "drain"),
+    ];
+    let settings = server_of(&consul).expect("settings");
+    assert_eq!(settings.hook, None);
+    assert!(settings.common.warnings.concat().contains("no effect unless SERVER_MODE is aws"), "{settings:?}");
+}
+
+#[test]
+fn the_table_of_reports_is_another_one_in_the_same_region() {
+    let table = |region: &str, name: &str| format!("arn:aws:dynamodb:{region}:123456789012:table/{name}");
+    for (slots, reports, expected) in [
+        ("slots".to_owned(), "reports".to_owned(), None),
+        (table("eu-west-1", "slots"), table("eu-west-1", "reports"), None),
+        (table("eu-west-1", "slots"), "reports".to_owned(), None),
+        ("slots".to_owned(), "slots".to_owned(), Some("another table than DYNAMODB_TABLE_NAME")),
+        (table("eu-west-1", "slots"), table("us-east-1", "reports"), Some("in the region of DYNAMODB_TABLE_NAME")),
+        ("slots".to_owned(), table("us-east-1", "reports"), Some("in the region of DYNAMODB_TABLE_NAME")),
+        ("slots".to_owned(), "a b".to_owned(), Some("3 to 255 letters")),
+    ] {
+        let found = server_of(&[("DYNAMODB_TABLE_NAME", &slots), ("DYNAMODB_REPORT_TABLE_NAME", &reports)]);
+        match expected {
+            None => assert_eq!(found.expect("settings").common.report_table, Some(reports)),
+            Some(expected) => {
+                let text = found.expect_err(&reports).to_string();
+                assert!(text.contains("DYNAMODB_REPORT_TABLE_NAME") && text.contains(expected), "{text}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -235,6 +287,7 @@ DEBUG: true
                 list_size: 20,
                 table: "t.a-b_c".to_owned(),
                 table_region: None,
+                report_table: None,
                 region: Some("us-gov-west-1".to_owned()),
                 exporter: None,
                 log_format: Format::Json,

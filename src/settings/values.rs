@@ -23,6 +23,8 @@ pub struct Common {
     pub table: String,
     /// Region of the table's ARN.
     pub table_region: Option<String>,
+    /// Name or ARN of the table of reports, in the same region.
+    pub report_table: Option<String>,
     /// Falls back to the region of the profile or the instance.
     pub region: Option<String>,
     /// Listening address of the Prometheus exporter; `None` turns it off.
@@ -55,6 +57,33 @@ pub struct ServerSettings {
     pub weighting: Weighting,
     /// How long to keep servers when too many vanish from every group at once; zero disables the guard.
     pub removal_guard: Duration,
+    /// The terminating lifecycle hooks to complete.
+    pub hook: Option<HookName>,
+    /// How long a drain may take before they are completed in any case.
+    pub drain: Duration,
+}
+
+/// Which terminating lifecycle hooks of a group are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookName {
+    /// The one of this name.
+    Named(String),
+    /// All of them.
+    All,
+}
+
+impl HookName {
+    /// A name as AWS takes it (Auto Scaling API Reference, "PutLifecycleHook": 1 to 255 of `[A-Za-z0-9\-_\/]`), or `*`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "*" => Some(HookName::All),
+            name => {
+                let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte);
+                let fits = (1..=255).contains(&name.len()) && name.bytes().all(is_valid);
+                fits.then(|| HookName::Named(name.to_owned()))
+            }
+        }
+    }
 }
 
 /// The source of instances.

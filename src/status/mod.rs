@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::page::{content_security_policy, render};
-pub use self::report::{OrderFacts, Report};
+pub use self::report::{BalancerFacts, OrderFacts, Report};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::ports::{Board, ClientState, Gauges, Snapshot};
@@ -122,6 +122,10 @@ impl Gauges for Status {
 
     fn leader(&self, term: Option<&str>) {
         Self::set_leader(&mut self.state(), term);
+    }
+
+    fn let_go(&self, after: Duration) {
+        Gauges::let_go(&*self.metrics, after);
     }
 
     fn heartbeat(&self, when: Instant) {

@@ -81,6 +81,7 @@ fn write_page(page: &mut String, report: &Report) -> fmt::Result {
     write_tiles(page, report)?;
     write_facts(page, report)?;
     write_slots(page, report)?;
+    write_balancers(page, report)?;
     writeln!(
         page,
         "<footer>hsdo {}, up {}. The same for programs: <a href=\"/status\">/status</a>, <a href=\"/metrics\">/metrics</a>.\
@@ -331,6 +332,35 @@ fn write_backends(
         write!(page, "{}{}{}", if index > 0 { "; " } else { "" }, Text(&names, TEXT), Text(story, TEXT))?;
     }
     Ok(())
+}
+
+fn write_balancers(page: &mut String, report: &Report) -> fmt::Result {
+    let Some(balancers) = report.balancers.as_ref().filter(|all| !all.is_empty()) else { return Ok(()) };
+    page.write_str(
+        "<table><thead><tr><th>load balancer<th>state<th>HAProxy<th class=n>spill<th>held<th>sessions on what drains\
+         <th>last seen, by its own clock</thead><tbody>\n",
+    )?;
+    for one in balancers {
+        let (sign, class) = match one.state {
+            "current" => ("●", "ok"),
+            "behind" => ("◌", "warn"),
+            _ => ("·", "mute"),
+        };
+        let held = list(one.held.iter().cloned(), LISTED);
+        let sessions = list(one.sessions.iter().map(|(slot, count)| format!("slot {slot}: {count}")), LISTED);
+        writeln!(
+            page,
+            "<tr><td class=i>{}<td class={class}>{sign} {}<td>{}<td class=n>{}<td>{}<td>{}<td>{}",
+            Text(&one.name, 2 * NAME),
+            one.state,
+            Text(&one.haproxy, NAME),
+            one.spill_share,
+            Text(&held, TEXT),
+            Text(&sessions, TEXT),
+            Text(&one.seen, NAME),
+        )?;
+    }
+    page.write_str("</tbody></table>\n")
 }
 
 /// The sentence, where it says more than the word.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Facts, State};
+use crate::balancer::{BalancerReport, SPILL_STEPS};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::order::Order;
-use crate::ports::{Admin, BackendSlot, BackendState, ClientState, Running, Snapshot};
+use crate::ports::{Admin, BackendSlot, BackendState, BalancerView, ClientState, Running, Snapshot};
 use crate::slot::{Occupant, Row, SlotId, Weight};
 
 /// Everything that this process knows of itself.
@@ -33,6 +34,7 @@ pub struct Report {
     pub left_out: Vec<LeftOutFacts>,
     pub orders: Vec<OrderFacts>,
     pub unreadable_orders: Vec<String>,
+    pub balancers: Option<Vec<BalancerFacts>>,
     pub haproxy: Option<HaproxyFacts>,
 }
 
@@ -121,6 +123,20 @@ pub struct OrderFacts {
     pub(super) text: String,
 }
 
+/// A load balancer by its report.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct BalancerFacts {
+    pub name: String,
+    pub state: &'static str,
+    pub version: Option<u64>,
+    pub haproxy: String,
+    pub seen: String,
+    pub sessions: BTreeMap<SlotId, u64>,
+    pub held: Vec<String>,
+    pub spill_share: f64,
+}
+
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct HaproxyFacts {
@@ -204,6 +220,7 @@ impl Report {
             left_out: left_out.collect(),
             orders: orders.map(|(order, slots)| OrderFacts::of(order, slots.clone())).collect(),
             unreadable_orders: state.server.iter().flat_map(|snapshot| snapshot.unreadable_orders.clone()).collect(),
+            balancers: state.server.as_ref().and_then(|snapshot| snapshot.balancers.as_deref()).map(BalancerFacts::all),
             haproxy: (facts.role == "client").then(|| haproxy(facts, metrics, state.client.as_deref())),
         }
     }
@@ -225,6 +242,28 @@ impl OrderFacts {
             note: order.note.clone(),
             slots,
             text: order.to_string(),
+        }
+    }
+}
+
+impl BalancerFacts {
+    fn all(views: &[BalancerView]) -> Vec<Self> {
+        views.iter().map(|view| BalancerFacts::of(&view.name, view.state.word(), view.seen, &view.report)).collect()
+    }
+
+    /// What a load balancer says, and whether it keeps up. `seen` is in milliseconds since 1970 by its own clock.
+    pub(crate) fn of(name: &str, state: &'static str, seen: u64, report: &BalancerReport) -> Self {
+        let BalancerReport { version, haproxy, sessions, held, spill } = report;
+        let busy = sessions.iter().filter(|(_, count)| **count > 0);
+        BalancerFacts {
+            name: name.to_owned(),
+            state,
+            version: *version,
+            haproxy: haproxy.clone(),
+            seen: Timestamp::from_millis(seen).rfc3339(),
+            sessions: busy.map(|(slot, count)| (*slot, *count)).collect(),
+            held: held.clone(),
+            spill_share: f64::from(*spill) / f64::from(SPILL_STEPS),
         }
     }
 }
@@ -267,6 +306,10 @@ fn server_slots(snapshot: &Snapshot, summary: &mut Summary) -> Vec<SlotFacts> {
             facts.full_weight = reason.full;
             facts.factor = reason.full.map(|_| factor.unwrap_or_default().as_f64());
             facts.factor_from = from;
+        }
+        if let Some(holding) = occupant.and_then(|occupant| snapshot.waiting.get(&occupant.name)) {
+            let text = format!("held by its lifecycle hook{holding}");
+            facts.reason = Some(facts.reason.map_or_else(|| text.clone(), |reason| format!("{reason}; {text}")));
         }
         facts
     };

@@ -46,6 +46,7 @@ fn occupant(id: SlotId, weight: u16, status: slot::Status) -> Occupant {
         weight,
         status,
         last_step: Some(at(-60)),
+        drain_since: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn table(size: SlotId, weight: u16) -> Table {
             weight,
             status: Status::Enabled,
             last_step: Some(Timestamp::from_micros(START)),
+            drain_since: None,
         };
         (
             id,

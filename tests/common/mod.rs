@@ -15,6 +15,7 @@ pub mod haproxy;
 pub mod hsdo;
 pub mod http;
 pub mod issuer;
+pub mod lifecycles;
 pub mod moto;
 pub mod port;
 pub mod process;

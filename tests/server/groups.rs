@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::fixture::{FAILED, Lifecycles, bed, has, ids, seats, settle, steady, wait_row, wait_seats};
+use super::fixture::{FAILED, bed, has, ids, seats, settle, steady, wait_row, wait_seats};
 use crate::common::aws_proxy::Fault;
+use crate::common::lifecycles::Lifecycles;
 use crate::common::wait::assert_stays;
 
 /// The Python version then called EC2 without ids, which returns every instance of the region.

@@ -1,7 +1,8 @@
 //! Instances that leave, become unhealthy, go to standby and come back.
 
-use super::fixture::{FAILED, Lifecycles, bed, has, ids, steady, wait_row, wait_seats};
+use super::fixture::{FAILED, bed, has, ids, steady, wait_row, wait_seats};
 use crate::common::aws_proxy::Fault;
+use crate::common::lifecycles::Lifecycles;
 
 #[test]
 fn a_leaving_instance_drains_in_its_slot_until_it_is_gone() {

@@ -4,13 +4,17 @@ use crate::aws::service::Service;
 
 /// Every operation that hsdo calls and the action it needs (Service Authorization Reference). `TransactWriteItems` is not
 /// an action: its updates are authorised one by one. `AssumeRoleWithWebIdentity` needs only the role's trust policy.
-const ACTIONS: [(Service, &str, &str); 9] = [
+const ACTIONS: [(Service, &str, &str); 13] = [
     (Service::DynamoDb, "CreateTable", "dynamodb:CreateTable"),
+    (Service::DynamoDb, "DeleteItem", "dynamodb:DeleteItem"),
     (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable"),
     (Service::DynamoDb, "GetItem", "dynamodb:GetItem"),
     (Service::DynamoDb, "Scan", "dynamodb:Scan"),
     (Service::DynamoDb, "TransactWriteItems", "dynamodb:UpdateItem"),
     (Service::DynamoDb, "UpdateItem", "dynamodb:UpdateItem"),
+    (Service::DynamoDb, "UpdateTimeToLive", "dynamodb:UpdateTimeToLive"),
+    (Service::AutoScaling, "CompleteLifecycleAction", "autoscaling:CompleteLifecycleAction"),
+    (Service::AutoScaling, "DescribeLifecycleHooks", "autoscaling:DescribeLifecycleHooks"),
     (Service::AutoScaling, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups"),
     (Service::Ec2, "DescribeInstances", "ec2:DescribeInstances"),
     (Service::Sts, "AssumeRole", "sts:AssumeRole"),
@@ -38,6 +42,7 @@ mod tests {
         for (service, source, marker) in [
             (Service::DynamoDb, include_str!("../table/dynamodb.rs"), "request(\""),
             (Service::AutoScaling, include_str!("../query/autoscaling.rs"), "Query::new(\""),
+            (Service::AutoScaling, include_str!("../query/hooks.rs"), "Query::new(\""),
             (Service::Ec2, include_str!("../query/ec2.rs"), "Query::new(\""),
         ] {
             let found = literals(source, marker);

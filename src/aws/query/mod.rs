@@ -5,6 +5,7 @@
 pub(super) mod autoscaling;
 pub(super) mod description;
 pub(super) mod ec2;
+pub(super) mod hooks;
 pub(super) mod pieces;
 pub(super) mod readiness;
 pub(super) mod search;

@@ -13,11 +13,13 @@ use super::tags::InstanceTags;
 use crate::selection::SelectedGroups;
 use crate::settings::{AddressKind, InstanceReading, WeightBy};
 use crate::slot::{
-    Fate, Hidden, Instance, Observation, Readiness, UnknownState, Unlisted, is_server_address, row_name,
+    Fate, Hidden, Instance, Observation, Readiness, UnknownState, Unlisted, Waiting, is_server_address, row_name,
 };
 use crate::weight::Size;
 
 const IN_SERVICE: &str = "InService";
+/// A terminating lifecycle hook holds the instance back.
+const HOOKED: &str = "Terminating:Wait";
 
 /// What a member's state means for its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +145,9 @@ pub fn observe(
             };
             if !seen.insert(id) {
                 continue;
+            }
+            if member.lifecycle == HOOKED {
+                observation.waiting.push(Waiting { name: row_name(id.to_owned()), group: name.clone() });
             }
             if membership == Membership::Unknown {
                 observation.unknown_states.push(unknown_state(name, member));

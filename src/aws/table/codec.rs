@@ -1,7 +1,7 @@
 //! Converts slots to items of the table and back. Pure, and the only file that knows the names of a slot's attributes.
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
-//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
+//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort`, `HsdoDrainSince` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
 //! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts
 //! one.
 
@@ -30,9 +30,11 @@ const LAST_GROUP: &str = "HsdoLastASG";
 const ZONE: &str = "HsdoZone";
 const LAST_ZONE: &str = "HsdoLastZone";
 const PORT: &str = "HsdoPort";
+const DRAIN_SINCE: &str = "HsdoDrainSince";
 
 /// The attributes hsdo reads and writes, besides the key.
-const ROW_ATTRIBUTES: [&str; 10] = [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP, ZONE, LAST_ZONE, PORT];
+const ROW_ATTRIBUTES: [&str; 11] =
+    [ADDRESS, NAME, GROUP, WEIGHT, STATUS, LAST_STEP, LAST_GROUP, ZONE, LAST_ZONE, PORT, DRAIN_SINCE];
 
 /// The orders on slot 1's item.
 pub(crate) const ORDERS: &str = "HsdoOrders";
@@ -151,6 +153,8 @@ fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
     };
     // Ours, which the server corrects: an unreadable one counts as absent.
     let ours = |attribute: &str| item.get(attribute).and_then(|_| valid_name(item, attribute).ok()).and_then(group);
+    // The same, of a slot that drains.
+    let drain_since = text(item, DRAIN_SINCE).ok().and_then(Timestamp::parse);
     let occupant = match address {
         NONE => None,
         text => Some(Occupant {
@@ -162,6 +166,7 @@ fn slot(id: SlotId, item: &Item) -> Result<Slot, String> {
             weight,
             status,
             last_step,
+            drain_since,
         }),
     };
     Ok(Slot { id, occupant, last_group: ours(LAST_GROUP), last_zone: ours(LAST_ZONE) })
@@ -248,7 +253,7 @@ pub(crate) fn encode(slot: &Slot) -> RowAttributes {
     match &slot.occupant {
         None => {
             let none = || text(NONE);
-            [none(), none(), none(), number(0), text("disabled"), text(NEVER), last_group, None, last_zone, None]
+            [none(), none(), none(), number(0), text("disabled"), text(NEVER), last_group, None, last_zone, None, None]
         }
         Some(occupant) => {
             let status = occupant.status.word();
@@ -263,6 +268,7 @@ pub(crate) fn encode(slot: &Slot) -> RowAttributes {
                 name(&occupant.zone),
                 last_zone,
                 occupant.port.and_then(number),
+                occupant.drain_since.and_then(|since| text(&since.to_string())),
             ]
         }
     }

@@ -53,6 +53,7 @@ fn an_item_of_the_original_is_read() {
         weight: 7,
         status: Status::Enabled,
         last_step: Timestamp::parse("2024-02-29 12:34:56.123456"),
+        drain_since: None,
     };
     assert_eq!(id(&original()), Ok(4));
     assert_eq!(row(4, &original()), Row::Readable(Slot { occupant: Some(expected), ..Slot::empty(4) }.into()));
@@ -76,7 +77,9 @@ fn a_free_item_of_the_original_is_read_and_written_alike() {
 
 #[test]
 fn an_occupied_slot_is_encoded_as_by_the_original() {
-    let occupant = Occupant { zone: Some("eu-west-1a".to_string()), port: Some(8081), ..occupant(&original()) };
+    let drain_since = Timestamp::parse("2024-02-29 12:00:00");
+    let zone = Some("eu-west-1a".to_string());
+    let occupant = Occupant { zone, port: Some(8081), drain_since, ..occupant(&original()) };
     let (last_group, last_zone) = (Some("old".to_string()), Some("eu-west-1b".to_string()));
     let slot = Slot { id: 4, occupant: Some(occupant), last_group, last_zone };
     let written = encode(&slot);
@@ -85,7 +88,13 @@ fn an_occupied_slot_is_encoded_as_by_the_original() {
     }
     assert_eq!(
         written[6..],
-        [Some(s("old")), Some(s("eu-west-1a")), Some(s("eu-west-1b")), Some(Attribute::N("8081".to_string()))]
+        [
+            Some(s("old")),
+            Some(s("eu-west-1a")),
+            Some(s("eu-west-1b")),
+            Some(n("8081")),
+            Some(s("2024-02-29 12:00:00.000000"))
+        ]
     );
 }
 
@@ -178,12 +187,13 @@ fn an_update_sets_the_wanted_row_if_the_item_is_as_read() {
     let made = row_update(4, &wanted, Some(&before));
     assert_eq!(
         made.update,
-        "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6, #a7, #a8, #a9"
+        "SET #a0 = :w0, #a1 = :w1, #a2 = :w2, #a3 = :w3, #a4 = :w4, #a5 = :w5 REMOVE #a6, #a7, #a8, #a9, #a10"
     );
     assert_eq!(
         made.condition,
         "#a0 = :b0 AND #a1 = :b1 AND #a2 = :b2 AND #a3 = :b3 AND #a4 = :b4 AND #a5 = :b5 AND attribute_not_exists(#a6) \
-         AND attribute_not_exists(#a7) AND attribute_not_exists(#a8) AND attribute_not_exists(#a9)"
+         AND attribute_not_exists(#a7) AND attribute_not_exists(#a8) AND attribute_not_exists(#a9) AND \
+         attribute_not_exists(#a10)"
     );
     assert_eq!(made.names.get("#a0").map(String::as_str), Some("IPAddress"));
     assert_eq!((made.values.get(":w0"), made.values.get(":b0")), (Some(&s("none")), Some(&s("10.1.2.3"))));
@@ -278,7 +288,7 @@ fn the_lease_is_claimed_kept_and_released_under_conditions() {
     let both = marker_update(&stamp(Some(8)), Some((&encode(&Slot::empty(1)), Some(&row_attributes(original())))));
     assert!(
         both.update.starts_with("SET #a0 = :w0,")
-            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8, #a9"),
+            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8, #a9, #a10"),
         "{both:?}"
     );
     assert!(
@@ -308,6 +318,7 @@ pub(crate) fn an_occupant() -> impl Strategy<Value = Occupant> {
             weight,
             status,
             last_step,
+            drain_since: last_step.filter(|_| status == Status::Draining),
         },
     )
 }

@@ -175,15 +175,30 @@ pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<
     send(aws, &request, budget, &parse_json::<DescribeTableResponse>).map(|described| described.table)
 }
 
-/// Creates a table with on-demand billing and the numeric key `key`. It is not active yet when this returns.
-pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, budget: &Budget) -> Result<(), AwsError> {
+/// Creates a table with on-demand billing and the key `key`, `kind` being `N` or `S`. It is not active yet when this returns.
+pub(crate) fn create_table(aws: &Aws, table: &str, key: &str, kind: &str, budget: &Budget) -> Result<(), AwsError> {
     let body = json!({
         "TableName": table,
-        "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": "N" }],
+        "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": kind }],
         "KeySchema": [{ "AttributeName": key, "KeyType": "HASH" }],
         "BillingMode": "PAY_PER_REQUEST",
     });
     send(aws, &request("CreateTable", table, body.to_string()), budget, &parse_json::<CreateTableResponse>).map(|_| ())
+}
+
+/// Has DynamoDB remove items once the time in this attribute, in seconds since 1970, is over.
+pub(crate) fn enable_expiry(aws: &Aws, table: &str, attribute: &str, budget: &Budget) -> Result<(), AwsError> {
+    let specification = json!({ "AttributeName": attribute, "Enabled": true });
+    let body = json!({ "TableName": table, "TimeToLiveSpecification": specification });
+    send(aws, &request("UpdateTimeToLive", table, body.to_string()), budget, &parse_json::<Value>).map(|_| ())
+}
+
+/// Deletes one item; one that does not exist is no error.
+pub(crate) fn delete_item(aws: &Aws, table: &str, key: &Item, budget: &Budget) -> Result<(), AwsError> {
+    let body = json!({ "TableName": table, "Key": key, "ReturnConsumedCapacity": "TOTAL" });
+    let deleted = send(aws, &request("DeleteItem", table, body.to_string()), budget, &parse_json::<ItemResponse>)?;
+    report_capacity(aws, "DeleteItem", deleted.consumed.as_slice());
+    Ok(())
 }
 
 /// Parses all items of a table, in any order.
@@ -239,7 +254,8 @@ pub(crate) struct Update {
     pub(crate) key: Item,
     #[serde(rename = "UpdateExpression")]
     pub(crate) update: String,
-    #[serde(rename = "ConditionExpression")]
+    /// Empty for none.
+    #[serde(rename = "ConditionExpression", skip_serializing_if = "String::is_empty")]
     pub(crate) condition: String,
     /// Attribute names by placeholder (`#...`).
     #[serde(rename = "ExpressionAttributeNames")]

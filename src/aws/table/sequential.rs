@@ -137,6 +137,7 @@ mod tests {
             weight: 1,
             status: Status::Enabled,
             last_step: None,
+            drain_since: None,
         };
         Slot { occupant: Some(occupant), ..Slot::empty(id) }
     }

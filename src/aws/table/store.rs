@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::codec::{self, KEY, MARKER_SLOT, MarkerAttributes, MarkerItem, ParsedItem, RowAttributes};
 use super::dynamodb::{
-    self, Attribute, Item, ItemParser, MAX_TRANSACTION_ITEMS, TableDescription, Update, create_table, describe_table,
-    get_item, is_unknown_operation, scan, transact, update_item,
+    self, Attribute, Item, ItemParser, MAX_TRANSACTION_ITEMS, TableDescription, Update, get_item, is_unknown_operation,
+    scan, transact, update_item,
 };
 use super::orders;
+use super::schema::{Created, NamedTable, Schema};
 use crate::about::About;
 use crate::aws::calls::Aws;
 use crate::aws::error::{AwsError, CANCELLED, Cause};
@@ -37,18 +38,7 @@ const MARKER_ROW_LIFETIME: Duration = Duration::from_secs(5);
 /// For one write, all transactions and attempts.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// For a new table to become active; AWS takes about 10 s.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
-const CREATE_POLL: Duration = Duration::from_millis(500);
-
-/// The result of [`SlotTable::create`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Created {
-    /// The table was created.
-    Created,
-    /// The table existed.
-    Existed,
-}
+const SCHEMA: Schema = Schema { key: KEY, kind: "N", contents: "slots", setting: "DYNAMODB_TABLE_NAME" };
 
 /// The DynamoDB table of slots.
 pub struct SlotTable {
@@ -107,49 +97,20 @@ impl SlotTable {
     /// Checks that the table exists, has our key and is active. Errors: [`AwsError::Table`] if it is missing, has another key or
     /// needs an operator, [`AwsError::NotReady`] while it is being created or deleted, and those of the call.
     pub fn check_schema(&mut self) -> Result<(), AwsError> {
-        let description = self.describe(&self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
-        self.check_key(&description)?;
+        let table = self.as_named();
+        let description = table.describe(&self.aws.budget(READ_TIMEOUT, ATTEMPT_TIMEOUT))?;
+        table.check_key(&description)?;
         // DynamoDB Developer Guide, "How DynamoDB global tables work": such tables reject transactions.
         if description.consistency.as_deref() == Some("STRONG") {
             self.disable_transactions("it is a global table with strong consistency");
         }
-        self.check_status(&description)
+        table.check_status(&description)
     }
 
     /// Creates the table with on-demand billing unless it exists, and waits up to 2 minutes until it is active.
     /// Never changes an existing table; one with another key is an error.
-    pub fn create(&mut self) -> Result<Created, AwsError> {
-        let budget = self.aws.budget(CREATE_TIMEOUT, ATTEMPT_TIMEOUT);
-        let created = match self.describe(&budget) {
-            Ok(_) => Created::Existed,
-            Err(AwsError::Table(_)) => match create_table(&self.aws, &self.name, KEY, &budget) {
-                Ok(()) => Created::Created,
-                // Created concurrently.
-                Err(error) if error.code() == Some("ResourceInUseException") => Created::Existed,
-                Err(error) => return Err(error),
-            },
-            Err(error) => return Err(error),
-        };
-        loop {
-            match self.describe(&budget) {
-                Ok(description) => {
-                    self.check_key(&description)?;
-                    match self.check_status(&description) {
-                        Ok(()) => return Ok(created),
-                        Err(AwsError::NotReady(_)) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                // DescribeTable is eventually consistent: a new table may not be seen at once.
-                Err(AwsError::Table(_)) if !budget.is_spent() => {}
-                Err(error) => return Err(error),
-            }
-            if budget.is_spent() {
-                let seconds = CREATE_TIMEOUT.as_secs();
-                return Err(AwsError::NotReady(format!("table {:?} is not active after {seconds} s", self.name)));
-            }
-            std::thread::sleep(CREATE_POLL);
-        }
+    pub fn create(&self) -> Result<Created, AwsError> {
+        self.as_named().create()
     }
 
     /// The whole table and its marker, strongly consistent, for a single look.
@@ -179,60 +140,16 @@ impl SlotTable {
 
     /// Describes the table, checked as by [`SlotTable::check_schema`].
     pub(crate) fn described(&self, budget: &Budget) -> Result<TableDescription, AwsError> {
-        let description = self.describe(budget)?;
-        self.check_key(&description)?;
-        self.check_status(&description)?;
-        Ok(description)
-    }
-
-    fn describe(&self, budget: &Budget) -> Result<TableDescription, AwsError> {
-        describe_table(&self.aws, &self.name, budget).map_err(|error| self.explain_missing(error))
-    }
-
-    fn check_key(&self, description: &TableDescription) -> Result<(), AwsError> {
-        let key_fits = matches!(description.keys.as_slice(), [key] if key.name == KEY && key.kind == "HASH");
-        let number = description.attributes.iter().any(|attribute| attribute.name == KEY && attribute.kind == "N");
-        if key_fits && number {
-            return Ok(());
-        }
-        Err(AwsError::Table(format!(
-            "table {:?} in {} is not a table of slots: its key must be {KEY} (number) alone; name another in DYNAMODB_TABLE_NAME",
-            self.name,
-            self.aws.region(Service::DynamoDb)
-        )))
-    }
-
-    fn check_status(&self, description: &TableDescription) -> Result<(), AwsError> {
-        let name = &self.name;
-        match description.status.as_str() {
-            // Without permission to replicate, a table still serves its own region.
-            "ACTIVE" | "UPDATING" | "REPLICATION_NOT_AUTHORIZED" => Ok(()),
-            "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => Err(AwsError::Table(format!(
-                "table {name:?} cannot be used: DynamoDB has no access to the KMS key that it is encrypted with; enable the \
-                 key, and allow DynamoDB to use it in the key policy"
-            ))),
-            "ARCHIVING" | "ARCHIVED" => Err(AwsError::Table(format!(
-                "table {name:?} is archived, since its KMS key was inaccessible for a week: restore it from DynamoDB's backup, \
-                 or name another in DYNAMODB_TABLE_NAME"
-            ))),
-            status => {
-                Err(AwsError::NotReady(format!("table {name:?} is not ready: its status is {}", one_line(status, 40))))
-            }
-        }
+        self.as_named().described(budget)
     }
 
     /// Adds the remedy to the error of a missing table.
     pub(crate) fn explain_missing(&self, error: AwsError) -> AwsError {
-        if error.code() != Some("ResourceNotFoundException") {
-            return error;
-        }
-        // A table named by its ARN belongs to somebody else.
-        let create = if self.name.starts_with("arn:") { "" } else { "create it with hsdo --create-table, or " };
-        AwsError::Table(format!(
-            "table {:?} does not exist in {}: {create}correct DYNAMODB_TABLE_NAME",
-            self.name,
-            self.aws.region(Service::DynamoDb)
-        ))
+        self.as_named().explain_missing(error)
+    }
+
+    fn as_named(&self) -> NamedTable {
+        NamedTable { aws: Arc::clone(&self.aws), name: self.name.clone(), schema: &SCHEMA }
     }
 
     fn write_in_transactions(&mut self, slots: &[Slot], stamp: &Stamp) -> Result<Stamp, AwsError> {

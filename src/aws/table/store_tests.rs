@@ -19,6 +19,7 @@ fn slot(id: SlotId) -> Slot {
         weight: 1,
         status: Status::Enabled,
         last_step: None,
+        drain_since: None,
     };
     Slot { occupant: Some(occupant), last_group: Some("web".to_string()), ..Slot::empty(id) }
 }
@@ -306,7 +307,7 @@ fn a_table_is_created_once_and_waited_for() {
             _ => CannedResponse::ok(description("ACTIVE", KEY, "N")),
         }
     });
-    let mut slots = slot_table(&server.url);
+    let slots = slot_table(&server.url);
     assert_eq!(slots.create().expect("created"), Created::Created);
     assert_eq!(slots.create().expect("there"), Created::Existed);
     let creations = calls.lock().expect("calls").iter().filter(|call| *call == "CreateTable").count();

@@ -242,6 +242,7 @@ mod tests {
             weight,
             status: [Status::Enabled, Status::Enabled, Status::Draining, Status::Disabled][index],
             last_step: None,
+            drain_since: None,
         };
         let row = |(index, weight)| {
             let id = SlotId::try_from(index + 1).expect("few");

@@ -8,6 +8,7 @@ use super::source::{Said, holder, said};
 use crate::cause::{Cause, Leaving, LeftOut, Wait};
 use crate::client::look::{Look, SlotLook, look};
 use crate::client::placement::BackendKind;
+use crate::clock::Timestamp;
 use crate::commands::status::{since, state};
 use crate::haproxy::Traffic;
 use crate::order::{Order, Target};
@@ -61,6 +62,9 @@ pub(super) fn explain(target: &Target, settings: &PresentSettings, found: &Gathe
     let unreadable = found.orders.unreadable.iter();
     facts.extend(unreadable.map(|entry| Fact::unknown("orders", format!("cannot be read: {}", entry.reason))));
     facts.extend(told.iter().flat_map(|told| told.facts.iter().cloned()));
+    if let (Some(id), Some(occupant)) = (slot, occupant.filter(|occupant| occupant.status != Status::Enabled)) {
+        facts.extend(drain_facts(id, occupant, settings.server.as_ref(), found));
+    }
     let here = slot.map(|id| looks(id, settings, found)).unwrap_or_default();
     facts.extend(here.iter().map(|here| here.fact.clone()));
 
@@ -172,6 +176,35 @@ fn orders_on(slot: Option<SlotId>, occupant: Option<&Occupant>, name: Option<&st
         }
     };
     found.orders.all.iter().filter(|order| is_on(order)).cloned().collect()
+}
+
+/// What still runs on a server that drains, and until when its lifecycle hook may hold it.
+fn drain_facts(id: SlotId, occupant: &Occupant, server: Option<&ServerSettings>, found: &Gathered) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    if let (Some(drain_since), Some(server)) = (occupant.drain_since, server.filter(|server| server.hook.is_some())) {
+        let until = drain_since.plus(server.drain).to_the_second();
+        let text = format!("it drains since {}; at the latest it is let go at {until}", since(drain_since, found.time));
+        facts.push(Fact::new("hook", text));
+    }
+    let read = match &found.reports {
+        None => return facts,
+        Some(Err(error)) => {
+            facts.push(Fact::unknown("reports", format!("cannot be read: {error}")));
+            return facts;
+        }
+        Some(Ok(read)) => read,
+    };
+    facts.extend(read.unreadable.iter().map(|why| Fact::unknown("reports", format!("cannot be read: {why}"))));
+    facts.extend(read.items.iter().map(|item| {
+        let running = match item.report.sessions.get(&id) {
+            None => "has not carried out that it drains".to_owned(),
+            Some(1) => "has 1 session on it".to_owned(),
+            Some(count) => format!("has {count} sessions on it"),
+        };
+        let seen = since(Timestamp::from_millis(item.seen), found.time);
+        Fact::new("reports", format!("{} {running}, seen {seen} by its own clock", item.name))
+    }));
+    facts
 }
 
 /// Who keeps the row up to date.
@@ -377,7 +410,7 @@ mod tests {
     #[test]
     fn the_conclusion_is_what_keeps_traffic_away() {
         let ramping = || {
-            let then = crate::clock::Timestamp::from_micros(0);
+            let then = Timestamp::from_micros(0);
             Cause::Ramping { next: then, until: then }
         };
         let elsewhere = || Cause::Elsewhere { group: Some("web-b".to_owned()), zone: None };

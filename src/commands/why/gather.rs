@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::aws::{Aws, Description, Service, SlotTable, describe};
+use crate::aws::{Aws, Description, ReportTable, Service, SlotTable, describe};
+use crate::balancer::BalancerItems;
 use crate::clock::Timestamp;
 use crate::commands::NoMetrics;
 use crate::commands::lease::Lease;
@@ -33,6 +34,8 @@ pub(super) struct Gathered {
     pub(super) time: Timestamp,
     pub(super) lease: Lease,
     pub(super) source: Told,
+    /// What load balancers report; `None` without a report table.
+    pub(super) reports: Option<Result<BalancerItems, TurnError>>,
     /// None without settings of a client.
     pub(super) balancer: Option<Result<Balancer, TurnError>>,
 }
@@ -84,10 +87,12 @@ pub(super) fn gather(
     let TableReading { table, marker, orders, time, .. } = SlotStore::read(&mut store)?;
     let lease = Lease::of(marker, Timestamp::now());
     let source = ask_source(aws, settings.server.as_ref(), &table, target, env);
+    let reports = settings.common.report_table.as_ref();
+    let reports = reports.map(|name| ReportTable::new(Arc::clone(aws), name).scan().map_err(TurnError::from));
     let balancer = settings.client.as_ref().map(|client| ask_haproxy(client, &settings.common));
     let (now, clock) = (Timestamp::now(), Instant::now());
     let place = format!("table {} in {}", settings.common.table, aws.region(Service::DynamoDb));
-    Ok(Gathered { now, clock, place, table, orders, time, lease, source, balancer })
+    Ok(Gathered { now, clock, place, table, orders, time, lease, source, reports, balancer })
 }
 
 pub(super) fn ask_source(

@@ -30,7 +30,8 @@ impl Term {
             return Ok(Lease::Held);
         }
         let slots = self.published.as_ref().map(|published| published.slots.clone()).unwrap_or_default();
-        let previous = Previous { slots: &slots, guard: &self.guard, ordered: &self.ordered, elapsed: Duration::ZERO };
+        let (guard, ordered, elapsed) = (&self.guard, &self.ordered, Duration::ZERO);
+        let previous = Previous { slots: &slots, guard, ordered, time, elapsed };
         let mut plan = decide_after(&table, &in_force, &previous, &blind, now.time, &context.limits);
         // A slot that is freed holds a copy of another row's server: the plan counts on its end.
         plan.changes.retain(|slot| {

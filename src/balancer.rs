@@ -1,0 +1,47 @@
+//! What each load balancer says of itself in the report table: which state of the slots it has carried out, and what is still
+//! running on the servers that drain. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::slot::SlotId;
+
+/// How many sixteenths a spillover level of 1 has.
+pub const SPILL_STEPS: u8 = 16;
+
+/// A client's report about its HAProxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BalancerReport {
+    /// The last version of the table whose rows HAProxy was seen to match, but for what is held, blocked or missing there; `None` before
+    /// the first, and while the table has no versions.
+    pub version: Option<u64>,
+    /// HAProxy's version; empty before it answered.
+    pub haproxy: String,
+    /// Of each slot that drains or is disabled: sessions that run on it and requests that wait for it, over all configured backends.
+    /// Slots without any are left out.
+    pub sessions: BTreeMap<SlotId, u64>,
+    /// The servers that an operator or agent holds, as `backend/server`.
+    pub held: Vec<String>,
+    /// The highest level of spillover of any backend, in sixteenths, 0 to [`SPILL_STEPS`].
+    pub spill: u8,
+}
+
+/// An item of the report table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BalancerItem {
+    /// Host and socket of the load balancer.
+    pub name: String,
+    /// A number that changes every few seconds while its client runs: milliseconds since 1970 by that machine's clock, which is never
+    /// compared with another one.
+    pub seen: u64,
+    /// What it says.
+    pub report: BalancerReport,
+}
+
+/// The report table, read whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BalancerItems {
+    /// The readable items.
+    pub items: Vec<BalancerItem>,
+    /// What is wrong with each of the others, with its name where that can be read.
+    pub unreadable: Vec<String>,
+}

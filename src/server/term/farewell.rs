@@ -1,0 +1,221 @@
+//! The end of an instance: reads what load balancers report, and lets those go that nobody needs any more.
+//!
+//! Nothing here ends or delays a turn's own work: it comes last, and its failures are logged and tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::Term;
+use crate::clock::Timestamp;
+use crate::log::Episode;
+use crate::marker::Moment;
+use crate::ports::{Completion, Holding, Snapshot};
+use crate::server::balancers::Balancers;
+use crate::server::context::{Departures, TurnContext};
+use crate::server::departure::{Facts, MayGo, decide, is_out};
+use crate::slot::{Slot, SlotId, Table, Waiting};
+
+/// How often the reports are read while no instance waits, and after a failure.
+const IDLE: Duration = Duration::from_secs(10);
+/// How long to wait after AWS denied letting an instance go.
+const DENIED: Duration = Duration::from_secs(30);
+
+/// What a term knows of load balancers and of the instances that wait.
+pub(super) struct Farewell {
+    balancers: Balancers,
+    /// When the reports are to be read again while no instance waits; at once if none.
+    read_again: Option<Instant>,
+    /// The occupants that are out, by slot: name, and a version of the table in which they are.
+    drained: BTreeMap<SlotId, (String, u64)>,
+    /// Since when each waiting instance is known, by AWS's clock.
+    known_since: BTreeMap<String, Timestamp>,
+    /// The waiting instances that were let go.
+    answered: BTreeSet<String>,
+    /// Until when nothing is tried, because AWS denies it.
+    denied_until: Option<Instant>,
+    reading: Episode,
+    items: Episode,
+    completing: Episode,
+}
+
+impl Farewell {
+    pub(super) fn new() -> Self {
+        Farewell {
+            balancers: Balancers::default(),
+            read_again: None,
+            drained: BTreeMap::new(),
+            known_since: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            denied_until: None,
+            reading: Episode::new("report table"),
+            items: Episode::new("items of the report table that cannot be read"),
+            completing: Episode::new("lifecycle hooks"),
+        }
+    }
+
+    /// Reads the reports if that is due. Returns whether they are those of this turn.
+    fn read(&mut self, departures: &mut Departures, is_urgent: bool, now: Instant) -> bool {
+        let Some(reports) = &mut departures.reports else { return false };
+        let is_due = self.read_again.is_none_or(|again| now >= again);
+        let is_failing = self.reading.is_open();
+        if !is_due && (!is_urgent || is_failing) {
+            return false;
+        }
+        self.read_again = Some(now + IDLE);
+        match reports.read() {
+            Ok(reading) => {
+                self.balancers.learn(reading, now);
+                self.reading.report(None);
+                let unreadable = self.balancers.unreadable.join("; ");
+                self.items.report((!unreadable.is_empty()).then_some((unreadable.as_str(), unreadable.as_str())));
+                true
+            }
+            Err(error) => {
+                let text = format!("{error}; instances whose hooks wait go at their deadline");
+                self.reading.report(Some((&error.key, &text)));
+                false
+            }
+        }
+    }
+
+    /// Notes in which version of the table each slot's occupant is out.
+    fn note_drained(&mut self, slots: &BTreeMap<SlotId, Slot>, version: Option<u64>) {
+        let mut before = std::mem::take(&mut self.drained);
+        for slot in slots.values().filter(|slot| is_out(slot)) {
+            let (Some(occupant), Some(version)) = (&slot.occupant, version) else { continue };
+            let known = before.remove(&slot.id).filter(|(name, _)| *name == occupant.name);
+            self.drained.insert(slot.id, known.unwrap_or_else(|| (occupant.name.clone(), version)));
+        }
+    }
+}
+
+impl Term {
+    /// The last part of a turn. `waiting` are the instances that hooks hold back, `time` is AWS's.
+    pub(super) fn say_farewell<S, T>(
+        &mut self,
+        context: &mut TurnContext<S, T>,
+        waiting: &[Waiting],
+        table: &Table,
+        time: Timestamp,
+        now: Moment,
+    ) {
+        let departures = &mut context.departures;
+        if departures.reports.is_none() && departures.hooks.is_none() {
+            return;
+        }
+        let none = BTreeMap::new();
+        let slots = self.published.as_ref().map_or(&none, |published| &published.slots);
+        let farewell = &mut self.farewell;
+        let version = self.lease.version();
+        farewell.balancers.note_version(version, now.clock);
+        farewell.note_drained(slots, version);
+        let waiting: Vec<&Waiting> = waiting.iter().filter(|_| departures.hooks.is_some()).collect();
+        farewell.answered.retain(|name| waiting.iter().any(|one| one.name == *name));
+        let before = std::mem::take(&mut farewell.known_since);
+        let since = |one: &&Waiting| (one.name.clone(), before.get(&one.name).copied().unwrap_or(time));
+        farewell.known_since = waiting.iter().map(since).collect();
+        let open = |one: &&&Waiting| !farewell.answered.contains(&one.name);
+        let open: Vec<&Waiting> = waiting.iter().filter(open).copied().collect();
+        let of_name: BTreeMap<&str, &Slot> =
+            slots.values().filter_map(|slot| Some((slot.occupant.as_ref()?.name.as_str(), slot))).collect();
+        let has_slot = open.iter().any(|one| of_name.contains_key(one.name.as_str()));
+        let is_fresh = farewell.read(departures, has_slot, now.clock);
+        let live = farewell.balancers.live(now.clock);
+        let (mut leaving, mut holding) = (Vec::new(), BTreeMap::new());
+        for one in open {
+            let slot = of_name.get(one.name.as_str()).copied();
+            let drained = slot.and_then(|slot| farewell.drained.get(&slot.id));
+            let drain_since = slot.and_then(|slot| slot.occupant.as_ref()).and_then(|occupant| occupant.drain_since);
+            let facts = Facts {
+                slot,
+                drained_in: drained.map(|(_, version)| *version),
+                live: is_fresh.then_some(&live),
+                since: drain_since.unwrap_or(farewell.known_since[&one.name]),
+                may_hide: table.unreadable().next().is_some(),
+            };
+            match decide(&facts, time, departures.drain) {
+                Ok(why) => leaving.push((one.clone(), slot.map(|slot| slot.id), facts.since, why)),
+                Err(held) => {
+                    holding.insert(one.name.clone(), held);
+                }
+            }
+        }
+        let shown = departures.reports.is_some().then(|| farewell.balancers.views(now.clock));
+        farewell.let_go(context, &leaving, time, now.clock);
+        self.show(context, shown, holding);
+    }
+
+    fn show<S, T>(
+        &mut self,
+        context: &TurnContext<S, T>,
+        balancers: Option<Vec<crate::ports::BalancerView>>,
+        waiting: BTreeMap<String, Holding>,
+    ) {
+        if let Some(published) = &self.published
+            && (published.balancers != balancers || published.waiting != waiting)
+        {
+            let state = Snapshot { balancers, waiting, ..published.clone() };
+            self.publish(&*context.gauges, state);
+        }
+    }
+}
+
+impl Farewell {
+    /// Lets instances go, each for its reason.
+    fn let_go<S, T>(
+        &mut self,
+        context: &mut TurnContext<S, T>,
+        leaving: &[(Waiting, Option<SlotId>, Timestamp, MayGo)],
+        time: Timestamp,
+        now: Instant,
+    ) {
+        let Some(hooks) = &mut context.departures.hooks else { return };
+        if leaving.is_empty() || self.denied_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.denied_until = None;
+        let asked: Vec<Waiting> = leaving.iter().map(|(one, ..)| one.clone()).collect();
+        let mut fault = None;
+        for ((one, slot, since, why), outcome) in leaving.iter().zip(hooks.complete(&asked)) {
+            match outcome {
+                Ok(completion) => {
+                    self.answered.insert(one.name.clone());
+                    let took = time.since(*since).unwrap_or_default();
+                    tell(one, *slot, took, *why, completion);
+                    if completion == Completion::Done && slot.is_some() {
+                        context.gauges.let_go(took);
+                    }
+                }
+                Err(error) => {
+                    if error.needs_operator {
+                        self.denied_until = Some(now + DENIED);
+                    }
+                    fault.get_or_insert(error);
+                }
+            }
+        }
+        self.completing.report(fault.as_ref().map(|error| (error.key.as_str(), error.text.as_str())));
+    }
+}
+
+fn tell(one: &Waiting, slot: Option<SlotId>, took: Duration, why: MayGo, completion: Completion) {
+    let Waiting { name, group } = one;
+    let (instance, seconds) = (name.as_str(), took.as_secs());
+    if completion == Completion::Over {
+        info!(slot, instance, group = group.as_str(); "{name}: no lifecycle hook holds it back any more");
+        return;
+    }
+    match why {
+        MayGo::NoSlot => info!(instance, group = group.as_str(); "{name}: let go, it has no slot"),
+        MayGo::Drained => info!(
+            slot, instance, group = group.as_str();
+            "{name}: let go after {seconds} s, no load balancer has a session on it"
+        ),
+        MayGo::Deadline => warn!(
+            slot, instance, group = group.as_str();
+            "{name}: let go after {seconds} s by SERVER_DRAIN_SECONDS, whatever still ran on it"
+        ),
+    }
+}
