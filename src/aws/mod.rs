@@ -40,6 +40,7 @@ pub use self::query::description::{Description, Records, describe};
 pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record};
 pub use self::query::readiness::{instance_query, observe};
 pub use self::query::source::{GroupSource, unseen_reason};
+pub use self::query::spot::{SpotMarks, spot_word};
 pub use self::service::Service;
 pub use self::table::state_file::{KeptTable, remembered_zone};
 pub use self::table::store::{Created, SlotTable, read_page};

@@ -4,7 +4,7 @@ use crate::aws::service::Service;
 
 /// Every operation that hsdo calls and the action it needs (Service Authorization Reference). `TransactWriteItems` is not
 /// an action: its updates are authorised one by one. `AssumeRoleWithWebIdentity` needs only the role's trust policy.
-const ACTIONS: [(Service, &str, &str); 9] = [
+const ACTIONS: [(Service, &str, &str); 10] = [
     (Service::DynamoDb, "CreateTable", "dynamodb:CreateTable"),
     (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable"),
     (Service::DynamoDb, "GetItem", "dynamodb:GetItem"),
@@ -13,6 +13,7 @@ const ACTIONS: [(Service, &str, &str); 9] = [
     (Service::DynamoDb, "UpdateItem", "dynamodb:UpdateItem"),
     (Service::AutoScaling, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups"),
     (Service::Ec2, "DescribeInstances", "ec2:DescribeInstances"),
+    (Service::Ec2, "DescribeSpotInstanceRequests", "ec2:DescribeSpotInstanceRequests"),
     (Service::Sts, "AssumeRole", "sts:AssumeRole"),
 ];
 
@@ -39,6 +40,7 @@ mod tests {
             (Service::DynamoDb, include_str!("../table/dynamodb.rs"), "request(\""),
             (Service::AutoScaling, include_str!("../query/autoscaling.rs"), "Query::new(\""),
             (Service::Ec2, include_str!("../query/ec2.rs"), "Query::new(\""),
+            (Service::Ec2, include_str!("../query/spot.rs"), "Query::new(\""),
         ] {
             let found = literals(source, marker);
             assert!(!found.is_empty(), "no operation of {service:?} is found: has the spelling of its calls changed?");

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::pieces::{self, Cut};
+use super::spot::SpotMarks;
 use crate::aws::calls::{Aws, call_error, send};
 use crate::aws::error::{AwsError, Cause};
 use crate::aws::reading::pages::PageTokens;
@@ -37,6 +38,8 @@ pub struct Record {
     pub ipv6: Option<Ipv6Addr>,
     /// Its public IPv4 address, if it has one.
     pub public: Option<Ipv4Addr>,
+    /// Whether EC2 may interrupt it: a Spot instance.
+    pub is_spot: bool,
     /// Cores times threads, if EC2 tells.
     pub vcpus: Option<u32>,
     /// Its tags `hsdo:…`, without that prefix.
@@ -52,6 +55,11 @@ impl Record {
             AddressKind::Ipv6 => ipv6,
             AddressKind::Public => self.public.map(IpAddr::V4),
         }
+    }
+
+    /// Whether EC2 shows it running.
+    pub fn is_running(&self) -> bool {
+        self.state == "running"
     }
 
     /// Whether EC2 never starts it again.
@@ -80,6 +88,8 @@ pub struct DescribedInstances<'a> {
     pub batches: Vec<Arc<Vec<Record>>>,
     /// Ids that EC2 says do not exist.
     pub not_found: HashSet<&'a str>,
+    /// The Spot instances that it is about to interrupt. Those that have ended are among them, and other groups'.
+    pub marks: Arc<SpotMarks>,
 }
 
 impl DescribedInstances<'_> {
@@ -245,6 +255,7 @@ impl RecordReader {
             Some("/privateIpAddress") if !text.is_empty() => {
                 self.record.address = Some(text.parse().map_err(|_| format!("privateIpAddress is {text:?}"))?);
             }
+            Some("/instanceLifecycle") => self.record.is_spot = text == "spot",
             Some("/ipAddress") => self.record.public = text.parse().ok(),
             Some("/ipv6Address") => self.record.ipv6 = text.parse().ok(),
             Some("/cpuOptions/coreCount") => self.cores = text.parse().ok(),

@@ -117,7 +117,8 @@ pub(super) fn ask_source(
         GroupSelection { names: group.into_iter().map(NamePattern::plain).collect(), tags: vec![] }
     };
     let asked = groups.map_or_else(of_row, |(groups, _)| groups.clone());
-    let description = describe(aws, &asked, &names);
+    let spot_notice = groups.is_some_and(|(_, reading)| reading.spot_notice);
+    let description = describe(aws, &asked, &names, spot_notice);
     let observation = groups.and_then(|(_, reading)| description.observation(&names, reading));
     let address = groups.map(|(_, reading)| reading.address).unwrap_or_default();
     Told::Aws { asked, address, description, observation }
