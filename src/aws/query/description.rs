@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::autoscaling::Group;
-use super::ec2::{DescribedInstances, InstanceQuery, Record, fetch_instances};
+use super::ec2::{DescribedInstances, InstanceQuery, Record, SpotMarks, fetch_instances};
 use super::readiness::{is_instance_id, observe};
 use super::search::fetch_once;
-use super::spot::{SpotMarks, fetch_marks, holds_spot};
+use super::spot::{fetch_marks, holds_spot};
 use crate::aws::calls::Aws;
 use crate::aws::error::AwsError;
 use crate::aws::reading::parse_cache::ParseCache;

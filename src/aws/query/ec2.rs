@@ -2,13 +2,12 @@
 //!
 //! EC2 API Reference, version 2016-11-15.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::pieces::{self, Cut};
-use super::spot::SpotMarks;
 use crate::aws::calls::{Aws, call_error, send};
 use crate::aws::error::{AwsError, Cause};
 use crate::aws::reading::pages::PageTokens;
@@ -81,6 +80,10 @@ pub struct InstanceQuery<'a> {
     pub unlisted: Vec<&'a str>,
 }
 
+/// The Spot instances that EC2 is about to interrupt, with the status codes of their requests. Many have ended long ago: requests stay
+/// listed for hours.
+pub type SpotMarks = BTreeMap<String, &'static str>;
+
 #[derive(Debug, Default)]
 /// What EC2 says about the instances of an [`InstanceQuery`].
 pub struct DescribedInstances<'a> {
@@ -88,7 +91,7 @@ pub struct DescribedInstances<'a> {
     pub batches: Vec<Arc<Vec<Record>>>,
     /// Ids that EC2 says do not exist.
     pub not_found: HashSet<&'a str>,
-    /// The Spot instances that it is about to interrupt. Those that have ended are among them, and other groups'.
+    /// Those that it is about to interrupt, of any group.
     pub marks: Arc<SpotMarks>,
 }
 

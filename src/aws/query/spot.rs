@@ -2,12 +2,11 @@
 //!
 //! EC2 API Reference, version 2016-11-15.
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ec2::Record;
+use super::ec2::{Record, SpotMarks};
 use crate::aws::calls::{Aws, call_error, send};
 use crate::aws::error::{AwsError, Cause};
 use crate::aws::reading::pages::PageTokens;
@@ -45,9 +44,6 @@ const MAX_RESULTS: &str = "1000";
 const TOTAL: Duration = Duration::from_secs(2);
 /// From a question that failed to the next one.
 const PAUSE: Duration = Duration::from_secs(10);
-
-/// The ids of the instances that are announced, with their status codes. Many of them have ended: requests stay listed for hours.
-pub type SpotMarks = BTreeMap<String, &'static str>;
 
 /// What a mark says, for people.
 pub fn spot_word(code: &str) -> String {
