@@ -34,10 +34,11 @@ data "aws_iam_policy_document" "server" {
 
   statement {
     sid = "Instances"
-    # Neither action supports resource-level permissions: "*" is required. Patterns, tags and weights by size need no others.
+    # None of these supports resource-level permissions: "*" is required. Patterns, tags and weights by size need no others.
     actions = [
       "autoscaling:DescribeAutoScalingGroups",
       "ec2:DescribeInstances",
+      "ec2:DescribeSpotInstanceRequests",
     ]
     resources = ["*"]
   }
@@ -133,10 +134,11 @@ data "aws_iam_policy_document" "operator" {
 
   statement {
     sid = "Instances"
-    # Neither action supports resource-level permissions: "*" is required.
+    # None of these supports resource-level permissions: "*" is required.
     actions = [
       "autoscaling:DescribeAutoScalingGroups",
       "ec2:DescribeInstances",
+      "ec2:DescribeSpotInstanceRequests",
     ]
     resources = ["*"]
   }

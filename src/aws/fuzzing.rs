@@ -19,7 +19,7 @@ use crate::aws::query::autoscaling::Group;
 use crate::aws::query::ec2::{DescribedInstances, Record};
 use crate::aws::query::pieces::NOTHING;
 use crate::aws::query::readiness::{instance_query, observe};
-use crate::aws::query::{autoscaling, ec2};
+use crate::aws::query::{autoscaling, ec2, spot};
 use crate::aws::reading::dates;
 use crate::aws::reading::parse_cache::ParseCache;
 use crate::aws::service::Service;
@@ -38,13 +38,14 @@ use crate::selection::GroupSelection;
 use crate::settings::{InstanceReading, WeightBy};
 use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address};
 
-/// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `r`: a three-digit status and an
+/// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `s`: DescribeSpotInstanceRequests; `b`: the first two, for one observation; `r`: a three-digit status and an
 /// error body.
 pub fn aws(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {
         b'g' => drop(groups(rest)),
         b'i' => drop(instances(rest)),
+        b's' => drop(parse_all_ways(rest, &spot::parse, &spot::parse)),
         b'b' => both(&text(rest)),
         b'r' => refused(rest),
         _ => {}

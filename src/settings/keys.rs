@@ -81,6 +81,9 @@ table! {
     SERVER_INSTANCE_TAGS, Server, default "false",
         expected "true or false",
         help "read the tags hsdo:weight, hsdo:port and hsdo:exclude of instances";
+    SERVER_SPOT_NOTICE, Server, default "true",
+        expected "true or false",
+        help "ask EC2 every turn which Spot instances it is about to interrupt, and drain them two minutes ahead";
     SERVER_REMOVAL_GUARD, Server, default "30",
         expected "seconds from 0 to 86400, fractions allowed; 0 for no guard",
         help "seconds to keep servers when more than half of them leave every group at once while EC2 still runs them; 0 turns it off";
@@ -264,7 +267,7 @@ mod tests {
             };
             assert_eq!(key.scope, expected, "{}", key.name);
         }
-        assert_eq!(KEYS.len(), 42);
+        assert_eq!(KEYS.len(), 43);
     }
 
     #[test]

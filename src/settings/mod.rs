@@ -42,7 +42,7 @@ use keys::{
     SERVER_ASG_WEIGHTS, SERVER_CONSUL_API_URL, SERVER_CONSUL_SERVICE_NAME, SERVER_DRAIN_SECONDS,
     SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_INCREASE_WEIGHT_INTERVAL,
     SERVER_HAPROXY_BACKEND_SERVER_MAX_WEIGHT, SERVER_HAPROXY_BACKEND_SERVER_MIN_WEIGHT, SERVER_INSTANCE_TAGS,
-    SERVER_LIFECYCLE_HOOK, SERVER_MODE, SERVER_REMOVAL_GUARD, SERVER_WEIGHT_BY, SERVER_WEIGHT_UNIT,
+    SERVER_LIFECYCLE_HOOK, SERVER_MODE, SERVER_REMOVAL_GUARD, SERVER_SPOT_NOTICE, SERVER_WEIGHT_BY, SERVER_WEIGHT_UNIT,
 };
 pub use keys::{KEYS, Scope, Setting, help};
 pub use listing::{ListedSetting, list};
@@ -169,6 +169,7 @@ fn instance_reading(sources: &mut Sources<'_>) -> InstanceReading {
         address: sources.read(&SERVER_ADDRESS, scalar(AddressKind::parse)).unwrap_or_default(),
         weight_by: sources.read(&SERVER_WEIGHT_BY, scalar(WeightBy::parse)).unwrap_or_default(),
         tags: sources.read(&SERVER_INSTANCE_TAGS, scalar(boolean)).unwrap_or_default(),
+        spot_notice: sources.read(&SERVER_SPOT_NOTICE, scalar(boolean)).unwrap_or_default(),
     }
 }
 

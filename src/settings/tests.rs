@@ -400,9 +400,10 @@ fn weights_follow_sizes_groups_and_tags() {
         assert_eq!(weighting.groups, expected, "{text}");
         assert_eq!(["web-1", "x"].map(|group| weighting.of_group(group)), [factor("0.2"), Factor::ZERO]);
     }
-    let (reading, _) = read(&[("SERVER_ADDRESS", "IPv6"), ("SERVER_INSTANCE_TAGS", "yes")]);
-    let expected = InstanceReading { address: AddressKind::Ipv6, tags: true, ..InstanceReading::default() };
-    assert_eq!(reading, expected);
+    let (reading, _) =
+        read(&[("SERVER_ADDRESS", "IPv6"), ("SERVER_INSTANCE_TAGS", "yes"), ("SERVER_SPOT_NOTICE", "no")]);
+    let weight_by = WeightBy::None;
+    assert_eq!(reading, InstanceReading { address: AddressKind::Ipv6, weight_by, tags: true, spot_notice: false });
     for (key, value) in [("SERVER_WEIGHT_UNIT", "4"), ("SERVER_ASG_WEIGHTS", "*=0")] {
         assert_eq!(server_of(&[(key, value)]).expect("settings").common.warnings.len(), 1, "{key}={value}");
     }

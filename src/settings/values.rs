@@ -163,7 +163,7 @@ impl WeightBy {
 }
 
 /// What is read of an instance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceReading {
     /// `SERVER_ADDRESS`.
     pub address: AddressKind,
@@ -171,6 +171,16 @@ pub struct InstanceReading {
     pub weight_by: WeightBy,
     /// `SERVER_INSTANCE_TAGS`: whether its tags count.
     pub tags: bool,
+    /// `SERVER_SPOT_NOTICE`: whether EC2 is asked which Spot instances it is about to interrupt.
+    pub spot_notice: bool,
+}
+
+impl Default for InstanceReading {
+    /// That of the settings.
+    fn default() -> Self {
+        let (address, weight_by) = (AddressKind::default(), WeightBy::default());
+        InstanceReading { address, weight_by, tags: false, spot_notice: true }
+    }
 }
 
 /// What weights are multiplied by, besides the size of the instance.

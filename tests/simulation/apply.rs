@@ -67,7 +67,10 @@ impl World {
                 self.post_in(5 * SECOND, Event::Instance(number, Step::VolumeStops));
             }),
             What::Spot { pick } => self.each(self.spare(pick), |number| {
-                self.note(format!("instance {number} is interrupted in two minutes"));
+                self.change(number, "is interrupted in two minutes", |it| {
+                    // EC2's mark means nothing while EC2 does not show the instance.
+                    it.announced = !(it.left_out || it.denied);
+                });
                 self.post_in(120 * SECOND, Event::Instance(number, Step::Interrupted));
             }),
             What::ZoneLost { zone } => {

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hsdo::aws::{DescribedInstances, Group, Member, Record, instance_query, observe};
+use hsdo::aws::{DescribedInstances, Group, Member, Record, SpotMarks, instance_query, observe};
 use hsdo::ports::{Source, TurnError};
 use hsdo::slot::Observation;
 
@@ -24,6 +24,7 @@ struct View {
     records: Arc<Vec<Record>>,
     not_found: Vec<String>,
     left_out: Vec<String>,
+    marks: Arc<SpotMarks>,
     number: u64,
 }
 
@@ -80,6 +81,9 @@ impl World {
         );
         view.not_found = fleet.instances.iter().filter(|it| it.denied).map(|it| it.id.clone()).collect();
         view.left_out = fleet.instances.iter().filter(|it| it.left_out).map(|it| it.id.clone()).collect();
+        let announced = fleet.instances.iter().filter(|it| it.announced);
+        let marks = announced.map(|it| (it.id.clone(), "instance-terminated-no-capacity"));
+        view.marks = Arc::new(marks.collect());
         let mut aws = self.aws.borrow_mut();
         aws.count += 1;
         view.number = aws.count;
@@ -154,7 +158,8 @@ impl Source for GroupEdge {
             .iter()
             .copied()
             .filter(|id| of_ec2.not_found.iter().any(|denied| denied == id) || !known.contains(id) && !exists(id));
-        let described = DescribedInstances { batches: vec![Arc::new(records)], not_found: denied.collect() };
+        let (batches, marks) = (vec![Arc::new(records)], Arc::clone(&of_ec2.marks));
+        let described = DescribedInstances { batches, not_found: denied.collect(), marks };
         let selected = Settings::selection().select(groups.iter().map(|group| group.name.as_str()));
         let seen = observe(selected, &groups, occupants, &described, &Settings::reading());
         let occupants = occupants.iter().map(|name| (*name).to_owned()).collect();

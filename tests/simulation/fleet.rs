@@ -63,13 +63,16 @@ pub(crate) struct Instance {
     pub(crate) denied: bool,
     /// Its group leaves it out: a bogus answer.
     pub(crate) unlisted: bool,
+    /// Spot: EC2 has announced its interruption.
+    pub(crate) announced: bool,
     /// When it, or what is said of it, last changed.
     pub(crate) changed: At,
 }
 
 impl Instance {
     pub(crate) fn is_ready(&self) -> bool {
-        self.lifecycle == Some("InService") && self.health == "Healthy" && self.ec2 == "running"
+        let is_in_service = self.lifecycle == Some("InService") && self.health == "Healthy" && self.ec2 == "running";
+        is_in_service && !self.announced
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
@@ -180,6 +183,7 @@ impl World {
                 left_out: false,
                 denied: false,
                 unlisted: false,
+                announced: false,
                 changed: now,
             };
             fleet.instances.push(instance);

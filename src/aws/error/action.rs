@@ -4,7 +4,7 @@ use crate::aws::service::Service;
 
 /// Every operation that hsdo calls and the action it needs (Service Authorization Reference). `TransactWriteItems` is not
 /// an action: its updates are authorised one by one. `AssumeRoleWithWebIdentity` needs only the role's trust policy.
-const ACTIONS: [(Service, &str, &str); 13] = [
+const ACTIONS: [(Service, &str, &str); 14] = [
     (Service::DynamoDb, "CreateTable", "dynamodb:CreateTable"),
     (Service::DynamoDb, "DeleteItem", "dynamodb:DeleteItem"),
     (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable"),
@@ -17,6 +17,7 @@ const ACTIONS: [(Service, &str, &str); 13] = [
     (Service::AutoScaling, "DescribeLifecycleHooks", "autoscaling:DescribeLifecycleHooks"),
     (Service::AutoScaling, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups"),
     (Service::Ec2, "DescribeInstances", "ec2:DescribeInstances"),
+    (Service::Ec2, "DescribeSpotInstanceRequests", "ec2:DescribeSpotInstanceRequests"),
     (Service::Sts, "AssumeRole", "sts:AssumeRole"),
 ];
 
@@ -44,6 +45,7 @@ mod tests {
             (Service::AutoScaling, include_str!("../query/autoscaling.rs"), "Query::new(\""),
             (Service::AutoScaling, include_str!("../query/hooks.rs"), "Query::new(\""),
             (Service::Ec2, include_str!("../query/ec2.rs"), "Query::new(\""),
+            (Service::Ec2, include_str!("../query/spot.rs"), "Query::new(\""),
         ] {
             let found = literals(source, marker);
             assert!(!found.is_empty(), "no operation of {service:?} is found: has the spelling of its calls changed?");

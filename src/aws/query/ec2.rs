@@ -2,7 +2,7 @@
 //!
 //! EC2 API Reference, version 2016-11-15.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Record {
     pub ipv6: Option<Ipv6Addr>,
     /// Its public IPv4 address, if it has one.
     pub public: Option<Ipv4Addr>,
+    /// Whether EC2 may interrupt it: a Spot instance.
+    pub is_spot: bool,
     /// Cores times threads, if EC2 tells.
     pub vcpus: Option<u32>,
     /// Its tags `hsdo:…`, without that prefix.
@@ -52,6 +54,11 @@ impl Record {
             AddressKind::Ipv6 => ipv6,
             AddressKind::Public => self.public.map(IpAddr::V4),
         }
+    }
+
+    /// Whether EC2 shows it running.
+    pub fn is_running(&self) -> bool {
+        self.state == "running"
     }
 
     /// Whether EC2 never starts it again.
@@ -73,6 +80,10 @@ pub struct InstanceQuery<'a> {
     pub unlisted: Vec<&'a str>,
 }
 
+/// The Spot instances that EC2 is about to interrupt, with the status codes of their requests. Many have ended long ago: requests stay
+/// listed for hours.
+pub type SpotMarks = BTreeMap<String, &'static str>;
+
 #[derive(Debug, Default)]
 /// What EC2 says about the instances of an [`InstanceQuery`].
 pub struct DescribedInstances<'a> {
@@ -80,6 +91,8 @@ pub struct DescribedInstances<'a> {
     pub batches: Vec<Arc<Vec<Record>>>,
     /// Ids that EC2 says do not exist.
     pub not_found: HashSet<&'a str>,
+    /// Those that it is about to interrupt, of any group.
+    pub marks: Arc<SpotMarks>,
 }
 
 impl DescribedInstances<'_> {
@@ -245,6 +258,7 @@ impl RecordReader {
             Some("/privateIpAddress") if !text.is_empty() => {
                 self.record.address = Some(text.parse().map_err(|_| format!("privateIpAddress is {text:?}"))?);
             }
+            Some("/instanceLifecycle") => self.record.is_spot = text == "spot",
             Some("/ipAddress") => self.record.public = text.parse().ok(),
             Some("/ipv6Address") => self.record.ipv6 = text.parse().ok(),
             Some("/cpuOptions/coreCount") => self.cores = text.parse().ok(),

@@ -92,6 +92,23 @@ fn records_are_parsed_by_element_path() {
 }
 
 #[test]
+fn a_spot_instance_is_known_by_its_lifecycle() {
+    for (lifecycle, expected) in [
+        ("", false),
+        ("<instanceLifecycle>spot</instanceLifecycle>", true),
+        ("<instanceLifecycle>scheduled</instanceLifecycle>", false),
+        ("<instanceLifecycle/>", false),
+        ("<spotOptions><instanceLifecycle>spot</instanceLifecycle></spotOptions>", false),
+    ] {
+        // Two of them, of which the second must not take over from the first.
+        let spot = item("i-1").replace("</instanceId>", &format!("</instanceId>{lifecycle}"));
+        let (records, _) = read(&page(&format!("{spot}{}", item("i-2")), "")).expect("a page");
+        let found: Vec<bool> = records.iter().map(|record| record.is_spot).collect();
+        assert_eq!(found, [expected, false], "{lifecycle}");
+    }
+}
+
+#[test]
 fn a_malformed_response_is_an_error() {
     let whole = page(&item("i-1"), "");
     for bad in [

@@ -10,4 +10,5 @@ pub(super) mod pieces;
 pub(super) mod readiness;
 pub(super) mod search;
 pub(super) mod source;
+pub(super) mod spot;
 mod tags;

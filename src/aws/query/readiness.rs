@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::autoscaling::{Group, Member};
 use super::ec2::{DescribedInstances, InstanceQuery, Record};
+use super::spot::spot_word;
 use super::tags::InstanceTags;
 use crate::selection::SelectedGroups;
 use crate::settings::{AddressKind, InstanceReading, WeightBy};
@@ -77,7 +78,7 @@ fn group_word(member: &Member) -> String {
 fn ec2_word(record: Option<&Record>, kind: AddressKind) -> String {
     row_name(match record {
         None => "EC2 does not list it".to_owned(),
-        Some(record) if record.state == "running" => format!("EC2 shows no usable {}", kind.word()),
+        Some(record) if record.is_running() => format!("EC2 shows no usable {}", kind.word()),
         Some(record) => format!("EC2 state {:?}", record.state),
     })
 }
@@ -118,8 +119,8 @@ fn lazy_set<'a>(names: &[&'a str]) -> LazyCell<HashSet<&'a str>, impl FnOnce() -
 ///
 /// An instance that is running and has an address is reported. A member that should keep its slot is *hidden* if EC2 does not
 /// report it, or in an inconclusive state: `pending`, an unknown state, or `running` without a usable address. `stopping`,
-/// `stopped`, `shutting-down` and `terminated` are conclusive, except while the root volume is replaced. An instance in
-/// several groups belongs to the first of them that does not have it as absent. Other groups are ignored.
+/// `stopped`, `shutting-down` and `terminated` are conclusive, except while the root volume is replaced. A ready one that EC2 is
+/// about to interrupt drains; a mark on any other means nothing. An instance in several groups belongs to the first of them that does not have it as absent. Other groups are ignored.
 pub fn observe(
     selected: SelectedGroups,
     groups: &[Group],
@@ -169,6 +170,10 @@ pub fn observe(
                     if tags.excluded && readiness == Readiness::Ready {
                         readiness = Readiness::Draining;
                         observation.said.insert(id.to_owned(), "tag hsdo:exclude".to_owned());
+                    }
+                    if let Some(code) = described.marks.get(id).filter(|_| readiness == Readiness::Ready) {
+                        readiness = Readiness::Draining;
+                        observation.said.insert(id.to_owned(), row_name(spot_word(code)));
                     }
                     let zone = member.zone.clone().map(row_name);
                     let size = tags.weight.map_or_else(|| size(member, record, reading.weight_by), Size::Tag);

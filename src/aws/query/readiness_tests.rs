@@ -257,7 +257,7 @@ fn the_address_size_and_tags_are_those_that_are_asked_for() {
     let both = Record { ipv6: Some(v6), public: Some(public), vcpus: Some(8), ..record(ONE, "running", Some(ADDRESS)) };
     let only_v6 = Record { ipv6: Some(v6), ..record(ONE, "running", None) };
     let seen = |record: &Record, address: AddressKind, weight_by: WeightBy| {
-        let reading = InstanceReading { address, weight_by, tags: false };
+        let reading = InstanceReading { address, weight_by, ..InstanceReading::default() };
         let selected = GroupSelection::named(&["web"]).select(["web"].into_iter());
         super::observe(selected, &groups, &[], &answer(vec![record.clone()]), &reading)
     };
@@ -301,4 +301,49 @@ fn tags_count_only_where_they_are_asked_for() {
         assert_eq!((instance.readiness, instance.port, found.faulty_tags.len()), (readiness, port, faulty));
         assert_eq!(found.said.get(ONE).map(String::as_str), asked.then_some("tag hsdo:exclude"));
     }
+}
+
+/// A mark drains a ready member that runs, and means nothing for any other.
+#[test]
+fn an_announced_interruption_drains_who_is_ready_and_runs() {
+    const CODE: &str = "instance-terminated-no-capacity";
+    let notice = format!("Spot interruption notice ({CODE})");
+    let (unhealthy, dreaming) = ("health \"Unhealthy\"", "lifecycle state \"Dreaming\"");
+    let (draining, hidden) = (Some(Readiness::Draining), None);
+    for (lifecycle, health, ec2, marked, expected, said) in [
+        ("InService", "Healthy", "running", false, Some(Readiness::Ready), None),
+        ("InService", "Healthy", "running", true, draining, Some(notice.as_str())),
+        ("InService", "Healthy", "pending", true, hidden, Some("EC2 state \"pending\"")),
+        ("InService", "Healthy", "shutting-down", true, None, None),
+        ("InService", "Unhealthy", "running", true, draining, Some(unhealthy)),
+        ("Dreaming", "Healthy", "running", true, Some(Readiness::Unknown), Some(dreaming)),
+        ("Standby", "Healthy", "running", true, None, None),
+    ] {
+        let text = format!("{lifecycle} {health} {ec2} {marked}");
+        let groups = [group("web", &[(ONE, lifecycle, health)])];
+        let mut described = answer(vec![record(ONE, ec2, Some(ADDRESS))]);
+        // One that is in no group frees and changes nothing.
+        let other = [("i-00000000000000009", CODE)];
+        let marks = other.into_iter().chain(marked.then_some((ONE, CODE)));
+        described.marks = Arc::new(marks.map(|(id, code)| (id.to_owned(), code)).collect());
+        let found = observe(&names(&["web"]), &groups, &[ONE], &described);
+        assert_eq!(found.instances.first().map(|one| one.readiness), expected, "{text}");
+        assert_eq!(found.said.get(ONE).map(String::as_str), said, "{text}");
+        let unmarked = DescribedInstances { marks: Arc::default(), ..described };
+        let without = observe(&names(&["web"]), &groups, &[ONE], &unmarked);
+        assert_eq!((found.unlisted, found.hidden), (without.unlisted, without.hidden), "{text}");
+    }
+}
+
+/// One that somebody excludes says so, notice or not.
+#[test]
+fn an_excluded_instance_keeps_its_reason_when_it_is_announced() {
+    let tags = vec![("exclude".to_owned(), "true".to_owned())];
+    let mut described = answer(vec![Record { tags, ..record(ONE, "running", Some(ADDRESS)) }]);
+    described.marks = Arc::new([(ONE.to_owned(), "marked-for-stop")].into());
+    let reading = InstanceReading { tags: true, ..InstanceReading::default() };
+    let selected = GroupSelection::named(&["web"]).select(["web"].into_iter());
+    let groups = [group("web", &[(ONE, "InService", "Healthy")])];
+    let found = super::observe(selected, &groups, &[ONE], &described, &reading);
+    assert_eq!((found.instances[0].readiness, found.said[ONE].as_str()), (Readiness::Draining, "tag hsdo:exclude"));
 }

@@ -7,6 +7,7 @@ use super::autoscaling::Member;
 use super::ec2::{Record, fetch_instances};
 use super::readiness::{instance_query, observe};
 use super::search::{Found, Search};
+use super::spot::{Notices, holds_spot};
 use crate::aws::calls::Aws;
 use crate::aws::reading::parse_cache::ParseCache;
 use crate::ports::Source;
@@ -26,6 +27,7 @@ pub struct GroupSource {
     selection: GroupSelection,
     reading: InstanceReading,
     search: Search,
+    notices: Notices,
     members: ParseCache<Vec<Member>>,
     records: ParseCache<Vec<Record>>,
 }
@@ -34,17 +36,22 @@ impl GroupSource {
     /// The order of the selection is the order in which new instances of one turn take slots.
     pub fn new(aws: Arc<Aws>, selection: GroupSelection, reading: InstanceReading) -> Self {
         let (members, records) = (ParseCache::default(), ParseCache::default());
-        GroupSource { aws, selection, reading, search: Search::default(), members, records }
+        let (search, notices) = (Search::default(), Notices::default());
+        GroupSource { aws, selection, reading, search, notices, members, records }
     }
 }
 
 impl Source for GroupSource {
-    /// One complete observation or an error, within 20 seconds.
+    /// One complete observation or an error, within 20 seconds; the Spot notices take 2 more at most, and are no error.
     fn fetch(&mut self, occupants: &[&str]) -> Result<Observation, TurnError> {
         let budget = self.aws.budget(TOTAL, ATTEMPT);
         let GroupSource { aws, selection, search, members, .. } = self;
         let Found { groups, selected, is_partial } = search.fetch(aws, selection, members, &budget, Instant::now())?;
-        let described = fetch_instances(&self.aws, &instance_query(&groups, occupants), &self.records, &budget)?;
+        let query = instance_query(&groups, occupants);
+        let mut described = fetch_instances(&self.aws, &query, &self.records, &budget)?;
+        if self.reading.spot_notice && holds_spot(&query.listed, described.records()) {
+            described.marks = self.notices.fetch(&self.aws, Instant::now());
+        }
         let observed = observe(selected, &groups, occupants, &described, &self.reading);
         Ok(Observation { is_partial, ..observed })
     }

@@ -58,12 +58,19 @@ pub(crate) struct Budget {
     deadline: Instant,
     total: Duration,
     attempt: Duration,
+    /// One attempt at each call, whatever fails.
+    is_single: bool,
 }
 
 impl Budget {
     /// Starts now: `total` for everything, `attempt` for one attempt at one call.
     pub(crate) fn new(total: Duration, attempt: Duration) -> Self {
-        Budget { deadline: Instant::now() + total, total, attempt }
+        Budget { deadline: Instant::now() + total, total, attempt, is_single: false }
+    }
+
+    /// The same for calls that are not worth a second attempt: nothing waits, and the retries of other calls are left to them.
+    pub(crate) fn without_retries(self) -> Self {
+        Budget { is_single: true, ..self }
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -180,7 +187,10 @@ impl Caller {
         read: &mut ReadInto<'_>,
     ) -> Result<(), Cause> {
         let remote = self.remote(request.service);
-        let max_attempts = self.attempts.unwrap_or_else(|| retry::attempts(request.service));
+        let max_attempts = match self.attempts {
+            _ if budget.is_single => 1,
+            attempts => attempts.unwrap_or_else(|| retry::attempts(request.service)),
+        };
         let (mut attempts, mut reconnected, mut clock_changed, mut cost) = (0, false, false, None);
         loop {
             let time = budget.attempt.min(budget.left());

@@ -49,7 +49,7 @@ pub(super) enum Told {
         address: AddressKind,
         description: Description,
         /// What the server would make of it; none without its settings, or if a part is missing.
-        observation: Option<Observation>,
+        observation: Option<Box<Observation>>,
     },
     Consul {
         services: Vec<String>,
@@ -60,7 +60,7 @@ pub(super) enum Told {
 impl Told {
     pub(super) fn observation(&self) -> Option<&Observation> {
         match self {
-            Told::Aws { observation, .. } => observation.as_ref(),
+            Told::Aws { observation, .. } => observation.as_deref(),
             Told::Consul { observation, .. } => observation.as_ref().ok(),
         }
     }
@@ -122,8 +122,9 @@ pub(super) fn ask_source(
         GroupSelection { names: group.into_iter().map(NamePattern::plain).collect(), tags: vec![] }
     };
     let asked = groups.map_or_else(of_row, |(groups, _)| groups.clone());
-    let description = describe(aws, &asked, &names);
-    let observation = groups.and_then(|(_, reading)| description.observation(&names, reading));
+    let spot_notice = groups.is_some_and(|(_, reading)| reading.spot_notice);
+    let description = describe(aws, &asked, &names, spot_notice);
+    let observation = groups.and_then(|(_, reading)| description.observation(&names, reading)).map(Box::new);
     let address = groups.map(|(_, reading)| reading.address).unwrap_or_default();
     Told::Aws { asked, address, description, observation }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::fact::Fact;
 use super::gather::Told;
-use crate::aws::{AwsError, Description, Group, Member, Record, Records};
+use crate::aws::{AwsError, Description, Group, Member, Record, Records, spot_word};
 use crate::selection::{GroupSelection, SelectedGroups};
 use crate::settings::AddressKind;
 use crate::slot::{Observation, Readiness};
@@ -78,6 +78,7 @@ fn aws(
         Err(error) => said.facts.push(unknown("EC2", error)),
         Ok(records) => ec2_says(records, address, name, &mut said),
     }
+    spot_says(description, name, &mut said);
     said
 }
 
@@ -153,6 +154,23 @@ fn ec2_says(records: &Records, kind: AddressKind, name: &str, said: &mut Said) {
         None => "does not list it".to_owned(),
     };
     said.facts.push(Fact::new("EC2", text));
+}
+
+/// Whether EC2 is about to interrupt it, if it is a Spot instance that runs.
+fn spot_says(description: &Description, name: &str, said: &mut Said) {
+    let (Some(marks), Ok(records)) = (&description.marks, &description.records) else { return };
+    if !records.found.iter().any(|record| record.id == name && record.is_spot && record.is_running()) {
+        return;
+    }
+    match marks.as_ref().map(|marks| marks.get(name)) {
+        Ok(Some(code)) => {
+            let word = spot_word(code);
+            said.facts.push(Fact::new("EC2", &word));
+            said.word.get_or_insert(word);
+        }
+        Ok(None) => {}
+        Err(error) => said.facts.push(unknown("EC2", error)),
+    }
 }
 
 fn consul(services: &[String], observation: &Observation, name: &str) -> Said {

@@ -205,6 +205,13 @@ fn credentials_trouble(error: AwsError) -> Trouble {
     Trouble { denied, ..error.into() }
 }
 
+/// Who does not want to allow it can turn it off.
+fn spot_trouble(error: AwsError) -> Trouble {
+    let trouble = Trouble::from(error);
+    let remedy = format!("{}, or set SERVER_SPOT_NOTICE to false", trouble.remedy);
+    Trouble { remedy: if trouble.denied { remedy } else { trouble.remedy }, ..trouble }
+}
+
 fn region_place(common: &Common, listed: &[ListedSetting]) -> String {
     let setting = listed.iter().find(|one| ["AWS_REGION", "AWS_DEFAULT_REGION"].contains(&one.setting.name));
     match (&common.region, setting) {
@@ -216,12 +223,12 @@ fn region_place(common: &Common, listed: &[ListedSetting]) -> String {
 
 fn ask_groups(aws: &Arc<Aws>, probe: &Probe, server: &ServerSettings) -> (Option<SourceFacts>, Vec<Action>) {
     let SourceSettings::Aws { groups: selection, reading } = &server.source else { return Default::default() };
-    let description = describe(aws, selection, &[]);
+    let description = describe(aws, selection, &[], reading.spot_notice);
     let observed = description.observation(&[], reading).unwrap_or_default();
     let ec2 = probe.describe_instances().map_err(Trouble::from);
     let groups = description.groups.map_err(Trouble::from);
     let need = Need::Required;
-    let actions = vec![
+    let mut actions = vec![
         Action {
             name: "autoscaling:DescribeAutoScalingGroups",
             need,
@@ -229,6 +236,12 @@ fn ask_groups(aws: &Arc<Aws>, probe: &Probe, server: &ServerSettings) -> (Option
         },
         Action { name: "ec2:DescribeInstances", need, outcome: ec2 },
     ];
+    // Asked only if Spot instances are there.
+    actions.extend(description.marks.map(|marks| Action {
+        name: "ec2:DescribeSpotInstanceRequests",
+        need: Need::Useful("Spot instances that are interrupted serve until their group or a check says so"),
+        outcome: marks.map(drop).map_err(spot_trouble),
+    }));
     let facts = groups.ok().map(|(groups, selected)| SourceFacts {
         kind: "group",
         key: match (selection.names.is_empty(), selection.tags.is_empty()) {
