@@ -27,13 +27,14 @@ use crate::log::Episode;
 ///
 /// Left out: `request-canceled-and-instance-running`, which ends nothing; `…-by-user`, one for each instance that a scale-in
 /// terminated, listed for hours; `instance-terminated-by-service`, of an instance that had been stopped before.
-const ANNOUNCING: [&str; 8] = [
+const ANNOUNCING: [&str; 9] = [
     "marked-for-stop",
     "marked-for-termination",
     "instance-stopped-by-price",
     "instance-stopped-no-capacity",
     "instance-terminated-by-price",
     "instance-terminated-by-schedule",
+    "instance-terminated-capacity-oversubscribed",
     "instance-terminated-launch-group-constraint",
     "instance-terminated-no-capacity",
 ];
