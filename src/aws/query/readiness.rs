@@ -118,7 +118,8 @@ fn lazy_set<'a>(names: &[&'a str]) -> LazyCell<HashSet<&'a str>, impl FnOnce() -
 /// An instance that is running and has an address is reported. A member that should keep its slot is *hidden* if EC2 does not
 /// report it, or in an inconclusive state: `pending`, an unknown state, or `running` without a usable address. `stopping`,
 /// `stopped`, `shutting-down` and `terminated` are conclusive, except while the root volume is replaced. A ready one that EC2 is
-/// about to interrupt drains; a mark on any other means nothing. An instance in several groups belongs to the first of them that does not have it as absent. Other groups are ignored.
+/// about to interrupt drains; a mark on any other means nothing. An instance in several groups belongs to the first of them that
+/// does not have it as absent. Other groups are ignored.
 pub fn observe(
     selected: SelectedGroups,
     groups: &[Group],
