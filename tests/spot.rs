@@ -134,6 +134,9 @@ fn an_instance_that_is_announced_drains_while_its_group_has_it_in_service() {
     let denied = check().run();
     denied.assert_code(0).assert_stdout("ec2:DescribeSpotInstanceRequests: denied");
     denied.assert_stdout("or set SERVER_SPOT_NOTICE to false");
+    // `why` names the failed call on a line of its own, and concludes from the rest.
+    let why = asked(Hsdo::with_aws(&bed, "why").arg("why").arg(&web[0])).run();
+    why.assert_code(0).assert_stdout("EC2 DescribeSpotInstanceRequests of interruptions at").assert_stdout("serving");
     let off = check().env("SERVER_SPOT_NOTICE", "false").run();
     assert!(!off.stdout.contains(REQUESTS), "{off}");
 }

@@ -38,8 +38,8 @@ use crate::selection::GroupSelection;
 use crate::settings::{InstanceReading, WeightBy};
 use crate::slot::{Instance, MAX_WEIGHT, Occupant, Row, Slot, Status, is_server_address};
 
-/// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `s`: DescribeSpotInstanceRequests; `b`: the first two, for one observation; `r`: a three-digit status and an
-/// error body.
+/// `g`: DescribeAutoScalingGroups; `i`: DescribeInstances; `b`: both, for one observation; `s`: DescribeSpotInstanceRequests;
+/// `r`: a three-digit status and an error body.
 pub fn aws(data: &[u8]) {
     let (kind, rest) = kind(data);
     match kind {

@@ -305,7 +305,7 @@ fn tags_count_only_where_they_are_asked_for() {
 
 /// A mark drains a ready member that runs, and means nothing for any other.
 #[test]
-fn an_announced_interruption_drains_who_is_ready_and_runs() {
+fn an_announced_interruption_drains_a_ready_instance_that_runs() {
     const CODE: &str = "instance-terminated-no-capacity";
     let notice = format!("Spot interruption notice ({CODE})");
     let (unhealthy, dreaming) = ("health \"Unhealthy\"", "lifecycle state \"Dreaming\"");
@@ -322,7 +322,7 @@ fn an_announced_interruption_drains_who_is_ready_and_runs() {
         let text = format!("{lifecycle} {health} {ec2} {marked}");
         let groups = [group("web", &[(ONE, lifecycle, health)])];
         let mut described = answer(vec![record(ONE, ec2, Some(ADDRESS))]);
-        // One that is in no group frees and changes nothing.
+        // The mark of an instance in no group changes nothing.
         let other = [("i-00000000000000009", CODE)];
         let marks = other.into_iter().chain(marked.then_some((ONE, CODE)));
         described.marks = Arc::new(marks.map(|(id, code)| (id.to_owned(), code)).collect());
@@ -335,7 +335,7 @@ fn an_announced_interruption_drains_who_is_ready_and_runs() {
     }
 }
 
-/// One that somebody excludes says so, notice or not.
+/// An instance that somebody excludes says so, notice or not.
 #[test]
 fn an_excluded_instance_keeps_its_reason_when_it_is_announced() {
     let tags = vec![("exclude".to_owned(), "true".to_owned())];

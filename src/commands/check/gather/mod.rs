@@ -205,7 +205,7 @@ fn credentials_trouble(error: AwsError) -> Trouble {
     Trouble { denied, ..error.into() }
 }
 
-/// Who does not want to allow it can turn it off.
+/// An operator who does not want to allow the call can turn it off.
 fn spot_trouble(error: AwsError) -> Trouble {
     let trouble = Trouble::from(error);
     let remedy = format!("{}, or set SERVER_SPOT_NOTICE to false", trouble.remedy);
