@@ -91,6 +91,7 @@ impl Settings {
                 list_size: SLOTS,
                 table: "hsdo".to_owned(),
                 table_region: None,
+                report_table: None,
                 region: None,
                 exporter: None,
                 log_format: Format::Text,

@@ -1,6 +1,7 @@
 //! The site of one HAProxy, and how its client reaches it: commands one by one, each of which may be the last.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -166,6 +167,11 @@ impl Haproxy for HaproxyEdge {
         // It may be old when it is acted upon.
         self.world.step(self.process, "the end of show servers state");
         reading
+    }
+
+    fn sessions(&mut self, backends: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, u64>>, TurnError> {
+        self.begin("show stat for sessions")?;
+        self.session.sessions(backends)
     }
 
     fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError> {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, warn};
 
-use super::dynamodb::{Item, ItemParser, delete_item, enable_expiry, scan, update_item};
+use super::dynamodb::{Item, ItemParser, delete_item, enable_expiry, is_unknown_operation, scan, update_item};
 use super::report_item;
 use super::schema::{Created, NamedTable, Schema};
 use crate::aws::calls::Aws;
@@ -61,7 +61,12 @@ impl ReportTable {
         let NamedTable { aws, name, .. } = &self.table;
         let created = self.table.create()?;
         if created == Created::Created {
-            enable_expiry(aws, name, report_item::EXPIRES, &aws.budget(TIMEOUT * 5, ATTEMPT * 2))?;
+            match enable_expiry(aws, name, report_item::EXPIRES, &aws.budget(TIMEOUT * 5, ATTEMPT * 2)) {
+                Err(error) if is_unknown_operation(&error) => {
+                    warn!("table {name}: {error}; what a client leaves behind that is killed stays in it");
+                }
+                result => result?,
+            }
         }
         Ok(created)
     }

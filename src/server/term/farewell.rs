@@ -204,7 +204,7 @@ fn tell(one: &Waiting, slot: Option<SlotId>, took: Duration, why: MayGo, complet
     let Waiting { name, group } = one;
     let (instance, seconds) = (name.as_str(), took.as_secs());
     if completion == Completion::Over {
-        info!(slot, instance, group = group.as_str(); "{name}: no lifecycle hook holds it back any more");
+        info!(slot, instance, group = group.as_str(); "{name}: no action of SERVER_LIFECYCLE_HOOK holds it back: it ended by itself, or another hook does");
         return;
     }
     match why {
