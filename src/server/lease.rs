@@ -48,6 +48,8 @@ pub(super) struct LeaseWatch {
     /// The name of its next term.
     term: TermName,
     rival: Option<Rival>,
+    /// Since when the marker of a known leader is gone whole.
+    gone_since: Option<Instant>,
 }
 
 /// The lease as last seen, and since when.
@@ -61,7 +63,7 @@ struct Rival {
 
 impl LeaseWatch {
     pub(super) fn new(term: TermName) -> Self {
-        LeaseWatch { term, rival: None }
+        LeaseWatch { term, rival: None, gone_since: None }
     }
 
     pub(super) fn term(&self) -> &TermName {
@@ -82,14 +84,14 @@ impl LeaseWatch {
     /// changed for [`EXPIRY`], or it names our own next term (we took it, but the response was lost).
     ///
     /// A marker that is gone whole was deleted with slot 1's item, or put over by a hand that knows none. Its leader notices within a
-    /// second and writes again what else it knows of the item, so it counts as alive until its heartbeat expires.
+    /// second and writes again what else it knows of the item, so it counts as alive for [`EXPIRY`] after the marker was first seen
+    /// gone: a process that was paused has not seen the last heartbeats.
     pub(super) fn see(&mut self, marker: &Marker, asked: Instant, read: Instant) -> bool {
         let expired = |rival: &Rival| asked.saturating_duration_since(rival.since) >= EXPIRY;
-        if *marker == Marker::default()
-            && let Some(rival) = self.rival.as_ref().filter(|rival| rival.leader.is_some())
-        {
-            return expired(rival);
+        if *marker == Marker::default() && self.rival.as_ref().is_some_and(|rival| rival.leader.is_some()) {
+            return asked.saturating_duration_since(*self.gone_since.get_or_insert(read)) >= EXPIRY;
         }
+        self.gone_since = None;
         let same_leader = self.rival.as_ref().is_some_and(|rival| rival.leader == marker.leader);
         let unchanged = same_leader && self.rival.as_ref().is_some_and(|rival| rival.heartbeat == marker.heartbeat);
         if !unchanged {
@@ -211,9 +213,14 @@ mod tests {
         let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
         assert!(watch.see(&gone, at(0), at(0)), "nobody is known to lead");
         assert!(!watch.see(&seen("a", 1), at(1), at(1)));
-        assert!(!watch.see(&gone, at(2), at(2)) && !watch.see(&gone, at(6), at(6)));
-        assert!(watch.see(&gone, at(7), at(7)), "its leader is gone too");
-        assert!(watch.see(&seen("-", 1), at(8), at(8)), "a lease that was released is free at once");
+        assert!(!watch.see(&gone, at(2), at(2)) && !watch.see(&gone, at(7), at(7)));
+        assert!(watch.see(&gone, at(8), at(8)), "its leader is gone too");
+        assert!(watch.see(&seen("-", 1), at(9), at(9)), "a lease that was released is free at once");
+        // Paused for a minute, it has not seen how the leader's heartbeat went on.
+        assert!(!watch.see(&seen("a", 2), at(10), at(10)));
+        assert!(!watch.see(&gone, at(70), at(70)) && !watch.see(&gone, at(75), at(75)));
+        assert!(!watch.see(&seen("a", 3), at(76), at(76)), "it wrote again what was deleted");
+        assert!(!watch.see(&gone, at(77), at(77)) && watch.see(&gone, at(83), at(83)));
     }
 
     /// A suspended process must look twice before it takes over.

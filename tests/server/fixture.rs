@@ -1,14 +1,11 @@
 //! Shared by the tests of the server role: beds, views of the table, edits of AWS's responses.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::common::aws_proxy::Fault;
 use crate::common::bed::Bed;
 use crate::common::hsdo::{Hsdo, Running};
-use crate::common::http::lock;
 use crate::common::moto::{Item, text_of};
 use crate::common::wait::{SOON, wait_for};
 

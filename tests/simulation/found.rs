@@ -1,13 +1,13 @@
 //! Schedules that broke a promise once, as small as they could be made.
 
 use crate::journal::SECOND;
-use crate::orders::How::{Lifted, LiftedEarly};
+use crate::orders::How::{Lapses, Lifted, LiftedEarly};
 use crate::orders::Whom::{Group, Zone};
 use crate::run::run;
 use crate::schedule::Entry;
 use crate::schedule::What::{
     BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Ordered, Original, Pause, Refresh,
-    Restored, RowDeleted, RowDisabled, Standby, Stop, Tagged, Terminate, ZoneLost,
+    Refuses, Restored, RowDeleted, RowDisabled, Slow, Standby, Stop, Tagged, Terminate, ZoneLost,
 };
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
@@ -80,6 +80,20 @@ fn a_deleted_row_takes_no_order_with_it() {
     let schedule =
         vec![Entry(848_671, Ordered { whom: Zone(1), how: Lifted, secs: 300 }), Entry(852_120, RowDeleted { pick: 0 })];
     let outcome = run(1, schedule, 853 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// The same, while another server was paused: it has not seen the last heartbeats, which does not make it the first to write.
+#[test]
+fn a_server_that_was_paused_makes_no_deleted_row_again_before_its_leader() {
+    let schedule = vec![
+        Entry(2_252_276, Refuses { service: 1, percent: 20, secs: 300 }),
+        Entry(3_092_650, Slow { service: 2, millis: 2_000, secs: 2 }),
+        Entry(4_394_470, Pause { process: 2, steps: 2, millis: 5_000 }),
+        Entry(4_397_402, Ordered { whom: Zone(1), how: Lapses, secs: 1_800 }),
+        Entry(4_400_935, RowDeleted { pick: 0 }),
+    ];
+    let outcome = run(3_001_828, schedule, 4_402 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }
 
