@@ -16,8 +16,8 @@ pub struct BalancerReport {
     pub version: Option<u64>,
     /// HAProxy's version; empty before it answered.
     pub haproxy: String,
-    /// Of each slot that drains or is disabled: sessions that run on it and requests that wait for it, over all configured backends.
-    /// Slots without any are left out.
+    /// Of each slot that drains: sessions that run on it and requests that wait for it, over all configured backends. A slot that is not
+    /// here is one whose sessions are not known.
     pub sessions: BTreeMap<SlotId, u64>,
     /// The servers that an operator or agent holds, as `backend/server`.
     pub held: Vec<String>,

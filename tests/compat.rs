@@ -125,7 +125,7 @@ fn both_roles_use_a_table_by_its_arn() {
     create.assert_code(2).assert_stderr("expected a plain name: a table is created in the account");
 }
 
-/// Removes the change marker from slot 1's item, and the zone from those of servers. The lease was released at the end of the run.
+/// Removes the change marker from slot 1's item, and zones and the beginnings of drains from those of servers. The lease was released at the end of the run.
 fn without_ours(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
     let first = rows.get_mut(&1).expect("a row");
     for name in ["HsdoVersion", "HsdoHeartbeat"] {
@@ -135,6 +135,8 @@ fn without_ours(mut rows: BTreeMap<u32, Item>) -> BTreeMap<u32, Item> {
     for row in rows.values_mut() {
         let is_free = row["IPAddress"]["S"] == "none";
         assert_eq!(row.remove("HsdoZone").is_none(), is_free, "{row:?}");
+        let since = row.remove("HsdoDrainSince");
+        assert_eq!(since.as_ref().is_some_and(is_time), row["BackendServerStatus"]["S"] == "draining", "{row:?}");
         if let Some(zone) = row.remove("HsdoLastZone") {
             assert!(is_free && zone["S"] == "eu-west-1a" && row.contains_key("HsdoLastASG"), "{row:?}");
         }

@@ -46,14 +46,29 @@ fn keys(bed: &Bed) -> BTreeSet<String> {
 
 /// The actions that a policy of `conf/terraform` allows by default.
 fn policy(role: &str) -> Vec<String> {
+    actions(policy_text(role).split("dynamic \"statement\"").next().unwrap_or_default())
+}
+
+/// The same with the report table and lifecycle hooks, and without the right to create tables.
+fn whole_policy(role: &str) -> Vec<String> {
+    let text = policy_text(role);
+    let statements = text.split("statement").filter(|statement| !statement.contains("sid       = \"CreateTable\""));
+    actions(&statements.collect::<Vec<_>>().concat())
+}
+
+fn policy_text(role: &str) -> String {
     let text = std::fs::read_to_string(package_dir().join("conf/terraform/iam.tf")).expect("iam.tf");
     let (_, document) =
         text.split_once(&format!("\"aws_iam_policy_document\" \"{role}\"")).expect("the policy's document");
     let document = document.split("\nresource ").next().unwrap_or_default().split("\ndata ").next().unwrap_or_default();
-    let fixed = document.split("dynamic \"statement\"").next().unwrap_or_default();
-    let lists = fixed.split("actions = [").skip(1).filter_map(|rest| rest.split(']').next());
+    document.to_owned()
+}
+
+/// The actions in a policy's text.
+fn actions(text: &str) -> Vec<String> {
+    let lists = text.split("actions").skip(1).filter_map(|rest| rest.split_once('[')?.1.split(']').next());
     let actions: Vec<String> = lists.flat_map(|list| list.split('"').skip(1).step_by(2)).map(str::to_owned).collect();
-    assert!(!actions.is_empty(), "{document}");
+    assert!(!actions.is_empty(), "{text}");
     actions
 }
 
@@ -139,6 +154,35 @@ fn the_policies_of_conf_terraform_are_enough_and_each_action_is_missed_by_its_na
             outcome.assert_stderr(&format!("as {} (the environment)", shown(&user.key))).assert_stderr("AccessDenied");
             assert!(!outcome.stderr.contains(&user.secret) && !outcome.stderr.contains(&user.key), "{outcome}");
         }
+    }
+    drop(haproxy);
+}
+
+/// Each role with its report table, and the server with a hook, on exactly the policies of `conf/terraform`.
+#[test]
+fn the_policies_are_enough_for_reports_and_hooks() {
+    let bed = bed("end-policies");
+    let moto = bed.moto();
+    let with_reports = |hsdo: Hsdo| hsdo.env("DYNAMODB_REPORT_TABLE_NAME", "reports").env("SERVER_LIFECYCLE_HOOK", "*");
+    with_reports(Hsdo::with_aws(&bed, "create")).arg("--create-table").run().assert_code(0);
+    let haproxy = Haproxy::start(&bed, &[BackendConfig::new("http-back", "mywebapp", 10)]);
+    let (server, client) =
+        (User::new(moto, "server", &whole_policy("server")), User::new(moto, "client", &whole_policy("client")));
+    for needed in ["dynamodb:Scan", "autoscaling:CompleteLifecycleAction", "autoscaling:DescribeLifecycleHooks"] {
+        assert!(whole_policy("server").iter().any(|action| action == needed), "{needed}");
+    }
+    let mut writers: Vec<String> = whole_policy("client");
+    writers.retain(|action| ["dynamodb:UpdateItem", "dynamodb:DeleteItem"].contains(&action.as_str()));
+    assert_eq!(writers.len(), 2, "{writers:?}");
+    moto.check_access(true);
+    let mut leader = server.runs(&bed, with_reports(Hsdo::server(&bed))).spawn();
+    let mut balancer = client.runs(&bed, with_reports(Hsdo::client(&bed))).spawn();
+    leader.wait_metric(r#"hsdo_balancers{state="current"}"#, |count| count == 1.0);
+    assert!(balancer.terminate().success());
+    leader.wait_metric(r#"hsdo_balancers{state="current"}"#, |count| count == 0.0);
+    moto.check_access(false);
+    for log in [leader.log(), balancer.log()] {
+        assert!(!log.contains("AccessDenied") && !log.contains("WARN"), "{log}");
     }
     drop(haproxy);
 }

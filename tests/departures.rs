@@ -262,7 +262,7 @@ fn the_deadline_holds_and_until_then_one_sees_who_holds_the_instance() {
 
 /// A client that was killed, and whose report says that it is behind, holds an instance for 30 s and no longer.
 #[test]
-fn a_dead_balancer_costs_half_a_minute_and_a_stopped_one_nothing() {
+fn a_dead_balancer_costs_half_a_minute_and_one_that_stops_leaves_no_report() {
     let (bed, [first, _]) = bed("dead");
     let (alive, _alive_client) = balancer(&bed, "lb-1");
     let (dead, mut dead_client) = balancer(&bed, "lb-2");
@@ -284,6 +284,79 @@ fn a_dead_balancer_costs_half_a_minute_and_a_stopped_one_nothing() {
     server.wait_metric(r#"hsdo_balancers{state="silent"}"#, |count| count == 0.0);
     assert!(again.terminate().success());
     assert_eq!(reports(&bed).len(), 1, "{:?}", reports(&bed));
+}
+
+/// A client is restarted while its HAProxy serves a long request: its report goes and comes back, and nothing is cut.
+#[test]
+fn a_client_that_is_restarted_cuts_nothing() {
+    let (bed, [leaving, _]) = bed("restarted");
+    let (first, mut first_client) = balancer(&bed, "lb-1");
+    let (second, _second_client) = balancer(&bed, "lb-2");
+    let busy: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let name = Arc::new(Mutex::new(String::new()));
+    let hooks = {
+        let (busy, name) = (Arc::clone(&busy), Arc::clone(&name));
+        let sockets = [first.socket().to_owned(), second.socket().to_owned()];
+        Hooks::install(&bed, move |_| {
+            let name = lock(&name).clone();
+            lock(&busy).extend(sockets.iter().map(|socket| sessions(socket, &name)));
+        })
+    };
+    let mut server = server(&bed).env("SERVER_DRAIN_SECONDS", "600").spawn();
+    wait_served(&[&first, &second]);
+    *lock(&name) = format!("mywebapp{}", slot_of(&bed, &leaving));
+    bed.web().set_behaviour(&leaving, Behaviour::Slow(Duration::from_secs(7)));
+    bed.web().set_check_behaviour(&leaving, Behaviour::Well);
+    let mut stream = Stream::start(first.frontend(BACK), Duration::from_millis(50), 12);
+    wait_for("a long request", SOON, || match sessions(&first.socket().to_owned(), &lock(&name).clone()) {
+        0 => Err("none"),
+        count => Ok(count),
+    });
+    hooks.hold(&leaving);
+    server.wait_metric("hsdo_drain_sessions", |count| count > 0.0);
+    assert!(first_client.terminate().success());
+    wait_for("its report is gone", SOON, || {
+        let found = reports(&bed);
+        if found.len() == 1 { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    server.wait_turn();
+    assert!(hooks.calls().is_empty(), "{}", server.log());
+    let _again = client(&bed, &first).spawn();
+    hooks.wait_call(&leaving, Duration::from_secs(60));
+    assert_eq!(*lock(&busy), [0, 0], "sessions when it was let go");
+    let tally = stream.stop();
+    assert!(tally.failures.is_empty(), "{tally}");
+}
+
+/// A policy that allows hooks of one group alone: the other group's instance waits, and holds back nobody else.
+#[test]
+fn a_group_that_may_not_be_completed_holds_back_no_other() {
+    let (bed, [denied, _]) = bed("two-groups");
+    bed.moto().create_group("api", 1, 1);
+    bed.serve_instances(&["api"]);
+    let allowed = bed.moto().instances("api")[0].id.clone();
+    let hooks = Hooks::install(&bed, |_| {});
+    let (inner, of_denied) = (hooks.clone(), denied.clone());
+    let tried = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&tried);
+    bed.aws().stub("CompleteLifecycleAction", move |form| {
+        if form.contains(&of_denied) {
+            count.fetch_add(1, Ordering::SeqCst);
+            return (403, refusal("AccessDenied", "by the test"));
+        }
+        let instance = form.split("InstanceId=").nth(1).and_then(|rest| rest.split('&').next()).unwrap_or_default();
+        lock(&inner.calls).push((instance.to_owned(), Instant::now()));
+        inner.states.set(instance, "Terminating:Proceed");
+        (200, DONE.to_owned())
+    });
+    let mut server = server(&bed).env("SERVER_ASG_NAMES", "web,api").env("SERVER_DRAIN_SECONDS", "0").spawn();
+    let _ = slot_of(&bed, &allowed);
+    hooks.hold(&denied);
+    server.wait_log("allow autoscaling:CompleteLifecycleAction in the IAM policy");
+    hooks.hold(&allowed);
+    hooks.wait_call(&allowed, SOON);
+    assert_eq!(tried.load(Ordering::SeqCst), 1, "denied: not tried again every turn");
+    assert_eq!(server.log().matches("allow autoscaling:CompleteLifecycleAction").count(), 1, "{}", server.log());
 }
 
 /// The leader is killed in the middle of the call, after AWS has taken it: the next one makes no second call.

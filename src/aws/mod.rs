@@ -38,7 +38,7 @@ pub use self::probe::{HeldCredentials, Probe, Throughput, Tried, ViewedTable};
 pub use self::query::autoscaling::{Group, Member};
 pub use self::query::description::{Description, Records, describe};
 pub use self::query::ec2::{DescribedInstances, InstanceQuery, Record, SpotMarks};
-pub use self::query::hooks::LifecycleHooks;
+pub use self::query::hooks::{Hook, LifecycleHooks};
 pub use self::query::readiness::{instance_query, observe};
 pub use self::query::source::{GroupSource, unseen_reason};
 pub use self::query::spot::spot_word;

@@ -9,21 +9,18 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::json;
-
 use super::calls::{Aws, send};
 use super::error::{AwsError, CANCELLED};
+use super::query::hooks::{Hook, fetch_hooks, try_completing};
 use super::reading::xml;
 use super::service::Service;
 use super::table::codec::{KEY, MARKER_PROJECTION};
-use super::table::dynamodb::{
-    Attribute, Item, Update, get_item, is_unknown_operation, parse_json, request, transact, update_item,
-};
+use super::table::dynamodb::{Attribute, Item, Update, expiry, get_item, is_unknown_operation, transact, update_item};
 use super::table::store::SlotTable;
 use super::transport::form::Query;
 use super::transport::http::{Budget, Request};
 use crate::clock::Timestamp;
+use crate::settings::HookName;
 
 /// For one question, all attempts.
 const TOTAL: Duration = Duration::from_secs(8);
@@ -136,10 +133,7 @@ impl Probe {
     /// # Errors
     /// The call failed.
     pub fn time_to_live(&self, name: &str) -> Result<Option<String>, AwsError> {
-        let request = request("DescribeTimeToLive", name, json!({ "TableName": name }).to_string());
-        let TimeToLiveResponse { description } = send(&self.aws, &request, &self.budget(), &parse_json)?;
-        let on = matches!(description.status.as_deref(), Some("ENABLED" | "ENABLING"));
-        Ok(on.then(|| description.attribute.unwrap_or_default()))
+        expiry(&self.aws, name, &self.budget())
     }
 
     /// Reads the marker, as every turn does.
@@ -192,6 +186,25 @@ impl Probe {
     }
 }
 
+/// What the end of an instance needs.
+impl Probe {
+    /// The terminating hooks of a group.
+    ///
+    /// # Errors
+    /// The call failed, as when it is denied.
+    pub fn hooks(&self, group: &str) -> Result<Vec<Hook>, AwsError> {
+        fetch_hooks(&self.aws, group, &self.budget())
+    }
+
+    /// Whether instances of this group may be let go; none is.
+    ///
+    /// # Errors
+    /// The call failed, as when it is denied.
+    pub fn completing(&self, wanted: &HookName, group: &str) -> Result<(), AwsError> {
+        try_completing(&self.aws, wanted, group, &self.budget())
+    }
+}
+
 fn key(number: &str) -> Item {
     Item::from([(KEY.to_string(), Attribute::N(number.to_string()))])
 }
@@ -211,20 +224,6 @@ fn impossible_update() -> Update {
 fn is_failed_condition(error: &AwsError) -> bool {
     let reasons = error.refusal().filter(|refusal| refusal.code == CANCELLED).map(|refusal| refusal.reasons.as_slice());
     reasons.is_some_and(|reasons| reasons.iter().any(|(code, _)| code == "ConditionalCheckFailed"))
-}
-
-#[derive(Deserialize)]
-struct TimeToLiveResponse {
-    #[serde(rename = "TimeToLiveDescription")]
-    description: TimeToLive,
-}
-
-#[derive(Deserialize)]
-struct TimeToLive {
-    #[serde(rename = "TimeToLiveStatus")]
-    status: Option<String>,
-    #[serde(rename = "AttributeName")]
-    attribute: Option<String>,
 }
 
 fn parse_arn(body: &mut dyn BufRead) -> Result<String, String> {

@@ -44,6 +44,10 @@ pub(super) struct Converge<H> {
     in_sync: bool,
     /// Whether the last turn could not connect.
     down: bool,
+    /// Whether it found no HAProxy.
+    gone: bool,
+    /// Another process has answered since [`Converge::is_renewed`] was asked.
+    renewed: bool,
     report: Report,
 }
 
@@ -67,6 +71,8 @@ impl<H: Haproxy> Converge<H> {
             started: false,
             in_sync: false,
             down: false,
+            gone: false,
+            renewed: false,
         }
     }
 
@@ -90,6 +96,7 @@ impl<H: Haproxy> Converge<H> {
     fn record<T>(&mut self, result: &Result<T, TurnError>) {
         self.metrics.set_haproxy_up(!matches!(result, Err(error) if error.subject == Subject::Haproxy));
         self.down = matches!(result, Err(error) if error.is_disconnected);
+        self.gone = matches!(result, Err(error) if error.is_gone);
     }
 
     pub(super) fn table_changed(&mut self) {
@@ -99,6 +106,16 @@ impl<H: Haproxy> Converge<H> {
     /// Whether the last turn could not connect.
     pub(super) fn is_down(&self) -> bool {
         self.down
+    }
+
+    /// Whether the last turn found no HAProxy.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Whether another process has answered since this was last asked.
+    pub(super) fn is_renewed(&mut self) -> bool {
+        std::mem::take(&mut self.renewed)
     }
 
     pub(super) fn has_unopened(&self) -> bool {
@@ -239,6 +256,7 @@ impl<H: Haproxy> Converge<H> {
             }
         }
         self.process = Some(process);
+        self.renewed |= is_new;
         for backend in &mut self.backends {
             if is_new {
                 backend.reset();

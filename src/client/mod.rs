@@ -122,7 +122,7 @@ pub struct Client<T, H> {
     reports: Option<Arc<dyn Reports>>,
     /// The report of the last turn that could tell; none before the first.
     told: Option<BalancerReport>,
-    /// The slots of `table` whose servers drain or are disabled.
+    /// The slots of `table` whose servers drain.
     leaving: Vec<SlotId>,
 }
 
@@ -198,10 +198,14 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
     /// reported last stands: somebody may still be served.
     fn report(&mut self, is_repaired: bool) {
         let Some(reports) = &self.reports else { return };
-        if self.converge.is_down() {
+        if self.converge.is_gone() {
             self.told = None;
             reports.silence();
             return;
+        }
+        // Another process has carried out nothing yet.
+        if let (true, Some(told)) = (self.converge.is_renewed(), &mut self.told) {
+            told.version = None;
         }
         if is_repaired && self.table.is_some() && !self.is_kept {
             match self.converge.account(&self.leaving) {
@@ -330,7 +334,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
         let splits = Splits::of(&table, &self.rules, self.history());
         self.known.learn(&splits);
         self.publish(&table, &splits);
-        let leaves = |slot: &&slot::Slot| slot.occupant.as_ref().is_some_and(|one| one.status != Status::Enabled);
+        let leaves = |slot: &&slot::Slot| slot.occupant.as_ref().is_some_and(|one| one.status == Status::Draining);
         self.leaving = table.slots().filter(leaves).map(|slot| slot.id).collect();
         self.table = Some(table);
         self.converge.table_changed();

@@ -151,6 +151,12 @@ impl From<HaproxyError> for TurnError {
             key: error.key(),
             needs_operator: error.needs_operator(),
             is_disconnected: matches!(error, HaproxyError::Connect { .. }),
+            // Not if its socket is full, or forbidden: it serves on.
+            is_gone: matches!(
+                &error,
+                HaproxyError::Connect { source, .. }
+                    if matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+            ),
             ..TurnError::new(Subject::Haproxy, error.to_string())
         }
     }
@@ -185,6 +191,12 @@ mod tests {
             (io("show info", TimedOut), response("show info", "it was cut"), false),
         ] {
             assert_eq!(one.key() == other.key(), same, "{one}; {other}");
+        }
+        for (kind, is_gone) in
+            [(ConnectionRefused, true), (NotFound, true), (WouldBlock, false), (io::ErrorKind::PermissionDenied, false)]
+        {
+            let error = TurnError::from(connect(kind));
+            assert_eq!((error.is_disconnected, error.is_gone), (true, is_gone), "{kind}");
         }
         assert!(connect(WouldBlock).to_string().contains("stats maxconn"));
         assert!(io("show info", TimedOut).to_string().contains("`show info` in time; is it stopped"));

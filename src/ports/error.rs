@@ -21,6 +21,8 @@ pub struct TurnError {
     pub is_startup_transient: bool,
     /// HAProxy's socket could not be connected to.
     pub is_disconnected: bool,
+    /// Nothing listens there: there is no HAProxy.
+    pub is_gone: bool,
 }
 
 /// What a failure is about. Failures of different subjects are logged separately, each from its beginning to its end.
@@ -48,6 +50,7 @@ impl TurnError {
             needs_operator: false,
             is_startup_transient: false,
             is_disconnected: false,
+            is_gone: false,
         }
     }
 }

@@ -135,8 +135,9 @@ pub trait ReportReader {
 
 /// The terminating lifecycle hooks of the groups.
 pub trait Hooks {
-    /// Lets these instances go, in this order, as far as the time for it reaches. Returns the outcome for each one that was tried.
-    fn complete(&mut self, leaving: &[Waiting]) -> Vec<Result<Completion, TurnError>>;
+    /// Lets these instances go, in this order, as far as the time for it reaches. Returns those that were tried, with the outcome. A
+    /// failure that needs an operator is one of the instance's group.
+    fn complete(&mut self, leaving: &[Waiting]) -> Vec<(Waiting, Result<Completion, TurnError>)>;
 }
 
 /// The outcome of letting an instance go.

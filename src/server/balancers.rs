@@ -27,6 +27,8 @@ struct Known {
     seen: u64,
     changed: Instant,
     report: BalancerReport,
+    /// Its item is gone: its client has stopped, which HAProxy need not have. Nobody is shown, but it counts as long as a silent one.
+    is_gone: bool,
 }
 
 impl Balancers {
@@ -36,8 +38,11 @@ impl Balancers {
         for item in reading.items {
             let same = before.remove(&item.name).filter(|known| known.seen == item.seen);
             let changed = same.map_or(now, |known| known.changed);
-            self.known.insert(item.name, Known { seen: item.seen, changed, report: item.report });
+            self.known.insert(item.name, Known { seen: item.seen, changed, report: item.report, is_gone: false });
         }
+        let left = before.into_iter().filter(|(name, known)| !known.is_silent(now) && !self.known.contains_key(name));
+        let left: Vec<(String, Known)> = left.map(|(name, known)| (name, Known { is_gone: true, ..known })).collect();
+        self.known.extend(left);
         self.unreadable = reading.unreadable;
     }
 
@@ -71,7 +76,7 @@ impl Balancers {
             seen: known.seen,
             report: known.report.clone(),
         };
-        self.known.iter().map(view).collect()
+        self.known.iter().filter(|(_, known)| !known.is_gone).map(view).collect()
     }
 }
 
@@ -108,9 +113,14 @@ mod tests {
         balancers.learn(items(&[("a", 3, 1), ("b", 900, 1)]), after(29));
         assert_eq!(live(&balancers, after(30)), ["a"]);
         assert_eq!(live(&balancers, after(59)), [""; 0]);
-        // Back after a pause, and one that stopped cleanly.
         balancers.learn(items(&[("b", 901, 1)]), after(60));
-        assert_eq!(live(&balancers, after(60)), ["b"]);
+        assert_eq!(live(&balancers, after(60)), ["b"], "back after a pause");
+        // Its client stops, and takes the item with it: HAProxy may serve on.
+        balancers.learn(items(&[]), after(70));
+        assert_eq!((live(&balancers, after(89)), balancers.views(after(89)).len()), (vec!["b".to_owned()], 0));
+        assert_eq!(live(&balancers, after(90)), [""; 0]);
+        balancers.learn(items(&[]), after(91));
+        assert!(balancers.known.is_empty());
     }
 
     #[test]

@@ -35,10 +35,15 @@ pub(super) struct Facts<'a> {
 
 /// Whether the instance may go at `now`, or what holds it.
 pub(super) fn decide(facts: &Facts<'_>, now: Timestamp, drain: Duration) -> Result<MayGo, Holding> {
-    // A time in the future is another machine's mistake, which must not hold an instance for ever: AWS's own limit does.
-    if now.since(facts.since).is_some_and(|waited| waited >= drain) {
-        return Ok(MayGo::Deadline);
+    let is_over = now.since(facts.since).is_some_and(|waited| waited >= drain);
+    match hold(facts, drain) {
+        Err(_) if is_over => Ok(MayGo::Deadline),
+        found => found,
     }
+}
+
+/// What holds the instance, the deadline apart.
+fn hold(facts: &Facts<'_>, drain: Duration) -> Result<MayGo, Holding> {
     let mut holding = Holding { until: Some(facts.since.plus(drain)), ..Holding::default() };
     let Some(slot) = facts.slot else {
         return if facts.may_hide { Err(holding) } else { Ok(MayGo::NoSlot) };
@@ -57,13 +62,9 @@ pub(super) fn decide(facts: &Facts<'_>, now: Timestamp, drain: Duration) -> Resu
     if is_empty && !live.is_empty() { Ok(MayGo::Drained) } else { Err(holding) }
 }
 
-/// Whether the slot's server gets no new requests: it drains at weight 0, or an operator disabled it.
+/// Whether the slot's server drains and gets no new requests.
 pub(super) fn is_out(slot: &Slot) -> bool {
-    slot.occupant.as_ref().is_some_and(|occupant| match occupant.status {
-        Status::Enabled => false,
-        Status::Draining => occupant.weight == 0,
-        Status::Disabled => true,
-    })
+    slot.occupant.as_ref().is_some_and(|occupant| occupant.status == Status::Draining && occupant.weight == 0)
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
             ("the deadline", row, Some(5), Some("a 5 3=1"), 300, "deadline"),
             ("the deadline without reports", row, None, None, 300, "deadline"),
             ("no slot", "", None, None, 0, "no slot"),
-            ("no slot, the deadline", "", None, None, 300, "deadline"),
+            ("drained long ago", row, Some(5), Some("a 5 3=0"), 3_000, "drained"),
         ];
         for (name, row, drained_in, text, waited, expected) in cases {
             let (slots, owned) = (rows(row), text.map(reports));
@@ -138,7 +139,7 @@ mod tests {
             ("1 .1 i1 a draining 0", true),
             ("1 .1 i1 a draining 3", false),
             ("1 .1 i1 a enabled 0", false),
-            ("1 .1 i1 a disabled 5", true),
+            ("1 .1 i1 a disabled 0", false),
             ("1 free", false),
         ] {
             assert_eq!(is_out(&rows(row)[&1]), expected, "{row}");

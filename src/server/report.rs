@@ -27,7 +27,11 @@ pub(super) fn events(before: Option<&Row>, after: &Slot, full: Weight) -> Vec<Me
 }
 
 fn added(id: SlotId, new: &Occupant) -> Message {
-    let against = if new.status == Status::Draining { ", against an order, as nothing else serves" } else { "" };
+    let against = if new.status == Status::Draining && new.weight > 0 {
+        ", against an order, as nothing else serves"
+    } else {
+        ""
+    };
     Message::new(format!("slot {id}: added {}, weight {}{against}", describe(new), new.weight), about(id, [new]))
 }
 

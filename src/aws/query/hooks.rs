@@ -2,7 +2,7 @@
 //!
 //! Auto Scaling API Reference, version 2011-01-01: "CompleteLifecycleAction" and "DescribeLifecycleHooks".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,15 @@ const ATTEMPT: Duration = Duration::from_millis(1_500);
 const NOT_ACTIVE: &str = "No active Lifecycle Action found";
 const TERMINATING: &str = "autoscaling:EC2_INSTANCE_TERMINATING";
 
+/// A terminating lifecycle hook of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Its name.
+    pub name: String,
+    /// Its heartbeat time-out: how long AWS waits for an answer.
+    pub timeout: Duration,
+}
+
 /// The hooks of `SERVER_LIFECYCLE_HOOK`.
 pub struct LifecycleHooks {
     aws: Arc<Aws>,
@@ -39,15 +48,23 @@ impl LifecycleHooks {
 }
 
 impl Hooks for LifecycleHooks {
-    fn complete(&mut self, leaving: &[Waiting]) -> Vec<Result<Completion, TurnError>> {
+    fn complete(&mut self, leaving: &[Waiting]) -> Vec<(Waiting, Result<Completion, TurnError>)> {
         let budget = self.aws.budget(TOTAL, ATTEMPT);
         let mut names = BTreeMap::new();
-        let mut outcomes: Vec<Result<Completion, TurnError>> = Vec::new();
-        for one in leaving {
+        let mut denied: BTreeSet<&str> = BTreeSet::new();
+        let mut outcomes = Vec::new();
+        for one in leaving.iter() {
+            if denied.contains(one.group.as_str()) {
+                continue;
+            }
             let outcome = complete(&self.aws, &self.wanted, one, &mut names, &budget);
-            // What AWS does not let us do now, it will not let us do for the others.
-            let is_general = outcome.as_ref().is_err_and(|error| !concerns_one(error));
-            outcomes.push(outcome.map_err(TurnError::from));
+            // A policy may allow it for some groups only. Any other failure would meet the next ones too.
+            let (is_denied, is_general) = match &outcome {
+                Err(error) => (error.is_access_denied(), !error.is_access_denied() && !concerns_one(error)),
+                Ok(_) => (false, false),
+            };
+            denied.extend(is_denied.then_some(one.group.as_str()));
+            outcomes.push((one.clone(), outcome.map_err(TurnError::from)));
             if is_general || budget.is_spent() {
                 break;
             }
@@ -61,6 +78,19 @@ fn concerns_one(error: &AwsError) -> bool {
     error.code() == Some("ValidationError")
 }
 
+/// Tries to let an instance go that is none: AWS checks the right first.
+pub(crate) fn try_completing(aws: &Aws, wanted: &HookName, group: &str, budget: &Budget) -> Result<(), AwsError> {
+    let hook = match wanted {
+        HookName::Named(hook) => hook.clone(),
+        HookName::All => "hsdo-check".to_owned(),
+    };
+    let nobody = Waiting { name: "i-00000000000000000".to_owned(), group: group.to_owned() };
+    match complete(aws, &HookName::Named(hook), &nobody, &mut BTreeMap::new(), budget) {
+        Err(error) if !concerns_one(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Completes what holds back one instance. `names` are the hooks of groups that are known by now.
 fn complete<'a>(
     aws: &Aws,
@@ -72,7 +102,9 @@ fn complete<'a>(
     let hooks = match (wanted, names.get(group.as_str())) {
         (HookName::Named(hook), _) => std::slice::from_ref(hook),
         (HookName::All, Some(hooks)) => hooks,
-        (HookName::All, None) => names.entry(group).or_insert(fetch_hooks(aws, group, budget)?),
+        (HookName::All, None) => {
+            names.entry(group).or_insert(fetch_hooks(aws, group, budget)?.into_iter().map(|hook| hook.name).collect())
+        }
     };
     let mut completion = Completion::Over;
     for hook in hooks {
@@ -92,8 +124,8 @@ fn complete<'a>(
     Ok(completion)
 }
 
-/// The names of a group's terminating hooks.
-fn fetch_hooks(aws: &Aws, group: &str, budget: &Budget) -> Result<Vec<String>, AwsError> {
+/// The terminating hooks of a group.
+pub(crate) fn fetch_hooks(aws: &Aws, group: &str, budget: &Budget) -> Result<Vec<Hook>, AwsError> {
     let mut query = Query::new("DescribeLifecycleHooks", "2011-01-01");
     query.add("AutoScalingGroupName", group);
     let request = query.request(Service::AutoScaling, "DescribeLifecycleHooks", format!("group {group:?}"));
@@ -109,27 +141,32 @@ fn parse_completion(body: &mut dyn BufRead) -> Result<(), String> {
     if complete { Ok(()) } else { Err("it has no CompleteLifecycleActionResult".to_owned()) }
 }
 
-/// The names of the terminating hooks in a response.
-pub(crate) fn parse_hooks(body: &mut dyn BufRead) -> Result<Vec<String>, String> {
+/// The terminating hooks in a response.
+pub(crate) fn parse_hooks(body: &mut dyn BufRead) -> Result<Vec<Hook>, String> {
     const HOOKS: &str = "DescribeLifecycleHooksResponse/DescribeLifecycleHooksResult/LifecycleHooks";
-    let (mut names, mut name, mut transition, mut complete) = (Vec::new(), String::new(), String::new(), false);
+    let (mut hooks, mut name, mut transition, mut complete) = (Vec::new(), String::new(), String::new(), false);
+    let mut seconds = 0;
     xml::walk(body, &mut |path, text| {
         match path.strip_prefix(HOOKS) {
             Some("") => complete = true,
             Some("/member/LifecycleHookName") => name = text.to_owned(),
             Some("/member/LifecycleTransition") => transition = text.to_owned(),
+            Some("/member/HeartbeatTimeout") => {
+                seconds = text.parse().map_err(|_| format!("HeartbeatTimeout is {text:?}"))?;
+            }
             Some("/member") => {
                 let (name, transition) = (std::mem::take(&mut name), std::mem::take(&mut transition));
                 if name.is_empty() {
                     return Err("a hook without LifecycleHookName".to_owned());
                 }
-                names.extend((transition == TERMINATING).then_some(name));
+                let timeout = Duration::from_secs(std::mem::take(&mut seconds));
+                hooks.extend((transition == TERMINATING).then_some(Hook { name, timeout }));
             }
             _ => {}
         }
         Ok(())
     })?;
-    if complete { Ok(names) } else { Err("it has no LifecycleHooks".to_owned()) }
+    if complete { Ok(hooks) } else { Err("it has no LifecycleHooks".to_owned()) }
 }
 
 #[cfg(test)]
@@ -147,13 +184,16 @@ mod tests {
         let hook = |name: &str, transition: &str| {
             format!(
                 "<member><AutoScalingGroupName>web</AutoScalingGroupName><LifecycleHookName>{name}</LifecycleHookName>\
-                 <LifecycleTransition>autoscaling:EC2_INSTANCE_{transition}</LifecycleTransition></member>"
+                 <LifecycleTransition>autoscaling:EC2_INSTANCE_{transition}</LifecycleTransition>\
+                 <HeartbeatTimeout>600</HeartbeatTimeout></member>"
             )
         };
         let hooks = [hook("drain", "TERMINATING"), hook("warm", "LAUNCHING"), hook("logs", "TERMINATING")].concat();
         let read = |text: &str| parse_hooks(&mut text.as_bytes());
-        assert_eq!(read(&response(&format!("<LifecycleHooks>{hooks}</LifecycleHooks>"))).unwrap(), ["drain", "logs"]);
-        assert_eq!(read(&response("<LifecycleHooks/>")).unwrap(), [""; 0]);
+        let hook = |name: &str| Hook { name: name.to_owned(), timeout: Duration::from_secs(600) };
+        let found = read(&response(&format!("<LifecycleHooks>{hooks}</LifecycleHooks>")));
+        assert_eq!(found.unwrap(), [hook("drain"), hook("logs")]);
+        assert_eq!(read(&response("<LifecycleHooks/>")).unwrap(), []);
         assert!(read(&response("")).is_err());
         assert!(read(&response("<LifecycleHooks><member></member></LifecycleHooks>")).is_err());
     }

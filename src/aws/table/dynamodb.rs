@@ -170,6 +170,20 @@ struct CreateTableResponse {
     _table: Value,
 }
 
+#[derive(Deserialize)]
+struct TimeToLiveResponse {
+    #[serde(rename = "TimeToLiveDescription")]
+    description: TimeToLive,
+}
+
+#[derive(Deserialize)]
+struct TimeToLive {
+    #[serde(rename = "TimeToLiveStatus")]
+    status: Option<String>,
+    #[serde(rename = "AttributeName")]
+    attribute: Option<String>,
+}
+
 pub(crate) fn describe_table(aws: &Aws, table: &str, budget: &Budget) -> Result<TableDescription, AwsError> {
     let request = request("DescribeTable", table, json!({ "TableName": table }).to_string());
     send(aws, &request, budget, &parse_json::<DescribeTableResponse>).map(|described| described.table)
@@ -191,6 +205,14 @@ pub(crate) fn enable_expiry(aws: &Aws, table: &str, attribute: &str, budget: &Bu
     let specification = json!({ "AttributeName": attribute, "Enabled": true });
     let body = json!({ "TableName": table, "TimeToLiveSpecification": specification });
     send(aws, &request("UpdateTimeToLive", table, body.to_string()), budget, &parse_json::<Value>).map(|_| ())
+}
+
+/// The attribute by which the table's items expire; `None` if none do.
+pub(crate) fn expiry(aws: &Aws, table: &str, budget: &Budget) -> Result<Option<String>, AwsError> {
+    let request = request("DescribeTimeToLive", table, json!({ "TableName": table }).to_string());
+    let TimeToLiveResponse { description } = send(aws, &request, budget, &parse_json)?;
+    let on = matches!(description.status.as_deref(), Some("ENABLED" | "ENABLING"));
+    Ok(on.then(|| description.attribute.unwrap_or_default()))
 }
 
 /// Deletes one item; one that does not exist is no error.
@@ -321,20 +343,44 @@ struct UpdateItemRequest<'a> {
     update: TableUpdate<'a>,
     #[serde(rename = "ReturnConsumedCapacity")]
     consumed: &'static str,
+    #[serde(rename = "ReturnValues", skip_serializing_if = "Option::is_none")]
+    returns: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+struct UpdateItemResponse {
+    #[serde(rename = "Attributes", default)]
+    before: Item,
+    #[serde(rename = "ConsumedCapacity")]
+    consumed: Option<ConsumedCapacity>,
 }
 
 /// Performs one update; false if its condition fails.
 pub(crate) fn update_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<bool, AwsError> {
-    let input = UpdateItemRequest { update: TableUpdate { table, update }, consumed: "TOTAL" };
-    let body = serde_json::to_string(&input).expect("texts and maps with text keys are always JSON");
-    match send(aws, &request("UpdateItem", table, body), budget, &parse_json::<ItemResponse>) {
-        Ok(updated) => {
-            report_capacity(aws, "UpdateItem", updated.consumed.as_slice());
-            Ok(true)
-        }
+    match send_update(aws, table, update, None, budget) {
+        Ok(_) => Ok(true),
         Err(error) if error.code() == Some(CONDITION_FAILED) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Performs an update without a condition, and returns what it replaced.
+pub(crate) fn replace_item(aws: &Aws, table: &str, update: &Update, budget: &Budget) -> Result<Item, AwsError> {
+    send_update(aws, table, update, Some("UPDATED_OLD"), budget)
+}
+
+fn send_update(
+    aws: &Aws,
+    table: &str,
+    update: &Update,
+    returns: Option<&'static str>,
+    budget: &Budget,
+) -> Result<Item, AwsError> {
+    let input = UpdateItemRequest { update: TableUpdate { table, update }, consumed: "TOTAL", returns };
+    let body = serde_json::to_string(&input).expect("texts and maps with text keys are always JSON");
+    let updated = send(aws, &request("UpdateItem", table, body), budget, &parse_json::<UpdateItemResponse>)?;
+    report_capacity(aws, "UpdateItem", updated.consumed.as_slice());
+    Ok(updated.before)
 }
 
 pub(crate) fn request(operation: &'static str, table: &str, body: String) -> Request {

@@ -22,6 +22,8 @@ const COUNTED: &str = "Counted";
 const SESSIONS: &str = "Sessions";
 const HELD: &str = "Held";
 const SPILL: &str = "Spill";
+/// A random text for each process: it tells a second load balancer of the same name.
+const PROCESS: &str = "Process";
 
 /// The longest name of a load balancer that is read, in characters: a host name of 64 and a socket path of 107 fit twice.
 const MAX_NAME: usize = 512;
@@ -31,7 +33,7 @@ const MAX_HELD: usize = 100;
 const MAX_BUSY: usize = 1_000;
 
 /// Writes a report, whole, whatever is there. `seen` is in milliseconds since 1970.
-pub(super) fn update(name: &str, seen: u64, expires: u64, report: &BalancerReport) -> Update {
+pub(super) fn update(name: &str, process: &str, seen: u64, expires: u64, report: &BalancerReport) -> Update {
     let BalancerReport { version, haproxy, sessions, held, spill } = report;
     let number = |number: u64| Attribute::N(number.to_string());
     let busy = sessions.iter().filter(|(_, count)| **count > 0);
@@ -47,6 +49,7 @@ pub(super) fn update(name: &str, seen: u64, expires: u64, report: &BalancerRepor
         (HELD, Some(Attribute::L(held.iter().take(MAX_HELD).cloned().map(Attribute::S).collect()))),
         (SPILL, Some(Attribute::N((f64::from(*spill) / f64::from(SPILL_STEPS)).to_string()))),
         (EXPIRES, Some(number(expires))),
+        (PROCESS, Some(Attribute::S(process.to_owned()))),
     ];
     let (mut set, mut remove) = (Vec::new(), Vec::new());
     let mut update = Update {
@@ -72,6 +75,19 @@ pub(super) fn update(name: &str, seen: u64, expires: u64, report: &BalancerRepor
         update.update.push_str(&format!(" REMOVE {}", remove.join(", ")));
     }
     update
+}
+
+/// An update whose condition contradicts itself, of an item that no load balancer has.
+pub(super) fn impossible_update() -> Update {
+    let mut update = update("-", "-", 0, 0, &BalancerReport::default());
+    update.names.insert("#key".to_owned(), KEY.to_owned());
+    "attribute_exists(#key) AND attribute_not_exists(#key)".clone_into(&mut update.condition);
+    update
+}
+
+/// The process that wrote an item.
+pub(super) fn writer(item: &Item) -> Option<&str> {
+    as_text(item.get(PROCESS)?)
 }
 
 pub(super) fn key(name: &str) -> Item {
@@ -198,7 +214,7 @@ mod tests {
     }
 
     fn written(report: &BalancerReport) -> Item {
-        item(&update("lb-1 /run/haproxy.sock", 7, 8, report))
+        item(&update("lb-1 /run/haproxy.sock", "p", 7, 8, report))
     }
 
     proptest! {

@@ -10,16 +10,20 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
-use super::dynamodb::{Item, ItemParser, delete_item, enable_expiry, is_unknown_operation, scan, update_item};
+use super::dynamodb::{
+    Item, ItemParser, delete_item, enable_expiry, expiry, is_unknown_operation, replace_item, scan, update_item,
+};
 use super::report_item;
 use super::schema::{Created, NamedTable, Schema};
 use crate::aws::calls::Aws;
 use crate::aws::error::AwsError;
+use crate::aws::random::random;
 use crate::aws::reading::parse_cache::ParseCache;
 use crate::balancer::{BalancerItem, BalancerItems, BalancerReport};
 use crate::clock::Timestamp;
 use crate::log::Episode;
 use crate::ports::{ReportReader, Reports, TurnError};
+use crate::text::one_line;
 
 /// For one reading or writing, all attempts.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,8 +32,10 @@ const ATTEMPT: Duration = Duration::from_millis(1_500);
 const DELETE: Duration = Duration::from_millis(400);
 /// The shortest time between two writings.
 const CHANGED: Duration = Duration::from_secs(1);
-/// The longest, and the time after one that failed. A leader takes 30 s without a change for silence.
+/// The longest. A leader takes 30 s without a change for silence.
 const UNCHANGED: Duration = Duration::from_secs(10);
+/// After one that failed.
+const FAILED: Duration = Duration::from_secs(3);
 /// How long a report stands without a word from the client's loop, besides its interval.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long after the last writing DynamoDB may remove the item.
@@ -60,7 +66,8 @@ impl ReportTable {
     pub fn create(&self) -> Result<Created, AwsError> {
         let NamedTable { aws, name, .. } = &self.table;
         let created = self.table.create()?;
-        if created == Created::Created {
+        // A table that was there may lack it, because it could not be turned on when the table was made.
+        if created == Created::Created || !self.expires()? {
             match enable_expiry(aws, name, report_item::EXPIRES, &aws.budget(TIMEOUT * 5, ATTEMPT * 2)) {
                 Err(error) if is_unknown_operation(&error) => {
                     warn!("table {name}: {error}; what a client leaves behind that is killed stays in it");
@@ -69,6 +76,16 @@ impl ReportTable {
             }
         }
         Ok(created)
+    }
+
+    /// Whether its items expire, or whether that cannot be told.
+    fn expires(&self) -> Result<bool, AwsError> {
+        let NamedTable { aws, name, .. } = &self.table;
+        match expiry(aws, name, &aws.budget(TIMEOUT * 5, ATTEMPT * 2)) {
+            Ok(attribute) => Ok(attribute.is_some()),
+            Err(error) if is_unknown_operation(&error) || error.is_access_denied() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Every report, strongly consistent.
@@ -88,12 +105,28 @@ impl ReportTable {
         Ok(all)
     }
 
-    fn write(&self, balancer: &str, seen: u64, report: &BalancerReport) -> Result<(), AwsError> {
+    /// Tries a write whose condition cannot hold.
+    pub fn try_write(&self) -> Result<(), AwsError> {
         let NamedTable { aws, name, .. } = &self.table;
-        let expires = seen / 1_000 + LIFETIME.as_secs();
-        let update = report_item::update(balancer, seen, expires, report);
-        let written = update_item(aws, name, &update, &aws.budget(TIMEOUT, ATTEMPT));
-        written.map(|_| ()).map_err(|error| self.table.explain_missing(error))
+        let tried = update_item(aws, name, &report_item::impossible_update(), &aws.budget(TIMEOUT, ATTEMPT));
+        tried.map(drop).map_err(|error| self.table.explain_missing(error))
+    }
+
+    /// Writes a report over the last one, and returns the process that wrote that.
+    fn write(
+        &self,
+        balancer: &str,
+        process: &str,
+        seen: u64,
+        report: &BalancerReport,
+    ) -> Result<Option<String>, AwsError> {
+        let NamedTable { aws, name, .. } = &self.table;
+        // By AWS's clock, which removes what has expired.
+        let expires = aws.now().plus(LIFETIME).as_secs_f64() as u64;
+        let update = report_item::update(balancer, process, seen, expires, report);
+        let before = replace_item(aws, name, &update, &aws.budget(TIMEOUT, ATTEMPT));
+        let before = before.map_err(|error| self.table.explain_missing(error))?;
+        Ok(report_item::writer(&before).map(str::to_owned))
     }
 
     fn delete(&self, balancer: &str) -> Result<(), AwsError> {
@@ -159,6 +192,7 @@ impl Reports for ReportWriter {
 fn write_all(table: &ReportTable, balancer: &str, interval: Duration, words: &Receiver<Word>) {
     let mut schedule = Schedule::new(interval + PATIENCE);
     let mut trouble = Episode::new("DYNAMODB_REPORT_TABLE_NAME");
+    let mut twin = Twin::new(format!("{:016x}", random()));
     let mut seen = 0;
     loop {
         let now = Instant::now();
@@ -181,13 +215,44 @@ fn write_all(table: &ReportTable, balancer: &str, interval: Duration, words: &Re
         let now = Instant::now();
         let Some(report) = schedule.take(now) else { continue };
         seen = u64::try_from(Timestamp::now().as_micros() / 1_000).unwrap_or(0).max(seen + 1);
-        let result = table.write(balancer, seen, &report);
+        let result = table.write(balancer, &twin.process, seen, &report);
+        if let Ok(before) = &result {
+            twin.see(before.as_deref(), balancer);
+        }
         schedule.wrote(report, result.is_ok(), Instant::now());
         let text = result.err().map(|error| {
             let error = TurnError::from(error);
             (error.key, format!("{}; nobody sees what this load balancer has carried out", error.text))
         });
         trouble.report(text.as_ref().map(|(key, text)| (key.as_str(), text.as_str())));
+    }
+}
+
+/// Notices another load balancer that reports by the same name.
+struct Twin {
+    process: String,
+    /// How often in a row another process had written since this one did; none before the first writing.
+    strange: Option<u32>,
+    episode: Episode,
+}
+
+impl Twin {
+    fn new(process: String) -> Self {
+        Twin { process, strange: None, episode: Episode::new("reports") }
+    }
+
+    /// `before` is the process whose report was just replaced.
+    fn see(&mut self, before: Option<&str>, balancer: &str) {
+        let is_other = before.is_some_and(|before| before != self.process);
+        // The first one may replace that of an earlier process.
+        let strange = self.strange.map_or(0, |count| if is_other { count + 1 } else { 0 });
+        self.strange = Some(strange);
+        let text = format!(
+            "another load balancer reports as \"{}\" too, so that one hides the sessions of the other; give each machine a host name \
+             of its own",
+            one_line(balancer, 200)
+        );
+        self.episode.report((strange >= 2).then_some(("twin", text.as_str())));
     }
 }
 
@@ -222,7 +287,11 @@ impl Schedule {
     /// When the next writing is due.
     fn due(&self) -> Option<Instant> {
         let (report, told) = self.current.as_ref()?;
-        let pause = if !self.failed && self.written.as_ref() != Some(report) { CHANGED } else { UNCHANGED };
+        let pause = match self.failed {
+            true => FAILED,
+            false if self.written.as_ref() == Some(report) => UNCHANGED,
+            false => CHANGED,
+        };
         let due = self.last.map_or(*told, |last| last + pause);
         (due <= *told + self.patience).then_some(due)
     }
@@ -243,6 +312,20 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_load_balancer_of_the_same_name_is_noticed() {
+        let mut twin = Twin::new("me".to_owned());
+        let mut see = |before| {
+            twin.see(before, "lb-1 /s");
+            twin.episode.is_open()
+        };
+        assert!(!see(Some("my predecessor")), "after a restart");
+        assert!(!see(Some("me")) && !see(None), "an item that was deleted");
+        assert!(!see(Some("other")), "an older process that was late");
+        assert!(see(Some("other")) && see(Some("third")));
+        assert!(!see(Some("me")), "it is gone");
+    }
 
     #[test]
     fn a_change_is_written_at_once_but_not_more_than_once_a_second_and_the_rest_every_ten() {
@@ -274,10 +357,10 @@ mod tests {
         assert_eq!(write(&mut schedule, 120, false).0, Some(4));
         schedule.report(report(5), at(130));
         assert_eq!(write(&mut schedule, 130, true).0, None, "refused: not again at once");
-        assert_eq!(write(&mut schedule, 220, true).0, Some(5));
+        assert_eq!(write(&mut schedule, 150, true).0, Some(5));
         // The loop hangs: its last word does not stand for ever.
-        assert_eq!(write(&mut schedule, 320, true).0, Some(5));
-        assert_eq!((write(&mut schedule, 420, true).0, schedule.due()), (None, None));
+        assert_eq!(write(&mut schedule, 250, true).0, Some(5));
+        assert_eq!((write(&mut schedule, 350, true).0, schedule.due()), (None, None));
         schedule.report(report(5), at(500));
         assert_eq!(write(&mut schedule, 500, true).0, Some(5));
         schedule.silence();

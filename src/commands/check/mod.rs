@@ -4,6 +4,7 @@
 
 mod aws;
 mod configuration;
+mod departure;
 mod gather;
 mod haproxy;
 mod line;
@@ -75,6 +76,7 @@ fn lines(facts: &Facts) -> Vec<Line> {
     lines.extend(facts.aws.iter().flat_map(aws::lines));
     lines.extend(facts.source.iter().flat_map(source::lines));
     lines.extend(facts.table.iter().flat_map(table::lines));
+    lines.extend(departure::lines(facts.reports.as_ref(), facts.hooks.as_ref()));
     lines.extend(facts.haproxy.iter().flat_map(haproxy::lines));
     lines.extend(machine::lines(&facts.machine));
     lines

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::Term;
+use super::{Term, occupant_name};
 use crate::clock::Timestamp;
 use crate::log::Episode;
 use crate::marker::Moment;
-use crate::ports::{Completion, Holding, Snapshot};
+use crate::ports::{Completion, Holding, Snapshot, TurnError};
 use crate::server::balancers::Balancers;
 use crate::server::context::{Departures, TurnContext};
 use crate::server::departure::{Facts, MayGo, decide, is_out};
@@ -33,8 +33,8 @@ pub(super) struct Farewell {
     known_since: BTreeMap<String, Timestamp>,
     /// The waiting instances that were let go.
     answered: BTreeSet<String>,
-    /// Until when nothing is tried, because AWS denies it.
-    denied_until: Option<Instant>,
+    /// The groups for which AWS denies it: until when nothing is tried, and why.
+    denied: BTreeMap<String, (Instant, TurnError)>,
     reading: Episode,
     items: Episode,
     completing: Episode,
@@ -48,7 +48,7 @@ impl Farewell {
             drained: BTreeMap::new(),
             known_since: BTreeMap::new(),
             answered: BTreeSet::new(),
-            denied_until: None,
+            denied: BTreeMap::new(),
             reading: Episode::new("report table"),
             items: Episode::new("items of the report table that cannot be read"),
             completing: Episode::new("lifecycle hooks"),
@@ -118,8 +118,12 @@ impl Term {
         farewell.known_since = waiting.iter().map(since).collect();
         let open = |one: &&&Waiting| !farewell.answered.contains(&one.name);
         let open: Vec<&Waiting> = waiting.iter().filter(open).copied().collect();
-        let of_name: BTreeMap<&str, &Slot> =
-            slots.values().filter_map(|slot| Some((slot.occupant.as_ref()?.name.as_str(), slot))).collect();
+        let asked: BTreeSet<&str> = open.iter().map(|one| one.name.as_str()).collect();
+        let named = |slot| Some((occupant_name(slot)?, slot));
+        let of_name: BTreeMap<&str, &Slot> = match asked.is_empty() {
+            true => BTreeMap::new(),
+            false => slots.values().filter_map(named).filter(|(name, _)| asked.contains(name)).collect(),
+        };
         let has_slot = open.iter().any(|one| of_name.contains_key(one.name.as_str()));
         let is_fresh = farewell.read(departures, has_slot, now.clock);
         let live = farewell.balancers.live(now.clock);
@@ -132,7 +136,8 @@ impl Term {
                 slot,
                 drained_in: drained.map(|(_, version)| *version),
                 live: is_fresh.then_some(&live),
-                since: drain_since.unwrap_or(farewell.known_since[&one.name]),
+                // A time in the future is a mistake, which must not hold an instance longer.
+                since: drain_since.filter(|since| *since <= time).unwrap_or(farewell.known_since[&one.name]),
                 may_hide: table.unreadable().next().is_some(),
             };
             match decide(&facts, time, departures.drain) {
@@ -172,31 +177,36 @@ impl Farewell {
         now: Instant,
     ) {
         let Some(hooks) = &mut context.departures.hooks else { return };
-        if leaving.is_empty() || self.denied_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.denied_until = None;
-        let asked: Vec<Waiting> = leaving.iter().map(|(one, ..)| one.clone()).collect();
-        let mut fault = None;
-        for ((one, slot, since, why), outcome) in leaving.iter().zip(hooks.complete(&asked)) {
+        self.denied.retain(|group, _| leaving.iter().any(|(one, ..)| one.group == *group));
+        let is_due = |group: &str| self.denied.get(group).is_none_or(|(until, _)| now >= *until);
+        let asked: Vec<Waiting> =
+            leaving.iter().map(|(one, ..)| one).filter(|one| is_due(&one.group)).cloned().collect();
+        let mut other = None;
+        for (one, outcome) in if asked.is_empty() { vec![] } else { hooks.complete(&asked) } {
+            let Some((_, slot, since, why)) = leaving.iter().find(|(known, ..)| *known == one) else { continue };
             match outcome {
                 Ok(completion) => {
-                    self.answered.insert(one.name.clone());
+                    self.denied.remove(&one.group);
                     let took = time.since(*since).unwrap_or_default();
-                    tell(one, *slot, took, *why, completion);
+                    tell(&one, *slot, took, *why, completion);
                     if completion == Completion::Done && slot.is_some() {
                         context.gauges.let_go(took);
                     }
+                    self.answered.insert(one.name);
+                }
+                Err(error) if error.needs_operator => {
+                    self.denied.insert(one.group, (now + DENIED, error));
                 }
                 Err(error) => {
-                    if error.needs_operator {
-                        self.denied_until = Some(now + DENIED);
-                    }
-                    fault.get_or_insert(error);
+                    other.get_or_insert(error);
                 }
             }
         }
-        self.completing.report(fault.as_ref().map(|error| (error.key.as_str(), error.text.as_str())));
+        let faults: Vec<&TurnError> = self.denied.values().map(|(_, error)| error).chain(&other).collect();
+        let joined =
+            |pick: fn(&TurnError) -> &str| faults.iter().map(|error| pick(error)).collect::<Vec<_>>().join("; ");
+        let (key, text) = (joined(|error| &error.key), joined(|error| &error.text));
+        self.completing.report((!faults.is_empty()).then_some((key.as_str(), text.as_str())));
     }
 }
 

@@ -12,13 +12,16 @@ use std::time::Instant;
 use self::local::{haproxy_facts, machine_facts};
 use super::Roles;
 use super::aws::{Action, AwsFacts, Need};
+use super::departure::{HookFacts, ReportFacts};
 use super::haproxy::HaproxyFacts;
 use super::line::Trouble;
 use super::machine::MachineFacts;
 use super::settings::{SettingsFacts, chosen_roles};
 use super::source::{Members, SameFactor, SourceFacts, Wanted};
 use super::table::TableFacts;
-use crate::aws::{Aws, AwsError, Group, Member, Probe, Regions, Service, SlotTable, Tried, describe, unseen_reason};
+use crate::aws::{
+    Aws, AwsError, Group, Member, Probe, Regions, ReportTable, Service, SlotTable, Tried, describe, unseen_reason,
+};
 use crate::client::placement::Rules;
 use crate::clock::Timestamp;
 use crate::commands::{AWS_TIMEOUT, NoMetrics, find_zone};
@@ -35,6 +38,9 @@ use crate::slot::{Instance, Observation, Readiness};
 use crate::text::fact_and_remedy;
 use crate::weight::Size;
 
+/// The groups that are asked for their hooks: a call each.
+const MAX_HOOKED_GROUPS: usize = 20;
+
 /// Everything that is known. What could not be asked, because a setting is faulty, is `None`.
 #[derive(Debug)]
 pub(super) struct Facts {
@@ -43,6 +49,8 @@ pub(super) struct Facts {
     pub(super) aws: Option<AwsFacts>,
     pub(super) source: Option<SourceFacts>,
     pub(super) table: Option<TableFacts>,
+    pub(super) reports: Option<ReportFacts>,
+    pub(super) hooks: Option<HookFacts>,
     pub(super) haproxy: Option<HaproxyFacts>,
     pub(super) machine: MachineFacts,
 }
@@ -69,12 +77,13 @@ pub(super) fn gather(config: Option<&Path>, named: Roles, env: &Environment) -> 
     let (roles, facts, mut loaded) = load(config, named, env);
     let zone = loaded.client.as_mut().and_then(|client| find_zone(client, env));
     let (mut aws, mut source, mut table, mut haproxy, mut machine) = Default::default();
+    let mut ends = Ends::default();
     thread::scope(|scope| {
         let from_haproxy = scope.spawn(|| loaded.client.as_ref().map(haproxy_facts));
         let from_machine = scope.spawn(|| machine_facts(&loaded));
         let from_consul = scope.spawn(|| loaded.server.as_ref().and_then(|server| consul_facts(server, env)));
         if let Some(common) = loaded.common() {
-            (aws, source, table) = ask_aws(common, &loaded, &facts.listed, env);
+            (aws, source, table) = ask_aws(common, &loaded, &facts.listed, env, &mut ends);
         }
         haproxy = from_haproxy.join().expect("no fact panics");
         machine = from_machine.join().expect("no fact panics");
@@ -83,7 +92,8 @@ pub(super) fn gather(config: Option<&Path>, named: Roles, env: &Environment) -> 
     let mut machine: MachineFacts = machine;
     machine.zone = zone.map(|zone| zone.map_err(Trouble::from));
     machine.ahead = aws.as_ref().and_then(|(_, ahead): &(AwsFacts, Option<i64>)| *ahead);
-    Facts { roles, settings: facts, aws: aws.map(|(aws, _)| aws), source, table, haproxy, machine }
+    let (reports, hooks) = (ends.reports, ends.hooks);
+    Facts { roles, settings: facts, aws: aws.map(|(aws, _)| aws), source, table, reports, hooks, haproxy, machine }
 }
 
 fn load(config: Option<&Path>, named: Roles, env: &Environment) -> (Roles, SettingsFacts, Loaded) {
@@ -152,9 +162,16 @@ fn trouble(message: &str) -> Trouble {
     Trouble { text, remedy, denied: false, table: false }
 }
 
+/// What the end of an instance depends on.
+#[derive(Default)]
+struct Ends {
+    reports: Option<ReportFacts>,
+    hooks: Option<HookFacts>,
+}
+
 type FromAws = (Option<(AwsFacts, Option<i64>)>, Option<SourceFacts>, Option<TableFacts>);
 
-fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Environment) -> FromAws {
+fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Environment, ends: &mut Ends) -> FromAws {
     let asked = loaded.server.as_ref().filter(|server| matches!(server.source, SourceSettings::Aws { .. }));
     let regions =
         Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table: asked.is_none() };
@@ -191,6 +208,8 @@ fn ask_aws(common: &Common, loaded: &Loaded, listed: &[ListedSetting], env: &Env
         let table = ask_table(&aws, &probe, common, loaded);
         (caller.join().expect("no fact panics"), source.join().expect("no fact panics"), table)
     });
+    ends.reports = common.report_table.as_ref().map(|name| ask_reports(&aws, name, loaded));
+    ends.hooks = loaded.server.as_ref().and_then(|server| ask_hooks(&probe, server, source.as_ref()));
     facts.caller = Some(caller.map_err(credentials_trouble));
     actions.extend(more);
     facts.actions = actions;
@@ -266,6 +285,32 @@ fn ask_groups(aws: &Arc<Aws>, probe: &Probe, server: &ServerSettings) -> (Option
         size: server.common.list_size,
     });
     (facts, actions)
+}
+
+fn ask_reports(aws: &Arc<Aws>, name: &str, loaded: &Loaded) -> ReportFacts {
+    let table = ReportTable::new(Arc::clone(aws), name);
+    ReportFacts {
+        name: name.to_owned(),
+        reading: loaded.server.as_ref().map(|_| table.scan().map_err(Trouble::from)),
+        writing: loaded.client.as_ref().map(|_| table.try_write().map_err(Trouble::from)),
+    }
+}
+
+fn ask_hooks(probe: &Probe, server: &ServerSettings, source: Option<&SourceFacts>) -> Option<HookFacts> {
+    let wanted = server.hook.clone()?;
+    let groups: Vec<String> = source
+        .and_then(|source| source.found.as_ref().ok())
+        .into_iter()
+        .flat_map(|found| found.keys().cloned())
+        .collect();
+    let hooks = |group: &String| Ok((group.clone(), probe.hooks(group).map_err(Trouble::from)?));
+    Some(HookFacts {
+        completing: groups.first().map(|group| probe.completing(&wanted, group).map_err(Trouble::from)),
+        groups: groups.iter().take(MAX_HOOKED_GROUPS).map(hooks).collect(),
+        wanted,
+        drain: server.drain,
+        has_reports: server.common.report_table.is_some(),
+    })
 }
 
 /// Each entry of the selection with the groups that are its own.
