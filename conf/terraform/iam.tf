@@ -80,8 +80,13 @@ data "aws_iam_policy_document" "server" {
     for_each = var.create_table ? [] : [true]
 
     content {
-      sid       = "CreateTable"
-      actions   = ["dynamodb:CreateTable", "dynamodb:DescribeTable", "dynamodb:UpdateTimeToLive"]
+      sid = "CreateTable"
+      actions = [
+        "dynamodb:CreateTable",
+        "dynamodb:DescribeTable",
+        "dynamodb:DescribeTimeToLive",
+        "dynamodb:UpdateTimeToLive",
+      ]
       resources = concat([local.table_arn], [for _ in local.has_reports : local.report_table_arn])
     }
   }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Metrics;
-use super::text::Text;
+use super::format::Text;
 use crate::ports::{BalancerState, BalancerView};
 
 /// Upper bounds of the histogram of drains, in seconds: requests take seconds, downloads hours.

@@ -4,6 +4,7 @@
 //! not zero.
 
 mod departures;
+mod format;
 mod liveness;
 mod process;
 mod server;

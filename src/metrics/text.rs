@@ -3,15 +3,15 @@
 //! A family without samples is omitted, HELP and TYPE included.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 
 use super::departures;
+use super::format::{Label, Text};
 use super::process::ProcessStats;
 use super::{BUCKETS, Values};
 use crate::clock::Timestamp;
 
 pub(super) fn render(role: &str, values: &Values, process: &ProcessStats) -> String {
-    let mut text = Text(String::with_capacity(6144 + values.servers.len() * 120));
+    let mut text = Text::with_capacity(6144 + values.servers.len() * 120);
     turns(&mut text, values);
     table(&mut text, values);
     departures::render(&mut text, &values.departures);
@@ -21,7 +21,7 @@ pub(super) fn render(role: &str, values: &Values, process: &ProcessStats) -> Str
     text.family("hsdo_build_info", "gauge", "The version and the role of this process; always 1.");
     text.sample("hsdo_build_info", &[("version", &env!("CARGO_PKG_VERSION")), ("role", &role)], 1);
     process_families(&mut text, process);
-    text.0
+    text.into_string()
 }
 
 fn turns(text: &mut Text, values: &Values) {
@@ -169,65 +169,12 @@ fn process_families(text: &mut Text, process: &ProcessStats) {
     text.gauge("process_start_time_seconds", start, process.start_seconds);
 }
 
-type Label<'a> = (&'a str, &'a dyn Display);
-
-/// The text so far. Writing to a `String` cannot fail, so results of `write!` are ignored.
-pub(super) struct Text(String);
-
-impl Text {
-    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    /// `counts` are per bucket, not cumulative; the last one counts anything above the last of `bounds`.
-    pub(super) fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], counts: &[u64], sum: f64) {
-        self.family(name, "histogram", help);
-        let bucket = format!("{name}_bucket");
-        let mut below = 0;
-        for (count, bound) in counts.iter().zip(bounds) {
-            below += count;
-            self.sample(&bucket, &[("le", bound)], below);
-        }
-        let all: u64 = counts.iter().sum();
-        self.sample(&bucket, &[("le", &"+Inf")], all);
-        self.sample(&format!("{name}_sum"), &[], sum);
-        self.sample(&format!("{name}_count"), &[], all);
-    }
-
-    pub(super) fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
-        self.0.push_str(name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if index == 0 { '{' } else { ',' });
-            let _ = write!(self.0, "{label}=\"{}\"", escape(&text.to_string()));
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {value}");
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.family(name, kind, help);
-            self.sample(name, &[], value);
-        }
-    }
-
-    pub(super) fn gauge(&mut self, name: &str, help: &str, value: Option<impl Display>) {
-        self.single(name, "gauge", help, value);
-    }
-}
-
-/// Escapes a label's value: backslash, quote and newline, as the format requires.
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::super::departures::{Departures, Drains};
+    use super::super::format::escape;
     use super::super::{ServerSeries, Turns};
     use super::*;
 

@@ -4,10 +4,11 @@ use crate::aws::service::Service;
 
 /// Every operation that hsdo calls and the action it needs (Service Authorization Reference). `TransactWriteItems` is not
 /// an action: its updates are authorised one by one. `AssumeRoleWithWebIdentity` needs only the role's trust policy.
-const ACTIONS: [(Service, &str, &str); 14] = [
+const ACTIONS: [(Service, &str, &str); 15] = [
     (Service::DynamoDb, "CreateTable", "dynamodb:CreateTable"),
     (Service::DynamoDb, "DeleteItem", "dynamodb:DeleteItem"),
     (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable"),
+    (Service::DynamoDb, "DescribeTimeToLive", "dynamodb:DescribeTimeToLive"),
     (Service::DynamoDb, "GetItem", "dynamodb:GetItem"),
     (Service::DynamoDb, "Scan", "dynamodb:Scan"),
     (Service::DynamoDb, "TransactWriteItems", "dynamodb:UpdateItem"),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::codec::{MARKER_SLOT, ORDERS, key};
 use super::dynamodb::{Attribute, get_item};
 use super::orders::{entry, read, size, update, without};
-use super::store::{ATTEMPT_TIMEOUT, SlotTable, WRITE_TIMEOUT};
+use super::schema::ATTEMPT_TIMEOUT;
+use super::store::{SlotTable, WRITE_TIMEOUT};
 use crate::aws::error::AwsError;
 use crate::order::{Order, Orders, Target};
 

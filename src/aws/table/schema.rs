@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dynamodb::{TableDescription, create_table, describe_table};
-use super::store::ATTEMPT_TIMEOUT;
 use crate::aws::calls::Aws;
 use crate::aws::error::AwsError;
 use crate::aws::service::Service;
 use crate::aws::transport::http::Budget;
 use crate::text::one_line;
 
+/// For one attempt at a call of the table.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 /// For a new table to become active; AWS takes about 10 s.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 const CREATE_POLL: Duration = Duration::from_millis(500);

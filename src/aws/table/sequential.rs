@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::codec::{self, MARKER_SLOT, RowAttributes};
 use super::dynamodb::get_item;
-use super::store::{ATTEMPT_TIMEOUT, SlotTable, WRITE_TIMEOUT};
+use super::schema::ATTEMPT_TIMEOUT;
+use super::store::{SlotTable, WRITE_TIMEOUT};
 use crate::about::{About, Message};
 use crate::aws::error::AwsError;
 use crate::aws::transport::http::Budget;

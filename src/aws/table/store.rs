@@ -14,7 +14,7 @@ use super::dynamodb::{
     scan, transact, update_item,
 };
 use super::orders;
-use super::schema::{Created, NamedTable, Schema};
+use super::schema::{ATTEMPT_TIMEOUT, Created, NamedTable, Schema};
 use crate::about::About;
 use crate::aws::calls::Aws;
 use crate::aws::error::{AwsError, CANCELLED, Cause};
@@ -37,7 +37,6 @@ const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 const MARKER_ROW_LIFETIME: Duration = Duration::from_secs(5);
 /// For one write, all transactions and attempts.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const SCHEMA: Schema = Schema { key: KEY, kind: "N", contents: "slots", setting: "DYNAMODB_TABLE_NAME" };
 
 /// The DynamoDB table of slots.
