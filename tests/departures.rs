@@ -305,7 +305,7 @@ fn a_client_that_is_restarted_cuts_nothing() {
     let mut server = server(&bed).env("SERVER_DRAIN_SECONDS", "600").spawn();
     wait_served(&[&first, &second]);
     *lock(&name) = format!("mywebapp{}", slot_of(&bed, &leaving));
-    bed.web().set_behaviour(&leaving, Behaviour::Slow(Duration::from_secs(7)));
+    bed.web().set_behaviour(&leaving, Behaviour::Slow(Duration::from_secs(3)));
     bed.web().set_check_behaviour(&leaving, Behaviour::Well);
     let mut stream = Stream::start(first.frontend(BACK), Duration::from_millis(50), 12);
     wait_for("a long request", SOON, || match sessions(&first.socket().to_owned(), &lock(&name).clone()) {

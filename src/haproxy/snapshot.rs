@@ -81,7 +81,7 @@ fn scan_table<'a>(reply: &'a [u8], see: &mut impl FnMut(&[u8]) -> Option<()>) ->
             see(&row[at..end])?;
             (at, column) = (end, place + 1);
         }
-        let last = at + after_commas(&row[at..], commas - column)?;
+        let last = at + after_commas(&row[at..], commas.checked_sub(column)?)?;
         if last + 1 != row.len() {
             return None;
         }

@@ -84,6 +84,8 @@ fn what_is_not_a_plain_table_has_no_snapshot() {
         &format!("{HEAD}\nb,s1,UP,2,1.2.3.4:80,1,"),
         &format!("{HEAD}\nb,s1,UP,2,1.2.3.4:80,1,,,"),
         &format!("{HEAD}\nb,s1,UP,2,1.2.3.4:80,1,,x"),
+        // Ends with a wanted column, without a comma.
+        "# pxname,svname,status,type,addr,uweight\nb,s1,UP,2,1.2.3.4:80,1,",
         &format!("{HEAD}\nb,\"s1\",UP,2,1.2.3.4:80,1,,"),
         &format!("{HEAD}\nb,s1,UP,2,1.2.3.4:80,1,\"a\","),
     ] {
