@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -129,7 +129,7 @@ fn reports(bed: &Bed) -> Vec<Value> {
 }
 
 /// Sessions on the server of that slot, by HAProxy itself.
-fn sessions(socket: &PathBuf, server: &str) -> u64 {
+fn sessions(socket: &Path, server: &str) -> u64 {
     let text = haproxy::ask(socket, "show stat").expect("HAProxy answers");
     let header: Vec<&str> = text.lines().next().expect("a header").split(',').collect();
     let column = |name: &str| header.iter().position(|title| title.trim_start_matches("# ") == name).expect("a column");
@@ -195,8 +195,7 @@ fn an_instance_is_let_go_after_its_last_request_and_not_one_is_cut() {
         .flat_map(|haproxy| [0, 1].map(|_| Stream::start(haproxy.frontend(BACK), Duration::from_millis(100), 400)))
         .collect();
     wait_for("requests on the leaving server of both", SOON, || {
-        let running =
-            [&first, &second].map(|haproxy| sessions(&haproxy.socket().to_owned(), &format!("mywebapp{slot}")));
+        let running = [&first, &second].map(|haproxy| sessions(haproxy.socket(), &format!("mywebapp{slot}")));
         if running.iter().all(|count| *count > 0) { Ok(()) } else { Err(format!("{running:?}")) }
     });
     hooks.hold(&leaving);
@@ -231,14 +230,14 @@ fn the_deadline_holds_and_until_then_one_sees_who_holds_the_instance() {
     bed.web().set_check_behaviour(&leaving, Behaviour::Well);
     let name = format!("mywebapp{slot}");
     let stream = Stream::start(haproxy.frontend(BACK), Duration::from_millis(20), 40);
-    wait_for("a request that hangs", SOON, || match sessions(&haproxy.socket().to_owned(), &name) {
+    wait_for("a request that hangs", SOON, || match sessions(haproxy.socket(), &name) {
         0 => Err("none"),
         count => Ok(count),
     });
     let held = Instant::now();
     hooks.hold(&leaving);
     server.wait_metric("hsdo_drain_sessions", |count| count > 0.0);
-    let count = sessions(&haproxy.socket().to_owned(), &name);
+    let count = sessions(haproxy.socket(), &name);
     let expected = format!("has {count} session");
     let why = run(&bed, &["why", &leaving]);
     why.assert_code(0).assert_stdout(&expected).assert_stdout("at the latest it is let go at");
@@ -308,7 +307,7 @@ fn a_client_that_is_restarted_cuts_nothing() {
     bed.web().set_behaviour(&leaving, Behaviour::Slow(Duration::from_secs(3)));
     bed.web().set_check_behaviour(&leaving, Behaviour::Well);
     let mut stream = Stream::start(first.frontend(BACK), Duration::from_millis(50), 12);
-    wait_for("a long request", SOON, || match sessions(&first.socket().to_owned(), &lock(&name).clone()) {
+    wait_for("a long request", SOON, || match sessions(first.socket(), &lock(&name).clone()) {
         0 => Err("none"),
         count => Ok(count),
     });
