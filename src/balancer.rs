@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::slot::SlotId;
 
-/// How many sixteenths a spillover level of 1 has.
+/// The share of their weight with which servers of others come in (spillover) rises in so many steps.
 pub const SPILL_STEPS: u8 = 16;
 
 /// A client's report about its HAProxy.
@@ -25,6 +25,18 @@ pub struct BalancerReport {
     pub spill: u8,
 }
 
+impl BalancerReport {
+    /// Of the slots that drain, those with sessions, and how many.
+    pub fn busy(&self) -> impl Iterator<Item = (SlotId, u64)> + '_ {
+        self.sessions.iter().filter(|(_, count)| **count > 0).map(|(slot, count)| (*slot, *count))
+    }
+
+    /// The level of spillover as a share, from 0 to 1.
+    pub fn spill_share(&self) -> f64 {
+        f64::from(self.spill) / f64::from(SPILL_STEPS)
+    }
+}
+
 /// An item of the report table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BalancerItem {
@@ -40,8 +52,8 @@ pub struct BalancerItem {
 /// The report table, read whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BalancerItems {
-    /// The readable items.
+    /// The load balancers; one whose report cannot be read says nothing.
     pub items: Vec<BalancerItem>,
-    /// What is wrong with each of the others, with its name where that can be read.
+    /// What is wrong with each report or item that cannot be read, with its name where that can be.
     pub unreadable: Vec<String>,
 }

@@ -110,7 +110,7 @@ fn create_table(args: &Args, env: &Environment, shutdown: &Shutdown) -> Result<E
         let reports = ReportTable::new(aws, name);
         match retry_at_startup(shutdown, || Ok(reports.create()?))? {
             Created::Created => print(&format!("table {name} created and active, its items expire\n")),
-            Created::Existed => print(&format!("table {name} already exists, left unchanged\n")),
+            Created::Existed => print(&format!("table {name} already exists\n")),
         }
     }
     Ok(ExitCode::from(exit::DONE))

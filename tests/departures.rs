@@ -65,12 +65,34 @@ fn client(bed: &Bed, haproxy: &Haproxy) -> Hsdo {
 struct Hooks {
     calls: Arc<Mutex<Vec<(String, Instant)>>>,
     states: Lifecycles,
+    /// The server whose sessions are counted at a call, and the counts.
+    counted: Arc<Mutex<(String, Vec<u64>)>>,
 }
 
 impl Hooks {
     /// Answers as AWS does; `seen` is told of each call before its answer.
     fn install(bed: &Bed, seen: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        let hooks = Hooks { calls: Arc::default(), states: Lifecycles::install(bed) };
+        Self::install_with(bed, Arc::default(), seen)
+    }
+
+    /// The same, which counts at each call the sessions that [`Hooks::count_on`] names, on each of these load balancers.
+    fn counting(bed: &Bed, haproxies: [&Haproxy; 2]) -> Self {
+        let sockets = haproxies.map(|haproxy| haproxy.socket().to_owned());
+        let counted: Arc<Mutex<(String, Vec<u64>)>> = Arc::default();
+        let counts = Arc::clone(&counted);
+        Self::install_with(bed, counted, move |_| {
+            let mut counts = lock(&counts);
+            let found = sockets.each_ref().map(|socket| sessions(socket, &counts.0));
+            counts.1.extend(found);
+        })
+    }
+
+    fn install_with(
+        bed: &Bed,
+        counted: Arc<Mutex<(String, Vec<u64>)>>,
+        seen: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        let hooks = Hooks { calls: Arc::default(), states: Lifecycles::install(bed), counted };
         let (calls, states) = (Arc::clone(&hooks.calls), hooks.states.clone());
         bed.aws().stub("CompleteLifecycleAction", move |form| {
             let value = |name: &str| {
@@ -96,6 +118,14 @@ impl Hooks {
             (200, DONE.to_owned())
         });
         hooks
+    }
+
+    fn count_on(&self, server: &str) {
+        server.clone_into(&mut lock(&self.counted).0);
+    }
+
+    fn counted(&self) -> Vec<u64> {
+        lock(&self.counted).1.clone()
     }
 
     /// The hook holds the instance back.
@@ -171,20 +201,12 @@ fn an_instance_is_let_go_after_its_last_request_and_not_one_is_cut() {
     let (bed, [leaving, other]) = bed("last-request");
     let (first, mut first_client) = balancer(&bed, "lb-1");
     let (second, mut second_client) = balancer(&bed, "lb-2");
-    let busy: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let server_name = Arc::new(Mutex::new(String::new()));
-    let hooks = {
-        let (busy, name) = (Arc::clone(&busy), Arc::clone(&server_name));
-        let sockets = [first.socket().to_owned(), second.socket().to_owned()];
-        Hooks::install(&bed, move |_| {
-            let name = lock(&name).clone();
-            lock(&busy).extend(sockets.iter().map(|socket| sessions(socket, &name)));
-        })
-    };
+    let hooks = Hooks::counting(&bed, [&first, &second]);
     let mut server = server(&bed).env("SERVER_DRAIN_SECONDS", "60").spawn();
     wait_served(&[&first, &second]);
     let slot = slot_of(&bed, &leaving);
-    *lock(&server_name) = format!("mywebapp{slot}");
+    let name = format!("mywebapp{slot}");
+    hooks.count_on(&name);
     let behaviour = Behaviour::Slow(Duration::from_millis(1_200));
     for name in [&leaving, &other] {
         bed.web().set_behaviour(name, behaviour);
@@ -195,14 +217,14 @@ fn an_instance_is_let_go_after_its_last_request_and_not_one_is_cut() {
         .flat_map(|haproxy| [0, 1].map(|_| Stream::start(haproxy.frontend(BACK), Duration::from_millis(100), 400)))
         .collect();
     wait_for("requests on the leaving server of both", SOON, || {
-        let running = [&first, &second].map(|haproxy| sessions(haproxy.socket(), &format!("mywebapp{slot}")));
+        let running = [&first, &second].map(|haproxy| sessions(haproxy.socket(), &name));
         if running.iter().all(|count| *count > 0) { Ok(()) } else { Err(format!("{running:?}")) }
     });
     hooks.hold(&leaving);
     hooks.wait_call(&leaving, SOON);
     // As AWS does a moment later.
     bed.web().stop(&leaving);
-    assert_eq!(*lock(&busy), [0, 0], "sessions when it was let go");
+    assert_eq!(hooks.counted(), [0, 0], "sessions when it was let go");
     server.wait_log("no load balancer has a session on it");
     assert_eq!(server.metric("hsdo_drain_seconds_count"), Some(1.0));
     // The group goes on without it, and new requests are still answered.
@@ -291,23 +313,15 @@ fn a_client_that_is_restarted_cuts_nothing() {
     let (bed, [leaving, _]) = bed("restarted");
     let (first, mut first_client) = balancer(&bed, "lb-1");
     let (second, _second_client) = balancer(&bed, "lb-2");
-    let busy: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let name = Arc::new(Mutex::new(String::new()));
-    let hooks = {
-        let (busy, name) = (Arc::clone(&busy), Arc::clone(&name));
-        let sockets = [first.socket().to_owned(), second.socket().to_owned()];
-        Hooks::install(&bed, move |_| {
-            let name = lock(&name).clone();
-            lock(&busy).extend(sockets.iter().map(|socket| sessions(socket, &name)));
-        })
-    };
+    let hooks = Hooks::counting(&bed, [&first, &second]);
     let mut server = server(&bed).env("SERVER_DRAIN_SECONDS", "600").spawn();
     wait_served(&[&first, &second]);
-    *lock(&name) = format!("mywebapp{}", slot_of(&bed, &leaving));
+    let name = format!("mywebapp{}", slot_of(&bed, &leaving));
+    hooks.count_on(&name);
     bed.web().set_behaviour(&leaving, Behaviour::Slow(Duration::from_secs(3)));
     bed.web().set_check_behaviour(&leaving, Behaviour::Well);
     let mut stream = Stream::start(first.frontend(BACK), Duration::from_millis(50), 12);
-    wait_for("a long request", SOON, || match sessions(first.socket(), &lock(&name).clone()) {
+    wait_for("a long request", SOON, || match sessions(first.socket(), &name) {
         0 => Err("none"),
         count => Ok(count),
     });
@@ -322,7 +336,7 @@ fn a_client_that_is_restarted_cuts_nothing() {
     assert!(hooks.calls().is_empty(), "{}", server.log());
     let _again = client(&bed, &first).spawn();
     hooks.wait_call(&leaving, Duration::from_secs(60));
-    assert_eq!(*lock(&busy), [0, 0], "sessions when it was let go");
+    assert_eq!(hooks.counted(), [0, 0], "sessions when it was let go");
     let tally = stream.stop();
     assert!(tally.failures.is_empty(), "{tally}");
 }
@@ -411,12 +425,16 @@ fn what_is_wrong_with_hooks_and_reports_is_said_once_and_harms_nothing() {
     // Items that nobody can read: named, and not counted.
     put(json!({"Balancer": {"S": "odd"}, "Seen": {"S": "now"}}));
     put(json!({"Balancer": {"S": "older"}, "Seen": {"N": "1"}, "Sessions": {"L": []}}));
-    server.wait_log("items of the report table that cannot be read: \"odd\": Seen is not a number; \"older\": Sessions is not a map");
+    server.wait_log("reports of load balancers that cannot be read: \"odd\": Seen is not a number; \"older\": Sessions is not a map");
 
     // AWS denies the call: said once, though it is due every turn.
     bed.aws().inject("CompleteLifecycleAction", Fault::Reply(403, refusal("AccessDenied", "by the test")));
     hooks.hold(&first);
-    server.wait_log("allow autoscaling:CompleteLifecycleAction in the IAM policy");
+    // The one whose `Seen` can be read counts for 30 s, as it does not change.
+    wait_for("the call to be denied", Duration::from_secs(60), || {
+        let log = server.log();
+        if log.contains("allow autoscaling:CompleteLifecycleAction in the IAM policy") { Ok(()) } else { Err(log) }
+    });
     server.wait_turn();
     server.wait_turn();
     assert_eq!(said(&server, "allow autoscaling:CompleteLifecycleAction"), 1, "{}", server.log());

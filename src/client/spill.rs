@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use super::placement::{By, Desired, Endpoint, History, Rules, Splits, Wanted};
 use super::stage::Stage;
 use super::view::View;
+pub(super) use crate::balancer::SPILL_STEPS as STEPS;
 use crate::ports::{Admin, Running};
 use crate::slot::{Occupant, SlotId, Status, Table, Weight};
 
-/// The share of their weight with which others come in rises in so many steps.
-pub(super) const STEPS: u8 = 16;
 /// Below the threshold it begins; it ends so many percent above, so that one server that comes and goes does not toggle it.
 const BAND: u32 = 10;
 /// How long the own weight must suffice before less comes in, or nothing.

@@ -10,7 +10,7 @@ use super::lease::Lease;
 use super::print::{self, Cell, Tone};
 use super::{Options, failed, start};
 use crate::aws::{ReportTable, Service, SlotTable};
-use crate::balancer::{BalancerItem, BalancerItems, BalancerReport, SPILL_STEPS};
+use crate::balancer::{BalancerItem, BalancerItems, BalancerReport};
 use crate::clock::Timestamp;
 use crate::environment::Environment;
 use crate::error::{Error, exit};
@@ -77,16 +77,15 @@ impl View<'_> {
         let version = self.lease.marker.version;
         let items = self.reports.iter().flatten().flat_map(|read| &read.items);
         let row = |item: &BalancerItem| {
-            let BalancerReport { version: done, haproxy, sessions, held, spill } = &item.report;
+            let BalancerReport { version: done, haproxy, held, .. } = &item.report;
             let state = balancer_state(&item.report, version);
             let tone = if state == BalancerState::Current.word() { Tone::Good } else { Tone::Warn };
             let lag = version.zip(*done).map(|(version, done)| Duration::from_millis(version.saturating_sub(done)));
             let lag = lag.filter(|lag| !lag.is_zero()).map(|lag| format!(" by {}", span(lag))).unwrap_or_default();
-            let busy = sessions.iter().filter(|(_, count)| **count > 0);
-            let busy: Vec<String> = busy.map(|(slot, count)| format!("slot {slot}: {count}")).collect();
+            let busy: Vec<String> = item.report.busy().map(|(slot, count)| format!("slot {slot}: {count}")).collect();
             let none = || Cell::new("-", Tone::Faint);
             let listed = |text: String| if text.is_empty() { none() } else { text.into() };
-            let spill = f64::from(*spill) / f64::from(SPILL_STEPS);
+            let spill = item.report.spill_share();
             vec![
                 item.name.clone().into(),
                 Cell::new(format!("{state}{lag}"), tone),

@@ -73,7 +73,7 @@ pub trait Haproxy {
 pub trait Reports: Send + Sync {
     /// What is so at the end of a turn. Returns at once.
     fn report(&self, report: &BalancerReport);
-    /// HAProxy is gone, and its sessions with it: until the next report, nobody should wait for this one.
+    /// HAProxy is gone, and its sessions with it: there is nothing to report until the next report.
     fn silence(&self);
 }
 

@@ -16,8 +16,6 @@ const BEHIND: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Balancers {
     known: BTreeMap<String, Known>,
-    /// What is wrong with the items that cannot be read.
-    pub(super) unreadable: Vec<String>,
     /// The versions of the table, and since when each is known; the first one is older than [`BEHIND`], if any is.
     versions: VecDeque<(u64, Instant)>,
 }
@@ -43,7 +41,6 @@ impl Balancers {
         let left = before.into_iter().filter(|(name, known)| !known.is_silent(now) && !self.known.contains_key(name));
         let left: Vec<(String, Known)> = left.map(|(name, known)| (name, Known { is_gone: true, ..known })).collect();
         self.known.extend(left);
-        self.unreadable = reading.unreadable;
     }
 
     /// The table has this version at `now`.

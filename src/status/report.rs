@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Facts, State};
-use crate::balancer::{BalancerReport, SPILL_STEPS};
+use crate::balancer::BalancerReport;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
@@ -253,17 +253,15 @@ impl BalancerFacts {
 
     /// What a load balancer says, and whether it keeps up. `seen` is in milliseconds since 1970 by its own clock.
     pub(crate) fn of(name: &str, state: &'static str, seen: u64, report: &BalancerReport) -> Self {
-        let BalancerReport { version, haproxy, sessions, held, spill } = report;
-        let busy = sessions.iter().filter(|(_, count)| **count > 0);
         BalancerFacts {
             name: name.to_owned(),
             state,
-            version: *version,
-            haproxy: haproxy.clone(),
+            version: report.version,
+            haproxy: report.haproxy.clone(),
             seen: Timestamp::from_millis(seen).rfc3339(),
-            sessions: busy.map(|(slot, count)| (*slot, *count)).collect(),
-            held: held.clone(),
-            spill_share: f64::from(*spill) / f64::from(SPILL_STEPS),
+            sessions: report.busy().collect(),
+            held: report.held.clone(),
+            spill_share: report.spill_share(),
         }
     }
 }

@@ -365,7 +365,7 @@ impl World {
     }
 
     /// Whether the groups left instances out at a moment of the last `lag`.
-    fn was_bogus(&self, lag: At) -> bool {
+    pub(crate) fn was_bogus(&self, lag: At) -> bool {
         let fleet = self.fleet.borrow();
         let still = fleet.instances.iter().any(|instance| instance.unlisted);
         still || fleet.relisted.is_some_and(|relisted| self.now() < relisted + lag)

@@ -34,10 +34,9 @@ const MAX_BUSY: usize = 1_000;
 
 /// Writes a report, whole, whatever is there. `seen` is in milliseconds since 1970.
 pub(super) fn update(name: &str, process: &str, seen: u64, expires: u64, report: &BalancerReport) -> Update {
-    let BalancerReport { version, haproxy, sessions, held, spill } = report;
+    let BalancerReport { version, haproxy, sessions, held, .. } = report;
     let number = |number: u64| Attribute::N(number.to_string());
-    let busy = sessions.iter().filter(|(_, count)| **count > 0);
-    let told: BTreeMap<SlotId, u64> = busy.clone().take(MAX_BUSY).map(|(slot, count)| (*slot, *count)).collect();
+    let told: BTreeMap<SlotId, u64> = report.busy().take(MAX_BUSY).collect();
     let counted =
         sessions.iter().filter(|(slot, count)| **count == 0 || told.contains_key(slot)).map(|(slot, _)| *slot);
     let values = [
@@ -47,7 +46,7 @@ pub(super) fn update(name: &str, process: &str, seen: u64, expires: u64, report:
         (COUNTED, Some(Attribute::S(ranges(counted)))),
         (SESSIONS, Some(Attribute::M(told.iter().map(|(slot, count)| (slot.to_string(), number(*count))).collect()))),
         (HELD, Some(Attribute::L(held.iter().take(MAX_HELD).cloned().map(Attribute::S).collect()))),
-        (SPILL, Some(Attribute::N((f64::from(*spill) / f64::from(SPILL_STEPS)).to_string()))),
+        (SPILL, Some(Attribute::N(report.spill_share().to_string()))),
         (EXPIRES, Some(number(expires))),
         (PROCESS, Some(Attribute::S(process.to_owned()))),
     ];
@@ -94,16 +93,22 @@ pub(super) fn key(name: &str) -> Item {
     Item::from([(KEY.to_owned(), Attribute::S(name.to_owned()))])
 }
 
-/// An item as read, or what is wrong with it.
-pub(super) fn parse(item: &Item) -> Result<BalancerItem, String> {
+/// An item as read, and what is wrong with its report, which then says nothing; or why it is no item of a load balancer.
+///
+/// One whose `Seen` can be read is there as long as that changes, whatever else it holds: unknown is not the same as no sessions.
+pub(super) fn parse(item: &Item) -> Result<(BalancerItem, Option<String>), String> {
     let name = match item.get(KEY) {
         Some(Attribute::S(text)) if text.chars().count() <= MAX_NAME => text.clone(),
         Some(Attribute::S(text)) => return Err(format!("{} is longer than {MAX_NAME} characters", quoted(text))),
         _ => return Err(format!("an item whose {KEY} is not a string")),
     };
-    let seen_and_report = || Ok((number(item, SEEN)?.ok_or_else(|| format!("{SEEN} is missing"))?, report(item)?));
-    let (seen, report) = seen_and_report().map_err(|why: String| format!("{}: {why}", quoted(&name)))?;
-    Ok(BalancerItem { name, seen, report })
+    let of_it = |why: String| format!("{}: {why}", quoted(&name));
+    let seen = number(item, SEEN).and_then(|seen| seen.ok_or_else(|| format!("{SEEN} is missing"))).map_err(of_it)?;
+    let (report, fault) = match report(item) {
+        Ok(report) => (report, None),
+        Err(why) => (BalancerReport::default(), Some(of_it(why))),
+    };
+    Ok((BalancerItem { name, seen, report }, fault))
 }
 
 fn report(item: &Item) -> Result<BalancerReport, String> {
@@ -226,7 +231,8 @@ mod tests {
             spill in 0..=SPILL_STEPS,
         ) {
             let report = BalancerReport { version, haproxy: "2.8.5".to_owned(), sessions, held, spill };
-            let read = parse(&written(&report)).unwrap();
+            let (read, fault) = parse(&written(&report)).unwrap();
+            prop_assert_eq!(fault, None);
             prop_assert_eq!((read.name.as_str(), read.seen), ("lb-1 /run/haproxy.sock", 7));
             prop_assert_eq!(read.report, report);
         }
@@ -239,9 +245,11 @@ mod tests {
             item.insert(COUNTED.to_owned(), Attribute::S(counted));
             item.insert(SESSIONS.to_owned(), Attribute::M(Item::from([(sessions, Attribute::N(count))])));
             item.insert(SPILL.to_owned(), Attribute::N(spill));
-            match parse(&item) {
-                Ok(read) => prop_assert!(read.report.sessions.keys().all(|slot| (1..=MAX_SLOT).contains(slot))),
-                Err(why) => prop_assert!(why.contains("lb-1")),
+            let (read, fault) = parse(&item).unwrap();
+            prop_assert!(read.report.sessions.keys().all(|slot| (1..=MAX_SLOT).contains(slot)));
+            if let Some(why) = fault {
+                prop_assert!(why.contains("lb-1"));
+                prop_assert_eq!(read.report, BalancerReport::default());
             }
         }
     }
@@ -250,7 +258,7 @@ mod tests {
     fn what_does_not_fit_an_item_is_unknown() {
         let sessions: BTreeMap<SlotId, u64> = (1..=3_000).map(|slot| (slot, u64::from(slot % 2))).collect();
         let held = (0..500).map(|number| format!("back/web{number}")).collect();
-        let read = parse(&written(&BalancerReport { sessions, held, ..BalancerReport::default() })).unwrap().report;
+        let read = parse(&written(&BalancerReport { sessions, held, ..BalancerReport::default() })).unwrap().0.report;
         assert_eq!(read.held.len(), MAX_HELD);
         let busy = read.sessions.values().filter(|count| **count > 0).count();
         assert_eq!((busy, read.sessions.len()), (MAX_BUSY, MAX_BUSY + 1_500));
@@ -276,7 +284,7 @@ mod tests {
         ] {
             let mut item = written(&BalancerReport::default());
             item.insert(attribute.to_owned(), value);
-            let found = parse(&item).unwrap_err();
+            let found = parse(&item).map_or_else(Some, |(_, fault)| fault).expect("a fault");
             assert!(found.contains(expected), "{attribute}: {found}");
         }
         let mut item = written(&BalancerReport::default());

@@ -51,7 +51,7 @@ const SCHEMA: Schema = Schema {
 /// The table of `DYNAMODB_REPORT_TABLE_NAME`.
 pub struct ReportTable {
     table: NamedTable,
-    entries: ParseCache<Result<BalancerItem, String>>,
+    entries: ParseCache<Result<(BalancerItem, Option<String>), String>>,
 }
 
 impl ReportTable {
@@ -61,12 +61,12 @@ impl ReportTable {
         ReportTable { table, entries: ParseCache::default() }
     }
 
-    /// Creates the table with on-demand billing and expiry unless it exists, and waits up to 2 minutes until it is active.
-    /// Never changes an existing table; one with another key is an error.
+    /// Creates the table with on-demand billing unless it exists, and waits up to 2 minutes until it is active. Turns the expiry of its
+    /// items on, in a table that was there too, and changes nothing else of that; one with another key is an error.
     pub fn create(&self) -> Result<Created, AwsError> {
         let NamedTable { aws, name, .. } = &self.table;
         let created = self.table.create()?;
-        // A table that was there may lack it, because it could not be turned on when the table was made.
+        // It may not have been allowed when the table was made.
         if created == Created::Created || !self.expires()? {
             match enable_expiry(aws, name, report_item::EXPIRES, &aws.budget(TIMEOUT * 5, ATTEMPT * 2)) {
                 Err(error) if is_unknown_operation(&error) => {
@@ -97,7 +97,10 @@ impl ReportTable {
         let mut all = BalancerItems::default();
         for item in found {
             match item.as_ref() {
-                Ok(item) => all.items.push(item.clone()),
+                Ok((item, fault)) => {
+                    all.items.push(item.clone());
+                    all.unreadable.extend(fault.clone());
+                }
                 Err(why) => all.unreadable.push(why.clone()),
             }
         }
@@ -166,7 +169,8 @@ impl ReportWriter {
         Ok(ReportWriter { words: Mutex::new(sender) })
     }
 
-    /// Removes the report, as far as that can be done within half a second: nobody should wait for this load balancer.
+    /// Removes the report, as far as that can be done within half a second: it is shown nowhere any more. A leader waits for it as for
+    /// one that fell silent, because HAProxy may serve on.
     pub fn stop(&self) {
         let (done, wait) = channel();
         self.send(Word::Stop(done));

@@ -3,6 +3,7 @@
 //! `gather` asks every source, `explain` joins what they said into facts and a conclusion, and here it is printed. The words of the
 //! conclusion are those of [`crate::cause`], found by the roles' own decisions.
 
+mod drain;
 mod explain;
 mod fact;
 mod gather;

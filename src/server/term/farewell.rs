@@ -11,7 +11,7 @@ use super::{Term, occupant_name};
 use crate::clock::Timestamp;
 use crate::log::Episode;
 use crate::marker::Moment;
-use crate::ports::{Completion, Holding, Snapshot, TurnError};
+use crate::ports::{BalancerView, Completion, Holding, Snapshot, TurnError};
 use crate::server::balancers::Balancers;
 use crate::server::context::{Departures, TurnContext};
 use crate::server::departure::{Facts, MayGo, decide, is_out};
@@ -50,7 +50,7 @@ impl Farewell {
             answered: BTreeSet::new(),
             denied: BTreeMap::new(),
             reading: Episode::new("report table"),
-            items: Episode::new("items of the report table that cannot be read"),
+            items: Episode::new("reports of load balancers that cannot be read"),
             completing: Episode::new("lifecycle hooks"),
         }
     }
@@ -66,10 +66,11 @@ impl Farewell {
         self.read_again = Some(now + IDLE);
         match reports.read() {
             Ok(reading) => {
-                self.balancers.learn(reading, now);
                 self.reading.report(None);
-                let unreadable = self.balancers.unreadable.join("; ");
-                self.items.report((!unreadable.is_empty()).then_some((unreadable.as_str(), unreadable.as_str())));
+                // Their values may change with every reading, their number does not.
+                let (key, text) = (reading.unreadable.len().to_string(), reading.unreadable.join("; "));
+                self.items.report((!text.is_empty()).then_some((key.as_str(), text.as_str())));
+                self.balancers.learn(reading, now);
                 true
             }
             Err(error) => {
@@ -120,10 +121,8 @@ impl Term {
         let open: Vec<&Waiting> = waiting.iter().filter(open).copied().collect();
         let asked: BTreeSet<&str> = open.iter().map(|one| one.name.as_str()).collect();
         let named = |slot| Some((occupant_name(slot)?, slot));
-        let of_name: BTreeMap<&str, &Slot> = match asked.is_empty() {
-            true => BTreeMap::new(),
-            false => slots.values().filter_map(named).filter(|(name, _)| asked.contains(name)).collect(),
-        };
+        let of_name: BTreeMap<&str, &Slot> =
+            slots.values().filter_map(named).filter(|(name, _)| asked.contains(name)).collect();
         let has_slot = open.iter().any(|one| of_name.contains_key(one.name.as_str()));
         let is_fresh = farewell.read(departures, has_slot, now.clock);
         let live = farewell.balancers.live(now.clock);
@@ -155,7 +154,7 @@ impl Term {
     fn show<S, T>(
         &mut self,
         context: &TurnContext<S, T>,
-        balancers: Option<Vec<crate::ports::BalancerView>>,
+        balancers: Option<Vec<BalancerView>>,
         waiting: BTreeMap<String, Holding>,
     ) {
         if let Some(published) = &self.published
