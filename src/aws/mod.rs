@@ -43,6 +43,7 @@ pub use self::query::readiness::{instance_query, observe};
 pub use self::query::source::{GroupSource, unseen_reason};
 pub use self::query::spot::spot_word;
 pub use self::service::Service;
+pub use self::table::report_schedule::ReportSchedule;
 pub use self::table::reports::{ReportTable, ReportWriter};
 pub use self::table::schema::Created;
 pub use self::table::state_file::{KeptTable, remembered_zone};

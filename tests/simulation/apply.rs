@@ -66,13 +66,7 @@ impl World {
                 self.change(number, "gets another root volume", |it| it.lifecycle = Some("ReplacingRootVolume"));
                 self.post_in(5 * SECOND, Event::Instance(number, Step::VolumeStops));
             }),
-            What::Spot { pick } => self.each(self.spare(pick), |number| {
-                self.change(number, "is interrupted in two minutes", |it| {
-                    // EC2's mark means nothing while EC2 does not show the instance.
-                    it.announced = !(it.left_out || it.denied);
-                });
-                self.post_in(120 * SECOND, Event::Instance(number, Step::Interrupted));
-            }),
+            What::Spot { pick } => self.each(self.spare(pick), |number| self.interrupt(number)),
             What::ZoneLost { zone } => {
                 let lost: Vec<u64> = {
                     let fleet = self.fleet.borrow();
@@ -149,6 +143,12 @@ impl World {
             What::RowDisabled { pick, .. } => self.disable_row(index, pick),
             What::RowCopied { pick, to } => self.copy_row(pick, to),
             What::Original { .. } => self.original(),
+            What::Reporting => {}
+            What::SpotWave { pick } => self.spot_wave(pick),
+            What::Liar { .. } => self.strangers_report(index, None),
+            What::DeadBalancers { count, .. } => self.strangers_report(index, Some(count)),
+            What::ReportsEmptied => self.empty_reports(),
+            What::ReportSpoiled { site } => self.spoil_report(usize::from(site) % CLIENTS),
             What::Ordered { whom, .. } => self.order(index, whom),
             What::HaproxyRestarts { site, .. } => self.stop_haproxy(usize::from(site) % CLIENTS),
             What::HaproxyReloads { site, linger } => self.reload_haproxy(usize::from(site) % CLIENTS, linger),
@@ -225,6 +225,7 @@ impl World {
             What::RowUnreadable { .. } | What::RowDisabled { .. } => self.again_unless(self.put_back(index), index),
             What::Original { .. } => self.original(),
             What::Ordered { .. } => self.ordered_enough(index),
+            What::Liar { .. } | What::DeadBalancers { .. } => self.strangers_leave(index),
             What::Uneven { .. } => drop(self.fleet.borrow_mut().skewed.remove(&index)),
             What::HaproxyRestarts { site, .. } => self.start_haproxy(usize::from(site) % CLIENTS),
             What::HaproxyStops { site, .. } => self.freeze_haproxy(usize::from(site) % CLIENTS, false),
@@ -252,6 +253,30 @@ impl World {
         }
     }
 
+    /// Spot: an instance has two minutes.
+    fn interrupt(self: &Rc<Self>, number: u64) {
+        self.change(number, "is interrupted in two minutes", |it| {
+            // EC2's mark means nothing while EC2 does not show the instance.
+            it.announced = !(it.left_out || it.denied);
+        });
+        self.post_in(120 * SECOND, Event::Instance(number, Step::Interrupted));
+    }
+
+    /// Half of the fleet has two minutes, and Auto Scaling replaces it: most are terminated before these are over.
+    fn spot_wave(self: &Rc<Self>, pick: Pick) {
+        let ready = self.fleet.borrow().ready();
+        let half = ready.len() / 2;
+        if half < LEAST {
+            return;
+        }
+        for number in ready.into_iter().cycle().skip(usize::from(pick)).take(half) {
+            let group = self.fleet.borrow_mut().get(number).map_or(0, |it| it.group);
+            self.interrupt(number);
+            self.launch(group);
+            self.post_in(self.between(20, 90) * SECOND, Event::Instance(number, Step::Refreshed));
+        }
+    }
+
     fn each(&self, number: Option<u64>, act: impl FnOnce(u64)) {
         if let Some(number) = number {
             act(number);
@@ -274,7 +299,8 @@ impl World {
     }
 
     fn set_fault(&self, service: u8, fault: Option<Fault>) {
-        let service = [Service::AutoScaling, Service::Ec2, Service::DynamoDb][usize::from(service) % 3];
+        let service =
+            [Service::AutoScaling, Service::Ec2, Service::DynamoDb, Service::Reports][usize::from(service) % 4];
         self.troubles.of(service).set(fault);
     }
 

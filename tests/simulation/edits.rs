@@ -117,6 +117,9 @@ impl World {
         {
             let mut slot = (*slot).clone();
             slot.last_group = None;
+            if let Some(occupant) = &mut slot.occupant {
+                occupant.drain_since = None;
+            }
             let rows = vec![(MARKER_SLOT, Some(Row::Readable(Arc::new(slot))))];
             self.commit(Writer::Hand, Changes { rows, marker: Some(Marker::default()), orders: Some(Vec::new()) });
         }

@@ -65,6 +65,8 @@ pub(crate) struct Instance {
     pub(crate) unlisted: bool,
     /// Spot: EC2 has announced its interruption.
     pub(crate) announced: bool,
+    /// hsdo's terminating hook holds it back since then.
+    pub(crate) hooked: Option<At>,
     /// When it, or what is said of it, last changed.
     pub(crate) changed: At,
 }
@@ -184,6 +186,7 @@ impl World {
                 denied: false,
                 unlisted: false,
                 announced: false,
+                hooked: None,
                 changed: now,
             };
             fleet.instances.push(instance);
@@ -270,19 +273,22 @@ impl World {
                 }
             }
             (Step::Answers, Some("InService")) => self.change(number, "answers", |instance| instance.answers = true),
+            (Step::Wait, Some("Terminating")) if self.reports.borrow().is_on => self.waits_for_a_hook(number),
             (Step::Wait, Some("Terminating")) => {
                 self.change(number, "waits for its end", |instance| instance.lifecycle = Some("Terminating:Wait"));
                 then(5, 60, Step::Proceed);
             }
             (Step::Proceed, Some("Terminating:Wait")) => {
-                self.change(number, "goes", |instance| instance.lifecycle = Some("Terminating:Proceed"));
+                self.change(number, "goes", |instance| {
+                    (instance.lifecycle, instance.hooked) = (Some("Terminating:Proceed"), None);
+                });
                 then(1, 5, Step::ShutsDown);
             }
             (Step::Interrupted, Some("InService" | "Terminating" | "Terminating:Wait"))
             | (Step::ShutsDown, Some("Terminating:Proceed")) => {
                 self.change(number, "shuts down", |instance| {
                     (instance.ec2, instance.answers) = ("shutting-down", false);
-                    instance.lifecycle = Some("Terminating:Proceed");
+                    (instance.lifecycle, instance.hooked) = (Some("Terminating:Proceed"), None);
                 });
                 then(3, 30, Step::Ends);
             }

@@ -1,7 +1,8 @@
 //! hsdo in a simulated world: the real `Server` and `Client`, several of each, on simulated edges, in one thread, on one virtual
 //! clock, by one seed. Nothing sleeps, nothing opens a socket, and nothing reads the time.
 //!
-//! `world` is the clock and the queue of events; `fleet` and `aws`, `table` and `store`, `haproxy` and `site` are what hsdo meets;
+//! `world` is the clock and the queue of events; `fleet`, `aws` and `hooks`, `table`, `store` and `reports`, `haproxy`, `site` and `requests`
+//! are what hsdo meets;
 //! `process` runs its roles; `schedule`, `apply`, `edits`, `orders` and `troubles` are what goes wrong; `promises` and `settled` say what must
 //! hold whatever happens; `shrink` finds the smallest schedule that still breaks it.
 
@@ -12,6 +13,7 @@ mod edits;
 mod fleet;
 mod found;
 mod haproxy;
+mod hooks;
 mod journal;
 mod orders;
 mod process;
@@ -19,6 +21,8 @@ mod promises;
 #[path = "../common/random.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the other tests, which use more of it")]
 mod random;
+mod reports;
+mod requests;
 mod run;
 mod schedule;
 mod settings;

@@ -14,7 +14,9 @@ use hsdo::server::Server;
 
 use crate::aws::GroupEdge;
 use crate::drift::Drift;
+use crate::hooks::departures;
 use crate::journal::{At, MILLI, SECOND};
+use crate::reports::Writer;
 use crate::settings::Settings;
 use crate::site::HaproxyEdge;
 use crate::store::TableEdge;
@@ -70,6 +72,10 @@ pub(crate) struct Process {
     pub(crate) read: RefCell<Option<State>>,
     /// How often it was killed or stood still.
     pub(crate) struck: Cell<u64>,
+    pub(crate) stands_still: Cell<bool>,
+    /// The thread that writes its reports, and the `Seen` of the last one.
+    pub(crate) writer: RefCell<Option<Writer>>,
+    pub(crate) reported: Cell<u64>,
 }
 
 impl Process {
@@ -94,6 +100,9 @@ impl Process {
             table_read: Cell::default(),
             read: RefCell::default(),
             struck: Cell::default(),
+            stands_still: Cell::default(),
+            writer: RefCell::default(),
+            reported: Cell::default(),
         }
     }
 
@@ -143,9 +152,18 @@ impl Process {
         world.instant(self.drift.get().shows(world.now()))
     }
 
+    /// By its own clock, which may be wrong.
+    pub(crate) fn time_of_day(&self, world: &World) -> Timestamp {
+        Timestamp::from_micros(START_OF_TIME + world.now() as i64 + self.wall.get())
+    }
+
+    /// How often it was started.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.get()
+    }
+
     fn moment(&self, world: &World) -> Moment {
-        let time = Timestamp::from_micros(START_OF_TIME + world.now() as i64 + self.wall.get());
-        Moment { time, clock: self.clock(world) }
+        Moment { time: self.time_of_day(world), clock: self.clock(world) }
     }
 }
 
@@ -169,13 +187,23 @@ impl World {
             Kind::Server => {
                 let name = format!("{}/{}", process.name, process.life.get());
                 let (source, store) = (GroupEdge::new(self, index), TableEdge::new(self, index));
-                let server = Server::new(source, store, Settings::server(), Metrics::new("server"), name);
+                let mut server = Server::new(source, store, Settings::server(), Metrics::new("server"), name);
+                if self.reports.borrow().is_on {
+                    server.watch_departures(departures(self, index));
+                }
                 Role::Server(Box::new(server))
             }
             Kind::Client(site) => {
                 let (reader, haproxy) = (TableEdge::new(self, index), HaproxyEdge::new(self, index, site));
                 let settings = Settings::client(site);
-                Role::Client(Box::new(Client::new(&settings, reader, haproxy, Metrics::new("client"))))
+                let mut client = Client::new(&settings, reader, haproxy, Metrics::new("client"));
+                if self.reports.borrow().is_on {
+                    let writer = Writer::new(site);
+                    client.report_to(writer.desk());
+                    process.writer.replace(Some(writer));
+                    process.reported.set(0);
+                }
+                Role::Client(Box::new(client))
             }
         };
         process.role.replace(Some(role));
@@ -209,7 +237,10 @@ impl World {
         process.busy.set(true);
         let released = catch_unwind(AssertUnwindSafe(|| match &mut role {
             Role::Server(server) => server.release().err().map(|error| self.note(format!("no release: {error}"))),
-            Role::Client(_) => None,
+            Role::Client(_) => {
+                self.removes_its_report(index);
+                None
+            }
         }));
         process.busy.set(false);
         process.clear_traps();
@@ -259,6 +290,7 @@ impl World {
         match done {
             Ok(Done::Turn(failures)) => {
                 process.role.replace(Some(role));
+                self.client_has_turned(index);
                 process.next_turn.set((began + process.interval).max(self.now()));
                 self.turned(index, &failures);
                 self.wait(index);

@@ -53,7 +53,7 @@ pub(crate) enum Cause {
 }
 
 /// A server in rotation.
-type Serving = (SlotId, IpAddr, Weight);
+pub(crate) type Serving = (SlotId, IpAddr, Weight);
 
 /// What is protected of an instance.
 #[derive(Clone, Debug)]
@@ -112,6 +112,11 @@ impl Promises {
             given: Vec::new(),
             row_lost: None,
         }
+    }
+
+    /// When the lease was last taken.
+    pub(crate) fn taken(&self) -> At {
+        self.taken
     }
 
     pub(crate) fn serving(&self, site: usize, backend: usize) -> &[Serving] {
@@ -212,7 +217,7 @@ impl World {
     /// What serves at a site may have changed.
     pub(crate) fn haproxy_changed(&self, site: usize, cause: Cause) {
         let mut broken: Option<(&'static str, String)> = None;
-        let mut changed = false;
+        let mut changed = Vec::new();
         {
             let promises = &mut *self.promises.borrow_mut();
             let haproxy = &self.sites[site].haproxy;
@@ -227,14 +232,21 @@ impl World {
                 if now == promises.serving[site][backend] {
                     continue;
                 }
-                changed = true;
                 let before = std::mem::replace(&mut promises.serving[site][backend], now.clone());
                 let found = self.broken_by(promises, site, backend, cause, &before, &now);
                 broken = broken.or(found);
                 promises.proven[site].extend(now.iter().map(|(slot, address, _)| (backend, *slot, *address)));
+                changed.push((backend, before, now));
             }
         }
-        if changed && cause != Cause::Command {
+        let is_changed = !changed.is_empty();
+        for (backend, before, now) in changed {
+            self.rotation_changed(site, backend, &before, &now);
+        }
+        if cause == Cause::Restart {
+            self.requests_are_over(site);
+        }
+        if is_changed && cause != Cause::Command {
             self.disturb_clients(site);
         }
         if let Some((promise, text)) = broken {

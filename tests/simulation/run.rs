@@ -21,6 +21,7 @@ pub(crate) struct Outcome {
     pub(crate) states: String,
     pub(crate) settled: u64,
     pub(crate) events: u64,
+    pub(crate) let_go: u64,
 }
 
 /// Runs a schedule up to `end`.
@@ -49,6 +50,7 @@ pub(crate) fn run(seed: u64, schedule: Vec<Entry>, end: At) -> Outcome {
         journal: world.journal.borrow().to_string(),
         settled: world.settling.borrow().times,
         events: world.events.get(),
+        let_go: world.let_go.get(),
     };
     world.close();
     outcome
@@ -67,9 +69,9 @@ pub(crate) fn day(seed: u64) {
     let Some(failure) = &outcome.failure else {
         let (settled, journal, states) = (outcome.settled, &outcome.journal, &outcome.states);
         assert!(settled >= LEAST_SETTLED, "it was settled only {settled} times:\n{journal}\n{states}");
-        let (settled, events) = (outcome.settled, outcome.events);
+        let (settled, events, let_go) = (outcome.settled, outcome.events, outcome.let_go);
         return println!(
-            "  in {took:.1?}, {speed:.0} times as fast as the clock: {events} events, {settled} times settled"
+            "  in {took:.1?}, {speed:.0} times as fast as the clock: {events} events, {settled} times settled, {let_go} let go"
         );
     };
     println!("  broken after {} of virtual time, in {took:.1?}: {}", time(failure.at), failure.promise);

@@ -58,7 +58,7 @@ pub(crate) enum What {
     OldGroups { group: u8, lag_ms: u16, secs: u16 },
     OldInstances { lag_ms: u16, secs: u16 },
     MixedInstances { lag_ms: u16, secs: u16 },
-    // Calls: of Auto Scaling, EC2, DynamoDB.
+    // Calls: of Auto Scaling, EC2, DynamoDB, and of the report table alone.
     Refuses { service: u8, percent: u8, secs: u16 },
     LosesAnswers { service: u8, percent: u8, secs: u16 },
     Slow { service: u8, millis: u16, secs: u16 },
@@ -74,6 +74,14 @@ pub(crate) enum What {
     RowDisabled { pick: Pick, secs: u16 },
     RowCopied { pick: Pick, to: u8 },
     Original { secs: u16 },
+    // From the beginning on: clients report, and hooks hold back those that are terminated.
+    Reporting,
+    // Half of those in service are announced.
+    SpotWave { pick: Pick },
+    Liar { secs: u16 },
+    DeadBalancers { count: u8, secs: u16 },
+    ReportsEmptied,
+    ReportSpoiled { site: u8 },
     // Orders, each from a shell of its own.
     Ordered { whom: Whom, how: How, secs: u16 },
     // HAProxy.
@@ -113,6 +121,8 @@ impl What {
             | What::Uneven { secs, .. }
             | What::Ordered { secs, .. }
             | What::Original { secs }
+            | What::Liar { secs }
+            | What::DeadBalancers { secs, .. }
             | What::RowUnreadable { secs, .. }
             | What::RowDisabled { secs, .. }
             | What::HaproxyReloads { linger: secs, .. }
@@ -132,11 +142,12 @@ impl What {
         }
     }
 
-    /// How long something is wrong. While transactions become visible row by row, orders stand, or instances are launched in one
-    /// zone, everything has to be right.
+    /// How long something is wrong. While transactions become visible row by row, orders stand, instances are launched in one zone, or
+    /// strangers report, everything has to be right.
     pub(crate) fn disturbs(self) -> At {
         match self {
             What::Torn { .. } | What::Ordered { .. } | What::Uneven { .. } => 0,
+            What::Liar { .. } | What::DeadBalancers { .. } => 0,
             _ => self.lasts(),
         }
     }
@@ -146,6 +157,9 @@ impl What {
 pub(crate) fn schedule(seed: u64, until: At) -> Vec<Entry> {
     let mut random = Random::stream(seed, "schedule", 0);
     let mut entries = Vec::new();
+    if seed.is_multiple_of(2) {
+        entries.push(Entry(0, What::Reporting));
+    }
     let mut at = 120_000;
     while at * MILLI < until {
         let mut end = at;
@@ -211,7 +225,7 @@ fn what(random: &mut Random) -> What {
     let group = r.below(2) as u8;
     let secs = *r.pick(&[2, 5, 10, 20, 25, 60, 300]);
     let percent = *r.pick(&[5, 20, 50, 100]);
-    let service = r.below(3) as u8;
+    let service = r.below(4) as u8;
     let server = r.below(SERVERS as u64) as u8;
     let client = (SERVERS as u64 + r.below(CLIENTS as u64)) as u8;
     let process = if r.percent(50) { server } else { client };
@@ -221,7 +235,7 @@ fn what(random: &mut Random) -> What {
     let steps = r.below(most) as u8;
     let lag_ms = r.below(8_000) as u16;
     let minutes = if r.percent(3) { 3_600 + r.below(10_000) as u16 } else { secs };
-    match r.below(83) {
+    match r.below(90) {
         0..=5 => What::Launch { group, count: 1 + r.below(3) as u8 },
         6..=8 => What::Terminate { pick },
         9 | 10 => What::Unhealthy { pick, secs },
@@ -261,7 +275,7 @@ fn what(random: &mut Random) -> What {
         53 => What::KillNow { process, restart_ms },
         54 => What::Stop { process, restart_ms },
         55..=59 => What::Pause { process, steps, millis: *r.pick(&[200, 1_000, 5_000, 15_000, 60_000]) },
-        60 | 61 => What::Clock { process: server, secs: *r.pick(&[-7_200, -60, -1, 1, 60, 7_200]) },
+        60 | 61 => What::Clock { process, secs: *r.pick(&[-7_200, -60, -1, 1, 60, 7_200]) },
         62 => What::Drift { process, parts_per_million: *r.pick(&[-500, 0, 500]) },
         63 => What::GroupReplaced { group, secs },
         64 | 65 => What::Moves { pick },
@@ -270,6 +284,12 @@ fn what(random: &mut Random) -> What {
         69 | 70 => What::HaproxyStops { site, secs: secs.min(60) },
         71 => What::SocketCrowded { site, secs: secs.min(60) },
         72 | 73 => What::Uneven { zone: pick % 3, count: 1 + r.below(4) as u8, secs: *r.pick(&[60, 1_800]) },
+        83 => What::SpotWave { pick },
+        84 => What::Liar { secs },
+        85 => What::DeadBalancers { count: 1 + r.below(100) as u8, secs },
+        86 => What::ReportsEmptied,
+        87 => What::ReportSpoiled { site },
+        88 | 89 => What::Terminate { pick },
         80..=82 => What::Tagged { pick, with: r.below(TAGS.len() as u64) as u8 },
         _ => ordered(r),
     }

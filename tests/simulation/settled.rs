@@ -46,6 +46,8 @@ pub(crate) struct Settling {
     phase: Phase,
     /// No fault that began so far goes on after that.
     calm_from: At,
+    /// Since when the world is settled.
+    settled_from: At,
     /// Whether the world was settled when the last fault began.
     was_settled: bool,
     /// How often it was settled.
@@ -94,6 +96,12 @@ impl World {
             })?;
             Some(format!("HAProxy {site}, {}: {:?} is wanted, and {:?} is there", BACKENDS[backend], late.0, late.1))
         })
+    }
+
+    /// Since when everything is right, if it is.
+    pub(crate) fn settled_since(&self) -> Option<At> {
+        let settling = self.settling.borrow();
+        (settling.phase == Phase::Settled).then_some(settling.settled_from)
     }
 
     pub(crate) fn is_settled_before_this(&self) -> bool {
@@ -290,7 +298,7 @@ impl World {
 
     fn settle(&self) {
         let mut settling = self.settling.borrow_mut();
-        settling.phase = Phase::Settled;
+        (settling.phase, settling.settled_from) = (Phase::Settled, self.now());
         settling.times += 1;
         let fleet = self.fleet.borrow();
         // One that has more than its full weight is on its way down, and one that has none of its own serves now and then.

@@ -3,7 +3,7 @@
 use crate::DAY;
 use crate::journal::{At, SECOND};
 use crate::run::{Outcome, run};
-use crate::schedule::Entry;
+use crate::schedule::{Entry, What};
 use crate::world::Failure;
 
 /// How much longer a smaller schedule may take to fail.
@@ -51,7 +51,8 @@ pub(crate) fn shrink(seed: u64, schedule: &[Entry], failure: &Failure) -> Option
     // The end of it alone, moved to the beginning, saves most of the time.
     for count in [4, 8, 16, 64, 256] {
         let Some(from) = now.len().checked_sub(count) else { break };
-        let tail = moved(&now[from..]);
+        let pinned = now[..from].iter().filter(|entry| is_pinned(entry));
+        let tail = moved(&pinned.chain(&now[from..]).copied().collect::<Vec<_>>());
         let end = tail.last().map_or(0, |entry| entry.at() + entry.1.lasts()) + LATER;
         if shrinking.fails(&tail, end) {
             now = tail;
@@ -86,7 +87,12 @@ pub(crate) fn shrink(seed: u64, schedule: &[Entry], failure: &Failure) -> Option
 
 /// The same entries, the first of them early.
 fn moved(entries: &[Entry]) -> Vec<Entry> {
-    let first = entries.first().map_or(0, |entry| entry.0);
+    let first = entries.iter().find(|entry| !is_pinned(entry)).map_or(0, |entry| entry.0);
     let by = first.saturating_sub(FIRST);
-    entries.iter().map(|Entry(at, what)| Entry(at - by, *what)).collect()
+    entries.iter().map(|entry| if is_pinned(entry) { *entry } else { Entry(entry.0 - by, entry.1) }).collect()
+}
+
+/// Whether an entry says what the run is like from its beginning.
+fn is_pinned(entry: &Entry) -> bool {
+    entry.1 == What::Reporting
 }

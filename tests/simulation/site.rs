@@ -171,7 +171,15 @@ impl Haproxy for HaproxyEdge {
 
     fn sessions(&mut self, backends: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, u64>>, TurnError> {
         self.begin("show stat for sessions")?;
-        self.session.sessions(backends)
+        let mut all = self.session.sessions(backends)?;
+        for (backend, servers) in &mut all {
+            let place = BACKENDS.iter().position(|name| name == backend);
+            for (name, count) in servers {
+                let slot = hsdo::ports::number_of(name, BASE);
+                *count = place.zip(slot).map_or(0, |(place, slot)| self.world.sessions(self.site, place, slot));
+            }
+        }
+        Ok(all)
     }
 
     fn send(&mut self, steps: &[Vec<Command>], tell: &mut dyn FnMut(&Command, Verdict)) -> Result<(), TurnError> {
@@ -187,13 +195,23 @@ impl Haproxy for HaproxyEdge {
             self.sent();
             return sent;
         }
-        for command in steps.iter().flatten() {
-            self.begin("a command to HAProxy")?;
-            self.session.send(&[vec![command.clone()]], tell)?;
-            self.world.note(format!("{}: {command}", self.world.processes[self.process].name));
-            self.sent();
-            if self.is_cut() {
-                return Err(self.cut("the answer to a command to HAProxy"));
+        for step in steps {
+            let mut asked = None;
+            for command in step {
+                self.begin("a command to HAProxy")?;
+                // A step goes over one connection: the process that accepted it does the rest of the step, whoever runs by then.
+                if haproxy.process() != *asked.get_or_insert(haproxy.process()) {
+                    self.world
+                        .note(format!("{}: {command}, to an old worker", self.world.processes[self.process].name));
+                    tell(command, Verdict::Done);
+                    continue;
+                }
+                self.session.send(&[vec![command.clone()]], tell)?;
+                self.world.note(format!("{}: {command}", self.world.processes[self.process].name));
+                self.sent();
+                if self.is_cut() {
+                    return Err(self.cut("the answer to a command to HAProxy"));
+                }
             }
         }
         Ok(())

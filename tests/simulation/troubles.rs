@@ -18,6 +18,8 @@ pub(crate) enum Service {
     AutoScaling,
     Ec2,
     DynamoDb,
+    /// The report table alone.
+    Reports,
 }
 
 /// How a service behaves.
@@ -45,11 +47,12 @@ pub(crate) struct Troubles {
     auto_scaling: Cell<Option<Fault>>,
     ec2: Cell<Option<Fault>>,
     dynamo: Cell<Option<Fault>>,
+    reports: Cell<Option<Fault>>,
 }
 
 impl Troubles {
     pub(crate) fn are_none(&self) -> bool {
-        [&self.auto_scaling, &self.ec2, &self.dynamo].iter().all(|service| service.get().is_none())
+        [&self.auto_scaling, &self.ec2, &self.dynamo, &self.reports].iter().all(|service| service.get().is_none())
     }
 
     pub(crate) fn of(&self, service: Service) -> &Cell<Option<Fault>> {
@@ -57,6 +60,7 @@ impl Troubles {
             Service::AutoScaling => &self.auto_scaling,
             Service::Ec2 => &self.ec2,
             Service::DynamoDb => &self.dynamo,
+            Service::Reports => &self.reports,
         }
     }
 }
@@ -80,7 +84,9 @@ impl World {
                 self.note(format!("{} stands still at {what} for {} ms", of.name, micros / MILLI));
                 // It may strike long after its entry began, and the others take over from now on.
                 self.disturb(self.now());
+                of.stands_still.set(true);
                 self.pass(micros);
+                of.stands_still.set(false);
                 self.note(format!("{} goes on at {what}", of.name));
                 self.disturb(self.now());
                 self.step(process, what);

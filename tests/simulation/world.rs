@@ -19,7 +19,9 @@ use crate::orders::Shell;
 use crate::process::{Process, START_OF_TIME};
 use crate::promises::Promises;
 use crate::random::Random;
-use crate::schedule::Entry;
+use crate::reports::ReportTable;
+use crate::requests::Requests;
+use crate::schedule::{Entry, What};
 use crate::settled::Settling;
 use crate::site::{Answering, Site};
 use crate::table::Dynamo;
@@ -50,6 +52,13 @@ pub(crate) enum Event {
     ShellWrites(usize),
     /// An order is over.
     Lapse,
+    /// The thread that writes a client's reports wakes up, in that life of its process.
+    Report {
+        process: usize,
+        life: u64,
+    },
+    /// An instance waits for a hook.
+    Held(u64),
 }
 
 /// What a promise says was broken.
@@ -88,6 +97,10 @@ pub(crate) struct World {
     pub(crate) shells: RefCell<BTreeMap<usize, Shell>>,
     /// Whom the orders of the entries that are under way are about.
     pub(crate) targets: RefCell<BTreeMap<usize, Target>>,
+    pub(crate) reports: RefCell<ReportTable>,
+    pub(crate) requests: RefCell<Requests>,
+    /// How many instances were let go.
+    pub(crate) let_go: Cell<u64>,
     failure: RefCell<Option<Failure>>,
     pub(crate) events: Cell<u64>,
 }
@@ -96,6 +109,7 @@ impl World {
     pub(crate) fn new(seed: u64, schedule: Vec<Entry>, clients: usize, processes: Vec<Process>) -> Rc<Self> {
         let (epoch, answering) = (Instant::now() + Duration::from_secs(3_600), Answering::default());
         let sites: Vec<Site> = (0..clients).map(|number| Site::new(seed, number, &answering, epoch)).collect();
+        let is_on = schedule.iter().any(|entry| entry.1 == What::Reporting);
         let world = World {
             seed,
             schedule,
@@ -119,6 +133,9 @@ impl World {
             edited: RefCell::default(),
             shells: RefCell::default(),
             targets: RefCell::default(),
+            reports: RefCell::new(ReportTable::new(is_on)),
+            requests: RefCell::default(),
+            let_go: Cell::default(),
             failure: RefCell::default(),
             events: Cell::new(0),
         };
@@ -213,6 +230,8 @@ impl World {
             Event::ShellReads(index) => self.shell_reads(index),
             Event::ShellWrites(index) => self.shell_writes(index),
             Event::Lapse => self.disturb(self.now()),
+            Event::Report { process, life } => self.report_is_due(process, life),
+            Event::Held(number) => self.look_at_held(number),
         }
         self.check_promises();
     }

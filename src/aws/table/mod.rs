@@ -8,6 +8,7 @@ pub(super) mod number;
 mod order_changes;
 pub(super) mod orders;
 pub(super) mod report_item;
+pub(super) mod report_schedule;
 pub(super) mod reports;
 pub(super) mod schema;
 mod sequential;

@@ -14,6 +14,7 @@ use super::dynamodb::{
     Item, ItemParser, delete_item, enable_expiry, expiry, is_unknown_operation, replace_item, scan, update_item,
 };
 use super::report_item;
+use super::report_schedule::{ReportSchedule, UNCHANGED};
 use super::schema::{Created, NamedTable, Schema};
 use crate::aws::calls::Aws;
 use crate::aws::error::AwsError;
@@ -30,14 +31,6 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT: Duration = Duration::from_millis(1_500);
 /// For deleting a report: a process must exit within 0.8 s of SIGTERM.
 const DELETE: Duration = Duration::from_millis(400);
-/// The shortest time between two writings.
-const CHANGED: Duration = Duration::from_secs(1);
-/// The longest. A leader takes 30 s without a change for silence.
-const UNCHANGED: Duration = Duration::from_secs(10);
-/// After one that failed.
-const FAILED: Duration = Duration::from_secs(3);
-/// How long a report stands without a word from the client's loop, besides its interval.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long after the last writing DynamoDB may remove the item.
 const LIFETIME: Duration = Duration::from_secs(86_400);
 
@@ -194,7 +187,7 @@ impl Reports for ReportWriter {
 }
 
 fn write_all(table: &ReportTable, balancer: &str, interval: Duration, words: &Receiver<Word>) {
-    let mut schedule = Schedule::new(interval + PATIENCE);
+    let mut schedule = ReportSchedule::new(interval);
     let mut trouble = Episode::new("DYNAMODB_REPORT_TABLE_NAME");
     let mut twin = Twin::new(format!("{:016x}", random()));
     let mut seen = 0;
@@ -205,7 +198,7 @@ fn write_all(table: &ReportTable, balancer: &str, interval: Duration, words: &Re
             Ok(Word::Report(report)) => schedule.report(report, Instant::now()),
             Ok(Word::Silence) => schedule.silence(),
             Ok(Word::Stop(done)) => {
-                if schedule.may_exist
+                if schedule.may_exist()
                     && let Err(error) = table.delete(balancer)
                 {
                     debug!("the report of this load balancer stays until it is silent for 30 s: {error}");
@@ -260,59 +253,6 @@ impl Twin {
     }
 }
 
-/// When to write what.
-#[derive(Debug)]
-struct Schedule {
-    /// How long a report stands without another word.
-    patience: Duration,
-    current: Option<(BalancerReport, Instant)>,
-    /// What the item holds, if that is known.
-    written: Option<BalancerReport>,
-    /// When the last writing ended.
-    last: Option<Instant>,
-    failed: bool,
-    /// An item may be there.
-    may_exist: bool,
-}
-
-impl Schedule {
-    fn new(patience: Duration) -> Self {
-        Schedule { patience, current: None, written: None, last: None, failed: false, may_exist: false }
-    }
-
-    fn report(&mut self, report: BalancerReport, now: Instant) {
-        self.current = Some((report, now));
-    }
-
-    fn silence(&mut self) {
-        self.current = None;
-    }
-
-    /// When the next writing is due.
-    fn due(&self) -> Option<Instant> {
-        let (report, told) = self.current.as_ref()?;
-        let pause = match self.failed {
-            true => FAILED,
-            false if self.written.as_ref() == Some(report) => UNCHANGED,
-            false => CHANGED,
-        };
-        let due = self.last.map_or(*told, |last| last + pause);
-        (due <= *told + self.patience).then_some(due)
-    }
-
-    /// The report to write at `now`, if that is due.
-    fn take(&mut self, now: Instant) -> Option<BalancerReport> {
-        let report = self.due().filter(|due| *due <= now).and(self.current.as_ref()).map(|(report, _)| report.clone());
-        self.may_exist |= report.is_some();
-        report
-    }
-
-    fn wrote(&mut self, report: BalancerReport, ok: bool, now: Instant) {
-        (self.last, self.failed) = (Some(now), !ok);
-        self.written = ok.then_some(report);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,45 +269,5 @@ mod tests {
         assert!(!see(Some("other")), "an older process that was late");
         assert!(see(Some("other")) && see(Some("third")));
         assert!(!see(Some("me")), "it is gone");
-    }
-
-    #[test]
-    fn a_change_is_written_at_once_but_not_more_than_once_a_second_and_the_rest_every_ten() {
-        let start = Instant::now();
-        let at = |tenths: u64| start + Duration::from_millis(tenths * 100);
-        let report = |spill| BalancerReport { spill, ..BalancerReport::default() };
-        let mut schedule = Schedule::new(Duration::from_secs(21));
-        assert_eq!(schedule.due(), None);
-        assert!(!schedule.may_exist);
-        let write = |schedule: &mut Schedule, tenths, ok| {
-            let taken = schedule.take(at(tenths)).map(|report| {
-                schedule.wrote(report.clone(), ok, at(tenths));
-                report.spill
-            });
-            (taken, schedule.may_exist)
-        };
-        schedule.report(report(1), at(0));
-        assert_eq!(write(&mut schedule, 0, true), (Some(1), true));
-        schedule.report(report(2), at(5));
-        assert_eq!(write(&mut schedule, 5, true).0, None, "too soon");
-        schedule.report(report(3), at(9));
-        assert_eq!(write(&mut schedule, 10, true).0, Some(3), "the newest of two");
-        for tenths in 11..110 {
-            schedule.report(report(3), at(tenths));
-            assert_eq!(write(&mut schedule, tenths, true).0, None);
-        }
-        assert_eq!(write(&mut schedule, 110, true).0, Some(3), "as a sign of life");
-        schedule.report(report(4), at(120));
-        assert_eq!(write(&mut schedule, 120, false).0, Some(4));
-        schedule.report(report(5), at(130));
-        assert_eq!(write(&mut schedule, 130, true).0, None, "refused: not again at once");
-        assert_eq!(write(&mut schedule, 150, true).0, Some(5));
-        // The loop hangs: its last word does not stand for ever.
-        assert_eq!(write(&mut schedule, 250, true).0, Some(5));
-        assert_eq!((write(&mut schedule, 350, true).0, schedule.due()), (None, None));
-        schedule.report(report(5), at(500));
-        assert_eq!(write(&mut schedule, 500, true).0, Some(5));
-        schedule.silence();
-        assert_eq!((write(&mut schedule, 600, true).0, schedule.due()), (None, None));
     }
 }

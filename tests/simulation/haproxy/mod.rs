@@ -112,6 +112,11 @@ impl SimHaproxy {
         self.0.borrow().worker.is_some()
     }
 
+    /// Which of its processes runs, or ran last: each has a higher number than the one before.
+    pub(crate) fn process(&self) -> u32 {
+        self.0.borrow().pids
+    }
+
     /// It ends, and a new process starts with what is configured.
     pub(crate) fn restart(&self, now: Instant) {
         self.kill(now);
