@@ -9,6 +9,8 @@ pub struct Row {
     /// CPU milliseconds of a client's steady turn: hsdo's, and the floor's.
     pub client_cpu: f64,
     pub floor_cpu: f64,
+    /// The same turn with a report table.
+    pub reporting_cpu: f64,
     /// HAProxy's CPU milliseconds in such a turn.
     pub haproxy_cpu: f64,
     /// Resident and peak MiB of the client.
@@ -48,10 +50,11 @@ pub struct Change {
 
 type Line = (&'static str, fn(&Row) -> String);
 
-const LINES: [Line; 16] = [
+const LINES: [Line; 17] = [
     ("client: CPU a steady turn, ms", |row| format!("{:.2}", row.client_cpu)),
     ("  floor: the same calls, nothing else, ms", |row| format!("{:.2}", row.floor_cpu)),
     ("  client / floor", |row| format!("{:.2}", row.client_cpu / row.floor_cpu)),
+    ("  with a report table, ms", |row| format!("{:.2}", row.reporting_cpu)),
     ("  HAProxy's own CPU for it, ms", |row| format!("{:.2}", row.haproxy_cpu)),
     ("client: resident / peak, MiB", |row| format!("{:.1} / {:.1}", row.client_memory.0, row.client_memory.1)),
     ("client: connections / commands to HAProxy a turn", |row| format!("{:.2} / {:.2}", row.connections, row.commands)),

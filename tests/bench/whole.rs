@@ -15,7 +15,7 @@ mod report;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::aws_memory::{AwsMemory, Instance};
+use common::aws_memory::{AwsMemory, Instance, REPORTS};
 use common::bed::Bed;
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
@@ -167,6 +167,10 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let refills = (0..RUNS).map(|_| refill(&mut haproxy, size));
     row.refill = refills.fold((f64::INFINITY, 0.0), |best, one| if one.0 < best.0 { one } else { best });
     drop(running);
+    let reporting = client(0.1).env("DYNAMODB_REPORT_TABLE_NAME", REPORTS).spawn();
+    std::thread::sleep(SPAN);
+    row.reporting_cpu = cpu_per_turn(reporting.process().id(), gets, SPAN, RUNS);
+    drop(reporting);
 
     let tap = Tap::start(bed.dir().join("tap.sock"), haproxy.socket());
     let tapped = client(0.1).env("CLIENT_HAPROXY_SOCKET_PATH", &tap.path().to_string_lossy()).spawn();

@@ -10,6 +10,7 @@
 //! - an address is in rotation, or answers a request, that was not a ready instance since the last round;
 //! - a request fails while HAProxy itself was well;
 //! - everything takes more than two turns to be right after the faults have ended;
+//! - an instance is let go that never waited for the terminating hook;
 //! - hsdo exits, grows, spins or floods its log.
 //!
 //! `HSDO_CHAOS_SECONDS` sets the length, `HSDO_CHAOS_SEED` repeats a run. `make soak` runs it for long.
@@ -19,6 +20,7 @@ mod common;
 
 mod changes;
 mod consul;
+mod farewell;
 mod fleet;
 mod hand;
 mod orders;
@@ -38,6 +40,7 @@ use common::consul::Consul;
 use common::hsdo::Hsdo;
 use common::http::lock;
 use common::random::Random;
+use farewell::Farewell;
 use fleet::{Ec2, Expected, Fleet, GROUPS, Instance, Scene, ip};
 use hand::Edit;
 use report::Report;
@@ -85,6 +88,7 @@ struct Chaos {
     /// The first leads at the start; there may be a second.
     servers: Vec<Role>,
     fleet: Fleet,
+    farewell: Farewell,
     launched: u64,
     /// Ids that may answer a request: ready when the last round settled, or at any moment since.
     allowed: BTreeSet<String>,
@@ -125,9 +129,13 @@ struct Chaos {
 
 impl Chaos {
     fn start(seed: u64, long: bool, bed: Bed, consul: Option<Consul>) -> Self {
-        bed.moto().create_table();
+        Hsdo::with_aws(&bed, "create")
+            .arg("--create-table")
+            .env("DYNAMODB_REPORT_TABLE_NAME", farewell::REPORTS)
+            .run()
+            .assert_code(0);
         bed.aws().limit_scan_page(5);
-        let fleet = Fleet::behind(bed.aws());
+        let (fleet, farewell) = (Fleet::behind(bed.aws()), Farewell::install(bed.aws()));
         let sites = vec![
             Site::start(&bed, "all", Split::Nothing),
             Site::start(&bed, "group", Split::Group),
@@ -140,6 +148,7 @@ impl Chaos {
             sites,
             servers: Vec::new(),
             fleet,
+            farewell,
             launched: 0,
             allowed: BTreeSet::new(),
             allowed_before: BTreeSet::new(),
@@ -185,7 +194,10 @@ impl Chaos {
                 .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string())
                 .env("AWS_ACCESS_KEY_ID", "server");
             match &consul {
-                None => server,
+                None => server
+                    .env("DYNAMODB_REPORT_TABLE_NAME", farewell::REPORTS)
+                    .env("SERVER_LIFECYCLE_HOOK", farewell::HOOK)
+                    .env("SERVER_DRAIN_SECONDS", "20"),
                 Some(url) => consul::as_source(server, url),
             }
         })
@@ -249,6 +261,7 @@ impl Chaos {
         if let Some(consul) = &self.consul {
             consul::register(consul, &before, &after);
         }
+        self.farewell.see(&after);
         self.fleet.set(after);
         self.allow_mixed_views();
     }
@@ -295,7 +308,12 @@ impl Chaos {
             turns += server.end();
         }
         self.report.turns += turns;
-        let faults = self.report.finish();
+        let mut faults = self.report.finish();
+        let (waited, let_go, wrong) = self.farewell.outcome();
+        println!("{waited} instances waited for the hook, {let_go} were let go");
+        faults.extend(wrong);
+        // Those that ended while they waited were not asked about, and faults may have filled a short run.
+        assert!(self.consul.is_some() || let_go > 0 || waited < 3, "{waited} instances waited, and nobody was let go");
         assert!(faults.is_empty(), "{faults:#?}");
     }
 }

@@ -260,7 +260,8 @@ impl ClientBed {
             .env("CLIENT_HAPROXY_SOCKET_PATH", socket)
             .env("CLIENT_HAPROXY_BACKEND_SERVER_PORT", &self.port.to_string())
             .env("CLIENT_HAPROXY_BACKEND_LIST", &format!("http-back:{BASE}:{}", self.port))
-            .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string());
+            .env("HAPROXY_BACKEND_SERVERS_LIST_SIZE", &SLOTS.to_string())
+            .env("DYNAMODB_REPORT_TABLE_NAME", crate::farewell::REPORTS);
         match split {
             Split::Nothing => hsdo,
             Split::Group => hsdo
