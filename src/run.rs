@@ -1,5 +1,7 @@
 //! Builds the edges from the settings and runs a role until shutdown.
 
+mod role_loop;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
@@ -7,6 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::log::{debug, info, warn};
+
+use self::role_loop::{PULSE, RETRY, RoleLoop, Runner, STARTUP, start_log};
 
 use crate::aws::{
     self, Aws, Created, GroupSource, KeptTable, LifecycleHooks, Regions, ReportTable, ReportWriter, SlotTable,
@@ -19,27 +23,18 @@ use crate::command_line::print;
 use crate::consul::{self, ServiceSource};
 use crate::environment::Environment;
 use crate::error::{Error, exit};
-use crate::exporter::Exporter;
 use crate::haproxy::Runtime;
 use crate::haproxy::socket::{Socket, SocketLimits};
-use crate::log::{self, Episode};
+use crate::log::Episode;
 use crate::marker::Moment;
 use crate::metrics::Metrics;
 use crate::ports::{Haproxy, Source, Subject, TableReader, TurnError};
 use crate::server::{Departures, Server, SlotLimits};
 use crate::settings::{self, ClientSettings, Common, ServerSettings, SourceSettings, ZoneNames};
 use crate::shutdown::Shutdown;
-use crate::status::{Facts, Status};
 
-/// How often a server checks its lease between turns: a leader has to keep its heartbeat going.
-const PULSE: Duration = Duration::from_secs(1);
 /// How often a client tries to reach a HAProxy that is down: after a restart it has no servers.
 const HAPROXY_POLL: Duration = Duration::from_millis(5);
-/// Retry interval of `--once` and of startup errors.
-const RETRY: Duration = Duration::from_millis(250);
-/// How long to retry errors that are normal for a new machine or access key, such as an unknown key. IAM changes propagate
-/// within seconds.
-const STARTUP: Duration = Duration::from_secs(10);
 /// How long to ask for the zone that the state file remembers: HAProxy is to be filled within two seconds.
 const REMEMBERED_ZONE: Duration = Duration::from_millis(800);
 /// Time limit of `--once` and `--dry-run`.
@@ -120,7 +115,7 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
     let settings = settings::load_server(args.config.as_deref(), env)?;
     let limits = SlotLimits::of(&settings);
     let ServerSettings { common, source, hook, drain, .. } = settings;
-    let role = RoleLoop::new("server", args, &common, None, shutdown, started)?;
+    let role = RoleLoop::new("server", args, &common, None, host(), shutdown, started)?;
     let only_table = matches!(source, SourceSettings::Consul { .. });
     let aws = aws(args, regions(&common, only_table), env, &role.metrics, started)?;
     let source: Box<dyn Source> = match source {
@@ -202,7 +197,7 @@ fn check_schema(unchecked: &mut Option<SlotTable>) -> Result<(), TurnError> {
 fn run_client(args: &Args, env: &Environment, shutdown: Shutdown, started: Instant) -> Result<ExitCode, Error> {
     let mut settings: ClientSettings = settings::load_client(args.config.as_deref(), env)?;
     let common = &settings.common;
-    let role = RoleLoop::new("client", args, common, Some(settings.socket.to_string()), shutdown, started)?;
+    let role = RoleLoop::new("client", args, common, Some(settings.socket.to_string()), host(), shutdown, started)?;
     let aws = aws(args, regions(common, true), env, &role.metrics, started)?;
     // A dry run changes nothing, the state file included.
     let state_file = settings.state_file.clone().filter(|_| args.mode != Mode::DryRun);
@@ -305,20 +300,6 @@ fn all_open(has_unopened: bool, deadline: Instant) -> Result<bool, Error> {
     Ok(!has_unopened)
 }
 
-/// A role's callbacks for [`RoleLoop`].
-trait Runner {
-    /// Runs one turn and returns its failures.
-    fn turn(&mut self) -> Vec<TurnError>;
-    /// Whether the role goes on despite this failure, even if only a person can fix it.
-    fn survives(&self, _failure: &TurnError) -> bool {
-        false
-    }
-    /// How often to call [`Runner::pulse`] between turns.
-    fn pulse_interval(&self) -> Duration;
-    /// True starts the next turn immediately.
-    fn pulse(&mut self) -> bool;
-}
-
 struct ServerRunner {
     server: Server<Box<dyn Source>, SlotTable>,
     /// The table, until its schema has been checked.
@@ -362,158 +343,6 @@ impl<T: TableReader, H: Haproxy> Runner for Client<T, H> {
 /// `only_table` if no Auto Scaling groups are queried.
 fn regions(common: &Common, only_table: bool) -> Regions<'_> {
     Regions { named: common.region.as_deref(), table: common.table_region.as_deref(), only_table }
-}
-
-/// Starts the log and logs the configuration's warnings.
-fn start_log(args: &Args, common: &Common) {
-    log::init(args.debug || common.debug, common.log_format);
-    for warning in &common.warnings {
-        warn!("{warning}");
-    }
-}
-
-/// Runs the turns of either role.
-struct RoleLoop {
-    interval: Duration,
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
-    shutdown: Shutdown,
-    started: Instant,
-}
-
-impl RoleLoop {
-    /// Starts the log and, unless the mode has one turn, the exporter.
-    fn new(
-        role: &'static str,
-        args: &Args,
-        common: &Common,
-        socket: Option<String>,
-        shutdown: Shutdown,
-        started: Instant,
-    ) -> Result<Self, Error> {
-        start_log(args, common);
-        let metrics = Metrics::new(role);
-        let facts = Facts {
-            role,
-            host: host(),
-            table: common.table.clone(),
-            region: common.region_of_table().map(str::to_owned),
-            interval: common.interval,
-            size: common.list_size,
-            socket,
-            started: Timestamp::now(),
-            start: started,
-        };
-        let status = Status::new(facts, Arc::clone(&metrics));
-        if let (Mode::Loop, Some(address)) = (args.mode, common.exporter) {
-            Exporter::bind(address)?.serve(Arc::clone(&status));
-        }
-        info!("hsdo {} starts as {role}, table {}", env!("CARGO_PKG_VERSION"), common.table);
-        Ok(RoleLoop { interval: common.interval, metrics, status, shutdown, started })
-    }
-
-    /// Runs turns until shutdown.
-    ///
-    /// Until a turn has succeeded, a failure that only a person can fix ends the process, except for startup errors, which
-    /// are retried first. After that, no failure does.
-    fn turns(self, runner: &mut impl Runner) -> Result<ExitCode, Error> {
-        let mut episodes = Episodes::new();
-        let mut succeeded = false;
-        while !self.shutdown.requested() {
-            let started = Instant::now();
-            let failures = runner.turn();
-            self.metrics.turn(failures.is_empty(), started.elapsed());
-            self.status.turn(started.elapsed(), failures.iter().map(TurnError::to_string).collect());
-            succeeded |= failures.is_empty();
-            let early = self.is_startup_transient(&failures);
-            let failures = if succeeded { failures } else { reject_fatal(failures, early, runner)? };
-            episodes.report(&failures);
-            let next = started + if early { self.interval.min(PULSE) } else { self.interval };
-            self.pause(next, runner);
-        }
-        info!("stopped");
-        Ok(ExitCode::from(exit::DONE))
-    }
-
-    /// Runs one turn: retries startup errors, and repeats it until `is_done`.
-    fn once<R: Runner>(
-        self,
-        runner: &mut R,
-        mut is_done: impl FnMut(&R) -> Result<bool, Error>,
-    ) -> Result<ExitCode, Error> {
-        let mut episodes = Episodes::new();
-        while !self.shutdown.requested() {
-            let failures = runner.turn();
-            if failures.is_empty() {
-                if is_done(runner)? {
-                    break;
-                }
-            } else {
-                let early = self.is_startup_transient(&failures);
-                let mut failures = reject_fatal(failures, early, runner)?;
-                if !early {
-                    return Err(failures.swap_remove(0).into());
-                }
-                episodes.report(&failures);
-            }
-            self.pause(Instant::now() + RETRY, runner);
-        }
-        info!("stopped");
-        Ok(ExitCode::from(exit::DONE))
-    }
-
-    fn is_startup_transient(&self, failures: &[TurnError]) -> bool {
-        self.started.elapsed() < STARTUP && failures.iter().any(|failure| failure.is_startup_transient)
-    }
-
-    /// Waits until `next`, a shutdown, or a pulse that starts the next turn.
-    fn pause(&self, next: Instant, runner: &mut impl Runner) {
-        loop {
-            let left = next.saturating_duration_since(Instant::now());
-            let interval = runner.pulse_interval();
-            if self.shutdown.wait(left.min(interval)) || left <= interval || runner.pulse() {
-                return;
-            }
-        }
-    }
-}
-
-/// Fails with the first failure that only a person can fix. In the startup period, startup errors do not count as such.
-fn reject_fatal(mut failures: Vec<TurnError>, early: bool, runner: &impl Runner) -> Result<Vec<TurnError>, TurnError> {
-    let is_fatal = |failure: &TurnError| {
-        failure.needs_operator && !(early && failure.is_startup_transient) && !runner.survives(failure)
-    };
-    match failures.iter().position(is_fatal) {
-        Some(fatal) => Err(failures.swap_remove(fatal)),
-        None => Ok(failures),
-    }
-}
-
-/// Logs each failure when it begins, changes and ends.
-struct Episodes([(Subject, Episode); 4]);
-
-impl Episodes {
-    fn new() -> Self {
-        let names = [
-            (Subject::Aws, "AWS"),
-            (Subject::Consul, "Consul"),
-            (Subject::Haproxy, "HAProxy"),
-            (Subject::Turn, "turn"),
-        ];
-        Episodes(names.map(|(subject, name)| (subject, Episode::new(name))))
-    }
-
-    fn report(&mut self, failures: &[TurnError]) {
-        for (subject, episode) in &mut self.0 {
-            let failure = failures.iter().find(|failure| failure.subject == *subject);
-            // The turn failed earlier for another reason, so this fault may still persist.
-            if failure.is_none() && *subject == Subject::Turn && !failures.is_empty() {
-                continue;
-            }
-            let about = failure.map(|failure| failure.about.clone()).unwrap_or_default();
-            episode.report_about(failure.map(|failure| (failure.key.as_str(), failure.text.as_str())), &about);
-        }
-    }
 }
 
 impl aws::Observer for Metrics {

@@ -206,6 +206,11 @@ impl World {
                 Role::Client(Box::new(client))
             }
         };
+        // Nobody could lead until now.
+        let can_lead = |it: &Process| it.is_server() && it.is_up() && !it.stands_still.get();
+        if process.is_server() && !self.processes.iter().any(can_lead) {
+            self.disturb(self.now());
+        }
         process.role.replace(Some(role));
         process.next_turn.set(self.now());
         self.note(format!("{} starts", process.name));
