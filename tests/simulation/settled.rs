@@ -124,7 +124,8 @@ impl World {
             let settling = self.settling.borrow();
             (settling.phase, settling.calm_from)
         };
-        if self.failed() || phase == Phase::Settled || self.now() < calm_from || self.table.borrow().is_torn() {
+        // What ends at this very moment may not have ended yet.
+        if self.failed() || phase == Phase::Settled || self.now() <= calm_from || self.table.borrow().is_torn() {
             return;
         }
         if phase == Phase::Disturbed && !self.is_table_right(calm_from) {
