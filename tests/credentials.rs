@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use serde_json::json;
 
 use common::aws_proxy::Fault;
 use common::bed::{Bed, TABLE, package_dir};
+use common::consul::Consul;
 use common::haproxy::{BackendConfig, Haproxy};
 use common::hsdo::Hsdo;
 use common::issuer::{AUTHORIZATION, Issuer, SECRET, TOKEN};
@@ -44,32 +45,78 @@ fn keys(bed: &Bed) -> BTreeSet<String> {
     calls.into_iter().filter(|call| !call.operation.starts_with("AssumeRole")).map(|call| call.key).collect()
 }
 
-/// The actions that a policy of `conf/terraform` allows by default.
+/// The features of each role's policy in `conf/terraform`: those of every table, those of reports and hooks, and those that create tables.
+const BASIC: [(&str, &[&str]); 3] = [
+    ("server", &["Table", "Instances", "SpotNotices"]),
+    ("client", &["Table"]),
+    ("operator", &["Table", "Instances", "SpotNotices"]),
+];
+const ENDS: [(&str, &[&str]); 3] =
+    [("server", &["Reports", "LetInstancesGo", "Hooks"]), ("client", &["Report"]), ("operator", &["Reports"])];
+const CREATING: &[&str] = &["CreateTable", "ExpireReports"];
+
+fn features_of<'a>(table: &[(&str, &'a [&'a str])], role: &str) -> &'a [&'a str] {
+    table.iter().find(|(name, _)| *name == role).map_or(&[], |(_, features)| features)
+}
+
+/// The actions that a policy allows by default.
 fn policy(role: &str) -> Vec<String> {
-    actions(policy_text(role).split("dynamic \"statement\"").next().unwrap_or_default())
+    allowed(role, features_of(&BASIC, role))
 }
 
-/// The same with the report table and lifecycle hooks, and without the right to create tables.
+/// The same with the report table and lifecycle hooks.
 fn whole_policy(role: &str) -> Vec<String> {
-    let text = policy_text(role);
-    let statements = text.split("statement").filter(|statement| !statement.contains("\"CreateTable\""));
-    actions(&statements.collect::<Vec<_>>().concat())
+    allowed(role, &[features_of(&BASIC, role), features_of(&ENDS, role)].concat())
 }
 
-fn policy_text(role: &str) -> String {
+/// The actions of these features of a role's policy.
+fn allowed(role: &str, features: &[&str]) -> Vec<String> {
+    let policy = features_in_terraform(role);
+    let actions = |name: &&str| policy.get(*name).unwrap_or_else(|| panic!("{role} has no {name}: {policy:?}")).clone();
+    let actions: BTreeSet<String> = features.iter().flat_map(actions).collect();
+    actions.into_iter().collect()
+}
+
+/// Each feature of a role's policy with its actions, as the one table in `iam.tf` has them.
+fn features_in_terraform(role: &str) -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(package_dir().join("conf/terraform/iam.tf")).expect("iam.tf");
-    let (_, document) =
-        text.split_once(&format!("\"aws_iam_policy_document\" \"{role}\"")).expect("the policy's document");
-    let document = document.split("\nresource ").next().unwrap_or_default().split("\ndata ").next().unwrap_or_default();
-    document.to_owned()
+    let block = |text: &str, indent: &str, name: &str| {
+        let begin = format!("\n{indent}{name} = {{\n");
+        let (_, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("no {name} = {{ in iam.tf"));
+        rest.split_once(&format!("\n{indent}}}")).expect("its end").0.to_owned()
+    };
+    let role = format!("\n{}\n", block(&block(&text, "  ", "policies"), "    ", role));
+    let feature = |line: &str| {
+        let (name, value) =
+            line.strip_prefix("      ").filter(|rest| rest.starts_with(char::is_uppercase))?.split_once('=')?;
+        let name = name.trim();
+        let body = match value.trim().strip_prefix("local.") {
+            Some(shared) => block(&text, "  ", shared),
+            None => block(&role, "      ", name),
+        };
+        Some((name.to_owned(), actions(&body)))
+    };
+    role.lines().filter_map(feature).collect()
 }
 
-/// The actions in a policy's text.
+/// The actions in a feature's text.
 fn actions(text: &str) -> Vec<String> {
     let lists = text.split("actions").skip(1).filter_map(|rest| rest.split_once('[')?.1.split(']').next());
     let actions: Vec<String> = lists.flat_map(|list| list.split('"').skip(1).step_by(2)).map(str::to_owned).collect();
     assert!(!actions.is_empty(), "{text}");
     actions
+}
+
+/// So that none of them is left out of the tests below.
+#[test]
+fn every_feature_of_the_policies_is_tried() {
+    for role in ["server", "client", "operator"] {
+        let creating = if role == "server" { CREATING } else { &[] };
+        let tried = [features_of(&BASIC, role), features_of(&ENDS, role), creating].concat();
+        let tried: BTreeSet<&str> = tried.into_iter().collect();
+        let there = features_in_terraform(role);
+        assert_eq!(there.keys().map(String::as_str).collect::<BTreeSet<_>>(), tried, "{role}");
+    }
 }
 
 fn document(actions: &[String]) -> String {
@@ -185,6 +232,48 @@ fn the_policies_are_enough_for_reports_and_hooks() {
         assert!(!log.contains("AccessDenied"), "{log}");
     }
     drop(haproxy);
+}
+
+/// Consul tells the instances, so AWS is asked about the table alone.
+#[test]
+fn a_server_in_consul_mode_needs_the_table_alone() {
+    let bed = Bed::new("consul-policy");
+    let moto = bed.moto();
+    moto.create_table();
+    let consul = Consul::start(&bed);
+    consul.register("web", "web-1", "127.1.0.1");
+    let user = User::new(moto, "server", &allowed("server", &["Table"]));
+    moto.check_access(true);
+    let server = user.runs(&bed, Hsdo::server(&bed)).env("SERVER_MODE", "consul").env_remove("SERVER_ASG_NAMES");
+    let outcome = server.env("SERVER_CONSUL_API_URL", &consul.url()).env("SERVER_CONSUL_SERVICE_NAME", "web").once();
+    moto.check_access(false);
+    outcome.assert_code(0);
+    assert_eq!(moto.attribute(1, "IPAddress").as_deref(), Some("127.1.0.1"));
+}
+
+/// With `create_table = false` of the module.
+#[test]
+fn the_right_to_create_tables_is_enough_and_each_action_is_missed_by_its_name() {
+    let bed = Bed::new("create-policy");
+    let moto = bed.moto();
+    let needed = allowed("server", CREATING);
+    let user = User::new(moto, "server", &needed);
+    let create = |table: &str| {
+        moto.check_access(true);
+        let create = user.runs(&bed, Hsdo::with_aws(&bed, "create")).env("DYNAMODB_TABLE_NAME", table);
+        let outcome = create.env("DYNAMODB_REPORT_TABLE_NAME", &format!("{table}-reports")).arg("--create-table").run();
+        moto.check_access(false);
+        outcome
+    };
+    create("web").assert_code(0).assert_stdout("table web created").assert_stdout("its items expire");
+    // The second time, what is there is looked at.
+    create("web").assert_code(0).assert_stdout("table web-reports already exists");
+    for missing in ["dynamodb:CreateTable", "dynamodb:DescribeTable", "dynamodb:UpdateTimeToLive"] {
+        let rest: Vec<String> = needed.iter().filter(|action| *action != missing).cloned().collect();
+        assert!(rest.len() < needed.len(), "the policy has {missing}");
+        user.may(moto, &rest);
+        create(&missing.replace(':', "-")).assert_code(2).assert_stderr(&format!("allow {missing} in the IAM policy"));
+    }
 }
 
 #[test]

@@ -8,17 +8,17 @@ output "report_table_name" {
   value       = var.report_table_name
 }
 
-output "server_policy_arn" {
-  description = "Policy for machines that run hsdo --server."
-  value       = aws_iam_policy.server.arn
+output "policy_arns" {
+  description = "Policies by who needs them: server, client, operator."
+  value       = { for name, policy in aws_iam_policy.policy : name => policy.arn }
 }
 
-output "client_policy_arn" {
-  description = "Policy for machines that run hsdo --client."
-  value       = aws_iam_policy.client.arn
+output "role_arns" {
+  description = "Roles by name: server, client. taskRoleArn of ECS tasks. Empty without role_services."
+  value       = { for name, role in aws_iam_role.role : name => role.arn }
 }
 
-output "operator_policy_arn" {
-  description = "Policy for people and jobs that run hsdo status, why, drain and enable."
-  value       = aws_iam_policy.operator.arn
+output "instance_profile_names" {
+  description = "Instance profiles by name: server, client. Empty unless role_services has ec2."
+  value       = { for name, profile in aws_iam_instance_profile.role : name => profile.name }
 }

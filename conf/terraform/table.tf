@@ -13,7 +13,7 @@ resource "aws_dynamodb_table" "hsdo" {
   }
 
   point_in_time_recovery {
-    enabled = true
+    enabled = var.point_in_time_recovery
   }
 
   deletion_protection_enabled = var.deletion_protection

@@ -1,13 +1,4 @@
-# hsdo on AWS: the table that both roles share, and an IAM policy for each.
-#
-#   terraform init
-#   terraform apply -var table_name=hsdo
-#
-# Attach the policies in the outputs to the role of the machine (instance profile, ECS task role, EKS service account)
-# that runs `hsdo --server` or `hsdo --client`, and set DYNAMODB_TABLE_NAME to the table's name on both.
-# The region is the provider's.
-#
-# To create the table with `hsdo --create-table` instead, set create_table to false: only the policies are created then.
+# hsdo on AWS: its tables, a policy for each role and for operators, and the roles that machines and tasks run with. See README.md.
 
 terraform {
   required_version = ">= 1.3"
