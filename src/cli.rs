@@ -131,7 +131,7 @@ fn set_mode(mode: &mut Mode, requested: Mode) -> Result<(), Error> {
 pub fn usage() -> &'static str {
     "usage: hsdo --server|--client [--config PATH] [--once|--dry-run] [--debug]\n       \
      hsdo --create-table [--config PATH] [--debug]\n       \
-     hsdo check [--server] [--client] [--config PATH] [--json]\n       \
+     hsdo check [--server] [--client] [--quick] [--config PATH] [--json]\n       \
      hsdo status|why [TARGET] [--json] [--config PATH]\n       \
      hsdo drain|enable TARGET... [--for DURATION] [--note TEXT] [--yes] [--dry-run]\n       \
      hsdo --help|--version\n"
@@ -159,6 +159,7 @@ roles, one process each:
 
 commands for people; each has its own --help:
   check              everything that a start needs, a line each, with what to mend
+  check --quick      is the process on this machine alive? The health check of a container
   status             the table as it is: who leads, and each slot
   why TARGET         why an instance, an address or a slot (slot:3) has its traffic, or none
   drain TARGET...    order a slot, instance, address, zone or group out of the traffic of every HAProxy

@@ -26,7 +26,7 @@ use crate::log;
 use crate::order::Target;
 use crate::ports::TurnError;
 use crate::settings::{self, ClientSettings, Common, ZoneNames};
-use check::Roles;
+use check::{Roles, Scope};
 use orders::OrderRequest;
 
 /// All AWS calls of a command end this long after its start.
@@ -62,8 +62,8 @@ const WORDS: [(&str, Word); 5] = [
 pub enum Command {
     /// The help of a command.
     Help(Word),
-    /// Everything that a start needs, of the roles that are named.
-    Check(Options, Roles),
+    /// Everything that a start needs, or only whether the process is alive.
+    Check(Options, Scope),
     /// The table as it is.
     Status(Options),
     /// Why a server has the traffic that it has.
@@ -97,6 +97,7 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
     };
     let mut parser = lexopt::Parser::from_args(rest);
     let (mut options, mut roles, mut targets) = (Options::default(), Roles::default(), Vec::new());
+    let mut quick = false;
     let mut request = OrderRequest::default();
     let gives = word == Word::Drain;
     let orders = gives || word == Word::Enable;
@@ -111,6 +112,7 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
             }
             Arg::Short('s') | Arg::Long("server") if word == Word::Check => roles.server = true,
             Arg::Short('c') | Arg::Long("client") if word == Word::Check => roles.client = true,
+            Arg::Long("quick") if word == Word::Check => quick = true,
             Arg::Long("for") if gives => {
                 let span = orders::parse_span(&value(&mut parser)?)?;
                 set_once(&mut request.span, span, "--for")?;
@@ -141,7 +143,13 @@ pub fn parse(word: &OsString, rest: &[OsString]) -> Result<Command, Error> {
     }
     match (word, targets.pop()) {
         (Word::Drain | Word::Enable, _) => Err(Error::Usage("no target".to_owned())),
-        (Word::Check, _) => Ok(Command::Check(options, roles)),
+        (Word::Check, _) if quick && roles != Roles::default() => {
+            let text =
+                "--quick asks the process on EXPORTER_PORT, whichever role it has: leave out --server and --client";
+            Err(Error::Usage(text.to_owned()))
+        }
+        (Word::Check, _) if quick => Ok(Command::Check(options, Scope::Quick)),
+        (Word::Check, _) => Ok(Command::Check(options, Scope::Start(roles))),
         (Word::Status, _) => Ok(Command::Status(options)),
         (Word::Why, Some(target)) if targets.is_empty() => Ok(Command::Why(options, target)),
         (Word::Why, Some(_)) => Err(Error::Usage("several targets: name one".to_owned())),
@@ -212,7 +220,7 @@ pub fn run(command: &Command, env: &Environment) -> Result<ExitCode, Error> {
             command_line::print(&help(*word));
             Ok(ExitCode::from(exit::DONE))
         }
-        Command::Check(options, roles) => Ok(check::run(options, *roles, env)),
+        Command::Check(options, scope) => Ok(check::run(options, *scope, env)),
         Command::Status(options) => status::run(options, env),
         Command::Why(options, target) => why::run(options, target, env),
         Command::Drain(options, request) => orders::drain(options, request, env),
@@ -276,11 +284,13 @@ mod tests {
             ("status", status(plain())),
             ("status --json --json", status(json())),
             ("status -d --config=a.yaml", status(Options { debug: true, config: Some("a.yaml".into()), ..plain() })),
-            ("check", Invocation::Command(Command::Check(plain(), Roles::default()))),
+            ("check", Invocation::Command(Command::Check(plain(), Scope::Start(Roles::default())))),
             (
                 "check -s --client --json",
-                Invocation::Command(Command::Check(json(), Roles { server: true, client: true })),
+                Invocation::Command(Command::Check(json(), Scope::Start(Roles { server: true, client: true }))),
             ),
+            ("check --quick", Invocation::Command(Command::Check(plain(), Scope::Quick))),
+            ("check --json --quick --quick", Invocation::Command(Command::Check(json(), Scope::Quick))),
             ("check -h", Invocation::Command(Command::Help(Word::Check))),
             ("status --help", Invocation::Command(Command::Help(Word::Status))),
             ("why slot:3", why(plain(), "slot:3")),
@@ -301,6 +311,12 @@ mod tests {
             ("wy slot:3", "unknown command \"wy\": did you mean why?"),
             ("status extra", "unexpected argument \"extra\": this command accepts only flags"),
             ("status --once", "unknown flag \"--once\""),
+            ("status --quick", "unknown flag \"--quick\""),
+            ("check --quick=1", "--quick takes no value, found \"1\""),
+            (
+                "check -c --quick",
+                "--quick asks the process on EXPORTER_PORT, whichever role it has: leave out --server and --client",
+            ),
             ("status -s", "unknown flag \"-s\""),
             ("status --json=yes", "--json takes no value, found \"yes\""),
             ("status --config a --config b", "--config is given twice: name one file"),

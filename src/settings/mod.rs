@@ -50,7 +50,7 @@ use parse::{
     TableName, boolean, file_path, group_factors, integer, ip_address, looks_misquoted, names, region, scalar, seconds,
     table_name, tag_filters,
 };
-pub use present::{PresentSettings, load_present, load_table};
+pub use present::{ExporterPlace, PresentSettings, load_exporter, load_present, load_table};
 use quote::{MAX_LISTED, truncated};
 pub use socket::HaproxySocket;
 use sources::Sources;
@@ -306,6 +306,13 @@ fn zone_names(sources: &mut Sources<'_>) -> Option<ZoneNames> {
     }
 }
 
+/// Where the exporter listens; `None` if it is off.
+fn exporter(sources: &mut Sources<'_>) -> Option<SocketAddr> {
+    let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(integer(0..=u16::MAX)));
+    let address = sources.read(&EXPORTER_ADDRESS, scalar(ip_address));
+    port.filter(|port| *port != 0).zip(address).map(|(port, address)| SocketAddr::new(address, port))
+}
+
 fn common(sources: &mut Sources<'_>) -> Common {
     let interval = sources.read(&INTERVAL, scalar(seconds(0.05..=3600.0))).unwrap_or_default();
     let list_size = sources.read(&HAPROXY_BACKEND_SERVERS_LIST_SIZE, scalar(integer(1..=MAX_SLOT))).unwrap_or_default();
@@ -328,9 +335,7 @@ fn common(sources: &mut Sources<'_>) -> Common {
         Some(_) => sources.read(&AWS_REGION, scalar(region)),
         None => sources.read(&AWS_DEFAULT_REGION, scalar(region)),
     };
-    let port: Option<u16> = sources.read(&EXPORTER_PORT, scalar(integer(0..=u16::MAX)));
-    let address = sources.read(&EXPORTER_ADDRESS, scalar(ip_address));
-    let exporter = port.filter(|port| *port != 0).zip(address).map(|(port, address)| SocketAddr::new(address, port));
+    let exporter = exporter(sources);
     let log_format = sources.read(&LOG_FORMAT, scalar(parse::log_format)).unwrap_or_default();
     let debug = sources.read(&DEBUG, scalar(boolean)).unwrap_or_default();
     // Every loader reads the common settings last, so this is complete.

@@ -1,9 +1,10 @@
 //! The settings of the commands for people: a machine may have those of the server, of the client, of both or of neither.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use super::keys::{CLIENT_HAPROXY_BACKEND_LIST, CLIENT_HAPROXY_BACKEND_NAME, SERVER_MODE};
-use super::{ClientSettings, Common, Faults, ServerSettings, client, common, open, server};
+use super::keys::{CLIENT_HAPROXY_BACKEND_LIST, CLIENT_HAPROXY_BACKEND_NAME, EXPORTER_PORT, SERVER_MODE};
+use super::{ClientSettings, Common, Faults, ServerSettings, client, common, exporter, open, server};
 use crate::environment::Environment;
 
 /// The settings that the configuration has.
@@ -25,6 +26,28 @@ pub fn load_table(config: Option<&Path>, env: &Environment) -> Result<Common, Fa
     let mut sources = open(config, env)?;
     let common = common(&mut sources);
     sources.finish(common)
+}
+
+/// Where the exporter of a process with these settings listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExporterPlace {
+    /// `EXPORTER_ADDRESS` and `EXPORTER_PORT`; `None` if the exporter is off.
+    pub address: Option<SocketAddr>,
+    /// Where the port was found: the environment, `file:line`, or the default.
+    pub found: String,
+}
+
+/// Loads where the exporter of either role listens, and nothing else: a fault in another setting, made after the start of a process
+/// that is well, is none here. `config` is the argument of `--config`.
+///
+/// # Errors
+/// [`Faults`] of these two settings, or of a file that cannot be read.
+pub fn load_exporter(config: Option<&Path>, env: &Environment) -> Result<ExporterPlace, Faults> {
+    let mut sources = open(config, env)?;
+    sources.forget_faults();
+    let address = exporter(&mut sources);
+    let found = sources.find(&EXPORTER_PORT).map(|found| sources.place(&EXPORTER_PORT, found.origin, &[]));
+    sources.finish(ExporterPlace { address, found: found.unwrap_or_default() })
 }
 
 /// Loads the settings of both roles, each if the configuration has any. `config` is the argument of `--config`.
@@ -57,6 +80,30 @@ mod tests {
         let env = Environment::from(settings.iter().copied());
         let loaded = load_present(Some(Path::new("/dev/null")), &env);
         loaded.map(|found| (found.server.is_some(), found.client.is_some())).map_err(|faults| faults.0)
+    }
+
+    #[test]
+    fn the_exporters_place_is_read_whatever_else_is_wrong() {
+        let place = |settings: &[(&str, &str)]| {
+            let env = Environment::from(settings.iter().copied());
+            load_exporter(Some(Path::new("/dev/null")), &env).map_err(|faults| faults.split().0)
+        };
+        let at = |address: Option<&str>, found: &str| {
+            Ok(ExporterPlace { address: address.map(|text| text.parse().expect(text)), found: found.to_owned() })
+        };
+        assert_eq!(place(&[("INTERVAL", "never"), ("SERVER_MODE", "x")]), at(Some("0.0.0.0:6789"), "the default"));
+        let set = [("EXPORTER_PORT", "9000"), ("EXPORTER_ADDRESS", "[::1]")];
+        assert_eq!(place(&set), at(Some("[::1]:9000"), "the environment"));
+        assert_eq!(place(&[("EXPORTER_PORT", "0")]), at(None, "the environment"));
+        let faults =
+            place(&[("EXPORTER_PORT", "tcp://10.96.3.7:9100"), ("EXPORTER_ADDRESS", "here")]).expect_err("two");
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        let file = std::env::temp_dir().join(format!("hsdo-exporter-{}.yaml", std::process::id()));
+        std::fs::write(&file, "UNKNOWN: 1\nEXPORTER_PORT: 7000\n").expect("a file");
+        let found = load_exporter(Some(&file), &Environment::from([]));
+        std::fs::remove_file(&file).expect("a file");
+        let expected = at(Some("0.0.0.0:7000"), &format!("{}:2", file.display()));
+        assert_eq!(found.map_err(|faults| faults.split().0), expected);
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl<'a> Sources<'a> {
         Sources { env, file, faults, warnings }
     }
 
+    /// Forgets the faults reported so far, such as unknown keys: for readers of single settings.
+    pub(super) fn forget_faults(&mut self) {
+        self.faults.clear();
+    }
+
     pub(super) fn in_environment(&self, key: &Setting) -> Option<SourcedValue> {
         let text = self.env.get(key.name).map(str::trim).filter(|text| !text.is_empty())?;
         Some(SourcedValue { node: Node::Text(text.to_owned()), origin: Origin::Environment })

@@ -9,4 +9,5 @@ mod fixture;
 mod good;
 mod haproxy;
 mod machine;
+mod quick;
 mod settings;

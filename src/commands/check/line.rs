@@ -96,6 +96,12 @@ const WIDEST: usize = 44;
 
 /// The lines as text, and a last one that counts them.
 pub(super) fn text(lines: &[Line], style: Style) -> String {
+    let [ok, warn, mend] = counts(lines);
+    format!("{}{ok} ok, {warn} warn, {mend} mend\n", self::lines(lines, style))
+}
+
+/// The lines as text.
+pub(super) fn lines(lines: &[Line], style: Style) -> String {
     let shown: Vec<(Level, String, String)> =
         lines.iter().map(|line| (line.level, sanitized(&line.subject), body(line))).collect();
     let width = shown.iter().map(|(_, subject, _)| subject.chars().count()).filter(|width| *width <= WIDEST).max();
@@ -109,8 +115,6 @@ pub(super) fn text(lines: &[Line], style: Style) -> String {
             text.push_str(&format!("{word} {subject}: {body}\n"));
         }
     }
-    let [ok, warn, mend] = counts(lines);
-    text.push_str(&format!("{ok} ok, {warn} warn, {mend} mend\n"));
     text
 }
 
@@ -152,7 +156,7 @@ mod tests {
     use super::*;
     use crate::commands::print;
 
-    fn lines() -> Vec<Line> {
+    fn some() -> Vec<Line> {
         vec![
             Line::ok("INTERVAL", "1 (the default)"),
             Line::mend("backend \"a\u{1b}[2J\"", "a\nb <b>", "do \"it\""),
@@ -163,23 +167,23 @@ mod tests {
     #[test]
     fn text_is_plain_or_a_table() {
         assert_eq!(
-            text(&lines(), Style::default()),
+            text(&some(), Style::default()),
             "ok   INTERVAL: 1 (the default)\n\
              mend backend \"a\\u{1b}[2J\": a\\nb <b>; remedy: do \"it\"\n\
              warn x: y; remedy: z\n\
              1 ok, 1 warn, 1 mend\n"
         );
-        let table = text(&lines(), Style { columns: true, colour: false });
+        let table = text(&some(), Style { columns: true, colour: false });
         assert!(table.starts_with("ok    INTERVAL              1 (the default)\n"), "{table}");
-        let coloured = text(&lines(), Style { columns: true, colour: true });
+        let coloured = text(&some(), Style { columns: true, colour: true });
         assert!(coloured.contains("\x1b[1;31mmend\x1b[0m  backend"), "{coloured:?}");
-        assert_eq!(worst(&lines()), Level::Mend);
-        assert_eq!(worst(&lines()[..1]), Level::Ok);
+        assert_eq!(worst(&some()), Level::Mend);
+        assert_eq!(worst(&some()[..1]), Level::Ok);
     }
 
     #[test]
     fn json_is_data() {
-        let printed = print::json(&document(&lines(), &["client"]));
+        let printed = print::json(&document(&some(), &["client"]));
         assert!(!printed.contains('\u{1b}'), "{printed}");
         let document: Value = serde_json::from_str(&printed).expect("JSON");
         assert_eq!(document["lines"][1]["subject"], "backend \"a\u{1b}[2J\"");

@@ -75,7 +75,8 @@ fn subject(fault: &str) -> Option<&str> {
     name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_').then_some(name).filter(|name| !name.is_empty())
 }
 
-fn fault_line(fault: &str) -> Line {
+/// A `mend` line from a fault of the settings.
+pub(super) fn fault_line(fault: &str) -> Line {
     let name = subject(fault);
     let rest = name.and_then(|name| fault.strip_prefix(name)).map_or(fault, |rest| rest.trim_start_matches([':', ' ']));
     let (fact, remedy) = match rest.rsplit_once(", expected ") {

@@ -1,12 +1,12 @@
 //! Gathers facts near by: HAProxy's socket and configuration file, the exporter's port, the directory of the state file.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::configuration::{self, BackendText};
+use super::super::exporter;
 use super::super::haproxy::HaproxyFacts;
 use super::super::line::Trouble;
 use super::super::machine::{MachineFacts, Port};
@@ -21,8 +21,6 @@ use crate::text_file;
 const IDLE: Duration = Duration::from_millis(500);
 /// For whoever holds the exporter's port.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes of its page that are looked at.
-const PAGE: u64 = 8 * 1024;
 /// The largest configuration file of HAProxy that is read.
 const LARGEST: u64 = 4 << 20;
 
@@ -79,21 +77,9 @@ fn expanded(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Whether hsdo's metrics are served at this address.
+/// Whether an hsdo answers at this address.
 fn is_hsdo(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let near: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let ip = if address.ip().is_unspecified() { near } else { address.ip() };
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PORT_PATIENCE)?;
-        stream.set_read_timeout(Some(PORT_PATIENCE))?;
-        stream.set_write_timeout(Some(PORT_PATIENCE))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut page = Vec::new();
-        // Its first lines are enough, also of a page that never ends.
-        let _ = stream.take(PAGE).read_to_end(&mut page);
-        Ok(String::from_utf8_lossy(&page).into_owned())
-    };
-    ask().is_ok_and(|page| page.lines().any(|line| line.starts_with("# HELP hsdo_")))
+    exporter::get(address, "/healthz", PORT_PATIENCE).is_ok_and(|answer| answer.by_hsdo)
 }
 
 pub(super) fn machine_facts(loaded: &Loaded) -> MachineFacts {
