@@ -5,6 +5,7 @@
 mod common;
 
 mod aws;
+mod container;
 mod fixture;
 mod good;
 mod haproxy;
