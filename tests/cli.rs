@@ -470,6 +470,25 @@ fn every_row_of_the_fault_table_names_tests_that_exist() {
     }
 }
 
+#[test]
+fn the_terraform_module_documents_every_variable_and_output() {
+    for (file, kind, header) in [
+        ("variables.tf", "variable", "| variable | default | meaning |"),
+        ("outputs.tf", "output", "| output | meaning |"),
+    ] {
+        let text = document(&format!("conf/terraform/{file}"));
+        let names = text.lines().filter_map(|line| line.strip_prefix(kind)?.split('"').nth(1).map(str::to_owned));
+        let rows = table("conf/terraform/README.md", header);
+        let listed: Vec<String> = rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect();
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>(), names.collect::<Vec<_>>().iter().collect(), "{file}");
+        assert_eq!(
+            text.matches("  description = \"").count(),
+            listed.len(),
+            "{file}: each has a description, and is listed once"
+        );
+    }
+}
+
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     text.lines().filter(move |line| {
@@ -487,7 +506,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
     let mut followed = 0;
-    for page in ["README.md", "conf/README.md", "src/README.md", "tests/README.md"] {
+    for page in ["README.md", "conf/README.md", "conf/terraform/README.md", "src/README.md", "tests/README.md"] {
         let text = document(page);
         for link in prose(&text).flat_map(|line| line.split("](").skip(1)) {
             let link = link.split(')').next().unwrap_or_default();

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(faults.len(), 2, "{faults:?}");
         let file = std::env::temp_dir().join(format!("hsdo-exporter-{}.yaml", std::process::id()));
         std::fs::write(&file, "UNKNOWN: 1\nEXPORTER_PORT: 7000\n").expect("a file");
-        let found = load_exporter(Some(&file), &Environment::from([]));
+        let found = load_exporter(Some(&file), &Environment::from([("EXPORTER_ADDRESS", " ")]));
         std::fs::remove_file(&file).expect("a file");
         let expected = at(Some("0.0.0.0:7000"), &format!("{}:2", file.display()));
         assert_eq!(found.map_err(|faults| faults.split().0), expected);

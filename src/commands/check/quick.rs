@@ -8,7 +8,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exporter::{self, Answer};
 use super::line::Line;
@@ -16,8 +16,8 @@ use super::settings::fault_line;
 use crate::environment::Environment;
 use crate::settings;
 
-/// For each of the two pages.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For both pages together.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The line; of faulty settings, one for each.
 pub(super) fn lines(config: Option<&Path>, env: &Environment) -> Vec<Line> {
@@ -32,7 +32,9 @@ pub(super) fn lines(config: Option<&Path>, env: &Environment) -> Vec<Line> {
             "set it to a port; with EXPORTER_ADDRESS 127.0.0.1 only this machine or task reaches it",
         )];
     };
-    let ask = |path| exporter::get(address, path, PATIENCE).map_err(|error| error.kind());
+    let end = Instant::now() + PATIENCE;
+    let left = || end.saturating_duration_since(Instant::now());
+    let ask = |path| exporter::get(address, path, left()).map_err(|error| error.kind());
     let health = ask("/healthz");
     let is_alive = health.as_ref().is_ok_and(|answer| answer.by_hsdo && answer.status == 200);
     let readiness = is_alive.then(|| ask("/readyz").ok()).flatten();
@@ -97,7 +99,7 @@ mod tests {
             (Ok(says(503, "the last turn ended 75 s ago")), None, Level::Mend, "75 s ago"),
             (Ok(other), Some(says(200, "ok")), Level::Mend, "another program"),
             (Err(ErrorKind::ConnectionRefused), None, Level::Mend, "nobody listens"),
-            (Err(ErrorKind::TimedOut), None, Level::Mend, "no answer within 1 s"),
+            (Err(ErrorKind::TimedOut), None, Level::Mend, "no answer within 2 s"),
             (Err(ErrorKind::InvalidData), None, Level::Mend, "does not speak HTTP"),
             (Err(ErrorKind::AddrNotAvailable), None, Level::Mend, "cannot be asked: "),
         ] {

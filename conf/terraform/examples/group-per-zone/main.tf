@@ -1,7 +1,8 @@
 # One Auto Scaling group a zone, and a HAProxy group a zone that prefers the servers of its own.
 #
-# The image (var.ami) has HAProxy, with conf/haproxy.cfg as its configuration and a fallback backend, and hsdo's package. The servers'
-# own launch template is yours. What this shows is how table, roles, groups and settings fit together.
+# The image (var.ami) has hsdo's package, and HAProxy with a configuration like conf/haproxy.cfg: a default and a fallback backend, each
+# with a server-template of 100 slots. The servers' own launch template is yours. What this shows is how table, roles, groups and
+# settings fit together.
 
 terraform {
   required_version = ">= 1.3"

@@ -1,8 +1,8 @@
 # One Auto Scaling group over three zones, as all-Spot fleets have it. Each HAProxy serves from its own zone, takes in servers of the
 # others while that is short, and an instance that leaves goes after its last request.
 #
-# The image (var.ami) has HAProxy, with conf/haproxy.cfg as its configuration, and hsdo's package. The servers' own launch template is
-# yours.
+# The image (var.ami) has hsdo's package, and HAProxy with a configuration like conf/haproxy.cfg: a server-template of 300 slots. The
+# servers' own launch template is yours.
 
 terraform {
   required_version = ">= 1.3"
