@@ -131,11 +131,13 @@ impl Promises {
         }
     }
 
-    pub(crate) fn operator(&mut self, site: usize, slot: SlotId, change: Change) {
+    /// An operator's command for the first backend of a site. What the table disables, hsdo puts into maintenance as well: afterwards
+    /// nobody can tell that a hand was there first.
+    fn operator(&mut self, site: usize, slot: SlotId, change: Change, is_disabled: bool) {
         let serves = self.serving[site][0].iter().find(|it| it.0 == slot).map(|it| it.1);
         match (change, serves) {
-            (Change::Maintenance, Some(address)) => drop(self.held[site].insert(slot, address)),
-            (Change::Maintenance, None) => {}
+            (Change::Maintenance, Some(address)) if !is_disabled => drop(self.held[site].insert(slot, address)),
+            (Change::Maintenance, _) => {}
             _ => drop(self.held[site].remove(&slot)),
         }
         let of_slot = self.protected.values_mut().filter(|it| it.slot == slot);
@@ -211,7 +213,9 @@ impl World {
     }
 
     pub(crate) fn operator_acts(&self, site: usize, slot: SlotId, change: Change) {
-        self.promises.borrow_mut().operator(site, slot, change);
+        let table = self.table.borrow();
+        let is_disabled = occupant(table.state().rows.get(&slot)).is_some_and(|it| it.status == Status::Disabled);
+        self.promises.borrow_mut().operator(site, slot, change, is_disabled);
     }
 
     /// What serves at a site may have changed.
