@@ -76,7 +76,7 @@ export HSDO_TEST_CONSUL = $(CURDIR)/$(CONSUL)
 export HSDO_TEST_CHROMIUM = $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-haproxy soak simulate simulate-mutants fuzz lint fmt demo bench lease-run tools rust dist package committed dist-check test-dist manual install vendor clean
+.PHONY: help build test test-haproxy soak simulate simulate-mutants fuzz lint fmt demo bench lease-run tools rust dist package committed dist-check test-dist test-install manual install vendor clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -185,6 +185,10 @@ dist-check: ## Build again from the source archive, elsewhere and without a netw
 test-dist: ## Look into what make dist gave: contents, units, packages, image, list of crates
 	@$(need) lintian=lintian rpmlint=rpmlint umoci=umoci skopeo=skopeo systemd-analyze=systemd man=man-db zsh=zsh fish=fish
 	conf/package/test.sh
+
+test-install: $(MOTO) ## Install what make dist gave, as root, in a bare Debian, a chroot and under qemu; each serves a HAProxy
+	@$(need) haproxy=haproxy debootstrap=debootstrap rpm=rpm cpio=cpio umoci=umoci qemu-aarch64-static=qemu-user-static
+	tests/tools/install-test.sh $(CURDIR)/$(VENV)/bin/python
 
 manual: build ## Write man page and completions again, after a change of --help
 	@$(need) python3=python3

@@ -13,6 +13,7 @@ cd "$place"/hsdo-*
 # Rust itself stays where rustup put it.
 unshare='unshare -n'
 [ "$(id -u)" = 0 ] || unshare='unshare -rn'
+# shellcheck disable=SC2086 # two words
 env -i PATH="$PATH" HOME="$place/home" CARGO_HOME="$place/home/cargo" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" TZ=Pacific/Auckland \
     LANG=tr_TR.UTF-8 USER=nobody RUSTFLAGS=-Cdebuginfo=2 CFLAGS=-O1 CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-2}" \
     $unshare make dist

@@ -99,6 +99,9 @@ for unit in conf/systemd/*.service; do
     [ "$(echo "$score <= 1.3" | bc)" = 1 ] || die "$unit: $score"
     say "${unit##*/}" "exposure $score"
 done
+mkdir -p "$work/sysusers/etc"
+systemd-sysusers --root="$work/sysusers" "$PWD/conf/package/hsdo.sysusers" 2>/dev/null
+grep -q '^hsdo:x:[0-9]*:[0-9]*:hsdo:/:' "$work/sysusers/etc/passwd"
 man --warnings -l conf/package/hsdo.1 2>&1 >/dev/null | grep . && die 'the man page is faulty'
 lexgrog conf/package/hsdo.1 >/dev/null
 zsh -n conf/package/completions/_hsdo

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The system user of the units, in the scripts of the packages. Without systemd there is no unit, but a user may still be wanted.
 if command -v systemd-sysusers >/dev/null; then
     systemd-sysusers hsdo.conf

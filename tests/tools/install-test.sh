@@ -1,0 +1,95 @@
+#!/bin/bash
+# Installs what make dist gave, as root: install-test.sh PYTHON, in the top folder, with VERSION and MAINTAINER. Each part ends with
+# hsdo serving a HAProxy (scene.py): the deb in a bare Debian, with its own HAProxy; the rpm's files in an empty folder; the image in a
+# chroot as its user; the aarch64 binary under qemu. It also upgrades, removes and purges. The bare Debian is kept in target/.
+set -euo pipefail
+umask 022
+export LC_ALL=C
+python=$1
+dist=$PWD/target/dist
+machine=$(uname -m)
+case $machine in x86_64) debian=amd64 other=aarch64 ;; aarch64) debian=arm64 other=x86_64 ;; *) exit 1 ;; esac
+[ "$(id -u)" = 0 ] || { echo 'run it as root: it makes root folders' >&2; exit 1; }
+work=$(mktemp -d)
+chmod 755 "$work"
+trap 'rm -rf "$work"' EXIT
+die() { echo "$*" >&2; exit 1; }
+say() { printf '\n== %s\n' "$*"; }
+
+# dpkg runs it in the bare Debian, without questions.
+inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
+deb_of() { # VERSION FILE
+    VERSION=$1 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} conf/package/deb.sh "$debian" "$work/hsdo" "$work/again" "$2"
+}
+
+say "deb: install in a bare Debian"
+bare=target/debian-bookworm.tar
+if [ ! -f $bare ]; then
+    debootstrap --variant=minbase --include=haproxy bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
+    tar -C "$work/bare" -cf $bare.new . && mv $bare.new $bare
+    rm -rf "$work/bare"
+fi
+root=$work/deb
+mkdir "$root"
+tar -C "$root" -xf $bare
+cp "$dist/hsdo_$VERSION-1_$debian.deb" "$root/tmp/hsdo.deb"
+# A minimal machine image has no more than this; hsdo is all that is added.
+inside dpkg-query -W -f '${Package}\n' > "$work/before"
+inside dpkg -i /tmp/hsdo.deb
+inside dpkg-query -W -f '${Package}\n' | diff "$work/before" - || true
+inside getent passwd hsdo
+[ "$(inside hsdo --version)" = "hsdo $VERSION" ]
+[ ! -e "$root/etc/systemd/system/multi-user.target.wants/hsdo-client.service" ] || die 'a unit is on'
+cp "$root/usr/bin/hsdo" "$work/hsdo"
+
+say "deb: the command of the client's unit serves Debian's HAProxy, as the unit's user"
+inside install -d -o hsdo -g hsdo -m 700 /var/lib/hsdo
+read -r program flag < <(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/hsdo-client.service")
+[ "$program $flag" = '/usr/bin/hsdo --client' ]
+"$python" tests/tools/scene.py --root "$root" --settings "$root/etc/hsdo/env.yaml" --haproxy-inside \
+    chroot --userspec=hsdo:hsdo --groups=haproxy "$root" env CLIENT_STATE_FILE=/var/lib/hsdo/table.json "$program"
+[ -s "$root/var/lib/hsdo/table.json" ] || die 'no table was kept'
+
+say "deb: an upgrade keeps env.yaml as it was edited, remove keeps it too, purge leaves nothing but the user"
+sum=$(sha256sum < "$root/etc/hsdo/env.yaml")
+echo 'AWS_PROFILE=web' > "$root/etc/hsdo/hsdo.env"
+deb_of "$VERSION+upgrade" "$root/tmp/next.deb"
+inside dpkg -i /tmp/next.deb
+[ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] || die 'env.yaml has changed'
+inside dpkg -r hsdo
+[ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] && [ -s "$root/var/lib/hsdo/table.json" ] && [ ! -e "$root/usr/bin/hsdo" ]
+inside dpkg -i /tmp/hsdo.deb
+[ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] || die 'env.yaml has changed'
+inside dpkg -P hsdo
+left=$(find "$root" -xdev -not -path '*/proc/*' -iname '*hsdo*' -not -path "$root/tmp/*")
+[ -z "$left" ] || die "purge left $left"
+inside getent passwd hsdo
+
+say "rpm: its scripts and its database, in the same Debian; then its files alone in an empty folder"
+rpm=$dist/hsdo-$VERSION-1.$machine.rpm
+rpm --root "$root" --initdb
+rpm --root "$root" -i --nodeps "$rpm"
+rpm --root "$root" -V --nodeps hsdo
+echo 'SERVER_MODE: aws' > "$root/etc/hsdo/env.yaml"
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} VERSION=$VERSION.1 conf/package/rpm.sh "$machine" "$work/hsdo" "$work/again" "$work/next.rpm"
+rpm --root "$root" -U --nodeps "$work/next.rpm"
+[ "$(rpm --root "$root" -q hsdo)" = "hsdo-$VERSION.1-1.$machine" ] && [ "$(cat "$root/etc/hsdo/env.yaml")" = 'SERVER_MODE: aws' ]
+rpm --root "$root" -e hsdo
+[ "$(cat "$root/etc/hsdo/env.yaml.rpmsave")" = 'SERVER_MODE: aws' ] && [ ! -e "$root/usr/bin/hsdo" ]
+mkdir "$work/rpm"
+(cd "$work/rpm" && rpm2cpio "$rpm" | cpio -idm --quiet)
+"$python" tests/tools/scene.py --root "$work/rpm" --settings "$work/rpm/etc/hsdo/env.yaml" \
+    chroot --userspec=65534:65534 "$work/rpm" /usr/bin/hsdo
+
+say "image: unpacked, as its user, with nothing else in the root folder"
+mkdir "$work/layout"
+tar -C "$work/layout" -xf "$dist/hsdo-$VERSION-$machine.oci.tar"
+umoci unpack --image "$work/layout:$VERSION" "$work/bundle"
+find "$work/bundle/rootfs" -type f -printf '%P %m %U:%G\n'
+"$python" tests/tools/scene.py --root "$work/bundle/rootfs" chroot --userspec=65534:65534 "$work/bundle/rootfs" /usr/bin/hsdo
+
+say "$other: the other machine type's binary, under qemu"
+mkdir "$work/tar"
+tar -C "$work/tar" -xf "$dist/hsdo-$VERSION-$other.tar.gz"
+"$python" tests/tools/scene.py "qemu-$other-static" "$work/tar/hsdo-$VERSION-$other/hsdo"
+echo 'installed, upgraded, removed, purged: as it should be'

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Lets an installed hsdo serve a HAProxy: scene.py [--root FOLDER] [--settings FILE] [--haproxy-inside] COMMAND...
+
+COMMAND starts hsdo, with whatever stands before it, such as `chroot --userspec=hsdo FOLDER /usr/bin/hsdo`. The scene has moto
+as AWS, three instances in one group, each a web server on its own address, and HAProxy. hsdo makes the table, checks, fills the
+table in one server turn, and then runs as client, while an instance comes and one goes. Everything is on loopback.
+Run it with the Python of target/venv, which has moto and boto3.
+"""
+
+import argparse
+import collections
+import contextlib
+import http.server
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+import boto3
+
+REGION, TABLE, GROUP, SLOTS = "eu-west-1", "scene", "web", 10
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_for(what, condition, seconds=60):
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        if time.monotonic() > end:
+            sys.exit(f"scene: waited {seconds} s in vain for {what}")
+        time.sleep(0.1)
+
+
+def listens(port):
+    with socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+class Aws:
+    """moto, with a group."""
+
+    def __init__(self, processes):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        moto = str(pathlib.Path(sys.executable).parent / "moto_server")
+        log = subprocess.DEVNULL
+        processes.append(subprocess.Popen([moto, "-H", "127.0.0.1", "-p", str(self.port)], stdout=log, stderr=log))
+        wait_for("moto", lambda: listens(self.port))
+        client = lambda name: boto3.client(name, endpoint_url=self.url, region_name=REGION, aws_access_key_id="test",
+                                           aws_secret_access_key="test")
+        self.ec2, self.groups = client("ec2"), client("autoscaling")
+        vpc = self.ec2.create_vpc(CidrBlock="127.1.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            self.ec2.create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZone=zone)["Subnet"]["SubnetId"]
+            for block, zone in [("127.1.0.0/20", "eu-west-1a"), ("127.1.16.0/20", "eu-west-1b")]
+        ]
+        image = self.ec2.describe_images(MaxResults=5)["Images"][0]["ImageId"]
+        data = {"ImageId": image, "InstanceType": "t3.micro"}
+        self.ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)
+        template = {"LaunchTemplateName": GROUP, "Version": "$Latest"}
+        self.groups.create_auto_scaling_group(AutoScalingGroupName=GROUP, LaunchTemplate=template, MinSize=0, MaxSize=9,
+                                              DesiredCapacity=3, VPCZoneIdentifier=",".join(subnets))
+
+    def instances(self):
+        group = self.groups.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"][0]
+        ids = [one["InstanceId"] for one in group["Instances"]]
+        found = self.ec2.describe_instances(InstanceIds=ids)["Reservations"] if ids else []
+        return {one["InstanceId"]: one["PrivateIpAddress"] for some in found for one in some["Instances"]}
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = self.server.name.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def serve(name, address, port):
+    server = http.server.ThreadingHTTPServer((address, port), Web)
+    server.name = name
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", default="/", help="the root folder of COMMAND")
+    parser.add_argument("--settings", help="file to write the settings to, instead of the environment")
+    parser.add_argument("--haproxy-inside", action="store_true", help="take the HAProxy of that root folder too")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    root, processes, servers = pathlib.Path(arguments.root), [], {}
+    (root / "tmp").mkdir(exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="scene", dir=root / "tmp"))
+    folder.chmod(0o755)
+    inside = "/" / folder.relative_to(root)
+    haproxy, place = (["chroot", arguments.root, "haproxy"], inside) if arguments.haproxy_inside else (["haproxy"], folder)
+    access = "group haproxy mode 660" if arguments.haproxy_inside else "mode 666"
+    web, front = free_port(), free_port()
+    try:
+        aws = Aws(processes)
+        (folder / "haproxy.cfg").write_text(f"""
+global
+    stats socket {place}/admin.sock {access} level admin
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 5s
+    timeout server 5s
+frontend in
+    bind 127.0.0.1:{front}
+    default_backend http-back
+backend http-back
+    balance roundrobin
+    option redispatch
+    retries 3
+    retry-on conn-failure
+    server-template web 1-{SLOTS} 127.0.0.2:80 check inter 200ms disabled
+""")
+        processes.append(subprocess.Popen([*haproxy, "-q", "-db", "-f", str(place / "haproxy.cfg")], stderr=subprocess.DEVNULL))
+        wait_for("HAProxy", lambda: listens(front))
+        settings = {
+            "SERVER_MODE": "aws",
+            "SERVER_ASG_NAMES": GROUP,
+            "CLIENT_HAPROXY_SOCKET_PATH": str(inside / "admin.sock"),
+            "CLIENT_HAPROXY_BACKEND_LIST": f"http-back:web:{web}",
+            "HAPROXY_BACKEND_SERVERS_LIST_SIZE": str(SLOTS),
+            "DYNAMODB_TABLE_NAME": TABLE,
+            "AWS_DEFAULT_REGION": REGION,
+            "INTERVAL": "0.5",
+            "EXPORTER_PORT": str(free_port()),
+        }
+        environment = {"PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": aws.url, **KEYS}
+        if arguments.settings:
+            with open(arguments.settings, "w", encoding="utf-8") as file:
+                file.writelines(f"{key}: {value}\n" for key, value in settings.items())
+        else:
+            environment |= settings
+
+        def hsdo(*words, codes=(0,)):
+            started = time.monotonic()
+            done = subprocess.run([*arguments.command, *words], env=environment, capture_output=True, text=True, timeout=300)
+            print(f"$ hsdo {' '.join(words)}    # exit {done.returncode}, {time.monotonic() - started:.1f} s", flush=True)
+            if done.returncode not in codes:
+                sys.exit(done.stdout + done.stderr)
+            return done.stdout + done.stderr
+
+        def turn():
+            for name, address in aws.instances().items():
+                if name not in servers:
+                    servers[name] = serve(name, address, web)
+            hsdo("--server", "--once")
+
+        def who_answers(requests=30):
+            with contextlib.suppress(OSError):
+                answers = [urllib.request.urlopen(f"http://127.0.0.1:{front}", timeout=5).read().decode() for _ in range(requests)]
+                return collections.Counter(answers)
+            return collections.Counter()
+
+        print(hsdo("--version").strip())
+        hsdo("--create-table")
+        turn()
+        # moto lets everybody do everything, so some findings are about that; the settings and HAProxy must be right.
+        report = hsdo("check", codes=(0, 1))
+        print("\n".join(line for line in report.splitlines() if not line.startswith("ok")))
+        log = open(folder / "client.log", "w+", encoding="utf-8")
+        client = subprocess.Popen([*arguments.command, "--client"], env=environment, stderr=log)
+        processes.append(client)
+        instances = aws.instances()
+        wait_for("HAProxy to serve all instances", lambda: set(who_answers()) == set(instances))
+        print(f"HAProxy serves {len(instances)} instances: {sorted(who_answers().values())} of 30 requests")
+        gone = sorted(instances)[0]
+        aws.groups.terminate_instance_in_auto_scaling_group(InstanceId=gone, ShouldDecrementDesiredCapacity=True)
+        aws.groups.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=4)
+        turn()
+        instances = aws.instances()
+        assert gone not in instances and len(instances) == 4, instances
+        wait_for("HAProxy to follow", lambda: set(who_answers(60)) == set(instances))
+        print(f"one gone, two new: HAProxy serves {len(instances)} instances")
+        client.send_signal(signal.SIGTERM)
+        assert client.wait(10) == 0, client.returncode
+        log.seek(0)
+        print(log.read().strip())
+        print("scene: as it should be")
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(10)
+        for server in servers.values():
+            server.shutdown()
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+main()
