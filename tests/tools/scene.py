@@ -106,7 +106,7 @@ def main():
     parser.add_argument("--root", default="/", help="the root folder of COMMAND")
     parser.add_argument("--settings", help="file to write the settings to, instead of the environment")
     parser.add_argument("--haproxy-inside", action="store_true", help="take the HAProxy of that root folder too")
-    parser.add_argument("command", nargs="+")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     root, processes, servers = pathlib.Path(arguments.root), [], {}
     (root / "tmp").mkdir(exist_ok=True)
@@ -203,9 +203,8 @@ backend http-back
         print("scene: as it should be")
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(10)
+            process.kill()
+            process.wait()
         for server in servers.values():
             server.shutdown()
         subprocess.run(["rm", "-rf", str(folder)], check=True)
