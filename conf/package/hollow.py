@@ -29,7 +29,7 @@ def hollow(crate):
     tables = re.split(r"^(?=\[)", manifest, flags=re.MULTILINE)
     files = ("[lib]", "[[bin]]", "[[example]]", "[[test]]", "[[bench]]")
     kept = "".join(table for table in tables if not table.startswith(files))
-    kept = re.sub(r'^build = .*$', "build = false", kept, flags=re.MULTILINE)
+    kept = re.sub(r"^build = .*$", "build = false", kept, flags=re.MULTILINE) + '\n[lib]\npath = "src/lib.rs"\n'
     shutil.rmtree(crate)
     os.makedirs(f"{crate}/src")
     for name, text in [
