@@ -185,8 +185,8 @@ complete -F _hsdo hsdo
 
 
 def zsh_quoted(text):
-    text = text.replace("`", "").replace("'", "'\\''")
-    return re.sub(r"([\[\]:\\])", r"\\\1", text)
+    text = re.sub(r"([\[\]:\\])", r"\\\1", text.replace("`", ""))
+    return text.replace("'", "'\\''")
 
 
 def zsh_flag(flag):

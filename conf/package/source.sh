@@ -14,6 +14,6 @@ if [ -e .git ]; then
 else
     tar --exclude=./target -cf - . | tar -C "$work/$name" -xf -
 fi
-conf/package/tar.sh "$work" "$name" | xz -6 -T1 > "$dist/$name-source.tar.xz"
+conf/package/tar.sh "$work" "$name" | xz -2 -T1 > "$dist/$name-source.tar.xz"
 rm -rf "$work"
 chmod 644 "$dist/$name-source.tar.xz"
