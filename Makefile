@@ -186,8 +186,9 @@ test-dist: ## Look into what make dist gave: contents, units, packages, image, l
 	@$(need) lintian=lintian rpmlint=rpmlint umoci=umoci skopeo=skopeo systemd-analyze=systemd man=man-db zsh=zsh fish=fish
 	conf/package/test.sh
 
-test-install: $(MOTO) ## Install what make dist gave, as root, in a bare Debian, a chroot and under qemu; each serves a HAProxy
-	@$(need) haproxy=haproxy debootstrap=debootstrap rpm=rpm cpio=cpio umoci=umoci qemu-aarch64-static=qemu-user-static
+test-install: $(MOTO) ## Install what make dist gave, as root, in a bare Debian that is booted, a chroot and under qemu; each serves a HAProxy
+	@$(need) haproxy=haproxy debootstrap=debootstrap rpm=rpm cpio=cpio umoci=umoci qemu-aarch64-static=qemu-user-static \
+		systemd-nspawn=systemd-container
 	tests/tools/install-test.sh $(CURDIR)/$(VENV)/bin/python
 
 manual: build ## Write man page and completions again, after a change of --help

@@ -37,7 +37,8 @@ fn they_name_every_setting_command_and_flag() {
     let shipped = package_dir().join("conf/package");
     let page = read(&shipped, "hsdo.1").replace("\\-", "-");
     for key in hsdo::settings::KEYS {
-        assert!(page.contains(&format!("\\fB{}\\fR (default: ", key.name)) && page.contains(key.help), "{}", key.name);
+        let help = key.help.replace('`', "");
+        assert!(page.contains(&format!("\\fB{}\\fR (default: ", key.name)) && page.contains(&help), "{}", key.name);
     }
     let mut help = hsdo::cli::help();
     for command in ["check", "status", "why", "drain", "enable"] {

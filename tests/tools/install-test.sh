@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what make dist gave, as root: install-test.sh PYTHON, in the top folder, with VERSION and MAINTAINER. Each part ends with
-# hsdo serving a HAProxy (scene.py): the deb in a bare Debian, with its own HAProxy; the rpm's files in an empty folder; the image in a
+# hsdo serving a HAProxy (scene.py): the deb's own unit in a bare Debian, under systemd, with Debian's HAProxy; the rpm's files in an empty folder; the image in a
 # chroot as its user; the aarch64 binary under qemu. It also upgrades, removes and purges. The bare Debian is kept in target/.
 set -euo pipefail
 umask 022
@@ -25,7 +25,7 @@ deb_of() { # VERSION FILE
 say "deb: install in a bare Debian"
 bare=target/debian-bookworm.tar
 if [ ! -f $bare ]; then
-    debootstrap --variant=minbase --include=haproxy bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
+    debootstrap --variant=minbase --include=haproxy,systemd-sysv bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
     tar -C "$work/bare" -cf $bare.new . && mv $bare.new $bare
     rm -rf "$work/bare"
 fi
@@ -42,17 +42,13 @@ inside getent passwd hsdo
 [ ! -e "$root/etc/systemd/system/multi-user.target.wants/hsdo-client.service" ] || die 'a unit is on'
 cp "$root/usr/bin/hsdo" "$work/hsdo"
 
-say "deb: the command of the client's unit serves Debian's HAProxy, as the unit's user"
-inside install -d -o hsdo -g hsdo -m 700 /var/lib/hsdo
-read -r program flag < <(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/hsdo-client.service")
-[ "$program $flag" = '/usr/bin/hsdo --client' ]
-"$python" tests/tools/scene.py --root "$root" --settings "$root/etc/hsdo/env.yaml" --haproxy-inside \
-    chroot --userspec=hsdo:hsdo --groups=haproxy "$root" env CLIENT_STATE_FILE=/var/lib/hsdo/table.json "$program"
+say "deb: the client's unit serves Debian's HAProxy, in its sandbox"
+"$python" tests/tools/scene.py --root "$root" --settings "$root/etc/hsdo/env.yaml" --boot \
+    chroot --userspec=hsdo:hsdo "$root" /usr/bin/hsdo
 [ -s "$root/var/lib/hsdo/table.json" ] || die 'no table was kept'
 
 say "deb: an upgrade keeps env.yaml as it was edited, remove keeps it too, purge leaves nothing but the user"
 sum=$(sha256sum < "$root/etc/hsdo/env.yaml")
-echo 'AWS_PROFILE=web' > "$root/etc/hsdo/hsdo.env"
 deb_of "$VERSION+upgrade" "$root/tmp/next.deb"
 inside dpkg -i /tmp/next.deb
 [ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] || die 'env.yaml has changed'
@@ -61,7 +57,7 @@ inside dpkg -r hsdo
 inside dpkg -i /tmp/hsdo.deb
 [ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] || die 'env.yaml has changed'
 inside dpkg -P hsdo
-left=$(find "$root" -xdev -not -path '*/proc/*' -iname '*hsdo*' -not -path "$root/tmp/*")
+left=$(find "$root" -xdev -iname '*hsdo*' -not -path "$root/tmp/*" -not -path "$root/var/log/journal/*")
 [ -z "$left" ] || die "purge left $left"
 inside getent passwd hsdo
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Lets an installed hsdo serve a HAProxy: scene.py [--root FOLDER] [--settings FILE] [--haproxy-inside] COMMAND...
+"""Lets an installed hsdo serve a HAProxy: scene.py [--root FOLDER] [--settings FILE] [--haproxy-inside | --boot] COMMAND...
 
 COMMAND starts hsdo, with whatever stands before it, such as `chroot --userspec=hsdo FOLDER /usr/bin/hsdo`. The scene has moto
 as AWS, three instances in one group, each a web server on its own address, and HAProxy. hsdo makes the table, checks, fills the
 table in one server turn, and then runs as client, while an instance comes and one goes. Everything is on loopback.
+With --boot, the client is the unit hsdo-client of that root folder, and HAProxy its haproxy.service, under its own systemd.
 Run it with the Python of target/venv, which has moto and boto3.
 """
 
@@ -106,6 +107,7 @@ def main():
     parser.add_argument("--root", default="/", help="the root folder of COMMAND")
     parser.add_argument("--settings", help="file to write the settings to, instead of the environment")
     parser.add_argument("--haproxy-inside", action="store_true", help="take the HAProxy of that root folder too")
+    parser.add_argument("--boot", action="store_true", help="start that root folder's systemd, with its HAProxy and the client's unit")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     root, processes, servers = pathlib.Path(arguments.root), [], {}
@@ -118,14 +120,7 @@ def main():
     web, front = free_port(), free_port()
     try:
         aws = Aws(processes)
-        (folder / "haproxy.cfg").write_text(f"""
-global
-    stats socket {place}/admin.sock {access} level admin
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 5s
-    timeout server 5s
+        proxy = f"""
 frontend in
     bind 127.0.0.1:{front}
     default_backend http-back
@@ -135,13 +130,28 @@ backend http-back
     retries 3
     retry-on conn-failure
     server-template web 1-{SLOTS} 127.0.0.2:80 check inter 200ms disabled
-""")
-        processes.append(subprocess.Popen([*haproxy, "-q", "-db", "-f", str(place / "haproxy.cfg")], stderr=subprocess.DEVNULL))
-        wait_for("HAProxy", lambda: listens(front))
+"""
+        if arguments.boot:
+            # Debian's configuration has the admin socket and the defaults.
+            with open(root / "etc/haproxy/haproxy.cfg", "a", encoding="utf-8") as file:
+                file.write(proxy)
+        else:
+            (folder / "haproxy.cfg").write_text(f"""
+global
+    stats socket {place}/admin.sock {access} level admin
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 5s
+    timeout server 5s
+{proxy}""")
+            command = [*haproxy, "-q", "-db", "-f", str(place / "haproxy.cfg")]
+            processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            wait_for("HAProxy", lambda: listens(front))
         settings = {
             "SERVER_MODE": "aws",
             "SERVER_ASG_NAMES": GROUP,
-            "CLIENT_HAPROXY_SOCKET_PATH": str(inside / "admin.sock"),
+            "CLIENT_HAPROXY_SOCKET_PATH": "/run/haproxy/admin.sock" if arguments.boot else str(inside / "admin.sock"),
             "CLIENT_HAPROXY_BACKEND_LIST": f"http-back:web:{web}",
             "HAPROXY_BACKEND_SERVERS_LIST_SIZE": str(SLOTS),
             "DYNAMODB_TABLE_NAME": TABLE,
@@ -180,10 +190,18 @@ backend http-back
         hsdo("--create-table")
         turn()
         # moto lets everybody do everything, so some findings are about that; the settings and HAProxy must be right.
-        report = hsdo("check", codes=(0, 1))
+        report = hsdo("check", *(["--server"] if arguments.boot else []), codes=(0, 1))
         print("\n".join(line for line in report.splitlines() if not line.startswith("ok")))
         log = open(folder / "client.log", "w+", encoding="utf-8")
-        client = subprocess.Popen([*arguments.command, "--client"], env=environment, stderr=log)
+        if arguments.boot:
+            variables = root / "etc/hsdo/hsdo.env"
+            variables.touch(mode=0o600)
+            variables.write_text("".join(f"{key}={value}\n" for key, value in environment.items() if key != "PATH"))
+            subprocess.run(["systemctl", f"--root={root}", "--quiet", "enable", "hsdo-client"], check=True)
+            words = ["systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "-D", str(root), "-b"]
+            client = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        else:
+            client = subprocess.Popen([*arguments.command, "--client"], env=environment, stderr=log)
         processes.append(client)
         instances = aws.instances()
         wait_for("HAProxy to serve all instances", lambda: set(who_answers()) == set(instances))
@@ -196,10 +214,15 @@ backend http-back
         assert gone not in instances and len(instances) == 4, instances
         wait_for("HAProxy to follow", lambda: set(who_answers(60)) == set(instances))
         print(f"one gone, two new: HAProxy serves {len(instances)} instances")
+        if arguments.boot:
+            pid = subprocess.check_output(["pgrep", "-f", "^/usr/bin/hsdo --client"], text=True).split()[-1]
+            status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+            print("the unit's process:", {key: status[key] for key in ("Uid", "Gid", "Groups", "Seccomp", "NoNewPrivs", "CapBnd")})
         client.send_signal(signal.SIGTERM)
-        assert client.wait(10) == 0, client.returncode
+        code = client.wait(60)
+        assert code == 0 or arguments.boot, code
         log.seek(0)
-        print(log.read().strip())
+        print("\n".join(line for line in log.read().splitlines() if "hsdo" in line or not arguments.boot))
         print("scene: as it should be")
     finally:
         for process in processes:
