@@ -49,7 +49,7 @@ fn they_name_every_setting_command_and_flag() {
     let flags: Vec<&str> = help
         .lines()
         .filter_map(|line| line.strip_prefix("  ").filter(|line| line.trim_start().starts_with('-')))
-        .flat_map(|line| line.split([' ', ',']).filter(|word| word.starts_with("--")))
+        .flat_map(|line| line.split([' ', ',', '`']).filter(|word| word.starts_with("--")))
         .collect();
     assert!(flags.len() > 20, "{flags:?}");
     for name in &GENERATED[1..] {
