@@ -37,7 +37,8 @@ RELEASE_TARGETS := x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 COMMIT := $(shell if [ -e .git ]; then git log -1 --format='%H %ct'; else cat conf/package/commit 2>/dev/null || echo unknown 0; fi)
 export VERSION
 export REVISION := $(word 1,$(COMMIT))
-export SOURCE_DATE_EPOCH := $(word 2,$(COMMIT))
+# Not exported: it would have the C code built again after each commit.
+EPOCH := SOURCE_DATE_EPOCH=$(word 2,$(COMMIT))
 export MAINTAINER := hsdo maintainers <maintainers@hsdo.invalid>
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
@@ -83,8 +84,9 @@ help: ## Show this list
 
 build: rust ## Build the static release binary (TARGET=... for another target)
 	$(CARGO) fetch --locked --quiet --target $(TARGET)
-	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CFLAGS $(CARGO) --config "$$(conf/package/remap.sh $(TARGET))" rustc --locked --release \
-		--target $(TARGET) --bin hsdo -- -C link-arg=-Wl,-T,.cargo/no-unwinding.ld
+	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CC -u CFLAGS -u SOURCE_DATE_EPOCH \
+		$(CARGO) --config "$$(conf/package/remap.sh $(TARGET))" rustc --locked --release --target $(TARGET) --bin hsdo \
+		-- -C link-arg=-Wl,-T,.cargo/no-unwinding.ld
 	@echo "$(BINARY): $$(wc -c < $(BINARY)) bytes"
 
 test: rust tools ## Run all tests, on a real HAProxy, moto and a real Consul agent
@@ -168,13 +170,13 @@ dist: $(if $(wildcard .git),committed) ## Pack everything that is released, for 
 	conf/package/changelog.sh $(VERSION)
 	rm -rf target/dist
 	for target in $(RELEASE_TARGETS); do $(MAKE) package TARGET=$$target || exit 1; done
-	conf/package/source.sh
+	$(EPOCH) conf/package/source.sh
 	cd target/dist && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS . && cat SHA256SUMS
 
 # The archives of one target, without a look at Git.
 package: build
 	@$(need) $(ARCH)-linux-gnu-objcopy=binutils-$(subst _,-,$(ARCH))-linux-gnu dpkg-deb=dpkg rpmbuild=rpm python3=python3 xz=xz-utils
-	conf/package/pack.sh $(TARGET)
+	$(EPOCH) conf/package/pack.sh $(TARGET)
 
 committed:
 	@git diff --quiet HEAD || { echo 'commit first: the source archive is the last commit' >&2; exit 1; }
@@ -189,7 +191,7 @@ test-dist: ## Look into what make dist gave: contents, units, packages, image, l
 test-install: $(MOTO) ## Install what make dist gave, as root, in a bare Debian that is booted, a chroot and under qemu; each serves a HAProxy
 	@$(need) haproxy=haproxy debootstrap=debootstrap rpm=rpm cpio=cpio umoci=umoci qemu-aarch64-static=qemu-user-static \
 		systemd-nspawn=systemd-container
-	tests/tools/install-test.sh $(CURDIR)/$(VENV)/bin/python
+	$(EPOCH) tests/tools/install-test.sh $(CURDIR)/$(VENV)/bin/python
 
 manual: build ## Write man page and completions again, after a change of --help
 	@$(need) python3=python3

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Installs what make dist gave, as root: install-test.sh PYTHON, in the top folder, with VERSION and MAINTAINER. Each part ends with
-# hsdo serving a HAProxy (scene.py): the deb's own unit in a bare Debian, under systemd, with Debian's HAProxy; the rpm's files in an empty folder; the image in a
-# chroot as its user; the aarch64 binary under qemu. It also upgrades, removes and purges. The bare Debian is kept in target/.
+# Installs what make dist gave, as root: install-test.sh PYTHON, in the top folder, with VERSION, MAINTAINER and SOURCE_DATE_EPOCH. Each
+# part ends with hsdo serving a HAProxy (scene.py): the deb's own unit in a bare Debian, under systemd, with Debian's HAProxy; the rpm's
+# files in an empty folder; the image in a chroot as its user; the other machine type's binary under qemu. It also upgrades, removes and
+# purges. The bare Debian is kept in target/.
 set -euo pipefail
 umask 022
 export LC_ALL=C
@@ -19,7 +20,7 @@ say() { printf '\n== %s\n' "$*"; }
 # dpkg runs it in the bare Debian, without questions.
 inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
 deb_of() { # VERSION FILE
-    VERSION=$1 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} conf/package/deb.sh "$debian" "$work/hsdo" "$work/again" "$2"
+    VERSION=$1 conf/package/deb.sh "$debian" "$work/hsdo" "$work/again" "$2"
 }
 
 say "deb: install in a bare Debian"
@@ -67,7 +68,7 @@ rpm --root "$root" --initdb
 rpm --root "$root" -i --nodeps "$rpm"
 rpm --root "$root" -V --nodeps hsdo
 echo 'SERVER_MODE: aws' > "$root/etc/hsdo/env.yaml"
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} VERSION=$VERSION.1 conf/package/rpm.sh "$machine" "$work/hsdo" "$work/again" "$work/next.rpm"
+VERSION=$VERSION.1 conf/package/rpm.sh "$machine" "$work/hsdo" "$work/again" "$work/next.rpm"
 rpm --root "$root" -U --nodeps "$work/next.rpm"
 [ "$(rpm --root "$root" -q hsdo)" = "hsdo-$VERSION.1-1.$machine" ] && [ "$(cat "$root/etc/hsdo/env.yaml")" = 'SERVER_MODE: aws' ]
 rpm --root "$root" -e hsdo
