@@ -13,7 +13,7 @@ TARGETS ?=
 YEARS ?= 1
 SEED ?=
 # Days that `make simulate-mutants` gives each fault to be found.
-DAYS ?= 5
+DAYS ?= 20
 # KEEP=1 keeps the demo running until it is interrupted.
 KEEP ?=
 
@@ -109,7 +109,7 @@ simulate: rust ## Run the simulation for long (YEARS=1, SEED=... repeats it)
 	HSDO_SIMULATE_DAYS=$$(($(YEARS) * 365)) HSDO_SIMULATE_SEED=$(SEED) \
 		$(CARGO) test --locked --profile measure --target $(HOST) --test simulation a_week -- --nocapture
 
-simulate-mutants: rust ## Show that the simulation finds each deliberate fault (DAYS=5 at most)
+simulate-mutants: rust ## Show that the simulation finds each deliberate fault (DAYS=20 at most)
 	tests/tools/simulate-mutants.sh $(HOST) $(DAYS)
 
 fuzz: rust ## Fuzz everything that is parsed (SECONDS=60 per target, TARGETS="haproxy aws")

@@ -23,9 +23,10 @@ pub(super) struct Balancers {
 #[derive(Debug)]
 struct Known {
     seen: u64,
+    /// When that was first read, or, of an item that is gone, when it was first missing.
     changed: Instant,
     report: BalancerReport,
-    /// Its item is gone: its client has stopped, which HAProxy need not have. Nobody is shown, but it counts as long as a silent one.
+    /// Its item is gone: its client has stopped, which HAProxy need not have. Nobody is shown, but it counts for as long as a silent one.
     is_gone: bool,
 }
 
@@ -39,7 +40,10 @@ impl Balancers {
             self.known.insert(item.name, Known { seen: item.seen, changed, report: item.report, is_gone: false });
         }
         let left = before.into_iter().filter(|(name, known)| !known.is_silent(now) && !self.known.contains_key(name));
-        let left: Vec<(String, Known)> = left.map(|(name, known)| (name, Known { is_gone: true, ..known })).collect();
+        // From now on: between two readings it may have been there until a moment ago.
+        let gone =
+            |known: Known| Known { is_gone: true, changed: if known.is_gone { known.changed } else { now }, ..known };
+        let left: Vec<(String, Known)> = left.map(|(name, known)| (name, gone(known))).collect();
         self.known.extend(left);
     }
 
@@ -114,10 +118,15 @@ mod tests {
         assert_eq!(live(&balancers, after(60)), ["b"], "back after a pause");
         // Its client stops, and takes the item with it: HAProxy may serve on.
         balancers.learn(items(&[]), after(70));
-        assert_eq!((live(&balancers, after(89)), balancers.views(after(89)).len()), (vec!["b".to_owned()], 0));
-        assert_eq!(live(&balancers, after(90)), [""; 0]);
         balancers.learn(items(&[]), after(91));
+        assert_eq!((live(&balancers, after(99)), balancers.views(after(99)).len()), (vec!["b".to_owned()], 0));
+        assert_eq!(live(&balancers, after(100)), [""; 0]);
+        balancers.learn(items(&[]), after(101));
         assert!(balancers.known.is_empty());
+        // One that was silent before counts no more for being removed.
+        balancers.learn(items(&[("c", 1, 1)]), after(110));
+        balancers.learn(items(&[]), after(140));
+        assert_eq!(live(&balancers, after(140)), [""; 0]);
     }
 
     #[test]

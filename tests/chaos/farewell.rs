@@ -30,18 +30,18 @@ impl Farewell {
                 let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
                 pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
             };
-            of_calls.answer(value("InstanceId"), &value("LifecycleHookName"))
+            of_calls.answer(&value("InstanceId"), &value("LifecycleHookName"))
         });
         farewell
     }
 
     /// AWS keeps no list of who waited: one that was let go, or that ended, has no active action.
-    fn answer(&self, instance: String, hook: &str) -> (u16, String) {
+    fn answer(&self, instance: &str, hook: &str) -> (u16, String) {
         let mut known = lock(&self.0);
-        if hook != HOOK || !known.waited.contains(&instance) {
+        if hook != HOOK || !known.waited.contains(instance) {
             known.wrong.push(format!("{instance} is let go from the hook {hook:?}, and never waited for it"));
         }
-        if known.let_go.insert(instance.clone()) {
+        if known.let_go.insert(instance.to_owned()) {
             return (
                 200,
                 "<CompleteLifecycleActionResponse><CompleteLifecycleActionResult/></CompleteLifecycleActionResponse>"

@@ -6,8 +6,8 @@ use crate::orders::Whom::{Group, Zone};
 use crate::run::run;
 use crate::schedule::Entry;
 use crate::schedule::What::{
-    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, LosesAnswers, Operator, Ordered, Original, Pause, Refresh,
-    Refuses, Restored, RowDeleted, RowDisabled, Slow, Standby, Stop, Tagged, Terminate, ZoneLost,
+    BackedUp, Clock, Hangs, HaproxyReloads, Kill, Launch, Liar, LosesAnswers, Operator, Ordered, Original, Pause,
+    Refresh, Refuses, Reporting, Restored, RowDeleted, RowDisabled, Slow, Standby, Stop, Tagged, Terminate, ZoneLost,
 };
 
 /// A row is edited and edited back while the leader's turns fail: clients followed the edit, and were never told that it is over.
@@ -95,6 +95,30 @@ fn a_server_that_was_paused_makes_no_deleted_row_again_before_its_leader() {
     ];
     let outcome = run(3_001_828, schedule, 4_402 * SECOND);
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
+}
+
+/// Most clients are stopped, and their reports are gone with them: requests still run on what they served.
+#[test]
+fn nobody_is_let_go_because_a_client_was_stopped() {
+    let terminated = [0, 5, 9].map(|pick| Entry(120_000, Terminate { pick }));
+    let stopped = (4..9).map(|process| Entry(124_000, Stop { process, restart_ms: 60_000 }));
+    let schedule: Vec<Entry> = [Entry(0, Reporting)].into_iter().chain(terminated).chain(stopped).collect();
+    for seed in 1..=3 {
+        let outcome = run(seed, schedule.clone(), 240 * SECOND);
+        assert_eq!(outcome.failure.map(|failure| failure.text), None);
+        assert!(outcome.let_go > 0);
+    }
+}
+
+/// A load balancer that nobody knows says that sessions run on everything: the deadline holds.
+#[test]
+fn the_deadline_holds_whatever_is_reported() {
+    let terminated = [0, 5, 9].map(|pick| Entry(120_000, Terminate { pick }));
+    let schedule: Vec<Entry> =
+        [Entry(0, Reporting), Entry(60_000, Liar { secs: 600 })].into_iter().chain(terminated).collect();
+    let outcome = run(1, schedule, 400 * SECOND);
+    assert_eq!(outcome.failure.map(|failure| failure.text), None);
+    assert!(outcome.let_go > 0);
 }
 
 /// Everybody is ordered away, and all that serve as the last resort are replaced: the new ones are seated though orders name them.

@@ -285,7 +285,7 @@ fn what(random: &mut Random) -> What {
         71 => What::SocketCrowded { site, secs: secs.min(60) },
         72 | 73 => What::Uneven { zone: pick % 3, count: 1 + r.below(4) as u8, secs: *r.pick(&[60, 1_800]) },
         83 => What::SpotWave { pick },
-        84 => What::Liar { secs },
+        84 => What::Liar { secs: *r.pick(&[20, 300, 1_800]) },
         85 => What::DeadBalancers { count: 1 + r.below(100) as u8, secs },
         86 => What::ReportsEmptied,
         87 => What::ReportSpoiled { site },
