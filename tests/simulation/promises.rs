@@ -197,10 +197,10 @@ impl World {
         let holder = holder.and_then(|leader| self.promises.borrow().terms.get(&leader).copied());
         if let Some(holder) = holder.filter(|holder| *holder != process).map(|holder| &self.processes[holder])
             && holder.leads()
-            && self.now() < self.promises.borrow().beaten + 5 * SECOND
+            && (self.now() < self.promises.borrow().beaten + 5 * SECOND || self.has_been_calm(10 * SECOND))
         {
             let by = &self.processes[process].name;
-            self.fail(LEASE, format!("{by} takes the lease of {}, whose heart beats", holder.name));
+            self.fail(LEASE, format!("{by} takes the lease of {}, whose heart beats, or should", holder.name));
         }
         // The fault lasted until now: turns on standby put nothing right.
         self.processes.iter().for_each(|process| process.good_turns.set(0));

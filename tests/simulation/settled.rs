@@ -104,6 +104,11 @@ impl World {
         (settling.phase == Phase::Settled).then_some(settling.settled_from)
     }
 
+    /// Whether everything has been right for so long.
+    pub(crate) fn has_been_calm(&self, micros: At) -> bool {
+        self.settled_since().is_some_and(|since| since + micros < self.now())
+    }
+
     pub(crate) fn is_settled_before_this(&self) -> bool {
         self.settling.borrow().was_settled
     }
