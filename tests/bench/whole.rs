@@ -167,7 +167,7 @@ fn client(bed: &Bed, aws: &AwsMemory, size: u32, row: &mut Row) {
     let refills = (0..RUNS).map(|_| refill(&mut haproxy, size));
     row.refill = refills.fold((f64::INFINITY, 0.0), |best, one| if one.0 < best.0 { one } else { best });
     drop(running);
-    let reporting = client(0.1).env("DYNAMODB_REPORT_TABLE_NAME", REPORTS).spawn();
+    let mut reporting = client(0.1).env("DYNAMODB_REPORT_TABLE_NAME", REPORTS).spawn();
     std::thread::sleep(SPAN);
     row.reporting_cpu = cpu_per_turn(reporting.process().id(), gets, SPAN, RUNS);
     drop(reporting);
