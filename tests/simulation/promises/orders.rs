@@ -6,6 +6,7 @@ use hsdo::slot::{Occupant, Row, Status};
 use super::{KEPT_OUT, ORDERED, ORDERS_KEPT, SOMEBODY, occupant, occupants};
 use crate::journal::{At, SECOND};
 use crate::orders::names;
+use crate::settings::SLOTS;
 use crate::table::{Changes, MARKER_SLOT, Rows, State, Writer};
 use crate::world::World;
 
@@ -171,9 +172,10 @@ impl World {
     }
 }
 
-/// Whether a row that hsdo leaves alone holds the instance.
+/// Whether a row that hsdo leaves alone, or that is missing, may hold the instance: unknown is not empty, and its HAProxys let it serve.
 fn is_held(rows: &Rows, name: &str) -> bool {
     let is_disabled = |it: &Occupant| it.name == name && it.status == Status::Disabled;
     let unreadable = rows.values().any(|row| matches!(row, Row::Unreadable { .. }));
-    unreadable || occupants(rows).any(|(_, occupant)| is_disabled(occupant))
+    let missing = (1..=SLOTS).any(|id| !rows.contains_key(&id));
+    unreadable || missing || occupants(rows).any(|(_, occupant)| is_disabled(occupant))
 }
