@@ -113,7 +113,10 @@ impl Term {
         seen: Observation,
         now: Moment,
     ) -> Result<Lease, TurnError> {
-        self.decide_and_write(context, seen, Duration::ZERO, now)
+        let first = self.decide_and_write(context, seen, Duration::ZERO, now);
+        // The claim told clients to read. What is edited between that and this term's first reading, no comparison will show.
+        self.edited |= first.is_err();
+        first
     }
 
     pub(super) fn turn<S: Source, T: SlotStore>(

@@ -494,6 +494,21 @@ fn what_a_leader_could_not_see_for_seconds_counts_as_edited() {
 }
 
 #[test]
+fn what_is_edited_before_a_new_leader_has_read_the_table_is_announced() {
+    let mut bed = Bed::new(limits(1), "1 .1 i1 a enabled 10", [Ok(".1 i1 a ready")]);
+    bed.memory.borrow_mut().fail_read = true;
+    bed.fail(100, "read");
+    // Clients read at the version of the claim; a row may have been edited since.
+    let mut last = bed.marker().version;
+    let mut raised = |bed: &Bed| std::mem::replace(&mut last, bed.marker().version) < bed.marker().version;
+    bed.memory.borrow_mut().fail_read = false;
+    bed.turn(101);
+    assert!(bed.leads() && raised(&bed));
+    bed.turn(102);
+    assert!(!raised(&bed), "once");
+}
+
+#[test]
 fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_silent() {
     let mut one = Bed::new(limits(1), "", [Ok(".1 i1 a ready")]);
     let mut two = one.rival("");

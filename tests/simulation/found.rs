@@ -22,6 +22,34 @@ fn an_edit_that_the_leader_never_saw_is_undone_everywhere() {
     assert_eq!(outcome.failure.map(|failure| failure.text), None);
 }
 
+/// The same where the leader cannot read the table: clients can, now and then.
+#[test]
+fn an_edit_while_the_table_cannot_be_read_is_undone_everywhere() {
+    for seed in [6, 15, 20] {
+        let pick = (seed * 7) as u8;
+        let schedule = vec![
+            Entry(60_000, Refuses { service: 2, percent: 80, secs: 30 }),
+            Entry(63_000 + seed * 37, RowDisabled { pick, secs: 15 }),
+        ];
+        let outcome = run(seed, schedule, 130 * SECOND);
+        assert_eq!(outcome.failure.map(|failure| failure.text), None);
+    }
+}
+
+/// A server takes the lease, and clients read what its claim announced. An edit is undone before its own first reading, which
+/// cannot show that anything changed.
+#[test]
+fn an_edit_before_a_new_leader_has_read_the_table_is_undone_everywhere() {
+    for (seed, percent, pick) in [(6, 50, 42), (30, 60, 210)] {
+        let schedule = vec![
+            Entry(60_000, Refuses { service: 2, percent, secs: 40 }),
+            Entry(63_000 + seed * 37, RowDisabled { pick, secs: 25 }),
+        ];
+        let outcome = run(seed, schedule, 130 * SECOND);
+        assert_eq!(outcome.failure.map(|failure| failure.text), None);
+    }
+}
+
 /// The leader's clock is behind, so its versions rise by one. It frees a slot, and the table is restored to the state before that:
 /// the next version must not be the one that some clients have read already.
 #[test]
