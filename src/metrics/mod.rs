@@ -1,34 +1,26 @@
 //! Metrics: roles set them, the exporter reads them.
 //!
-//! `text` has the exposition format, `process` the metrics of the process itself. A value that was never set is absent,
-//! not zero.
+//! `text` has the exposition format, `process` the metrics of the process itself; `turns`, `aws` and `departures` keep
+//! what they count. A value that was never set is absent, not zero.
 
+mod aws;
 mod departures;
 mod format;
-mod liveness;
 mod process;
 mod server;
 mod text;
+mod turns;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::liveness::Liveness;
-use crate::clock::Timestamp;
+pub use self::turns::Liveness;
 use crate::slot::{Occupant, Slot, SlotId, Status, Weight};
 use crate::text::sanitized;
 
 const CLIENT: &str = "client";
-
-/// Upper bounds of the turn histogram, in seconds: a steady client turn takes about a millisecond, one that waits for AWS seconds.
-const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// Distinct results of AWS requests with series of their own; later ones count as `other`.
-const MAX_RESULTS: usize = 32;
-/// The longest result label of an AWS request, in characters; longer ones are truncated.
-const MAX_RESULT_CHARS: usize = 64;
 
 /// A sample of `hsdo_server_weight`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +72,7 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, Default)]
 struct Values {
-    turns: Turns,
+    turns: turns::Turns,
     /// In an `Arc`, so that a copy costs the same for 10 slots and for 10,000.
     servers: Arc<Vec<ServerSeries>>,
     slots: Vec<(&'static str, usize)>,
@@ -105,23 +97,9 @@ struct Values {
     missing_backends: Option<usize>,
     spill: Vec<(String, f64)>,
     spill_slots: Option<usize>,
-    aws_requests: BTreeMap<(&'static str, &'static str, String), u64>,
-    consumed: BTreeMap<&'static str, f64>,
+    aws: aws::Usage,
     consul_requests: BTreeMap<&'static str, u64>,
     conditions: BTreeMap<&'static str, String>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Turns {
-    ok: u64,
-    failed: u64,
-    /// Turns per bucket of [`BUCKETS`], not cumulative; the last one counts anything longer.
-    buckets: [u64; BUCKETS.len() + 1],
-    seconds: f64,
-    last_success: Option<Timestamp>,
-    last_end: Option<Instant>,
-    last_ok_end: Option<Instant>,
-    last_failed: bool,
 }
 
 impl Metrics {
@@ -134,24 +112,6 @@ impl Metrics {
         }
         let process_start = process::start();
         Arc::new(Metrics { role, process_start, started: Instant::now(), values: Mutex::new(values) })
-    }
-
-    /// A turn just ended after `took`; `ok` if it did all of its work.
-    pub fn turn(&self, ok: bool, took: Duration) {
-        let (now, moment) = (Instant::now(), Timestamp::now());
-        let turns = &mut self.values().turns;
-        turns.last_end = Some(now);
-        turns.last_failed = !ok;
-        if ok {
-            turns.ok += 1;
-            turns.last_ok_end = Some(now);
-            turns.last_success = Some(moment);
-        } else {
-            turns.failed += 1;
-        }
-        let seconds = took.as_secs_f64();
-        turns.buckets[BUCKETS.partition_point(|bound| *bound < seconds)] += 1;
-        turns.seconds += seconds;
     }
 
     /// Replaces the series of all servers. Takes them in any order.
@@ -256,29 +216,6 @@ impl Metrics {
         self.values().spill_slots = Some(n);
     }
 
-    /// An attempt at an AWS request ended with `result`: `ok`, AWS's error code, or a failure such as `timeout` or `connect`.
-    ///
-    /// Error codes are external input, so they are bounded: characters other than letters, digits, `_`, `-` and `.` become
-    /// `_`, and after 32 distinct results new ones count as `other`.
-    pub fn aws_request(&self, service: &'static str, operation: &'static str, result: &str) {
-        let mut result = result_label(result);
-        let requests = &mut self.values().aws_requests;
-        if result != "ok" {
-            let seen: BTreeSet<&str> = requests.keys().map(|(_, _, result)| result.as_str()).collect();
-            if seen.len() >= MAX_RESULTS && !seen.contains(result.as_str()) {
-                "other".clone_into(&mut result);
-            }
-        }
-        *requests.entry((service, operation, result)).or_default() += 1;
-    }
-
-    /// An operation consumed `units` capacity units, according to DynamoDB.
-    pub fn consumed(&self, operation: &'static str, units: f64) {
-        if units.is_finite() && units >= 0.0 {
-            *self.values().consumed.entry(operation).or_default() += units;
-        }
-    }
-
     /// Server: a request to Consul ended with `result`.
     pub fn consul_request(&self, result: &'static str) {
         *self.values().consul_requests.entry(result).or_default() += 1;
@@ -340,16 +277,8 @@ impl Metrics {
     }
 }
 
-fn result_label(result: &str) -> String {
-    let harmless = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
-    let result: String = result.chars().take(MAX_RESULT_CHARS).map(harmless).collect();
-    if result.is_empty() { "unknown".to_owned() } else { result }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn series(id: SlotId) -> ServerSeries {
@@ -445,36 +374,6 @@ mod tests {
     }
 
     #[test]
-    fn the_results_of_aws_requests_cannot_grow_without_bound() {
-        let metrics = Metrics::new("server");
-        for n in 0..500 {
-            metrics.aws_request("ec2", "DescribeInstances", &format!("{n}{}", "x".repeat(200)));
-        }
-        metrics.aws_request("ec2", "DescribeInstances", "ok");
-        let text = metrics.render();
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hsdo_aws_requests_total")).collect();
-        assert_eq!(lines.len(), MAX_RESULTS + 2, "the first ones, other, and ok");
-        assert!(lines.iter().all(|line| line.len() < 160));
-        assert!(text.contains("result=\"other\"} 468\n") && text.contains("result=\"ok\"} 1\n"), "{text}");
-    }
-
-    #[test]
-    fn a_turn_counts_for_liveness_and_for_the_scrape() {
-        let metrics = Metrics::new("server");
-        let second = Duration::from_secs(1);
-        assert!(!metrics.liveness(Instant::now(), second).ready);
-        assert!(!metrics.render().contains("hsdo_last_success_timestamp_seconds"), "unknown before the first success");
-        metrics.turn(true, Duration::from_millis(20));
-        assert!(metrics.liveness(Instant::now(), second).ready);
-        metrics.turn(false, second);
-        assert!(!metrics.liveness(Instant::now(), second).ready);
-        let text = metrics.render();
-        assert!(text.contains("hsdo_turns_total{result=\"ok\"} 1\nhsdo_turns_total{result=\"failed\"} 1\n"), "{text}");
-        assert!(text.contains("hsdo_turn_duration_seconds_count 2\n"), "{text}");
-        assert!(text.contains("\nhsdo_last_success_timestamp_seconds "), "{text}");
-    }
-
-    #[test]
     fn a_standby_is_ready_and_says_so() {
         let metrics = Metrics::new("server");
         let liveness = || metrics.liveness(Instant::now(), Duration::from_secs(1));
@@ -506,18 +405,5 @@ mod tests {
         let text = metrics.render();
         let age = text.lines().find_map(|line| line.strip_prefix("hsdo_heartbeat_age_seconds ")).expect("a sample");
         assert!(age.parse::<f64>().expect("a number") >= 90.0, "{age}");
-    }
-
-    proptest! {
-        #[test]
-        fn a_turn_is_counted_in_its_bucket(millis in 0u64..20_000) {
-            let metrics = Metrics::new("client");
-            metrics.turn(true, Duration::from_millis(millis));
-            let buckets = metrics.values().turns.buckets;
-            let index = buckets.iter().position(|count| *count == 1).expect("one bucket");
-            let seconds = Duration::from_millis(millis).as_secs_f64();
-            prop_assert!(index == BUCKETS.len() || seconds <= BUCKETS[index]);
-            prop_assert!(index == 0 || seconds > BUCKETS[index - 1]);
-        }
     }
 }

@@ -4,38 +4,22 @@
 
 use std::collections::BTreeMap;
 
-use super::departures;
 use super::format::{Label, Text};
 use super::process::ProcessStats;
-use super::{BUCKETS, Values};
-use crate::clock::Timestamp;
+use super::{Values, aws, departures, turns};
 
 pub(super) fn render(role: &str, values: &Values, process: &ProcessStats) -> String {
     let mut text = Text::with_capacity(6144 + values.servers.len() * 120);
-    turns(&mut text, values);
+    turns::render(&mut text, &values.turns);
     table(&mut text, values);
     departures::render(&mut text, &values.departures);
     haproxy(&mut text, values);
-    aws(&mut text, values);
+    aws::render(&mut text, &values.aws);
     consul(&mut text, values);
     text.family("hsdo_build_info", "gauge", "The version and the role of this process; always 1.");
     text.sample("hsdo_build_info", &[("version", &env!("CARGO_PKG_VERSION")), ("role", &role)], 1);
     process_families(&mut text, process);
     text.into_string()
-}
-
-fn turns(text: &mut Text, values: &Values) {
-    let turns = &values.turns;
-    let name = "hsdo_turns_total";
-    text.family(name, "counter", "Turns of the role's loop, by result.");
-    text.sample(name, &[("result", &"ok")], turns.ok);
-    text.sample(name, &[("result", &"failed")], turns.failed);
-    text.histogram("hsdo_turn_duration_seconds", "Duration of turns.", &BUCKETS, &turns.buckets, turns.seconds);
-    text.gauge(
-        "hsdo_last_success_timestamp_seconds",
-        "When the last successful turn ended, in seconds since the epoch.",
-        turns.last_success.map(Timestamp::as_secs_f64),
-    );
 }
 
 fn table(text: &mut Text, values: &Values) {
@@ -130,23 +114,6 @@ fn haproxy(text: &mut Text, values: &Values) {
     }
 }
 
-fn aws(text: &mut Text, values: &Values) {
-    if !values.aws_requests.is_empty() {
-        let name = "hsdo_aws_requests_total";
-        text.family(name, "counter", "Requests to AWS, including retries, by result.");
-        for ((service, operation, result), count) in &values.aws_requests {
-            text.sample(name, &[("service", service), ("operation", operation), ("result", result)], count);
-        }
-    }
-    if !values.consumed.is_empty() {
-        let name = "hsdo_dynamodb_consumed_capacity_units_total";
-        text.family(name, "counter", "Capacity units consumed, as reported by DynamoDB.");
-        for (operation, units) in &values.consumed {
-            text.sample(name, &[("operation", operation)], units);
-        }
-    }
-}
-
 fn consul(text: &mut Text, values: &Values) {
     if !values.consul_requests.is_empty() {
         let name = "hsdo_consul_requests_total";
@@ -173,10 +140,13 @@ fn process_families(text: &mut Text, process: &ProcessStats) {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::ServerSeries;
+    use super::super::aws::Usage;
     use super::super::departures::{Departures, Drains};
     use super::super::format::escape;
-    use super::super::{ServerSeries, Turns};
+    use super::super::turns::Turns;
     use super::*;
+    use crate::clock::Timestamp;
 
     /// Every family, as `promtool check metrics` accepts it.
     const EXPECTED: &str = include_str!("expected.metrics");
@@ -234,13 +204,15 @@ mod tests {
             missing_backends: Some(1),
             spill: vec![("http-back".to_owned(), 0.25)],
             spill_slots: Some(3),
-            aws_requests: [
-                (("dynamodb", "Scan", "ok".to_owned()), 7),
-                (("dynamodb", "Scan", "timeout".to_owned()), 1),
-                (("ec2", "DescribeInstances", "RequestLimitExceeded".to_owned()), 1),
-            ]
-            .into(),
-            consumed: [("Scan", 2.5), ("TransactWriteItems", 4.0)].into(),
+            aws: Usage {
+                requests: [
+                    (("dynamodb", "Scan", "ok".to_owned()), 7),
+                    (("dynamodb", "Scan", "timeout".to_owned()), 1),
+                    (("ec2", "DescribeInstances", "RequestLimitExceeded".to_owned()), 1),
+                ]
+                .into(),
+                consumed: [("Scan", 2.5), ("TransactWriteItems", 4.0)].into(),
+            },
             consul_requests: [("ok", 4), ("timeout", 1)].into(),
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn lines(config: Option<&Path>, env: &Environment) -> Vec<Line> {
     };
     let end = Instant::now() + PATIENCE;
     let left = || end.saturating_duration_since(Instant::now());
-    let ask = |path| exporter::get(address, path, left()).map_err(|error| error.kind());
+    let ask = |path| exporter::get(address, path, left());
     let health = ask("/healthz");
     let is_alive = health.as_ref().is_ok_and(|answer| answer.by_hsdo && answer.status == 200);
     let readiness = is_alive.then(|| ask("/readyz").ok()).flatten();
