@@ -24,6 +24,5 @@ HOME=$folder rpmbuild --quiet -bb --target "$architecture-linux" \
     --define "hsdo_maintainer $MAINTAINER" \
     --define "hsdo_date $(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" \
     --define "hsdo_stage $folder/stage" \
-    --define "hsdo_user $(cat conf/package/user.sh)" \
     conf/package/hsdo.spec
 mv "$folder/top/RPMS/hsdo.rpm" "$file"

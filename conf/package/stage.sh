@@ -26,7 +26,7 @@ put 644 conf/env.yaml etc/hsdo/env.yaml
 doc=usr/share/doc/hsdo
 put 644 README.md $doc/README.md
 put 644 conf/README.md $doc/conf.md
-for file in conf/haproxy.cfg conf/grafana/* conf/prometheus/* $(find conf/terraform -name '*.tf' -o -name README.md | LC_ALL=C sort); do
+for file in conf/haproxy.cfg conf/ecs/* conf/grafana/* conf/prometheus/* $(find conf/terraform -name '*.tf' -o -name README.md | LC_ALL=C sort); do
     [ ! -f "$file" ] || put 644 "$file" $doc/examples/"${file#conf/}"
 done
 case $kind in

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what make dist gave, as root: install-test.sh PYTHON, in the top folder, with VERSION, MAINTAINER and SOURCE_DATE_EPOCH. Each
-# part ends with hsdo serving a HAProxy (scene.py): the deb's own unit in a bare Debian, under systemd, with Debian's HAProxy; the rpm's
-# files in an empty folder; the image in a chroot as its user; the other machine type's binary under qemu. It also upgrades, removes and
-# purges. The bare Debian is kept in target/.
+# part lets hsdo serve a HAProxy (scene.py): the unit of the deb, then of the rpm, in a bare Debian that is booted, with Debian's HAProxy,
+# which is upgraded and removed while it runs; the rpm's files in an empty folder; the image in a chroot as its user; the other machine
+# type's binary under qemu. The bare Debian is kept in target/.
 set -euo pipefail
 umask 022
 export LC_ALL=C
@@ -19,60 +19,57 @@ say() { printf '\n== %s\n' "$*"; }
 
 # dpkg runs it in the bare Debian, without questions.
 inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
-deb_of() { # VERSION FILE
-    VERSION=$1 conf/package/deb.sh "$debian" "$work/hsdo" "$work/again" "$2"
-}
 
 say "deb: install in a bare Debian"
-bare=target/debian-bookworm.tar
+bare=target/debian-bookworm-rpm.tar
 if [ ! -f $bare ]; then
-    debootstrap --variant=minbase --include=haproxy,systemd-sysv bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
+    debootstrap --variant=minbase --include=haproxy,systemd-sysv,rpm bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
     tar -C "$work/bare" -cf $bare.new . && mv $bare.new $bare
     rm -rf "$work/bare"
 fi
 root=$work/deb
 mkdir "$root"
 tar -C "$root" -xf $bare
-cp "$dist/hsdo_$VERSION-1_$debian.deb" "$root/tmp/hsdo.deb"
+cp "$dist/hsdo_$VERSION-1_$debian.deb" "$root/opt/hsdo.deb"
 # A minimal machine image has no more than this; hsdo is all that is added.
 inside dpkg-query -W -f '${Package}\n' > "$work/before"
-inside dpkg -i /tmp/hsdo.deb
+inside dpkg -i /opt/hsdo.deb
 inside dpkg-query -W -f '${Package}\n' | diff "$work/before" - || true
 inside getent passwd hsdo
 [ "$(inside hsdo --version)" = "hsdo $VERSION" ]
 [ ! -e "$root/etc/systemd/system/multi-user.target.wants/hsdo-client.service" ] || die 'a unit is on'
 cp "$root/usr/bin/hsdo" "$work/hsdo"
 
-say "deb: the client's unit serves Debian's HAProxy, in its sandbox"
+say "deb: the client's unit serves Debian's HAProxy, in its sandbox; an upgrade restarts it, and remove stops it"
+VERSION=$VERSION+upgrade conf/package/deb.sh "$debian" "$work/hsdo" "$work/again" "$root/opt/next.deb"
 "$python" tests/tools/scene.py --root "$root" --settings "$root/etc/hsdo/env.yaml" --boot \
-    chroot --userspec=hsdo:hsdo "$root" /usr/bin/hsdo
+    --upgrade 'dpkg -i /opt/next.deb' --remove 'dpkg -r hsdo' chroot --userspec=hsdo:hsdo "$root" /usr/bin/hsdo
 [ -s "$root/var/lib/hsdo/table.json" ] || die 'no table was kept'
 
-say "deb: an upgrade keeps env.yaml as it was edited, remove keeps it too, purge leaves nothing but the user"
-sum=$(sha256sum < "$root/etc/hsdo/env.yaml")
-deb_of "$VERSION+upgrade" "$root/tmp/next.deb"
-inside dpkg -i /tmp/next.deb
-[ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] || die 'env.yaml has changed'
-inside dpkg -r hsdo
-[ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] && [ -s "$root/var/lib/hsdo/table.json" ] && [ ! -e "$root/usr/bin/hsdo" ]
-inside dpkg -i /tmp/hsdo.deb
-[ "$(sha256sum < "$root/etc/hsdo/env.yaml")" = "$sum" ] || die 'env.yaml has changed'
+say "deb: upgrade and remove keep env.yaml as it was edited, purge leaves nothing but the user"
+grep -qx 'DYNAMODB_TABLE_NAME: scene' "$root/etc/hsdo/env.yaml" && [ -e "$root/etc/hsdo/hsdo.env" ] && [ ! -e "$root/usr/bin/hsdo" ]
+inside dpkg -i /opt/hsdo.deb
+grep -qx 'DYNAMODB_TABLE_NAME: scene' "$root/etc/hsdo/env.yaml"
 inside dpkg -P hsdo
-left=$(find "$root" -xdev -iname '*hsdo*' -not -path "$root/tmp/*" -not -path "$root/var/log/journal/*")
-[ -z "$left" ] || die "purge left $left"
+left() { find "$root" -xdev -iname '*hsdo*' -not -path "$root/opt/*" -not -path "$root/var/log/journal/*"; }
+[ -z "$(left)" ] || die "purge left $(left)"
 inside getent passwd hsdo
 
-say "rpm: its scripts and its database, in the same Debian; then its files alone in an empty folder"
+say "rpm: the same in another bare Debian, by rpm's own scripts and database"
+root=$work/rpm-root
+mkdir "$root"
+tar -C "$root" -xf $bare
 rpm=$dist/hsdo-$VERSION-1.$machine.rpm
-rpm --root "$root" --initdb
-rpm --root "$root" -i --nodeps "$rpm"
-rpm --root "$root" -V --nodeps hsdo
-echo 'SERVER_MODE: aws' > "$root/etc/hsdo/env.yaml"
-VERSION=$VERSION.1 conf/package/rpm.sh "$machine" "$work/hsdo" "$work/again" "$work/next.rpm"
-rpm --root "$root" -U --nodeps "$work/next.rpm"
-[ "$(rpm --root "$root" -q hsdo)" = "hsdo-$VERSION.1-1.$machine" ] && [ "$(cat "$root/etc/hsdo/env.yaml")" = 'SERVER_MODE: aws' ]
-rpm --root "$root" -e hsdo
-[ "$(cat "$root/etc/hsdo/env.yaml.rpmsave")" = 'SERVER_MODE: aws' ] && [ ! -e "$root/usr/bin/hsdo" ]
+cp "$rpm" "$root/opt/hsdo.rpm"
+VERSION=$VERSION.1 conf/package/rpm.sh "$machine" "$work/hsdo" "$work/again" "$root/opt/next.rpm"
+# Without dependencies: Debian's rpm does not know what dpkg has installed.
+inside rpm -i --nodeps /opt/hsdo.rpm
+inside rpm -V --nodeps hsdo
+"$python" tests/tools/scene.py --root "$root" --settings "$root/etc/hsdo/env.yaml" --boot \
+    --upgrade 'rpm -U --nodeps /opt/next.rpm' --remove 'rpm -e hsdo' chroot --userspec=hsdo:hsdo "$root" /usr/bin/hsdo
+grep -qx 'DYNAMODB_TABLE_NAME: scene' "$root/etc/hsdo/env.yaml.rpmsave" && [ ! -e "$root/usr/bin/hsdo" ]
+
+say "rpm: its files alone in an empty folder"
 mkdir "$work/rpm"
 (cd "$work/rpm" && rpm2cpio "$rpm" | cpio -idm --quiet)
 "$python" tests/tools/scene.py --root "$work/rpm" --settings "$work/rpm/etc/hsdo/env.yaml" \

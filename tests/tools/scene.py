@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Lets an installed hsdo serve a HAProxy: scene.py [--root FOLDER] [--settings FILE] [--haproxy-inside | --boot] COMMAND...
+"""Lets an installed hsdo serve a HAProxy: scene.py [--root FOLDER] [--settings FILE] [--boot [--upgrade X] [--remove X]] COMMAND...
 
 COMMAND starts hsdo, with whatever stands before it, such as `chroot --userspec=hsdo FOLDER /usr/bin/hsdo`. The scene has moto
 as AWS, three instances in one group, each a web server on its own address, and HAProxy. hsdo makes the table, checks, fills the
 table in one server turn, and then runs as client, while an instance comes and one goes. Everything is on loopback.
-With --boot, the client is the unit hsdo-client of that root folder, and HAProxy its haproxy.service, under its own systemd.
+With --boot, the client is the unit hsdo-client of that root folder, and HAProxy its haproxy.service, under its own systemd;
+there --upgrade and --remove are commands that a package's administrator types while all of it runs.
 Run it with the Python of target/venv, which has moto and boto3.
 """
 
@@ -102,12 +103,54 @@ def serve(name, address, port):
     return server
 
 
+def administer(nspawn, arguments, serves):
+    """Upgrades and removes hsdo in the booted system, which goes on serving."""
+    first = subprocess.check_output(["pgrep", "-P", str(nspawn)], text=True).split()[0]
+
+    def inside(command):
+        words = ["nsenter", "-a", "-t", first, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", command]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            sys.exit(f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    def unit():
+        """The number of the client's process, 0 if there is none, and what the kernel says of it."""
+        pid = inside("systemctl show --property MainPID --value hsdo-client")
+        lines = inside(f"cat /proc/{pid}/status").splitlines() if pid != "0" else []
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        return pid, {key: status.get(key) for key in ("Uid", "Gid", "Groups", "Seccomp", "NoNewPrivs", "CapBnd")}
+
+    pid, rights = unit()
+    print("the unit's process:", rights)
+    if arguments.upgrade:
+        inside(arguments.upgrade)
+
+        def is_another():
+            now, its_rights = unit()
+            # systemd takes the rights of root away in the new process.
+            return now not in ("0", pid) and its_rights == rights and serves()
+
+        wait_for("another process with the same rights", is_another)
+        assert inside("systemctl is-enabled hsdo-client") == "enabled"
+        assert inside("systemctl is-active hsdo-server || true") == "inactive"
+        print(f"{arguments.upgrade}: it was restarted, with the same rights")
+    if arguments.remove:
+        inside(arguments.remove)
+        assert unit()[0] == "0", unit()
+        failed = inside("systemctl --no-legend --plain list-units --state=failed,active 'hsdo*'")
+        assert not failed, failed
+        assert serves(), "HAProxy does not serve without hsdo"
+        print(f"{arguments.remove}: it is gone, and HAProxy goes on serving")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", default="/", help="the root folder of COMMAND")
     parser.add_argument("--settings", help="file to write the settings to, instead of the environment")
-    parser.add_argument("--haproxy-inside", action="store_true", help="take the HAProxy of that root folder too")
     parser.add_argument("--boot", action="store_true", help="start that root folder's systemd, with its HAProxy and the client's unit")
+    parser.add_argument("--upgrade", help="command in that system that puts another version in place")
+    parser.add_argument("--remove", help="command in that system that removes hsdo")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     root, processes, servers = pathlib.Path(arguments.root), [], {}
@@ -115,8 +158,6 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="scene", dir=root / "tmp"))
     folder.chmod(0o755)
     inside = "/" / folder.relative_to(root)
-    haproxy, place = (["chroot", arguments.root, "haproxy"], inside) if arguments.haproxy_inside else (["haproxy"], folder)
-    access = "group haproxy mode 660" if arguments.haproxy_inside else "mode 666"
     web, front = free_port(), free_port()
     try:
         aws = Aws(processes)
@@ -138,14 +179,14 @@ backend http-back
         else:
             (folder / "haproxy.cfg").write_text(f"""
 global
-    stats socket {place}/admin.sock {access} level admin
+    stats socket {folder}/admin.sock mode 666 level admin
 defaults
     mode http
     timeout connect 2s
     timeout client 5s
     timeout server 5s
 {proxy}""")
-            command = [*haproxy, "-q", "-db", "-f", str(place / "haproxy.cfg")]
+            command = ["haproxy", "-q", "-db", "-f", str(folder / "haproxy.cfg")]
             processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
             wait_for("HAProxy", lambda: listens(front))
         settings = {
@@ -215,9 +256,7 @@ defaults
         wait_for("HAProxy to follow", lambda: set(who_answers(60)) == set(instances))
         print(f"one gone, two new: HAProxy serves {len(instances)} instances")
         if arguments.boot:
-            pid = subprocess.check_output(["pgrep", "-f", "^/usr/bin/hsdo --client"], text=True).split()[-1]
-            status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
-            print("the unit's process:", {key: status[key] for key in ("Uid", "Gid", "Groups", "Seccomp", "NoNewPrivs", "CapBnd")})
+            administer(client.pid, arguments, lambda: set(who_answers()) == set(instances))
         client.send_signal(signal.SIGTERM)
         code = client.wait(60)
         assert code == 0 or arguments.boot, code
