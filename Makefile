@@ -34,12 +34,13 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 BINARY := target/$(TARGET)/release/hsdo
 # What is released, and from which commit: an unpacked source archive has no Git, but a file.
 RELEASE_TARGETS := x86_64-unknown-linux-musl aarch64-unknown-linux-musl
-COMMIT := $(shell if [ -e .git ]; then git log -1 --format='%H %ct'; else cat conf/package/commit 2>/dev/null || echo unknown 0; fi)
+COMMIT := $(shell if [ -e .git ]; then git -c log.showSignature=false log -1 --format='%H %ct'; else cat conf/package/commit 2>/dev/null || echo unknown 0; fi)
 export VERSION
 export REVISION := $(word 1,$(COMMIT))
 # Not exported: it would have the C code built again after each commit.
 EPOCH := SOURCE_DATE_EPOCH=$(word 2,$(COMMIT))
 export MAINTAINER := hsdo maintainers <maintainers@hsdo.invalid>
+PACKERS := dpkg-deb=dpkg rpmbuild=rpm python3=python3
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)
 CONSUL := target/consul/consul
@@ -166,16 +167,14 @@ rust:
 	@rustup target list --installed | grep -qx '$(TARGET)' || rustup target add '$(TARGET)'
 	@$(need) cc=gcc $(COMPILER)=$(COMPILER_PACKAGE)
 
-dist: $(if $(wildcard .git),committed) ## Pack everything that is released, for both machine types, into target/dist/
+dist: rust $(if $(wildcard .git),committed) ## Build and pack everything that is released, for both machine types, into target/dist/
+	@$(need) $(PACKERS) xz=xz-utils
 	conf/package/changelog.sh $(VERSION)
-	rm -rf target/dist
-	for target in $(RELEASE_TARGETS); do $(MAKE) package TARGET=$$target || exit 1; done
-	$(EPOCH) conf/package/source.sh
-	cd target/dist && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS . && cat SHA256SUMS
+	$(EPOCH) conf/package/release.sh $(RELEASE_TARGETS)
 
 # The archives of one target, without a look at Git.
 package: build
-	@$(need) $(ARCH)-linux-gnu-objcopy=binutils-$(subst _,-,$(ARCH))-linux-gnu dpkg-deb=dpkg rpmbuild=rpm python3=python3 xz=xz-utils
+	@$(need) $(ARCH)-linux-gnu-objcopy=binutils-$(subst _,-,$(ARCH))-linux-gnu $(PACKERS)
 	$(EPOCH) conf/package/pack.sh $(TARGET)
 
 committed:

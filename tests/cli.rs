@@ -372,9 +372,11 @@ fn the_log_is_json_once_the_settings_say_so() {
 }
 
 #[test]
-fn the_shipped_file_loads() {
+fn the_shipped_files_load() {
     let bed = Bed::new("shipped");
-    assert_loads(&bed, &package_dir().join("conf/env.yaml").display().to_string());
+    for file in ["conf/env.yaml", "conf/package/env.yaml"] {
+        assert_loads(&bed, &package_dir().join(file).display().to_string());
+    }
 }
 
 #[test]

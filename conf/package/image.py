@@ -118,7 +118,11 @@ manifest = blob(
     }),
     "application/vnd.oci.image.manifest.v1+json",
     platform=platform,
-    annotations={"org.opencontainers.image.ref.name": VERSION},
+    annotations={
+        "org.opencontainers.image.ref.name": VERSION,
+        # Where containerd and podman look for the name that Docker finds in manifest.json.
+        "io.containerd.image.name": f"docker.io/library/hsdo:{VERSION}",
+    },
 )
 
 

@@ -43,7 +43,8 @@ HELP = help_of()
 DESCRIPTION, USAGE = HELP.split("\n\n")[:2]
 ROLES = Flag.all_in(Section(HELP, "roles").text)
 FLAGS = Flag.all_in(Section(HELP, "flags").text)
-COMMANDS = re.findall(r"^  ([a-z]+)((?: [A-Z.]+)?) +(.*)$", Section(HELP, "commands for people").text, re.MULTILINE)
+# A variant of a command, such as `check --quick`, has a line too, but no name of its own.
+COMMANDS = re.findall(r"^  ([a-z]+)((?: [A-Z.]+)?)  +(.*)$", Section(HELP, "commands for people").text, re.MULTILINE)
 SETTINGS = re.findall(r"^  ([A-Z_]+) \((.*), default: (.*)\)\n {6}(.*)$", HELP, re.MULTILINE)
 EXIT_CODES = HELP[HELP.index("exit codes: ") :].partition("\n\n")[0].removeprefix("exit codes: ").replace("\n", " ")
 COMMAND_HELP = {name: help_of(name) for name, _, _ in COMMANDS}

@@ -4,11 +4,12 @@
 set -eu
 umask 022
 export LC_ALL=C TZ=UTC
+unset TAR_OPTIONS XZ_OPT XZ_DEFAULTS
 dist=target/dist work=target/dist-work/source name=hsdo-$VERSION
 rm -rf "$work"
 mkdir -p "$work/$name" "$dist"
 if [ -e .git ]; then
-    git -c core.attributesFile=/dev/null archive --format=tar HEAD | tar -C "$work/$name" -xf -
+    git -c core.attributesFile=/dev/null -c core.autocrlf=false -c core.eol=lf archive --format=tar HEAD | tar -C "$work/$name" -xf -
     echo "$REVISION $SOURCE_DATE_EPOCH" > "$work/$name/conf/package/commit"
     conf/package/vendor.sh "$work/$name/vendor"
 else

@@ -7,10 +7,8 @@ binary=$1 root=$2 kind=$3
 put() {
     install -D -m "$1" "$2" "$root/$3"
 }
-zsh=usr/share/zsh/site-functions units=usr/lib/systemd/system
-if [ "$kind" = deb ]; then
-    zsh=usr/share/zsh/vendor-completions units=lib/systemd/system
-fi
+zsh=usr/share/zsh/site-functions
+[ "$kind" != deb ] || zsh=usr/share/zsh/vendor-completions
 rm -rf "$root"
 put 755 "$binary" usr/bin/hsdo
 put 644 conf/package/hsdo.1 usr/share/man/man1/hsdo.1
@@ -19,23 +17,22 @@ put 644 conf/package/completions/hsdo.bash usr/share/bash-completion/completions
 put 644 conf/package/completions/_hsdo $zsh/_hsdo
 put 644 conf/package/completions/hsdo.fish usr/share/fish/vendor_completions.d/hsdo.fish
 put 644 conf/package/hsdo.sysusers usr/lib/sysusers.d/hsdo.conf
+put 644 conf/package/hsdo.preset usr/lib/systemd/system-preset/80-hsdo.preset
 for unit in conf/systemd/*.service; do
-    put 644 "$unit" $units/"${unit##*/}"
+    put 644 "$unit" usr/lib/systemd/system/"${unit##*/}"
 done
-put 644 conf/env.yaml etc/hsdo/env.yaml
+put 644 conf/package/env.yaml etc/hsdo/env.yaml
+# The pages link to each other, so they lie as they do in the source.
 doc=usr/share/doc/hsdo
-put 644 README.md $doc/README.md
-put 644 conf/README.md $doc/conf.md
-for file in conf/haproxy.cfg conf/ecs/* conf/grafana/* conf/prometheus/* $(find conf/terraform -name '*.tf' -o -name README.md | LC_ALL=C sort); do
-    [ ! -f "$file" ] || put 644 "$file" $doc/examples/"${file#conf/}"
+for file in README.md CHANGELOG.md src/README.md tests/README.md $(find conf -path conf/package -prune -o -type f -print | LC_ALL=C sort); do
+    put 644 "$file" "$doc/$file"
 done
 case $kind in
 deb)
     put 644 CHANGELOG.md $doc/changelog
-    gzip -9n "$root/$doc/changelog" "$root/$doc/README.md" "$root/$doc/conf.md"
+    gzip -9n "$root/$doc/changelog"
     ;;
 rpm)
-    put 644 CHANGELOG.md $doc/CHANGELOG.md
     put 644 LICENSE usr/share/licenses/hsdo/LICENSE
     ;;
 esac

@@ -17,7 +17,7 @@ owned_by_root() {
 }
 
 (cd "$dist" && sha256sum --check --quiet SHA256SUMS)
-[ "$(cd "$dist" && ls)" = "$(printf '%s\n' SHA256SUMS hsdo-"$VERSION"-{aarch64,x86_64}.{cdx.json,oci.tar,tar.gz} \
+[ "$(cd "$dist" && ls --ignore=SHA256SUMS.asc)" = "$(printf '%s\n' SHA256SUMS hsdo-"$VERSION"-{aarch64,x86_64}.{cdx.json,oci.tar,tar.gz} \
     hsdo-"$VERSION"-1.{aarch64,x86_64}.rpm hsdo-"$VERSION"-source.tar.xz hsdo_"$VERSION"-1_{amd64,arm64}.deb | sort)" ] || die "$(ls "$dist")"
 say files "all there, and SHA256SUMS is right"
 
@@ -37,6 +37,14 @@ for pair in x86_64:amd64 aarch64:arm64; do
     same "$machine" "$work/$machine/deb/usr/bin/hsdo"
     owned_by_root "$(dpkg-deb -c "$deb")" "$deb"
     [ "$(dpkg-deb -I "$deb" conffiles)" = /etc/hsdo/env.yaml ]
+    python3 - "$work/$machine/$name" "$work/$machine/deb/usr/share/doc/hsdo" <<'PYTHON'
+import pathlib, re, sys
+pages = ["README.md", "conf/README.md", "conf/terraform/README.md", "src/README.md", "tests/README.md"]
+for page in (pathlib.Path(top, page) for top in sys.argv[1:] for page in pages):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    dead = [link for link in links if not (page.parent / link).exists()]
+    assert links and not dead, f"{page}: {dead}"
+PYTHON
     [ "$(dpkg-deb -f "$deb" Version Architecture | tr '\n' ' ')" = "Version: $VERSION-1 Architecture: $debian " ]
     [ -z "$(dpkg-deb -f "$deb" Depends Pre-Depends)" ]
     # apt's notices about the system that lintian runs on are not ours.
@@ -50,6 +58,7 @@ for pair in x86_64:amd64 aarch64:arm64; do
     [ "$(rpm -qp --configfiles "$rpm")" = /etc/hsdo/env.yaml ]
     rpm -qp --qf '[%{FILEFLAGS:fflags} %{FILENAMES}\n]' "$rpm" | grep -qx 'cn /etc/hsdo/env.yaml'
     if rpm -qp --requires "$rpm" | grep -vE '^(rpmlib\(|/bin/sh$|config\(hsdo\))'; then die 'the rpm needs a package'; fi
+    rpm -qp --scripts "$rpm" | grep -q systemd-sysusers
     rpmlint --strict --config conf/package/rpmlint.toml "$rpm" > "$work/rpmlint" 2>&1 || { cat "$work/rpmlint"; die 'rpmlint'; }
     say "$machine rpm" "one configuration file, needs no package, rpmlint: $(tail -n 1 "$work/rpmlint" | tr -d '=')"
 

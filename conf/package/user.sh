@@ -3,5 +3,8 @@
 if command -v systemd-sysusers >/dev/null; then
     systemd-sysusers hsdo.conf
 elif ! getent passwd hsdo >/dev/null && command -v useradd >/dev/null; then
-    useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin hsdo
+    group=--user-group
+    if getent group hsdo >/dev/null; then group='--gid hsdo'; fi
+    # shellcheck disable=SC2086 # two words
+    useradd --system $group --no-create-home --home-dir / --shell /usr/sbin/nologin hsdo
 fi

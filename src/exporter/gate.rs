@@ -15,7 +15,8 @@ use crate::log::Episode;
 
 /// Maximum size of a request's head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
-/// Timeout for the head of a request: short, because idle peers occupy workers.
+/// Timeout for the head of a request: short, because idle peers occupy workers. While others wait, a head has to be there at once, or
+/// within [`TICK`]: so a hundred peers that send nothing do not keep a health check waiting.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// What an exchange gets of its deadline while others wait: a peer that is alive takes its page in less.
 const FAIR_SHARE: Duration = Duration::from_millis(500);
@@ -23,7 +24,7 @@ const FAIR_SHARE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
 /// The longest that a peer keeps a worker while others wait.
 #[cfg(test)]
-pub(super) const LONGEST_TURN: Duration = HEAD_DEADLINE.saturating_add(FAIR_SHARE).saturating_add(TICK);
+pub(super) const LONGEST_TURN: Duration = FAIR_SHARE.saturating_add(TICK.saturating_mul(3));
 /// Backoff after a failed `accept` (out of file descriptors, for example).
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -59,8 +60,7 @@ impl Gate {
             Err(error) if error.kind() == ErrorKind::TimedOut => {
                 // It fits into the empty buffer of the connection, so nothing is waited for.
                 stream.extend(HEAD_DEADLINE);
-                let late = Page::text(408, format_args!("no request within {} s", HEAD_DEADLINE.as_secs()));
-                return send(&mut stream, &print(late));
+                return send(&mut stream, &print(Page::text(408, "no whole request in time")));
             }
             head => head?,
         };
@@ -120,8 +120,8 @@ struct DeadlineStream<'a> {
 
 impl<'a> DeadlineStream<'a> {
     fn new(socket: TcpStream, span: Duration) -> Self {
-        let deadline = Instant::now() + span;
-        DeadlineStream { socket, listener: None, yields: deadline, deadline }
+        let now = Instant::now();
+        DeadlineStream { socket, listener: None, yields: now + span.min(TICK), deadline: now + span }
     }
 
     /// The connection ends early if others wait for `listener`.
@@ -231,5 +231,20 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_makes_room_for_those_who_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let silent = TcpStream::connect(address).expect("a connection");
+        let (socket, _) = listener.accept().expect("a connection");
+        let waiting = TcpStream::connect(address).expect("a connection");
+        let started = Instant::now();
+        let error =
+            DeadlineStream::new(socket, LONG).yielding_to(&listener).read(&mut [0]).expect_err("nothing is said");
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(started.elapsed() < LONG);
+        drop((silent, waiting));
     }
 }

@@ -21,13 +21,25 @@ pub struct ListedSetting {
     pub chosen: bool,
 }
 
-/// Every setting of both roles, in the order of `--help`. `config` is the argument of `--config`.
+/// The settings as they were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Every setting of both roles, in the order of `--help`.
+    pub settings: Vec<ListedSetting>,
+    /// The file that was read, if there is one.
+    pub file: Option<String>,
+    /// What is odd about where the settings come from, such as a file that was skipped.
+    pub warnings: Vec<String>,
+}
+
+/// Lists the settings. `config` is the argument of `--config`.
 ///
 /// # Errors
 /// The configuration file cannot be read.
-pub fn list(config: Option<&Path>, env: &Environment) -> Result<Vec<ListedSetting>, Faults> {
+pub fn list(config: Option<&Path>, env: &Environment) -> Result<Listing, Faults> {
     let sources = open(config, env)?;
-    Ok(KEYS.iter().map(|key| listed(&sources, key)).collect())
+    let settings = KEYS.iter().map(|key| listed(&sources, key)).collect();
+    Ok(Listing { settings, file: sources.file_name(), warnings: sources.warnings() })
 }
 
 fn listed(sources: &Sources<'_>, key: &Setting) -> ListedSetting {
@@ -56,9 +68,10 @@ mod tests {
         ]);
         let folder = std::env::temp_dir().join(format!("hsdo-listing-{}.yaml", std::process::id()));
         std::fs::write(&folder, "\nINTERVAL: 2\n").expect("a file");
-        let listed = list(Some(&folder), &env).expect("a file");
+        let Listing { settings: listed, file, warnings } = list(Some(&folder), &env).expect("a file");
         std::fs::remove_file(&folder).expect("a file");
-        assert_eq!(listed.len(), KEYS.len());
+        assert_eq!((listed.len(), file), (KEYS.len(), Some(folder.display().to_string())));
+        assert!(warnings.is_empty(), "{warnings:?}");
         let shown = |name: &str| {
             let one = listed.iter().find(|one| one.setting.name == name).expect(name);
             (one.value.clone().unwrap_or_default(), one.place.clone(), one.chosen)

@@ -45,7 +45,7 @@ use keys::{
     SERVER_LIFECYCLE_HOOK, SERVER_MODE, SERVER_REMOVAL_GUARD, SERVER_SPOT_NOTICE, SERVER_WEIGHT_BY, SERVER_WEIGHT_UNIT,
 };
 pub use keys::{KEYS, Scope, Setting, help};
-pub use listing::{ListedSetting, list};
+pub use listing::{ListedSetting, Listing, list};
 use parse::{
     TableName, boolean, file_path, group_factors, integer, ip_address, looks_misquoted, names, region, scalar, seconds,
     table_name, tag_filters,

@@ -35,19 +35,24 @@ pub struct ExporterPlace {
     pub address: Option<SocketAddr>,
     /// Where the port was found: the environment, `file:line`, or the default.
     pub found: String,
+    /// Why the file was not read, if it could not be; then the environment alone counts.
+    pub unread: Vec<String>,
 }
 
-/// Loads where the exporter of either role listens, and nothing else: a fault in another setting, made after the start of a process
-/// that is well, is none here. `config` is the argument of `--config`.
+/// Loads where the exporter of either role listens, and nothing else: a fault in another setting or in the file as a whole, made after
+/// the start of a process that is well, is none here. `config` is the argument of `--config`.
 ///
 /// # Errors
-/// [`Faults`] of these two settings, or of a file that cannot be read.
+/// [`Faults`] of these two settings.
 pub fn load_exporter(config: Option<&Path>, env: &Environment) -> Result<ExporterPlace, Faults> {
-    let mut sources = open(config, env)?;
+    let (mut sources, unread) = match open(config, env) {
+        Ok(sources) => (sources, Vec::new()),
+        Err(faults) => (open(Some(Path::new("/dev/null")), env)?, faults.0),
+    };
     sources.forget_faults();
     let address = exporter(&mut sources);
     let found = sources.find(&EXPORTER_PORT).map(|found| sources.place(&EXPORTER_PORT, found.origin, &[]));
-    sources.finish(ExporterPlace { address, found: found.unwrap_or_default() })
+    sources.finish(ExporterPlace { address, found: found.unwrap_or_default(), unread })
 }
 
 /// Loads the settings of both roles, each if the configuration has any. `config` is the argument of `--config`.
@@ -89,7 +94,8 @@ mod tests {
             load_exporter(Some(Path::new("/dev/null")), &env).map_err(|faults| faults.split().0)
         };
         let at = |address: Option<&str>, found: &str| {
-            Ok(ExporterPlace { address: address.map(|text| text.parse().expect(text)), found: found.to_owned() })
+            let address = address.map(|text| text.parse().expect(text));
+            Ok(ExporterPlace { address, found: found.to_owned(), unread: Vec::new() })
         };
         assert_eq!(place(&[("INTERVAL", "never"), ("SERVER_MODE", "x")]), at(Some("0.0.0.0:6789"), "the default"));
         let set = [("EXPORTER_PORT", "9000"), ("EXPORTER_ADDRESS", "[::1]")];
@@ -99,11 +105,17 @@ mod tests {
             place(&[("EXPORTER_PORT", "tcp://10.96.3.7:9100"), ("EXPORTER_ADDRESS", "here")]).expect_err("two");
         assert_eq!(faults.len(), 2, "{faults:?}");
         let file = std::env::temp_dir().join(format!("hsdo-exporter-{}.yaml", std::process::id()));
-        std::fs::write(&file, "UNKNOWN: 1\nEXPORTER_PORT: 7000\n").expect("a file");
-        let found = load_exporter(Some(&file), &Environment::from([("EXPORTER_ADDRESS", " ")]));
-        std::fs::remove_file(&file).expect("a file");
+        let in_file = |text: &str| {
+            std::fs::write(&file, text).expect("a file");
+            let found = load_exporter(Some(&file), &Environment::from([("EXPORTER_ADDRESS", " ")]));
+            std::fs::remove_file(&file).expect("a file");
+            found.map_err(|faults| faults.split().0)
+        };
         let expected = at(Some("0.0.0.0:7000"), &format!("{}:2", file.display()));
-        assert_eq!(found.map_err(|faults| faults.split().0), expected);
+        assert_eq!(in_file("UNKNOWN: 1\nEXPORTER_PORT: 7000\n"), expected);
+        let found = in_file("EXPORTER_PORT: 7000\nINTERVAL: [").expect("the default");
+        assert!(found.address == at(Some("0.0.0.0:6789"), "").expect("a place").address, "{found:?}");
+        assert!(found.unread.len() == 1 && found.unread[0].contains("YAML"), "{found:?}");
     }
 
     #[test]

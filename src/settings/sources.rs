@@ -59,6 +59,11 @@ impl<'a> Sources<'a> {
         Sources { env, file, faults, warnings }
     }
 
+    /// The file that was read, if there is one.
+    pub(super) fn file_name(&self) -> Option<String> {
+        self.file.as_ref().map(|file| file.place(&[]))
+    }
+
     /// Forgets the faults reported so far, such as unknown keys: for readers of single settings.
     pub(super) fn forget_faults(&mut self) {
         self.faults.clear();

@@ -29,7 +29,7 @@ fn each_fault_of_the_settings_is_named_with_what_is_expected() {
             "\"a\"",
             "backends with the base names",
         ),
-        (&[], "role", "no setting of the server", "SERVER_MODE or CLIENT_HAPROXY_BACKEND_LIST"),
+        (&[], "role", "sets nothing of the server", "SERVER_MODE or CLIENT_HAPROXY_BACKEND_LIST"),
         (
             &[("SERVER_MODE", "consul"), ("SERVER_CONSUL_API_URL", "http://ops:hush@consul:8500")],
             "SERVER_CONSUL_API_URL",

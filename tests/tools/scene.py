@@ -15,6 +15,7 @@ import contextlib
 import http.server
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -123,6 +124,10 @@ def administer(nspawn, arguments, serves):
 
     pid, rights = unit()
     print("the unit's process:", rights)
+    # As the manual has it: as the unit's user, in its sandbox.
+    manual = pathlib.Path(__file__).parents[2].joinpath("conf/README.md").read_text(encoding="utf-8")
+    check = re.search(r"^systemd-run (?:.*\\\n)*.* hsdo check --client", manual, re.MULTILINE)
+    assert "0 warn, 0 mend" in inside(check.group(0)), check
     if arguments.upgrade:
         inside(arguments.upgrade)
 

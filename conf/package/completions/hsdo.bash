@@ -13,16 +13,15 @@ _hsdo() {
     esac
     case ${COMP_WORDS[1]} in
         check) words='-s --server -c --client --quick --json --config -d --debug -h --help' ;;
-        check) words='-s --server -c --client --quick --json --config -d --debug -h --help' ;;
         status) words='--json --config -d --debug -h --help' ;;
         why) words='--json --config -d --debug -h --help slot:' ;;
         drain) words='--for --note --yes --dry-run --json --config -d --debug -h --help slot: zone: group:' ;;
         enable) words='--dry-run --json --config -d --debug -h --help slot: zone: group:' ;;
         -*) words='-s --server -c --client --config --once --dry-run --create-table -d --debug -h --help -V --version' ;;
-        *) words='check check status why drain enable -s --server -c --client --config --once --dry-run --create-table -d --debug -h --help -V --version' ;;
+        *) words='check status why drain enable -s --server -c --client --config --once --dry-run --create-table -d --debug -h --help -V --version' ;;
     esac
     if (( COMP_CWORD == 1 )); then
-        words='check check status why drain enable -s --server -c --client --config --once --dry-run --create-table -d --debug -h --help -V --version'
+        words='check status why drain enable -s --server -c --client --config --once --dry-run --create-table -d --debug -h --help -V --version'
     fi
     # Bash breaks words at colons: what is before one is typed already.
     if (( COMP_CWORD > 1 )) && [[ $word == : || ${COMP_WORDS[COMP_CWORD-1]} == : ]]; then

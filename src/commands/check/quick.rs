@@ -19,27 +19,34 @@ use crate::settings;
 /// For both pages together.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The line; of faulty settings, one for each.
+/// The line, and one for each fault in the settings that matters here.
 pub(super) fn lines(config: Option<&Path>, env: &Environment) -> Vec<Line> {
     let place = match settings::load_exporter(config, env) {
         Ok(place) => place,
         Err(faults) => return faults.split().0.iter().map(|fault| fault_line(fault)).collect(),
     };
-    let Some(address) = place.address else {
-        return vec![Line::mend(
+    let unread =
+        |fault: &String| Line::warn("settings", fault, "mend the file: the process does not start again with it");
+    let mut lines: Vec<Line> = place.unread.iter().map(unread).collect();
+    lines.push(match place.address {
+        Some(address) => ask(address),
+        None => Line::mend(
             "EXPORTER_PORT",
             format!("0 ({}), so the process cannot be asked", place.found),
             "set it to a port; with EXPORTER_ADDRESS 127.0.0.1 only this machine or task reaches it",
-        )];
-    };
+        ),
+    });
+    lines
+}
+
+fn ask(address: SocketAddr) -> Line {
     let end = Instant::now() + PATIENCE;
-    let left = || end.saturating_duration_since(Instant::now());
-    let ask = |path| exporter::get(address, path, left());
+    let ask = |path| exporter::get(address, path, end.saturating_duration_since(Instant::now()));
     let health = ask("/healthz");
     let is_alive = health.as_ref().is_ok_and(|answer| answer.by_hsdo && answer.status == 200);
     let readiness = is_alive.then(|| ask("/readyz").ok()).flatten();
     let asked = exporter::near(address).first().copied().unwrap_or(address);
-    vec![line(asked, health, readiness)]
+    line(asked, health, readiness)
 }
 
 /// What the two pages of the exporter at `address` mean.

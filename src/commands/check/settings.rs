@@ -10,6 +10,8 @@ use crate::text::fact_and_remedy;
 pub(super) struct SettingsFacts {
     /// Every setting; empty if the file cannot be read.
     pub(super) listed: Vec<ListedSetting>,
+    /// The file that was read, if there is one.
+    pub(super) file: Option<String>,
     /// The faults of the roles, each once.
     pub(super) faults: Vec<String>,
     /// The warnings, each once.
@@ -30,7 +32,10 @@ pub(super) fn lines(facts: &SettingsFacts, roles: Roles) -> Vec<Line> {
         (_, []) if facts.listed.is_empty() => {}
         (_, []) => lines.push(Line::mend(
             "role",
-            "no setting of the server and none of the client is set",
+            match &facts.file {
+                Some(file) => format!("{file} and the environment set nothing of the server and nothing of the client"),
+                None => "no file was read, and the environment sets nothing of the server and nothing of the client".to_owned(),
+            },
             "set SERVER_MODE or CLIENT_HAPROXY_BACKEND_LIST, name the file with --config, or name a role with --server or --client",
         )),
         (true, names) => lines.push(Line::ok("role", format!("{}, as named", names.join(" and ")))),
@@ -122,6 +127,7 @@ mod tests {
                 "SERVER_ASG_NAMES (the environment): names are odd: `\"a`; remove these characters".to_owned(),
             ],
             named: true,
+            ..SettingsFacts::default()
         };
         let lines = lines(&facts, Roles { server: true, client: false });
         let mend = |subject: &str, text: &str, remedy: &str| Line::mend(subject, text, remedy);
@@ -141,8 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn no_role_is_a_fault() {
-        let facts = SettingsFacts { listed: vec![listed("INTERVAL", Some("1"), false)], ..SettingsFacts::default() };
-        assert_eq!(lines(&facts, Roles::default())[1].level, Level::Mend);
+    fn no_role_is_a_fault_that_tells_where_was_looked() {
+        let listed = vec![listed("INTERVAL", Some("1"), false)];
+        let warnings =
+            vec!["/etc/hsdo/env.yaml: cannot be read; skipped, since it was not named: make it readable".to_owned()];
+        let facts = SettingsFacts { listed, warnings, ..SettingsFacts::default() };
+        let found = lines(&facts, Roles::default());
+        assert!(found[1].level == Level::Mend && found[1].text.starts_with("no file was read"), "{found:?}");
+        assert!(found.last().is_some_and(|line| line.text.contains("/etc/hsdo/env.yaml")), "{found:?}");
+        let facts = SettingsFacts { file: Some("conf/env.yaml".to_owned()), ..facts };
+        assert!(lines(&facts, Roles::default())[1].text.starts_with("conf/env.yaml and the environment"));
     }
 }

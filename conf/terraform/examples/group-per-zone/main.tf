@@ -26,14 +26,20 @@ variable "subnets" {
   type        = map(string)
 
   validation {
-    condition     = length(var.subnets) > 0 && alltrue([for zone, subnet in var.subnets : can(regex("[a-z]$", zone))])
+    condition     = length(var.subnets) > 0 && alltrue([for zone, subnet in var.subnets : can(regex("-[0-9]+[a-z]$", zone))])
     error_message = "The keys of subnets are names of zones, such as eu-west-1a."
   }
 }
 
 variable "ami" {
-  description = "Image with HAProxy and hsdo."
+  description = "Image with HAProxy and hsdo, for ARM: the machines below are Graviton."
   type        = string
+}
+
+variable "security_group_ids" {
+  description = "Security groups of HAProxy and hsdo: users reach HAProxy's ports, and Prometheus alone 6789. The network's default if null."
+  type        = list(string)
+  default     = null
 }
 
 variable "web_launch_template_id" {
@@ -105,6 +111,8 @@ resource "aws_launch_template" "server" {
     name = module.hsdo.instance_profile_names["server"]
   }
 
+  vpc_security_group_ids = var.security_group_ids
+
   metadata_options {
     http_tokens = "required"
   }
@@ -120,6 +128,14 @@ resource "aws_autoscaling_group" "server" {
     id      = aws_launch_template.server.id
     version = aws_launch_template.server.latest_version
   }
+
+  # A new setting reaches the machines one by one.
+  instance_refresh {
+    strategy = "Rolling"
+  }
+
+  # Rights and tables come before the machines, and go after them.
+  depends_on = [module.hsdo]
 }
 
 resource "aws_launch_template" "haproxy" {
@@ -133,6 +149,8 @@ resource "aws_launch_template" "haproxy" {
   iam_instance_profile {
     name = module.hsdo.instance_profile_names["client"]
   }
+
+  vpc_security_group_ids = var.security_group_ids
 
   metadata_options {
     http_tokens = "required"
@@ -151,6 +169,14 @@ resource "aws_autoscaling_group" "haproxy" {
     id      = aws_launch_template.haproxy[each.key].id
     version = aws_launch_template.haproxy[each.key].latest_version
   }
+
+  # A new setting reaches the machines one by one.
+  instance_refresh {
+    strategy = "Rolling"
+  }
+
+  # Rights and tables come before the machines, and go after them.
+  depends_on = [module.hsdo]
 }
 
 locals {

@@ -32,8 +32,14 @@ variable "subnet_ids" {
 }
 
 variable "ami" {
-  description = "Image with HAProxy and hsdo."
+  description = "Image with HAProxy and hsdo, for ARM: the machines below are Graviton."
   type        = string
+}
+
+variable "security_group_ids" {
+  description = "Security groups of HAProxy and hsdo: users reach HAProxy's ports, and Prometheus alone 6789. The network's default if null."
+  type        = list(string)
+  default     = null
 }
 
 variable "web_launch_template_id" {
@@ -108,15 +114,6 @@ resource "aws_autoscaling_group" "web" {
   max_size            = 90
   vpc_zone_identifier = var.subnet_ids
 
-  # The hook is part of the group, so that no instance is ever without it.
-  initial_lifecycle_hook {
-    name                 = "drain"
-    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    # Above the drain: hsdo answers first. If nobody does, AWS goes on by itself.
-    heartbeat_timeout = var.drain_seconds + 300
-    default_result    = "CONTINUE"
-  }
-
   mixed_instances_policy {
     instances_distribution {
       on_demand_percentage_above_base_capacity = 0
@@ -132,6 +129,16 @@ resource "aws_autoscaling_group" "web" {
   }
 }
 
+# Not initial_lifecycle_hook: a change of that makes Terraform replace the whole group.
+resource "aws_autoscaling_lifecycle_hook" "drain" {
+  name                   = "drain"
+  autoscaling_group_name = aws_autoscaling_group.web.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
+  # Above the drain: hsdo answers first. If nobody does, AWS goes on by itself.
+  heartbeat_timeout = var.drain_seconds + 300
+  default_result    = "CONTINUE"
+}
+
 resource "aws_launch_template" "hsdo" {
   for_each = { server = "t4g.nano", client = "c7g.large" }
 
@@ -143,6 +150,8 @@ resource "aws_launch_template" "hsdo" {
   iam_instance_profile {
     name = module.hsdo.instance_profile_names[each.key]
   }
+
+  vpc_security_group_ids = var.security_group_ids
 
   metadata_options {
     http_tokens = "required"
@@ -162,6 +171,14 @@ resource "aws_autoscaling_group" "hsdo" {
     id      = aws_launch_template.hsdo[each.key].id
     version = aws_launch_template.hsdo[each.key].latest_version
   }
+
+  # A new setting reaches the machines one by one.
+  instance_refresh {
+    strategy = "Rolling"
+  }
+
+  # Rights and tables come before the machines, and go after them.
+  depends_on = [module.hsdo]
 }
 
 output "user_data" {

@@ -100,7 +100,7 @@ fn load(config: Option<&Path>, named: Roles, env: &Environment) -> (Roles, Setti
     let mut facts = SettingsFacts { named: named.server || named.client, ..SettingsFacts::default() };
     let mut roles = named;
     match settings::list(config, env) {
-        Ok(listed) => facts.listed = listed,
+        Ok(listing) => (facts.listed, facts.file, facts.warnings) = (listing.settings, listing.file, listing.warnings),
         Err(faults) => {
             (facts.faults, facts.warnings) = faults.split();
             return (roles, facts, Loaded::default());
