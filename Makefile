@@ -40,6 +40,8 @@ export REVISION := $(word 1,$(COMMIT))
 # Not exported: it would have the C code built again after each commit.
 EPOCH := SOURCE_DATE_EPOCH=$(word 2,$(COMMIT))
 export MAINTAINER := hsdo maintainers <maintainers@hsdo.invalid>
+# Options that somebody gives all his archives are not for ours.
+unexport GZIP TAR_OPTIONS XZ_OPT XZ_DEFAULTS
 PACKERS := dpkg-deb=dpkg rpmbuild=rpm python3=python3
 VENV := target/venv
 MOTO := $(VENV)/.moto-$(MOTO_VERSION)

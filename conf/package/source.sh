@@ -4,7 +4,6 @@
 set -eu
 umask 022
 export LC_ALL=C TZ=UTC
-unset TAR_OPTIONS XZ_OPT XZ_DEFAULTS
 dist=target/dist work=target/dist-work/source name=hsdo-$VERSION
 rm -rf "$work"
 mkdir -p "$work/$name" "$dist"
