@@ -21,7 +21,7 @@ size=$(find "$root" -type f -exec stat -c %s {} + | awk '{ sum += int(($1 + 1023
 sed -e "s/@VERSION@/$VERSION/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@MAINTAINER@/$MAINTAINER/" -e "s/@SIZE@/$size/" \
     conf/package/deb/control > "$root/DEBIAN/control"
 echo /etc/hsdo/env.yaml > "$root/DEBIAN/conffiles"
-(cd "$root" && find usr lib -type f | LC_ALL=C sort | xargs md5sum) > "$root/DEBIAN/md5sums"
+(cd "$root" && find usr -type f | LC_ALL=C sort | xargs md5sum) > "$root/DEBIAN/md5sums"
 for script in postinst prerm postrm; do
     sed -e '/^@USER@$/{r conf/package/user.sh' -e 'd}' conf/package/deb/$script > "$root/DEBIAN/$script"
     chmod 755 "$root/DEBIAN/$script"

@@ -39,7 +39,7 @@ for pair in x86_64:amd64 aarch64:arm64; do
     [ "$(dpkg-deb -I "$deb" conffiles)" = /etc/hsdo/env.yaml ]
     python3 - "$work/$machine/$name" "$work/$machine/deb/usr/share/doc/hsdo" <<'PYTHON'
 import pathlib, re, sys
-pages = ["README.md", "conf/README.md", "conf/terraform/README.md", "src/README.md", "tests/README.md"]
+pages = ["README.md", "conf/README.md", "conf/terraform/README.md"]
 for page in (pathlib.Path(top, page) for top in sys.argv[1:] for page in pages):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     dead = [link for link in links if not (page.parent / link).exists()]
