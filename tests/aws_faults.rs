@@ -166,6 +166,8 @@ struct SkewedAws {
     ahead: Arc<AtomicI64>,
     /// Offset of its `Date` header from its clock: a proxy on the way may stamp its own.
     wrong: Arc<AtomicI64>,
+    /// A further offset in the next response to a `Scan`, and in no other one.
+    once: Arc<AtomicI64>,
 }
 
 impl SkewedAws {
@@ -173,14 +175,17 @@ impl SkewedAws {
         let (refused, ahead) = (Arc::new(Mutex::new(0)), Arc::new(AtomicI64::new(ahead)));
         let wrong = Arc::new(AtomicI64::new(0));
         let (counter, clock, upstream) = (Arc::clone(&refused), Arc::clone(&ahead), upstream.to_owned());
-        let dates = Arc::clone(&wrong);
+        let once = Arc::new(AtomicI64::new(0));
+        let (dates, next) = (Arc::clone(&wrong), Arc::clone(&once));
         let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build();
         let agent = ureq::Agent::new_with_config(config);
         let serve = move |mut reader: BufReader<TcpStream>| {
             while let Ok(Some(request)) = read_request(&mut reader) {
                 let now = now() + clock.load(Ordering::SeqCst);
                 let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
-                let date = vec![("Date".to_owned(), http_date(now + dates.load(Ordering::SeqCst)))];
+                let is_scan = header("x-amz-target").ends_with(".Scan");
+                let odd = dates.load(Ordering::SeqCst) + if is_scan { next.swap(0, Ordering::SeqCst) } else { 0 };
+                let date = vec![("Date".to_owned(), http_date(now + odd))];
                 let response = if now.abs_diff(signed_at(&header("x-amz-date"))) > 300 {
                     *lock(&counter) += 1;
                     let (status, body) = refusal(&header("authorization"));
@@ -200,7 +205,7 @@ impl SkewedAws {
             }
         };
         let listener = Listener::start(SocketAddr::from(([127, 0, 0, 1], 0)), serve).expect("some port is free");
-        SkewedAws { listener, refused, ahead, wrong }
+        SkewedAws { listener, refused, ahead, wrong, once }
     }
 
     fn url(&self) -> String {
@@ -311,6 +316,28 @@ fn a_proxy_that_writes_a_wrong_date_on_every_answer_costs_one_refused_call() {
         assert_eq!(server.metric(r#"hsdo_turns_total{result="failed"}"#).unwrap_or(0.0), 0.0, "{}", server.log());
         assert_eq!(*lock(&aws.refused), 2, "{}", server.log());
     }
+}
+
+/// What lapses is over for good, so one proxy of many with a wrong clock must not end it.
+#[test]
+fn a_date_that_is_wrong_once_ends_no_order() {
+    let bed = bed("lapse");
+    let aws = SkewedAws::start(&bed.moto().url(), 0);
+    let mut server = Hsdo::server(&bed).env("AWS_ENDPOINT_URL", &aws.url()).spawn();
+    server.wait_turn();
+    let drain = Hsdo::with_aws(&bed, "drain").env("SERVER_MODE", "aws").env("SERVER_ASG_NAMES", "web");
+    ["drain", "slot:1", "--for", "2h", "--yes"].into_iter().fold(drain, Hsdo::arg).run().assert_code(0);
+    let status = || text_of(&bed.moto().rows()[&1], "BackendServerStatus").unwrap_or_default();
+    let drains = || if status() == "draining" { Ok(()) } else { Err(status()) };
+    wait_for("the order to be carried out", SOON, drains);
+    for wrong in [86_400, -86_400, 86_400] {
+        aws.once.store(wrong, Ordering::SeqCst);
+        wait_for("a scan", SOON, || if aws.once.load(Ordering::SeqCst) == 0 { Ok(()) } else { Err("none yet") });
+        server.wait_turn();
+        server.wait_turn();
+        assert_eq!(status(), "draining", "{}", server.log());
+    }
+    assert!(!server.log().contains("over: "), "{}", server.log());
 }
 
 /// When no correction helps, the number of requests per turn is bounded.

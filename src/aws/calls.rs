@@ -144,9 +144,9 @@ impl Aws {
         Ok((credentials.label(), credentials.expires))
     }
 
-    /// The time by AWS's clock, as far as responses have told it.
+    /// The time by AWS's clock, as far as responses have told it, and as long as they agree: to decide by.
     pub(crate) fn now(&self) -> Timestamp {
-        self.session.get().map_or_else(Timestamp::now, |session| session.caller.clock.now())
+        self.session.get().map_or_else(Timestamp::now, |session| session.caller.clock.steady_now())
     }
 
     /// AWS's time less that of this machine, in microseconds, as far as the calls so far have told.

@@ -12,4 +12,5 @@ pub(super) mod proxy;
 pub(super) mod retry;
 mod sign;
 pub(super) mod skew;
+mod steady;
 mod tls;

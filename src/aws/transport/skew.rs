@@ -5,8 +5,9 @@
 //! time agrees with the `Date`, dates are ignored and this machine's own clock signs.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::steady::SteadyClock;
 use crate::aws::reading::dates;
 use crate::clock::Timestamp;
 
@@ -25,6 +26,7 @@ struct Skew {
     ahead: i64,
     /// If set, `ahead` is zero.
     ignore_dates: bool,
+    steady: SteadyClock,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,14 @@ impl AwsClock {
         self.at(Timestamp::now())
     }
 
+    /// AWS's time for what cannot be taken back: one odd date does not move it. This machine's, before the first date and while dates
+    /// are ignored.
+    pub(crate) fn steady_now(&self) -> Timestamp {
+        let skew = self.lock();
+        let steady = skew.steady.at(Instant::now()).filter(|_| !skew.ignore_dates);
+        steady.unwrap_or_else(Timestamp::now)
+    }
+
     /// AWS's time at local time `local`.
     pub(crate) fn at(&self, local: Timestamp) -> Timestamp {
         Timestamp::from_micros(local.as_micros().saturating_add(self.lock().ahead))
@@ -50,8 +60,10 @@ impl AwsClock {
     pub(crate) fn learn(&self, sent: Timestamp, came: Timestamp, date: Option<&str>, aged: bool) -> Option<DateSample> {
         let trip = came.since(sent).filter(|trip| *trip <= MAX_TRIP && !aged)?;
         let middle = sent.plus(trip / 2);
-        let ahead = dates::parse_http_date(date?)?.as_micros().saturating_sub(middle.as_micros());
+        let date = dates::parse_http_date(date?)?;
+        let ahead = date.as_micros().saturating_sub(middle.as_micros());
         let mut skew = self.lock();
+        skew.steady.hear(date.plus(trip / 2), Instant::now());
         let sample = DateSample { ahead, far_off: is_significant(ahead, skew.ahead) };
         if !skew.ignore_dates {
             skew.ahead = ahead;
@@ -65,12 +77,12 @@ impl AwsClock {
         let Some(sample) = sample else { return false };
         let mut skew = self.lock();
         if sample.far_off {
-            *skew = Skew { ahead: sample.ahead, ignore_dates: false };
+            (skew.ahead, skew.ignore_dates) = (sample.ahead, false);
             return true;
         }
         let corrected = is_significant(skew.ahead, 0);
         if corrected {
-            *skew = Skew { ahead: 0, ignore_dates: true };
+            (skew.ahead, skew.ignore_dates) = (0, true);
         }
         corrected
     }
@@ -125,7 +137,7 @@ mod tests {
         let cases: Vec<Case> = serde_json::from_str(text).expect("cases");
         assert_eq!(cases.len(), 10);
         for case in cases {
-            let clock = AwsClock(Mutex::new(Skew { ahead: case.ahead_before * 1_000_000, ignore_dates: false }));
+            let clock = AwsClock(Mutex::new(Skew { ahead: case.ahead_before * 1_000_000, ..Skew::default() }));
             for request in case.requests {
                 let (sent, came) = (moment(&request.sent), moment(&request.came));
                 assert_eq!(clock.at(sent), moment(&request.signed), "{}", case.about);
