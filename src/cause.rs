@@ -172,6 +172,8 @@ pub enum Wait {
     Check,
     /// The end of a check of the server that was there before.
     OldCheck,
+    /// The end of requests to the server that was there before.
+    OldRequests,
 }
 
 /// What an operator or agent set.
@@ -260,6 +262,10 @@ impl fmt::Display for Cause {
             Cause::Waiting(Wait::OldCheck) => {
                 f.write_str("waits until a check of the server that was here before has ended")
             }
+            Cause::Waiting(Wait::OldRequests) => f.write_str(
+                "waits, for a minute at most, until requests to the server that was here before have ended: this HAProxy would send more over their \
+                 connections",
+            ),
             Cause::Held(Hand::Drain) => {
                 f.write_str("an operator or agent set it to drain; left alone until `set server … state ready`")
             }

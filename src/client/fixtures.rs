@@ -31,6 +31,7 @@ pub(super) fn server(admin: Admin, up: bool, last: u8, weight: Weight) -> Runnin
         configured: 1,
         checked: true,
         checking: false,
+        busy: false,
     }
 }
 

@@ -10,6 +10,9 @@
 //!
 //! *Proven servers.* A server that has been seen taking traffic at its address skips its check when it comes back from draining.
 //!
+//! *Requests from before.* A parked server with requests to the one before it is not opened until they have ended, but for a minute at
+//! most: a download or a tunnel may last for hours.
+//!
 //! *Contested weights.* If something else, such as an agent, keeps changing a weight back, hsdo gives up after three rounds within a
 //! minute and retries once a minute.
 
@@ -25,6 +28,9 @@ use crate::slot::{SlotId, Weight};
 const ROUNDS: u32 = 3;
 /// How long a weight that was given up is left alone, and how long it must stay right to end the contest.
 const TRUCE: Duration = Duration::from_secs(60);
+
+/// How long a slot stays parked for the sake of requests to the server that was there before.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What put a slot out of rotation, or would have if it were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +66,10 @@ struct Seen {
     opened: bool,
     /// Since when it has waited for its first check.
     waiting: Option<Instant>,
+    /// Since when it has been parked with requests from before.
+    busy: Option<Instant>,
+    /// It stays parked for their sake.
+    spared: bool,
 }
 
 /// What is remembered of one backend.
@@ -79,6 +89,8 @@ impl SlotMemory {
                 *seen = Seen { owner: Owner::Ours, ..Seen::default() };
                 continue;
             };
+            seen.busy = server.busy.then(|| seen.busy.unwrap_or(now));
+            seen.spared = seen.busy.is_some_and(|since| now.saturating_duration_since(since) < PATIENCE);
             let there = options.has_address(server.address, address);
             seen.owner = owner(seen.owner, server, address, there);
             if there && server.serves() {
@@ -119,6 +131,11 @@ impl SlotMemory {
     /// Whether the server of this slot has been seen serving at its address.
     pub fn is_proven(&self, slot: SlotId) -> bool {
         self.0.get(&slot).is_some_and(|seen| seen.proven.is_some())
+    }
+
+    /// Whether this slot stays parked until requests to the server that was there before have ended.
+    pub fn is_spared(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).is_some_and(|seen| seen.spared)
     }
 
     /// How long the server of this slot, which this client opened, has waited for its first check; none if it does not.
@@ -231,6 +248,26 @@ mod tests {
         memory.sending(1, &[Change::Maintenance]);
         memory.observe(&desired, &running(Admin::Maintenance), OPTIONS, now);
         assert!(!memory.is_held(1) && !memory.is_proven(1));
+    }
+
+    #[test]
+    fn a_slot_is_spared_for_a_minute_for_requests_from_before() {
+        let mut memory = SlotMemory::default();
+        let start = Instant::now();
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: IpAddr::from([10, 0, 0, 1]).into(), weight: 7 })]);
+        let desired = Desired { slots, max_row: 1, ..Desired::default() };
+        for (second, busy, spared) in [
+            (0, true, true),
+            (59, true, true),
+            (60, true, false),
+            (61, false, false),
+            (62, true, true),
+            (121, true, true),
+        ] {
+            let parked = Running { busy, ..server(Admin::Maintenance, true, 99, 0) };
+            memory.observe(&desired, &BTreeMap::from([(1, parked)]), OPTIONS, start + Duration::from_secs(second));
+            assert_eq!(memory.is_spared(1), spared, "second {second}");
+        }
     }
 
     /// The weight that is read, seconds after the first reading, and whether it is paused and contested then.

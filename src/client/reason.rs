@@ -77,7 +77,8 @@ fn serving(
         return Cause::Contested { wanted };
     }
     match view.stage(id, server) {
-        Stage::Parked if has(&plan.waiting) => Cause::Waiting(Wait::OldCheck),
+        Stage::Parked if has(&plan.waiting) && server.checking => Cause::Waiting(Wait::OldCheck),
+        Stage::Parked if has(&plan.waiting) => Cause::Waiting(Wait::OldRequests),
         Stage::Down | Stage::Serving if !right => Cause::Behind,
         Stage::Down if has(&plan.waiting) => Cause::Waiting(Wait::Check),
         Stage::Down => Cause::Down,
@@ -167,6 +168,7 @@ mod tests {
             ("a step of the ramp is not there yet", web(Enabled, 7), Some(up(1, 6)), OPTIONS, true, Cause::Behind),
             ("new", web(Enabled, 7), Some(down(1, 7)), OPTIONS, false, Cause::Waiting(Wait::Check)),
             ("new, and an old check is under way", web(Enabled, 7), Some(checking(maintenance(1, 0))), OPTIONS, false, Cause::Waiting(Wait::OldCheck)),
+            ("new, and an old request is under way", web(Enabled, 7), Some(Running { busy: true, checking: false, ..checking(maintenance(1, 0)) }), OPTIONS, false, Cause::Waiting(Wait::OldRequests)),
             ("down after it served", web(Enabled, 7), Some(down(1, 7)), OPTIONS, true, Cause::Down),
             ("set to drain", web(Enabled, 7), Some(drain(7)), OPTIONS, true, Cause::Held(Hand::Drain)),
             ("set to maintenance", web(Enabled, 7), Some(maintenance(1, 7)), OPTIONS, true, Cause::Held(Hand::Maintenance)),

@@ -38,7 +38,7 @@ pub struct BackendPlan {
     pub covering: Vec<SlotId>,
     /// Slots up to the list size, or with an occupant, that HAProxy does not have.
     pub missing: Vec<SlotId>,
-    /// A slot stays parked until a check of its previous server ends.
+    /// A slot stays parked until a check of its previous server, or requests to it, end.
     pub unopened: bool,
     /// Something remains to be done once HAProxy's state or the time allows it.
     pub pending: bool,
@@ -110,8 +110,12 @@ impl ServingSlot<'_> {
                 }
                 changes
             }
-            Stage::Parked if gated && self.server.admin == Admin::Maintenance && self.server.checking => {
-                // The result of the previous server's check would count for this one.
+            Stage::Parked
+                if gated
+                    && self.server.admin == Admin::Maintenance
+                    && (self.server.checking || view.memory.is_spared(self.id)) =>
+            {
+                // The result of the previous server's check would count for this one, and its connections would be used for this one.
                 plan.waiting.push(self.id);
                 (plan.unopened, plan.pending) = (true, true);
                 return;

@@ -30,6 +30,7 @@ fn each_stage_has_its_step() {
     use Change::{HealthDown, Maintenance, Ready, Weight};
     let unchecked = |server: Running| Running { checked: false, ..server };
     let checking = |server: Running| Running { checking: true, ..server };
+    let busy = |server: Running| Running { busy: true, ..server };
     let parked = |server: Running| Running { address: Some((PARKED, 80).into()), ..server };
     const PARK: Change = Change::Address(PARKED, Some(80));
     let open = |weight| {
@@ -50,6 +51,8 @@ fn each_stage_has_its_step() {
         ("parked", parked(maintenance(1, 0)), serve_at(1, 7), open(7), vec![]),
         ("parked, to drain", parked(maintenance(1, 0)), serve_at(1, 0), open(0), vec![]),
         ("parked, and a check is under way from before", parked(checking(maintenance(1, 0))), serve_at(1, 7), vec![], vec![]),
+        ("parked, and a request is under way from before", parked(busy(maintenance(1, 0))), serve_at(1, 7), vec![], vec![]),
+        ("the same without a check", unchecked(parked(busy(maintenance(1, 0)))), serve_at(1, 7), vec![Weight(0), move_to(1)], vec![]),
         ("parked, its line was cut after ready", parked(up(1, 0)), serve_at(1, 7), open(7), vec![]),
         ("parked, its line was cut later", parked(down(1, 0)), serve_at(1, 7), open(7), vec![]),
         ("filled without time for a check, and there is some", maintenance(1, 0), serve_at(1, 7), vec![PARK], vec![]),

@@ -1,8 +1,9 @@
 //! The stage of one slot of one backend, derived from one reading and never stored. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::placement::{Endpoint, Wanted};
+pub(super) use crate::ports::PARKED;
 use crate::ports::{Admin, Change, Running};
 use crate::slot::Weight;
 
@@ -45,10 +46,6 @@ impl Options {
         if wanted > 0 && self.static_weights { Change::ConfiguredWeight } else { Change::Weight(wanted) }
     }
 }
-
-/// The address of parked servers. `connect` to it fails at once, without network traffic (ip(7)): persistent requests get in between
-/// the commands `state ready` and `health down`.
-pub(super) const PARKED: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
 /// Where a slot stands between desired and actual state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,6 +79,21 @@ impl Known {
         version(&self.process.version) >= (3, 1)
     }
 
+    /// Whether it keeps a connection that was in use when the server's address changed, and sends later requests over it to the old
+    /// address: with `http-reuse safe`, its default, for as long as requests come (measured on 2.6.12). Fixed as "backend: fix reuse
+    /// with set-dst/set-dst-port" in 2.6.22, 2.8.15, 3.0.10, 3.1.7 and 3.2, and not at all in the others.
+    pub(super) fn keeps_old_connections(&self) -> bool {
+        let fixed = match version(&self.process.version) {
+            (2, 6) => 22,
+            (2, 8) => 15,
+            (3, 0) => 10,
+            (3, 1) => 7,
+            (2, _) => return true,
+            _ => return false,
+        };
+        patch(&self.process.version) < fixed
+    }
+
     /// The longest text of joined commands that fits a line, including the line end.
     pub(super) fn line_limit(&self) -> usize {
         self.longest_line - self.dialect.prefix().len()
@@ -111,6 +126,13 @@ fn hangs_on_long_lines(text: &str) -> bool {
 fn version(text: &str) -> (u32, u32) {
     let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
     (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX))
+}
+
+/// The third number of a version such as `2.6.12-1+deb12u4`; anything unreadable, such as a development version, counts as recent.
+fn patch(text: &str) -> u32 {
+    let digits =
+        text.splitn(3, '.').nth(2).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX)
 }
 
 /// Whether the reply to `show proc` is the master's: a worker does not know the command.
@@ -162,6 +184,28 @@ mod tests {
         ] {
             let mut known = known(version);
             assert_eq!((known.learn_from(&error), known.line_limit()), (retry, limit), "{version} {error}");
+        }
+    }
+
+    #[test]
+    fn some_versions_keep_connections_to_an_address_of_before() {
+        for (version, keeps) in [
+            ("2.2.9-2+deb11u7", true),
+            ("2.4.29", true),
+            ("2.6.12-1+deb12u4", true),
+            ("2.6.22", false),
+            ("2.8.5-1ubuntu3", true),
+            ("2.8.15", false),
+            ("2.9.15", true),
+            ("3.0.9", true),
+            ("3.0.11-1+deb13u2", false),
+            ("3.1.6", true),
+            ("3.1.7", false),
+            ("3.2.0", false),
+            ("3.2-dev9", false),
+            ("x", false),
+        ] {
+            assert_eq!(known(version).keeps_old_connections(), keeps, "{version}");
         }
     }
 

@@ -100,7 +100,7 @@ fn replaying(recording: &Recording) -> (Runtime, PathBuf, Arc<Mutex<Vec<String>>
 /// Without a check in flight.
 fn running(admin: Admin, up: bool, address: &str, weight: u16) -> Running {
     let address = Some(address.parse().expect("an address"));
-    Running { admin, inherited: false, up, address, weight, configured: 1, checked: true, checking: false }
+    Running { admin, inherited: false, up, address, weight, configured: 1, checked: true, checking: false, busy: false }
 }
 
 /// Ignores whether a check was in flight, which is chance.

@@ -11,7 +11,9 @@ use super::snapshot::{self, StatSnapshot};
 use super::socket::{self, Exchange, Socket, Until};
 use super::state::{self, ServersState, info_value};
 use super::traffic::{self, Traffic};
-use crate::ports::{BackendFault, Command, Haproxy, Process, Reading, Servers, TurnError, Verdict};
+use crate::ports::{
+    Admin, BackendFault, Command, Haproxy, PARKED, Process, Reading, Running, Servers, TurnError, Verdict,
+};
 
 /// Lines of commands in flight at a time. With one, HAProxy spends a third of the time waiting for hsdo; three are hardly faster than
 /// two (measured on 2.6 with two threads and 1,000 servers).
@@ -192,7 +194,8 @@ impl Runtime {
                 };
                 backends.insert((*name).to_owned(), table);
             }
-            let backends = self.resolve_faults(backends)?;
+            let mut backends = self.resolve_faults(backends)?;
+            self.mark_busy(&mut backends)?;
             let known = self.known.as_mut().expect("a process was identified");
             let is_new = !std::mem::replace(&mut known.reported, true);
             return Ok(Reading { process, is_new, backends });
@@ -253,6 +256,34 @@ impl Runtime {
             (name, servers)
         };
         Ok(tables.into_iter().map(judge).collect())
+    }
+
+    /// Marks the parked servers that still have requests from before, where that matters.
+    fn mark_busy(
+        &mut self,
+        backends: &mut BTreeMap<String, Result<Servers, BackendFault>>,
+    ) -> Result<(), HaproxyError> {
+        if !self.known.as_ref().is_some_and(Known::keeps_old_connections) {
+            return Ok(());
+        }
+        let is_parked = |server: &Running| {
+            server.admin == Admin::Maintenance && server.address.is_some_and(|address| address.ip() == PARKED)
+        };
+        let has_parked = |(_, servers): &(&String, &Result<Servers, BackendFault>)| {
+            servers.as_ref().is_ok_and(|servers| servers.values().any(is_parked))
+        };
+        let names: Vec<String> = backends.iter().filter(has_parked).map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let traffic = self.read_traffic(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        for (name, servers) in backends.iter_mut() {
+            let (Some(traffic), Ok(servers)) = (traffic.get(name), servers) else { continue };
+            for (name, server) in servers.iter_mut().filter(|(_, server)| is_parked(server)) {
+                server.busy = traffic.get(name).is_some_and(|traffic| traffic.http && traffic.sessions > 0);
+            }
+        }
+        Ok(())
     }
 
     fn compare(&mut self, names: &[&str]) -> Result<bool, HaproxyError> {

@@ -92,6 +92,7 @@ pub fn parse(reply: &str) -> Result<ServersState, String> {
             configured: parse_weight(fields[configured])?,
             checked: checks & CHECKED == CHECKED,
             checking: (checks | agents) & CHECKING != 0,
+            busy: false,
         };
         let named = |field: &str| (field != "-" && !field.is_empty()).then(|| fields[name].to_owned());
         table.srv_record = table.srv_record.or_else(|| named(fields[record]));

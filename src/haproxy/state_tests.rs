@@ -36,6 +36,7 @@ fn the_states_of_a_server() {
         configured: 1,
         checked: true,
         checking: false,
+        busy: false,
     };
     assert_eq!(ready, expected, "`disabled` in the configuration leaves bit 4 for ever");
     for (admin, expected, inherited, why) in [

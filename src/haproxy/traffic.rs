@@ -13,6 +13,8 @@ pub struct Traffic {
     pub sessions: u64,
     /// Requests that wait for it.
     pub queued: u64,
+    /// Its backend speaks HTTP.
+    pub http: bool,
 }
 
 impl Traffic {
@@ -34,6 +36,8 @@ pub(super) fn parse(reply: &str) -> BTreeMap<String, Traffic> {
     let [Some(name), Some(status), Some(check), Some(sessions), Some(queued)] = columns else {
         return BTreeMap::new();
     };
+    // `mode` comes after free text; this one is empty unless it is HTTP.
+    let responses = column("hrsp_1xx");
     let row = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
         let number = |place: usize| cells.get(place)?.parse().ok();
@@ -42,6 +46,7 @@ pub(super) fn parse(reply: &str) -> BTreeMap<String, Traffic> {
             check: (*cells.get(check)?).to_owned(),
             sessions: number(sessions)?,
             queued: number(queued)?,
+            http: responses.and_then(|place| cells.get(place)).is_some_and(|count| !count.is_empty()),
         };
         Some(((*cells.get(name)?).to_owned(), traffic))
     };
@@ -54,17 +59,18 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name() {
-        let reply = "# pxname,svname,qcur,scur,status,check_status,last_chk,\n\
-                     back,web1,2,3,UP 1/2,* L4OK,\"a, b\",\nback,web2,0,0,DOWN,L7STS,x,\nback,web3\nback,web4,,1,UP,L4OK,x,\n\n";
+        let reply = "# pxname,svname,qcur,scur,status,check_status,hrsp_1xx,last_chk,\n\
+                     back,web1,2,3,UP 1/2,* L4OK,0,\"a, b\",\nback,web2,0,0,DOWN,L7STS,,x,\nback,web3\nback,web4,,1,UP,L4OK,,x,\n\n";
         let servers = parse(reply);
-        let traffic = |status: &str, check: &str, sessions, queued| Traffic {
+        let traffic = |status: &str, check: &str, sessions, queued, http| Traffic {
             status: status.to_owned(),
             check: check.to_owned(),
             sessions,
             queued,
+            http,
         };
-        assert_eq!(servers.get("web1"), Some(&traffic("UP 1/2", "* L4OK", 3, 2)));
-        assert_eq!(servers.get("web2"), Some(&traffic("DOWN", "L7STS", 0, 0)));
+        assert_eq!(servers.get("web1"), Some(&traffic("UP 1/2", "* L4OK", 3, 2, true)));
+        assert_eq!(servers.get("web2"), Some(&traffic("DOWN", "L7STS", 0, 0, false)));
         assert_eq!(servers.len(), 2);
         for other in ["", "\n", "Unknown command", "# pxname,svname\nback,web1"] {
             assert!(parse(other).is_empty(), "{other}");

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::TurnError;
 use crate::balancer::BalancerReport;
 use crate::marker::Marker;
 use crate::slot::{Table, Weight};
+
+/// The address of parked servers. `connect` to it fails at once, without network traffic (ip(7)): persistent requests get in between
+/// the commands `state ready` and `health down`.
+pub const PARKED: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
 /// The table, as the client uses it.
 pub trait TableReader {
@@ -156,6 +160,9 @@ pub struct Running {
     pub checked: bool,
     /// Whether a health or agent check is in flight. Its result will count for whatever address the server has by then.
     pub checking: bool,
+    /// Parked, with requests under way to the server that was there before, in a HAProxy that would go on using their connections
+    /// after they end.
+    pub busy: bool,
 }
 
 impl Running {

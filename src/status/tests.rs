@@ -106,6 +106,7 @@ fn client(size: SlotId, trouble: bool) -> Arc<Status> {
         configured: 1,
         checked: true,
         checking: false,
+        busy: false,
     };
     let mut slots: [Vec<BackendSlot>; 2] = [vec![], vec![]];
     for id in 1..=size {

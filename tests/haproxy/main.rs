@@ -13,6 +13,7 @@ mod hands;
 mod names;
 mod ports;
 mod resolver;
+mod reuse;
 mod sockets;
 mod tracking;
 mod weights;

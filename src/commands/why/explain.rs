@@ -332,7 +332,7 @@ fn runs(running: &Running, traffic: Option<&Traffic>) -> String {
         Admin::Maintenance => "maintenance",
     };
     let mut text = format!("{address}, weight {}, {admin}", running.weight);
-    if let Some(Traffic { status, check, sessions, queued }) = traffic {
+    if let Some(Traffic { status, check, sessions, queued, .. }) = traffic {
         text.push_str(&format!(", {status}"));
         if !check.is_empty() {
             text.push_str(&format!(", check {}", check.trim_start_matches("* ")));

@@ -304,6 +304,7 @@ impl Server {
             configured: config.weight,
             checked: self.checks.is_configured() && self.checks.is_enabled(),
             checking: self.checks.is_under_way(now),
+            busy: false,
         }
     }
 }
