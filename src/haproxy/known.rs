@@ -79,21 +79,6 @@ impl Known {
         version(&self.process.version) >= (3, 1)
     }
 
-    /// Whether it keeps a connection that was in use when the server's address changed, and sends later requests over it to the old
-    /// address: with `http-reuse safe`, its default, for as long as requests come (measured on 2.6.12). Fixed as "backend: fix reuse
-    /// with set-dst/set-dst-port" in 2.6.22, 2.8.15, 3.0.10, 3.1.7 and 3.2, and not at all in the others.
-    pub(super) fn keeps_old_connections(&self) -> bool {
-        let fixed = match version(&self.process.version) {
-            (2, 6) => 22,
-            (2, 8) => 15,
-            (3, 0) => 10,
-            (3, 1) => 7,
-            (2, _) => return true,
-            _ => return false,
-        };
-        patch(&self.process.version) < fixed
-    }
-
     /// The longest text of joined commands that fits a line, including the line end.
     pub(super) fn line_limit(&self) -> usize {
         self.longest_line - self.dialect.prefix().len()
@@ -115,6 +100,21 @@ impl Known {
         let longest_line = self.longest_line.min((length / 2).max(SHORTEST));
         std::mem::replace(&mut self.longest_line, longest_line) > longest_line && retry
     }
+}
+
+/// Whether this version keeps a connection that was in use when the server's address changed, and sends later requests over it to the
+/// old address: with `http-reuse safe`, its default, for as long as requests come (measured on 2.6.12). Fixed as "backend: fix reuse
+/// with set-dst/set-dst-port" in 2.6.22, 2.8.15, 3.0.10, 3.1.7 and 3.2, and not at all in the others.
+pub fn keeps_old_connections(text: &str) -> bool {
+    let fixed = match version(text) {
+        (2, 6) => 22,
+        (2, 8) => 15,
+        (3, 0) => 10,
+        (3, 1) => 7,
+        (2, _) => return true,
+        _ => return false,
+    };
+    patch(text) < fixed
 }
 
 /// Whether this version hangs on a line that exceeds its buffer: 2.2 yes, 2.6 no (measured).
@@ -205,7 +205,7 @@ mod tests {
             ("3.2-dev9", false),
             ("x", false),
         ] {
-            assert_eq!(known(version).keeps_old_connections(), keeps, "{version}");
+            assert_eq!(keeps_old_connections(version), keeps, "{version}");
         }
     }
 

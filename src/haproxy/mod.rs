@@ -21,5 +21,6 @@ mod traffic;
 
 pub use error::HaproxyError;
 pub use inspect::{InspectedBackend, InspectedServer, Inspection};
+pub use known::keeps_old_connections;
 pub use runtime::Runtime;
 pub use traffic::Traffic;

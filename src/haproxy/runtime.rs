@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{judge, lines};
 use super::error::HaproxyError;
-use super::known::{Dialect, Known, is_master, level, processes};
+use super::known::{Dialect, Known, is_master, keeps_old_connections, level, processes};
 use super::snapshot::{self, StatSnapshot};
 use super::socket::{self, Exchange, Socket, Until};
 use super::state::{self, ServersState, info_value};
@@ -263,7 +263,7 @@ impl Runtime {
         &mut self,
         backends: &mut BTreeMap<String, Result<Servers, BackendFault>>,
     ) -> Result<(), HaproxyError> {
-        if !self.known.as_ref().is_some_and(Known::keeps_old_connections) {
+        if !self.known.as_ref().is_some_and(|known| keeps_old_connections(&known.process.version)) {
             return Ok(());
         }
         let is_parked = |server: &Running| {

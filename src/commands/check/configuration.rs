@@ -16,6 +16,10 @@ pub(super) struct BackendText {
     pub(super) state_file: bool,
     /// `option persist`.
     pub(super) persist: bool,
+    /// `http-reuse never`.
+    pub(super) reuse_never: bool,
+    /// `option http-server-close` or `httpclose`.
+    pub(super) server_close: bool,
 }
 
 /// The words that open a section (configuration manual, sections 3 to 12).
@@ -91,6 +95,9 @@ fn directive(section: &mut BackendText, words: &[&str]) {
         ["load-server-state-from-file", from, ..] => section.state_file = *from != "none",
         ["option", "persist", ..] => section.persist = true,
         ["no", "option", "persist", ..] => section.persist = false,
+        ["http-reuse", kind, ..] => section.reuse_never = *kind == "never",
+        ["option", "http-server-close" | "httpclose", ..] => section.server_close = true,
+        ["no", "option", "http-server-close" | "httpclose", ..] => section.server_close = false,
         ["server-template" | "default-server", rest @ ..] => {
             if let Some(key) = rest.iter().position(|word| *word == "hash-key").and_then(|place| rest.get(place + 1)) {
                 section.by_address = key.starts_with("addr");
@@ -127,14 +134,14 @@ mod tests {
             "global\n  hash-type consistent\n\
              defaults base\n  load-server-state-from-file global # kept\n\
              backend a\n  balance uri\n  hash-type consistent sdbm\n  server-template w 1-4 127.0.0.2:80 hash-key addr\n\
-             defaults from base\n  option persist\n\
+             defaults from base\n  option persist\n  http-reuse never\n  option http-server-close\n\
              frontend f\n  hash-type consistent\n\
-             backend b\n  #hash-type consistent\n  load-server-state-from-file none\n\
+             backend b\n  #hash-type consistent\n  load-server-state-from-file none\n  no option http-server-close\n\
              listen c from base\n  bind :80\n",
         );
         let expected = [
-            ("a", BackendText { consistent: true, by_address: true, state_file: true, persist: false }),
-            ("b", BackendText { persist: true, ..BackendText::default() }),
+            ("a", BackendText { consistent: true, by_address: true, state_file: true, ..BackendText::default() }),
+            ("b", BackendText { persist: true, reuse_never: true, ..BackendText::default() }),
             ("c", BackendText { state_file: true, ..BackendText::default() }),
         ];
         for (name, expected) in expected {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::configuration::BackendText;
 use super::line::{Line, Trouble};
-use crate::haproxy::{InspectedBackend, InspectedServer, Inspection};
+use crate::haproxy::{InspectedBackend, InspectedServer, Inspection, keeps_old_connections};
 use crate::ports::BackendFault;
 use crate::settings::Backend;
 use crate::slot::SlotId;
@@ -111,6 +111,20 @@ fn backend_lines(subject: &str, facts: &HaproxyFacts, backend: &Backend, found: 
             subject,
             "`option persist` sends sticky requests to servers that are down, new ones before their check included",
             "remove `option persist`",
+        ));
+    }
+    if let (Some(text), Ok(inspection)) = (text, &facts.inspection)
+        && text.reuse_never
+        && !text.server_close
+        && keeps_old_connections(&inspection.version)
+    {
+        lines.push(Line::warn(
+            subject,
+            format!(
+                "`http-reuse never` in HAProxy {}: clients that keep their connection go on reaching the server that a slot had before",
+                one_line(&inspection.version, 60)
+            ),
+            "set `option http-server-close`, remove `http-reuse never`, or update to 2.6.22, 2.8.15, 3.0.10 or 3.1.7",
         ));
     }
     lines

@@ -82,6 +82,21 @@ fn what_surprises_is_named_with_its_remedy() {
             facts("roundrobin", 4, GOOD, Some(BackendText { persist: true, ..BackendText::default() })),
             Some((Level::Warn, "option persist")),
         ),
+        (
+            "connections of their own",
+            facts("roundrobin", 4, GOOD, Some(BackendText { reuse_never: true, ..BackendText::default() })),
+            Some((Level::Warn, "option http-server-close")),
+        ),
+        (
+            "connections for one request",
+            facts(
+                "roundrobin",
+                4,
+                GOOD,
+                Some(BackendText { reuse_never: true, server_close: true, ..BackendText::default() }),
+            ),
+            None,
+        ),
     ] {
         let bad = bad(&facts);
         match expected {
