@@ -16,9 +16,18 @@ pub struct Marker {
     pub heartbeat: Option<u64>,
     /// The term of the server that may write (`HsdoLeader`).
     pub leader: Option<String>,
+    /// Whether that server says that it cannot see the instances (`HsdoBlind`, whatever its value).
+    pub blind: bool,
 }
 
-/// What a server writes to take the lease.
+impl Marker {
+    /// Whether nothing of it is left. A blindness means nothing without a leader.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Marker { version: None, heartbeat: None, leader: None, .. })
+    }
+}
+
+/// What a server writes to take the lease. Whoever takes it sees the instances, so that it removes a blindness of the marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Its first version, 0 to [`MAX_COUNTER`].
@@ -38,6 +47,8 @@ pub struct Stamp {
     pub heartbeat: u64,
     /// The name of its term: the table must still name it.
     pub leader: String,
+    /// Whether it cannot see the instances.
+    pub blind: bool,
 }
 
 /// The highest valid counter: 31,000 years in milliseconds. hsdo never wrote a higher one, and could not rise above it.

@@ -141,6 +141,9 @@ fn run_server(args: &Args, env: &Environment, shutdown: Shutdown, started: Insta
         return Ok(ExitCode::from(exit::DONE));
     }
     server.watch_departures(departures);
+    if args.mode == Mode::Once {
+        server.leave_live_leaders();
+    }
     let mut runner = ServerRunner { server, schema };
     let result = match args.mode {
         Mode::Once => role.once(&mut runner, |runner| has_leader(&runner.server, started + ONE_TURN_AWS)),

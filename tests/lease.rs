@@ -1,14 +1,18 @@
-//! The lease: one of several servers writes, and another takes over when it stops, dies or sleeps.
+//! The lease: one of several servers writes, and another takes over when it stops, dies, sleeps or cannot see the instances.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
+use common::aws_proxy::{AwsProxy, Fault};
 use common::bed::Bed;
 use common::hsdo::{Hsdo, Running};
 use common::wait::{SOON, assert_stays, wait_for, wait_until};
 
 const LEADER: &str = "hsdo_leader";
+const FAILED: &str = r#"hsdo_turns_total{result="failed"}"#;
+/// For a leader to be sure that it is blind, which takes 15 s, and for what follows.
+const BLIND: Duration = Duration::from_secs(60);
 
 fn bed(name: &str) -> Bed {
     let bed = Bed::new(name);
@@ -129,4 +133,80 @@ fn one_turn_leaves_a_led_table_alone_and_looks_after_one_that_nobody_leads() {
     assert_eq!(leader(&bed), None);
     Hsdo::server(&bed).arg("--dry-run").run().assert_code(0).assert_stdout("nothing to write");
     assert_eq!(leader(&bed), None, "a dry run takes nothing");
+}
+
+fn denied() -> Fault {
+    Fault::autoscaling(403, "AccessDenied")
+}
+
+fn says_blind(bed: &Bed) -> bool {
+    bed.moto().attribute(1, "HsdoBlind").is_some()
+}
+
+/// The source fails for one server alone, and DynamoDB works: its heartbeat goes on, so that its lease never expires.
+#[test]
+fn a_leader_that_cannot_see_its_instances_is_relieved_by_a_server_that_can() {
+    let bed = bed("blind");
+    let groups = AwsProxy::start(&bed.moto().url());
+    let mut first = Hsdo::server(&bed).env("AWS_ENDPOINT_URL_AUTO_SCALING", &groups.url()).spawn();
+    first.wait_metric(LEADER, |leads| leads == 1.0);
+    let mut second = Hsdo::server(&bed).spawn();
+    second.wait_log("standing by: ");
+    second.wait_turn();
+    let term = leader(&bed).expect("a leader");
+    let [gone, stays] = [1, 2].map(|slot| name(&bed, slot).expect("a server"));
+
+    groups.inject("DescribeAutoScalingGroups", denied());
+    first.wait_metric(FAILED, |count| count > 0.0);
+    bed.moto().terminate_in_group(&gone, true);
+    wait_for("the row of the instance that ended to be freed", BLIND, || match name(&bed, 1) {
+        Some(name) if name == "none" => Ok(()),
+        other => Err(format!("{other:?}\n{}\n{}", first.log(), second.log())),
+    });
+    assert_eq!(name(&bed, 2), Some(stays));
+    second.wait_metric(LEADER, |leads| leads == 1.0);
+    let took_over = format!("took over from {term}, which cannot see its instances");
+    assert_eq!(second.log().matches(&took_over).count(), 1, "{}", second.log());
+    first.wait_log("lost the lease of the table: standing by");
+    assert_eq!(first.log().matches("cannot see its instances").count(), 1, "{}", first.log());
+    first.wait_metric(LEADER, |leads| leads == 0.0);
+    wait_for("the first one to be ready, as one that stands by", SOON, || match first.get("/readyz") {
+        Ok((200, text)) if text.contains("standby") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(!says_blind(&bed));
+    groups.heal();
+    second.wait_turn();
+    assert_eq!(second.metric(LEADER), Some(1.0), "nobody takes the lease back");
+}
+
+#[test]
+fn a_leader_that_cannot_see_its_instances_leads_on_while_no_other_server_can() {
+    let bed = bed("all-blind");
+    let (mut first, mut second) = pair(&bed);
+    second.wait_turn();
+    for slot in [1, 2] {
+        let weight = || bed.moto().attribute(slot, "Weight");
+        wait_until("the end of a ramp", SOON, || weight().filter(|weight| weight == "10"));
+    }
+    let version = || bed.moto().attribute(1, "HsdoVersion");
+    let (term, rows, before) = (leader(&bed), bed.moto().rows(), version());
+    bed.aws().inject("DescribeAutoScalingGroups", denied());
+    let failed = second.metric(FAILED).unwrap_or(0.0);
+    wait_for("the standby to see that the leader is blind", BLIND, || match second.log() {
+        log if log.contains("and neither can this server") => Ok(()),
+        log => Err(log),
+    });
+    assert!(says_blind(&bed));
+    let status = Hsdo::with_aws(&bed, "status").arg("status").run();
+    status.assert_stdout("it cannot see its instances");
+    assert_eq!((second.metric(FAILED), second.metric(LEADER)), (Some(failed), Some(0.0)), "{}", second.log());
+    assert!(second.get("/readyz").is_ok_and(|(code, text)| code == 200 && text.contains("standby")));
+    assert_eq!((leader(&bed), version(), bed.moto().rows()), (term.clone(), before, rows), "nothing for clients to do");
+
+    bed.aws().heal();
+    wait_until("the leader to see again", SOON, || (!says_blind(&bed)).then_some(()));
+    first.wait_log("sees its instances again");
+    assert_eq!((leader(&bed), first.metric(LEADER)), (term, Some(1.0)));
+    assert_eq!(second.log().matches("neither can this server").count(), 1, "once: {}", second.log());
 }

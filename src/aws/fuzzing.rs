@@ -273,7 +273,7 @@ fn page(body: &[u8]) {
             &codec::encode(&Slot::empty(1)),
             None,
         ));
-        let stamp = Stamp { version: Some(1), heartbeat: 2, leader };
+        let stamp = Stamp { version: Some(1), heartbeat: 2, leader, blind: marker.blind };
         let ParsedItem::Slot { id, raw, .. } = codec::parse_item(item) else { continue };
         let wanted = codec::encode(&Slot::empty(id));
         assert_complete(&codec::row_update(id, &wanted, Some(&raw)));

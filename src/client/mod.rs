@@ -324,7 +324,7 @@ impl<T: TableReader, H: Haproxy> Client<T, H> {
 
     fn confirmed(&self, marker: &Marker, now: Instant) {
         if let Some(board) = &self.board {
-            board.confirmed(marker.leader.as_deref(), now);
+            board.confirmed(marker.leader.as_deref(), marker.blind, now);
         }
     }
 

@@ -102,7 +102,7 @@ mod tests {
 
     fn marker(text: &str) -> Marker {
         let numbers: Vec<Option<u64>> = text.split('/').map(|number| number.parse().ok()).collect();
-        Marker { version: numbers[0], heartbeat: numbers[1], leader: None }
+        Marker { version: numbers[0], heartbeat: numbers[1], ..Marker::default() }
     }
 
     /// Replays markers, as `version/heartbeat` with `-` for none, at tenths of a second, with the reads they ask for. `!` before a need:

@@ -65,6 +65,12 @@ impl Lease {
         };
         let age = self.age.map_or_else(|| "no heartbeat".to_owned(), |age| format!("heartbeat {} old", span(age)));
         match self.alive {
+            Some(true) if self.marker.blind => {
+                let text = format!(
+                    "{leader}, alive, but it cannot see its instances ({age}); look at its log, and whether others stand by"
+                );
+                Cell::new(text, Tone::Bad)
+            }
             Some(true) => Cell::new(format!("{leader}, alive ({age})"), Tone::Good),
             Some(false) => {
                 let text =
@@ -84,6 +90,7 @@ impl Lease {
         json!({
             "leader": self.marker.leader,
             "alive": self.alive,
+            "blind": self.marker.leader.as_ref().map(|_| self.marker.blind),
             "heartbeat_age_seconds": self.age.map(|age| age.as_secs_f64()),
         })
     }
@@ -97,11 +104,20 @@ mod tests {
     fn a_lease_in_words() {
         let now = Timestamp::from_micros(100_000_000);
         let lease = |leader: Option<&str>, heartbeat, alive| {
-            let marker = Marker { version: Some(1), heartbeat, leader: leader.map(str::to_owned) };
+            let marker = Marker { version: Some(1), heartbeat, leader: leader.map(str::to_owned), blind: false };
             Lease { alive, ..Lease::of(marker, now) }
         };
         for (name, lease, text, tone) in [
             ("alive", lease(Some("a/1"), Some(98_500), Some(true)), "a/1, alive (heartbeat 1.5 s old)", Tone::Good),
+            (
+                "blind",
+                {
+                    let one = lease(Some("a/1"), Some(98_500), Some(true));
+                    Lease { marker: Marker { blind: true, ..one.marker }, ..one }
+                },
+                "a/1, alive, but it cannot see its instances (heartbeat 1.5 s old); look at its log, and whether others stand by",
+                Tone::Bad,
+            ),
             ("its clock is ahead", lease(Some("a/1"), Some(990_000), None), "a/1 (heartbeat 0.0 s old)", Tone::Plain),
             (
                 "dead",

@@ -300,7 +300,12 @@ mod tests {
         }
         table.rows.insert(4, Row::Unreadable { reason: "Weight is missing".to_owned(), address: None });
         table.strays.push("item with BackendServerID \"x\"".to_owned());
-        let marker = Marker { version: Some(7), heartbeat: Some(1_767_323_100_000), leader: Some("h/1".to_owned()) };
+        let marker = Marker {
+            version: Some(7),
+            heartbeat: Some(1_767_323_100_000),
+            leader: Some("h/1".to_owned()),
+            blind: false,
+        };
         let lease = Lease { alive: Some(true), ..Lease::of(marker, now()) };
         let order = Order {
             target: Target::Group("web-a".to_owned()),
@@ -343,7 +348,10 @@ no slot: item with BackendServerID \"x\"
     #[test]
     fn the_table_as_json() {
         let found = view().json(now());
-        assert_eq!(found["lease"], json!({"leader": "h/1", "alive": true, "heartbeat_age_seconds": 5.678}));
+        assert_eq!(
+            found["lease"],
+            json!({"leader": "h/1", "alive": true, "blind": false, "heartbeat_age_seconds": 5.678})
+        );
         let first = json!({
             "number": 1, "instance": "i-0a", "group": "web-a", "zone": "z1", "address": "10.0.0.7", "weight": 10,
             "state": "enabled", "since": "2026-01-02T03:04:05.678Z", "since_seconds": 60.0, "drain_since": null, "last_group": null,

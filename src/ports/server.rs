@@ -226,8 +226,8 @@ pub trait Gauges: Send + Sync {
     fn publish(&self, state: &Snapshot);
     /// Sets whether this server leads.
     fn leads(&self, leads: bool);
-    /// Records the term that leads the table, its own or another's; `None` if none does.
-    fn leader(&self, _term: Option<&str>) {}
+    /// Records the term that leads the table, its own or another's, and whether it is blind to its instances; `None` if none does.
+    fn leader(&self, _term: Option<&str>, _blind: bool) {}
     /// Records that an instance was let go, this long after its drain began.
     fn let_go(&self, _after: Duration) {}
     /// Records that the heartbeat was written, or seen to change, at `when`.

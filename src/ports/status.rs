@@ -11,7 +11,7 @@ pub trait Board: Send + Sync {
     /// Replaces what was published before. Called only after a turn that found something to compare.
     fn publish(&self, state: ClientState);
     /// The table was confirmed at `when`, and names this leader.
-    fn confirmed(&self, leader: Option<&str>, when: Instant);
+    fn confirmed(&self, leader: Option<&str>, blind: bool, when: Instant);
 }
 
 /// What the client shows.

@@ -33,6 +33,8 @@ pub(super) struct TurnContext<S, T> {
     pub(super) limits: SlotLimits,
     pub(super) gauges: Arc<dyn Gauges>,
     pub(super) departures: Departures,
+    /// Whether it takes over from a leader that lives, but is blind.
+    pub(super) relieves: bool,
     /// Unknown states that were already logged.
     pub(super) named_states: BTreeSet<String>,
 }

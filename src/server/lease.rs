@@ -50,6 +50,8 @@ pub(super) struct LeaseWatch {
     rival: Option<Rival>,
     /// Since when the marker of a known leader is gone whole.
     gone_since: Option<Instant>,
+    /// Whether the leader said, when it was last seen, that it cannot see the instances.
+    blind: bool,
 }
 
 /// The lease as last seen, and since when.
@@ -63,7 +65,7 @@ struct Rival {
 
 impl LeaseWatch {
     pub(super) fn new(term: TermName) -> Self {
-        LeaseWatch { term, rival: None, gone_since: None }
+        LeaseWatch { term, rival: None, gone_since: None, blind: false }
     }
 
     pub(super) fn term(&self) -> &TermName {
@@ -72,6 +74,12 @@ impl LeaseWatch {
 
     pub(super) fn rival(&self) -> Option<&str> {
         self.rival.as_ref().and_then(|rival| rival.leader.as_deref())
+    }
+
+    /// Whether a leader said, when the marker was last seen, that it cannot see the instances: its lease may be taken by a server that
+    /// sees them.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// When the leader's heartbeat was last seen to change; `None` if it was not.
@@ -88,7 +96,8 @@ impl LeaseWatch {
     /// gone: a process that was paused has not seen the last heartbeats.
     pub(super) fn see(&mut self, marker: &Marker, asked: Instant, read: Instant) -> bool {
         let expired = |rival: &Rival| asked.saturating_duration_since(rival.since) >= EXPIRY;
-        if *marker == Marker::default() && self.rival.as_ref().is_some_and(|rival| rival.leader.is_some()) {
+        self.blind = marker.blind && marker.leader.is_some();
+        if marker.is_gone() && self.rival.as_ref().is_some_and(|rival| rival.leader.is_some()) {
             return asked.saturating_duration_since(*self.gone_since.get_or_insert(read)) >= EXPIRY;
         }
         self.gone_since = None;
@@ -149,14 +158,14 @@ impl HeldLease {
         now.saturating_duration_since(self.last_beat) >= BEAT
     }
 
-    /// The next stamp: a new heartbeat and, with `raise`, a new version. Neither is used twice: the response to the last one may
+    /// The next stamp: a new heartbeat, with `raise` a new version, and whether this server is `blind`. Neither number is used twice: the response to the last one may
     /// be lost, and whoever saw it must see the next one as a change.
-    pub(super) fn stamp(&mut self, raise: bool, now: Moment) -> Stamp {
+    pub(super) fn stamp(&mut self, raise: bool, blind: bool, now: Moment) -> Stamp {
         let heartbeat = marker::next(self.heartbeat, now.time);
         self.heartbeat = Some(heartbeat);
         let version = raise.then(|| marker::next(self.version, now.time));
         self.version = version.or(self.version);
-        Stamp { version, heartbeat, leader: self.term.to_string() }
+        Stamp { version, heartbeat, leader: self.term.to_string(), blind }
     }
 
     pub(super) fn wrote(&mut self, stamp: &Stamp, now: Instant) {
@@ -172,7 +181,7 @@ mod tests {
 
     fn seen(leader: &str, heartbeat: u64) -> Marker {
         let leader = (leader != "-").then(|| leader.to_owned());
-        Marker { version: Some(7), heartbeat: Some(heartbeat), leader }
+        Marker { version: Some(7), heartbeat: Some(heartbeat), leader, blind: false }
     }
 
     fn moment(millis: i64) -> Moment {
@@ -223,6 +232,26 @@ mod tests {
         assert!(!watch.see(&gone, at(77), at(77)) && watch.see(&gone, at(83), at(83)));
     }
 
+    #[test]
+    fn a_leader_is_blind_while_it_says_so() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let blind = |leader: &str, heartbeat| Marker { blind: true, ..seen(leader, heartbeat) };
+        let mut watch = LeaseWatch::new(TermName::first("me".to_owned()));
+        assert!(!watch.see(&seen("a", 1), at(0), at(0)) && !watch.is_blind());
+        assert!(
+            !watch.see(&blind("a", 2), at(1), at(1)),
+            "its heart beats: only a server that sees may take its lease"
+        );
+        assert!(watch.is_blind());
+        assert!(!watch.see(&seen("a", 3), at(2), at(2)) && !watch.is_blind(), "it sees again");
+        assert!(!watch.see(&blind("a", 4), at(3), at(3)) && watch.is_blind());
+        let left = Marker { blind: true, ..Marker::default() };
+        assert!(!watch.see(&left, at(4), at(4)), "the rest of a marker is gone like a whole one");
+        assert!(!watch.is_blind() && watch.see(&left, at(10), at(10)));
+        assert!(watch.see(&blind("-", 4), at(11), at(11)) && !watch.is_blind(), "nobody is blind");
+    }
+
     /// A suspended process must look twice before it takes over.
     #[test]
     fn a_heartbeat_that_changed_between_two_looks_is_alive() {
@@ -250,7 +279,7 @@ mod tests {
         let watch = LeaseWatch::new(TermName::first("me".to_owned()));
         let claim = watch.claim(&seen("a", 5_000), moment(1_000));
         let mut held = HeldLease::new(watch.term().clone(), &claim, Instant::now());
-        let beats = [(); 3].map(|()| held.stamp(false, moment(1_000)).heartbeat);
+        let beats = [(); 3].map(|()| held.stamp(false, false, moment(1_000)).heartbeat);
         assert_eq!(beats, [5_002, 5_003, 5_004]);
     }
 
@@ -263,17 +292,17 @@ mod tests {
         let mut held = HeldLease::new(watch.term().clone(), &claim, start);
         assert!(!held.is_due(start) && held.is_due(start + Duration::from_secs(1)));
 
-        let beat = held.stamp(false, moment(1_000));
-        assert_eq!(beat, Stamp { version: None, heartbeat: 5_002, leader: "me/1".to_owned() });
+        let beat = held.stamp(false, false, moment(1_000));
+        assert_eq!(beat, Stamp { version: None, heartbeat: 5_002, leader: "me/1".to_owned(), blind: false });
         held.wrote(&beat, start + Duration::from_secs(1));
         assert!(!held.is_due(start + Duration::from_secs(1)));
-        assert_eq!(held.stamp(true, moment(1_000)).version, Some(1_001), "a beat leaves the version as it was");
+        assert_eq!(held.stamp(true, false, moment(1_000)).version, Some(1_001), "a beat leaves the version as it was");
 
         assert!(held.confirm(&Marker { leader: Some("me/1".to_owned()), ..seen("-", 70_000) }));
-        assert_eq!(held.stamp(true, moment(1_000)).heartbeat, 70_001, "above what someone else wrote");
+        assert_eq!(held.stamp(true, false, moment(1_000)).heartbeat, 70_001, "above what someone else wrote");
         let restored = Marker { leader: Some("me/1".to_owned()), ..seen("-", 5_001) };
         assert!(held.confirm(&restored));
-        let next = held.stamp(true, moment(1_000));
+        let next = held.stamp(true, false, moment(1_000));
         assert_eq!(
             (next.version, next.heartbeat),
             (Some(1_003), 70_002),

@@ -1,7 +1,8 @@
 //! The server role: one turn asks the source, reads the table, decides, and writes what changed.
 //!
 //! - `lease`: of all servers on a table, one leads. A `Standby` watches the heartbeat in slot 1's item and claims the lease
-//!   when it is free or has expired. A `Term` lasts until the table names another one; all of a leader's state ends with it.
+//!   when it is free or has expired, or when it sees the instances and the leader says that it does not (`sight`). A `Term` lasts
+//!   until the table names another one; all of a leader's state ends with it.
 //! - `term`: a turn beats, fetches the instances, reads the table, decides, and writes only the slots that differ. After an
 //!   error nothing is assumed about the table: the next turn reads it again.
 //! - `allocate`: instances are never moved. What becomes of an occupant depends on what the source says about it (`judge`):
@@ -31,6 +32,7 @@ mod ramp;
 mod reason;
 mod report;
 mod seat;
+mod sight;
 mod standby;
 mod term;
 
@@ -75,13 +77,19 @@ impl<S: Source, T: SlotStore> Server<S, T> {
     pub fn new(source: S, store: T, limits: SlotLimits, gauges: Arc<dyn Gauges>, process: String) -> Self {
         gauges.leads(false);
         let departures = Departures::default();
-        let context = TurnContext { source, store, limits, gauges, departures, named_states: BTreeSet::new() };
+        let context =
+            TurnContext { source, store, limits, gauges, departures, relieves: true, named_states: BTreeSet::new() };
         Server { context, leadership: Leadership::StandingBy(Standby::first(process)) }
     }
 
     /// From now on, while it leads, this server reads what load balancers report, and lets instances go that hooks hold back.
     pub fn watch_departures(&mut self, departures: Departures) {
         self.context.departures = departures;
+    }
+
+    /// From now on this server takes over from no leader that lives, since it will not stay.
+    pub fn leave_live_leaders(&mut self) {
+        self.context.relieves = false;
     }
 
     /// Runs one turn. A server that finds its term over goes on standby in the same turn.

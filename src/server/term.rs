@@ -6,7 +6,7 @@ mod farewell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, info, warn};
 
 use super::conditions::Conditions;
 use farewell::Farewell;
@@ -18,6 +18,7 @@ use super::limits::SlotLimits;
 use super::plan::{Plan, decide_after};
 use super::previous::Previous;
 use super::reason::{causes, left_out, reasons};
+use super::sight::Sight;
 use crate::clock::Timestamp;
 use crate::marker::{Moment, Stamp};
 use crate::order::{Order, Orders};
@@ -45,6 +46,7 @@ pub(super) struct Term {
     guard: Guard,
     /// When the first of the turns began that have failed since the table was last read.
     failing_since: Option<Instant>,
+    sight: Sight,
     /// A row was edited from outside, or may have been, and the version not raised since: clients do not know yet.
     edited: bool,
     steady: Option<Steady>,
@@ -93,6 +95,7 @@ impl Term {
             conditions: Conditions::new(),
             guard: Guard::default(),
             failing_since: None,
+            sight: Sight::default(),
             edited: false,
             steady: None,
             orders: Orders::default(),
@@ -128,15 +131,18 @@ impl Term {
         self.failing_since.get_or_insert(now.clock);
         match self.fetch(&mut context.source, &Table::default()) {
             Ok(seen) => self.decide_and_write(context, seen, elapsed, now),
-            // What an operator orders needs no source, least of all while a zone or AWS is in trouble.
-            Err(error) => match self.obey_blindly(context, now) {
-                Ok(Lease::Lost) => Ok(Lease::Lost),
-                Ok(Lease::Held) => Err(error),
-                Err(other) => {
-                    debug!("orders cannot be carried out: {other}");
-                    Err(error)
+            Err(error) => {
+                self.source_failed(&*context.gauges, now);
+                // What an operator orders needs no source, least of all while a zone or AWS is in trouble.
+                match self.obey_blindly(context, now) {
+                    Ok(Lease::Lost) => Ok(Lease::Lost),
+                    Ok(Lease::Held) => Err(error),
+                    Err(other) => {
+                        debug!("orders cannot be carried out: {other}");
+                        Err(error)
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -154,12 +160,33 @@ impl Term {
         raise: bool,
         now: Moment,
     ) -> Result<Lease, TurnError> {
-        let stamp = self.lease.stamp(raise, now);
+        let stamp = self.stamp(raise, now);
         if !context.store.beat(&stamp)? {
             return Ok(Lease::Lost);
         }
         self.wrote(&*context.gauges, &stamp, now.clock);
         Ok(Lease::Held)
+    }
+
+    fn stamp(&mut self, raise: bool, now: Moment) -> Stamp {
+        self.lease.stamp(raise, self.sight.is_blind(), now)
+    }
+
+    /// The source failed in the turn of `now`. If that makes this leader blind, the next heartbeat says so to the others.
+    fn source_failed(&mut self, gauges: &dyn Gauges, now: Moment) {
+        if self.sight.failed(now.clock) {
+            warn!(
+                "this server leads the table, and cannot see its instances: one that stands by and sees them may take over"
+            );
+            gauges.leader(Some(&self.name().to_string()), true);
+        }
+    }
+
+    fn source_answered(&mut self, gauges: &dyn Gauges) {
+        if self.sight.answered() {
+            info!("this server sees its instances again");
+            gauges.leader(Some(&self.name().to_string()), false);
+        }
     }
 
     fn wrote(&mut self, gauges: &dyn Gauges, stamp: &Stamp, now: Instant) {
@@ -192,7 +219,8 @@ impl Term {
         elapsed: Duration,
         now: Moment,
     ) -> Result<Lease, TurnError> {
-        let TableReading { table, marker, changed, orders, time } = context.store.read()?;
+        let reading = context.store.read().inspect_err(|_| self.source_answered(&*context.gauges))?;
+        let TableReading { table, marker, changed, orders, time } = reading;
         if !self.lease.confirm(&marker) {
             return Ok(Lease::Lost);
         }
@@ -200,8 +228,10 @@ impl Term {
             self.failing_since.take().map_or(Duration::ZERO, |since| now.clock.saturating_duration_since(since));
         self.edited |= changed || failing > BLIND;
         if !self.covers_occupants(&seen, &table) {
-            seen = self.fetch(&mut context.source, &table)?;
+            let whole = self.fetch(&mut context.source, &table);
+            seen = whole.inspect_err(|_| self.source_failed(&*context.gauges, now))?;
         }
+        self.source_answered(&*context.gauges);
         let (in_force, over) = orders.split(&seen, time);
         self.orders.clone_from(&orders);
         if over.is_empty() && self.is_steady(&table, &orders, &seen, now.time) {
@@ -286,7 +316,8 @@ impl Term {
             self.edited = false;
             return Ok(lease);
         }
-        match context.store.write(&plan.changes, &self.lease.stamp(true, now)) {
+        let stamp = self.stamp(true, now);
+        match context.store.write(&plan.changes, &stamp) {
             Ok(stamp) => {
                 self.edited = false;
                 self.wrote(&*context.gauges, &stamp, now.clock);

@@ -1,5 +1,6 @@
 //! The server turn by turn, with source, table and gauges in memory. Tests only.
 
+mod blind;
 mod orders;
 
 use std::cell::RefCell;
@@ -45,6 +46,8 @@ struct MemoryTable {
     lose_responses: bool,
     /// Another server takes the lease right after the table was read.
     lose_after_read: bool,
+    /// The leader sees the instances again, and says so, right after the table was read.
+    see_after_read: bool,
     /// The moment of the turn that runs.
     now: Option<Instant>,
 }
@@ -55,9 +58,9 @@ struct Shared(Rc<RefCell<MemoryTable>>, Rc<RefCell<Option<Table>>>);
 
 impl MemoryTable {
     fn set(&mut self, stamp: &Stamp) {
-        let Stamp { version, heartbeat, leader } = stamp.clone();
-        self.marker =
-            Marker { version: version.or(self.marker.version), heartbeat: Some(heartbeat), leader: Some(leader) };
+        let Stamp { version, heartbeat, leader, blind } = stamp.clone();
+        let version = version.or(self.marker.version);
+        self.marker = Marker { version, heartbeat: Some(heartbeat), leader: Some(leader), blind };
     }
 
     fn is_led_by(&self, leader: &str) -> bool {
@@ -85,6 +88,10 @@ impl SlotStore for Shared {
         if memory.lose_after_read {
             memory.marker.leader = Some("two/1".to_owned());
         }
+        if memory.see_after_read {
+            let heartbeat = memory.marker.heartbeat.map(|beat| beat + 1);
+            memory.marker = Marker { heartbeat, blind: false, ..memory.marker.clone() };
+        }
         let changed = self.1.replace(Some(table.clone())).is_some_and(|known| known != table);
         let (orders, time) = (memory.orders.clone(), at(memory.time));
         Ok(TableReading { table, marker, changed, orders, time })
@@ -96,7 +103,7 @@ impl SlotStore for Shared {
         let fits = memory.marker == seen.marker;
         if fits {
             let Claim { version, heartbeat, leader } = claim.clone();
-            memory.set(&Stamp { version: Some(version), heartbeat, leader });
+            memory.set(&Stamp { version: Some(version), heartbeat, leader, blind: false });
         }
         if memory.lose_responses { Err(broken("lost")) } else { Ok(fits) }
     }
@@ -194,10 +201,15 @@ impl Bed {
 
     /// Another server on the same table, with its own source.
     fn rival(&self, script: &'static str) -> Bed {
+        self.rival_with([Ok(script)])
+    }
+
+    fn rival_with(&self, script: impl IntoIterator<Item = Result<&'static str, &'static str>>) -> Bed {
         let shared = Shared(Rc::clone(&self.memory), Rc::default());
         let gauges = Arc::new(Recorder::default());
         let asked = Rc::default();
-        let script = Script([Ok(seen(script))].into(), Rc::clone(&asked));
+        let script = script.into_iter().map(|answer| answer.map(seen)).collect();
+        let script = Script(script, Rc::clone(&asked));
         let server = Server::new(script, shared, self.server.context.limits.clone(), gauges.clone(), "two".to_owned());
         Bed { server, memory: Rc::clone(&self.memory), gauges, asked, start: self.start }
     }

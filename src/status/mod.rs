@@ -51,6 +51,8 @@ pub struct Status {
 struct State {
     turn: Option<Turn>,
     leader: Option<String>,
+    /// Whether it says that it cannot see the instances.
+    blind: bool,
     /// When the table was last known to be as it is shown.
     confirmed: Option<Instant>,
     server: Option<Arc<Snapshot>>,
@@ -102,7 +104,8 @@ impl Status {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_leader(state: &mut State, leader: Option<&str>) {
+    fn set_leader(state: &mut State, leader: Option<&str>, blind: bool) {
+        state.blind = blind;
         if state.leader.as_deref() != leader {
             state.leader = leader.map(str::to_owned);
         }
@@ -120,8 +123,8 @@ impl Gauges for Status {
         Gauges::leads(&*self.metrics, leads);
     }
 
-    fn leader(&self, term: Option<&str>) {
-        Self::set_leader(&mut self.state(), term);
+    fn leader(&self, term: Option<&str>, blind: bool) {
+        Self::set_leader(&mut self.state(), term, blind);
     }
 
     fn let_go(&self, after: Duration) {
@@ -139,9 +142,9 @@ impl Board for Status {
         self.state().client = Some(shared);
     }
 
-    fn confirmed(&self, leader: Option<&str>, when: Instant) {
+    fn confirmed(&self, leader: Option<&str>, blind: bool, when: Instant) {
         let mut state = self.state();
         state.confirmed = Some(when);
-        Self::set_leader(&mut state, leader);
+        Self::set_leader(&mut state, leader, blind);
     }
 }

@@ -184,7 +184,8 @@ fn write_facts(page: &mut String, report: &Report) -> fmt::Result {
         (_, Some(leader)) => leader.to_owned(),
         (_, None) => "none seen".to_owned(),
     };
-    fact("leader", &leader)?;
+    let blind = if lease.blind == Some(true) { ", which cannot see its instances" } else { "" };
+    fact("leader", &format!("{leader}{blind}"))?;
     fact("heartbeat", &ago(lease.heartbeat_age_seconds))?;
     fact("table read", &ago(report.table.age_seconds))?;
     if let (Some(result), Some(seconds), Some(ended)) =

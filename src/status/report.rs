@@ -62,6 +62,7 @@ pub struct LeaseFacts {
     pub leader: Option<String>,
     pub term: Option<u64>,
     pub leads: Option<bool>,
+    pub blind: Option<bool>,
     pub heartbeat_age_seconds: Option<f64>,
 }
 
@@ -213,6 +214,7 @@ impl Report {
                 leader: state.leader.clone(),
                 term: state.leader.as_deref().and_then(|leader| leader.rsplit('/').next()?.parse().ok()),
                 leads: metrics.leads(),
+                blind: state.leader.as_ref().map(|_| state.blind),
                 heartbeat_age_seconds: metrics.heartbeat_age().map(|age: Duration| age.as_secs_f64()),
             },
             summary,

@@ -84,7 +84,7 @@ fn server(size: SlotId, trouble: bool) -> Arc<Status> {
         state.left_out.push(LeftOut { instance: HOSTILE.to_owned(), group: None, cause: Cause::NoFreeSlot });
     }
     Gauges::leads(&*status, true);
-    status.leader(Some("lb-1/17/0123456789abcdef/3"));
+    status.leader(Some("lb-1/17/0123456789abcdef/3"), trouble);
     Gauges::heartbeat(&*status, Instant::now());
     Gauges::publish(&*status, &state);
     turn(&status, if trouble { &["EC2 DescribeInstances: request timed out (connect)"] } else { &[] });
@@ -148,7 +148,7 @@ fn client(size: SlotId, trouble: bool) -> Arc<Status> {
     if trouble {
         status.metrics().set_condition("split", Some(format!("CLIENT_ASG_NAMES: no row carries {HOSTILE:?}")));
     }
-    status.confirmed(Some("lb-1/17/0123456789abcdef/3"), now);
+    status.confirmed(Some("lb-1/17/0123456789abcdef/3"), trouble, now);
     Board::publish(&*status, state);
     turn(&status, if trouble { &["HAProxy: cannot connect to /run/haproxy/admin.sock"] } else { &[] });
     status

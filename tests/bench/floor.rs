@@ -11,7 +11,7 @@ pub fn run(arguments: &[String]) {
     let interval = Duration::from_secs_f64(interval.parse().expect("seconds"));
     let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(4))).proxy(None);
     let agent = ureq::Agent::new_with_config(config.build());
-    let ask = r#"{"TableName":"hsdo","Key":{"BackendServerID":{"N":"1"}},"ConsistentRead":false,"ReturnConsumedCapacity":"TOTAL","ProjectionExpression":"BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader"}"#;
+    let ask = r#"{"TableName":"hsdo","Key":{"BackendServerID":{"N":"1"}},"ConsistentRead":false,"ReturnConsumedCapacity":"TOTAL","ProjectionExpression":"BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader, HsdoBlind"}"#;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let begun = Instant::now();

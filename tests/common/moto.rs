@@ -380,7 +380,9 @@ impl Moto {
     pub fn rows(&self) -> BTreeMap<u32, Item> {
         let mut items = self.items();
         if let Some(first) = items.get_mut(&1) {
-            first.retain(|name, _| !["HsdoVersion", "HsdoHeartbeat", "HsdoLeader"].contains(&name.as_str()));
+            first.retain(|name, _| {
+                !["HsdoVersion", "HsdoHeartbeat", "HsdoLeader", "HsdoBlind"].contains(&name.as_str())
+            });
         }
         items
     }

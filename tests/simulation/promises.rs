@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hsdo::client::placement::BackendKind;
-use hsdo::marker::Claim;
+use hsdo::marker::{Claim, Marker};
 use hsdo::order::Order;
 use hsdo::ports::Change;
 use hsdo::slot::{Occupant, Row, Slot, SlotId, Status, Weight};
@@ -193,14 +193,18 @@ fn occupant(row: Option<&Row>) -> Option<&Occupant> {
 impl World {
     /// A server takes the lease: no two processes have one term.
     pub(crate) fn claims(&self, process: usize, claim: &Claim) {
-        let holder = self.table.borrow().state().marker.leader.clone();
-        let holder = holder.and_then(|leader| self.promises.borrow().terms.get(&leader).copied());
+        let Marker { leader, blind, .. } = self.table.borrow().state().marker.clone();
+        let holder = leader.and_then(|leader| self.promises.borrow().terms.get(&leader).copied());
         if let Some(holder) = holder.filter(|holder| *holder != process).map(|holder| &self.processes[holder])
             && holder.leads()
-            && (self.now() < self.promises.borrow().beaten + 5 * SECOND || self.has_been_calm(10 * SECOND))
+            // One that says that it is blind may be relieved while its heart beats. In a calm nobody is.
+            && (self.now() < self.promises.borrow().beaten + 5 * SECOND && !blind || self.has_been_calm(10 * SECOND))
         {
             let by = &self.processes[process].name;
             self.fail(LEASE, format!("{by} takes the lease of {}, whose heart beats, or should", holder.name));
+        }
+        if blind {
+            self.disturb(self.now());
         }
         // The fault lasted until now: turns on standby put nothing right.
         self.processes.iter().for_each(|process| process.good_turns.set(0));

@@ -122,6 +122,7 @@ fn stamped(before: &Marker, stamp: &Stamp) -> Marker {
         version: stamp.version.or(before.version),
         heartbeat: Some(stamp.heartbeat),
         leader: Some(stamp.leader.clone()),
+        blind: stamp.blind,
     }
 }
 
@@ -171,6 +172,7 @@ impl SlotStore for TableEdge {
                 version: Some(claim.version),
                 heartbeat: Some(claim.heartbeat),
                 leader: Some(claim.leader.clone()),
+                blind: false,
             };
             let orders = created.as_ref().and(restored.clone());
             Changes { rows: created.into_iter().collect(), marker: Some(marker), orders }
@@ -229,7 +231,7 @@ impl SlotStore for TableEdge {
 
     fn release(&mut self, leader: &str) -> Result<(), TurnError> {
         let change = |state: &State| Changes {
-            marker: Some(Marker { leader: None, ..state.marker.clone() }),
+            marker: Some(Marker { leader: None, blind: false, ..state.marker.clone() }),
             ..Changes::default()
         };
         self.update("the release", |state| names(state, leader), change).map(|_| ())

@@ -1,7 +1,7 @@
 //! Converts slots to items of the table and back. Pure, and the only file that knows the names of a slot's attributes.
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
-//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort`, `HsdoDrainSince` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`) are
+//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort`, `HsdoDrainSince` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`, `HsdoBlind`) are
 //! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts
 //! one.
 
@@ -40,10 +40,12 @@ const ROW_ATTRIBUTES: [&str; 11] =
 pub(crate) const ORDERS: &str = "HsdoOrders";
 /// The slot whose item carries the marker.
 pub(crate) const MARKER_SLOT: SlotId = 1;
-/// The attributes of the marker: version, heartbeat, leader.
+/// The attributes of the marker that a claim depends on: version, heartbeat, leader.
 const MARKER_NAMES: [&str; 3] = ["HsdoVersion", "HsdoHeartbeat", "HsdoLeader"];
+/// The attribute of a leader that cannot see its instances, whatever its value. The heartbeat changes whenever it comes or goes.
+const BLIND: &str = "HsdoBlind";
 /// The projection that reads the marker alone; the key tells a missing item from one without a marker.
-pub(crate) const MARKER_PROJECTION: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader";
+pub(crate) const MARKER_PROJECTION: &str = "BackendServerID, HsdoVersion, HsdoHeartbeat, HsdoLeader, HsdoBlind";
 
 /// The original's placeholder in a free slot.
 const NONE: &str = "none";
@@ -133,7 +135,8 @@ pub(crate) fn marker(item: &Item) -> Marker {
         Some(Attribute::S(text)) => Some(text.clone()),
         _ => None,
     };
-    Marker { version: number(MARKER_NAMES[0]), heartbeat: number(MARKER_NAMES[1]), leader }
+    let blind = item.contains_key(BLIND);
+    Marker { version: number(MARKER_NAMES[0]), heartbeat: number(MARKER_NAMES[1]), leader, blind }
 }
 
 /// The marker's attributes as stored.
@@ -291,14 +294,18 @@ pub(crate) fn row_update(id: SlotId, wanted: &RowAttributes, before: Option<&Row
     UpdateBuilder::default().row(wanted, before).build(id)
 }
 
-/// Writes the numbers of `stamp`, on the condition that the item names its leader. `row` is slot 1's own new and old row:
+/// Writes the numbers and the blindness of `stamp`, on the condition that the item names its leader. `row` is slot 1's own new and old row:
 /// a transaction cannot update an item twice.
 pub(crate) fn marker_update(stamp: &Stamp, row: Option<(&RowAttributes, Option<&RowAttributes>)>) -> Update {
     let builder = match row {
         Some((wanted, before)) => UpdateBuilder::default().row(wanted, before),
         None => UpdateBuilder::default(),
     };
-    builder.version_and_heartbeat(stamp.version, stamp.heartbeat).led_by(&stamp.leader).build(MARKER_SLOT)
+    builder
+        .version_and_heartbeat(stamp.version, stamp.heartbeat)
+        .blind(stamp.blind)
+        .led_by(&stamp.leader)
+        .build(MARKER_SLOT)
 }
 
 /// Writes slot 1's row alone, on the condition that its item names `leader`.
@@ -330,7 +337,7 @@ pub(crate) fn claim_update(
     if let (None, Some(orders)) = (before, orders) {
         builder = builder.set("#orders", ORDERS, ":orders", orders.clone());
     }
-    builder = builder.version_and_heartbeat(Some(claim.version), claim.heartbeat).set(
+    builder = builder.version_and_heartbeat(Some(claim.version), claim.heartbeat).blind(false).set(
         "#leader",
         MARKER_NAMES[2],
         ":leader",
@@ -345,7 +352,7 @@ pub(crate) fn claim_update(
 
 /// Releases the lease of `leader`.
 pub(crate) fn release_update(leader: &str) -> Update {
-    let mut builder = UpdateBuilder::default().led_by(leader);
+    let mut builder = UpdateBuilder::default().blind(false).led_by(leader);
     builder.remove.push("#leader".to_string());
     builder.build(MARKER_SLOT)
 }
@@ -404,6 +411,14 @@ impl UpdateBuilder {
             }
         }
         self
+    }
+
+    /// Sets or removes what says that the leader cannot see its instances.
+    fn blind(self, blind: bool) -> Self {
+        match blind {
+            true => self.set("#blind", BLIND, ":blind", Attribute::S("1".to_string())),
+            false => self.remove("#blind", BLIND),
+        }
     }
 
     /// Requires that the item names this leader.

@@ -234,7 +234,7 @@ fn assert_placeholders_used(made: &Update) {
 }
 
 fn stamp(version: Option<u64>) -> Stamp {
-    Stamp { version, heartbeat: 9, leader: "me".to_string() }
+    Stamp { version, heartbeat: 9, leader: "me".to_string(), blind: false }
 }
 
 fn claim() -> Claim {
@@ -242,7 +242,7 @@ fn claim() -> Claim {
 }
 
 fn marked(version: u64, heartbeat: u64, leader: &str) -> Marker {
-    Marker { version: Some(version), heartbeat: Some(heartbeat), leader: Some(leader.to_string()) }
+    Marker { version: Some(version), heartbeat: Some(heartbeat), leader: Some(leader.to_string()), blind: false }
 }
 
 #[test]
@@ -265,13 +265,19 @@ fn unreadable_marker_attributes_count_as_missing() {
         let missing = [read.version.is_none(), read.heartbeat.is_none(), read.leader.is_none()];
         assert_eq!(missing.iter().filter(|missing| **missing).count(), 1, "{name}: {read:?}");
     }
+    for value in [s("1"), s(""), n("0"), Attribute::Bool(false), Attribute::Null(true)] {
+        let mut item = item.clone();
+        item.insert("HsdoBlind".to_string(), value);
+        let read = marker(&item);
+        assert_eq!(read, Marker { blind: true, ..marked(7, 1_700_000_000_000, "host/1/ab/1") });
+    }
 }
 
 #[test]
 fn the_lease_is_claimed_kept_and_released_under_conditions() {
     let seen: Item = [("HsdoVersion", n("7")), ("HsdoLeader", n("1"))].map(|(k, v)| (k.to_string(), v)).into();
     let taken = claim_update(&claim(), Some(&marker_attributes(&seen)), &encode(&Slot::empty(1)), Some(&n("1")));
-    assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader");
+    assert_eq!(taken.update, "SET #version = :version, #heartbeat = :heartbeat, #leader = :leader REMOVE #blind");
     assert_eq!(taken.condition, "#version = :seen0 AND attribute_not_exists(#heartbeat) AND #leader = :seen2");
     assert_eq!((taken.values.get(":seen2"), taken.values.get(":leader")), (Some(&n("1")), Some(&s("me"))));
 
@@ -281,14 +287,20 @@ fn the_lease_is_claimed_kept_and_released_under_conditions() {
     assert_eq!(made.values.get(":w0"), Some(&s("none")), "a whole free slot, for the original's sake");
 
     let beat = marker_update(&stamp(None), None);
-    assert_eq!((beat.update.as_str(), beat.condition.as_str()), ("SET #heartbeat = :heartbeat", "#leader = :leader"));
+    assert_eq!(
+        (beat.update.as_str(), beat.condition.as_str()),
+        ("SET #heartbeat = :heartbeat REMOVE #blind", "#leader = :leader")
+    );
+    let blind = marker_update(&Stamp { blind: true, ..stamp(None) }, None);
+    assert_eq!(blind.update, "SET #heartbeat = :heartbeat, #blind = :blind");
+    assert_eq!((blind.condition.as_str(), blind.names["#blind"].as_str()), ("#leader = :leader", "HsdoBlind"));
     let back = release_update("me");
-    assert_eq!((back.update.as_str(), back.condition.as_str()), ("REMOVE #leader", "#leader = :leader"));
+    assert_eq!((back.update.as_str(), back.condition.as_str()), ("REMOVE #blind, #leader", "#leader = :leader"));
 
     let both = marker_update(&stamp(Some(8)), Some((&encode(&Slot::empty(1)), Some(&row_attributes(original())))));
     assert!(
         both.update.starts_with("SET #a0 = :w0,")
-            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8, #a9, #a10"),
+            && both.update.ends_with("#heartbeat = :heartbeat REMOVE #a6, #a7, #a8, #a9, #a10, #blind"),
         "{both:?}"
     );
     assert!(
@@ -297,7 +309,7 @@ fn the_lease_is_claimed_kept_and_released_under_conditions() {
     );
     let row = marker_slot_update("me", &encode(&Slot::empty(1)), Some(&row_attributes(original())));
     assert!(!row.update.contains("#heartbeat") && row.condition.ends_with("AND #leader = :leader"), "{row:?}");
-    assert!([taken, made, beat, back, both, row].iter().all(|update| update.key == key(1)));
+    assert!([taken, made, beat, blind, back, both, row].iter().all(|update| update.key == key(1)));
 }
 
 pub(crate) fn an_occupant() -> impl Strategy<Value = Occupant> {

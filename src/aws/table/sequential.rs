@@ -116,7 +116,7 @@ impl SlotTable {
 
 /// The next heartbeat, without a version.
 fn next_heartbeat(stamp: &Stamp) -> Stamp {
-    Stamp { version: None, heartbeat: (stamp.heartbeat + 1).min(MAX_COUNTER), leader: stamp.leader.clone() }
+    Stamp { version: None, heartbeat: (stamp.heartbeat + 1).min(MAX_COUNTER), ..stamp.clone() }
 }
 
 #[cfg(test)]
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn next() -> Stamp {
-        Stamp { version: Some(7), heartbeat: 20, leader: "me".to_string() }
+        Stamp { version: Some(7), heartbeat: 20, leader: "me".to_string(), blind: false }
     }
 
     fn refused(code: &str) -> CannedResponse {
@@ -210,6 +210,12 @@ mod tests {
         slots.write(&[taken(2)], &next()).expect("written");
         assert_eq!(steps(&server)[before..], ["beat 20", "slot 5", "version 7", "beat 20", "slot 2", "version 7"]);
         let last: Value = server.seen()[before + 4].json();
+        let blind = Stamp { blind: true, ..next() };
+        assert!(slots.write(&[taken(6)], &blind).expect("written").blind);
+        let marked = server.seen().split_off(before + 6).into_iter().filter(|seen| !step(seen).starts_with("slot"));
+        for seen in marked {
+            assert!(seen.json()["UpdateExpression"].as_str().expect("one").contains("#blind = :blind"), "{seen:?}");
+        }
         assert_eq!(last["ExpressionAttributeValues"][":b1"], json!({"S": "i-2"}));
     }
 

@@ -50,7 +50,7 @@ fn soon() -> Instant {
 }
 
 fn next(version: u64) -> Stamp {
-    Stamp { version: Some(version), heartbeat: 9, leader: "me".to_string() }
+    Stamp { version: Some(version), heartbeat: 9, leader: "me".to_string(), blind: false }
 }
 
 fn slot_table(url: &str) -> SlotTable {
@@ -134,7 +134,8 @@ fn a_server_notices_a_row_modified_by_another_writer() {
 
 #[test]
 fn the_lease_is_claimed_if_the_marker_is_as_seen() {
-    let item = r#"{"BackendServerID":{"N":"1"},"HsdoLeader":{"S":"a"},"HsdoHeartbeat":{"N":"4"}}"#;
+    let item =
+        r#"{"BackendServerID":{"N":"1"},"HsdoLeader":{"S":"a"},"HsdoHeartbeat":{"N":"4"},"HsdoBlind":{"BOOL":false}}"#;
     let server = Responder::new(move |seen: &Seen| match seen.operation().as_str() {
         "GetItem" => CannedResponse::ok(format!("{{\"Item\":{item}}}")),
         "Scan" => CannedResponse::ok(r#"{"Items":[]}"#),
@@ -142,7 +143,7 @@ fn the_lease_is_claimed_if_the_marker_is_as_seen() {
     });
     let mut slots = slot_table(&server.url);
     let seen = slots.read_marker().expect("a marker");
-    assert_eq!(seen.marker, Marker { version: None, heartbeat: Some(4), leader: Some("a".to_string()) });
+    assert_eq!(seen.marker, Marker { version: None, heartbeat: Some(4), leader: Some("a".to_string()), blind: true });
     SlotStore::read(&mut slots).expect("a later reading, which is another's business");
     let claim = Claim { version: 7, heartbeat: 9, leader: "me".to_string() };
     assert!(!slots.take(&seen, &claim).expect("an answer") && !slots.beat(&next(8)).expect("an answer"));
@@ -154,7 +155,7 @@ fn the_lease_is_claimed_if_the_marker_is_as_seen() {
         json!("attribute_not_exists(#version) AND #heartbeat = :seen1 AND #leader = :seen2")
     );
     assert_eq!(bodies[3]["ConditionExpression"], json!("#leader = :leader"));
-    assert_eq!(bodies[4]["UpdateExpression"], json!("REMOVE #leader"));
+    assert_eq!(bodies[4]["UpdateExpression"], json!("REMOVE #blind, #leader"));
 }
 
 /// Deleting slot 1's item deletes the lease as well. A free slot in its place would put its server into maintenance everywhere.

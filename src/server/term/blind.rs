@@ -39,7 +39,8 @@ impl Term {
             is_ordered || slot.occupant.is_none()
         });
         if !plan.changes.is_empty() {
-            let stamp = context.store.write(&plan.changes, &self.lease.stamp(true, now))?;
+            let stamp = self.stamp(true, now);
+            let stamp = context.store.write(&plan.changes, &stamp)?;
             self.wrote(&*context.gauges, &stamp, now.clock);
             let mut causes = causes(&table, &blind, &plan, now.time, &context.limits);
             causes.retain(|id, _| plan.changes.iter().any(|slot| slot.id == *id));
