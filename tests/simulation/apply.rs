@@ -131,6 +131,7 @@ impl World {
             What::LosesAnswers { service, percent, .. } => self.set_fault(service, Some(Fault::LosesAnswers(percent))),
             What::Slow { service, millis, .. } => self.set_fault(service, Some(Fault::Slow(millis))),
             What::Hangs { service, millis, .. } => self.set_fault(service, Some(Fault::Hangs(millis))),
+            What::Sightless { server, .. } => self.troubles.sightless.set(Some(server.into())),
             What::Replicas { lags_ms, .. } => {
                 self.table.borrow_mut().lags = lags_ms.map(|lag| u64::from(lag) * MILLI);
             }
@@ -220,6 +221,7 @@ impl World {
             | What::LosesAnswers { service, .. }
             | What::Slow { service, .. }
             | What::Hangs { service, .. } => self.set_fault(service, None),
+            What::Sightless { .. } => self.troubles.sightless.set(None),
             What::Replicas { .. } => self.table.borrow_mut().lags = [0; 3],
             What::Torn { .. } => self.table.borrow_mut().torn = 0,
             What::RowUnreadable { .. } | What::RowDisabled { .. } => self.again_unless(self.put_back(index), index),

@@ -207,8 +207,10 @@ impl World {
             }
         };
         // Nobody could lead until now.
-        let can_lead = |it: &Process| it.is_server() && it.is_up() && !it.stands_still.get();
-        if process.is_server() && !self.processes.iter().any(can_lead) {
+        let can_lead = |(index, it): (usize, &Process)| {
+            it.is_server() && it.is_up() && !it.stands_still.get() && !self.is_sightless(index)
+        };
+        if process.is_server() && !self.processes.iter().enumerate().any(can_lead) {
             self.disturb(self.now());
         }
         process.role.replace(Some(role));

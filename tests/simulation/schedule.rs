@@ -63,6 +63,8 @@ pub(crate) enum What {
     LosesAnswers { service: u8, percent: u8, secs: u16 },
     Slow { service: u8, millis: u16, secs: u16 },
     Hangs { service: u8, millis: u16, secs: u16 },
+    // Auto Scaling and EC2 refuse one server alone.
+    Sightless { server: u8, secs: u16 },
     // The table.
     Replicas { lags_ms: [u16; 3], secs: u16 },
     Torn { millis: u16, secs: u16 },
@@ -117,6 +119,7 @@ impl What {
             | What::LosesAnswers { secs, .. }
             | What::Slow { secs, .. }
             | What::Hangs { secs, .. }
+            | What::Sightless { secs, .. }
             | What::Torn { secs, .. }
             | What::Uneven { secs, .. }
             | What::Ordered { secs, .. }
@@ -143,11 +146,11 @@ impl What {
     }
 
     /// How long something is wrong. While transactions become visible row by row, orders stand, instances are launched in one zone, or
-    /// strangers report, everything has to be right.
+    /// strangers report, everything has to be right; and while one server is refused what others see, once another one leads.
     pub(crate) fn disturbs(self) -> At {
         match self {
             What::Torn { .. } | What::Ordered { .. } | What::Uneven { .. } => 0,
-            What::Liar { .. } | What::DeadBalancers { .. } => 0,
+            What::Liar { .. } | What::DeadBalancers { .. } | What::Sightless { .. } => 0,
             _ => self.lasts(),
         }
     }
@@ -235,7 +238,7 @@ fn what(random: &mut Random) -> What {
     let steps = r.below(most) as u8;
     let lag_ms = r.below(8_000) as u16;
     let minutes = if r.percent(3) { 3_600 + r.below(10_000) as u16 } else { secs };
-    match r.below(90) {
+    match r.below(92) {
         0..=5 => What::Launch { group, count: 1 + r.below(3) as u8 },
         6..=8 => What::Terminate { pick },
         9 | 10 => What::Unhealthy { pick, secs },
@@ -290,6 +293,7 @@ fn what(random: &mut Random) -> What {
         86 => What::ReportsEmptied,
         87 => What::ReportSpoiled { site },
         88 | 89 => What::Terminate { pick },
+        90 | 91 => What::Sightless { server, secs: *r.pick(&[10, 25, 60, 300, 1_800]) },
         80..=82 => What::Tagged { pick, with: r.below(TAGS.len() as u64) as u8 },
         _ => ordered(r),
     }

@@ -19,6 +19,7 @@ use crate::world::World;
 pub(crate) const AGAIN: &str = "everything is right again within two turns of the last fault";
 pub(crate) const FULL: &str = "whoever is ready has its full weight in the end";
 pub(crate) const LEADER: &str = "a server leads within ten seconds";
+pub(crate) const RELIEVED: &str = "a leader that cannot see the instances is relieved by a server that can";
 
 /// Two turns, and the one that was under way.
 const TURNS: u32 = 3;
@@ -31,6 +32,9 @@ const RAMPS: At = 150 * SECOND;
 const FAILURES: u32 = 2;
 /// Until another server leads: the lease expires, and a turn begins; and until an instance that went is let go by the guard.
 const TAKEOVER: At = 12 * SECOND;
+/// Until another server leads in the place of one that cannot see the instances: it has to be sure, and so long may the others wait that
+/// could not see them either a while ago.
+const RELIEF: At = (15 + 15) * SECOND + TAKEOVER;
 
 /// How far the world is from being settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,8 +167,13 @@ impl World {
         })
     }
 
+    /// Whether Auto Scaling and EC2 refuse this server, and no other.
+    pub(crate) fn is_sightless(&self, process: usize) -> bool {
+        self.troubles.sightless.get() == Some(process)
+    }
+
     fn is_table_right(&self, calm_from: At) -> bool {
-        let Some(leader) = self.processes.iter().find(|process| process.leads()) else {
+        let Some((index, leader)) = self.processes.iter().enumerate().find(|(_, process)| process.leads()) else {
             // One that runs now may lead.
             let busy = self.processes.iter().any(|process| process.is_server() && process.busy.get());
             if !busy && self.now() > calm_from + TAKEOVER {
@@ -172,6 +181,12 @@ impl World {
             }
             return false;
         };
+        if self.is_sightless(index) {
+            if self.now() > calm_from + RELIEF {
+                self.fail(RELIEVED, format!("{} still leads", leader.name));
+            }
+            return false;
+        }
         if leader.bad_turns.get() > FAILURES {
             self.fail(AGAIN, format!("the turns of {} go on failing", leader.name));
         }

@@ -48,11 +48,14 @@ pub(crate) struct Troubles {
     ec2: Cell<Option<Fault>>,
     dynamo: Cell<Option<Fault>>,
     reports: Cell<Option<Fault>>,
+    /// The server that Auto Scaling and EC2 refuse, and no other: its role was taken away, or its network.
+    pub(crate) sightless: Cell<Option<usize>>,
 }
 
 impl Troubles {
     pub(crate) fn are_none(&self) -> bool {
-        [&self.auto_scaling, &self.ec2, &self.dynamo, &self.reports].iter().all(|service| service.get().is_none())
+        let all = [&self.auto_scaling, &self.ec2, &self.dynamo, &self.reports];
+        all.iter().all(|service| service.get().is_none()) && self.sightless.get().is_none()
     }
 
     pub(crate) fn of(&self, service: Service) -> &Cell<Option<Fault>> {
@@ -98,6 +101,10 @@ impl World {
     /// A call begins: an error if nothing of it is done.
     pub(crate) fn call(self: &Rc<Self>, process: usize, service: Service, what: &str) -> Result<(), TurnError> {
         self.step(process, what);
+        let is_source = matches!(service, Service::AutoScaling | Service::Ec2);
+        if is_source && self.troubles.sightless.get() == Some(process) {
+            return Err(self.error(process, what, "was refused to this server alone"));
+        }
         let Some(fault) = self.troubles.of(service).get() else { return Ok(()) };
         let refused = match fault {
             Fault::Refuses(percent) => self.percent(percent.into()),
