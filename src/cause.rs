@@ -274,7 +274,8 @@ impl fmt::Display for Cause {
             }
             Cause::Down => f.write_str("HAProxy's check fails"),
             Cause::Blocked => f.write_str(
-                "kept in maintenance by a server that it tracks, or by a name that does not resolve; see `show servers state`",
+                "HAProxy's resolver sets its address, or it is kept in maintenance by a server that it tracks or a name that does not resolve; see \
+                 `show servers state`",
             ),
             Cause::Contested { wanted } => write!(
                 f,

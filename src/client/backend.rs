@@ -17,6 +17,7 @@ use crate::about::About;
 use crate::ports::{
     BackendFault, BackendSlot, BackendState, Command, Running, Servers, Subject, TurnError, likely_base, number_of,
 };
+use crate::settings::Backend;
 use crate::slot::{SlotId, Status, Table};
 
 /// What was learned of a backend in one HAProxy process; dropped when another one answers.
@@ -103,8 +104,7 @@ impl ManagedBackend {
     }
 
     pub(super) fn update(&mut self, servers: &Result<Servers, BackendFault>) {
-        let slots =
-            servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend.base));
+        let slots = servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &self.target.backend));
         self.running = slots.map(|slots| ours(slots, self.size, &self.desired));
     }
 
@@ -275,7 +275,8 @@ impl ManagedBackend {
 }
 
 /// The servers of a backend by slot.
-pub(super) fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Running>, BackendFault> {
+pub(super) fn slots(servers: &Servers, backend: &Backend) -> Result<BTreeMap<SlotId, Running>, BackendFault> {
+    let base = backend.base.as_str();
     let slots: BTreeMap<SlotId, Running> =
         servers.iter().filter_map(|(name, server)| Some((number_of(name, base)?, server.clone()))).collect();
     let is_padded = |name: &&String| {
@@ -291,7 +292,13 @@ pub(super) fn slots(servers: &Servers, base: &str) -> Result<BTreeMap<SlotId, Ru
         let found = found.into_iter().map(str::to_owned).collect();
         return Err(BackendFault::NoServers { base: base.to_owned(), found });
     }
-    Ok(slots)
+    // A neighbour with a name, or one slot that somebody gave a name, is not the whole backend's fault.
+    match slots.first_key_value() {
+        Some((first, _)) if slots.values().all(|server| server.named) => {
+            Err(BackendFault::Resolved(format!("{}/{base}{first}", backend.name)))
+        }
+        _ => Ok(slots),
+    }
 }
 
 /// The servers that belong to hsdo: slots up to `size`, those that continue the numbers without a gap, and those that have a row.
@@ -315,7 +322,8 @@ mod tests {
         // Slot 5 has a row.
         let desired = Desired { slots: BTreeMap::from([(5, Wanted::Maintenance)]), max_row: 5, ..Desired::default() };
         let ours = |names: &[&str], base: &str, size: SlotId| {
-            slots(&servers(names), base).map(|slots| ours(slots, size, &desired).into_keys().collect::<Vec<_>>())
+            let backend = Backend { name: "back".to_owned(), base: base.to_owned(), port: None };
+            slots(&servers(names), &backend).map(|slots| ours(slots, size, &desired).into_keys().collect::<Vec<_>>())
         };
         for (names, base, size, expected, why) in [
             (vec!["web1", "web2", "web3"], "web", 3, vec![1, 2, 3], "a template"),
@@ -337,5 +345,17 @@ mod tests {
         let found = vec!["api".to_owned()];
         let none = Err(BackendFault::NoServers { base: "web".to_owned(), found });
         assert_eq!(ours(&["api1", "api2"], "web", 2), none);
+    }
+
+    #[test]
+    fn names_are_a_fault_only_if_all_slots_have_them() {
+        let backend = Backend { name: "back".to_owned(), base: "web".to_owned(), port: None };
+        let of = |named: &[&str]| {
+            let mut servers = servers(&["web1", "web2", "sorry"]);
+            named.iter().for_each(|name| servers.get_mut(*name).expect("a server").named = true);
+            slots(&servers, &backend).map(|slots| slots.len())
+        };
+        assert_eq!((of(&[]), of(&["sorry"]), of(&["web2", "sorry"])), (Ok(2), Ok(2), Ok(2)));
+        assert_eq!(of(&["web1", "web2"]), Err(BackendFault::Resolved("back/web1".to_owned())));
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn server(admin: Admin, up: bool, last: u8, weight: Weight) -> Runnin
         checked: true,
         checking: false,
         busy: false,
+        named: false,
     }
 }
 

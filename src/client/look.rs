@@ -59,7 +59,7 @@ pub fn look(
         let others = Candidates::of(table, &rules, history).filter(|_| kind == BackendKind::Default);
         let slot = match read.get(&backend.name) {
             None => Err(BackendFault::Missing(Vec::new())),
-            Some(servers) => servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, &backend.base)),
+            Some(servers) => servers.as_ref().map_err(Clone::clone).and_then(|servers| slots(servers, backend)),
         };
         let slot = slot.map(|servers| {
             let running = ours(servers, size, &desired);

@@ -8,13 +8,17 @@
 //! in maintenance at its right address with a weight is held. (The configured weight does not identify a fresh server: with a static
 //! algorithm every held server has it, and so has one whose ramp went on while hsdo was down.)
 //!
-//! *Proven servers.* A server that has been seen taking traffic at its address skips its check when it comes back from draining.
+//! *Proven servers.* A server that has been seen taking traffic at its address, or up after it waited for its check there, skips its check
+//! when it comes back from draining or from weight 0.
 //!
 //! *Requests from before.* A parked server with requests to the one before it is not opened until they have ended, but for a minute at
 //! most: a download or a tunnel may last for hours.
 //!
 //! *Contested weights.* If something else, such as an agent, keeps changing a weight back, hsdo gives up after three rounds within a
 //! minute and retries once a minute.
+//!
+//! *Contested addresses.* A server that was ready at its address, and is at another one, was moved by another hand: a second client with
+//! other settings, or a script. hsdo does not give up, since the other address is wrong; after three rounds within a minute it says so.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -61,6 +65,8 @@ struct Seen {
     /// The weight that was wanted and read back.
     agreed: Option<Weight>,
     contest: Option<Contest>,
+    /// The same for its address.
+    moved: Option<Contest>,
     paused: bool,
     /// This client opened it.
     opened: bool,
@@ -92,8 +98,11 @@ impl SlotMemory {
             seen.busy = server.busy.then(|| seen.busy.unwrap_or(now));
             seen.spared = seen.busy.is_some_and(|since| now.saturating_duration_since(since) < PATIENCE);
             let there = options.has_address(server.address, address);
+            let was_there = matches!(seen.owner, Owner::Served { address: served, .. } if served == address);
+            seen.moved = contest(seen.moved, was_there && !there, there, now);
             seen.owner = owner(seen.owner, server, address, there);
-            if there && server.serves() {
+            let passed = seen.waiting.is_some() && server.admin == Admin::Ready && server.up && !server.inherited;
+            if there && (server.serves() || passed) {
                 seen.proven = Some(address);
             } else if !there || seen.proven != Some(address) {
                 seen.proven = None;
@@ -116,7 +125,7 @@ impl SlotMemory {
     pub fn sending(&mut self, slot: SlotId, changes: &[Change]) {
         if changes.contains(&Change::Maintenance) {
             let seen = self.0.entry(slot).or_default();
-            *seen = Seen { owner: Owner::Ours, ..Seen::default() };
+            *seen = Seen { owner: Owner::Ours, moved: seen.moved, ..Seen::default() };
         }
         if changes.contains(&Change::Ready) {
             self.0.entry(slot).or_default().opened = true;
@@ -147,6 +156,11 @@ impl SlotMemory {
     /// Whether something else keeps changing the weight of this slot back.
     pub fn is_contested(&self, slot: SlotId) -> bool {
         self.0.get(&slot).and_then(|seen| seen.contest).is_some_and(|contest| contest.rounds >= ROUNDS)
+    }
+
+    /// Whether something else keeps moving the server of this slot to another address.
+    pub fn is_moved(&self, slot: SlotId) -> bool {
+        self.0.get(&slot).and_then(|seen| seen.moved).is_some_and(|contest| contest.rounds >= ROUNDS)
     }
 
     /// Whether the weight of this slot is left alone for now.
@@ -303,6 +317,48 @@ mod tests {
             let running = BTreeMap::from([(1, server(Admin::Ready, true, 1, weight))]);
             memory.observe(&desired, &running, OPTIONS, start + Duration::from_secs(second));
             assert_eq!((memory.is_paused(1), memory.is_contested(1)), expected, "second {second}: {why}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_changed_again_and_again_is_told() {
+        let mut memory = SlotMemory::default();
+        let start = Instant::now();
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: IpAddr::from([10, 0, 0, 1]).into(), weight: 7 })]);
+        let desired = Desired { slots, max_row: 1, ..Desired::default() };
+        // The second, the last byte of the address, and whether that is told.
+        for (second, last, told) in [
+            (0, 9, false),
+            (1, 1, false),
+            (2, 9, false),
+            (3, 1, false),
+            (4, 8, false),
+            (5, 1, false),
+            (6, 9, true),
+            (7, 1, true),
+            (60, 1, true),
+            (70, 1, false),
+            (71, 9, false),
+        ] {
+            let running = BTreeMap::from([(1, server(Admin::Ready, true, last, 7))]);
+            memory.observe(&desired, &running, OPTIONS, start + Duration::from_secs(second));
+            assert_eq!(memory.is_moved(1), told, "second {second}");
+            if last != 1 {
+                memory.sending(1, &[Change::Maintenance]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_is_proven_at_weight_0_once_it_has_passed_its_check() {
+        let slots = BTreeMap::from([(1, Wanted::Serve { address: IpAddr::from([10, 0, 0, 1]).into(), weight: 0 })]);
+        let (desired, now) = (Desired { slots, max_row: 1, ..Desired::default() }, Instant::now());
+        let mut memory = SlotMemory::default();
+        memory.sending(1, &[Change::Ready]);
+        for (up, proven) in [(true, false), (false, false), (true, true), (false, true)] {
+            let running = BTreeMap::from([(1, server(Admin::Ready, up, 1, 0))]);
+            memory.observe(&desired, &running, OPTIONS, now);
+            assert_eq!(memory.is_proven(1), proven);
         }
     }
 }

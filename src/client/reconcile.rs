@@ -28,10 +28,12 @@ pub struct BackendPlan {
     pub waiting: Vec<SlotId>,
     /// Slots that an operator or agent holds in drain or maintenance.
     pub held: Vec<SlotId>,
-    /// Slots that a tracked server or an unresolved name keeps in maintenance.
+    /// Slots that a tracked server or an unresolved name keeps in maintenance, or whose address HAProxy's resolver sets.
     pub blocked: Vec<SlotId>,
     /// Slots whose weight something else keeps changing back.
     pub contested: Vec<SlotId>,
+    /// Slots whose server something else keeps moving to another address.
+    pub moved: Vec<SlotId>,
     /// Slots that can never serve: their configured weight is 0, and the algorithm is static.
     pub weightless: Vec<SlotId>,
     /// Slots that serve on, though they should not, because no other server can take their traffic yet.
@@ -49,8 +51,12 @@ pub fn reconcile(view: View<'_>) -> BackendPlan {
     let cover = Cover::of(&view);
     let mut plan = BackendPlan::default();
     for (id, server, stage) in view.slots() {
+        if view.memory.is_moved(id) {
+            plan.moved.push(id);
+        }
         match view.desired.of(id) {
             None => {}
+            Some(Wanted::Serve { .. }) if server.named => plan.blocked.push(id),
             Some(_) if cover.is_needed(id) => {
                 plan.covering.push(id);
                 plan.pending = true;

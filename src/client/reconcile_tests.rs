@@ -90,6 +90,9 @@ fn waiting_and_blocked_slots_are_reported() {
     let checking = Running { checking: true, address: Some((PARKED, 80).into()), ..maintenance(1, 0) };
     assert_eq!(reported(checking, serve_at(1, 7)), (vec![1], vec![], true), "only another reading shows its end");
     assert_eq!(reported(inherited(1, 7), serve_at(1, 7)), (vec![], vec![1], false));
+    let named = Running { named: true, ..up(9, 7) };
+    assert_eq!(reported(named.clone(), serve_at(1, 7)), (vec![], vec![1], false));
+    assert_eq!(reported(named, Wanted::Maintenance), (vec![], vec![], false));
     let mut seen = one(Some(serve_at(1, 7)), up(1, 7), true, OPTIONS);
     seen.plan();
     seen.running.insert(1, down(1, 7));

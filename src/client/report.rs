@@ -22,6 +22,7 @@ pub(super) struct Report {
     held: Episode,
     blocked: Episode,
     contested: Episode,
+    moved: Episode,
     weightless: Episode,
     deserted: Episode,
     spill: Episode,
@@ -37,6 +38,7 @@ impl Report {
             held: Episode::new("servers held out of rotation"),
             blocked: Episode::new("servers blocked in HAProxy"),
             contested: Episode::new("contested weights"),
+            moved: Episode::new("contested addresses"),
             weightless: Episode::new("servers that can never serve"),
             deserted: Episode::new("backends without a server"),
             spill: Episode::new("spillover"),
@@ -66,7 +68,7 @@ impl Report {
         self.metrics.set_held_slots(count(|plan| &plan.held));
         self.metrics.set_waiting_slots(count(|plan| &plan.waiting));
         let (blocked, contested): (usize, usize) = (count(|plan| &plan.blocked), count(|plan| &plan.contested));
-        self.metrics.set_blocked_slots(blocked + contested);
+        self.metrics.set_blocked_slots(blocked + contested + count(|plan| &plan.moved));
 
         let mut conditions = faults.clone();
         let faults = faults.join("; ");
@@ -96,13 +98,21 @@ impl Report {
             &mut self.blocked,
             all(|plan| &plan.blocked),
             about(|plan| &plan.blocked).cause(["blocked"]),
-            "in maintenance because of a server that they track or a name that does not resolve; see `show servers state`",
+            "HAProxy's resolver sets their address, or they are in maintenance because of a server that they track or a name that does not resolve; see \
+             `show servers state`",
         );
         lasting(
             &mut self.contested,
             all(|plan| &plan.contested),
             about(|plan| &plan.contested).cause(["contested"]),
             "something else, such as an agent (`agent-check`), keeps changing their weight back; given up, retried once a minute",
+        );
+        lasting(
+            &mut self.moved,
+            all(|plan| &plan.moved),
+            about(|plan| &plan.moved).cause(["contested"]),
+            "something else keeps moving them to other addresses, such as a second hsdo client with another table, port or split, or a \
+             script; stop it: requests fail until then",
         );
         lasting(
             &mut self.weightless,

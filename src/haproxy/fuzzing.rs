@@ -127,7 +127,7 @@ fn servers_state(text: &str) {
         Ok(table) => table,
         Err(fault) => return assert_message(&BackendFault::Unreadable(fault), text.len()),
     };
-    for server in table.fqdn_server.iter().chain(&table.srv_record) {
+    for server in &table.hosts {
         assert_message(&BackendFault::Resolved(server.clone()), text.len());
     }
     // It becomes part of the next command.
@@ -185,6 +185,8 @@ fn converge(base: &str, servers: &Servers) {
         for (_, server) in running.iter_mut().filter(|(id, _)| desired.of(**id).is_some()) {
             server.up |= server.admin == Admin::Ready;
             server.checking = false;
+            // Its name is taken away.
+            server.named = false;
             // The server that it tracks is opened too.
             server.inherited &= server.admin != Admin::Maintenance;
         }

@@ -48,6 +48,8 @@ pub struct InspectedServer {
     pub agent: bool,
     /// Its state follows that of another server, or a name that does not resolve.
     pub inherited: bool,
+    /// HAProxy's resolver sets its address.
+    pub named: bool,
     /// Its configured weight.
     pub configured: Weight,
     /// Its weight.
@@ -68,7 +70,13 @@ impl Runtime {
         let mut backends = BTreeMap::new();
         for (name, servers) in reading.backends {
             let inspected = match servers {
-                Ok(_) => Ok(self.inspect_backend(&name, numbers.get(&name))?),
+                Ok(servers) => {
+                    let mut backend = self.inspect_backend(&name, numbers.get(&name))?;
+                    for (name, server) in &mut backend.servers {
+                        server.named = servers.get(name).is_some_and(|server| server.named);
+                    }
+                    Ok(backend)
+                }
                 Err(fault) => Err(fault),
             };
             backends.insert(name, inspected);
@@ -108,6 +116,7 @@ fn parse_servers(reply: &str) -> Result<BTreeMap<String, InspectedServer>, Strin
             checked: number("srv_check_state")? & CONFIGURED != 0,
             agent: number("srv_agent_state")? & CONFIGURED != 0,
             inherited: admin & INHERITED != 0,
+            named: false,
             configured: weight("srv_iweight")?,
             weight: weight("srv_uweight")?,
         };

@@ -229,7 +229,7 @@ impl Runtime {
             true => self.ask(dialect, "show backend", 1)?.remove(0),
             false => String::new(),
         };
-        let has_names = tables.values().flatten().any(|table| table.fqdn_server.is_some());
+        let has_names = tables.values().flatten().any(|table| !table.hosts.is_empty());
         let resolver = match (resolver, has_names) {
             (Some(resolver), _) => Some(resolver),
             (None, true) => Some(self.has_resolver(dialect)?),
@@ -242,15 +242,12 @@ impl Runtime {
                 Err(BackendFault::Missing(_)) => Err(state::missing_backend(&show_backend)),
                 Err(fault) => Err(fault),
                 Ok(ServersState { disabled: true, .. }) => Err(BackendFault::Disabled),
-                Ok(ServersState { srv_record: Some(server), .. }) => {
-                    Err(BackendFault::Resolved(format!("{name}/{server}")))
-                }
-                Ok(ServersState { fqdn_server: Some(server), .. }) if resolver == Some(true) => {
-                    Err(BackendFault::Resolved(format!("{name}/{server}")))
-                }
-                Ok(table) => {
-                    known.numbers.extend(table.number.map(|number| (name.clone(), number)));
-                    Ok(table.servers)
+                Ok(ServersState { number, mut servers, hosts, .. }) => {
+                    known.numbers.extend(number.map(|number| (name.clone(), number)));
+                    for host in hosts.iter().filter(|_| resolver == Some(true)) {
+                        servers.entry(host.clone()).and_modify(|server| server.named = true);
+                    }
+                    Ok(servers)
                 }
             };
             (name, servers)

@@ -3,6 +3,7 @@
 //! This one table holds everything hsdo needs, consistently: address, configured and current weight, administrative state, checks in
 //! flight, and whether a resolver sets the address. `show stat` lacks half of that.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ports::{Admin, BackendFault, Running, Servers};
@@ -29,10 +30,8 @@ pub struct ServersState {
     pub servers: Servers,
     /// It is `disabled` in the configuration: HAProxy shows its servers and refuses to change them.
     pub disabled: bool,
-    /// A server whose address comes from an SRV record.
-    pub srv_record: Option<String>,
-    /// A server that is configured by a host name, which a resolver may look up again.
-    pub fqdn_server: Option<String>,
+    /// The servers that are configured by a host name, which a resolver may look up again.
+    pub hosts: BTreeSet<String>,
 }
 
 /// Whether the reply to `show servers state` says that the backend does not exist.
@@ -79,6 +78,7 @@ pub fn parse(reply: &str) -> Result<ServersState, String> {
         table.disabled |= fields[id] == "0";
         let (admin, checks, agents) = (bits(fields[admin])?, bits(fields[check])?, bits(fields[agent])?);
         let ip = fields[address].parse::<IpAddr>().ok();
+        let is_set = |field: &str| field != "-" && !field.is_empty();
         let running = Running {
             admin: match admin {
                 admin if admin & MAINTENANCE != 0 => Admin::Maintenance,
@@ -93,11 +93,12 @@ pub fn parse(reply: &str) -> Result<ServersState, String> {
             checked: checks & CHECKED == CHECKED,
             checking: (checks | agents) & CHECKING != 0,
             busy: false,
+            named: is_set(fields[record]),
         };
-        let named = |field: &str| (field != "-" && !field.is_empty()).then(|| fields[name].to_owned());
-        table.srv_record = table.srv_record.or_else(|| named(fields[record]));
         // `localhost` never reaches a name server.
-        table.fqdn_server = table.fqdn_server.or_else(|| named(fields[fqdn]).filter(|_| fields[fqdn] != "localhost"));
+        if is_set(fields[fqdn]) && fields[fqdn] != "localhost" {
+            table.hosts.insert(fields[name].to_owned());
+        }
         table.servers.insert(fields[name].to_owned(), running);
     }
     Ok(table)

@@ -37,6 +37,7 @@ fn the_states_of_a_server() {
         checked: true,
         checking: false,
         busy: false,
+        named: false,
     };
     assert_eq!(ready, expected, "`disabled` in the configuration leaves bit 4 for ever");
     for (admin, expected, inherited, why) in [
@@ -76,11 +77,11 @@ fn the_states_of_a_server() {
 #[test]
 fn names_that_a_resolver_may_look_up() {
     let plain = parse(&table(["10.0.0.1", "2", "4", "7", "1", "6", "-", "80", "-"])).unwrap();
-    assert_eq!((plain.number.as_deref(), plain.fqdn_server, plain.srv_record), (Some("3"), None, None));
+    assert_eq!((plain.number.as_deref(), plain.hosts.len(), plain.servers["web1"].named), (Some("3"), 0, false));
     let named = parse(&table(["10.0.0.1", "2", "4", "7", "1", "6", "web.test", "80", "-"])).unwrap();
-    assert_eq!((named.fqdn_server.as_deref(), named.srv_record), (Some("web1"), None));
+    assert_eq!((named.hosts.first().map(String::as_str), named.servers["web1"].named), (Some("web1"), false));
     let record = parse(&table(["-", "0", "36", "7", "1", "6", "-", "0", "_web._tcp.test"])).unwrap();
-    assert_eq!((record.fqdn_server, record.srv_record.as_deref()), (None, Some("web1")));
+    assert_eq!((record.hosts.len(), record.servers["web1"].named), (0, true));
 }
 
 #[test]

@@ -163,6 +163,8 @@ pub struct Running {
     /// Parked, with requests under way to the server that was there before, in a HAProxy that would go on using their connections
     /// after they end.
     pub busy: bool,
+    /// HAProxy's resolver sets its address, so hsdo must not.
+    pub named: bool,
 }
 
 impl Running {
@@ -179,7 +181,7 @@ pub enum BackendFault {
     Missing(Vec<String>),
     /// It is `disabled`.
     Disabled,
-    /// HAProxy's resolver sets the address of this server, and hsdo would too.
+    /// HAProxy's resolver sets the address of this server and of all other slots, and hsdo would too.
     Resolved(String),
     /// HAProxy's reply cannot be parsed.
     Unreadable(String),

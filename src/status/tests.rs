@@ -107,6 +107,7 @@ fn client(size: SlotId, trouble: bool) -> Arc<Status> {
         checked: true,
         checking: false,
         busy: false,
+        named: false,
     };
     let mut slots: [Vec<BackendSlot>; 2] = [vec![], vec![]];
     for id in 1..=size {

@@ -76,3 +76,24 @@ fn an_instance_that_replaces_a_held_one_is_a_new_one() {
     let tally = stream.stop();
     assert!(tally.failures.is_empty() && tally.of("i-2") == 0, "{tally}");
 }
+
+/// An old unit beside a new container, each with a port of its own.
+#[test]
+fn a_second_client_with_other_settings_is_told_of() {
+    let bed = bed_with_table("two-clients", 3, 2);
+    let config = "backend http-back\n    server-template web 1-3 127.0.0.2:80 check inter 100ms disabled\n";
+    let haproxy = Config::of(config).start(&bed, &[BACK]);
+    let mut running = client(&bed, 3, "http-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    let mut other = client(&bed, 3, "http-back:web:9").spawn();
+    let told = "http-back/web[1-2]: something else keeps moving them to other addresses";
+    wait_for("the other client to be told of", SOON, || {
+        let (_, text) = running.get("/readyz").unwrap_or_default();
+        if text.contains(told) { Ok(()) } else { Err(text) }
+    });
+    assert_eq!(running.log().matches(told).count(), 1, "{}", running.log());
+    other.terminate();
+    haproxy.wait_weights(BACK, &[("web1", 10), ("web2", 10)]);
+    assert_eq!(traffic::send(haproxy.frontend(BACK), 4).answered(), 4);
+    running.terminate();
+}

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::fixture::{BACK, Config, FAILED, bed_with_table, client, ready, tapped};
+use super::fixture::{BACK, Config, FAILED, bed_with_table, client, occupy, ready, tapped};
 use crate::common::dns::Dns;
 use crate::common::traffic;
 use crate::common::wait::{SOON, wait_for};
@@ -120,4 +120,33 @@ fn a_placeholder_that_is_a_name_without_an_address() {
 #[test]
 fn a_placeholder_that_is_a_unix_socket() {
     without_an_address("unix-placeholder", "unix@$DIR/nobody.sock check inter 100ms");
+}
+
+/// As operators add one: a server for apologies beside the template, by its name.
+#[test]
+fn a_neighbour_with_a_name_and_a_slot_that_was_given_one_cost_the_other_slots_nothing() {
+    let bed = bed_with_table("sorry", 4, 2);
+    bed.web().serve("of-dns", "127.1.2.77".parse().unwrap());
+    let dns = Dns::start(&[Ipv4Addr::new(127, 1, 2, 77)]);
+    let config = format!(
+        "resolvers r\n    nameserver one 127.0.0.1:{}\n    resolve_retries 3\n    timeout resolve 100ms\n    \
+         timeout retry 100ms\n    hold valid 200ms\n\nbackend http-back\n    \
+         server-template web 1-4 127.0.0.2:80 check inter 100ms resolvers r resolve-prefer ipv4 disabled\n    \
+         server sorry sorry.test:$WEB backup resolvers r resolve-prefer ipv4 init-addr last,127.0.0.2\n",
+        dns.port()
+    );
+    let haproxy = Config::of(&config).start(&bed, &[BACK]);
+    let mut running = client(&bed, 4, "http-back:web:$WEB").spawn();
+    haproxy.wait_weights(BACK, &[("sorry", 1), ("web1", 10), ("web2", 10)]);
+    assert!(!ready(&running).contains("http-back"), "{}", ready(&running));
+
+    haproxy.command("set server http-back/web4 fqdn legacy.test");
+    occupy(&bed, 3, 3);
+    haproxy.wait_weights(BACK, &[("sorry", 1), ("web1", 10), ("web2", 10), ("web3", 10)]);
+    occupy(&bed, 4, 4);
+    running.wait_metric("hsdo_haproxy_blocked_slots", |blocked| blocked == 1.0);
+    assert!(ready(&running).contains("http-back/web[4]: HAProxy's resolver sets their address"), "{}", ready(&running));
+    let tally = traffic::send(haproxy.frontend(BACK), 9);
+    assert_eq!((tally.of("i-1"), tally.of("i-2"), tally.of("i-3")), (3, 3, 3), "{tally}");
+    running.terminate();
 }

@@ -79,6 +79,18 @@ fn backend_lines(subject: &str, facts: &HaproxyFacts, backend: &Backend, found: 
     if own.is_empty() {
         return lines;
     }
+    match own.iter().filter(|server| server.named).count() {
+        0 => {}
+        named if named == own.len() => {
+            let first = format!("{}/{}1", backend.name, backend.base);
+            return vec![fault_line(subject, &BackendFault::Resolved(first))];
+        }
+        named => lines.push(Line::warn(
+            subject,
+            format!("HAProxy's resolver sets the address of {named} slots, so hsdo leaves them alone"),
+            "see `set server … fqdn`, and give the `server-template` a literal address such as 127.0.0.2:80",
+        )),
+    }
     let text = facts.configuration.as_ref().ok().and_then(|backends| backends.get(&backend.name));
     lines.push(check_line(subject, facts.health_gate, &own));
     lines.push(disabled_line(subject, &own));

@@ -1,8 +1,15 @@
 use super::*;
 use crate::commands::check::line::Level;
 
-const GOOD: InspectedServer =
-    InspectedServer { disabled: true, checked: true, agent: false, inherited: false, configured: 1, weight: 1 };
+const GOOD: InspectedServer = InspectedServer {
+    disabled: true,
+    checked: true,
+    agent: false,
+    inherited: false,
+    named: false,
+    configured: 1,
+    weight: 1,
+};
 
 fn facts(algorithm: &str, slots: usize, server: InspectedServer, text: Option<BackendText>) -> HaproxyFacts {
     let servers = (1..=slots).map(|id| (format!("web{id}"), server)).collect();
@@ -62,6 +69,11 @@ fn what_surprises_is_named_with_its_remedy() {
             "track",
             facts("roundrobin", 4, InspectedServer { inherited: true, ..GOOD }, None),
             Some((Level::Warn, "`track`")),
+        ),
+        (
+            "names",
+            facts("roundrobin", 4, InspectedServer { named: true, ..GOOD }, None),
+            Some((Level::Mend, "back/web1 has a host name")),
         ),
         ("static", facts("static-rr", 4, GOOD, None), Some((Level::Warn, "roundrobin"))),
         (

@@ -305,6 +305,7 @@ impl Server {
             checked: self.checks.is_configured() && self.checks.is_enabled(),
             checking: self.checks.is_under_way(now),
             busy: false,
+            named: false,
         }
     }
 }
