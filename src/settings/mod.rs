@@ -108,7 +108,15 @@ fn server(mut sources: Sources<'_>) -> Result<ServerSettings, Faults> {
     let removal_guard = sources.read(&SERVER_REMOVAL_GUARD, scalar(seconds(0.0..=86_400.0))).unwrap_or_default();
     let hook = hook(&mut sources, matches!(source, SourceSettings::Aws { .. }));
     let drain = sources.read(&SERVER_DRAIN_SECONDS, scalar(seconds(0.0..=172_800.0))).unwrap_or_default();
-    let common = common(&mut sources);
+    let mut common = common(&mut sources);
+    if let (SourceSettings::Aws { .. }, Some(table), Some(groups)) = (&source, &common.table_region, &common.region)
+        && table != groups
+    {
+        // The same names in another region are other groups: their instances would replace all that serve.
+        common.warnings.push(format!(
+            "the table is in {table}, but groups are looked for in {groups}: set AWS_REGION to {table}, unless that is meant"
+        ));
+    }
     sources.finish(ServerSettings { common, source, ramp, weighting, removal_guard, hook, drain })
 }
 

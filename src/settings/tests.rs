@@ -771,6 +771,10 @@ fn a_table_may_be_named_by_its_arn() {
     let common = server_of(&[("DYNAMODB_TABLE_NAME", arn), ("AWS_REGION", "us-east-1")]).expect("settings").common;
     assert_eq!((common.table.as_str(), common.table_region.as_deref()), (arn, Some("eu-west-1")));
     assert_eq!(common.region.as_deref(), Some("us-east-1"));
+    let told = "the table is in eu-west-1, but groups are looked for in us-east-1: set AWS_REGION to eu-west-1";
+    assert!(common.warnings.iter().any(|warning| warning.starts_with(told)), "{:?}", common.warnings);
+    let here = server_of(&[("DYNAMODB_TABLE_NAME", arn), ("AWS_REGION", "eu-west-1")]).expect("settings").common;
+    assert_eq!(here.warnings, Vec::<String>::new());
     // It names an account and a region, but the table is created in ours.
     let create = faults(load_common(None, &environment(&[], &[("DYNAMODB_TABLE_NAME", arn)])));
     assert_eq!(
