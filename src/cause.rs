@@ -274,7 +274,7 @@ impl fmt::Display for Cause {
             }
             Cause::Down => f.write_str("HAProxy's check fails"),
             Cause::Blocked => f.write_str(
-                "HAProxy's resolver sets its address, or it is kept in maintenance by a server that it tracks or a name that does not resolve; see \
+                "kept in maintenance by a server that it tracks or by a name that does not resolve, or HAProxy's resolver sets its address; see \
                  `show servers state`",
             ),
             Cause::Contested { wanted } => write!(

@@ -98,7 +98,7 @@ impl Report {
             &mut self.blocked,
             all(|plan| &plan.blocked),
             about(|plan| &plan.blocked).cause(["blocked"]),
-            "HAProxy's resolver sets their address, or they are in maintenance because of a server that they track or a name that does not resolve; see \
+            "in maintenance because of a server that they track or a name that does not resolve, or HAProxy's resolver sets their address; see \
              `show servers state`",
         );
         lasting(

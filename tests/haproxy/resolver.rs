@@ -145,7 +145,7 @@ fn a_neighbour_with_a_name_and_a_slot_that_was_given_one_cost_the_other_slots_no
     haproxy.wait_weights(BACK, &[("sorry", 1), ("web1", 10), ("web2", 10), ("web3", 10)]);
     occupy(&bed, 4, 4);
     running.wait_metric("hsdo_haproxy_blocked_slots", |blocked| blocked == 1.0);
-    assert!(ready(&running).contains("http-back/web[4]: HAProxy's resolver sets their address"), "{}", ready(&running));
+    assert!(ready(&running).contains("http-back/web[4]: in maintenance because of a server that they track or a name that does not resolve, or HAProxy's resolver sets"), "{}", ready(&running));
     let tally = traffic::send(haproxy.frontend(BACK), 9);
     assert_eq!((tally.of("i-1"), tally.of("i-2"), tally.of("i-3")), (3, 3, 3), "{tally}");
     running.terminate();
