@@ -21,9 +21,9 @@ say() { printf '\n== %s\n' "$*"; }
 inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
 
 say "deb: install in a bare Debian"
-bare=target/debian-bookworm-rpm.tar
+bare=target/debian-bookworm-dbus-rpm.tar
 if [ ! -f $bare ]; then
-    debootstrap --variant=minbase --include=haproxy,systemd-sysv,rpm bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
+    debootstrap --variant=minbase --include=haproxy,systemd-sysv,dbus,rpm bookworm "$work/bare" > "$work/debootstrap.log" || die "$(tail -n 20 "$work/debootstrap.log")"
     tar -C "$work/bare" -cf $bare.new . && mv $bare.new $bare
     rm -rf "$work/bare"
 fi
@@ -37,7 +37,11 @@ inside dpkg -i /opt/hsdo.deb
 inside dpkg-query -W -f '${Package}\n' | diff "$work/before" - || true
 inside getent passwd hsdo
 [ "$(inside hsdo --version)" = "hsdo $VERSION" ]
-[ ! -e "$root/etc/systemd/system/multi-user.target.wants/hsdo-client.service" ] || die 'a unit is on'
+# As at the first boot of an image without a machine-id, where Debian turns on whatever no preset keeps off.
+systemctl --root="$root" --quiet preset hsdo-client.service hsdo-server.service
+for role in client server; do
+    [ ! -e "$root/etc/systemd/system/multi-user.target.wants/hsdo-$role.service" ] || die "hsdo-$role is on"
+done
 cp "$root/usr/bin/hsdo" "$work/hsdo"
 
 say "deb: the client's unit serves Debian's HAProxy, in its sandbox; an upgrade restarts it, and remove stops it"
