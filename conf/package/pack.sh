@@ -26,12 +26,8 @@ conf/package/sbom.py "$target" "$work/hsdo" "$dist/$name.cdx.json" -
 top=$work/tar/$name
 mkdir -p "$top"
 install -m 755 "$work/hsdo" "$top/hsdo"
-cp -R conf "$top/conf"
-rm -rf "$top/conf/package"
-mkdir "$top/src" "$top/tests"
-cp src/README.md "$top/src/"
-cp tests/README.md "$top/tests/"
-cp -R README.md CHANGELOG.md LICENSE conf/package/hsdo.1 conf/package/completions "$dist/$name.cdx.json" "$top/"
+conf/package/pages.sh "$top"
+cp -R LICENSE conf/package/hsdo.1 conf/package/completions "$dist/$name.cdx.json" "$top/"
 conf/package/tar.sh "$work/tar" "$name" | gzip -9n > "$dist/$name.tar.gz"
 
 conf/package/deb.sh "$debian" "$work/hsdo" "$work/deb" "$dist/hsdo_$VERSION-1_$debian.deb"

@@ -22,11 +22,8 @@ for unit in conf/systemd/*.service; do
     put 644 "$unit" usr/lib/systemd/system/"${unit##*/}"
 done
 put 644 conf/package/env.yaml etc/hsdo/env.yaml
-# The pages link to each other, so they lie as they do in the source.
 doc=usr/share/doc/hsdo
-for file in README.md CHANGELOG.md src/README.md tests/README.md $(find conf -path conf/package -prune -o -type f -print | LC_ALL=C sort); do
-    put 644 "$file" "$doc/$file"
-done
+conf/package/pages.sh "$root/$doc"
 case $kind in
 deb)
     put 644 CHANGELOG.md $doc/changelog

@@ -86,7 +86,7 @@ fn moving(view: &View<'_>) -> BTreeSet<SlotId> {
     };
     let places: BTreeMap<_, SlotId> = view
         .slots()
-        .filter(|(_, server, stage)| *stage != Stage::Held && !server.inherited)
+        .filter(|(_, server, stage)| !matches!(stage, Stage::Held | Stage::Blocked) && !server.inherited)
         .filter_map(|(id, _, _)| Some((wanted(id)?.ip, id)))
         .collect();
     let is_wanted_at = |address: SocketAddr, id: SlotId| {

@@ -56,7 +56,6 @@ pub fn reconcile(view: View<'_>) -> BackendPlan {
         }
         match view.desired.of(id) {
             None => {}
-            Some(Wanted::Serve { .. }) if server.named => plan.blocked.push(id),
             Some(_) if cover.is_needed(id) => {
                 plan.covering.push(id);
                 plan.pending = true;
@@ -152,6 +151,11 @@ impl ServingSlot<'_> {
                 if self.server.weight > 0 {
                     plan.lower.push(Step { slot: self.id, changes: vec![Change::Weight(0)] });
                 }
+                return;
+            }
+            // Its address is not ours, and so no weight of ours belongs there.
+            Stage::Blocked if self.server.named => {
+                plan.blocked.push(self.id);
                 return;
             }
             Stage::Blocked | Stage::Down | Stage::Serving => {

@@ -279,3 +279,15 @@ fn a_server_that_moves_to_another_slot_serves_until_it_serves_there() {
         assert_eq!((all, plan.pending), (touched, pending), "{name}");
     }
 }
+
+/// A slot that HAProxy's resolver has is nobody's successor: what waits for it would wait for ever.
+#[test]
+fn nobody_waits_for_a_slot_whose_address_is_a_resolvers() {
+    let named = || Running { named: true, ..down(9, 1) };
+    let mut leaving = World::new([(1, up(1, 7), Some(serve_at(1, 0))), (2, named(), Some(serve_at(2, 7)))]);
+    let plan = leaving.plan();
+    assert_eq!((plan.covering, plan.blocked, plan.lower.len()), (vec![], vec![2], 1));
+    let mut moving = World::new([(1, up(2, 7), Some(serve_at(1, 7))), (2, named(), Some(serve_at(2, 7)))]);
+    let plan = moving.plan();
+    assert_eq!((plan.covering, plan.blocked, plan.raise.len()), (vec![], vec![2], 1));
+}

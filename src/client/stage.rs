@@ -64,7 +64,7 @@ pub(super) enum Stage {
     Parked,
     /// In maintenance at the right address with weight 0: ready to be opened.
     Filled,
-    /// Correct, but kept in maintenance by a tracked server or an unresolved name.
+    /// HAProxy's resolver sets its address; or it is correct, but a tracked server or an unresolved name keeps it in maintenance.
     Blocked,
     /// Ready at the right address, and down until its check passes.
     Down,
@@ -85,6 +85,7 @@ impl Stage {
         };
         let right_address = options.has_address(server.address, address);
         match server.admin {
+            _ if server.named => Stage::Blocked,
             _ if held => Stage::Held,
             Admin::Ready | Admin::Maintenance if is_parked(server) => Stage::Parked,
             _ if !right_address => Stage::Stale,
@@ -111,6 +112,7 @@ mod tests {
     fn every_stage_follows_from_one_reading() {
         use Stage::{Blocked, Down, Filled, Held, Leaving, Out, Parked, Retiring, Serving, Stale, Unknown};
         let parked = |server: Running| Running { address: Some((PARKED, 80).into()), ..server };
+        let named = |server: Running| Running { named: true, ..server };
         let out = Some(Wanted::Maintenance);
         let serve = |last, weight| Some(serve_at(last, weight));
         let drain = |last, weight| server(Admin::Drain, true, last, weight);
@@ -133,6 +135,9 @@ mod tests {
             ("filled to drain", serve(1, 0), maintenance(1, 0), false, Filled),
             ("its model is in maintenance", serve(1, 5), inherited(1, 5), false, Blocked),
             ("its model is in maintenance, elsewhere", serve(1, 5), inherited(2, 5), false, Stale),
+            ("its address is a resolver's", serve(1, 5), named(up(2, 5)), false, Blocked),
+            ("its address is a resolver's, and it is held", serve(1, 5), named(maintenance(2, 5)), true, Blocked),
+            ("its address is a resolver's, and it is not wanted", out, named(up(2, 5)), false, Retiring),
             ("down", serve(1, 5), down(1, 5), false, Down),
             ("serving", serve(1, 5), up(1, 5), false, Serving),
             ("ready at weight 0", serve(1, 5), up(1, 0), false, Serving),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::error::HaproxyError;
 use super::socket::MAX_LINE;
 use super::state::info_value;
+use super::version::hangs_on_long_lines;
 use crate::ports::Process;
 
 /// The shortest limit for lines, in bytes: every single command fits.
@@ -74,11 +75,6 @@ impl Known {
         Known { dialect, ..self }
     }
 
-    /// Whether a few dumps that are not read to the end crash it: 3.2 yes, before 3.1 no (facts.md).
-    pub(super) fn crashes_on_aborted_dumps(&self) -> bool {
-        version(&self.process.version) >= (3, 1)
-    }
-
     /// The longest text of joined commands that fits a line, including the line end.
     pub(super) fn line_limit(&self) -> usize {
         self.longest_line - self.dialect.prefix().len()
@@ -100,39 +96,6 @@ impl Known {
         let longest_line = self.longest_line.min((length / 2).max(SHORTEST));
         std::mem::replace(&mut self.longest_line, longest_line) > longest_line && retry
     }
-}
-
-/// Whether this version keeps a connection that was in use when the server's address changed, and sends later requests over it to the
-/// old address: with `http-reuse safe`, its default, for as long as requests come (measured on 2.6.12). Fixed as "backend: fix reuse
-/// with set-dst/set-dst-port" in 2.6.22, 2.8.15, 3.0.10, 3.1.7 and 3.2, and not at all in the others.
-pub fn keeps_old_connections(text: &str) -> bool {
-    let fixed = match version(text) {
-        (2, 6) => 22,
-        (2, 8) => 15,
-        (3, 0) => 10,
-        (3, 1) => 7,
-        (2, _) => return true,
-        _ => return false,
-    };
-    patch(text) < fixed
-}
-
-/// Whether this version hangs on a line that exceeds its buffer: 2.2 yes, 2.6 no (measured).
-fn hangs_on_long_lines(text: &str) -> bool {
-    version(text) < (2, 6)
-}
-
-/// Major and minor version; anything unreadable counts as recent.
-fn version(text: &str) -> (u32, u32) {
-    let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
-    (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX))
-}
-
-/// The third number of a version such as `2.6.12-1+deb12u4`; anything unreadable, such as a development version, counts as recent.
-fn patch(text: &str) -> u32 {
-    let digits =
-        text.splitn(3, '.').nth(2).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX)
 }
 
 /// Whether the reply to `show proc` is the master's: a worker does not know the command.
@@ -184,42 +147,6 @@ mod tests {
         ] {
             let mut known = known(version);
             assert_eq!((known.learn_from(&error), known.line_limit()), (retry, limit), "{version} {error}");
-        }
-    }
-
-    #[test]
-    fn some_versions_keep_connections_to_an_address_of_before() {
-        for (version, keeps) in [
-            ("2.2.9-2+deb11u7", true),
-            ("2.4.29", true),
-            ("2.6.12-1+deb12u4", true),
-            ("2.6.22", false),
-            ("2.8.5-1ubuntu3", true),
-            ("2.8.15", false),
-            ("2.9.15", true),
-            ("3.0.9", true),
-            ("3.0.11-1+deb13u2", false),
-            ("3.1.6", true),
-            ("3.1.7", false),
-            ("3.2.0", false),
-            ("3.2-dev9", false),
-            ("x", false),
-        ] {
-            assert_eq!(keeps_old_connections(version), keeps, "{version}");
-        }
-    }
-
-    #[test]
-    fn only_recent_versions_crash_on_aborted_dumps() {
-        for (version, crashes) in [
-            ("2.2.9-2+deb11u7", false),
-            ("2.10.1", false),
-            ("3.0.11", false),
-            ("3.2.26-1", true),
-            ("3.4-dev1", true),
-            ("x", true),
-        ] {
-            assert_eq!(known(version).crashes_on_aborted_dumps(), crashes, "{version}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! HAProxy over its Runtime API: reading its servers and changing them. `facts.md` holds the measurements behind it.
 //!
 //! `socket` sends one line and reads its response, `reply` splits responses, `command` judges replies, `state` parses tables,
-//! `snapshot` detects changes, `traffic` and `inspect` read what only people want to know, `known` holds what is known of the process,
+//! `snapshot` detects changes, `traffic` and `inspect` read what only people want to know, `known` holds what is known of the process, `version` of its version,
 //! and `runtime` joins them. None of them knows the slot table.
 
 mod command;
@@ -18,9 +18,10 @@ mod snapshot;
 pub mod socket;
 pub mod state;
 mod traffic;
+mod version;
 
 pub use error::HaproxyError;
 pub use inspect::{InspectedBackend, InspectedServer, Inspection};
-pub use known::keeps_old_connections;
 pub use runtime::Runtime;
 pub use traffic::Traffic;
+pub use version::{keeps_old_connections, ring_differs};

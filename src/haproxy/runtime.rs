@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::command::{judge, lines};
 use super::error::HaproxyError;
-use super::known::{Dialect, Known, is_master, keeps_old_connections, level, processes};
+use super::known::{Dialect, Known, is_master, level, processes};
 use super::snapshot::{self, StatSnapshot};
 use super::socket::{self, Exchange, Socket, Until};
 use super::state::{self, ServersState, info_value};
 use super::traffic::{self, Traffic};
+use super::version::{crashes_on_aborted_dumps, keeps_old_connections};
 use crate::ports::{
     Admin, BackendFault, Command, Haproxy, PARKED, Process, Reading, Running, Servers, TurnError, Verdict,
 };
@@ -90,7 +91,7 @@ impl Runtime {
                 Ok(replies.into_iter().map(str::to_owned).collect())
             }
             Err(error) => {
-                let crashes = self.known.as_ref().is_none_or(Known::crashes_on_aborted_dumps);
+                let crashes = self.version().is_none_or(crashes_on_aborted_dumps);
                 if crashes && error.is_timeout() && commands.contains(DUMP) && !dialect.master {
                     self.unread_dump = Some((exchange, line));
                 }
@@ -170,7 +171,7 @@ impl Runtime {
         for _ in 0..ATTEMPTS {
             // A version that an aborted dump crashes is asked for one only after it has just answered.
             let identified = self.verified && self.unread_dump.is_none();
-            if !identified || self.known.as_ref().is_none_or(Known::crashes_on_aborted_dumps) {
+            if !identified || self.version().is_none_or(crashes_on_aborted_dumps) {
                 self.identify()?;
             }
             let asked = Instant::now();
@@ -255,12 +256,17 @@ impl Runtime {
         Ok(tables.into_iter().map(judge).collect())
     }
 
+    /// The version of the process, once one has answered.
+    fn version(&self) -> Option<&str> {
+        self.known.as_ref().map(|known| known.process.version.as_str())
+    }
+
     /// Marks the parked servers that still have requests from before, where that matters.
     fn mark_busy(
         &mut self,
         backends: &mut BTreeMap<String, Result<Servers, BackendFault>>,
     ) -> Result<(), HaproxyError> {
-        if !self.known.as_ref().is_some_and(|known| keeps_old_connections(&known.process.version)) {
+        if !self.version().is_some_and(keeps_old_connections) {
             return Ok(());
         }
         let is_parked = |server: &Running| {

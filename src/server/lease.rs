@@ -158,8 +158,8 @@ impl HeldLease {
         now.saturating_duration_since(self.last_beat) >= BEAT
     }
 
-    /// The next stamp: a new heartbeat, with `raise` a new version, and whether this server is `blind`. Neither number is used twice: the response to the last one may
-    /// be lost, and whoever saw it must see the next one as a change.
+    /// The next stamp: a new heartbeat, with `raise` a new version, and whether this server is `blind`. Neither number is used twice: the
+    /// response to the last one may be lost, and whoever saw it must see the next one as a change.
     pub(super) fn stamp(&mut self, raise: bool, blind: bool, now: Moment) -> Stamp {
         let heartbeat = marker::next(self.heartbeat, now.time);
         self.heartbeat = Some(heartbeat);

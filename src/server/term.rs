@@ -26,7 +26,7 @@ use crate::ports::{Gauges, Reason, SlotStore, Snapshot, Source, TableReading, Tu
 use crate::slot::{Observation, Slot, SlotId, Table};
 
 /// After turns failed for this long, a row may have been edited and edited back unseen, while clients followed the edit.
-const BLIND: Duration = Duration::from_secs(5);
+const UNWATCHED: Duration = Duration::from_secs(5);
 
 /// Whether a term continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) struct Term {
     conditions: Conditions,
     guard: Guard,
     /// When the first of the turns began that have failed since the table was last read.
-    failing_since: Option<Instant>,
+    unread_since: Option<Instant>,
     sight: Sight,
     /// A row was edited from outside, or may have been, and the version not raised since: clients do not know yet.
     edited: bool,
@@ -94,7 +94,7 @@ impl Term {
             published: None,
             conditions: Conditions::new(),
             guard: Guard::default(),
-            failing_since: None,
+            unread_since: None,
             sight: Sight::default(),
             edited: false,
             steady: None,
@@ -128,7 +128,7 @@ impl Term {
         now: Moment,
     ) -> Result<Lease, TurnError> {
         let elapsed = now.clock.saturating_duration_since(std::mem::replace(&mut self.last_turn, now.clock));
-        self.failing_since.get_or_insert(now.clock);
+        self.unread_since.get_or_insert(now.clock);
         match self.fetch(&mut context.source, &Table::default()) {
             Ok(seen) => self.decide_and_write(context, seen, elapsed, now),
             Err(error) => {
@@ -219,14 +219,15 @@ impl Term {
         elapsed: Duration,
         now: Moment,
     ) -> Result<Lease, TurnError> {
+        // The source answered, whatever becomes of the table; whether it tells enough, only the table shows.
         let reading = context.store.read().inspect_err(|_| self.source_answered(&*context.gauges))?;
         let TableReading { table, marker, changed, orders, time } = reading;
         if !self.lease.confirm(&marker) {
             return Ok(Lease::Lost);
         }
-        let failing =
-            self.failing_since.take().map_or(Duration::ZERO, |since| now.clock.saturating_duration_since(since));
-        self.edited |= changed || failing > BLIND;
+        let unread =
+            self.unread_since.take().map_or(Duration::ZERO, |since| now.clock.saturating_duration_since(since));
+        self.edited |= changed || unread > UNWATCHED;
         if !self.covers_occupants(&seen, &table) {
             let whole = self.fetch(&mut context.source, &table);
             seen = whole.inspect_err(|_| self.source_failed(&*context.gauges, now))?;

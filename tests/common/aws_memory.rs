@@ -354,6 +354,8 @@ impl State {
                 }
                 (200, Arc::new(answer))
             }
+            // Nobody interrupts them.
+            "DescribeSpotInstanceRequests" => (200, Arc::new(NO_SPOT_REQUESTS.to_vec())),
             other => panic!("unsupported operation {other}"),
         }
     }
@@ -414,6 +416,9 @@ fn described<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<u8> {
 }
 
 const END: &str = "</reservationSet></DescribeInstancesResponse>";
+
+const NO_SPOT_REQUESTS: &[u8] =
+    b"<DescribeSpotInstanceRequestsResponse><spotInstanceRequestSet/></DescribeSpotInstanceRequestsResponse>";
 
 /// A group member in Auto Scaling's XML.
 const GROUP_MEMBER: &str = include_str!("../data/group-member.xml");

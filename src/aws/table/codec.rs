@@ -1,9 +1,9 @@
 //! Converts slots to items of the table and back. Pure, and the only file that knows the names of a slot's attributes.
 //!
 //! Key, names, types and free slots are encoded as in the original program, so that each can read the other's table.
-//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort`, `HsdoDrainSince` and the marker on slot 1's item (`HsdoVersion`, `HsdoHeartbeat`, `HsdoLeader`, `HsdoBlind`) are
-//! ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it updates an item, and loses them when it puts
-//! one.
+//! `HsdoLastASG`, `HsdoZone`, `HsdoLastZone`, `HsdoPort`, `HsdoDrainSince` and the marker on slot 1's item (`HsdoVersion`,
+//! `HsdoHeartbeat`, `HsdoLeader`, `HsdoBlind`) are ours, as is `HsdoOrders` (`orders`): the original ignores them, keeps them when it
+//! updates an item, and loses them when it puts one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -294,8 +294,8 @@ pub(crate) fn row_update(id: SlotId, wanted: &RowAttributes, before: Option<&Row
     UpdateBuilder::default().row(wanted, before).build(id)
 }
 
-/// Writes the numbers and the blindness of `stamp`, on the condition that the item names its leader. `row` is slot 1's own new and old row:
-/// a transaction cannot update an item twice.
+/// Writes the numbers and the blindness of `stamp`, on the condition that the item names its leader. `row` is slot 1's own new and old
+/// row: a transaction cannot update an item twice.
 pub(crate) fn marker_update(stamp: &Stamp, row: Option<(&RowAttributes, Option<&RowAttributes>)>) -> Update {
     let builder = match row {
         Some((wanted, before)) => UpdateBuilder::default().row(wanted, before),

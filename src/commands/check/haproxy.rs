@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::configuration::BackendText;
 use super::line::{Line, Trouble};
-use crate::haproxy::{InspectedBackend, InspectedServer, Inspection, keeps_old_connections};
+use crate::haproxy::{InspectedBackend, InspectedServer, Inspection, keeps_old_connections, ring_differs};
 use crate::ports::BackendFault;
 use crate::settings::Backend;
 use crate::slot::SlotId;
@@ -285,29 +285,6 @@ fn ring_line(subject: &str, version: &str) -> Line {
         format!("HAProxy {shown} places the keys of `hash-type consistent` elsewhere than 2.x and later versions"),
         "run one version on all load balancers of a tier: update this one to 3.0.13, 3.1.10, 3.2.7 or later, or use `hash-key addr`",
     )
-}
-
-/// Whether this version hashes a server's number twice, so that its ring is another one (HAProxy commit 03e9a5a1e,
-/// "BUG/MAJOR: lb-chash: fix key calculation when using default hash-key id", of 2025-10-16).
-///
-/// By the changelogs, 3.2.7 and 3.3-dev10 have the fix. 3.0.12 and 3.1.9 were released on 2025-10-03, before it, so 3.0.13 and
-/// 3.1.10 are the first that can have it. Measured on 300 keys: 2.2.9, 2.6.12, 2.8.25, 3.2.26 and 3.4.7 agree, 3.0.11 differs
-/// from each of them; so does Debian's 3.0.11-1+deb13u5, which has only security fixes.
-fn ring_differs(version: &str) -> bool {
-    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let number = |text: &str| text[..digits(text)].parse::<u32>().ok();
-    let mut parts = version.splitn(3, '.');
-    let (major, minor, patch) = (parts.next().and_then(number), parts.next().unwrap_or_default(), parts.next());
-    let development = minor[digits(minor)..].strip_prefix("-dev").map(|rest| number(rest).unwrap_or(0));
-    let patch = patch.and_then(number).unwrap_or(0);
-    match (major, number(minor), development) {
-        (Some(3), Some(3), Some(development)) => development < 10,
-        (Some(3), Some(0..=2), Some(_)) => true,
-        (Some(3), Some(0), None) => patch < 13,
-        (Some(3), Some(1), None) => patch < 10,
-        (Some(3), Some(2), None) => patch < 7,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
